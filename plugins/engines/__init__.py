@@ -1,0 +1,1 @@
+"""Engines turn prompts into completions: `hf` runs a model here, `replay` reads recorded completions."""

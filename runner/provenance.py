@@ -1,0 +1,68 @@
+"""Where a number came from: code, packages, machine and times, as recorded in every manifest.
+
+Limits: the git state is that of the working directory's repository, and its diff is cut at 1 MB.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("nsd", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "math-verify", "vllm")
+DIFF_LIMIT = 1_000_000
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """Versions of the packages that shape results, those installed."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@functools.cache
+def git_state() -> dict[str, str | None]:
+    """Commit and uncommitted diff of the working directory's repository; Nones outside one."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *arguments], capture_output=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    diff = git("diff", "HEAD") if commit else None
+    return {"commit": commit.strip() if commit else None, "diff": diff[:DIFF_LIMIT] if diff else None}
+
+
+def machine() -> dict[str, Any]:
+    """Host, processor count and, where torch is loaded already, GPUs and threads."""
+    facts: dict[str, Any] = {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        facts["torch_threads"] = torch.get_num_threads()
+        if torch.cuda.is_available():
+            facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return facts
+
+
+def gpu_count() -> int:
+    """GPUs this process can see, 0 where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0

@@ -1,0 +1,225 @@
+"""The process that does the work of stages, so that the command line stays light and survives a crash.
+
+    python -m runner.worker --serve EVENTS      reads job paths from standard input, one a line
+    python -m runner.worker --job JOB EVENTS    does one job; what `accelerate launch` starts, once a GPU
+
+Events go as JSON lines to the FIFO or file EVENTS. One serving worker does all single-process stages of a
+run, so torch is imported once. A worker whose parent died ends at once; SIGTERM sets a flag that stages
+look at after each shard or step, and the worker exits with 75.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
+from runner import provenance
+from runner.artifacts import Workspace, now
+from runner.stages import Context, run_stage
+
+PARENT_VARIABLE = "NSD_PARENT_PID"
+INTERRUPTED = Interrupted.exit_code
+
+
+class Worker:
+    """Runs jobs and reports events; `rank` 0 leads where several processes share a job."""
+
+    def __init__(self, events: TextIO | None) -> None:
+        self.events = events
+        self.stop = threading.Event()
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.engines: dict[str, Any] = {}
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Send one event to the parent."""
+        if self.events is not None and self.rank == 0:
+            self.events.write(json.dumps(event, default=str) + "\n")
+            self.events.flush()
+
+    def run(self, job_path: Path) -> int:
+        """Do one job. Returns 0, 1 (failed) or 75 (interrupted, resumable)."""
+        job = json.loads(job_path.read_text(encoding="utf-8"))
+        workspace = Workspace(Path(job["workspace"]))
+        kind, digest = job["kind"], job["digest"]
+        if self.rank != 0:  # the leader holds the lock and writes; the others only compute
+            return self._work(job, workspace, workspace.partial(kind, digest))
+        waiting = {"event": "waiting", "digest": digest}
+        with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
+            if workspace.is_whole(kind, digest):
+                self.emit({"event": "finished", "digest": digest, "by": "another run"})
+                return 0
+            return self._work(job, workspace, partial)
+
+    def _work(self, job: dict[str, Any], workspace: Workspace, partial: Path) -> int:
+        kind, digest = job["kind"], job["digest"]
+        log = partial / ("log.txt" if self.rank == 0 else f"log-rank{self.rank}.txt")
+        context = Context(
+            workspace=workspace,
+            partial=partial,
+            emit=self.emit,
+            should_stop=self.stop.is_set,
+            leader=self.rank == 0,
+            engines=self.engines,
+        )
+        with redirected(log):
+            print(f"--- {now()} {kind} {digest} for {', '.join(job['used_by'])}")
+            try:
+                begun = self._begin(job, partial)
+                self.emit({"event": "started", "digest": digest})
+                clock = time.monotonic()
+                context.artifact.mkdir(parents=True, exist_ok=True)
+                facts = run_stage(job, context)
+                spent = begun["spent_seconds"] + time.monotonic() - clock
+            except Interrupted:
+                self._account(partial, clock)
+                self.emit({"event": "interrupted", "digest": digest})
+                return INTERRUPTED
+            except NsdError as error:
+                print(f"failed: {error}")
+                traceback.print_exc()
+                return self._failed(digest, str(error), log, refused=isinstance(error, InputError))
+            except Exception as error:
+                traceback.print_exc()
+                return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
+            if self.rank == 0:
+                self._finish(job, workspace, context, facts, begun["started_at"], spent)
+                self.emit({"event": "finished", "digest": digest, "seconds": spent})
+        return 0
+
+    def _begin(self, job: dict[str, Any], partial: Path) -> dict[str, Any]:
+        """Facts kept across resumes; refuses to go on where the packages that shape results changed."""
+        path = partial / "begun.json"
+        shaping = ("torch", "transformers", "trl", "peft")
+        versions = {name: version for name, version in provenance.packages().items() if name in shaping}
+        if self.rank != 0 and not path.exists():
+            return {"started_at": now(), "spent_seconds": 0.0, "versions": versions}
+        if path.exists():
+            begun: dict[str, Any] = json.loads(path.read_text())
+            old = begun["versions"]
+            names = sorted({*old, *versions})
+            differing = [f"{n}: {old.get(n)} -> {versions.get(n)}" for n in names if old.get(n) != versions.get(n)]
+            if differing and (any((partial / "checkpoints").glob("*")) or any((partial / "shards").glob("*"))):
+                raise ResumeRefused(
+                    f"this {job['kind']} stage was begun with other package versions ({'; '.join(differing)}); install "
+                    f"those again to continue it, or start it anew after: nsd gc --partial {job['digest']}"
+                )
+            begun["versions"] = versions
+        else:
+            begun = {"started_at": now(), "spent_seconds": 0.0, "versions": versions}
+        path.write_text(json.dumps(begun))
+        return begun
+
+    def _account(self, partial: Path, clock: float) -> None:
+        if self.rank == 0:
+            path = partial / "begun.json"
+            begun = json.loads(path.read_text())
+            begun["spent_seconds"] += time.monotonic() - clock
+            path.write_text(json.dumps(begun))
+
+    def _failed(self, digest: str, reason: str, log: Path, refused: bool) -> int:
+        self.emit({"event": "failed", "digest": digest, "reason": reason, "log": str(log), "refused": refused})
+        return 1
+
+    def _finish(
+        self,
+        job: dict[str, Any],
+        workspace: Workspace,
+        context: Context,
+        facts: dict[str, Any],
+        started_at: str,
+        spent: float,
+    ) -> None:
+        sys.stdout.flush()
+        log = context.partial / "log.txt"
+        (context.artifact / "log.txt").write_bytes(log.read_bytes())
+        plugin = {"train": "trainer", "sample": "engine", "label": "labeler", "eval": "protocol"}[job["kind"]]
+        manifest = {
+            "kind": job["kind"],
+            "digest": job["digest"],
+            "plugin": job[plugin]["use"],
+            "key": job["key"],
+            "inputs": job["inputs"],
+            "seed": job["seed"],
+            "used_by": job["used_by"],
+            "started_at": started_at,
+            "ended_at": now(),
+            "seconds": spent,
+            "gpu_seconds": spent * provenance.gpu_count(),
+            "packages": provenance.packages(),
+            "machine": provenance.machine(),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "git_commit": job["git_commit"],
+            "events": context.events,
+            **facts,
+        }
+        workspace.commit(job["kind"], job["digest"], manifest)
+
+
+@contextlib.contextmanager
+def redirected(log: Path) -> Iterator[None]:
+    """Send everything printed, by C libraries too, to the stage's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for descriptor in kept:
+            os.close(descriptor)
+
+
+def watch_parent() -> None:
+    """End this process soon after the process named in NSD_PARENT_PID is gone."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(int(parent), 0)
+            except ProcessLookupError:
+                os._exit(1)
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point; see the module's docstring."""
+    mode, *rest = arguments
+    watch_parent()
+    events_path = Path(rest[-1])
+    with events_path.open("w", encoding="utf-8") as events:
+        worker = Worker(events)
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
+        signal.signal(signal.SIGINT, lambda *_: worker.stop.set())
+        if mode == "--job":
+            return worker.run(Path(rest[0]))
+        for line in sys.stdin:
+            status = worker.run(Path(line.strip()))
+            if status == INTERRUPTED or worker.stop.is_set():
+                return INTERRUPTED
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
