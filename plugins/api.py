@@ -123,10 +123,16 @@ class DatasetConfig(PluginConfig):
 
 @dataclass(frozen=True)
 class Pools:
-    """What a dataset offers before splitting. `test` None means: cut the test split from `train`."""
+    """What a dataset offers before splitting. `test` None means: cut the test split from `train`.
+
+    `unlabeled` None means: take the unlabeled split from the rest of `train`. `notes` are sentences about
+    the rows that a person should read (rows without an answer, rows a filter left out).
+    """
 
     train: list[Question]
     test: list[Question] | None
+    unlabeled: list[Question] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,21 +233,23 @@ class Verifier(Plugin):
         return a == b
 
     def group(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Equivalence classes: for each answer the index of the first answer equal to it, None for None."""
-        firsts: list[int] = []
-        classes: list[int | None] = []
-        seen: dict[str, int] = {}
+        """Equivalence classes: for each answer the index of the first answer of its class, None for None.
+
+        The classes are the transitive closure of `same` (which must be symmetric), so they do not depend on
+        the order of the answers even where `same` itself is not transitive, as a tolerance is not.
+        """
+        first_index: dict[str, int] = {}
         for index, answer in enumerate(answers):
-            if answer is None:
-                classes.append(None)
-                continue
-            if answer not in seen:
-                match = next((f for f in firsts if self.same(str(answers[f]), answer)), None)
-                seen[answer] = index if match is None else match
-                if match is None:
-                    firsts.append(index)
-            classes.append(seen[answer])
-        return classes
+            if answer is not None:
+                first_index.setdefault(answer, index)
+        class_of = dict(first_index)
+        distinct = list(first_index)
+        for position, answer in enumerate(distinct):
+            for earlier in distinct[:position]:
+                kept, merged = sorted((class_of[earlier], class_of[answer]))
+                if kept != merged and self.same(earlier, answer):
+                    class_of = {text: kept if found == merged else found for text, found in class_of.items()}
+        return [None if answer is None else class_of[answer] for answer in answers]
 
     def score(self, completion: str, question: Question) -> Score:
         """Judge one completion; a question without a gold answer scores 0."""

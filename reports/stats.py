@@ -669,9 +669,7 @@ def _bootstrap_means(x: Floats, seed: int, resamples: int) -> Floats:
     if len(distinct) <= 256:
         drawn = generator.multinomial(len(x), counts / len(x), size=resamples)
         return np.asarray(drawn @ distinct / len(x), dtype=np.float64)
-    parts = [
-        x[generator.integers(0, len(x), size=(rows, len(x)))].mean(axis=1) for rows in _chunks(resamples, len(x))
-    ]
+    parts = [x[generator.integers(0, len(x), size=(rows, len(x)))].mean(axis=1) for rows in _chunks(resamples, len(x))]
     return np.concatenate(parts)
 
 
@@ -683,7 +681,8 @@ def _cluster_sums(d: Floats, clusters: ArrayLike) -> tuple[Floats, Floats]:
         raise ValueError(f"clusters of shape {labels.shape} for differences of shape {d.shape}")
     _, index = np.unique(labels, return_inverse=True)
     size = int(index.max()) + 1 if len(index) else 0
-    return np.bincount(index, weights=d, minlength=size), np.bincount(index, minlength=size).astype(np.float64)
+    sums: Floats = np.bincount(index, weights=d, minlength=size).astype(np.float64)
+    return sums, np.bincount(index, minlength=size).astype(np.float64)
 
 
 def _seed_power(effect: float, seed_sd: float, seeds: int, alpha: float, paired: bool) -> float:

@@ -92,6 +92,10 @@ class Workspace:
         """Whether the stage is finished: its manifest is there."""
         return (self.folder(kind, digest) / "manifest.json").is_file()
 
+    def has_weights(self, digest: str) -> bool:
+        """Whether a finished train stage still has its model (`nsd gc` may have freed it)."""
+        return (self.folder("train", digest) / "model").is_dir()
+
     def manifest(self, kind: str, digest: str) -> dict[str, Any]:
         """The manifest of a finished stage."""
         return read_manifest(self.folder(kind, digest))

@@ -185,6 +185,7 @@ class _Record:
                 "eval_digest": planned.eval_digest,
                 "train_digest": planned.train_digest,
                 "label_digest": planned.label_digest,
+                "needs": self.plan.needs(planned.eval_digest),
                 "status": status,
                 "reason": None if whole else reason,
                 "started_at": held.get("started_at") if same else now(),

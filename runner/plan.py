@@ -77,8 +77,27 @@ class Plan:
     notes: list[str]
 
     def pending(self, workspace: Workspace) -> list[Stage]:
-        """Stages that are not finished yet, in order."""
-        return [stage for stage in self.stages.values() if not workspace.is_whole(stage.kind, stage.digest)]
+        """Stages to run, in order: unfinished ones, and finished trainings whose weights `nsd gc` took
+        and an unfinished stage needs.
+        """
+        found: list[Stage] = []
+        wanted: set[str] = set()
+        for stage in reversed(self.stages.values()):
+            whole = workspace.is_whole(stage.kind, stage.digest)
+            lost = (
+                whole and stage.digest in wanted and stage.kind == "train" and not workspace.has_weights(stage.digest)
+            )
+            if not whole or lost:
+                found.append(stage)
+                wanted |= set(stage.inputs.values())
+        return found[::-1]
+
+    def needs(self, digest: str) -> list[str]:
+        """Digests of every training a stage depends on, however far back."""
+        found: list[str] = []
+        for wanted in self.stages[digest].inputs.values():
+            found += [*self.needs(wanted), *([wanted] if self.stages[wanted].kind == "train" else [])]
+        return list(dict.fromkeys(found))
 
 
 def build_plan(

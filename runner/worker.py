@@ -55,7 +55,7 @@ class Worker:
             return self._work(job, workspace, workspace.partial(kind, digest))
         waiting = {"event": "waiting", "digest": digest}
         with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
-            if workspace.is_whole(kind, digest):
+            if workspace.is_whole(kind, digest) and (kind != "train" or workspace.has_weights(digest)):
                 self.emit({"event": "finished", "digest": digest, "by": "another run"})
                 return 0
             return self._work(job, workspace, partial)

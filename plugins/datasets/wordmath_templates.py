@@ -8,19 +8,24 @@ the version of the plugin with it. The embedded tokenizer has a token for each w
 
 from __future__ import annotations
 
+
+def _each(text: str) -> list[str]:
+    return text.split()
+
+
 # (name, subject pronoun, object pronoun)
 PEOPLE: list[tuple[str, str, str]] = [
-    *((name, "he", "him") for name in ("Tom Ben Sam Omar Luis Jack Leo Noah Ivan Raj Hugo Felix".split())),
-    *((name, "he", "him") for name in ("Oscar Pedro Adam Kofi Henry Marco Peter Yusuf Carl Dan".split())),
-    *((name, "she", "her") for name in ("Anna Mia Lily Emma Sara Nina Zoe Ruth Alice Maya Olga Clara".split())),
-    *((name, "she", "her") for name in ("Priya Julia Grace Ella Fatima Hana Rosa Wendy Ida Lucy".split())),
+    *((name, "he", "him") for name in _each("Tom Ben Sam Omar Luis Jack Leo Noah Ivan Raj Hugo Felix")),
+    *((name, "he", "him") for name in _each("Oscar Pedro Adam Kofi Henry Marco Peter Yusuf Carl Dan")),
+    *((name, "she", "her") for name in _each("Anna Mia Lily Emma Sara Nina Zoe Ruth Alice Maya Olga Clara")),
+    *((name, "she", "her") for name in _each("Priya Julia Grace Ella Fatima Hana Rosa Wendy Ida Lucy")),
 ]
 
-ITEMS = (
+ITEMS = _each(
     "apples marbles stickers cards pencils shells coins buttons beads stamps cookies candies balloons toys books "
     "stones oranges flowers ribbons crayons postcards eggs cupcakes peaches acorns badges magnets bracelets"
-).split()
-GROUPS = "bags boxes packs baskets jars sets".split()
+)
+GROUPS = _each("bags boxes packs baskets jars sets")
 WHERE = ["in the garden", "under the bed", "at the beach", "in the attic", "on the way home", "in a drawer"]
 CONNECTORS = ["Then ", "Later ", "After that ", "Next, ", "In the evening ", "", "", ""]
 
@@ -65,7 +70,7 @@ THINGS: Theme = {
     "group_gain": ["{p} buys {k} {g} with {m} {i} in each.", "{p} gets {m} {i} from each of {k} friends."],
     "group_lose": ["{p} gives {m} {i} to each of {k} friends.", "{p} sells {k} {g} of {m} {i} each."],
     "half": ["{p} gives half of them to {n2}.", "{p} loses half of the {i}."],
-    "times": ["the next week {p} has {times} as many.", "{p} works hard and soon has {times} as many {i}."],
+    "times": ["{p} works hard and has {times} as many {i}.", "the collection grows to {times} its size."],
     "ask": [
         "How many {i} does {n} have now?",
         "How many {i} does {n} have in the end?",
@@ -103,7 +108,7 @@ MONEY: Theme = {
     ],
     "group_lose": ["{p} buys {k} {i} for {m} dollars each.", "{p} pays {m} dollars to each of {k} helpers."],
     "half": ["{p} gives half of the money to {n2}.", "{p} puts half of the money in the bank."],
-    "times": ["a year later {p} has {times} as much money."],
+    "times": ["the money grows to {times} as much.", "{p} wins a bet and has {times} as much."],
     "ask": [
         "How much money does {n} have now?",
         "How many dollars does {n} have in the end?",
@@ -130,7 +135,7 @@ TANK: Theme = {
     "group_gain": ["{n} adds {k} buckets of {m} liters each.", "{m} liters flow in every hour for {k} hours."],
     "group_lose": ["{n} takes out {k} buckets of {m} liters each.", "{m} liters leak out every hour for {k} hours."],
     "half": ["{n} lets out half of the water.", "half of the water is used up."],
-    "times": ["after a storm there is {times} as much water."],
+    "times": ["the water rises to {times} as much."],
     "ask": [
         "How many liters of water are in the {tank} now?",
         "How much water is there in the end?",
@@ -138,7 +143,7 @@ TANK: Theme = {
     ],
     "share": ["the water is poured equally into {k} barrels. How many liters are in each barrel?"],
 }
-TANKS = "tank pool pond barrel well".split()
+TANKS = _each("tank pool pond barrel well")
 
 CROWD: Theme = {
     "opening": ["There are {x} {i} {place}.", "{n} counts {x} {i} {place}.", "At noon there are {x} {i} {place}."],
@@ -147,7 +152,7 @@ CROWD: Theme = {
     "group_gain": ["{k} groups of {m} {i} {come}.", "every hour {m} more {come}, for {k} hours."],
     "group_lose": ["{k} groups of {m} {leave}.", "every hour {m} of them {leave}, for {k} hours."],
     "half": ["half of them {leave}."],
-    "times": ["the next day there are {times} as many {i}."],
+    "times": ["their number grows to {times} as many."],
     "ask": ["How many {i} are {place} now?", "How many {i} are there in the end?", "How many {i} does {n} see now?"],
     "share": ["they form {k} equal groups. How many {i} are in each group?"],
 }
@@ -183,8 +188,8 @@ ACTIVITIES: list[tuple[str, str, str]] = [
     ("types", "type", "lines"),
 ]
 PERIODS = ["day", "hour", "week"]
-RATE_FIRST = ["{n} {does} {m} {t} a {u} for {k} {u}s.", "For {k} {u}s {n} {does} {m} {t} every {u}."]
-RATE_SECOND = ["{p} then {does} {m} {t} a {u} for {k} more {u}s.", "The {k} {u}s after that it is {m} {t} a {u}."]
+RATE_FIRST = ["{n} {does} {m} {t} per {u} for {k} {u}s.", "For {k} {u}s {n} {does} {m} {t} every {u}."]
+RATE_SECOND = ["{p} then {does} {m} {t} per {u} for {k} more {u}s.", "The {k} {u}s after that it is {m} {t} per {u}."]
 RATE_EXTRA = ["On the weekend {p} {does} {x} more {t}.", "At the end {p} {does} another {x} {t}."]
 RATE_GOAL = ["The goal is {x} {t}.", "{n} wants to {do} {x} {t}.", "In all there are {x} {t} to {do}."]
 RATE_ASK = ["How many {t} does {n} {do} in all?", "How many {t} does {n} {do} altogether?"]
@@ -193,14 +198,18 @@ RATE_LEFT = ["How many {t} are left to {do}?", "How many more {t} must {n} {do}?
 # ------------------------------------------------------------------ packing
 PACK_OPEN = ["A {shop} has {k} {g} with {m} {i} in each.", "{n} carries {k} {g} of {m} {i} each to the {shop}."]
 PACK_MORE = ["Then {k} {g} with {m} {i} each are delivered.", "There are also {k} {g} with {m} {i} in each."]
-PACK_LOSS = ["{x} of the {i} are broken and thrown away.", "The {shop} sells {x} {i}.", "{x} {i} fall out and are lost."]
+PACK_LOSS = [
+    "{x} of the {i} are broken and thrown away.",
+    "The {shop} sells {x} {i}.",
+    "{x} {i} fall out and are lost.",
+]
 PACK_LOOSE = ["A {shop} has {x} {i}.", "{n} brings {x} {i} to the {shop}."]
 PACK_BAGS = [
     "They are packed into bags of {x}. How many bags are needed?",
     "All of them are put on plates, {x} on each plate. How many plates are used?",
 ]
 PACK_ASK = ["How many {i} are there in all?", "How many {i} does the {shop} have?"]
-SHOPS = "shop bakery market school kitchen museum".split()
+SHOPS = _each("shop bakery market school kitchen museum")
 
 # ------------------------------------------------------------------ comparing people
 COMPARE_OPEN = ["{n} has {x} {i}.", "{n} collected {x} {i}."]
@@ -227,7 +236,7 @@ AGE_SUM = ["How old are {n} and {n2} together?", "What is the sum of the ages of
 AGE_ALL = ["How old are all three of them together?", "What is the sum of the three ages?"]
 
 # ------------------------------------------------------------------ buying
-BUY_ONE = ["{n} buys {k} {i} for {m} dollars each.", "One of the {i} costs {m} dollars. {n} takes {k} of them."]
+BUY_ONE = ["{n} buys {k} {i} for {m} dollars each.", "The {i} cost {m} dollars each. {n} takes {k} of them."]
 BUY_TWO = ["{p} also buys {k} {i} at {m} dollars each.", "Then {p} takes {k} {i} that cost {m} dollars each."]
 BUY_COUPON = ["{p} has a coupon for {x} dollars off.", "The seller lowers the bill by {x} dollars."]
 BUY_FEE = ["The gift wrap costs {x} dollars more.", "{p} also pays {x} dollars for delivery."]
@@ -248,7 +257,7 @@ SEATS_ONE = ["A hall has {x} seats.", "There are {x} seats in a theater."]
 SEATS_TAKEN = ["{x} seats are taken.", "{x} people sit down."]
 SEATS_GROUPS = ["{k} classes of {m} children take a seat.", "{k} teams with {m} people each sit down."]
 SEATS_ASK = ["How many seats are empty?", "How many seats are still free?"]
-VEHICLES = "buses vans boats wagons".split()
+VEHICLES = _each("buses vans boats wagons")
 
 PART_OPEN = ["There are {x} {i} {place}.", "{n} counts {x} {i} {place}."]
 PART = ["{part} of them are {color}.", "{part} of the {i} are {color}."]
@@ -256,9 +265,20 @@ PART_REST = ["{part} of the others are {color}.", "{part} of the rest are {color
 PART_ASK = ["How many {i} are {color}?", "What is the number of {color} {i}?"]
 PART_NOT = ["How many {i} are not {color}?", "How many of the {i} are of another color?"]
 PART_NEITHER = ["How many {i} are neither {color} nor {color2}?", "How many {i} have a third color?"]
-PART_LEAVE = ["{x} of these {leave}. How many of them stay?", "{x} of these {leave}. How many are left of those?"]
 PARTS = {2: "half", 3: "a third", 4: "a quarter", 5: "a fifth"}
-COLORS = "red blue green white black brown".split()
+# (things, place)
+COLORED: list[tuple[str, str]] = [
+    ("cars", "in the parking lot"),
+    ("boats", "in the harbor"),
+    ("birds", "in the tree"),
+    ("balloons", "in the hall"),
+    ("flowers", "in the garden"),
+    ("bottles", "in the store"),
+    ("shirts", "in the shop"),
+    ("kites", "in the park"),
+    ("books", "in the library"),
+]
+COLORS = _each("red blue green white black brown")
 
 # (dish singular, dish plural, ingredient)
 DISHES: list[tuple[str, str, str]] = [

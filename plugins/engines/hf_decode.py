@@ -2,29 +2,24 @@
 
 Prompts are padded on the left and prefilled once; the key-value cache is then spread over the samples by row
 index, and rows that have ended leave the batch (plain `generate` carries them to the end, which is where most of
-its time goes). Nothing here knows of plugins, prompts as text, or files.
+its time goes). Nothing here knows of plugins, prompts as text, or files. How a token is drawn: hf_sampling.py.
 
-**Randomness.** Row r draws the uniform number of step t from SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) started
-at the row's seed: a counter-based hash in 64-bit integer arithmetic, the same on every device and for every batch.
-A token is drawn by inverting the cumulative distribution, accumulated in float64 over the vocabulary in its own
-order. Chosen over Gumbel-max because it needs one random number a row and step instead of one per vocabulary
-entry (150,000 for Qwen), and over an order sorted by probability because near-ties would then swap places under
-rounding and move large pieces of the distribution.
-
-Limits: a token changes with the batch when rounding in the model moves a boundary of the distribution across the
-drawn number; see hf.py for how often that is. One forward pass holds the whole batch of prompts; no chunked prefill.
+Limits: one forward pass holds the whole batch of prompts (no chunked prefill), and the cache grows by
+concatenation as transformers' DynamicCache does.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from plugins.api import Sampling
+from plugins.engines.hf_sampling import choose, uniforms
+from plugins.errors import InputError
 
-GOLDEN = 0x9E3779B97F4A7C15
-MIX_1, MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 UNIFORM_BLOCK = 32  # steps drawn at once: the integer hash is a dozen small kernels, so it is not run every step
 COMPACT_BELOW = 0.8  # rows leave when fewer than this share of the batch are still being written
 
@@ -49,12 +44,7 @@ class Decoded:
 
 
 def decode(
-    model: Any,
-    rows: Rows,
-    sampling: Sampling,
-    end_ids: Sequence[int],
-    pad_id: int,
-    check_every: int = 1,
+    model: Any, rows: Rows, sampling: Sampling, end_ids: Sequence[int], pad_id: int, check_every: int = 1
 ) -> list[Decoded]:
     """Decode every row until an end token or its limit; returns them in order.
 
@@ -64,38 +54,37 @@ def decode(
     """
     import torch
 
-    device = model.device
-    count, longest = len(rows.prompt_of), max(rows.limits)
+    device, count, longest = model.device, len(rows.prompt_of), max(rows.limits)
     with torch.inference_mode():
-        logits, cache, mask, positions = _prefill(model, rows, pad_id)
-        prompt_of = torch.tensor(rows.prompt_of, device=device)
+        logits, cache, mask, positions = _prefill(model, rows.prompts, pad_id)
         if list(rows.prompt_of) != list(range(len(rows.prompts))):
+            prompt_of = torch.tensor(rows.prompt_of, device=device)
             logits, mask, positions = logits[prompt_of], mask[prompt_of], positions[prompt_of]
-            select_rows(cache, prompt_of)
+            _select_rows(cache, prompt_of)
+        width = mask.shape[1]
+        mask = torch.cat([mask, mask.new_ones(count, longest)], dim=1)
         seeds = torch.tensor(rows.seeds, dtype=torch.int64, device=device)
         limits = torch.tensor(rows.limits, device=device)
         ends = torch.tensor(list(end_ids), dtype=torch.int64, device=device)
+        # Per row of the whole batch: the output. `place` says where each row of the shrinking batch stands in it.
         written = torch.full((count, longest), pad_id, dtype=torch.int64, device=device)
         lengths = torch.zeros(count, dtype=torch.int64, device=device)
         ended = torch.zeros(count, dtype=torch.bool, device=device)
         failed = torch.zeros(count, dtype=torch.bool, device=device)
-        place = torch.arange(count, device=device)  # where each row of the shrinking batch stands in the output
+        place = torch.arange(count, device=device)
         alive = torch.ones(count, dtype=torch.bool, device=device)
-        mask = torch.cat([mask, mask.new_ones(count, longest)], dim=1)
-        width = mask.shape[1] - longest
 
         for step in range(longest):
             if step % UNIFORM_BLOCK == 0:
                 block = uniforms(seeds, step, UNIFORM_BLOCK)
-            tokens, finite = choose(logits, sampling, block[:, step % UNIFORM_BLOCK])
-            broken = alive & ~finite
-            alive = alive & finite
-            tokens = torch.where(alive, tokens, pad_id)
+            tokens, usable = choose(logits, sampling, block[:, step % UNIFORM_BLOCK])
+            failed[place] |= alive & ~usable
+            alive = alive & usable
+            tokens = tokens.where(alive, pad_id)
             written[place, step] = tokens
             lengths[place] += alive
             at_end = alive & torch.isin(tokens, ends)
             ended[place] |= at_end
-            failed[place] |= broken
             alive = alive & ~at_end & (limits > step + 1)
             if step + 1 == longest:
                 break
@@ -105,42 +94,60 @@ def decode(
                     break
                 if remaining < COMPACT_BELOW * len(alive):
                     keep = alive.nonzero().squeeze(1)
-                    tokens, place, alive, limits, seeds = (
-                        one[keep] for one in (tokens, place, alive, limits, seeds)
-                    )
-                    block, mask, positions = block[keep], mask[keep], positions[keep]
-                    select_rows(cache, keep)
+                    _select_rows(cache, keep)
+                    tokens, alive, place, limits = tokens[keep], alive[keep], place[keep], limits[keep]
+                    seeds, block, mask, positions = seeds[keep], block[keep], mask[keep], positions[keep]
             positions = positions + 1
-            logits, cache = _forward(
-                model, tokens[:, None], mask[:, : width + step + 1], positions[:, None], cache
-            )
-        result = [one.tolist() for one in (written, lengths, ended, failed)]
-    return [Decoded(tokens[:length], end, fail) for tokens, length, end, fail in zip(*result, strict=True)]
+            logits = _forward(model, tokens[:, None], mask[:, : width + step + 1], positions[:, None], cache)
+        columns = [one.tolist() for one in (written, lengths, ended, failed)]
+    return [Decoded(tokens[:length], end, fail) for tokens, length, end, fail in zip(*columns, strict=True)]
 
 
 # --------------------------------------------------------------------------- the model
 
 
-def _prefill(model: Any, rows: Rows, pad_id: int) -> tuple[Any, Any, Any, Any]:
+def _prefill(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Any, Any, Any, Any]:
     """Run the prompts: (next-token logits [P, V], cache, mask [P, L], position of the last token [P])."""
     import torch
     from transformers import DynamicCache
 
-    width = max(map(len, rows.prompts))
-    padded = [[pad_id] * (width - len(prompt)) + list(prompt) for prompt in rows.prompts]
-    ids = torch.tensor(padded, device=model.device)
-    mask = torch.tensor(
-        [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in rows.prompts], device=model.device
-    )
+    width = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (width - len(one)) + list(one) for one in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    logits, cache = _forward(model, ids, mask, positions, DynamicCache(config=model.config))
+    cache = DynamicCache(config=model.config)
+    logits = _forward(model, ids, mask, positions, cache)
+    if cache.get_seq_length() != width:
+        raise InputError(
+            f"engine hf cannot run {type(model).__name__}: it does not keep its state in a transformers "
+            "DynamicCache; use a decoder model that does"
+        )
     return logits, cache, mask, positions[:, -1]
 
 
-def _forward(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> tuple[Any, Any]:
-    accepts = _accepted(type(model))
-    options: dict[str, Any] = {"position_ids": positions} if "position_ids" in accepts else {}
-    if "logits_to_keep" in accepts:
+def _forward(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
+    """Next-token logits [R, V]; the cache grows in place."""
+    accepts = _parameters(type(model))
+    options: dict[str, Any] = {}
+    if "position_ids" in accepts:
+        options["position_ids"] = positions
+    if "logits_to_keep" in accepts:  # the logits of a whole prompt batch are the largest tensor there is
         options["logits_to_keep"] = 1
     output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
-    return output.logits[:, -1], output.past_key_values
+    return output.logits[:, -1]
+
+
+@functools.cache
+def _parameters(model_class: type) -> frozenset[str]:
+    return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
+
+
+def _select_rows(cache: Any, indices: Any) -> None:
+    """Make row i of the cache the former row indices[i]; repeats and drops rows."""
+    for layer in cache.layers:
+        if hasattr(layer, "batch_select_indices"):
+            layer.batch_select_indices(indices)
+        elif hasattr(layer, "reorder_cache"):  # linear-attention layers have only this name for it
+            layer.reorder_cache(indices)
+        else:
+            raise InputError(f"engine hf cannot drop finished rows from a cache layer {type(layer).__name__}")

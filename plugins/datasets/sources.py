@@ -1,0 +1,248 @@
+"""Reads rows from local files (JSON lines, JSON, CSV, Parquet) or from the Hugging Face hub.
+
+    rows = read("data/train.jsonl", split="train")        # a file
+    rows = read("data/gsm8k", split="train")              # a folder with train.jsonl, or train-*.parquet, ...
+    rows = read("openai/gsm8k", split="train", subset="main")   # a hub dataset, through the `datasets` library
+
+Every row knows its place (file and line), and every complaint names it. No row is skipped here; only blank lines
+are. Relative paths are relative to the current folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from plugins.api import Dataset, DatasetConfig, Pools
+from plugins.errors import InputError, MissingExtra
+
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+class SourceConfig(DatasetConfig):
+    """Config of a dataset that may draw its unlabeled questions from another one."""
+
+    unlabeled_from: dict[str, Any] | None = Field(
+        default=None,
+        description="Another dataset block ({use: NAME, ...}); its train rows replace this one's unlabeled pool.",
+    )
+
+    @field_validator("unlabeled_from")
+    @classmethod
+    def _known_dataset(cls, block: dict[str, Any] | None) -> dict[str, Any] | None:
+        if block is not None:
+            _other_dataset(block)
+        return block
+
+
+def _other_dataset(block: Mapping[str, Any]) -> Dataset:
+    from pydantic import ValidationError
+
+    from plugins.registry import find
+
+    if not isinstance(block.get("use"), str):
+        raise InputError("needs `use:` with the name of a dataset")
+    if "split" in block:
+        raise InputError("takes no `split:`, only the outer dataset is split")
+    plugin_class = find("dataset", block["use"])
+    try:
+        config = plugin_class.Config.model_validate({key: value for key, value in block.items() if key != "use"})
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise InputError("; ".join(problems)) from None
+    dataset = plugin_class(config)
+    assert isinstance(dataset, Dataset)
+    return dataset
+
+
+def with_unlabeled(pools: Pools, config: SourceConfig) -> Pools:
+    """The pools, with the unlabeled pool of `config.unlabeled_from` where there is one."""
+    if config.unlabeled_from is None:
+        return pools
+    other = _other_dataset(config.unlabeled_from).pools()
+    return Pools(train=pools.train, test=pools.test, unlabeled=other.train, notes=pools.notes + other.notes)
+
+
+# --------------------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row and where it stands: `train.jsonl:12`."""
+
+    place: str
+    values: Mapping[str, Any]
+
+    def get(self, name: str, required: bool = True) -> Any:
+        """A field's value; `a.b` and `a.0` reach into objects and lists. InputError where it does not exist."""
+        if name in self.values:
+            return self.values[name]
+        value: Any = self.values
+        for part in name.split("."):
+            if isinstance(value, Mapping) and part in value:
+                value = value[part]
+            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+                value = value[int(part)]
+            elif required:
+                raise InputError(f"{self.place}: no field {name!r}{self._hint(name)}")
+            else:
+                return None
+        return value
+
+    def text(self, name: str, required: bool = True) -> str | None:
+        """A field as text; numbers become text, null stays None."""
+        value = self.get(name, required)
+        if value is None or isinstance(value, str):
+            return value
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return repr(value)
+        raise InputError(f"{self.place}: field {name!r} should be text or a number, it is {type(value).__name__}")
+
+    def question(self, name: str) -> str:
+        """A field that must hold text."""
+        text = self.text(name)
+        if text is None or not text.strip():
+            raise InputError(f"{self.place}: field {name!r} is empty, a question is needed there")
+        return text
+
+    def _hint(self, name: str) -> str:
+        near = difflib.get_close_matches(name, map(str, self.values), n=1)
+        suggestion = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{suggestion} (the row has: {', '.join(map(str, self.values)) or 'nothing'})"
+
+
+def read(path: str, split: str, subset: str | None = None, revision: str | None = None) -> list[Row]:
+    """Rows of a local file, of a split in a local folder, or of a hub dataset's split."""
+    if not is_local(path):
+        return _read_hub(path, split, subset, revision)
+    files = split_files(Path(path), split, subset)
+    if not files:
+        raise InputError(f"{path}: no rows for {split!r} there, wanted {split}.jsonl (or .json, .csv, .parquet)")
+    return [row for file in files for row in read_file(file)]
+
+
+def is_local(path: str) -> bool:
+    """Whether a name is a place on disk; a name like `owner/name` that does not exist here is a hub dataset."""
+    return Path(path).exists() or path.startswith((".", "/", "~")) or Path(path).suffix in SUFFIXES
+
+
+def split_files(path: Path, split: str, subset: str | None = None) -> list[Path]:
+    """Files of a split: the path itself, or within a folder `train.jsonl`, `train-*.parquet`, also under `subset`."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise InputError(f"{path}: there is no such file or folder (relative paths start from {Path.cwd()})")
+    for folder in [path / subset, path, path / "data"] if subset else [path, path / "data"]:
+        for suffix in SUFFIXES:
+            if (single := folder / f"{split}{suffix}").is_file():
+                return [single]
+            if pieces := sorted(folder.glob(f"{split}-*{suffix}")):
+                return pieces
+    return []
+
+
+def local_files(path: str, splits: tuple[str, ...], subset: str | None = None) -> list[Path]:
+    """Every local file that `read` would open, [] for a hub dataset."""
+    if not is_local(path):
+        return []
+    return [file for split in splits for file in split_files(Path(path), split, subset)]
+
+
+def read_file(path: Path) -> list[Row]:
+    """Rows of one file, by its suffix."""
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".jsonl": _json_lines,
+        ".json": _json,
+        ".csv": _csv,
+        ".parquet": _parquet,
+    }
+    if path.suffix not in readers:
+        raise InputError(f"{path}: cannot read a {path.suffix or 'file without suffix'}, only {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file (relative paths start from {Path.cwd()})")
+    return list(readers[path.suffix](path))
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _object(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+
+
+def _json(path: Path) -> Iterator[Row]:
+    content = path.read_bytes()
+    if not content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        yield from _json_lines(path)  # many published .json files are JSON lines
+        return
+    for number, value in enumerate(_parse(content, str(path)), start=1):
+        yield _object(value, f"{path} item {number}")
+
+
+def _parse(content: bytes, place: str) -> Any:
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{place}: not JSON: {error}") from None
+
+
+def _object(value: Any, place: str) -> Row:
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: a row should be an object with fields, it is {type(value).__name__}")
+    return Row(place, value)
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for values in reader:
+                place = f"{path}:{reader.line_num}"
+                if None in values or None in values.values():
+                    raise InputError(f"{place}: the row has not as many cells as the header")
+                yield Row(place, values)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{path}:{reader.line_num + 1}: not CSV: {error}") from None
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not Parquet: {error}") from None
+    for number, values in enumerate(rows, start=1):
+        yield Row(f"{path} row {number}", values)
+
+
+def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -> list[Row]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise MissingExtra("datasets", "train") from None
+    try:
+        rows = load_dataset(name, subset, split=split, revision=revision)
+    except Exception as error:  # the library raises a dozen kinds for a wrong name, no network, a wrong split
+        first_line = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"cannot load {name!r} (split {split!r}) from the hub: {type(error).__name__}: {first_line}\n"
+            "without a network, give a local folder or file as the path"
+        ) from error
+    return [Row(f"{name}[{split}] row {number}", row) for number, row in enumerate(rows, start=1)]
+
+
+def without_answer_note(places: list[str]) -> tuple[str, ...]:
+    """The note for rows that have no gold answer, () where there is none."""
+    if not places:
+        return ()
+    shown = ", ".join(places[:5]) + (", ..." if len(places) > 5 else "")
+    return (f"{len(places):,} {'row has' if len(places) == 1 else 'rows have'} no gold answer: {shown}",)

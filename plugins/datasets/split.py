@@ -1,0 +1,182 @@
+"""Cuts a dataset's pools into labeled, unlabeled and test questions, and says what that met.
+
+    splits, report = split(dataset.pools(), config.split)
+    print(report.notes())
+
+The shuffles are numpy's `default_rng(seed).permutation(n)`, which is what `datasets.Dataset.shuffle(seed)` does;
+on data without repeated questions the three sets are exactly those of the noisy-student study:
+
+- `train` is shuffled, its first rows are labeled;
+- the rows after them are shuffled again with the same seed, the first of those are unlabeled;
+- `test` is shuffled with the same seed, its first rows are the test split.
+
+Repeated questions (same `question_id`) keep their first row; a train row that is in the test pool, whether or not
+it was drawn for the test split, is never used. Rows are left out after shuffling, so one repeated row does not
+move all the others. Where the dataset has no test pool, the test split is cut from the end of the shuffled train
+rows, so that its questions do not depend on how many are labeled. An `unlabeled` pool replaces the rest of train.
+
+Limit: sameness is that of the text up to white space and Unicode form; a reworded leak is not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from plugins.api import Pools, Question, SplitConfig, Splits
+from plugins.errors import InputError
+
+SHOWN = 3
+
+
+@dataclass
+class SplitReport:
+    """What splitting met. Questions are counted over the whole pools, used or not.
+
+    `leaked` are train or unlabeled rows left out because their question is in the test rows; `duplicates` are
+    repeats left out (from an unlabeled pool of its own also what is already labeled);
+    `without_answer` counts, per split, questions that nobody can score.
+    """
+
+    train_rows: int
+    test_rows: int | None
+    unlabeled_rows: int | None
+    duplicates: list[Question] = field(default_factory=list)
+    leaked: list[Question] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    without_answer: dict[str, int] = field(default_factory=dict)
+    from_dataset: tuple[str, ...] = ()
+
+    def notes(self) -> list[str]:
+        """Sentences for a person; [] where all was as it should be."""
+        found = list(self.from_dataset)
+        if self.leaked:
+            found.append(f"left out {_rows(self.leaked)} whose question is also in the test rows: {_show(self.leaked)}")
+        if self.duplicates:
+            found.append(f"left out {_rows(self.duplicates)} that repeat a question: {_show(self.duplicates)}")
+        for name, count in self.without_answer.items():
+            if count and name != "unlabeled":
+                found.append(f"{count} of {self.sizes[name]} {name} questions have no gold answer: they count as wrong")
+        return found
+
+
+def split(pools: Pools, config: SplitConfig) -> tuple[Splits, SplitReport]:
+    """Cut the pools. Raises InputError where there are fewer questions than wanted, saying how many there are."""
+    report = SplitReport(
+        train_rows=len(pools.train),
+        test_rows=None if pools.test is None else len(pools.test),
+        unlabeled_rows=None if pools.unlabeled is None else len(pools.unlabeled),
+        from_dataset=pools.notes,
+    )
+    train = shuffled(pools.train, config.seed)
+    if pools.test is None:
+        train, test = _cut_test(train, config, report)
+        reserved = {question.id for question in test}
+    else:
+        test, _ = _take(shuffled(pools.test, config.seed), set(), set(), report)
+        reserved = {question.id for question in test}
+        if config.test is not None:
+            if config.test > len(test):
+                raise InputError(f"split.test: {config.test:,} wanted, there are {len(test):,} distinct test questions")
+            test = test[: config.test]
+
+    taken: set[str] = set()
+    labeled, position = _take(train, taken, reserved, report, limit=config.labeled)
+    if pools.unlabeled is None:
+        rest, _ = _take(shuffled(train[position:], config.seed), taken, reserved, report)
+        _check_counts(config, len(labeled) + len(rest), len(test), report)
+    else:
+        unused, _ = _take(train[position:], set(taken), reserved, report)
+        _check_counts(config, len(labeled) + len(unused), len(test), report)
+        rest, _ = _take(shuffled(pools.unlabeled, config.seed), taken, reserved, report)
+        if config.unlabeled > len(rest):
+            raise InputError(
+                f"split.unlabeled: {config.unlabeled:,} wanted, there are {len(rest):,} distinct unlabeled questions "
+                "that are neither labeled nor in the test rows"
+            )
+
+    splits = Splits(labeled=labeled, unlabeled=rest[: config.unlabeled], test=test)
+    for name, questions in (("labeled", labeled), ("unlabeled", splits.unlabeled), ("test", test)):
+        report.sizes[name] = len(questions)
+        report.without_answer[name] = sum(question.answer is None for question in questions)
+    return splits, report
+
+
+def _take(
+    rows: Sequence[Question], taken: set[str], reserved: set[str], report: SplitReport, limit: int | None = None
+) -> tuple[list[Question], int]:
+    """The first `limit` questions neither `taken` (grows) nor `reserved`, and how many rows that used up."""
+    kept: list[Question] = []
+    for position, question in enumerate(rows):
+        if len(kept) == limit:
+            return kept, position
+        if question.id in reserved:
+            report.leaked.append(question)
+        elif question.id in taken:
+            report.duplicates.append(question)
+        else:
+            taken.add(question.id)
+            kept.append(question)
+    return kept, len(rows)
+
+
+def _cut_test(
+    train: Sequence[Question], config: SplitConfig, report: SplitReport
+) -> tuple[list[Question], list[Question]]:
+    """Train without its last `config.test` questions, and those."""
+    if config.test is None:
+        raise InputError("split.test: the data has no test rows of its own, so say how many to cut from train")
+    distinct, _ = _take(train, set(), set(), report)
+    if config.test > len(distinct):
+        raise InputError(f"split.test: {config.test:,} wanted, there are {len(distinct):,} distinct questions in all")
+    cut = len(distinct) - config.test
+    return distinct[:cut], distinct[cut:]
+
+
+def _check_counts(config: SplitConfig, usable: int, test: int, report: SplitReport) -> None:
+    from_train = {"labeled": config.labeled}
+    if report.unlabeled_rows is None:
+        from_train["unlabeled"] = config.unlabeled
+    if sum(from_train.values()) > usable:
+        wanted = " + ".join(f"{name} {count:,}" for name, count in from_train.items())
+        where = "cut from the same rows for test" if report.test_rows is None else "left out because they are in test"
+        lost = test if report.test_rows is None else len(report.leaked)
+        raise InputError(
+            f"split: {wanted} questions wanted, there are {usable:,} distinct ones to train on "
+            f"({report.train_rows:,} rows, {lost:,} {where}, {len(report.duplicates):,} repeated)"
+        )
+
+
+def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
+    """The rows in the order that `datasets.Dataset.shuffle(seed=seed)` gives them."""
+    import numpy as np
+
+    return [questions[index] for index in np.random.default_rng(seed).permutation(len(questions))]
+
+
+def data_hash(questions: Iterable[Question]) -> str:
+    """Content hash of questions in order: sha256 over everything in them that could change an output."""
+    digest = hashlib.sha256()
+    for question in questions:
+        row = [
+            question.id,
+            question.text,
+            question.answer,
+            question.solution,
+            question.context,
+            dict(question.meta),
+        ]
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _rows(questions: Sequence[Question]) -> str:
+    return "1 row" if len(questions) == 1 else f"{len(questions):,} rows"
+
+
+def _show(questions: Sequence[Question]) -> str:
+    texts = [" ".join(question.text.split()) for question in questions[:SHOWN]]
+    shown = "; ".join(repr(text if len(text) <= 60 else text[:57] + "...") for text in texts)
+    return shown + ("; ..." if len(questions) > SHOWN else "")

@@ -1,0 +1,1 @@
+"""Protocols: how many samples of a question an evaluation draws, and the one value it makes of them."""

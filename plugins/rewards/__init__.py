@@ -1,0 +1,1 @@
+"""Rewards: the terms whose weighted sum an RL trainer maximises."""

@@ -1,0 +1,478 @@
+"""Runs a TRL trainer as an nsd stage: reports, checkpoints that survive a kill, stopping, saving.
+
+A plugin builds the TRL config with `arguments`, its trainer with a class from `resumable`, and hands both to `run`.
+What holds afterwards: the same job again, after a kill at any moment, ends in bit-identical weights (same machine,
+same number of threads and processes); under several processes only the first reports and writes.
+
+The seeds: `init` draws LoRA's first weights, `order` shuffles the examples, `rollout` drives everything after that
+(generation, dropout). On a GPU the kernels' own non-determinism remains (set `trl: {full_determinism: true}`).
+Limits: DeepSpeed and FSDP are handed through `trl:` and have not been tried here.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from plugins.api import LoraConfig, ModelRef, TrainJob
+from plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused, StageFailed
+from plugins.models import load_model
+from plugins.trainers import _checkpoints
+from plugins.trainers._checkpoints import Cadence, Marker
+from plugins.trainers._options import TrlTrainerConfig
+
+CONTINUE, SAVE, STOP, FAIL = range(4)
+MAX_POINTS = 2000
+
+Observer = Callable[[int, Mapping[str, float], bool], str | None]
+
+
+@dataclass
+class Run:
+    """A training run's length and grain, and what happened in it.
+
+    `schedule_steps` is what the learning rate is scheduled over, `stop_at` where the run ends (earlier under
+    --smoke). Checkpoints fall on multiples of `boundary` optimizer steps. `observe(step, metrics, replayed)` sees
+    every logged point on the first process, after a resume also the earlier ones, and may return a reason to fail.
+    """
+
+    job: TrainJob
+    config: TrlTrainerConfig
+    schedule_steps: int
+    boundary: int = 1
+    observe: Observer | None = None
+    resumed_from: int | None = None
+    interrupted: bool = False
+    fail_reason: str | None = None
+    cadence: Cadence = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.cadence = Cadence(self.config.save_every)
+
+    @property
+    def stop_at(self) -> int:
+        cap = self.job.max_steps_cap
+        return self.schedule_steps if cap is None else min(self.schedule_steps, cap)
+
+
+# --------------------------------------------------------------------------- before training
+
+
+def require() -> None:
+    """Raise MissingExtra where a package that training needs is not installed."""
+    for package in ("torch", "transformers", "trl", "peft", "datasets", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "train")
+
+
+def world_size() -> int:
+    """How many processes `accelerate launch` or torchrun started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def hf_seed(seed: int) -> int:
+    """Fold a seed into what numpy and the per-process offset of accelerate take."""
+    return seed % 2**31
+
+
+def split_batch(rows: int, micro: int | None, batch_field: str) -> tuple[int, int]:
+    """Return (rows per device at once, accumulation steps) for `rows` rows a step over all processes.
+
+    Raises InputError where the rows cannot be shared out evenly.
+    """
+    processes = world_size()
+    if rows % processes:
+        raise InputError(
+            f"{batch_field} gives {rows} rows a step, which {processes} processes cannot share evenly: "
+            f"choose a multiple of {processes}"
+        )
+    local = rows // processes
+    micro = local if micro is None else min(micro, local)
+    if local % micro:
+        raise InputError(
+            f"trainer.micro_batch_size {micro} does not divide the {local} rows that each process has in a step "
+            f"({batch_field})"
+        )
+    return micro, local // micro
+
+
+def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Mapping[str, Any], **own: Any) -> Any:
+    """Build a TRL config: what nsd always sets, the trainer's `own` fields, and `trainer.trl`.
+
+    Raises InputError with TRL's words where TRL refuses a value, MissingExtra for an absent tracker.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    fields: dict[str, Any] = {
+        "output_dir": str(job.checkpoint_dir),
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.lr_scheduler,
+        "warmup_steps": config.warmup_ratio or config.warmup_steps,
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "activation_checkpointing": config.gradient_checkpointing,
+        # Checkpoints are asked for by the callback below, so that they can follow the clock.
+        "save_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "disable_tqdm": True,
+        "report_to": _trackers(job),
+        "run_name": job.run_name or None,
+        "seed": hf_seed(job.seeds.init),
+        "data_seed": hf_seed(job.seeds.order),
+        "use_cpu": not on_gpu,
+        "bf16": config.mixed_precision == "bf16" and on_gpu and torch.cuda.is_bf16_supported(),
+    }
+    try:
+        return args_class(**(fields | own | dict(trl)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"trainer: TRL's {args_class.__name__} refuses these values: {error}") from error
+
+
+def _trackers(job: TrainJob) -> list[str]:
+    for tracker in job.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise MissingExtra(tracker, "track")
+    if "tensorboard" in job.trackers:
+        # The callback reads its folder from here; beside the weights, never among them.
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.output_dir.parent / "trackers" / "tensorboard")
+    return list(job.trackers)
+
+
+def load_start(job: TrainJob, device: Any) -> tuple[Any, Any, ModelRef]:
+    """Load the start weights for training: (model, tokenizer, where they are).
+
+    A start with an adapter is merged and written to `checkpoint_dir/start` first, because GRPO loads its
+    reference model from the path once more: what is trained and what is compared with must be the same weights.
+    """
+    start = job.model
+    if start.adapter is not None:
+        folder = job.checkpoint_dir / "start"
+        if int(os.environ.get("RANK", "0")) == 0 and not folder.is_dir():
+            _merge_to(start, folder)
+        _wait_for_all()
+        start = replace(start, path=str(folder), adapter=None, revision=None)
+    model, tokenizer = load_model(start, device=str(device), trainable=True)
+    return model, tokenizer, start
+
+
+def _merge_to(start: ModelRef, folder: Path) -> None:
+    model, tokenizer = load_model(start, device="cpu")
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.rename(folder)
+
+
+def _wait_for_all() -> None:
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def peft_config(lora: LoraConfig | None) -> Any:
+    """The peft configuration of a `lora` block, None without one."""
+    if lora is None:
+        return None
+    import peft
+
+    return peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
+        lora_dropout=lora.dropout,
+        task_type="CAUSAL_LM",
+    )
+
+
+def build(trainer_class: Any, **parts: Any) -> Any:
+    """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words."""
+    from transformers.trainer_callback import PrinterCallback
+
+    try:
+        trainer = trainer_class(**parts)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"trainer: TRL refuses this configuration: {error}") from error
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Without the progress bars of `datasets`, which would mix with nsd's own."""
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
+
+
+def warn_of_lost_updates(job: TrainJob, model: Any, learning_rate: float) -> None:
+    """Say so where full fine-tuning in half precision would round most updates away.
+
+    An AdamW step moves a weight by about the learning rate; bfloat16 keeps 8 bits, so a weight of size w only
+    moves if the step is over about w / 512.
+    """
+    import torch
+
+    halves = [p for p in model.parameters() if p.requires_grad and p.dtype == torch.bfloat16]
+    if not halves or job.lora is not None:
+        return
+    sample = torch.cat([p.detach().flatten()[:4096].abs().float() for p in halves])
+    lost = float((sample / 512 > learning_rate).float().mean())
+    if lost > 0.5:
+        job.warn(
+            f"the weights are bfloat16 and the learning rate is {learning_rate:g}: about {lost:.0%} of the weights are "
+            "so large beside one update that it is rounded away; train with dtype float32 (bfloat16 is still used to "
+            "compute), with a larger learning rate, or with LoRA",
+            "model.dtype",
+        )
+
+
+# --------------------------------------------------------------------------- training
+
+
+def resumable(base: Any) -> Any:
+    """A subclass of a TRL trainer whose checkpoints count only when whole, and which sends no telemetry."""
+
+    class Resumable(base):  # type: ignore[misc]
+        nsd_run: Run
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            started = time.monotonic()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                folder = Path(self.args.output_dir)
+                step = self.state.global_step
+                micro = self.args.per_device_train_batch_size
+                marker = Marker(step, tokens_seen(self), self.accelerator.num_processes, micro)
+                _checkpoints.finish(folder / f"{_checkpoints.PREFIX}{step}", marker)
+                _checkpoints.clean(folder)
+            self.nsd_run.cadence.saved(time.monotonic() - started)
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def _send_telemetry(self) -> None:
+            pass
+
+    Resumable.__name__ = base.__name__
+    return Resumable
+
+
+def tokens_seen(trainer: Any) -> int:
+    """Tokens trained on, prompts included (SFT), or sampled, prompts included (GRPO)."""
+    return max(int(getattr(trainer, "_total_train_tokens", 0)), int(trainer.state.num_input_tokens_seen))
+
+
+def run(trainer: Any, state: Run) -> None:
+    """Train to the end, from the newest whole checkpoint if there is one.
+
+    Raises Interrupted after saving where a stop was asked for, StageFailed with the reason for a loss that is no
+    number, for too little GPU memory and for a health watch told to stop.
+    """
+    import torch
+
+    job = state.job
+    trainer.nsd_run = state
+    job.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    trainer.args.max_steps = state.schedule_steps
+    trainer.args.logging_steps = state.config.log_every or max(1, math.ceil(state.stop_at / MAX_POINTS))
+    if trainer.is_world_process_zero():
+        _checkpoints.clean(job.checkpoint_dir)
+    trainer.accelerator.wait_for_everyone()
+    checkpoints = _checkpoints.whole(job.checkpoint_dir)
+    path = None
+    if checkpoints:
+        path, marker = checkpoints[-1]
+        _restore(trainer, state, marker)
+    trainer.add_callback(_callback(trainer, state))
+    # Everything random from here on is the rollout stream (TRL seeds here too, with its one seed). A resumed run
+    # overwrites it with the state in the checkpoint.
+    _seed_rollouts(job)
+    try:
+        trainer.train(resume_from_checkpoint=None if path is None else str(path))
+    except torch.OutOfMemoryError as error:
+        raise StageFailed(
+            "the GPU ran out of memory: lower trainer.micro_batch_size (now "
+            f"{trainer.args.per_device_train_batch_size}; the result stays the same) or set "
+            f"trainer.gradient_checkpointing: true ({str(error).splitlines()[0]})"
+        ) from error
+    if state.interrupted:
+        raise Interrupted(f"stopped at step {trainer.state.global_step} of {state.stop_at}; the checkpoint is saved")
+
+
+def _seed_rollouts(job: TrainJob) -> None:
+    from accelerate.utils import set_seed
+
+    set_seed(hf_seed(job.seeds.rollout), device_specific=True)
+
+
+def _restore(trainer: Any, state: Run, marker: Marker) -> None:
+    if marker.step >= state.stop_at:
+        raise ResumeRefused(
+            f"{state.job.checkpoint_dir} holds a checkpoint of step {marker.step}, but this job ends at step "
+            f"{state.stop_at}: it belongs to another job"
+        )
+    state.resumed_from = marker.step
+    if hasattr(trainer, "_total_train_tokens"):
+        trainer._total_train_tokens = marker.tokens
+    for name, was, now in (
+        ("number of processes", marker.world_size, trainer.accelerator.num_processes),
+        ("micro batch", marker.micro_batch_size, trainer.args.per_device_train_batch_size),
+    ):
+        if was != now and trainer.is_world_process_zero():
+            state.job.warn(
+                f"resumed with another {name} ({now}, was {was}): equal to an uninterrupted run only up to rounding"
+                + (" and other random draws" if name == "number of processes" else ""),
+                "trainer.micro_batch_size" if name == "micro batch" else "resources",
+            )
+
+
+def _callback(trainer: Any, run: Run) -> Any:
+    from transformers import TrainerCallback
+
+    job = run.job
+
+    def observe(step: int, metrics: Mapping[str, float], replayed: bool) -> None:
+        if run.observe is not None:
+            run.fail_reason = run.observe(step, metrics, replayed) or run.fail_reason
+
+    class Callback(TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            optimizer = kwargs["optimizer"]
+            if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
+                raise StageFailed("the optimizer holds no trainable parameter: nothing would be learned")
+            if state.is_world_process_zero and state.global_step:
+                for entry in state.log_history:
+                    if "loss" in entry:
+                        observe(int(entry["step"]), numbers(entry), True)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            step = state.global_step
+            if step >= run.stop_at:
+                control.should_log = True
+                control.should_training_stop = True
+                return
+            if step % run.boundary:
+                return
+            decision = _agree(trainer, self._wanted(state))
+            if decision == FAIL:
+                raise StageFailed(run.fail_reason or "another process reported an unhealthy run")
+            control.should_save = decision in (SAVE, STOP)
+            if decision == STOP:
+                run.interrupted = True
+                control.should_training_stop = True
+
+        def _wanted(self, state: Any) -> int:
+            if not state.is_world_process_zero:
+                return CONTINUE
+            if run.fail_reason is not None:
+                return FAIL
+            if job.should_stop():
+                return STOP
+            return SAVE if run.cadence.due(state.global_step) else CONTINUE
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if logs is None or "loss" not in logs:
+                return
+            step = state.global_step
+            metrics = numbers(logs)
+            if state.is_world_process_zero:
+                job.report(step, run.stop_at, metrics)
+                observe(step, metrics, False)
+            for name in ("loss", "grad_norm"):
+                if not math.isfinite(metrics.get(name, 0.0)):
+                    raise StageFailed(
+                        f"{name} is {metrics[name]} at step {step}: training has diverged; lower "
+                        f"trainer.learning_rate (now {run.config.learning_rate:g}) or trainer.max_grad_norm "
+                        f"(now {run.config.max_grad_norm:g})"
+                    )
+
+    return Callback()
+
+
+def _agree(trainer: Any, decision: int) -> int:
+    """The first process's decision, on every process."""
+    if trainer.accelerator.num_processes == 1:
+        return decision
+    import torch
+
+    shared = torch.tensor([decision], device=trainer.args.device)
+    torch.distributed.broadcast(shared, src=0)
+    return int(shared.item())
+
+
+def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics among a log entry's values, without the step counter."""
+    return {
+        name: float(value)
+        for name, value in logs.items()
+        if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+# --------------------------------------------------------------------------- after training
+
+
+def save(trainer: Any, tokenizer: Any, job: TrainJob) -> bool:
+    """Write the final weights as safetensors to `job.output_dir`; returns whether it is an adapter alone.
+
+    An adapter is saved alone where the start was a plain model; on top of a merged start it is merged too, so that
+    the artifact does not need the intermediate weights.
+    """
+    adapter_only = job.lora is not None and job.model.adapter is None
+    trainer.accelerator.wait_for_everyone()
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        if job.lora is not None and not adapter_only:
+            model = model.merge_and_unload()
+        job.output_dir.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(job.output_dir, safe_serialization=True)
+        if not adapter_only:
+            tokenizer.save_pretrained(job.output_dir)
+    trainer.accelerator.wait_for_everyone()
+    return adapter_only
+
+
+def notes(trainer: Any, state: Run) -> dict[str, Any]:
+    """What every trainer puts into its result."""
+    parameters = list(trainer.model.parameters())
+    return {
+        "resumed_from": state.resumed_from,
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameters": sum(p.numel() for p in parameters),
+        "dtype": str(parameters[0].dtype).removeprefix("torch."),
+        "device": str(trainer.args.device),
+        "processes": trainer.accelerator.num_processes,
+    }
+
+
+def free(trainer: Any) -> None:
+    """Give memory back, for the next job in this process."""
+    import torch
+
+    trainer.accelerator.free_memory()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

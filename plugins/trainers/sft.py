@@ -1,0 +1,171 @@
+"""Supervised fine-tuning on TRL's SFTTrainer.
+
+    trainer: {use: sft, epochs: 2, batch_size: 4, learning_rate: 2e-5}
+
+`batch_size` is what one optimizer step sees over all devices. `loss: completion` (default) trains on the target
+alone, `loss: full` on prompt and target, as the published noisy-student study did. Plain text is the prompt, the
+prompt's separator, the target and the end token; a chat prompt gets the target as the assistant's turn.
+
+`micro_batch_size` and `gradient_checkpointing` are output-neutral: the loss is averaged over the tokens of the
+whole batch whichever way it is split, so they change float rounding only (with LoRA dropout also which masks are
+drawn). Limits: the loss of one step is the mean over its tokens, so long targets weigh more than short ones.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from plugins.api import Example, Trainer, TrainJob, TrainResult
+from plugins.errors import StageFailed
+from plugins.registry import plugin
+from plugins.trainers import _trl, _trl_fields
+from plugins.trainers._options import TrlTrainerConfig, trl_fields_type
+
+_OWN = {
+    "num_train_epochs": "use trainer.epochs",
+    "max_steps": "use trainer.epochs, or the spec's `match: steps`",
+    "gradient_accumulation_steps": "use trainer.batch_size and trainer.micro_batch_size",
+    "max_length": "use trainer.max_length",
+    "completion_only_loss": "use trainer.loss",
+    "dataset_text_field": "nsd writes the training text",
+    "dataset_kwargs": "nsd prepares the data",
+}
+if TYPE_CHECKING:
+    TrlFields = dict[str, Any]
+else:
+    TrlFields = trl_fields_type("SFTConfig", _trl_fields.SFT, _OWN)
+
+
+@plugin("trainer", "sft")
+class Sft(Trainer):
+    """Next-token cross-entropy on targets."""
+
+    needs_targets = True
+
+    class Config(TrlTrainerConfig):
+        learning_rate: float = Field(default=2e-5, gt=0)
+        epochs: float = Field(default=2.0, gt=0)
+        batch_size: int = Field(default=4, ge=1, description="Examples per optimizer step, over all devices.")
+        max_length: int | None = Field(default=1024, ge=2, description="Tokens; longer examples lose their end.")
+        loss: Literal["completion", "full"] = "completion"
+        trl: TrlFields = Field(default={}, description="Any further field of TRL's SFTConfig.")
+
+    config: Config
+
+    def planned_steps(self, examples: int) -> int | None:
+        """Optimizer steps for this many examples; None where packing makes it depend on their lengths."""
+        if self.config.trl.get("packing"):
+            return None
+        return math.ceil(self.config.epochs * math.ceil(examples / self.config.batch_size))
+
+    def train(self, job: TrainJob) -> TrainResult:
+        """Run or resume; see `Trainer.train`. StageFailed where no example is left or none has a trained token."""
+        if not job.examples:
+            raise StageFailed("there is no example to train on: every pseudo-label was filtered out, or the split is 0")
+        _trl.require()
+        from trl import SFTConfig, SFTTrainer
+
+        config = self.config
+        micro, accumulation = _trl.split_batch(config.batch_size, config.micro_batch_size, "trainer.batch_size")
+        args = _trl.arguments(
+            SFTConfig,
+            job,
+            config,
+            config.trl,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=accumulation,
+            max_length=config.max_length,
+            completion_only_loss=config.loss == "completion",
+        )
+        model, tokenizer, _ = _trl.load_start(job, args.device)
+        _trl.warn_of_lost_updates(job, model, config.learning_rate)
+        with _trl.quiet_datasets():
+            trainer = _trl.build(
+                _trl.resumable(SFTTrainer),
+                model=model,
+                args=args,
+                train_dataset=dataset(job.examples, job.prompt.separator, config.loss),
+                processing_class=tokenizer,
+                peft_config=_trl.peft_config(job.lora),
+            )
+        lengths = self._check_lengths(trainer.train_dataset, job)
+        rows = len(lengths)
+        state = _trl.Run(job, config, self._steps(job, lengths))
+        try:
+            _trl.run(trainer, state)
+            adapter_only = _trl.save(trainer, tokenizer, job)
+            steps = int(trainer.state.global_step)
+            return TrainResult(
+                steps=steps,
+                examples_seen=examples_seen(steps, rows, config.batch_size),
+                tokens_seen=_trl.tokens_seen(trainer),
+                adapter_only=adapter_only,
+                notes=_trl.notes(trainer, state) | {"rows": rows, "mean_tokens": sum(lengths) / rows},
+            )
+        finally:
+            _trl.free(trainer)
+
+    def _steps(self, job: TrainJob, lengths: list[int]) -> int:
+        batch = self.config.batch_size
+        if job.budget.steps is not None:
+            return job.budget.steps
+        if job.budget.tokens is not None:
+            return max(1, round(job.budget.tokens / (sum(lengths) / len(lengths) * batch)))
+        return math.ceil(self.config.epochs * math.ceil(len(lengths) / batch))
+
+    def _check_lengths(self, prepared: Any, job: TrainJob) -> list[int]:
+        """Tokens of every prepared row; warns of cut ones, fails where no row has a token in the loss."""
+        lengths = [len(ids) for ids in prepared["input_ids"]]
+        trained = [sum(label != -100 for label in labels) for labels in prepared["labels"]]
+        limit = self.config.max_length
+        if not any(trained):
+            raise StageFailed(
+                f"no example has a token to train on within trainer.max_length ({limit} tokens): the prompts alone "
+                "fill it; raise trainer.max_length"
+            )
+        cut = 0 if limit is None or self.config.trl.get("packing") else sum(length >= limit for length in lengths)
+        if cut:
+            empty = sum(count == 0 for count in trained)
+            job.warn(
+                f"{cut} of {len(lengths)} examples reach trainer.max_length ({limit} tokens) and may have lost their "
+                f"end ({empty} have no token left to train on)",
+                "trainer.max_length",
+            )
+        return lengths
+
+
+def dataset(examples: list[Example], separator: str, loss: str) -> Any:
+    """The examples as TRL's columns: prompt and completion, or the whole text.
+
+    TRL joins prompt and completion without a space and adds the end token, so the separator goes in front of the
+    completion, where a model that continues the bare prompt will write it. Raises StageFailed without a target.
+    """
+    from datasets import Dataset
+
+    missing = [example.question.id for example in examples if example.target is None]
+    if missing:
+        raise StageFailed(
+            f"{len(missing)} of {len(examples)} examples have no target to imitate (first question id {missing[0]})"
+        )
+    rows: list[dict[str, Any]] = []
+    for example in examples:
+        if isinstance(example.prompt, str):
+            completion: Any = separator + str(example.target)
+        else:
+            completion = [{"role": "assistant", "content": str(example.target)}]
+        if loss == "completion":
+            rows.append({"prompt": example.prompt, "completion": completion})
+        elif isinstance(example.prompt, str):
+            rows.append({"text": example.prompt + completion})
+        else:
+            rows.append({"messages": example.prompt + completion})
+    return Dataset.from_list(rows)
+
+
+def examples_seen(steps: int, rows: int, batch: int) -> int:
+    """Rows that `steps` optimizer steps went over; the last batch of an epoch may be smaller."""
+    per_epoch = math.ceil(rows / batch)
+    return steps // per_epoch * rows + min(steps % per_epoch * batch, rows)

@@ -1,0 +1,1 @@
+"""Verifiers: read the final answer out of a completion and compare it with the gold answer."""

@@ -1,0 +1,73 @@
+"""`nsd gc`: frees the space of weights that no unfinished run needs.
+
+Only `model/` folders of finished train stages go; manifests, curves, labels and evaluations stay, so every
+number is still there and every finished run stays finished. A later spec that needs such a model trains it
+again, under the same digest.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from plugins.errors import InputError
+from runner.artifacts import Workspace
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def human_bytes(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
+    """Model folders (and manifests) of train stages on which no unfinished recorded run depends."""
+    needed: set[str] = set()
+    for record in workspace.records():
+        for run in record["runs"]:
+            if not workspace.is_whole("eval", run["eval_digest"]):
+                needed |= set(run["needs"])
+    return [
+        (Path(manifest["folder"]) / "model", manifest)
+        for manifest in workspace.manifests("train")
+        if manifest["digest"] not in needed and (Path(manifest["folder"]) / "model").is_dir()
+    ]
+
+
+def collect(workspace: Workspace, yes: bool, partial: str | None) -> None:
+    """Delete after asking; `partial` names a half-done stage to drop instead."""
+    if partial is not None:
+        matches = [path for path in workspace.partials.glob(f"*-{partial}*") if path.is_dir()]
+        if len(matches) != 1:
+            raise InputError(f"{len(matches)} half-done stages match {partial!r} in {workspace.partials}")
+        targets = [(matches[0], f"half-done stage {matches[0].name}")]
+    else:
+        targets = [
+            (folder, f"weights of {manifest['used_by'][0]}" + f" ({manifest['digest'][:8]})")
+            for folder, manifest in unneeded_weights(workspace)
+        ]
+    if not targets:
+        print("nothing to delete: every model kept is still needed by an unfinished run, or there is none")
+        return
+    total = 0
+    for folder, what in targets:
+        size = folder_bytes(folder)
+        total += size
+        print(f"{human_bytes(size):>10}  {what}")
+    if not yes and not typer.confirm(f"Delete {len(targets)} folders, {human_bytes(total)}?"):
+        print("nothing deleted")
+        return
+    for folder, _ in targets:
+        shutil.rmtree(folder)
+    print(f"deleted {len(targets)} folders, {human_bytes(total)}")

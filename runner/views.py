@@ -1,0 +1,357 @@
+"""What the commands print of plans, runs and stages. Reads the plan, the store or the manifests; computes nothing.
+
+`--json` output is the same facts under stable names; tables are for people and may change.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plugins.errors import InputError
+from runner.artifacts import Workspace
+from runner.store import Store
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from runner.execute import Outcome
+    from runner.plan import Plan
+
+
+def console(stderr: bool = False) -> Any:
+    """A rich console that neither wraps in pipes nor reads markup from data."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 200
+    return Console(stderr=stderr, width=wide, markup=False, highlight=False, emoji=False)
+
+
+def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
+    """A plain table with some columns flushed right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(*(), title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def print_json(value: Any) -> None:
+    """JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+# --------------------------------------------------------------------------- plan
+
+
+def plan_json(plan: Plan, workspace: Workspace) -> dict[str, Any]:
+    """Every stage with condition, kind, digest, cached, and why it is not cached."""
+    from runner.plan import changed_fields
+
+    pending = {stage.digest for stage in plan.pending(workspace)}
+    manifests: dict[str, list[dict[str, Any]]] = {}
+    stages = []
+    for stage in plan.stages.values():
+        cached = stage.digest not in pending
+        changed = None
+        if not cached:
+            held = manifests.setdefault(stage.kind, list(workspace.manifests(stage.kind)))
+            changed = changed_fields(stage.key, held)
+        condition, _, seed = stage.used_by[0].rpartition("/seed")
+        stages.append(
+            {
+                "condition": condition,
+                "seed": int(seed),
+                "kind": stage.kind,
+                "digest": stage.digest,
+                "cached": cached,
+                "used_by": stage.used_by,
+                "inputs": stage.inputs,
+                "size": stage.size,
+                "changed_since_nearest": changed,
+            }
+        )
+    return {
+        "experiment": plan.name,
+        "spec_digest": plan.spec_digest,
+        "runs": [run.run for run in plan.runs],
+        "stages": stages,
+        "notes": plan.notes,
+    }
+
+
+def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
+    """The plan, as a table or JSON."""
+    facts = plan_json(plan, workspace)
+    if as_json:
+        print_json(facts)
+        return
+    shown = table("stage", "for", "size", "digest", "state", title=f"{plan.name}: {len(plan.runs)} runs")
+    for stage in facts["stages"]:
+        more = len(stage["used_by"]) - 1
+        users = stage["used_by"][0] + (f" +{more}" if more else "")
+        state = "finished" if stage["cached"] else "to run" + _why(stage["changed_since_nearest"])
+        shown.add_row(stage["kind"], users, stage["size"], stage["digest"][:8], state)
+    screen = console()
+    screen.print(shown)
+    for note in plan.notes:
+        screen.print(f"note: {note}")
+    waiting = sum(not stage["cached"] for stage in facts["stages"])
+    screen.print(f"{len(facts['stages'])} stages: {len(facts['stages']) - waiting} finished, {waiting} to run")
+
+
+def _why(changed: list[str] | None) -> str:
+    if not changed:
+        return ""
+    shown = [entry if len(entry) < 90 else entry[:87] + "..." for entry in changed[:3]]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return "; differs from the nearest finished one in " + ", ".join(shown) + more
+
+
+def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool) -> None:
+    """The end of a run: the answer, or what went wrong and where it is written."""
+    from reports.summary import print_summary, summary_json
+
+    screen = console()
+    experiment = plan.experiment
+    hypotheses = experiment.hypotheses.model_dump(mode="json") if experiment.hypotheses else None
+    runs = [run.run for run in plan.runs]
+    if as_json:
+        with Store(workspace).read() as connection:
+            summary = summary_json(connection, plan.name, runs, hypotheses)
+        print_json({**summary, **_outcome_json(plan, outcome)})
+        return
+    if outcome.interrupted:
+        screen.print("interrupted: everything finished is kept, and the same command continues")
+        return
+    with Store(workspace).read() as connection:
+        print_summary(connection, screen, plan.name, runs, hypotheses, experiment.question)
+    if not outcome.done and not outcome.failures:
+        screen.print(f"all {outcome.cached} stages were finished already; nothing ran")
+    for failure in outcome.failures:
+        screen.print(f"FAILED {failure.stage.title}: {failure.reason}")
+        screen.print(f"  log: {failure.log}")
+    if outcome.skipped:
+        screen.print(f"not run, for want of a failed stage: {', '.join(stage.title for stage in outcome.skipped)}")
+
+
+def _outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "spec_digest": plan.spec_digest,
+        "stages_run": outcome.done,
+        "stages_cached": outcome.cached,
+        "interrupted": outcome.interrupted,
+        "failures": [
+            {
+                "stage": f.stage.digest,
+                "kind": f.stage.kind,
+                "used_by": f.stage.used_by,
+                "reason": f.reason,
+                "log": f.log,
+            }
+            for f in outcome.failures
+        ],
+        "skipped": [stage.digest for stage in outcome.skipped],
+    }
+
+
+# --------------------------------------------------------------------------- comparison
+
+
+def print_comparison(
+    workspace: Workspace, runs: list[str], output: str, alpha: float, test: str | None, force: bool
+) -> None:
+    """Every pair of the runs named, in order."""
+    from reports.compare import FORMATS, compare_runs, render
+
+    if output not in FORMATS:
+        raise InputError(f"no format {output!r}: one of {', '.join(FORMATS)}")
+    if len(runs) == 1 and runs[0].endswith((".yaml", ".yml")):
+        from runner.spec import load_spec
+
+        runs = [f"{load_spec(Path(runs[0])).name}/*"]
+    with Store(workspace).read() as connection:
+        comparisons = compare_runs(connection, runs, alpha=alpha, test=test, force=force)
+    render(comparisons, output, console())
+
+
+# --------------------------------------------------------------------------- runs and stages
+
+
+RUNS_SQL = """
+SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
+       coalesce(v.mean, c.correct / c.n) AS mean, coalesce(v.n, c.n) AS n,
+       r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.started_at, r.ended_at,
+       t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds
+FROM runs r
+LEFT JOIN eval_info i USING (eval_digest)
+LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v USING (eval_digest)
+LEFT JOIN counts c ON c.run = r.run
+LEFT JOIN stages t ON t.digest = r.train_digest
+ORDER BY r.experiment NULLS LAST, r.seed, r.started_at, r.run
+"""
+
+
+def run_rows(workspace: Workspace, pattern: str = "*") -> list[dict[str, Any]]:
+    """Every run whose name is like the pattern, as dictionaries."""
+    with Store(workspace).read() as connection:
+        cursor = connection.execute(RUNS_SQL)
+        names = [column[0] for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return [row for row in rows if fnmatch.fnmatchcase(row["run"], pattern)]
+
+
+def print_runs(workspace: Workspace, pattern: str, as_json: bool) -> None:
+    """The list of runs."""
+    rows = run_rows(workspace, pattern)
+    if as_json:
+        print_json({"runs": rows})
+        return
+    if not rows:
+        raise InputError(f"no run is like {pattern!r}; `nsd runs` lists them all")
+    shown = table("run", "status", "metric", "value", "n", "train time", "ended", right=("value", "n", "train time"))
+    from runner.progress import duration
+
+    for row in rows:
+        status = row["status"] + (f": {row['reason'][:60]}" if row["reason"] else "")
+        value = "" if row["mean"] is None else f"{row['mean']:.4f}"
+        spent = "" if row["train_seconds"] is None else duration(row["train_seconds"])
+        ended = "" if row["ended_at"] is None else f"{row['ended_at']:%Y-%m-%d %H:%M}"
+        shown.add_row(row["run"], status, row["metric"] or "", value, str(row["n"] or ""), spent, ended)
+    console().print(shown)
+
+
+def find_run(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The run of this name. Raises InputError with the nearest names."""
+    rows = run_rows(workspace)
+    for row in rows:
+        if row["run"] == name:
+            return row
+    import difflib
+
+    near = difflib.get_close_matches(name, [row["run"] for row in rows], n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "; `nsd runs` lists them"
+    raise InputError(f"no run {name!r}{hint}")
+
+
+def stage_chain(
+    workspace: Workspace, digest: str | None, seen: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Manifests of a finished stage and of everything it came from, causes first."""
+    found = seen if seen is not None else []
+    manifest = next((m for m in workspace.manifests() if m["digest"] == digest), None)
+    if manifest is None or any(held["digest"] == digest for held in found):
+        return found
+    for wanted in manifest["inputs"].values():
+        stage_chain(workspace, wanted, found)
+    found.append(manifest)
+    return found
+
+
+def find_stages(workspace: Workspace, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """A run and its finished stages, or the stage whose digest starts with `name`."""
+    manifests = {manifest["digest"]: manifest for manifest in workspace.manifests()}
+    by_digest = [m for digest, m in manifests.items() if len(name) >= 4 and digest.startswith(name)]
+    if by_digest:
+        return None, by_digest
+    row = find_run(workspace, name)
+    chain = [m for key in ("label_digest", "train_digest", "eval_digest") for m in stage_chain(manifests, row[key])]
+    return row, list({manifest["digest"]: manifest for manifest in chain}.values())
+
+
+def print_run(workspace: Workspace, name: str, as_json: bool) -> None:
+    """A run with the stages that made it, or one stage."""
+    row, stages = find_stages(workspace, name)
+    if as_json:
+        print_json({"run": row, "stages": stages})
+        return
+    screen = console()
+    if row is not None:
+        value = "no result yet" if row["mean"] is None else f"{row['metric'] or 'share correct'} {row['mean']:.4f}"
+        n = f" on {row['n']} questions" if row["n"] else ""
+        screen.print(f"{row['run']}: {row['status']}, {value}{n}" + (f"; {row['reason']}" if row["reason"] else ""))
+    for manifest in stages:
+        _print_stage(screen, manifest)
+
+
+def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
+    from runner.progress import duration
+
+    spent = duration(manifest["seconds"] or 0)
+    screen.print(
+        f"\n{manifest['kind']} {manifest['digest'][:8]} ({manifest['plugin']}), {spent}, ended {manifest['ended_at']}"
+    )
+    machine = manifest["machine"]
+    hardware = ", ".join(machine.get("gpus", [])) or f"{machine['cpus']} CPUs"
+    versions = " ".join(f"{key} {value}" for key, value in manifest["packages"].items())
+    facts: list[tuple[str, Any]] = [
+        ("inputs", manifest["inputs"]),
+        ("result", manifest.get("eval") or manifest.get("labels") or manifest.get("training")),
+        ("generation", manifest.get("generation")),
+        ("on", f"{machine['host']}, {hardware}"),
+        ("commit", manifest["git_commit"]),
+        ("packages", versions),
+        ("files", manifest["folder"]),
+    ]
+    for label, fact in facts:
+        if fact:
+            screen.print(f"  {label:<10} {json.dumps(fact, ensure_ascii=False) if isinstance(fact, dict) else fact}")
+    for key, value in manifest["key"].items():
+        screen.print(f"  key.{key:<12} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
+    for event in manifest.get("events", []):
+        screen.print(f"  warning at step {event['step']}: {event['text']} [{event['field']}]")
+
+
+def print_logs(workspace: Workspace, name: str, lines: int, kind: str | None) -> None:
+    """The last lines of the logs of a run's stages, of those under way or failed too."""
+    paths: dict[str, Path] = {}
+    for partial in sorted(workspace.partials.glob("*/log.txt")):
+        job_path = partial.with_name("job.json")
+        job = json.loads(job_path.read_text()) if job_path.exists() else {"used_by": [], "experiment": ""}
+        users = [f"{job['experiment']}/{user}" for user in job["used_by"]]
+        if name in users or (len(name) >= 4 and partial.parent.name.partition("-")[2].startswith(name)):
+            paths[f"{partial.parent.name} (not finished)"] = partial
+    try:
+        _, stages = find_stages(workspace, name)
+    except InputError:
+        if not paths:
+            raise
+        stages = []
+    for manifest in stages:
+        paths[f"{manifest['kind']}-{manifest['digest']}"] = Path(manifest["folder"]) / "log.txt"
+    for title, path in paths.items():
+        if (kind is None or title.startswith(f"{kind}-")) and path.exists():
+            print(f"==> {title}: {path}")
+            print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]))
+
+
+def print_plugins(kind: str | None, as_json: bool) -> None:
+    """What a spec can name, with fields and defaults."""
+    from plugins import registry
+    from plugins.api import KINDS
+
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"no kind of plugin {kind!r}: one of {', '.join(KINDS)}")
+    found = []
+    for plugin_kind, name, cls in registry.all_plugins():
+        if kind in (None, plugin_kind):
+            summary = (cls.__doc__ or "").strip().split("\n")[0]
+            schema = cls.Config.model_json_schema()
+            found.append(
+                {"kind": plugin_kind, "name": name, "version": cls.version, "about": summary, "config": schema}
+            )
+    if as_json:
+        print_json({"plugins": found})
+        return
+    screen = console()
+    for entry in found:
+        screen.print(f"{entry['kind']} {entry['name']}: {entry['about']}")
+        required = entry["config"].get("required", [])
+        for name, field in entry["config"].get("properties", {}).items():
+            default = "required" if name in required else f"default {json.dumps(field.get('default'))}"
+            screen.print(f"    {name} ({default}) {field.get('description', '')}".rstrip(), soft_wrap=True)
