@@ -57,6 +57,10 @@ class Plugin:
     def __init__(self, config: Any = None) -> None:
         self.config = config if config is not None else self.Config()
 
+    def digest_extra(self) -> dict[str, Any]:
+        """What else decides the output beyond name, version and config, JSON-able (a file's content hash)."""
+        return {}
+
 
 PluginType = TypeVar("PluginType", bound=type[Plugin])
 

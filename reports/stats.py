@@ -459,10 +459,16 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def bonferroni(p_values: Sequence[float]) -> list[float]:
+    """Each p times the size of the family, at most 1; Holm's is never larger and controls the same error."""
+    return [min(1.0, p * len(p_values)) for p in p_values]
+
+
 def adjust(p_values: Sequence[float | None], method: str) -> list[float | None]:
-    """Adjust a family by "holm", "bh" or "none". A None (no test was possible) stays None and is not counted."""
+    """Adjust a family by "holm", "bonferroni", "bh" or "none". A None (no test was possible) stays None, uncounted."""
     methods: dict[str, Callable[[Sequence[float]], list[float]]] = {
         "holm": holm,
+        "bonferroni": bonferroni,
         "bh": benjamini_hochberg,
         "none": list,
     }

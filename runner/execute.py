@@ -156,7 +156,7 @@ class _Record:
             "spec_path": experiment.path.name,
             "spec_yaml": experiment.text,
             "resolved": json.loads(json.dumps(experiment.resolved, default=str)),
-            "hypotheses": hypotheses.model_dump(mode="json") if hypotheses else None,
+            "hypotheses": hypotheses.to_json() if hypotheses else None,
             "recorded_at": now(),
             "git": provenance.git_state(),
             "packages": provenance.packages(),

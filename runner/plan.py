@@ -17,6 +17,7 @@ in threshold, ties or target alone share the costly part.
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from typing import Any
 
 from plugins.api import Dataset, Question, Splits, Trainer
 from plugins.errors import InputError
+from plugins.registry import is_path
 from plugins.seeds import stream
 from runner.artifacts import Workspace, digest_of
 from runner.spec import Block, Condition, Experiment, digest_config
@@ -129,14 +131,12 @@ def block_key(block: Block) -> dict[str, Any]:
     return {**key, "extra": extra} if extra else key
 
 
-def block_job(block: Block, experiment: Experiment) -> dict[str, Any]:
-    """What a worker needs to make the plugin again."""
-    return {
-        "kind": block.kind,
-        "use": block.use,
-        "config": block.config.model_dump(mode="json"),
-        "base_dir": str(experiment.path.parent),
-    }
+def block_job(block: Block) -> dict[str, Any]:
+    """What a worker needs to make the plugin again; a plugin in a file goes by the file's absolute path."""
+    use = block.use
+    if is_path(use):
+        use = f"{inspect.getfile(block.cls)}:{block.cls.__name__}"
+    return {"kind": block.kind, "use": use, "config": block.config.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class _Builder:
         from plugins.models import resolve
 
         return {
-            "path": resolve(spec.path, self.experiment.path.parent),
+            "path": resolve(spec.path),
             "revision": spec.revision,
             "dtype": spec.dtype,
             "train": model.digest,
@@ -307,7 +307,7 @@ class _Builder:
             "sampling": sampling,
         }
         job = {
-            "engine": block_job(condition.engine, self.experiment),
+            "engine": block_job(condition.engine),
             "model": self._model_job(model) if needs_model else None,
             "prompt": condition.prompt.model_dump(),
             "sampling": sampling,
@@ -350,8 +350,8 @@ class _Builder:
             },
             {"samples": samples},
             {
-                "labeler": block_job(condition.labeler, self.experiment),
-                "verifier": block_job(condition.verifier, self.experiment),
+                "labeler": block_job(condition.labeler),
+                "verifier": block_job(condition.verifier),
                 "questions": self.questions(unlabeled),
                 "seed": label_seed,
             },
@@ -397,8 +397,8 @@ class _Builder:
         if self.smoke:
             key["smoke_steps"] = SMOKE_STEPS
         job = {
-            "trainer": block_job(condition.trainer, self.experiment),
-            "verifier": block_job(condition.verifier, self.experiment),
+            "trainer": block_job(condition.trainer),
+            "verifier": block_job(condition.verifier),
             "model": self._model_job(start),
             "lora": key["lora"],
             "prompt": key["prompt"],
@@ -432,8 +432,8 @@ class _Builder:
             "seed": eval_seed,
         }
         job |= {
-            "protocol": block_job(condition.eval, self.experiment),
-            "verifier": block_job(condition.verifier, self.experiment),
+            "protocol": block_job(condition.eval),
+            "verifier": block_job(condition.verifier),
             "seed": eval_seed,
         }
         size = f"{len(test)} questions x {sampling.n}"
@@ -470,7 +470,7 @@ class _Builder:
         splits = self.splits(reference)
         data = [self.questions(getattr(splits, source)) for source in reference.train_on]
         key = {"tokens": {"data": data, "trainer": block_key(reference.trainer)}}
-        return key, {"tokens_of": {"data": data, "trainer": block_job(reference.trainer, self.experiment)}}
+        return key, {"tokens_of": {"data": data, "trainer": block_job(reference.trainer)}}
 
     def _reference(self, condition: Condition) -> Condition:
         """The arm whose compute this one is given: the named one, else the one with most data."""

@@ -95,7 +95,7 @@ class SpecError:
         return "\n".join(parts)
 
 
-class SpecErrors(InputError):
+class SpecErrors(InputError):  # noqa: N818
     """All errors of a spec. `str()` prints every one with its code frame."""
 
     def __init__(self, errors: list[SpecError]) -> None:

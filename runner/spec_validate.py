@@ -9,6 +9,7 @@ stand for a float, a list for a tuple. Several errors at one place (the branches
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -50,6 +51,7 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_HINT = re.compile(r"[;,.]? ?\(?(did you mean [^?]+\?)\)?$")
 
 
 def validate(model: type[ModelType], item: Item, where: str, problems: Problems) -> ModelType | None:
@@ -163,8 +165,7 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
             problems.add(item.position, f"{subject} must be {words} {context[bound]}, is {item.raw}")
             return
         elif kind in ("value_error", "assertion_error"):
-            text = str(context.get("error", detail["msg"]))
-            problems.add(_mentioned(item, text), f"{subject}: {text}")
+            _own_words(item, subject, str(context.get("error", detail["msg"])), problems)
             return
         elif kind in ("too_short", "too_long"):
             least = kind == "too_short"
@@ -184,9 +185,11 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
                 f"character{'s' if limit != 1 else ''}",
             )
             return
+        elif detail["msg"].startswith("Input should be "):
+            expected.append(detail["msg"].removeprefix("Input should be "))
         else:
-            message = detail["msg"].replace("Input should be", "must be").replace("Value error, ", "")
-            expected.append(message.removeprefix("must be "))
+            _own_words(item, subject, detail["msg"], problems)
+            return
     wanted = " or ".join(dict.fromkeys(expected))
     suggestion = None
     if choices:
@@ -199,6 +202,13 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
             suggestion = f'quote it: "{item.raw}"'
     suggestion = suggestion or how_to_fix(wanted, item)
     problems.add(item.position, f"{subject} must be {wanted}, is {describe(item)}", suggestion)
+
+
+def _own_words(item: Item, subject: str, text: str, problems: Problems) -> None:
+    """What a plugin's own validator says; a "did you mean" at its end becomes the suggestion."""
+    hint = _HINT.search(text)
+    message = text[: hint.start()] if hint else text
+    problems.add(_mentioned(item, text), f"{subject}: {message}", hint.group(1) if hint else None)
 
 
 def _mentioned(item: Item, text: str) -> Position:

@@ -26,7 +26,6 @@ import yaml
 from runner.spec_errors import Position, Problems, Source
 
 if TYPE_CHECKING:
-    from yaml.error import Mark
     from yaml.events import Event, ScalarEvent
 
 MAX_BYTES = 1_000_000
@@ -106,18 +105,23 @@ def read_yaml(path: Path, shown: str, problems: Problems, asked_at: Position | N
 
     try:
         if path.is_dir():
-            return refuse(f"{shown} is a folder; name a YAML file in it")
+            refuse(f"{shown} is a folder; name a YAML file in it")
+            return None
         if not path.exists():
             near = _near_file(path)
-            return refuse(f"there is no file {shown}", near and f"did you mean {near!r}?")
+            refuse(f"there is no file {shown}", near and f"did you mean {near!r}?")
+            return None
         if not path.is_file():
-            return refuse(f"{shown} is not a regular file")
+            refuse(f"{shown} is not a regular file")
+            return None
         with path.open("rb") as handle:
             data = handle.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        return refuse(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}")
+        refuse(f"{shown} cannot be read: {getattr(error, 'strerror', None) or error}")
+        return None
     if len(data) > MAX_BYTES:
-        return refuse(f"{shown} is larger than {MAX_BYTES:,} bytes, which no spec should be")
+        refuse(f"{shown} is larger than {MAX_BYTES:,} bytes, which no spec should be")
+        return None
     return parse_yaml(data, path, shown, problems)
 
 
@@ -182,14 +186,14 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    self.stop(self.place(event), "a second YAML document starts here: one file holds one spec")
+                    raise self.stopped(self.place(event), "a second YAML document starts here: one file holds one spec")
             elif isinstance(event, yaml.NodeEvent):
                 top = self.node(event, 1)
         return top
 
     def node(self, event: Event, depth: int) -> Item:
         if depth > MAX_DEPTH:
-            self.stop(self.place(event), f"nested deeper than {MAX_DEPTH} levels")
+            raise self.stopped(self.place(event), f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event)
         anchor = getattr(event, "anchor", None)
@@ -209,18 +213,19 @@ class _Builder:
     def alias(self, event: Any) -> Item:
         place = self.place(event)
         if event.anchor not in self.anchors:
-            self.stop(place, f"the alias *{event.anchor} has no anchor &{event.anchor} before it")
+            raise self.stopped(place, f"the alias *{event.anchor} has no anchor &{event.anchor} before it")
         target = self.anchors[event.anchor]
         if target is None:
-            self.stop(place, f"the alias *{event.anchor} stands inside its own anchor")
-        assert target is not None
+            raise self.stopped(place, f"the alias *{event.anchor} stands inside its own anchor")
         self.count(event, target.size)
         return replace(target, key=None)
 
     def count(self, event: Event, more: int) -> None:
         self.values += more
         if self.values > MAX_VALUES:
-            self.stop(self.place(event), f"the file holds more than {MAX_VALUES:,} values once aliases are expanded")
+            raise self.stopped(
+                self.place(event), f"the file holds more than {MAX_VALUES:,} values once aliases are expanded"
+            )
 
     def sequence(self, event: Any, depth: int) -> Item:
         self.check_tag(event, "seq")
@@ -238,7 +243,7 @@ class _Builder:
         while not isinstance(key_event := next(self.events), yaml.MappingEndEvent):
             key_place = self.place(key_event)
             if not isinstance(key_event, yaml.ScalarEvent):
-                self.stop(key_place, "a key must be plain text, not a list, a mapping or an alias")
+                raise self.stopped(key_place, "a key must be plain text, not a list, a mapping or an alias")
             key = key_event.value
             if key_event.anchor is not None:
                 self.anchors[key_event.anchor] = self.scalar(key_event)
@@ -327,12 +332,12 @@ class _Builder:
         self.failed = True
         self.problems.add(place, message, suggestion)
 
-    def stop(self, place: Position, message: str) -> None:
+    def stopped(self, place: Position, message: str) -> _Stop:
         self.fail(place, message)
-        raise _Stop
+        return _Stop()
 
 
-def _position(source: Source, start: Mark, end: Mark | None) -> Position:
+def _position(source: Source, start: Any, end: Any) -> Position:
     length = end.column - start.column if end is not None and end.line == start.line else 1
     return Position(source, start.line + 1, start.column + 1, max(length, 1))
 

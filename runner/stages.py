@@ -74,7 +74,7 @@ class Context:
 
 def make_plugin(block: Mapping[str, Any]) -> Plugin:
     """The plugin of a job's block, with its config validated again."""
-    cls = find(block["kind"], block["use"], Path(block["base_dir"]))
+    cls = find(block["kind"], block["use"])
     return cls(cls.Config.model_validate(block["config"]))
 
 
@@ -188,7 +188,7 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
 
     def accuracy(values: Sequence[bool | None]) -> float | None:
         known = [value for value in values if value is not None]
-        return sum(known) / len(known) if known else None
+        return sum(map(int, known)) / len(known) if known else None
 
     return {
         "questions": len(labels),
@@ -215,8 +215,9 @@ def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
     groups: dict[str, list[Scored]] = {}
     for item in scored:
         groups.setdefault(item.completion.question_id, []).append(item)
-    values = [{"question_id": key, "value": protocol.value(group, verifier)} for key, group in groups.items()]
-    tables.write(context.artifact / "values.parquet", tables.VALUES, values)
+    values = {key: protocol.value(group, verifier) for key, group in groups.items()}
+    rows = ({"question_id": key, "value": value} for key, value in values.items())
+    tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
     return {
         "data_hash": job["questions"],
         "generation": generation_facts(completions),
@@ -227,7 +228,7 @@ def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
             "verifier_hash": digest_of(job["key"]["verifier"]),
             "questions": len(values),
             "samples": job["sampling"]["n"],
-            "mean": sum(row["value"] for row in values) / len(values) if values else None,
+            "mean": sum(values.values()) / len(values) if values else None,
         },
     }
 

@@ -119,7 +119,7 @@ def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: b
 
     screen = console()
     experiment = plan.experiment
-    hypotheses = experiment.hypotheses.model_dump(mode="json") if experiment.hypotheses else None
+    hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else None
     runs = [run.run for run in plan.runs]
     if as_json:
         with Store(workspace).read() as connection:
@@ -239,18 +239,12 @@ def find_run(workspace: Workspace, name: str) -> dict[str, Any]:
     raise InputError(f"no run {name!r}{hint}")
 
 
-def stage_chain(
-    workspace: Workspace, digest: str | None, seen: list[dict[str, Any]] | None = None
-) -> list[dict[str, Any]]:
-    """Manifests of a finished stage and of everything it came from, causes first."""
-    found = seen if seen is not None else []
-    manifest = next((m for m in workspace.manifests() if m["digest"] == digest), None)
-    if manifest is None or any(held["digest"] == digest for held in found):
-        return found
-    for wanted in manifest["inputs"].values():
-        stage_chain(workspace, wanted, found)
-    found.append(manifest)
-    return found
+def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> list[dict[str, Any]]:
+    """Manifests of a finished stage and of everything it came from, causes first; [] where it is not finished."""
+    if digest is None or digest not in manifests:
+        return []
+    causes = [m for wanted in manifests[digest]["inputs"].values() for m in stage_chain(manifests, wanted)]
+    return [*causes, manifests[digest]]
 
 
 def find_stages(workspace: Workspace, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -337,7 +331,7 @@ def print_plugins(kind: str | None, as_json: bool) -> None:
 
     if kind is not None and kind not in KINDS:
         raise InputError(f"no kind of plugin {kind!r}: one of {', '.join(KINDS)}")
-    found = []
+    found: list[dict[str, Any]] = []
     for plugin_kind, name, cls in registry.all_plugins():
         if kind in (None, plugin_kind):
             summary = (cls.__doc__ or "").strip().split("\n")[0]

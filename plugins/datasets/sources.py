@@ -13,22 +13,26 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from plugins.api import Dataset, DatasetConfig, Pools
+from plugins.api import Dataset, DatasetConfig, Pools, Question
 from plugins.errors import InputError, MissingExtra
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class SourceConfig(DatasetConfig):
-    """Config of a dataset that may draw its unlabeled questions from another one."""
+    """What every dataset that reads files or the hub can be told."""
 
+    missing_answer: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="Rows without a gold answer: kept (nothing scores as correct on them), or left out and counted.",
+    )
     unlabeled_from: dict[str, Any] | None = Field(
         default=None,
         description="Another dataset block ({use: NAME, ...}); its train rows replace this one's unlabeled pool.",
@@ -122,7 +126,7 @@ def read(path: str, split: str, subset: str | None = None, revision: str | None 
     """Rows of a local file, of a split in a local folder, or of a hub dataset's split."""
     if not is_local(path):
         return _read_hub(path, split, subset, revision)
-    files = split_files(Path(path), split, subset)
+    files = split_files(path, split, subset)
     if not files:
         raise InputError(f"{path}: no rows for {split!r} there, wanted {split}.jsonl (or .json, .csv, .parquet)")
     return [row for file in files for row in read_file(file)]
@@ -133,8 +137,9 @@ def is_local(path: str) -> bool:
     return Path(path).exists() or path.startswith((".", "/", "~")) or Path(path).suffix in SUFFIXES
 
 
-def split_files(path: Path, split: str, subset: str | None = None) -> list[Path]:
+def split_files(place: str, split: str, subset: str | None = None) -> list[Path]:
     """Files of a split: the path itself, or within a folder `train.jsonl`, `train-*.parquet`, also under `subset`."""
+    path = Path(place).expanduser()
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -152,7 +157,7 @@ def local_files(path: str, splits: tuple[str, ...], subset: str | None = None) -
     """Every local file that `read` would open, [] for a hub dataset."""
     if not is_local(path):
         return []
-    return [file for split in splits for file in split_files(Path(path), split, subset)]
+    return [file for split in splits for file in split_files(path, split, subset)]
 
 
 def read_file(path: Path) -> list[Row]:
@@ -240,9 +245,22 @@ def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -
     return [Row(f"{name}[{split}] row {number}", row) for number, row in enumerate(rows, start=1)]
 
 
-def without_answer_note(places: list[str]) -> tuple[str, ...]:
-    """The note for rows that have no gold answer, () where there is none."""
-    if not places:
-        return ()
-    shown = ", ".join(places[:5]) + (", ..." if len(places) > 5 else "")
-    return (f"{len(places):,} {'row has' if len(places) == 1 else 'rows have'} no gold answer: {shown}",)
+def to_questions(
+    rows: Iterable[Row], make: Callable[[Row], Question], config: SourceConfig
+) -> tuple[list[Question], tuple[str, ...]]:
+    """Questions of rows, and a note on those without a gold answer, which stay or go by `missing_answer`."""
+    kept: list[Question] = []
+    missing: list[str] = []
+    for row in rows:
+        question = make(row)
+        if question.answer is None:
+            missing.append(row.place)
+            if config.missing_answer == "drop":
+                continue
+        kept.append(question)
+    if not missing:
+        return kept, ()
+    count = "1 row" if len(missing) == 1 else f"{len(missing):,} rows"
+    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    what = "left out, without a gold answer" if config.missing_answer == "drop" else "without a gold answer"
+    return kept, (f"{count} {what}: {shown}",)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, question_id
 from plugins.datasets.wordmath_stories import FAMILIES, Draw, Story, UnfitError
@@ -91,6 +91,13 @@ class Wordmath(Dataset):
             default=(0.25, 0.35, 0.25, 0.15),
             description="Weights of problems with one, two, three and four steps.",
         )
+
+        @field_validator("steps")
+        @classmethod
+        def _some_weight(cls, steps: tuple[float, ...]) -> tuple[float, ...]:
+            if min(steps) < 0 or sum(steps) <= 0:
+                raise ValueError("the four weights must not be negative, and at least one must be above zero")
+            return steps
 
     config: Config
 

@@ -9,6 +9,7 @@ time, so that a busy machine gives the same verdicts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import resource
@@ -34,7 +35,7 @@ def equal(a: str, b: str) -> bool:
 
     # The library's comparison is not symmetric (it unwraps `x = 5` on one side); votes need it to be.
     first, second = list(parsed(a)), list(parsed(b))
-    return verify(first, second, timeout_seconds=None) or verify(second, first, timeout_seconds=None)
+    return bool(verify(first, second, timeout_seconds=None) or verify(second, first, timeout_seconds=None))
 
 
 def main() -> None:
@@ -43,10 +44,8 @@ def main() -> None:
     sys.stdout = sys.stderr
     import math_verify  # noqa: F401 (its import must not count against the first comparison)
 
-    try:
+    with contextlib.suppress(ValueError, OSError):  # macOS has no such limit; the CPU limit still holds
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ValueError, OSError):
-        pass  # macOS has no such limit; the CPU limit still holds
     hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
     for line in requests:
         a, b, cpu_seconds = json.loads(line)
@@ -58,7 +57,7 @@ def main() -> None:
             verdict = equal(a, b)
         except Exception:
             verdict = False
-        answers.write(json.dumps(bool(verdict)) + "\n")
+        answers.write(json.dumps(verdict) + "\n")
         answers.flush()
 
 

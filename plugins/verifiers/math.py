@@ -143,6 +143,8 @@ class Math(Verifier):
             default=5, ge=1, le=60, description="CPU seconds for one comparison; over it the answers are unequal."
         )
 
+    config: Config
+
     def extract(self, completion: str) -> str | None:
         """Content of the last box, tidied; None where there is no box or it is empty."""
         boxed = last_boxed(completion)

@@ -1,0 +1,137 @@
+"""nsd from Python: run and compare experiments, read results, write plugins.
+
+    import nsd
+
+    outcome = nsd.run("specs/quickstart.yaml")
+    for verdict in nsd.compare("quickstart/base/seed42", "quickstart/oracle/seed42"):
+        print(verdict.to_json())
+    rows = nsd.load_results("quickstart/*")          # one dictionary per run
+
+Everything takes `workspace=`, a folder; the default is NSD_WORKSPACE, else ./nsd-workspace. Errors are
+`nsd.NsdError` and its kinds, as the command line prints them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plugins.api import (
+    Completion,
+    Dataset,
+    DatasetConfig,
+    Engine,
+    Example,
+    Labeler,
+    OutputNeutral,
+    PluginConfig,
+    Pools,
+    Prompt,
+    Protocol,
+    PseudoLabel,
+    Question,
+    Request,
+    Reward,
+    Sampling,
+    Score,
+    Scored,
+    StopReason,
+    Trainer,
+    TrainJob,
+    TrainResult,
+    Verifier,
+    question_id,
+)
+from plugins.errors import InputError, Interrupted, MissingExtra, NsdError, StageFailed
+from plugins.registry import plugin
+from plugins.seeds import stream
+
+if TYPE_CHECKING:
+    from reports.compare import Comparison
+    from runner.execute import Outcome
+    from runner.plan import Plan
+
+__all__ = [
+    "Completion",
+    "Dataset",
+    "DatasetConfig",
+    "Engine",
+    "Example",
+    "InputError",
+    "Interrupted",
+    "Labeler",
+    "MissingExtra",
+    "NsdError",
+    "OutputNeutral",
+    "PluginConfig",
+    "Pools",
+    "Prompt",
+    "Protocol",
+    "PseudoLabel",
+    "Question",
+    "Request",
+    "Reward",
+    "Sampling",
+    "Score",
+    "Scored",
+    "StageFailed",
+    "StopReason",
+    "TrainJob",
+    "TrainResult",
+    "Trainer",
+    "Verifier",
+    "compare",
+    "load_results",
+    "plan",
+    "plugin",
+    "question_id",
+    "run",
+    "stream",
+]
+
+
+def plan(spec: str | Path, *, only: Sequence[str] = (), seeds: Sequence[int] = (), smoke: bool = False) -> Plan:
+    """The stages of a spec with their digests. Raises InputError for a bad spec, split or model."""
+    from runner.plan import build_plan
+    from runner.spec import load_spec
+
+    return build_plan(load_spec(Path(spec)), only, seeds, smoke)
+
+
+def run(
+    spec: str | Path,
+    *,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    smoke: bool = False,
+    workspace: str | Path | None = None,
+) -> Outcome:
+    """Run whatever of a spec is not finished. The outcome says what ran, failed or was interrupted."""
+    from runner.execute import execute
+
+    return execute(plan(spec, only=only, seeds=seeds, smoke=smoke), _workspace(workspace))
+
+
+def compare(
+    *runs: str, alpha: float = 0.05, test: str | None = None, force: bool = False, workspace: str | Path | None = None
+) -> list[Comparison]:
+    """Every pair of the runs named (patterns too), in order."""
+    from reports.compare import compare_runs
+    from runner.store import Store
+
+    with Store(_workspace(workspace)).read() as connection:
+        return compare_runs(connection, list(runs), alpha=alpha, test=test, force=force)
+
+
+def load_results(pattern: str = "*", *, workspace: str | Path | None = None) -> list[dict[str, Any]]:
+    """Runs with their results, one dictionary each, like `nsd runs --json`."""
+    from runner.views import run_rows
+
+    return run_rows(_workspace(workspace), pattern)
+
+
+def _workspace(given: str | Path | None) -> Any:
+    from runner.artifacts import Workspace
+
+    return Workspace.locate(Path(given) if given is not None else None)

@@ -1,0 +1,69 @@
+"""`gsm8k`: 7,473 train and 1,319 test grade-school word problems (arXiv 2110.14168).
+
+    data: {use: gsm8k, split: {labeled: 1000, unlabeled: 4000, test: 500, seed: 42}}
+    data: {use: gsm8k, path: data/gsm8k}          # a folder with train.jsonl and test.jsonl
+
+The gold answer is what follows `#### `, the gold solution the whole `answer` field, which is also the privileged
+context for a teacher. With seed 42 the split above is row for row that of the noisy-student study, and the
+default prompt is the study's.
+
+Limit: solutions keep the calculator annotations (`<<48/2=24>>`), as in the study.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from plugins.api import Dataset, Pools, Prompt, Question, question_id
+from plugins.datasets.sources import Row, SourceConfig, local_files, read, to_questions, with_unlabeled
+from plugins.registry import plugin
+
+
+@plugin("dataset", "gsm8k")
+class Gsm8k(Dataset):
+    """Grade School Math 8K, from the hub or a local folder."""
+
+    default_prompt: ClassVar[Prompt] = Prompt(
+        template=(
+            "Solve this math problem step by step. End with #### followed by the numerical answer.\n\n"
+            "Problem: {question}\n\nSolution:"
+        )
+    )
+    default_verifier: ClassVar[str] = "numeric"
+
+    class Config(SourceConfig):
+        path: str = Field(default="openai/gsm8k", description="Hub dataset, or a folder with train and test files.")
+        subset: str | None = Field(default="main", description="The hub dataset's configuration.")
+        revision: str | None = Field(default=None, description="Commit or tag on the hub.")
+
+    config: Config
+
+    def pools(self) -> Pools:
+        """All train and test rows."""
+        config = self.config
+        pools = {}
+        notes: tuple[str, ...] = ()
+        for split in ("train", "test"):
+            rows = read(config.path, split, config.subset, config.revision)
+            pools[split], found = to_questions(rows, _question, config)
+            notes += found
+        return with_unlabeled(Pools(train=pools["train"], test=pools["test"], notes=notes), config)
+
+    def source_files(self) -> list[Path]:
+        return local_files(self.config.path, ("train", "test"), self.config.subset)
+
+
+def _question(row: Row) -> Question:
+    text = row.question("question")
+    solution = row.text("answer")
+    _, marker, answer = (solution or "").rpartition("####")
+    return Question(
+        id=question_id(text),
+        text=text,
+        answer=(answer.strip() or None) if marker else None,
+        solution=solution,
+        context=solution,
+    )

@@ -1,0 +1,115 @@
+"""`jsonl`: any local file (JSON lines, JSON, CSV, Parquet) or hub dataset, with the names of its fields.
+
+    data:
+      use: jsonl
+      train: data/my_train.jsonl                 # one file or a list of files
+      test: data/my_test.csv
+      fields: {question: prompt, answer: label.final, solution: worked}
+
+    data: {use: jsonl, hub: owner/name, train: train, test: validation, fields: {question: q, answer: a}}
+
+Dotted names reach into objects and lists (`messages.0.content`). `question` must be there in every row; `answer`
+may be null; `solution` is needed for supervised fine-tuning on labeled questions; `context` is privileged text
+for a teacher; `id` is kept as `meta["id"]` (questions are identified by their content). Without `test`, the test
+split is cut from train. Errors name file, line, and the fields that the row has.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, question_id
+from plugins.datasets.gsm8k import Gsm8k
+from plugins.datasets.sources import Row, SourceConfig, local_files, read, read_file, to_questions, with_unlabeled
+from plugins.registry import plugin
+
+
+class Fields(PluginConfig):
+    """Which field of a row holds what; null for what the rows do not have."""
+
+    question: str = Field(default="question", min_length=1)
+    answer: str | None = Field(default="answer", min_length=1, description="The final answer, not a worked solution.")
+    solution: str | None = Field(default=None, min_length=1, description="The worked solution to imitate.")
+    context: str | None = Field(default=None, min_length=1, description="Privileged text that only a teacher sees.")
+    id: str | None = Field(default=None, min_length=1)
+
+
+@plugin("dataset", "jsonl")
+class Jsonl(Dataset):
+    """Rows of your own files or of a hub dataset."""
+
+    default_prompt: ClassVar[Prompt] = Gsm8k.default_prompt
+    default_verifier: ClassVar[str] = "numeric"
+
+    class Config(SourceConfig):
+        hub: str | None = Field(default=None, description="Hub dataset; `train` and `test` are then its splits.")
+        subset: str | None = Field(default=None, description="The hub dataset's configuration.")
+        revision: str | None = Field(default=None, description="Commit or tag on the hub.")
+        train: str | list[str] = Field(description="File or files; with `hub` a split.")
+        test: str | list[str] | None = Field(default=None, description="File or files; with `hub` a split.")
+        unlabeled: str | list[str] | None = Field(
+            default=None, description="File or files whose rows are the unlabeled pool; with `hub` a split."
+        )
+        fields: Fields = Field(default=Fields(), description="Which field holds what.")
+
+        @model_validator(mode="after")
+        def _one_source(self) -> Jsonl.Config:
+            if self.hub is None and (self.subset is not None or self.revision is not None):
+                raise ValueError("`subset` and `revision` belong to a `hub` dataset, and none is named")
+            if self.unlabeled is not None and self.unlabeled_from is not None:
+                raise ValueError("give `unlabeled` or `unlabeled_from`, not both")
+            return self
+
+    config: Config
+
+    def pools(self) -> Pools:
+        """All rows of `train`, `test` and `unlabeled`."""
+        config = self.config
+        train, train_notes = self._questions(config.train)
+        test, test_notes = (None, ()) if config.test is None else self._questions(config.test)
+        unlabeled = None
+        if config.unlabeled is not None:
+            # Here a missing answer is the expected case, neither noted nor left out.
+            unlabeled = [self._question(row, known=False) for row in self._rows(config.unlabeled)]
+        pools = Pools(train=train, test=test, unlabeled=unlabeled, notes=train_notes + test_notes)
+        return with_unlabeled(pools, config)
+
+    def source_files(self) -> list[Path]:
+        config = self.config
+        if config.hub is not None:
+            return []
+        return [
+            file
+            for paths in (config.train, config.test, config.unlabeled)
+            for path in _several(paths)
+            for file in local_files(path, ("train",))
+        ]
+
+    def _questions(self, paths: str | list[str]) -> tuple[list[Question], tuple[str, ...]]:
+        return to_questions(self._rows(paths), self._question, self.config)
+
+    def _rows(self, paths: str | list[str]) -> list[Row]:
+        config = self.config
+        if config.hub is not None:
+            return [row for split in _several(paths) for row in read(config.hub, split, config.subset, config.revision)]
+        return [row for path in _several(paths) for row in read_file(Path(path).expanduser())]
+
+    def _question(self, row: Row, known: bool = True) -> Question:
+        """One row as a question; rows that are not `known` need no answer and solution fields."""
+        fields = self.config.fields
+        text = row.question(fields.question)
+        return Question(
+            id=question_id(text),
+            text=text,
+            answer=row.text(fields.answer, known) if fields.answer else None,
+            solution=row.text(fields.solution, known) if fields.solution else None,
+            context=row.text(fields.context, known) if fields.context else None,
+            meta={"id": row.text(fields.id)} if fields.id else {},
+        )
+
+
+def _several(paths: str | list[str] | None) -> list[str]:
+    return [] if paths is None else [paths] if isinstance(paths, str) else paths

@@ -1,0 +1,33 @@
+"""`accuracy`: one completion of each test question, 1 if it is correct, else 0.
+
+eval: {use: accuracy, temperature: 0.1, max_tokens: 256}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from plugins.api import Protocol, Sampling, Scored, Verifier
+from plugins.protocols.sampled import SampledConfig
+from plugins.registry import plugin
+
+
+@plugin("protocol", "accuracy")
+class Accuracy(Protocol):
+    """Share of questions whose one completion is correct."""
+
+    class Config(SampledConfig):
+        pass
+
+    config: Config
+
+    def metric(self) -> str:
+        return "accuracy"
+
+    def sampling(self) -> Sampling:
+        """One completion."""
+        return self.config.sampling(1)
+
+    def value(self, scored: Sequence[Scored], verifier: Verifier) -> float:
+        """1 or 0; 0 where there is no completion."""
+        return float(bool(scored) and scored[0].score.correct)

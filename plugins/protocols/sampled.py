@@ -1,0 +1,22 @@
+"""What the protocols share: the sampling fields, with the noisy-student study's evaluation as defaults."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from plugins.api import PluginConfig, Sampling
+
+
+class SampledConfig(PluginConfig):
+    """How a test question's completions are drawn."""
+
+    temperature: float = Field(default=0.1, ge=0, description="0 is greedy.")
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0, description="0 leaves every token in.")
+    max_tokens: int = Field(default=256, ge=1, description="New tokens of one completion at most.")
+
+    def sampling(self, n: int) -> Sampling:
+        """`n` completions of each question."""
+        return Sampling(
+            n=n, temperature=self.temperature, max_tokens=self.max_tokens, top_p=self.top_p, top_k=self.top_k
+        )

@@ -1,0 +1,40 @@
+"""`one_answer`: a small bonus for stating the final answer exactly once, a penalty for stating it several times.
+
+    rewards: [correct, {use: one_answer}]
+
+The shaping term the noisy-student study proposed against `####. ####.` loops: +0.1 for exactly one `####`, -0.1 for
+more than one, 0 for none. Both are fields, so `weight` stays 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from plugins.api import PluginConfig, Question, Reward, Verifier
+from plugins.registry import plugin
+
+
+@plugin("reward", "one_answer")
+class OneAnswer(Reward):
+    """Bonus for one answer marker, penalty for several."""
+
+    class Config(PluginConfig):
+        weight: float = 1.0
+        once: float = Field(default=0.1, description="Reward for the marker standing there exactly once.")
+        several: float = Field(default=-0.1, description="Reward for the marker standing there more than once.")
+        marker: str = Field(default="####", min_length=1)
+
+    config: Config
+
+    def rewards(
+        self,
+        completions: Sequence[str],
+        questions: Sequence[Question],
+        truncated: Sequence[bool],
+        verifier: Verifier,
+    ) -> list[float]:
+        """`once`, `several` or 0 for each completion."""
+        counts = [completion.count(self.config.marker) for completion in completions]
+        return [self.config.once if count == 1 else self.config.several if count > 1 else 0.0 for count in counts]

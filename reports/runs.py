@@ -1,0 +1,252 @@
+"""From the database to arms: which runs a name means, and one matrix with their values per question.
+
+    arms, skipped = resolve(connection, ["quickstart/oracle/seed1", "quickstart/base/*"])
+    values = load_values(connection, arms)
+
+An arm is a name and its runs: one run, or all seeds of a condition. Each run's values are fetched once,
+whatever number of pairs is compared afterwards.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from plugins.errors import InputError
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+GLOB_CHARACTERS = "*?["
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One finished run, or one imported row of counts (`counts` = correct, n; then it has no evaluation).
+
+    `data_order` is the same text for two runs exactly where both were trained on the same examples in the
+    same order; None where nothing was trained or it is not known.
+    """
+
+    name: str
+    experiment: str | None
+    condition: str | None
+    seed: int | None
+    eval_digest: str | None
+    metric: str
+    data_hash: str | None
+    verifier_hash: str | None
+    samples: int
+    counts: tuple[int, int] | None
+    data_order: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """What is compared: runs that differ in nothing but the training seed."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def counts_only(self) -> bool:
+        """Whether nothing is known per question."""
+        return any(run.eval_digest is None for run in self.runs)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Training seeds, where known, in order."""
+        return sorted(run.seed for run in self.runs if run.seed is not None)
+
+
+RUNS_SQL = """
+SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data_hash, i.verifier_hash, i.samples,
+       c.correct, c.n, r.status, r.reason,
+       json_extract_string(s.manifest, '$.key.train_on') || json_extract_string(s.manifest, '$.key.seeds.order')
+FROM runs r
+LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
+LEFT JOIN counts c ON c.run = r.run
+LEFT JOIN stages s ON s.digest = r.train_digest
+ORDER BY r.experiment NULLS LAST, r.started_at, r.run
+"""
+
+
+def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dict[str, str]]:
+    """Every run with a result by name, and for those without one the reason in words."""
+    finished: dict[str, Run] = {}
+    unfinished: dict[str, str] = {}
+    for row in connection.execute(RUNS_SQL).fetchall():
+        (name, experiment, condition, seed, digest, metric, data, verifier, samples, right, n, status, why, order) = row
+        if right is None and metric is None:
+            unfinished[name] = f"{status}{f': {why}' if why else ''}"
+            continue
+        counts = None if right is None else (int(right), int(n))
+        if counts is not None:
+            digest = None
+        finished[name] = Run(
+            name, experiment, condition, seed, digest, metric or "accuracy", data, verifier, samples or 1, counts, order
+        )
+    return finished, unfinished
+
+
+def resolve(
+    connection: duckdb.DuckDBPyConnection, patterns: Sequence[str], at_least: int = 2
+) -> tuple[list[Arm], list[str]]:
+    """Arms that the patterns name, in order and once each, and a line for each run passed over.
+
+    A pattern is a run's name, a glob over run names (one arm per run), `experiment/condition` (one arm of all
+    its seeds) or an experiment (one arm per condition). Raises InputError for a name that fits nothing, with
+    the nearest ones, for a named run without a result, and for fewer than `at_least` arms.
+    """
+    finished, unfinished = all_runs(connection)
+    conditions = _conditions(finished.values())
+    arms: dict[str, Arm] = {}
+    skipped: list[str] = []
+    for pattern in patterns:
+        if pattern in finished:
+            found = [Arm(pattern, (finished[pattern],))]
+        elif pattern in unfinished:
+            raise InputError(f"run {pattern!r} has no result to compare ({unfinished[pattern]})")
+        elif any(character in pattern for character in GLOB_CHARACTERS):
+            found = [Arm(name, (run,)) for name, run in finished.items() if fnmatch.fnmatchcase(name, pattern)]
+            passed = [name for name in unfinished if fnmatch.fnmatchcase(name, pattern)]
+            skipped += [f"{name} has no result yet ({unfinished[name]})" for name in passed]
+        elif pattern in conditions:
+            found = [conditions[pattern]]
+        else:
+            found = [arm for name, arm in conditions.items() if name.rpartition("/")[0] == pattern]
+        if not found:
+            raise InputError(f"no run is named {pattern!r}{_nearest(pattern, [*finished, *unfinished, *conditions])}")
+        arms.update((arm.name, arm) for arm in found)
+    if len(arms) < at_least:
+        without = f" ({'; '.join(skipped)})" if skipped else ""
+        raise InputError(
+            f"{' '.join(patterns)} names {len(arms)} run(s) with a result{without}: name two or more to compare, "
+            "`nsd runs` lists them"
+        )
+    return list(arms.values()), skipped
+
+
+def condition_arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> dict[str, Arm]:
+    """The arms of an experiment by condition, all seeds together."""
+    finished, _ = all_runs(connection)
+    mine = [run for run in finished.values() if run.experiment == experiment]
+    return {str(arm.runs[0].condition): arm for arm in _conditions(mine).values()}
+
+
+def _conditions(runs: Iterable[Run]) -> dict[str, Arm]:
+    grouped: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.experiment is not None:
+            grouped.setdefault(f"{run.experiment}/{run.condition}", []).append(run)
+    return {name: Arm(name, tuple(sorted(mine, key=lambda run: run.seed or 0))) for name, mine in grouped.items()}
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    if not names:
+        return ": there are no runs yet"
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(other) for other in near)}?" if near else "; `nsd runs` lists them all"
+
+
+# --------------------------------------------------------------------------- values per question
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of evaluations: `matrix` [evaluations, questions] in [0, 1], 0 where `present` is false.
+
+    `row` gives an evaluation's line. `lost` is, per evaluation, the share of its value that answers cut at the
+    token limit or ended by an error could still have earned; `truncated` and `failed` their shares of samples.
+    """
+
+    matrix: Floats
+    present: NDArray[np.bool_]
+    row: dict[str, int]
+    truncated: dict[str, float]
+    failed: dict[str, float]
+    lost: dict[str, float]
+
+    @cached_property
+    def binary(self) -> NDArray[np.bool_]:
+        """Per evaluation, whether every value is 0 or 1."""
+        return ((self.matrix == 0) | (self.matrix == 1)).all(axis=1)  # type: ignore[no-any-return]
+
+    @cached_property
+    def _counts(self) -> tuple[Floats, Floats, Floats]:
+        """For all pairs at once, over shared questions: how many, right in the first, right in both."""
+        right, present = self.matrix, self.present.astype(self.matrix.dtype)
+        return present @ present.T, right @ present.T, right @ right.T
+
+    def table(self, a: int, b: int) -> tuple[int, int, int, int]:
+        """Paired counts of two binary rows over their shared questions: both right, only a, only b, neither."""
+        shared, right, both_right = self._counts
+        n, both = int(shared[a, b]), int(both_right[a, b])
+        a_only, b_only = int(right[a, b]) - both, int(right[b, a]) - both
+        return both, a_only, b_only, n - both - a_only - b_only
+
+
+def load_values(connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm]) -> Values:
+    """Fetch the values of every evaluation of these arms in one query, with questions numbered by DuckDB.
+
+    Memory is 8 bytes an evaluation and question in the matrix, and three times that while it is filled.
+    """
+    import numpy as np
+
+    digests = list(dict.fromkeys(run.eval_digest for arm in arms for run in arm.runs if run.eval_digest is not None))
+    wanted: list[Any] = [digests]
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE wanted_questions AS SELECT question_id, (row_number() OVER () - 1)::INT AS number "
+        "FROM (SELECT DISTINCT question_id FROM eval_values WHERE eval_digest IN (SELECT unnest(?::TEXT[])))",
+        wanted,
+    )
+    found = connection.execute(
+        "SELECT (list_position(?::TEXT[], v.eval_digest) - 1)::INT AS evaluation, q.number, v.value "
+        "FROM eval_values v JOIN wanted_questions q USING (question_id) "
+        "WHERE v.eval_digest IN (SELECT unnest(?::TEXT[]))",
+        wanted * 2,
+    ).fetchnumpy()
+    row = connection.execute("SELECT count(*) FROM wanted_questions").fetchone()
+    connection.execute("DROP TABLE wanted_questions")
+    shape = (len(digests), int(row[0]) if row else 0)
+    matrix, present = np.zeros(shape), np.zeros(shape, dtype=bool)
+    matrix[found["evaluation"], found["number"]] = np.ma.filled(found["value"], 0.0)
+    present[found["evaluation"], found["number"]] = True
+    truncated, failed, lost = _attrition(connection, digests)
+    return Values(matrix, present, {digest: i for i, digest in enumerate(digests)}, truncated, failed, lost)
+
+
+def _attrition(
+    connection: duckdb.DuckDBPyConnection, digests: list[str]
+) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    rows = connection.execute(
+        "SELECT eval_digest, avg((stop_reason = 'length')::INT), avg((stop_reason = 'error')::INT) FROM eval_samples "
+        "WHERE eval_digest IN (SELECT unnest(?::TEXT[])) AND stop_reason IS NOT NULL GROUP BY 1",
+        [digests],
+    ).fetchall()
+    truncated = {digest: float(cut) for digest, cut, _ in rows}
+    failed = {digest: float(error) for digest, _, error in rows}
+    touched = [digest for digest, cut, error in rows if cut or error]
+    # A mean over samples can gain a lost sample's share; a vote or a pass@k can gain its whole question.
+    by_question = connection.execute(
+        "SELECT eval_digest, avg(part), avg(whole) FROM ("
+        "  SELECT s.eval_digest, s.question_id, avg((s.stop_reason IN ('length', 'error') AND NOT s.correct)::INT) AS part,"
+        "         max(CASE WHEN s.stop_reason IN ('length', 'error') THEN 1 - v.value ELSE 0 END) AS whole"
+        "  FROM eval_samples s JOIN eval_values v USING (eval_digest, question_id)"
+        "  WHERE s.eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2) GROUP BY 1",
+        [touched],
+    ).fetchall()
+    metrics = dict(connection.execute("SELECT eval_digest, metric FROM eval_info").fetchall())
+    lost = {
+        digest: float(whole if str(metrics.get(digest)).startswith(("pass@", "maj@")) else part)
+        for digest, part, whole in by_question
+    }
+    return truncated, failed, lost

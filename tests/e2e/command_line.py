@@ -1,0 +1,79 @@
+"""Runs the real `nsd` command in a folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+TINY_SPEC = """\
+name: tiny
+question: Does the machinery hold together?
+model: builtin:wordmath-1m
+data: {use: wordmath, split: {labeled: 32, unlabeled: 24, test: 24}}
+labeler: {use: consensus, k: 4, temperature: 0.7, max_tokens: 48}
+trainer: {use: sft, epochs: 2, batch_size: 8, learning_rate: 5e-4}
+eval: {use: accuracy, temperature: 0.1, max_tokens: 48}
+seeds: [7]
+conditions:
+  base: {train_on: []}
+  baseline: {train_on: [labeled]}
+  student: {train_on: [labeled, pseudo], label_with: baseline}
+hypotheses:
+  claims: [student > baseline]
+"""
+GRPO_ARM = """\
+  rl:
+    train_on: [labeled]
+    trainer: {use: grpo, steps: 6, prompts_per_step: 2, num_generations: 4, learning_rate: 1e-4, max_tokens: 24}
+"""
+
+
+def environment() -> dict[str, str]:
+    """The environment of a command: one thread, offline."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "NSD_DEBUG": "1"}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `nsd ...` in `folder`, in a session of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "runner.cli", *arguments],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def nsd(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run `nsd ...` in `folder`, check its exit code and return standard output."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=550)
+    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+    assert "Traceback" not in err + out
+    return out
+
+
+def nsd_json(folder: Path, *arguments: str, code: int = 0) -> Any:
+    """Run `nsd ...` and read its JSON."""
+    return json.loads(nsd(folder, *arguments, code=code))
+
+
+def results(workspace: Path) -> dict[str, str]:
+    """Hash of every output that may not depend on kills or resumes: weights, labels, scores, completions."""
+    import pyarrow.parquet
+
+    found = {}
+    for path in sorted((workspace / "artifacts").rglob("*")):
+        name = f"{path.parent.name if path.parent.name != 'model' else path.parent.parent.name}/{path.name}"
+        if path.suffix == ".safetensors":
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        elif path.suffix == ".parquet" and path.name != "curves.parquet":
+            found[name] = hashlib.sha256(repr(pyarrow.parquet.read_table(path).to_pylist()).encode()).hexdigest()
+    return found

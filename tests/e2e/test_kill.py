@@ -1,0 +1,46 @@
+"""kill -9 at random moments: the same command, again and again, ends with the same results."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import GRPO_ARM, TINY_SPEC, nsd, results, start
+
+SPEC = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:")
+KILLS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_twenty_kills_leave_the_same_labels_scores_and_weights(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(SPEC)
+    started = time.monotonic()
+    nsd(whole, "run", "tiny.yaml")
+    alone = time.monotonic() - started
+
+    chance = random.Random(20)
+    kills = 0
+    # Every kill costs a start-up, so each attempt may live a little longer than loading takes.
+    while kills < KILLS:
+        process = start(killed, "run", "tiny.yaml")
+        lives_until = time.monotonic() + chance.uniform(0.1, 0.75 * alone)
+        while process.poll() is None and time.monotonic() < lives_until:
+            time.sleep(0.02)
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    nsd(killed, "run", "tiny.yaml")
+    assert kills >= 5  # a run that ended before was not tested
+    assert results(killed / "nsd-workspace") == results(whole / "nsd-workspace")
