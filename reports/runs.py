@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -166,6 +166,7 @@ class Values:
 
     `row` gives an evaluation's line. `lost` is, per evaluation, the share of its value that answers cut at the
     token limit or ended by an error could still have earned; `truncated` and `failed` their shares of samples.
+    `clusters` [questions] numbers the groups that questions come in, if they do.
     """
 
     matrix: Floats
@@ -174,6 +175,7 @@ class Values:
     truncated: dict[str, float]
     failed: dict[str, float]
     lost: dict[str, float]
+    clusters: NDArray[np.int64] | None = None
 
     @cached_property
     def binary(self) -> NDArray[np.bool_]:
@@ -194,18 +196,22 @@ class Values:
         return both, a_only, b_only, n - both - a_only - b_only
 
 
-def load_values(connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm]) -> Values:
+def load_values(
+    connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm], groups: Mapping[str, str] | None = None
+) -> Values:
     """Fetch the values of every evaluation of these arms in one query, with questions numbered by DuckDB.
 
-    Memory is 8 bytes an evaluation and question in the matrix, and three times that while it is filled.
+    `groups` gives each question id its group, where questions are not independent. Memory is 8 bytes an
+    evaluation and question in the matrix, and three times that while it is filled.
     """
     import numpy as np
 
     digests = list(dict.fromkeys(run.eval_digest for arm in arms for run in arm.runs if run.eval_digest is not None))
     wanted: list[Any] = [digests]
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE wanted_questions AS SELECT question_id, (row_number() OVER () - 1)::INT AS number "
-        "FROM (SELECT DISTINCT question_id FROM eval_values WHERE eval_digest IN (SELECT unnest(?::TEXT[])))",
+        "CREATE OR REPLACE TEMP TABLE wanted_questions AS "
+        "SELECT question_id, (row_number() OVER () - 1)::INT AS number FROM "
+        "(SELECT DISTINCT question_id FROM eval_values WHERE eval_digest IN (SELECT unnest(?::TEXT[])))",
         wanted,
     )
     found = connection.execute(
@@ -215,13 +221,25 @@ def load_values(connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm]) -> V
         wanted * 2,
     ).fetchnumpy()
     row = connection.execute("SELECT count(*) FROM wanted_questions").fetchone()
-    connection.execute("DROP TABLE wanted_questions")
     shape = (len(digests), int(row[0]) if row else 0)
+    clusters = None if groups is None else _clusters(connection, groups)
+    connection.execute("DROP TABLE wanted_questions")
     matrix, present = np.zeros(shape), np.zeros(shape, dtype=bool)
     matrix[found["evaluation"], found["number"]] = np.ma.filled(found["value"], 0.0)
     present[found["evaluation"], found["number"]] = True
     truncated, failed, lost = _attrition(connection, digests)
-    return Values(matrix, present, {digest: i for i, digest in enumerate(digests)}, truncated, failed, lost)
+    return Values(matrix, present, {digest: i for i, digest in enumerate(digests)}, truncated, failed, lost, clusters)
+
+
+def _clusters(connection: duckdb.DuckDBPyConnection, groups: Mapping[str, str]) -> NDArray[np.int64]:
+    """The number of each question's group, in the order of the matrix's columns."""
+    import numpy as np
+
+    ids = [row[0] for row in connection.execute("SELECT question_id FROM wanted_questions ORDER BY number").fetchall()]
+    if absent := [question for question in ids if question not in groups]:
+        raise InputError(f"{len(absent)} of {len(ids)} questions have no group, among them {absent[0]!r}")
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.values()))}
+    return np.array([numbers[groups[question]] for question in ids], dtype=np.int64)
 
 
 def _attrition(
@@ -238,7 +256,8 @@ def _attrition(
     # A mean over samples can gain a lost sample's share; a vote or a pass@k can gain its whole question.
     by_question = connection.execute(
         "SELECT eval_digest, avg(part), avg(whole) FROM ("
-        "  SELECT s.eval_digest, s.question_id, avg((s.stop_reason IN ('length', 'error') AND NOT s.correct)::INT) AS part,"
+        "  SELECT s.eval_digest, s.question_id,"
+        "         avg((s.stop_reason IN ('length', 'error') AND NOT s.correct)::INT) AS part,"
         "         max(CASE WHEN s.stop_reason IN ('length', 'error') THEN 1 - v.value ELSE 0 END) AS whole"
         "  FROM eval_samples s JOIN eval_values v USING (eval_digest, question_id)"
         "  WHERE s.eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2) GROUP BY 1",

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -80,7 +81,8 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Building a validator takes about a millisecond a class: only those that a spec needs are built.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class ModelSpec(_Frozen):
@@ -220,7 +222,7 @@ class Match(_Frozen):
 class TopConfig(_Frozen):
     """The plain fields at the top of a spec."""
 
-    name: str = Field(description="give it a name of its own: a name is not inherited through extends")
+    name: str = Field(description="a name of its own, for folders and runs; it is not inherited through extends")
     question: str | None = Field(default=None, description="What the experiment asks, in a sentence.")
     seeds: list[Seed] = Field(default=[42], min_length=1, description="Every condition runs once with each.")
     resources: Resources = Resources()
@@ -312,6 +314,8 @@ class _Loader:
     run_files: bool
     blocks: dict[tuple[str, str, Path], Block] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
+    missed: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
 
     def load(self) -> Experiment:
         top = self.top()
@@ -319,18 +323,17 @@ class _Loader:
         templates = self.templates()
         swept = expand_sweeps(templates, self.tree.mapping.get("sweep"), self.problems)
         conditions: dict[str, Condition] = {}
-        broken: set[str] = set()
         for name, item in swept.conditions.items():
             condition = self.condition(name, merge_condition(base, item), item)
             if condition is None:
-                broken.add(name)
+                self.broken.add(name)
             else:
                 conditions[name] = condition
         self.check_teachers(conditions, swept)
         self.check_unused_blocks(base)
         hypotheses = self.hypotheses(swept)
         if top is not None:
-            self.check_match(top.match, conditions, broken)
+            self.check_match(top.match, conditions)
         self.problems.raise_if_any()
         assert top is not None
         return self.experiment(top, conditions, hypotheses)
@@ -409,17 +412,17 @@ class _Loader:
 
     def templates(self) -> dict[str, Item]:
         conditions = self.tree.mapping.get("conditions")
-        if conditions is None or not conditions.mapping:
-            if not len(self.problems) or conditions is None:
-                place = conditions.place if conditions else Position(self.tree.position.source, 1, 1, 0)
-                self.problems.add(place, "the spec has no conditions", "such as  conditions: {base: {train_on: []}}")
+        if conditions is None or not conditions.value:
+            place = conditions.place if conditions else Position(self.tree.position.source, 1, 1, 0)
+            self.problems.add(place, "the spec has no conditions", "such as  conditions: {base: {train_on: []}}")
             return {}
         for name, item in conditions.mapping.items():
             if item.value is None:
                 self.problems.add(
                     item.place, f"the condition {name!r} is empty", f"such as  {name}: {{train_on: [labeled]}}"
                 )
-        return {name: item for name, item in conditions.mapping.items() if item.value is not None}
+        self.broken.update(name for name, item in conditions.mapping.items() if not isinstance(item.value, dict))
+        return {name: item for name, item in conditions.mapping.items() if isinstance(item.value, dict)}
 
     # ----- conditions
 
@@ -441,8 +444,8 @@ class _Loader:
                 "keep one of them",
             )
         data = self.needed("data", items, where, written)
-        engine = self.block("engine", _use_or(items.get("engine"), DEFAULT_USE["engine"], written))
-        protocol = self.block("eval", _use_or(items.get("eval"), DEFAULT_USE["eval"], written))
+        engine = self.block("engine", _use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
+        protocol = self.block("eval", _use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
         dataset = cast(type[Dataset], data.cls) if data is not None else Dataset
         verifier = None
         if data is not None or "use" in (items["verifier"].mapping if "verifier" in items else {}):
@@ -481,8 +484,10 @@ class _Loader:
     def needed(self, key: str, items: dict[str, Item], who: str, written: Item) -> Block | None:
         if key in items:
             return self.block(key, items[key])
-        names = ", ".join(registry.names(BLOCKS[key]))
-        self.problems.add(written.place, f"{who} needs a block {key!r}", f"add it at the top; there are: {names}")
+        if key not in self.missed:  # one error is enough, however many conditions need the block
+            self.missed.add(key)
+            names = ", ".join(registry.names(BLOCKS[key]))
+            self.problems.add(written.place, f"{who} needs a block {key!r}", f"add it at the top; there are: {names}")
         return None
 
     def no_effect(self, written: Item, keys: tuple[str, ...], why: str) -> None:
@@ -543,6 +548,8 @@ class _Loader:
     def block(self, key: str, item: Item) -> Block | None:
         """The block's plugin and typed config, or None with the errors in `problems`."""
         self.used.add(id(item.value))
+        if not isinstance(item.value, dict):
+            return None  # reported when the short forms were written out
         kind = BLOCKS[key]
         use = item.mapping.get("use")
         if use is None or use.value is None:
@@ -579,7 +586,7 @@ class _Loader:
         except InputError as error:
             known = registry.names(kind)
             if name in known or registry.is_path(name):
-                self.problems.add(use.position, str(error))
+                self.problems.add(use.position, str(error).replace(f"{folder.resolve()}{os.sep}", ""))
             else:
                 self.problems.add(use.position, f"there is no {kind} {name!r}", did_you_mean(name, known))
         except Exception as error:  # a third party's module may raise anything
@@ -592,9 +599,15 @@ class _Loader:
         if item is None:
             if engine is not None and not getattr(engine.cls, "needs_model", True) and not fields.train_on:
                 return ModelSpec(path="none")
-            self.problems.add(written.place, f"{where} has no model", "add  model: builtin:wordmath-1m  or a hub id")
+            if "model" not in self.missed:
+                self.missed.add("model")
+                self.problems.add(
+                    written.place, f"{where} has no model", "add  model: builtin:wordmath-1m  or a hub id at the top"
+                )
             return None
         self.used.add(id(item.value))
+        if not isinstance(item.value, dict):
+            return None
         model = validate(ModelSpec, item, "model", self.problems)
         if model is None:
             return None
@@ -615,6 +628,8 @@ class _Loader:
         prompt = default
         if item is not None:
             self.used.add(id(item.value))
+            if not isinstance(item.value, dict):
+                return None
             written = validate(Prompt, item, "prompt", self.problems)
             if written is None:
                 return None
@@ -631,7 +646,7 @@ class _Loader:
     def check_unused_blocks(self, base: Item) -> None:
         """Check a block that every condition replaces or none needs; keys may then be missing."""
         for key, item in base.mapping.items():
-            if item.value is None or id(item.value) in self.used:
+            if not isinstance(item.value, dict) or id(item.value) in self.used:
                 continue
             alone = Problems()
             checker = _Loader(self.path, self.tree, alone, self.run_files)
@@ -651,8 +666,9 @@ class _Loader:
         teachers: dict[str, str] = {}
         for name, item in swept.conditions.items():
             teacher = item.mapping.get("label_with")
-            if teacher is None or not isinstance(teacher.value, str):
-                continue
+            sources = [source.value for source in item.mapping.get("train_on", item).items]
+            if teacher is None or not isinstance(teacher.value, str) or "pseudo" not in sources:
+                continue  # without pseudo-labels it has no effect, which is said elsewhere
             if self.known(teacher, swept):
                 teachers[name] = teacher.value
         reported: set[str] = set()
@@ -685,24 +701,26 @@ class _Loader:
 
     def known(self, item: Item, swept: Swept, what: str = "condition") -> bool:
         name = str(item.value)
-        if name in swept.conditions:
+        if name in swept.conditions or name in self.broken:
             return True
         if name in swept.points:
             points = ", ".join(swept.points[name][:6])
             self.problems.add(item.position, f"{name!r} is swept: name one of its points", f"there are: {points}")
         else:
-            self.problems.add(item.position, f"there is no {what} {name!r}", did_you_mean(name, swept.conditions))
+            self.problems.add(
+                item.position, f"there is no {what} {name!r}", did_you_mean(name, [*swept.conditions, *self.broken])
+            )
         return False
 
-    def check_match(self, match: Match, conditions: dict[str, Condition], broken: set[str]) -> None:
+    def check_match(self, match: Match, conditions: dict[str, Condition]) -> None:
         item = self.tree.mapping.get("match")
         target = item.mapping.get("to") if item is not None else None
-        if item is None or target is None or match.to is None or match.to in broken:
+        if item is None or target is None or match.to is None or match.to in self.broken:
             return
         if match.by == "epochs":
             self.problems.add(target.place, "match.to has no effect with epochs", "match by steps or tokens")
         elif match.to not in conditions:
-            names = [*conditions, *broken]
+            names = [*conditions, *self.broken]
             self.problems.add(target.position, f"there is no condition {match.to!r}", did_you_mean(match.to, names))
         elif not conditions[match.to].train_on:
             self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
@@ -811,7 +829,7 @@ def _with_use(item: Item, use: str) -> Item:
 
 
 def _use_or(item: Item | None, use: str, default_place: Item) -> Item:
-    """The block with `use` filled in where it is not written."""
+    """The block with `use` filled in where it is not written; a whole default stands at `default_place`."""
     return _with_use(item if item is not None else Item({}, default_place.position, key=default_place.key), use)
 
 

@@ -146,7 +146,7 @@ def code_frame(place: Position) -> str:
     offset = max(0, place.column - 1 - MAX_LINE // 2) if len(source.line(place.line)) > MAX_LINE else 0
     rows = []
     for number in range(first, last + 1):
-        shown = _cut(source.line(number), offset)
+        shown = _cut(source.line(number), offset if number == place.line else 0)
         mark = ">" if number == place.line else " "
         rows.append(f" {mark} {number:>{width}} | {shown}".rstrip())
         if number == place.line and place.length:
@@ -175,7 +175,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """A suggestion: the nearest right name, else all of them."""
-    known = list(choices)
+    known = list(dict.fromkeys(choices))
     near = nearest(word, known)
     return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
 

@@ -40,7 +40,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runner.spec_errors import Position, Problems, did_you_mean
+from runner.spec_errors import Position, Problems, did_you_mean, nearest
 from runner.spec_validate import describe, how_to_fix
 from runner.spec_yaml import Item, read_yaml
 
@@ -114,13 +114,15 @@ def _read_family(
 
 
 def normalise(spec: Item, problems: Problems) -> Item:
-    """Short forms written out; unknown keys and wrongly typed blocks reported and left out."""
+    """Short forms written out; unknown keys and wrongly typed blocks reported.
+
+    A reported block stays as it is, so that it is not missed as well: what is no mapping has been reported.
+    """
     entries: dict[str, Item] = {}
     for key, item in spec.mapping.items():
-        if key not in TOP_KEYS:
-            _unknown_key(key, item, "the spec", TOP_KEYS, problems)
-        elif key in SHORT_FORMS:
-            _keep(entries, key, _long_form(key, item, problems))
+        key = _right_key(key, item, spec, "the spec", TOP_KEYS, problems)
+        if key in SHORT_FORMS:
+            entries[key] = _long_form(key, item, problems)
         elif key == "seed":
             if "seeds" in spec.mapping:
                 problems.add(item.place, "seed and seeds both stand here", "keep one of them")
@@ -132,31 +134,30 @@ def normalise(spec: Item, problems: Problems) -> Item:
         elif key == "sweep" and isinstance(item.value, dict):
             entries[key] = item.with_value([item])
         elif key == "conditions":
-            _keep(entries, key, _conditions(item, problems))
-        else:
+            entries[key] = _conditions(item, problems)
+        elif key:
             entries[key] = item
     return spec.with_value(entries)
 
 
-def _conditions(item: Item, problems: Problems) -> Item | None:
+def _conditions(item: Item, problems: Problems) -> Item:
     if not isinstance(item.value, dict):
         problems.add(
             item.position,
             f"conditions must be a mapping from names to conditions, is {describe(item)}",
             "such as  conditions: {baseline: {train_on: [labeled]}}",
         )
-        return None
+        return item
     entries: dict[str, Item] = {}
     for name, condition in item.mapping.items():
         if not NAME.fullmatch(name) or name in (".", ".."):
-            problems.add(
-                condition.place, f"the condition name {name!r} may hold only letters, digits, dots, - and _", None
-            )
+            problems.add(condition.place, f"the condition name {name!r} may hold only letters, digits, dots, - and _")
         elif len(name) > 100:
             problems.add(condition.place, "a condition name may have at most 100 characters")
-        elif condition.value is None:
+        if condition.value is None:
             entries[name] = condition
         elif not isinstance(condition.value, dict):
+            entries[name] = condition
             problems.add(
                 condition.position,
                 f"the condition {name!r} must be a mapping, is {describe(condition)}",
@@ -173,16 +174,16 @@ def normalise_condition(condition: Item, where: str, problems: Problems) -> Item
     for key, item in condition.mapping.items():
         if key in TOP_KEYS and key not in CONDITION_KEYS:
             problems.add(item.place, f"{key!r} holds for the whole spec, not for one condition", "move it to the top")
-        elif key not in CONDITION_KEYS:
-            _unknown_key(key, item, where, CONDITION_KEYS, problems)
-        elif key in SHORT_FORMS:
-            _keep(entries, key, _long_form(key, item, problems))
-        else:
+            continue
+        key = _right_key(key, item, condition, where, CONDITION_KEYS, problems)
+        if key in SHORT_FORMS:
+            entries[key] = _long_form(key, item, problems)
+        elif key:
             entries[key] = item
     return condition.with_value(entries)
 
 
-def _long_form(key: str, item: Item, problems: Problems) -> Item | None:
+def _long_form(key: str, item: Item, problems: Problems) -> Item:
     if isinstance(item.value, dict) or item.value is None:
         return item
     if isinstance(item.value, str):
@@ -190,16 +191,16 @@ def _long_form(key: str, item: Item, problems: Problems) -> Item | None:
     what = {"use": "a plugin's name", "path": "a model's name", "template": "a template", "by": "a unit"}
     expected = f"{what[SHORT_FORMS[key]]} or a mapping"
     problems.add(item.position, f"{key} must be {expected}, is {describe(item)}", how_to_fix("text", item))
-    return None
+    return item
 
 
-def _keep(entries: dict[str, Item], key: str, item: Item | None) -> None:
-    if item is not None:
-        entries[key] = item
-
-
-def _unknown_key(key: str, item: Item, where: str, known: tuple[str, ...], problems: Problems) -> None:
+def _right_key(key: str, item: Item, owner: Item, where: str, known: tuple[str, ...], problems: Problems) -> str:
+    """The key, or where it is unknown the one that was surely meant, so that it is not missed as well; else ""."""
+    if key in known:
+        return key
     problems.add(item.place, f"unknown key {key!r} in {where}", did_you_mean(key, known))
+    near = nearest(key, known)
+    return near if near is not None and near not in owner.mapping else ""
 
 
 # --------------------------------------------------------------------------- merging
@@ -312,7 +313,7 @@ def _read_sweep(
         return [], []
     for key, item in sweep.mapping.items():
         if key not in ("conditions", "grid"):
-            _unknown_key(key, item, "sweep", ("conditions", "grid"), problems)
+            problems.add(item.place, f"unknown key {key!r} in sweep", did_you_mean(key, ("conditions", "grid")))
     chosen = sweep.mapping.get("conditions")
     templates: list[str] = []
     if chosen is None:

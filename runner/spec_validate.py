@@ -51,7 +51,7 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-_HINT = re.compile(r"[;,.]? ?\(?(did you mean [^?]+\?)\)?$")
+_HINT = re.compile(r"[;,.]? ?\(?(did you mean [^?]+\?)\)?( \(there are: [^)]*\))?$")
 
 
 def validate(model: type[ModelType], item: Item, where: str, problems: Problems) -> ModelType | None:
@@ -60,10 +60,11 @@ def validate(model: type[ModelType], item: Item, where: str, problems: Problems)
         return model.model_validate_json(json.dumps(item.plain()), strict=True)
     except ValidationError as error:
         groups: dict[Location, list[Any]] = {}
-        for detail in error.errors(include_url=False):
+        everything: list[Any] = list(error.errors(include_url=False))
+        for detail in everything:
             groups.setdefault(_resolved(item, detail["loc"]), []).append(detail)
         for location, details in groups.items():
-            _explain(model, item, location, details, where, problems)
+            _explain(model, item, location, details, everything, where, problems)
         return None
 
 
@@ -93,6 +94,8 @@ def how_to_fix(expected: str, item: Item) -> str | None:
             number = float(value)
         except ValueError:
             return None
+        if value.lstrip("+-").startswith("0") and value.lstrip("+-0").isdigit():
+            return f"write {int(value)}: a leading zero means octal to some readers"
         return f"write it without quotes: {value}" if number == number and "inf" not in value.lower() else None
     if expected == "a whole number" and isinstance(value, float) and value.is_integer():
         return f"write {int(value)}"
@@ -124,25 +127,34 @@ def _resolved(item: Item, location: Sequence[int | str]) -> Location:
 
 
 def _explain(
-    model: type[BaseModel], top: Item, location: Location, details: list[Any], where: str, problems: Problems
+    model: type[BaseModel],
+    top: Item,
+    location: Location,
+    details: list[Any],
+    all_details: list[Any],
+    where: str,
+    problems: Problems,
 ) -> None:
     item = top
     for step in location:
         item = item.mapping[step] if isinstance(step, str) else item.items[step]
     name = _dotted(location)
     extra = [detail for detail in details if detail["type"] == "extra_forbidden"]
+    unknown = [str(detail["loc"][-1]) for detail in all_details if detail["type"] == "extra_forbidden"]
     missing = [detail for detail in details if detail["type"] == "missing"]
     others = [detail for detail in details if detail["type"] not in ("extra_forbidden", "missing")]
     # A union of a scalar and a model reports the model's inside too: what the person wrote decides.
     if extra and isinstance(location[-1] if location else None, str):
         owner = _model_at(model, location[:-1])
-        inside = f"{where}.{_dotted(location[:-1])}" if location[:-1] else where
+        inside = _inside(where, location[:-1])
         suggestion = did_you_mean(str(location[-1]), field_names(owner)) if owner else None
         problems.add(item.place, f"unknown key {str(location[-1])!r} in {inside}", suggestion)
         return
     for detail in missing:
         key = detail["loc"][-1]
-        inside = f"{where}.{name}" if name else where
+        if any(nearest(word, [str(key)]) for word in unknown):
+            continue
+        inside = _inside(where, location)
         owner = _model_at(model, location)
         described = owner.model_fields[key].description if owner and key in owner.model_fields else None
         problems.add(item.place, f"{inside} needs the key {str(key)!r}", described)
@@ -151,7 +163,7 @@ def _explain(
 
 
 def _explain_value(item: Item, name: str, details: list[Any], where: str, problems: Problems) -> None:
-    subject = f"{where}: {name}" if name else where
+    subject = f"{where}: {name}" if name and where else name or where
     choices: list[str] = []
     expected: list[str] = []
     for detail in details:
@@ -162,7 +174,7 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
             expected.append(_EXPECTED[kind])
         elif kind in _BOUNDS:
             bound, words = _BOUNDS[kind]
-            problems.add(item.position, f"{subject} must be {words} {context[bound]}, is {item.raw}")
+            problems.add(item.position, f"{subject} must be {words} {context[bound]:g}, is {item.raw}")
             return
         elif kind in ("value_error", "assertion_error"):
             _own_words(item, subject, str(context.get("error", detail["msg"])), problems)
@@ -202,6 +214,15 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
             suggestion = f'quote it: "{item.raw}"'
     suggestion = suggestion or how_to_fix(wanted, item)
     problems.add(item.position, f"{subject} must be {wanted}, is {describe(item)}", suggestion)
+
+
+def _inside(where: str, location: Location) -> str:
+    """How a mapping is named: `model.lora`, `data.split (gsm8k)`, or the spec itself."""
+    name = _dotted(location)
+    if not name or not where:
+        return name or where or "the spec"
+    block, space, use = where.partition(" ")
+    return f"{block}.{name}{space}{use}"
 
 
 def _own_words(item: Item, subject: str, text: str, problems: Problems) -> None:

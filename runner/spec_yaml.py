@@ -306,7 +306,7 @@ class _Builder:
         is_int = _INT.fullmatch(text) or _BASED_INT.fullmatch(text)
         if is_int or (_FLOAT.fullmatch(text) and not _LEADING_ZERO.fullmatch(text)):
             if len(digits) > MAX_DIGITS:
-                self.fail(place, f"a number of {len(digits)} characters is not a number anyone meant", "quote it")
+                self.fail(place, f"a number of {len(digits)} characters is not a number anyone meant")
                 return 0
             if is_int:
                 return int(digits, 0)
@@ -353,8 +353,10 @@ def _syntax_error(error: yaml.YAMLError, source: Source, problems: Problems) -> 
     if "\t" in line[: max(place.column, len(line) - len(line.lstrip()))]:
         message = "this is not YAML: a tab stands where only spaces may"
         suggestion = "indent with spaces"
-    elif "could not find expected ':'" in problem or "mapping values are not allowed" in problem:
-        suggestion = "is a colon, a blank after a colon or a pair of quotes missing, here or on the line before?"
+    elif "mapping values are not allowed" in problem:
+        suggestion = "text that holds a colon and a blank needs quotes; else look at the indentation"
+    elif "could not find expected ':'" in problem:
+        suggestion = "is a colon or the blank after it missing, here or on the line before?"
     elif "did not find expected" in problem or "expected" in problem:
         suggestion = "look for a missing bracket, brace, comma or quote, or another indentation, here or just above"
     problems.add(place, message, suggestion)
@@ -367,5 +369,5 @@ def _near_file(path: Path) -> str | None:
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
     except OSError:
         return None
-    near = difflib.get_close_matches(path.name, names, n=1)
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
     return near[0] if near else None

@@ -245,8 +245,9 @@ def _compare_people(story: Story, steps: int, ages: bool) -> None:
     phrases = words.AGE if ages else words.COMPARE
     story.say(words.AGE_OPEN if ages else words.COMPARE_OPEN, n=names[0], x=first)
     second = _relate(story, phrases, first, names[1], names[0], ages)
-    asks_sum = steps == 4 or (steps > 1 and draw.chance(0.4))
-    asks_later = ages and steps > 1 and not asks_sum and draw.chance(0.6)
+    # Two comparisons are all there are, so a third step is a sum or a later age.
+    asks_sum = steps == 4 or (steps == 3 and not ages) or (steps > 1 and draw.chance(0.4))
+    asks_later = ages and not asks_sum and (steps == 3 or (steps == 2 and draw.chance(0.6)))
     three = steps - asks_sum - asks_later >= 2
     third_value = _relate(story, phrases, second, names[2], names[1], ages) if three else 0
     last, value = (names[2], third_value) if three else (names[1], second)

@@ -138,8 +138,8 @@ def _forward(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any
 
 
 @functools.cache
-def _parameters(model_class: type) -> frozenset[str]:
-    return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
+def _parameters(model_class: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(model_class.forward).parameters)
 
 
 def _select_rows(cache: Any, indices: Any) -> None:

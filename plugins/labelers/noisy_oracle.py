@@ -82,13 +82,14 @@ class NoisyOracle(Labeler):
         """Position of another question whose answer is a different one."""
         import numpy as np
 
-        # Candidates in random order: more frequent answers come up more often, as they do in real mistakes.
+        # Uniform over the other questions, so a frequent answer is a frequent mistake. Nearly always the first
+        # draw differs; the permutation is for pools in which almost all answers are the same.
         rng = np.random.default_rng(stream(seed, "wrong", questions[index].id))
-        start = int(rng.integers(len(gold)))
-        for step in range(len(gold)):
-            candidate = (start + step) % len(gold)
-            if not verifier.same(gold[candidate], gold[index]):
-                return candidate
+        for first_draws in (True, False):
+            draws = rng.integers(len(gold), size=16) if first_draws else rng.permutation(len(gold))
+            for candidate in draws.tolist():
+                if not verifier.same(gold[candidate], gold[index]):
+                    return int(candidate)
         raise InputError(
             f"noisy_oracle: every question has the answer {gold[index]!r}, so no wrong one can be drawn; "
             "use more unlabeled questions"
@@ -108,17 +109,17 @@ def _gold(question: Question, verifier: Verifier) -> str:
 
 def _replace_answer(question: Question, wrong: str, verifier: Verifier) -> str:
     """The gold solution with its final answer replaced: the last place where that changes what is extracted."""
-    solution, right = str(question.solution), str(question.answer)
-    wanted = verifier.normalise(wrong)
-    end = len(solution)
-    while (start := solution.rfind(right, 0, end)) >= 0:
-        changed = solution[:start] + wrong + solution[start + len(right) :]
-        found = verifier.extract(changed)
-        if found is not None and wanted is not None and verifier.same(found, wanted):
-            return changed
-        end = start + len(right) - 1
+    solution, wanted = str(question.solution), verifier.normalise(wrong)
+    for right in (str(question.answer), str(verifier.normalise(str(question.answer)))):
+        end = len(solution)
+        while (start := solution.rfind(right, 0, end)) >= 0:
+            changed = solution[:start] + wrong + solution[start + len(right) :]
+            found = verifier.extract(changed)
+            if found is not None and wanted is not None and verifier.same(found, wanted):
+                return changed
+            end = start + len(right) - 1
     raise InputError(
         f"noisy_oracle: cannot put a wrong answer into the gold solution of question {question.id} "
-        f"({question.text[:60]!r}): its answer {right!r} does not stand there as the final one; "
+        f"({question.text[:60]!r}): its answer {question.answer!r} does not stand there as the final one; "
         "`nsd validate --gold` lists such rows"
     )

@@ -1,6 +1,6 @@
 """Group-relative policy optimisation (arXiv 2402.03300) on TRL's GRPOTrainer, with reward plugins.
 
-    trainer: {use: grpo, steps: 500, temperature: 0.3, rewards: [correct, {use: finished, weight: 0.1}]}
+    trainer: {use: grpo, steps: 500, temperature: 0.3, rewards: [correct, {use: finished, bonus: 0.1}]}
 
 One optimizer step takes `prompts_per_step` questions with `num_generations` rollouts each; with `steps_per_generation`
 a larger batch is sampled at once and used over several steps, with `num_iterations` every batch is used again. The

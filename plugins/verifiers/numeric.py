@@ -6,7 +6,8 @@
 A number has ASCII digits, commas among them dropped, an optional decimal part. A trailing dot is a full
 stop; a comma alone is no number. Dollar, euro and pound signs and bold asterisks may stand before it in
 stages 1 to 3, a percent sign or a `\\text{unit}` after it in a box. A minus (ASCII or U+2212) counts only
-where it does not follow a letter, digit or closing bracket, so `10-5` ends in 5 and `-$5` is minus five.
+directly before the digits and not after a letter, digit or closing bracket, so `10-5` ends in 5; as in the
+study, `-$5` is read as 5.
 
 The normal form is a plain decimal: no commas, no leading or trailing zeros, no `-0`: `18.`, `18.0` and `$18`
 are all `18`. Two answers are the same if they differ by less than 1e-6, as in the study. That relation is not
@@ -30,7 +31,7 @@ LONGEST_COMPARED = 100
 
 # Possessive quantifiers (`*+`): every pattern is linear in the text, whatever a model writes.
 _NUMBER = (
-    r"(?P<minus>(?<![\w)\]}])[-\u2212]\\?[$€£]?)?"
+    r"(?P<minus>(?<![\w)\]}])[-\u2212])?"
     r"(?P<digits>[0-9][0-9,]*+(?:\.[0-9]++)?+|(?<![\w.])\.[0-9]++)"
 )
 _BEFORE = r"[\s*$€£\\]*+"

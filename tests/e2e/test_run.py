@@ -61,8 +61,10 @@ def test_a_second_run_trains_nothing_and_loads_no_torch(finished: Path) -> None:
 
 
 def test_one_more_condition_runs_only_its_own_stages(copy: Path) -> None:
-    more = TINY_SPEC.replace("hypotheses:", "  filtered: {train_on: [labeled, pseudo], label_with: baseline, "
-                             "labeler: {threshold: 0.5}}\nhypotheses:").replace("name: tiny", "name: more")
+    more = TINY_SPEC.replace(
+        "hypotheses:",
+        "  filtered: {train_on: [labeled, pseudo], label_with: baseline, labeler: {threshold: 0.5}}\nhypotheses:",
+    ).replace("name: tiny", "name: more")
     (copy / "more.yaml").write_text(more)
     planned = nsd_json(copy, "plan", "more.yaml", "--json")["stages"]
     waiting = [(stage["condition"], stage["kind"]) for stage in planned if not stage["cached"]]
@@ -89,8 +91,9 @@ def test_the_index_is_the_same_after_deletion_and_rebuild(copy: Path) -> None:
 
 def test_a_stage_that_fails_does_not_stop_the_other_arms(copy: Path) -> None:
     spec = TINY_SPEC.replace("name: tiny", "name: failing").replace(
-        "hypotheses:", "  none: {train_on: [pseudo], label_with: base, labeler: {max_tokens: 1, threshold: 1.0}}\n"
-        "  after: {train_on: [labeled], trainer: {epochs: 1}}\nhypotheses:"
+        "hypotheses:",
+        "  none: {train_on: [pseudo], label_with: base, labeler: {max_tokens: 1, threshold: 1.0}}\n"
+        "  after: {train_on: [labeled], trainer: {epochs: 1}}\nhypotheses:",
     )
     (copy / "failing.yaml").write_text(spec)
     summary = nsd_json(copy, "run", "failing.yaml", "--json", code=1)
@@ -117,9 +120,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_continues(tmp_path: Path, f
 def test_two_specs_at_once_in_one_workspace_both_finish(tmp_path: Path) -> None:
     (tmp_path / "one.yaml").write_text(TINY_SPEC.replace("name: tiny", "name: one"))
     # Shares base and baseline with the first, so that both want the same stages at the same time.
-    (tmp_path / "two.yaml").write_text(
-        TINY_SPEC.replace("name: tiny", "name: two").replace("k: 4", "k: 2")
-    )
+    (tmp_path / "two.yaml").write_text(TINY_SPEC.replace("name: tiny", "name: two").replace("k: 4", "k: 2"))
     processes = [start(tmp_path, "run", name) for name in ("one.yaml", "two.yaml")]
     for process in processes:
         out, err = process.communicate(timeout=300)

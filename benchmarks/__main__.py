@@ -1,0 +1,12 @@
+"""`make bench`: every measurement, one after another, each in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+MODULES = ("startup", "generation", "training")
+
+if __name__ == "__main__":
+    codes = [subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode for name in MODULES]
+    sys.exit(max(codes))

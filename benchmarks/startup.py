@@ -1,0 +1,48 @@
+"""How long commands take to start, against importing the packages any such command line needs.
+
+    python -m benchmarks.startup
+
+Runs the peer and each command in turn, many times, and prints medians and the ratio of pairs.
+Limits: `nsd --help` is at most 1.5 and `nsd validate` at most 3 times the peer; this prints, it does not judge.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROUNDS = 15
+REPOSITORY = Path(__file__).resolve().parents[1]
+PEER = [sys.executable, "-c", "import typer, pydantic, yaml, rich"]
+NSD = str(Path(sys.executable).with_name("nsd"))
+
+
+def seconds(command: list[str]) -> float:
+    """Wall time of one whole process."""
+    started = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    """Measure and print."""
+    commands = {
+        "nsd --help": [NSD, "--help"],
+        "nsd validate specs/quickstart.yaml": [NSD, "validate", "specs/quickstart.yaml"],
+    }
+    for command in (PEER, *commands.values()):
+        seconds(command)  # warm the file cache and the byte code
+    print(f"start-up, {ROUNDS} rounds in turn; peer: python -c 'import typer, pydantic, yaml, rich'")
+    for name, command in commands.items():
+        pairs = [(seconds(PEER), seconds(command)) for _ in range(ROUNDS)]
+        peer, own = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratio = statistics.median(own / peer for peer, own in pairs)
+        print(f"  {name:<36} {own * 1000:6.0f} ms   peer {peer * 1000:6.0f} ms   ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

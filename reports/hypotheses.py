@@ -1,0 +1,168 @@
+"""Verdicts on the claims a spec declared before the run, as one family of tests.
+
+    for verdict in verdicts(connection, "quickstart", {"alpha": 0.05, "correction": "holm", "claims": [...]}):
+        print(verdict.sentence())
+
+A claim is `{text, kind, better, worse, margin}` with condition names. Kinds: `better` (two-sided, so that
+WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
+last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or more training seeds in both
+conditions a claim is decided on seed means and speaks of the recipe; otherwise on questions, and it speaks of
+one checkpoint each. The verdict says which.
+
+Limits: whether a claim was declared before the results is not judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from plugins.errors import InputError
+from reports import stats
+from reports.compare import Comparison, check_comparable, describe, verdict_of
+from reports.pairs import Evidence, gather
+from reports.runs import Arm, Values, condition_arms, load_values
+
+if TYPE_CHECKING:
+    import duckdb
+
+KINDS = ("better", "not_worse_by", "equivalent_within")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the data say of one claim. `comparison` is `better` (b) against `worse` (a), None where a run lacks.
+
+    `holds`: True, False, or None where the data do not decide. `about`: this checkpoint, or this recipe.
+    """
+
+    claim: str
+    kind: str
+    margin: float | None
+    verdict: str
+    holds: bool | None
+    about: str
+    family: int
+    correction: str
+    alpha: float
+    comparison: Comparison | None
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the comparison's keys under `comparison`."""
+        found = dict(vars(self))
+        found["comparison"] = None if self.comparison is None else self.comparison.to_json()
+        return found
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        state = {True: "holds", False: "is refuted", None: "is not decided"}[self.holds]
+        detail = self.note if self.comparison is None else self.comparison.sentence()
+        return f"`{self.claim}` {state}, for {self.about}: {detail}"
+
+
+@dataclass(frozen=True)
+class _Tested:
+    claim: Mapping[str, Any]
+    evidence: Evidence | None
+    result: stats.Result | None
+    about: str
+    notes: list[str]
+
+
+def verdicts(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    hypotheses: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
+) -> list[Verdict]:
+    """Test every declared claim of an experiment; [] where none is declared.
+
+    `hypotheses` is the spec's block (alpha, correction, claims) or its claims alone. A claim on a condition
+    without a finished run is UNRESOLVED and says so; it does not count in the family. Raises InputError for a
+    malformed claim.
+    """
+    if not hypotheses:
+        return []
+    block: Mapping[str, Any] = hypotheses if isinstance(hypotheses, Mapping) else {"claims": hypotheses}
+    alpha, correction = float(block.get("alpha", 0.05)), str(block.get("correction", "holm"))
+    claims = list(block.get("claims", []))
+    arms = condition_arms(connection, experiment)
+    named = {claim[side] for claim in claims for side in ("better", "worse")}
+    values = load_values(connection, [arm for name, arm in arms.items() if name in named])
+    tested = [_test(claim, arms, values, alpha) for claim in claims]
+    adjusted = stats.adjust([one.result.p if one.result else None for one in tested], correction)
+    family = sum(p is not None for p in adjusted)
+    return [_verdict(one, p, values, alpha, correction, family) for one, p in zip(tested, adjusted, strict=True)]
+
+
+def _test(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float) -> _Tested:
+    kind, margin = str(claim["kind"]), None if claim["kind"] == "better" else claim.get("margin")
+    if kind not in KINDS:
+        raise InputError(f"claim {claim['text']!r}: kind {kind!r} is none of {', '.join(KINDS)}")
+    if kind != "better" and (margin is None or not 0 < margin < 1):
+        raise InputError(f"claim {claim['text']!r}: {kind} needs a margin between 0 and 1, such as 0.02")
+    absent = [name for name in (claim["worse"], claim["better"]) if name not in arms]
+    if absent:
+        return _Tested(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
+    a, b, about, note = _same_seeds(arms[claim["worse"]], arms[claim["better"]])
+    try:
+        check_comparable(a, b, force=False)
+    except InputError as error:  # the other claims still deserve their verdicts
+        return _Tested(claim, None, None, about, [str(error).replace(", or compare anyway with --force", "")])
+    evidence = gather(a, b, values)
+    if margin is None:
+        result = evidence.test(1 - alpha)
+    else:
+        result = evidence.margin_test(margin, both_sides=kind == "equivalent_within", alpha=alpha)
+    return _Tested(claim, evidence, result, about, [note])
+
+
+def _same_seeds(a: Arm, b: Arm) -> tuple[Arm, Arm, str, str]:
+    """The arms to compare, what the claim is about, and a note where seeds had to be left out."""
+    if min(len(a.runs), len(b.runs)) >= 2:
+        many = f"{len(a.runs)}" if len(a.runs) == len(b.runs) else f"{len(a.runs)} and {len(b.runs)}"
+        return a, b, f"this recipe ({many} training seeds)", ""
+    common = sorted(set(a.seeds) & set(b.seeds))
+    if common:
+        picked = [next(run for run in arm.runs if run.seed == common[0]) for arm in (a, b)]
+    else:
+        picked = [a.runs[0], b.runs[0]]
+    about = f"this checkpoint (seed {picked[0].seed})"
+    if picked[0].seed != picked[1].seed:
+        about = f"these checkpoints (seeds {picked[0].seed} and {picked[1].seed})"
+    single = a if len(a.runs) == 1 else b
+    note = f"{single.name} has one seed only, so the other seeds are left out" if len(a.runs) != len(b.runs) else ""
+    return Arm(a.name, (picked[0],)), Arm(b.name, (picked[1],)), about, note
+
+
+def _verdict(one: _Tested, p: float | None, values: Values, alpha: float, correction: str, family: int) -> Verdict:
+    claim, kind = one.claim, str(one.claim["kind"])
+    margin = None if kind == "better" else float(claim["margin"])
+    known = (str(claim["text"]), kind, margin)
+    if one.evidence is None or one.result is None:
+        return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0])
+    if margin is None:
+        verdict = verdict_of(one.result.estimate, p, alpha)
+        holds = {"BETTER": True, "WORSE": False}.get(verdict)
+    else:
+        verdict, holds = _margin_verdict(one.evidence, p, kind, margin, alpha, family)
+    within = None if margin is None else (kind, margin)
+    comparison = describe(
+        one.evidence, one.result, p, verdict, values, alpha, correction, family, one.notes, claim=within
+    )
+    return Verdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note)
+
+
+def _margin_verdict(
+    evidence: Evidence, p: float | None, kind: str, margin: float, alpha: float, family: int
+) -> tuple[str, bool | None]:
+    if p is not None and p < alpha:
+        return ("EQUIVALENT" if kind == "equivalent_within" else "NOT WORSE"), True
+    # Refuted where a two-sided interval, Bonferroni-corrected for the family, lies wholly beyond the margin.
+    interval = evidence.test(1 - alpha / max(family, 1)).interval
+    if interval is not None and interval.high < -margin:
+        return "WORSE", False
+    if interval is not None and interval.low > margin and kind == "equivalent_within":
+        return "BETTER", False
+    return "UNRESOLVED", None

@@ -1,0 +1,28 @@
+"""The gold check: each way in which a gold row can fail, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from plugins.api import Question
+from plugins.verifiers.gold import check_gold
+from plugins.verifiers.numeric import Numeric
+
+
+@pytest.mark.parametrize(
+    ("answer", "solution", "reason"),
+    [
+        (None, "#### 5", "the question has no gold answer"),
+        ("five", "#### 5", "the verifier cannot read the gold answer 'five'"),
+        ("5", "it is five", "no answer found in the gold solution, which should give '5'"),
+        ("5", "#### 6", "the gold solution gives '6', the gold answer is '5'"),
+    ],
+)
+def test_reasons(answer: str | None, solution: str, reason: str) -> None:
+    question = Question(id="q", text="q", answer=answer, solution=solution)
+    assert [failure.reason for failure in check_gold([question], Numeric())] == [reason]
+
+
+def test_good_gold_and_answers_without_a_solution_pass() -> None:
+    rows = [Question(id="a", text="a", answer="5.0", solution="#### 5"), Question(id="b", text="b", answer="5")]
+    assert check_gold(rows, Numeric()) == []

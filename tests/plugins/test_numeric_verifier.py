@@ -1,0 +1,192 @@
+"""The numeric verifier: its four stages, its normal form, and real recorded answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import shared_data
+
+from plugins.api import Question, question_id
+from plugins.verifiers.numeric import Numeric
+
+VERIFIER = Numeric()
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        # 1: the first number after ####
+        ("2+3=5\n#### 5\n#### 7", "5"),
+        ("so 99 in all\n####18 and 4", "18"),
+        ("#### $1,800.50", "1800.5"),
+        ("#### **18**", "18"),
+        ("####. ####. then #### 12", "12"),
+        ("#### no number here. The answer is 4", "4"),
+        # 2: the first box that holds a number
+        (r"\boxed{x+1} then \boxed{42} of 50, \boxed{43}", "42"),
+        (r"\boxed{18\text{ dollars}} for 3 days", "18"),
+        (r"\boxed{65\%} of 3", "65"),
+        # 3: the first "answer is"
+        ("The Answer is: 12. Not 13.", "12"),
+        ("the answer is $12 a day for 3 days", "12"),
+        # 4: the last number anywhere
+        ("first 3, then 4.5 apples", "4.5"),
+        ("from 10-5 apples", "5"),
+        ("x = -5", "-5"),
+        ("x = \u22125", "-5"),
+        ("half of it, .5", "0.5"),
+        ("a loss of -$10,000", "10000"),
+        # none
+        ("", None),
+        ("no number at all", None),
+        ("So, apples, total", None),
+        ("####", None),
+        (r"\boxed{}", None),
+        # digits of other scripts are not numbers
+        ("\u0661\u0662", None),
+        ("\uff11\uff18", None),
+    ],
+)
+def test_stages(completion: str, answer: str | None) -> None:
+    assert VERIFIER.extract(completion) == answer
+
+
+@pytest.mark.parametrize("written", ["18", "18.", "18.0", "$18", "# 18", "#### 18", "018", "18.000", "$18.00", " 18 "])
+def test_one_number_has_one_normal_form(written: str) -> None:
+    assert VERIFIER.normalise(written) == "18"
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [("1,800", "1800"), ("-1,800.50", "-1800.5"), ("-0", "0"), ("-0.00", "0"), ("0.10", "0.1"), ("000", "0")],
+)
+def test_normal_form(written: str, normal: str) -> None:
+    assert VERIFIER.normalise(written) == normal
+
+
+def test_a_lone_comma_is_no_number() -> None:
+    assert VERIFIER.extract("So, 5 apples, total") == "5"
+    assert VERIFIER.extract(",") is None
+    assert VERIFIER.extract("#### , and so on, 7") == "7"
+
+
+def test_equality_is_within_a_millionth() -> None:
+    assert VERIFIER.same("1", "1.0000009")
+    assert not VERIFIER.same("1", "1.000001")
+    # Floats cannot tell these two apart; here they are different answers.
+    assert not VERIFIER.same("10000000000000000", "10000000000000001")
+
+
+def test_vote_classes_do_not_depend_on_order_though_the_tolerance_is_not_transitive() -> None:
+    chain = ["0", "0.0000006", "0.0000012"]
+    assert not VERIFIER.same(chain[0], chain[2])
+    assert VERIFIER.group(chain) == [0, 0, 0]
+    assert VERIFIER.group([chain[0], chain[2], chain[1], "5", None]) == [0, 0, 0, 3, None]
+
+
+def test_huge_and_hostile_texts_are_read_in_linear_time() -> None:
+    million = 1_000_000
+    texts = [
+        "9" * million,
+        "#### " + "9" * million,
+        "-" * million,
+        "," * million,
+        "1," * (million // 2),
+        "#" * million,
+        "####" + " " * million,
+        "#### \n" * (million // 6),
+        "\\boxed{5" + " " * million,
+        "\\boxed{5\\text{" * (million // 14),
+        "\\boxed{" * (million // 7),
+        "answer is " * (million // 10),
+        "answer is" + ":" * million,
+        "." * million,
+        "1." * (million // 2),
+    ]
+    started = time.process_time()
+    answers = [VERIFIER.extract(text) for text in texts]
+    assert answers[0] == answers[1] == "9" * million
+    assert VERIFIER.same(answers[0] or "", "9" * million)
+    assert not VERIFIER.same(answers[0] or "", "8" * million)
+    assert time.process_time() - started < 10
+
+
+@given(st.text())
+def test_extraction_never_raises_and_its_answer_is_a_number(text: str) -> None:
+    answer = VERIFIER.extract(text)
+    assert answer is None or Decimal(answer).is_finite()
+
+
+PIECES = st.sampled_from(
+    [
+        "####",
+        "\\boxed{",
+        "}",
+        "answer is",
+        "$",
+        "-",
+        "\u2212",
+        ",",
+        ".",
+        "0",
+        "18",
+        " ",
+        "\n",
+        "*",
+        "\\",
+        "%",
+        "\\text{",
+        "x",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=30).map("".join))
+def test_normalise_is_idempotent_and_canonical(text: str) -> None:
+    answer = VERIFIER.normalise(text)
+    if answer is not None:
+        assert VERIFIER.normalise(answer) == answer
+        assert VERIFIER.extract(f"so it is\n#### {answer}") == answer
+        assert VERIFIER.extract(f"\\boxed{{{answer}}}") == answer
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**9), max_value=10**9))
+def test_every_way_of_writing_a_number_gives_the_same_answer(number: Decimal) -> None:
+    ways = {VERIFIER.normalise(form) for form in (f"{number:f}", f"{number:,f}", f"#### {number:f}.", f"{number:f}00")}
+    assert len(ways) == 1
+    assert Decimal(str(ways.pop())) == number
+
+
+@given(st.text(), st.text())
+def test_same_never_raises_and_is_symmetric(a: str, b: str) -> None:
+    assert VERIFIER.same(a, b) == VERIFIER.same(b, a)
+
+
+def test_a_question_without_gold_scores_zero() -> None:
+    question = Question(id=question_id("q"), text="q")
+    assert VERIFIER.score("#### 5", question).score == 0
+
+
+def test_recorded_answers_of_two_models_score_as_published() -> None:
+    lines = shared_data("samples/zeroeval/gsm_answers.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+
+    def correct(model: str) -> list[bool]:
+        verdicts = []
+        for row in rows:
+            question = Question(id=str(row["id"]), text="", answer=row["gold"])
+            answer = row["answers"][model]
+            verdicts.append(answer is not None and VERIFIER.score(answer, question).correct)
+        return verdicts
+
+    qwen, llama = correct("Qwen2-7B-Instruct"), correct("Meta-Llama-3-8B-Instruct")
+    assert len(qwen) == len(llama) == 1319
+    assert round(sum(qwen) / 1319, 4) == 0.7998
+    assert round(sum(llama) / 1319, 4) == 0.7847
+    assert sum(a and not b for a, b in zip(qwen, llama, strict=True)) == 164
+    assert sum(b and not a for a, b in zip(qwen, llama, strict=True)) == 144

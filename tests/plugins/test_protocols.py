@@ -1,0 +1,99 @@
+"""Protocols: one value per question from its samples."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from plugins.api import Completion, Question, Scored, StopReason
+from plugins.protocols.accuracy import Accuracy
+from plugins.protocols.avg_at_k import AvgAtK
+from plugins.protocols.maj_at_k import MajAtK
+from plugins.protocols.pass_at_k import PassAtK, pass_at_k
+from plugins.verifiers.numeric import Numeric
+
+VERIFIER = Numeric()
+QUESTION = Question(id="q", text="q", answer="7")
+
+
+def scored(*answers: str | None) -> list[Scored]:
+    texts = ["nothing" if answer is None else f"#### {answer}" for answer in answers]
+    return [
+        Scored(Completion("q", i, text, 1, StopReason.STOP), VERIFIER.score(text, QUESTION))
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_accuracy() -> None:
+    assert Accuracy().value(scored("7"), VERIFIER) == 1
+    assert Accuracy().value(scored("8"), VERIFIER) == 0
+    assert Accuracy().value([], VERIFIER) == 0
+
+
+def test_defaults_are_the_studys_evaluation() -> None:
+    sampling = Accuracy().sampling()
+    assert (sampling.n, sampling.temperature, sampling.max_tokens, sampling.top_p, sampling.top_k) == (
+        1,
+        0.1,
+        256,
+        1,
+        0,
+    )
+
+
+def test_metric_names_and_numbers_of_samples() -> None:
+    protocols = [
+        Accuracy(),
+        AvgAtK(AvgAtK.Config(k=16)),
+        PassAtK(PassAtK.Config(k=4, n=16)),
+        MajAtK(MajAtK.Config(k=5)),
+    ]
+    assert [protocol.metric() for protocol in protocols] == ["accuracy", "avg@16", "pass@4", "maj@5"]
+    assert [protocol.sampling().n for protocol in protocols] == [1, 16, 16, 5]
+
+
+def test_avg_at_k_counts_a_missing_sample_as_wrong() -> None:
+    protocol = AvgAtK(AvgAtK.Config(k=4))
+    assert protocol.value(scored("7", "8", "7", None), VERIFIER) == 0.5
+    assert protocol.value(scored("7"), VERIFIER) == 0.25
+
+
+@given(st.integers(1, 9).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
+def test_pass_at_k_is_the_share_of_all_subsets_with_a_correct_one(nck: tuple[int, int, int]) -> None:
+    n, c, k = nck
+    subsets = list(combinations([i < c for i in range(n)], k))
+    assert pass_at_k(n, c, k) == float(Fraction(sum(map(any, subsets)), len(subsets)))
+
+
+def test_pass_at_k_is_exact_where_a_product_of_floats_is_not() -> None:
+    assert pass_at_k(10_000, 1, 100) == 0.01
+    assert pass_at_k(10_000, 10_000, 100) == 1
+    assert pass_at_k(10_000, 0, 100) == 0
+
+
+def test_pass_at_k_value() -> None:
+    assert PassAtK(PassAtK.Config(k=2)).value(scored("8", "7"), VERIFIER) == 1
+    assert PassAtK(PassAtK.Config(k=1, n=4)).value(scored("8", "7", "8", "8"), VERIFIER) == 0.25
+
+
+def test_pass_at_k_needs_k_samples() -> None:
+    with pytest.raises(ValidationError, match="at least 8 completions"):
+        PassAtK.Config(k=8, n=4)
+
+
+def test_maj_at_k() -> None:
+    protocol = MajAtK(MajAtK.Config(k=5))
+    assert protocol.value(scored("8", "7", "7.0", "9", None), VERIFIER) == 1
+    assert protocol.value(scored("8", "8", "7"), VERIFIER) == 0
+    assert protocol.value(scored(None, None), VERIFIER) == 0
+
+
+def test_maj_at_k_tie_goes_to_the_first_seen() -> None:
+    protocol = MajAtK(MajAtK.Config(k=2))
+    assert protocol.value(scored("7", "8"), VERIFIER) == 1
+    assert protocol.value(scored("8", "7"), VERIFIER) == 0

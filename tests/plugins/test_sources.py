@@ -1,0 +1,221 @@
+"""Reading rows of files and the hub: formats, places in errors, other datasets as unlabeled pool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from support import shared_data
+
+from plugins.api import SplitConfig
+from plugins.datasets.gsm8k import Gsm8k
+from plugins.datasets.jsonl import Jsonl
+from plugins.datasets.numinamath import NuminaMath
+from plugins.datasets.sources import _read_hub, read, read_file
+from plugins.datasets.split import split
+from plugins.errors import InputError
+
+ROWS = [{"question": "2 + 3?", "answer": "5"}, {"question": "4 + 4?", "answer": "8"}]
+
+
+def jsonl_file(path: Path, rows: list[dict[str, object]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def jsonl_dataset(train: str, **config: object) -> Jsonl:
+    return Jsonl(Jsonl.Config(train=train, **config))
+
+
+def test_four_formats_give_the_same_questions(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    jsonl_file(tmp_path / "a.jsonl", ROWS)
+    (tmp_path / "b.json").write_text(json.dumps(ROWS))
+    (tmp_path / "c.csv").write_text("question,answer\n2 + 3?,5\n4 + 4?,8\n", encoding="utf-8-sig")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "d.parquet")
+    jsonl_file(tmp_path / "e.json", ROWS)  # JSON lines under the other name
+    found = [jsonl_dataset(str(file)).pools().train for file in sorted(tmp_path.iterdir())]
+    assert [(q.text, q.answer) for q in found[0]] == [("2 + 3?", "5"), ("4 + 4?", "8")]
+    assert all(questions == found[0] for questions in found)
+
+
+def test_dotted_fields_numbers_and_ids(tmp_path: Path) -> None:
+    row = {"chat": [{"content": "How many?"}], "label": {"final": 18, "worked": "so\n#### 18"}, "key": 7, "a.b": "hint"}
+    fields = {
+        "question": "chat.0.content",
+        "answer": "label.final",
+        "solution": "label.worked",
+        "context": "a.b",
+        "id": "key",
+    }
+    question = jsonl_dataset(jsonl_file(tmp_path / "x.jsonl", [row]), fields=fields).pools().train[0]
+    assert (question.text, question.answer, question.solution) == ("How many?", "18", "so\n#### 18")
+    assert (question.context, question.meta) == ("hint", {"id": "7"})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"question": "a", "answer": "1"}\n\n{"quesiton": "b", "answer": "2"}\n',
+            r"x\.jsonl:3: no field 'question'; did you mean 'quesiton'\?.*quesiton, answer",
+        ),
+        ('{"question": "a", "answer": "1"}\n{"question": ', r"x\.jsonl:2: not JSON"),
+        ("[1, 2]\n", r"x\.jsonl:1: a row should be an object"),
+        ('{"question": "", "answer": "1"}\n', r"x\.jsonl:1: field 'question' is empty"),
+        ('{"question": "a", "answer": ["1"]}\n', r"x\.jsonl:1: field 'answer' should be text or a number, it is list"),
+        ('{"question": "a", "answer": true}\n', r"field 'answer' should be text or a number, it is bool"),
+        ('{"question": "a", "answer": ' + "9" * 5000 + "}\n", r"x\.jsonl:1: not JSON"),
+        ("[" * 100_000 + "\n", r"x\.jsonl:1: not JSON"),
+    ],
+)
+def test_errors_name_the_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
+    with pytest.raises(InputError, match=message):
+        jsonl_dataset(str(tmp_path / "x.jsonl")).pools()
+
+
+def test_csv_with_a_short_row_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("question,answer\na,1\nb\n")
+    with pytest.raises(InputError, match=r"x\.csv:3: the row has not as many cells"):
+        jsonl_dataset(str(tmp_path / "x.csv")).pools()
+
+
+def test_bytes_that_are_no_text_or_no_parquet(tmp_path: Path) -> None:
+    for name in ("x.jsonl", "x.json", "x.csv", "x.parquet"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00garbage")
+        with pytest.raises(InputError, match="x"):
+            jsonl_dataset(str(tmp_path / name)).pools()
+
+
+def test_missing_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file"):
+        jsonl_dataset(str(tmp_path / "none.jsonl")).pools()
+    (tmp_path / "x.xlsx").touch()
+    with pytest.raises(InputError, match=r"cannot read a \.xlsx, only \.jsonl"):
+        jsonl_dataset(str(tmp_path / "x.xlsx")).pools()
+    with pytest.raises(InputError, match=r"wanted train\.jsonl"):
+        read(str(tmp_path), "train")
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_rows_or_an_input_error(content: bytes) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("x.jsonl", "x.json", "x.csv"):
+            path = Path(folder) / name
+            path.write_bytes(content)
+            try:
+                assert isinstance(read_file(path), list)
+            except InputError as error:
+                assert name in str(error)
+
+
+def test_null_answers_are_kept_and_noted_or_left_out_and_noted(tmp_path: Path) -> None:
+    path = jsonl_file(tmp_path / "x.jsonl", [*ROWS, {"question": "why?", "answer": None}])
+    kept, dropped = jsonl_dataset(path).pools(), jsonl_dataset(path, missing_answer="drop").pools()
+    assert (len(kept.train), len(dropped.train)) == (3, 2)
+    assert kept.notes == (f"1 row without a gold answer: {path}:3",)
+    assert dropped.notes == (f"1 row left out, without a gold answer: {path}:3",)
+
+
+def test_several_files_and_an_unlabeled_one(tmp_path: Path) -> None:
+    one, two = jsonl_file(tmp_path / "1.jsonl", ROWS[:1]), jsonl_file(tmp_path / "2.jsonl", ROWS[1:])
+    more = jsonl_file(tmp_path / "3.jsonl", [{"question": f"unlabeled {i}"} for i in range(3)])
+    dataset = Jsonl(Jsonl.Config(train=[one], test=two, unlabeled=more))
+    splits, report = split(dataset.pools(), SplitConfig(labeled=1, unlabeled=3, test=1))
+    assert [q.text for q in splits.labeled + splits.test] == ["2 + 3?", "4 + 4?"]
+    assert sorted(q.text for q in splits.unlabeled) == ["unlabeled 0", "unlabeled 1", "unlabeled 2"]
+    assert report.notes() == []
+    assert [path.name for path in dataset.source_files()] == ["1.jsonl", "2.jsonl", "3.jsonl"]
+
+
+def test_config_dumps_and_loads_again(tmp_path: Path) -> None:
+    config = Jsonl.Config(train="x.jsonl", fields={"question": "q"}, unlabeled_from={"use": "numinamath"})
+    assert Jsonl.Config.model_validate(json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"unlabeled_from": {"use": "numinamth"}}, "did you mean 'numinamath'"),
+        ({"unlabeled_from": {"path": "x"}}, "needs `use:`"),
+        ({"unlabeled_from": {"use": "numinamath", "sauces": ["x"]}}, "sauces: Extra inputs"),
+        ({"unlabeled_from": {"use": "numinamath", "split": {}}}, "takes no `split:`"),
+        ({"missing_answer": "maybe"}, "'keep' or 'drop'"),
+    ],
+)
+def test_a_wrong_inner_block_is_an_error_of_the_config(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Gsm8k.Config(**config)
+
+
+NUMINA = [
+    {"source": "orca_math", "problem": "a?", "solution": r"so \boxed{18}"},
+    {"source": "orca_math", "problem": "b?", "solution": r"so \boxed{1,800.5}"},
+    {"source": "orca_math", "problem": "c?", "solution": r"so \boxed{\frac{1}{2}}"},
+    {"source": "olympiads", "problem": "Prove it.", "solution": "It holds."},
+]
+
+
+def numina(tmp_path: Path, **config: object) -> NuminaMath:
+    return NuminaMath(NuminaMath.Config(path=jsonl_file(tmp_path / "numina.jsonl", NUMINA), **config))
+
+
+def test_numinamath_filters_are_counted(tmp_path: Path) -> None:
+    assert [q.answer for q in numina(tmp_path).pools().train] == ["18", "1,800.5", r"\frac{1}{2}", None]
+    number = numina(tmp_path, answers="number").pools()
+    assert [q.answer for q in number.train] == ["18", "1,800.5"]
+    assert "answers: number left out 2 of 4 rows" in number.notes
+    assert len(numina(tmp_path, answers="known").pools().train) == 3
+    assert len(numina(tmp_path, sources=["olympiads"]).pools().train) == 1
+    with pytest.raises(InputError, match=r"there are: orca_math \(3\), olympiads \(1\)"):
+        numina(tmp_path, sources=["orca"]).pools()
+
+
+def test_gsm8k_labeled_with_numinamath_unlabeled(tmp_path: Path) -> None:
+    folder = shared_data("gsm8k")
+    gsm8k_question = json.loads((folder / "test.jsonl").read_text().splitlines()[0])["question"]
+    rows = [*NUMINA, {"source": "gsm8k", "problem": gsm8k_question, "solution": r"\boxed{18}"}]
+    inner = {"use": "numinamath", "path": jsonl_file(tmp_path / "n.jsonl", rows)}
+    dataset = Gsm8k(Gsm8k.Config(path=str(folder), unlabeled_from=inner))
+    splits, report = split(dataset.pools(), SplitConfig(labeled=1000, unlabeled=4, test=500))
+    assert sorted(q.text for q in splits.unlabeled) == ["Prove it.", "a?", "b?", "c?"]
+    assert [q.text for q in report.leaked] == [gsm8k_question]
+    alone = Gsm8k(Gsm8k.Config(path=str(folder)))
+    assert splits.labeled == split(alone.pools(), SplitConfig(labeled=1000, unlabeled=4, test=500))[0].labeled
+
+
+def test_hub_reader_goes_through_the_datasets_library(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    jsonl_file(folder / "train.jsonl", ROWS)
+    rows = _read_hub(str(folder), "train", None, None)
+    assert [row.values["answer"] for row in rows] == ["5", "8"]
+    assert rows[1].place.endswith("[train] row 2")
+
+
+def test_hub_without_network_says_what_to_do() -> None:
+    pytest.importorskip("datasets")
+    with pytest.raises(InputError, match=r"cannot load 'nobody/nothing'.*\n.*give a local folder"):
+        read("nobody/nothing", "train")
+
+
+def test_sharded_parquet_as_the_hub_stores_it(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "main").mkdir()
+    for number, row in enumerate(ROWS):
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist([row]), tmp_path / "main" / f"train-0000{number}-of-00002.parquet"
+        )
+    assert [row.values["answer"] for row in read(str(tmp_path), "train", "main")] == ["5", "8"]

@@ -1,0 +1,154 @@
+"""Training in processes of its own: killed with SIGKILL at many moments, and shared by two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_model import make_tiny_model
+from training_job import weights_hash
+
+SCRIPT = Path(__file__).resolve().parents[1] / "training_job.py"
+LORA = {"rank": 2, "alpha": 8}
+SFT = {"batch_size": 4, "epochs": 10, "learning_rate": 1e-3, "save_every": 1}
+GRPO = {
+    "steps": 24,
+    "prompts_per_step": 2,
+    "num_generations": 4,
+    "max_tokens": 12,
+    "learning_rate": 1e-3,
+    "rewards": ["test_share_of_vowels"],
+    "num_iterations": 2,
+    "save_every": 2,
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def write_job(folder: Path, model: Path, kind: str, config: dict[str, Any], **more: Any) -> Path:
+    folder.mkdir(parents=True)
+    path = folder / "job.json"
+    path.write_text(json.dumps({"folder": str(folder), "model": str(model), "kind": kind, "config": config} | more))
+    return path
+
+
+def command(path: Path, processes: int = 1) -> list[str]:
+    if processes == 1:
+        return [sys.executable, str(SCRIPT), str(path)]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1"]
+    return [*launch, "--num_processes", str(processes), "--mixed_precision", "no", str(SCRIPT), str(path)]
+
+
+def log_of(folder: Path, rank: int = 0) -> list[dict[str, Any]]:
+    """Whole lines of a process's log; a kill may have torn the last one."""
+    path = folder / f"log.{rank}"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def finish(path: Path, processes: int = 1) -> None:
+    done = subprocess.run(command(path, processes), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def kill_during(path: Path, moment: str, chance: random.Random) -> int:
+    """Start the job, kill it at the moment; the return code (0: it was faster than the shot)."""
+    folder = path.parent
+    before = len(log_of(folder))
+    with (folder / "stderr").open("ab") as stderr:
+        process = subprocess.Popen(command(path), stderr=stderr, stdout=stderr)
+    steps = chance.randint(1, 6)
+    while process.poll() is None:
+        if moment == "step" and len(log_of(folder)) >= before + steps:
+            time.sleep(chance.random() * 0.05)
+            process.kill()
+        elif moment == "checkpoint" and len(log_of(folder)) >= before + steps:
+            found = (folder / "checkpoints").glob("checkpoint-*")
+            if any(not (one / "nsd.json").exists() for one in found):
+                process.kill()
+        elif moment == "start" and (folder / "log.0").exists():
+            process.kill()
+        time.sleep(0.0002)
+    return process.wait()
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(("kind", "config"), [("sft", SFT), ("grpo", GRPO)], ids=["sft", "grpo"])
+def test_killed_at_any_moment_ends_in_the_same_weights(
+    model: Path, tmp_path: Path, kind: str, config: dict[str, Any], lora: dict[str, Any] | None
+) -> None:
+    whole = write_job(tmp_path / "whole", model, kind, config, count=10, lora=lora)
+    finish(whole)
+    killed = write_job(tmp_path / "killed", model, kind, config, count=10, lora=lora)
+    chance = random.Random(f"{kind} {lora}")
+    codes = [kill_during(killed, moment, chance) for moment in ("step", "checkpoint", "checkpoint", "step")]
+    assert codes.count(-signal.SIGKILL) >= 3, codes
+    finish(killed)
+    assert weights_hash(tmp_path / "killed" / "weights") == weights_hash(tmp_path / "whole" / "weights")
+    [end_whole], [end_killed] = (
+        [line for line in log_of(tmp_path / name) if "result" in line] for name in ("whole", "killed")
+    )
+    assert end_killed["tokens"] == end_whole["tokens"]
+    assert end_killed["notes"]["resumed_from"] is not None
+    # Whatever a step reported before and after a kill, it was the same training.
+    loss = {line["step"]: line["loss"] for line in log_of(tmp_path / "whole") if "loss" in line}
+    assert all(line["loss"] == loss[line["step"]] for line in log_of(tmp_path / "killed") if "loss" in line)
+
+
+@pytest.mark.parametrize(("kind", "config"), [("sft", SFT | {"epochs": 2}), ("grpo", GRPO | {"steps": 6})])
+def test_two_processes_share_a_step_and_one_reports(
+    model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
+) -> None:
+    from safetensors.torch import load_file
+
+    single = write_job(tmp_path / "single", model, kind, config, count=12)
+    finish(single)
+    first = write_job(tmp_path / "first", model, kind, config, count=12)
+    finish(first, processes=2)
+    again = write_job(tmp_path / "again", model, kind, config, count=12)
+    finish(again, processes=2)
+    assert weights_hash(tmp_path / "again" / "weights") == weights_hash(tmp_path / "first" / "weights")
+    steps = [line["step"] for line in log_of(tmp_path / "first") if "loss" in line]
+    assert steps == list(range(1, 7))
+    assert not [line for line in log_of(tmp_path / "first", rank=1) if "loss" in line]
+    [end] = [line for line in log_of(tmp_path / "first") if "result" in line]
+    assert end["notes"]["processes"] == 2
+    if kind == "sft":
+        # The batch of a step is the same global one, so the two runs differ by rounding alone.
+        ours, alone = (load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("first", "single"))
+        assert max((ours[name] - alone[name]).abs().max().item() for name in alone) < 1e-4
+        losses = [[line["loss"] for line in log_of(tmp_path / name) if "loss" in line] for name in ("first", "single")]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_two_processes_stop_and_resume_exactly(model: Path, tmp_path: Path) -> None:
+    config = GRPO | {"steps": 6}
+    whole = write_job(tmp_path / "whole", model, "grpo", config, count=12)
+    finish(whole, processes=2)
+    stopped = write_job(tmp_path / "stopped", model, "grpo", config, count=12, stop_after=3)
+    assert subprocess.run(command(stopped, 2), capture_output=True, timeout=300).returncode != 0
+    assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-4" / "nsd.json").exists()
+    stopped.write_text(json.dumps(json.loads(stopped.read_text()) | {"stop_after": None}))
+    finish(stopped, processes=2)
+    assert weights_hash(tmp_path / "stopped" / "weights") == weights_hash(tmp_path / "whole" / "weights")
+
+
+def test_a_batch_that_processes_cannot_share_is_an_error(model: Path, tmp_path: Path) -> None:
+    path = write_job(tmp_path / "odd", model, "sft", SFT | {"batch_size": 3})
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command(path, 2), capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode != 0
+    assert "trainer.batch_size gives 3 rows a step, which 2 processes cannot share evenly" in done.stderr

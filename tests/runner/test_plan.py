@@ -1,0 +1,206 @@
+"""Digests: what changes them, what does not, and which stages arms share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from plugins.errors import InputError
+from runner.plan import Plan, build_plan, changed_fields
+from runner.spec import load_spec
+
+SPEC = """\
+name: toy
+model: {path: MODEL, dtype: float32}
+data: {use: jsonl, train: TRAIN, test: TEST, fields: {question: q, answer: a, solution: s}, split: {labeled: 6, unlabeled: 6, test: 4}}
+prompt: {template: "Q: {question} A:", chat: false}
+engine: {use: hf, batch_size: 4}
+labeler: {use: consensus, k: 4, temperature: 0.7, max_tokens: 16, threshold: 0.0}
+trainer: {use: sft, epochs: 2, batch_size: 2, learning_rate: 5e-4}
+eval: {use: accuracy, temperature: 0.1, max_tokens: 16}
+seeds: [1]
+conditions:
+  base: {train_on: []}
+  baseline: {train_on: [labeled]}
+  student: {train_on: [labeled, pseudo], label_with: baseline}
+  filtered: {train_on: [labeled, pseudo], label_with: baseline, labeler: {threshold: 0.75}}
+  oracle: {train_on: [labeled, unlabeled]}
+resources: {max_hours: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and something that has a model's files."""
+    folder = tmp_path_factory.mktemp("plan")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    (folder / "model" / "model.safetensors").write_bytes(b"weights")
+    for name, count in (("train", 20), ("test", 5)):
+        rows = [{"q": f"{name} {i}?", "a": str(i), "s": f"it is #### {i}"} for i in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def plan_of(place: Path, text: str = SPEC, **options: object) -> Plan:
+    for name in ("train", "test"):
+        text = text.replace(name.upper(), str(place / f"{name}.jsonl"))
+    path = place / "toy.yaml"
+    path.write_text(text.replace("MODEL", str(place / "model")))
+    return build_plan(load_spec(path), **options)  # type: ignore[arg-type]
+
+
+def digests(plan: Plan) -> dict[str, set[str]]:
+    kinds: dict[str, set[str]] = {}
+    for stage in plan.stages.values():
+        kinds.setdefault(stage.kind, set()).add(stage.digest)
+    return kinds
+
+
+def test_arms_share_what_they_have_in_common(place: Path) -> None:
+    plan = plan_of(place)
+    counts = {kind: len(found) for kind, found in digests(plan).items()}
+    # One set of samples serves both thresholds; every arm has its own model but the untrained one.
+    assert counts == {"eval": 5, "train": 4, "sample": 1, "label": 2}
+
+
+def test_every_input_comes_before_its_user(place: Path) -> None:
+    seen: set[str] = set()
+    for stage in plan_of(place).stages.values():
+        assert set(stage.inputs.values()) <= seen
+        seen.add(stage.digest)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kinds"),
+    [
+        ("learning_rate: 5e-4", "learning_rate: 4e-4", {"train", "sample", "label", "eval"}),
+        ("threshold: 0.75", "threshold: 0.5", {"label", "train", "eval"}),
+        ("k: 4", "k: 5", {"sample", "label", "train", "eval"}),
+        ("temperature: 0.1", "temperature: 0.2", {"eval"}),
+        ("Q: {question} A:", "Question: {question}", {"train", "sample", "label", "eval"}),
+        ("seeds: [1]", "seeds: [2]", {"train", "sample", "label", "eval"}),
+        ("test: 4}", "test: 3}", {"eval"}),
+        ("dtype: float32", "dtype: bfloat16", {"train", "sample", "label", "eval"}),
+    ],
+)
+def test_a_field_changes_the_stages_it_can_change(place: Path, old: str, new: str, kinds: set[str]) -> None:
+    before, after = digests(plan_of(place)), digests(plan_of(place, SPEC.replace(old, new)))
+    assert {kind for kind in before if before[kind] != after[kind]} == kinds
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("batch_size: 4}", "batch_size: 9}"),
+        ("max_hours: 1", "max_hours: 2, processes: 2"),
+        ("name: toy", "name: other"),
+        ("name: toy", "name: toy\nquestion: Why?"),
+        ("oracle: {", "upper_bound: {"),
+    ],
+)
+def test_speed_places_and_names_change_no_digest(place: Path, old: str, new: str) -> None:
+    assert digests(plan_of(place)) == digests(plan_of(place, SPEC.replace(old, new)))
+
+
+def test_moving_the_data_and_the_model_changes_no_digest(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = shutil.copytree(place, tmp_path / "elsewhere")
+    assert digests(plan_of(place)) == digests(plan_of(moved))
+
+
+def test_other_weights_change_every_stage(place: Path, tmp_path: Path) -> None:
+    import shutil
+
+    moved = shutil.copytree(place, tmp_path / "elsewhere")
+    (moved / "model" / "model.safetensors").write_bytes(b"other weights")
+    before, after = digests(plan_of(place)), digests(plan_of(moved))
+    assert not any(before[kind] & after[kind] for kind in before)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rate=st.floats(1e-6, 1e-2),
+    epochs=st.integers(1, 5),
+    batch=st.integers(1, 8),
+)
+def test_train_digests_are_equal_exactly_where_the_configs_are(
+    place: Path, rate: float, epochs: int, batch: int
+) -> None:
+    trainer = f"trainer: {{use: sft, epochs: {epochs}, batch_size: {batch}, learning_rate: {rate!r}}}"
+    text = SPEC.replace("trainer: {use: sft, epochs: 2, batch_size: 2, learning_rate: 5e-4}", trainer)
+    same = (rate, epochs, batch) == (5e-4, 2, 2)
+    assert (digests(plan_of(place, text))["train"] == digests(plan_of(place))["train"]) == same
+
+
+def test_rounds_relabel_with_the_newest_model(place: Path) -> None:
+    text = SPEC.replace("label_with: baseline}\n  filtered", "label_with: baseline, rounds: 3}\n  filtered")
+    plan = plan_of(place, text, only=["student"])
+    counts = {kind: len(found) for kind, found in digests(plan).items()}
+    assert counts == {"train": 4, "sample": 3, "label": 3, "eval": 3}
+    names = [run.run for run in plan.runs]
+    assert names == ["toy/student@round1/seed1", "toy/student@round2/seed1", "toy/student/seed1"]
+
+
+def test_init_teacher_starts_from_the_labelling_model(place: Path) -> None:
+    text = SPEC.replace("label_with: baseline}\n  filtered", "label_with: baseline, init: teacher}\n  filtered")
+    plan = plan_of(place, text, only=["student"])
+    final = plan.stages[plan.runs[0].train_digest or ""]
+    baseline = next(s for s in plan.stages.values() if s.kind == "train" and "labels" not in s.inputs)
+    assert final.inputs["start"] == baseline.digest
+
+
+@pytest.mark.parametrize("text", ["match: steps", "match: {by: steps, to: oracle}"])
+def test_match_steps_gives_every_arm_the_largest_arms_steps(place: Path, text: str) -> None:
+    plan = plan_of(place, SPEC + text + "\n")
+    steps = {stage.job["budget"].get("steps") for stage in plan.stages.values() if stage.kind == "train"}
+    assert steps == {12}  # 12 examples, 2 epochs, batch 2
+
+
+def test_match_tokens_needs_an_arm_with_known_texts(place: Path) -> None:
+    with pytest.raises(InputError, match="known before the run"):
+        plan_of(place, SPEC + "match: {by: tokens, to: student}\n")
+
+
+def test_noisy_oracle_needs_no_samples(place: Path) -> None:
+    text = SPEC.replace("hypotheses", "") + "  "
+    text = SPEC.replace(
+        "  oracle: {train_on: [labeled, unlabeled]}",
+        "  noisy: {train_on: [labeled, pseudo], labeler: {use: noisy_oracle, accuracy: 0.5}}",
+    )
+    plan = plan_of(place, text, only=["noisy"])
+    assert {kind: len(found) for kind, found in digests(plan).items()} == {"label": 1, "train": 1, "eval": 1}
+
+
+def test_smoke_cuts_counts_and_never_what_shapes_quality(place: Path) -> None:
+    plan = plan_of(place, SPEC.replace("labeled: 6, unlabeled: 6", "labeled: 6, unlabeled: 6"), smoke=True)
+    sample = next(stage for stage in plan.stages.values() if stage.kind == "sample")
+    assert sample.key["sampling"]["n"] == 4 and sample.key["sampling"]["max_tokens"] == 16
+    assert plan.name == "toy-smoke" and not set(plan.stages) & set(plan_of(place).stages) - _untouched(plan)
+
+
+def _untouched(plan: Plan) -> set[str]:
+    # The toy's splits are smaller than the smoke limit, so stages without training steps stay the same.
+    return {stage.digest for stage in plan.stages.values() if stage.kind != "train" and not stage.inputs}
+
+
+def test_an_impossible_split_says_what_there_is(place: Path) -> None:
+    with pytest.raises(InputError, match="20"):
+        plan_of(place, SPEC.replace("labeled: 6, unlabeled: 6", "labeled: 16, unlabeled: 6"))
+
+
+def test_only_an_unknown_condition_lists_the_known(place: Path) -> None:
+    with pytest.raises(InputError, match="there are base, baseline"):
+        plan_of(place, only=["nope"])
+
+
+def test_changed_fields_reports_the_nearest() -> None:
+    near = {"key": {"a": 1, "b": {"c": 2}}}
+    far = {"key": {"a": 9, "b": {"c": 8}}}
+    assert changed_fields({"a": 1, "b": {"c": 3}}, [far, near]) == ["b.c: 2 -> 3"]
+    assert changed_fields({"a": 1}, []) is None
