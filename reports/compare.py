@@ -93,7 +93,7 @@ class Comparison:
             return f"{self.b} against {self.a}: {self.note}."
         size = f"{abs(self.difference) * 100:.1f} points"
         range_ = f", interval {self.ci[0] * 100:+.1f} to {self.ci[1] * 100:+.1f}" if self.ci else ""
-        facts = f"({size}{range_}; {self.test}, p = {show_p(self.p)}, adjusted {show_p(self.p_adjusted)}; n = {self.n})"
+        facts = f"({size}{range_}; {self.test}, {say_p(self.p)}, adjusted {say_p(self.p_adjusted)}; n = {self.n})"
         if self.verdict in ("BETTER", "WORSE"):
             return f"{self.b} is {self.verdict.lower()} than {self.a} {facts}."
         if self.verdict in ("EQUIVALENT", "NOT WORSE"):
@@ -357,6 +357,11 @@ def _share(shares: dict[str, float], arm: Arm) -> float | None:
 
 def _joined(notes: Sequence[str]) -> str:
     return "; ".join(note for note in notes if note)
+
+
+def say_p(p: float | None) -> str:
+    """A p-value inside a sentence."""
+    return "no p" if p is None else f"p {show_p(p)}" if p < 1e-4 else f"p = {show_p(p)}"
 
 
 def show_p(p: float | None) -> str:

@@ -69,7 +69,7 @@ class Evidence:
     def test(self, level: float = stats.LEVEL) -> stats.Result:
         """The two-sided test of "no difference" with its interval. `p` None where no test is possible."""
         if self.difference is None:
-            return stats.Result(self.choice.test, None, None, None, note="no question in common: nothing to compare")
+            return stats.Result("none", None, None, None, note="no question in common: nothing to compare")
         name = self.choice.test
         if name == "two-proportion":
             return stats.two_proportion(*self.counts, level=level)
@@ -265,7 +265,7 @@ def _bounds(
 ) -> tuple[float, float] | None:
     """How far missing, truncated and failed answers could move the difference; None where nothing is missing."""
     lost = [sum(values.lost.get(str(run.eval_digest), 0.0) for run in arm.runs) / len(arm.runs) for arm in (a, b)]
-    if not any((*unmatched, *lost)):
+    if not any((*unmatched, *lost)) or not shared.any():
         return None
     only_a, only_b = (values.matrix[mine].mean(axis=0)[values.present[mine].all(axis=0) & ~shared] for mine in rows)
     found = stats.missing_bounds(summed, int(shared.sum()), only_a, only_b)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,9 +137,9 @@ def _forward(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any
     return output.logits[:, -1]
 
 
-@functools.cache
-def _parameters(model_class: Any) -> frozenset[str]:
-    return frozenset(inspect.signature(model_class.forward).parameters)
+@functools.lru_cache
+def _parameters(model_class: Hashable) -> frozenset[str]:
+    return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
 
 
 def _select_rows(cache: Any, indices: Any) -> None:

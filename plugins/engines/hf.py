@@ -1,0 +1,321 @@
+"""The `hf` engine: completions from a transformers model in this process, on a GPU or a laptop.
+
+    engine: {use: hf}                                  # device, batch size: found by itself
+    engine: {use: hf, batch_size: 16, device: cuda:1}  # neither changes what comes out
+
+Each completion is drawn from its own random stream (`stream(seed, question id, sample number)`, see
+hf_sampling.py), and batches are cut from the prompts sorted by length and question id, so a completion depends
+neither on its batch nor on the order of the questions, up to rounding in the model (below). Only what the
+spec says shapes the distribution: temperature, top_p, top_k. A checkpoint's own sampling defaults, such as the
+repetition penalty 1.1, top_k 20 and top_p 0.8 in Qwen2.5-0.5B-Instruct's generation_config, are NOT applied;
+only its end tokens are taken.
+
+@@ROUNDING@@
+
+A prompt the model cannot take (longer than its context, empty, tokens it has no embedding for) and a row whose
+logits stop being finite numbers give a completion with stop reason ERROR; a completion that meets the end of the
+context first ends with LENGTH. A batch that does not fit in memory is halved, and the batches after it too.
+
+Limits: one device (no tensor parallelism); decoder models whose state is a transformers DynamicCache; no chunked
+prefill. Paths that only a GPU takes (bfloat16 on CUDA, batch size from its memory, CUDA's own out-of-memory error)
+are written to the documented behaviour and not measured here.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from plugins import models
+from plugins.api import (
+    Completion,
+    Engine,
+    ModelRef,
+    OutputNeutral,
+    PluginConfig,
+    Request,
+    Sampling,
+    StopReason,
+)
+from plugins.engines.hf_decode import Decoded, Rows, decode
+from plugins.engines.hf_sizes import batch_shape
+from plugins.errors import InputError, StageFailed
+from plugins.registry import plugin
+from plugins.seeds import stream
+
+LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; each look waits for the device
+
+log = logging.getLogger("nsd.engine.hf")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    key: tuple[Any, ...]
+    model: Any
+    tokenizer: Any
+    end_ids: list[int]
+    pad_id: int
+    context: int | None
+    vocabulary: int
+
+
+# The last model loaded, shared by all engines of a process: an evaluation after a labelling with the same weights
+# loads nothing, and two engines never hold two models.
+_last: _Loaded | None = None
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    question_id: str
+    ids: list[int]
+
+
+_Row = tuple[_Prompt, int]  # a prompt and a sample number
+
+
+@plugin("engine", "hf")
+class HfEngine(Engine):
+    """Transformers model with a decode loop of its own. `notes` says how the last call was run."""
+
+    class Config(PluginConfig):
+        batch_size: Annotated[int | None, OutputNeutral()] = Field(
+            default=None, ge=1, description="Prompts per batch; null: by the device's memory."
+        )
+        device: Annotated[str | None, OutputNeutral()] = Field(
+            default=None, description="cpu, cuda, cuda:1, mps; null: the best there is."
+        )
+        attention: Annotated[str | None, OutputNeutral()] = Field(
+            default=None, description="A transformers attention implementation: sdpa, eager, flash_attention_2."
+        )
+
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self.notes: dict[str, Any] = {}
+
+    def generate(
+        self,
+        model: ModelRef | None,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        seed: int,
+        done: AbstractSet[tuple[str, int]] = frozenset(),
+    ) -> Iterator[list[Completion]]:
+        """See Engine.generate. The longest prompts come first, so that a lack of memory shows at the start.
+
+        Raises InputError for bad sampling values, repeated question ids, a model that cannot be loaded or has no
+        chat template where the prompt is a chat; StageFailed where not even one row fits in memory.
+        """
+        _check(requests, sampling)
+        if model is None:
+            raise InputError("engine hf needs a model")
+        if all((request.question_id, sample) in done for request in requests for sample in range(sampling.n)):
+            return
+        loaded = self._load(model)
+        prompts, refused = _tokenize(requests, loaded)
+        errors = [
+            Completion(question, sample, "", 0, StopReason.ERROR, reason)
+            for question, reason in refused.items()
+            for sample in range(sampling.n)
+            if (question, sample) not in done
+        ]
+        if errors:
+            yield errors
+        prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
+        longest = len(prompts[0].ids) if prompts else 0
+        shape = batch_shape(loaded.model, sampling, longest, self.config.batch_size)
+        self.notes = {
+            "device": str(loaded.model.device),
+            "prompts_per_batch": shape.prompts,
+            "samples_per_batch": shape.samples,
+            "out_of_memory_at_rows": [],
+        }
+        cap: int | None = None  # rows that may run at once, since memory first ran out
+        for batch in _batches(prompts, sampling.n, shape.prompts, shape.samples):
+            stack = [[row for row in batch if (row[0].question_id, row[1]) not in done]]
+            while stack:
+                rows = stack.pop()
+                if not rows:
+                    continue
+                half = (len(rows) + 1) // 2
+                if cap is None or len(rows) <= cap:
+                    if (completions := self._run(loaded, rows, sampling, seed)) is not None:
+                        yield completions
+                        continue
+                    if len(rows) == 1:
+                        raise StageFailed(
+                            f"engine hf: not even one completion of {sampling.max_tokens} tokens after a prompt of "
+                            f"{len(rows[0][0].ids)} tokens fits in the memory of {loaded.model.device}"
+                        )
+                    cap = half
+                stack += [rows[half:], rows[:half]]
+
+    def close(self) -> None:
+        """Free the model that this process holds."""
+        global _last
+        _last = None
+        _free_memory()
+
+    def _load(self, ref: ModelRef) -> _Loaded:
+        global _last
+        key = (ref, self.config.device, self.config.attention, models.stamp(ref))
+        if _last is None or _last.key != key:
+            self.close()  # before loading: two models may not fit
+            model, tokenizer = models.load_model(ref, self.config.device, attention=self.config.attention)
+            _last = _facts(key, model, tokenizer)
+        return _last
+
+    def _run(self, loaded: _Loaded, rows: list[_Row], sampling: Sampling, seed: int) -> list[Completion] | None:
+        """The completions of these rows, None where they did not fit in memory."""
+        try:
+            decoded = _decode(loaded, rows, sampling, seed)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            log.warning("out of memory with %d completions at once on %s", len(rows), loaded.model.device)
+            self.notes["out_of_memory_at_rows"].append(len(rows))
+            decoded = None
+        if decoded is None:  # outside the except block, whose traceback holds the tensors
+            _free_memory()
+            return None
+        texts = loaded.tokenizer.batch_decode(
+            [one.tokens[:-1] if one.ended else one.tokens for one in decoded], skip_special_tokens=True
+        )
+        return [
+            _completion(prompt.question_id, sample, text, one)
+            for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
+        ]
+
+
+# --------------------------------------------------------------------------- prompts
+
+
+def _check(requests: Sequence[Request], sampling: Sampling) -> None:
+    if sampling.n < 1 or sampling.max_tokens < 1 or sampling.temperature < 0:
+        raise InputError(f"engine hf: n and max_tokens must be at least 1 and temperature at least 0, not {sampling}")
+    if not 0 < sampling.top_p <= 1 or sampling.top_k < 0:
+        raise InputError(f"engine hf: top_p must be in (0, 1] and top_k at least 0, not {sampling}")
+    seen: set[str] = set()
+    for request in requests:
+        if request.question_id in seen:
+            raise InputError(f"engine hf: question {request.question_id} is asked twice; question ids must differ")
+        seen.add(request.question_id)
+
+
+def _tokenize(requests: Sequence[Request], loaded: _Loaded) -> tuple[list[_Prompt], dict[str, str]]:
+    """Token ids of every prompt, and why the others were refused, by question id."""
+    prompts: list[_Prompt] = []
+    refused: dict[str, str] = {}
+    for request in requests:
+        try:
+            ids = _token_ids(request, loaded.tokenizer)
+        except InputError:
+            raise
+        except Exception as error:  # a chat template may refuse a message, a tokenizer may lack a character
+            refused[request.question_id] = f"the prompt could not be tokenized: {type(error).__name__}: {error}"
+            continue
+        if not ids:
+            refused[request.question_id] = "the prompt has no tokens"
+        elif loaded.context is not None and len(ids) >= loaded.context:
+            refused[request.question_id] = (
+                f"the prompt has {len(ids)} tokens and the model's context {loaded.context}: no room for a completion"
+            )
+        elif max(ids) >= loaded.vocabulary:
+            refused[request.question_id] = f"token {max(ids)} of the prompt has no embedding in the model"
+        else:
+            prompts.append(_Prompt(request.question_id, ids))
+    return prompts, refused
+
+
+def _token_ids(request: Request, tokenizer: Any) -> list[int]:
+    """A plain prompt as the tokenizer does it by default (with BOS where it sets one), a chat by its template."""
+    if isinstance(request.prompt, str):
+        return list(tokenizer(request.prompt)["input_ids"])
+    if tokenizer.chat_template is None:
+        raise InputError("the prompt is a chat and the model has no chat template: set prompt.chat to false")
+    text = tokenizer.apply_chat_template(request.prompt, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _batches(prompts: Sequence[_Prompt], n: int, per_batch: int, samples: int) -> Iterator[list[_Row]]:
+    """Cut (prompt, sample) rows into batches, the same however many of them are done already."""
+    for start in range(0, len(prompts), per_batch):
+        for first in range(0, n, samples):
+            chunk = range(first, min(first + samples, n))
+            yield [(prompt, sample) for prompt in prompts[start : start + per_batch] for sample in chunk]
+
+
+# --------------------------------------------------------------------------- completions
+
+
+def _decode(loaded: _Loaded, rows: Sequence[_Row], sampling: Sampling, seed: int) -> list[Decoded]:
+    """Decode rows, each prompt prefilled once. Greedy samples of a prompt are one row, written once."""
+    prompts = list({prompt.question_id: prompt for prompt, _ in rows}.values())
+    place = {prompt.question_id: index for index, prompt in enumerate(prompts)}
+    wanted = [(prompt, 0) for prompt in prompts] if sampling.temperature == 0 else rows
+    room = [sampling.max_tokens if loaded.context is None else loaded.context - len(p.ids) for p, _ in wanted]
+    decoded = decode(
+        loaded.model,
+        Rows(
+            prompts=[prompt.ids for prompt in prompts],
+            prompt_of=[place[prompt.question_id] for prompt, _ in wanted],
+            seeds=[stream(seed, prompt.question_id, sample) for prompt, sample in wanted],
+            limits=[min(sampling.max_tokens, room_of) for room_of in room],
+        ),
+        sampling,
+        loaded.end_ids,
+        loaded.pad_id,
+        check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
+    )
+    return [decoded[place[prompt.question_id]] for prompt, _ in rows] if sampling.temperature == 0 else decoded
+
+
+def _completion(question: str, sample: int, text: str, decoded: Decoded) -> Completion:
+    if decoded.failed:
+        reason = "the model's logits are not finite numbers (it has diverged)"
+        return Completion(question, sample, text, len(decoded.tokens), StopReason.ERROR, reason)
+    stop = StopReason.STOP if decoded.ended else StopReason.LENGTH
+    return Completion(question, sample, text, len(decoded.tokens), stop)
+
+
+# --------------------------------------------------------------------------- the model and its memory
+
+
+def _facts(key: tuple[Any, ...], model: Any, tokenizer: Any) -> _Loaded:
+    """What the loop needs to know of a model. End tokens: the checkpoint's list and the tokenizer's own."""
+    listed = getattr(model.generation_config, "eos_token_id", None)
+    ends = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id} - {None}
+    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    pad = int(tokenizer.pad_token_id)
+    return _Loaded(
+        key=key,
+        model=model,
+        tokenizer=tokenizer,
+        end_ids=sorted(ends),
+        # A pad token that was added without resizing the model has no embedding; any masked token will do.
+        pad_id=pad if pad < vocabulary else 0,
+        context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
+        vocabulary=vocabulary,
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    # The CPU allocator and mps have no class of their own for it.
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
+
+
+def _free_memory() -> None:
+    import sys
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

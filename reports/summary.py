@@ -1,0 +1,320 @@
+"""What a finished experiment says, in one screen: arms with intervals, pseudo-labels, warnings, verdicts.
+
+    print_summary(connection, console, "quickstart", run_names, hypotheses, question)
+    summary_json(connection, "quickstart", run_names, hypotheses)      # the same as plain data
+
+An arm's interval is t over seed means where it has several training seeds, Wilson for right-or-wrong answers,
+else the cluster bootstrap by question. Every answer counts: truncated and failed ones as wrong, their share shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from reports import stats
+from reports.hypotheses import Verdict, verdicts
+from reports.pairs import RESAMPLING_SEED
+from reports.render import show, show_interval
+from reports.runs import Arm, Values, all_runs, load_values
+
+if TYPE_CHECKING:
+    import duckdb
+    from rich.console import Console
+    from rich.table import Table
+
+BAR_WIDTH = 30
+WARNINGS_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One condition over all its seeds. Without a result `mean` is None and `status` says why."""
+
+    condition: str
+    runs: list[str]
+    metric: str | None
+    mean: float | None
+    ci: tuple[float, float] | None
+    interval: str | None
+    n: int
+    samples: int
+    seeds: list[int]
+    seed_means: list[float]
+    truncated: float | None
+    failed: float | None
+    status: str
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """One set of pseudo-labels: `voted` have a label, `kept` go into training; accuracies where truth is known.
+
+    `histogram` has a line per confidence: confidence, questions, share right (None where truth is unknown).
+    """
+
+    label_digest: str
+    conditions: list[str]
+    questions: int
+    voted: int
+    kept: int
+    coverage: float
+    accuracy_voted: float | None
+    accuracy_kept: float | None
+    histogram: list[tuple[float, int, float | None]]
+
+
+def summary_json(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    runs: Sequence[str],
+    hypotheses: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Arms, labels, warnings and verdicts as plain data."""
+    return {
+        "experiment": experiment,
+        "arms": [asdict(arm) for arm in summarise_arms(connection, runs)],
+        "labels": [asdict(label) for label in summarise_labels(connection, runs)],
+        "warnings": _warnings(connection, runs),
+        "verdicts": [verdict.to_json() for verdict in verdicts(connection, experiment, hypotheses)],
+    }
+
+
+def summarise_arms(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], level: float = 0.95) -> list[ArmSummary]:
+    """One summary per condition of the named runs, in the order of first naming."""
+    finished, unfinished = all_runs(connection)
+    places = {
+        run: (condition or run) for run, condition in connection.execute("SELECT run, condition FROM runs").fetchall()
+    }
+    grouped: dict[str, list[str]] = {}
+    for run in runs:
+        grouped.setdefault(places.get(run, run), []).append(run)
+    arms = {
+        condition: Arm(condition, tuple(finished[run] for run in names if run in finished))
+        for condition, names in grouped.items()
+    }
+    values = load_values(connection, [arm for arm in arms.values() if arm.runs])
+    return [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
+
+
+def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
+    waiting = [f"{name}: {unfinished.get(name, 'not run')}" for name in names if name not in {r.name for r in arm.runs}]
+    status = "; ".join(waiting) or "done"
+    if not arm.runs:
+        return ArmSummary(arm.name, names, None, None, None, None, 0, 0, [], [], None, None, status)
+    first = arm.runs[0]
+    truncated, failed = (_mean_of(shares, arm) for shares in (values.truncated, values.failed))
+    if first.counts is not None:
+        right, n = first.counts
+        interval, means = stats.wilson(right, n, level), [right / n]
+    else:
+        rows = [values.row[str(run.eval_digest)] for run in arm.runs]
+        per_question = [values.matrix[row][values.present[row]] for row in rows]
+        means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
+        if len(rows) > 1:
+            interval = stats.paired_t(means, level, "seeds").interval
+        elif values.binary[rows[0]]:
+            interval = stats.wilson(round(float(per_question[0].sum())), n, level)
+        else:
+            interval = stats.cluster_bootstrap(per_question[0], seed=RESAMPLING_SEED, level=level)
+    return ArmSummary(
+        condition=arm.name,
+        runs=[run.name for run in arm.runs],
+        metric=first.metric,
+        mean=sum(means) / len(means) if means else None,
+        ci=None if interval is None else (interval.low, interval.high),
+        interval=None if interval is None else interval.name,
+        n=n,
+        samples=first.samples,
+        seeds=arm.seeds,
+        seed_means=means,
+        truncated=truncated,
+        failed=failed,
+        status=status,
+    )
+
+
+def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:
+    known = [shares[str(run.eval_digest)] for run in arm.runs if run.eval_digest in shares]
+    return sum(known) / len(known) if known else None
+
+
+LABELS_SQL = """
+SELECT r.label_digest, list(DISTINCT r.condition ORDER BY r.condition) AS conditions
+FROM runs r WHERE r.run IN (SELECT unnest(?::TEXT[])) AND r.label_digest IS NOT NULL GROUP BY 1
+"""
+HISTOGRAM_SQL = """
+SELECT label_digest, round(confidence, 3), count(*), count(label), count(*) FILTER (WHERE kept),
+       count(correct) FILTER (WHERE label IS NOT NULL), count(*) FILTER (WHERE correct AND label IS NOT NULL),
+       count(correct) FILTER (WHERE kept), count(*) FILTER (WHERE correct AND kept)
+FROM labels WHERE label_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2 ORDER BY 1, 2
+"""
+
+
+def summarise_labels(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[LabelSummary]:
+    """One summary for each set of pseudo-labels that these runs were trained on."""
+    users = dict(connection.execute(LABELS_SQL, [list(runs)]).fetchall())
+    bars: dict[str, list[tuple[Any, ...]]] = {}
+    for digest, *bar in connection.execute(HISTOGRAM_SQL, [list(users)]).fetchall():
+        bars.setdefault(digest, []).append(tuple(bar))
+    found = []
+    for digest, conditions in users.items():
+        if digest not in bars:
+            continue
+        totals = [sum(bar[i] for bar in bars[digest]) for i in range(1, 8)]
+        questions, voted, kept, known_voted, right_voted, known_kept, right_kept = totals
+        found.append(
+            LabelSummary(
+                label_digest=digest,
+                conditions=list(conditions),
+                questions=questions,
+                voted=voted,
+                kept=kept,
+                coverage=kept / questions if questions else 0.0,
+                accuracy_voted=right_voted / known_voted if known_voted else None,
+                accuracy_kept=right_kept / known_kept if known_kept else None,
+                histogram=[(float(bar[0]), bar[1], bar[5] / bar[4] if bar[4] else None) for bar in bars[digest]],
+            )
+        )
+    return sorted(found, key=lambda label: label.conditions)
+
+
+def _warnings(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """What training stages warned about, each text once a run with the step of its first sight."""
+    rows = connection.execute(
+        "SELECT r.run, min(e.step), e.text, any_value(e.field) FROM events e "
+        "JOIN runs r ON e.digest IN (r.train_digest, r.label_digest, r.eval_digest) "
+        "WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY r.run, e.text ORDER BY r.run, 2",
+        [list(runs)],
+    ).fetchall()
+    return [{"run": run, "step": step, "text": text, "field": field} for run, step, text, field in rows]
+
+
+# --------------------------------------------------------------------------- on the screen
+
+
+def print_summary(
+    connection: duckdb.DuckDBPyConnection,
+    console: Console,
+    experiment: str,
+    runs: Sequence[str],
+    hypotheses: Mapping[str, Any] | None,
+    question: str | None = None,
+) -> None:
+    """Print the end-of-run tables."""
+    from rich.text import Text
+
+    if question:
+        console.print(Text(f"{experiment}: {' '.join(question.split())}"))
+    arms = summarise_arms(connection, runs)
+    console.print(_arms_table(arms))
+    labels = summarise_labels(connection, runs)
+    if labels:
+        console.print()
+        console.print(_labels_table(labels))
+        for label in {tuple(one.histogram): one for one in labels}.values():
+            _print_histogram(label, console)
+    warnings = _warnings(connection, runs)
+    if warnings:
+        console.print()
+        for warning in warnings[:WARNINGS_SHOWN]:
+            field = f" (field {warning['field']})" if warning["field"] else ""
+            console.print(Text(f"warning, {warning['run']}, step {warning['step']}: {warning['text']}{field}"))
+        if len(warnings) > WARNINGS_SHOWN:
+            console.print(Text(f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"))
+    found = verdicts(connection, experiment, hypotheses)
+    console.print()
+    if not found:
+        console.print(Text("No hypothesis was declared in the spec; nsd compare tests any pair."))
+        return
+    console.print(_verdicts_table(found))
+    console.print(Text(_family_line(found)))
+    for verdict in found:
+        if verdict.note:
+            console.print(Text(f"- {verdict.claim}: {verdict.note}"))
+
+
+def _table(columns: Mapping[str, str]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False)
+    for name, side in columns.items():
+        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    return table
+
+
+def _arms_table(arms: Sequence[ArmSummary]) -> Table:
+    from rich.text import Text
+
+    many = any(len(arm.seeds) > 1 for arm in arms)
+    metric = next((arm.metric for arm in arms if arm.metric), "accuracy")
+    columns = {"arm": "left", metric: "right", "95% interval": "left", "n": "right", "truncated": "right"}
+    table = _table({**columns, **({"seeds": "right"} if many else {}), "": "left"})
+    for arm in arms:
+        state = "" if arm.status == "done" else arm.status
+        odd = f"({arm.metric})" if arm.metric not in (None, metric) else ""
+        row = [arm.condition, show(arm.mean), show_interval(arm.ci), str(arm.n or "-"), _percent(arm.truncated)]
+        if many:
+            row.append(str(len(arm.seed_means)))
+        table.add_row(*map(Text, [*row, " ".join(filter(None, (odd, state)))]))
+    return table
+
+
+def _labels_table(labels: Sequence[LabelSummary]) -> Table:
+    from rich.text import Text
+
+    right = ("questions", "voted", "kept", "coverage", "accuracy of voted", "accuracy of kept")
+    table = _table({"pseudo-labels of": "left", **dict.fromkeys(right, "right")})
+    for label in labels:
+        numbers = (str(label.questions), str(label.voted), str(label.kept), _percent(label.coverage))
+        row = (", ".join(label.conditions), *numbers, _percent(label.accuracy_voted), _percent(label.accuracy_kept))
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _print_histogram(label: LabelSummary, console: Console) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"confidence of the pseudo-labels ({label.questions} questions, share right)"))
+    most = max(count for _, count, _ in label.histogram)
+    for confidence, count, right in label.histogram:
+        bar = "█" * max(1, round(BAR_WIDTH * count / most))
+        console.print(Text(f"  {confidence:5.3f} {bar:<{BAR_WIDTH}} {count:>6}  {_percent(right):>6}"))
+
+
+def _verdicts_table(found: Sequence[Verdict]) -> Table:
+    from rich.text import Text
+
+    from reports.compare import show_p
+
+    table = _table(
+        {"claim": "left", "verdict": "left", "difference": "right", "interval": "left", "p": "right"}
+        | {"adjusted": "right", "n": "right", "discordant": "left", "test": "left", "about": "left"}
+    )
+    for verdict in found:
+        one = verdict.comparison
+        mark = Text(verdict.verdict)
+        if verdict.holds is not None:
+            mark.stylize("green" if verdict.holds else "red")
+        if one is None:
+            table.add_row(Text(verdict.claim), mark, *["-"] * 7, verdict.about)
+            continue
+        pair = "-" if one.discordant is None else "{} / {}".format(*one.discordant)
+        cells = [show(one.difference, True), show_interval(one.ci, True), show_p(one.p), show_p(one.p_adjusted)]
+        rest = [*cells, str(one.n), pair, one.test, verdict.about]
+        table.add_row(Text(verdict.claim), mark, *map(Text, rest))
+    return table
+
+
+def _family_line(found: Sequence[Verdict]) -> str:
+    first = found[0]
+    return (
+        f"declared hypotheses: a family of {first.family}, p adjusted by {first.correction}, level {first.alpha:g}; "
+        "discordant: questions that only the second, only the first condition of a claim has right"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
