@@ -224,7 +224,7 @@ def load_model(
     or is damaged, MissingExtra where torch, transformers or peft is not installed.
     """
     torch, transformers = _torch(), _transformers()
-    path, device = resolve(ref.path), device or default_device()
+    path, place = resolve(ref.path), _device(torch, device or default_device())
     tokenizer = load_tokenizer(ref)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
@@ -233,17 +233,24 @@ def load_model(
         )
     except Exception as error:
         raise _load_error(path, ref.revision, error) from error
-    if ref.dtype == "auto" and torch.device(device).type == "cpu":
+    if ref.dtype == "auto" and place.type == "cpu":
         model = model.float()
     if ref.adapter is not None:
         model = _merge_adapter(model, ref.adapter)
     try:
-        model = model.to(device)
+        model = model.to(place)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise InputError(f"model {ref.path!r} could not be moved to device {device!r}: {_first_line(error)}") from error
+        raise InputError(f"model {ref.path!r} could not be moved to {place}: {_first_line(error)}") from error
     model.train(trainable)
     model.requires_grad_(trainable)
     return model, tokenizer
+
+
+def _device(torch: Any, name: str) -> Any:
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is none: cpu, cuda, cuda:1, mps, ...") from error
 
 
 def _dtype(torch: Any, name: str) -> Any:

@@ -158,7 +158,7 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
             "(--claim checkpoint)"
         )
     if claim is None and test is not None:
-        claim = "recipe" if test in SEED_TESTS else "checkpoint"
+        claim = "recipe" if test in SEED_TESTS and min(seeds) >= 2 else "checkpoint"
     recipe = claim == "recipe" or (claim is None and min(seeds) >= 2)
     if a.counts_only or b.counts_only:
         return _from_counts(a, b, values, test)

@@ -24,6 +24,7 @@ Limits: the whole file is held in memory; CSV is read for counts only.
 from __future__ import annotations
 
 import csv
+import difflib
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
@@ -211,22 +212,27 @@ def _expand(path: Path, lines: Sequence[tuple[int, dict[str, Any]]], name: str) 
     """(field, key) for each run: the field itself with key None, or every key its `*` part fits, in order seen."""
     if "*" not in name:
         if all(get_field(row, name) is _ABSENT for _, row in lines):
-            raise InputError(f"{path}: no line has a field {name!r}{_fields_there(lines[0][1])}")
+            raise InputError(f"{path}: no line has a field {name!r}{_fields_there(lines[0][1], name)}")
         return [(name, None)]
-    cut = name.find("*")
-    start = name.rfind(".", 0, cut) + 1
-    parent, pattern = name[: max(start - 1, 0)], name[start:]
-    keys: dict[str, None] = {}
-    for _, row in lines:
-        container = get_field(row, parent) if parent else row
-        if isinstance(container, dict):
-            keys.update((key, None) for key in container if fnmatch.fnmatchcase(key, pattern.replace("[", "[[]")))
-    if not keys:
-        raise InputError(f"{path}: no line has a field like {name!r}{_fields_there(lines[0][1])}")
-    return [(f"{parent}.{key}" if parent else key, key) for key in keys]
+    dots = [end for end in range(name.find("*") - 1, 0, -1) if name[end] == "."]
+    # Keys may hold dots, so each dot before the star may be the one that ends the parent: the longest first.
+    for parent, pattern in [*((name[:end], name[end + 1 :]) for end in dots), ("", name)]:
+        literal = pattern.replace("[", "[[]")
+        keys: dict[str, None] = {}
+        for _, row in lines:
+            container = get_field(row, parent) if parent else row
+            if isinstance(container, dict):
+                keys.update((key, None) for key in container if fnmatch.fnmatchcase(key, literal))
+        if keys:
+            return [(f"{parent}.{key}" if parent else key, key) for key in keys]
+    raise InputError(f"{path}: no line has a field like {name!r}{_fields_there(lines[0][1])}")
 
 
-def _fields_there(row: dict[str, Any]) -> str:
+def _fields_there(row: dict[str, Any], wanted: str = "") -> str:
+    """The nearest field of a line, else its fields, for an error message."""
+    inside = [f"{key}.{inner}" for key, value in row.items() if isinstance(value, dict) for inner in value]
+    if near := difflib.get_close_matches(wanted, [*row, *inside], n=1):
+        return f"; did you mean {near[0]!r}?"
     return f"; the first has {', '.join(map(repr, list(row)[:12]))}" if row else ""
 
 

@@ -1,15 +1,15 @@
 """Errors of a spec: each knows its file, line and column and shows the lines around it.
 
-    labeler.yaml:12:7: unknown key 'treshold' in labeler (consensus)
+    spec.yaml:12:3: unknown key 'treshold' in labeler (consensus)
        11 |   use: consensus
      > 12 |   treshold: 0.75
           |   ^^^^^^^^
        13 | trainer: sft
       did you mean 'threshold'?
 
-`Problems` gathers all errors of a spec, so that one run shows every one of them. Limits: a line is cut to
-100 characters around the caret, and control characters in it are shown as a replacement character, so that
-a hostile file cannot drive a terminal.
+`Problems` gathers all errors of a spec, so that one run shows every one of them. Limits: 200 errors are kept and
+the rest counted; a line is cut to 100 characters around the caret; control characters are shown as a replacement
+character, so that a hostile file cannot drive a terminal.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from plugins.errors import InputError
 
 CONTEXT_LINES = 2
 MAX_LINE = 100
+MAX_ERRORS = 200
 # What YAML counts as a line break: the parser's line numbers must be ours.
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
@@ -98,9 +99,10 @@ class SpecError:
 class SpecErrors(InputError):  # noqa: N818
     """All errors of a spec. `str()` prints every one with its code frame."""
 
-    def __init__(self, errors: list[SpecError]) -> None:
+    def __init__(self, errors: list[SpecError], left_out: int = 0) -> None:
         self.errors = errors
-        super().__init__("\n\n".join(map(str, errors)))
+        rest = [f"... and {left_out:,} more errors"] if left_out else []
+        super().__init__("\n\n".join([*map(str, errors), *rest]))
 
 
 @dataclass
@@ -108,10 +110,13 @@ class Problems:
     """Gathers errors while a spec is read; the same error at the same place counts once."""
 
     found: dict[tuple[str, int, int, str], SpecError] = field(default_factory=dict)
+    left_out: int = 0
 
     def add(self, place: Position, message: str, suggestion: str | None = None) -> None:
         key = (place.source.shown, place.line, place.column, message)
-        if key not in self.found:
+        if key not in self.found and len(self.found) >= MAX_ERRORS:
+            self.left_out += 1
+        elif key not in self.found:
             self.found[key] = SpecError(
                 file=printable(place.source.shown),
                 line=place.line,
@@ -129,7 +134,7 @@ class Problems:
         if self.found:
             order = {name: index for index, name in enumerate(dict.fromkeys(key[0] for key in self.found))}
             keys = sorted(self.found, key=lambda key: (order[key[0]], key[1], key[2]))
-            raise SpecErrors([self.found[key] for key in keys])
+            raise SpecErrors([self.found[key] for key in keys], self.left_out)
 
 
 def code_frame(place: Position) -> str:

@@ -94,6 +94,8 @@ class HfEngine(Engine):
             default=None, description="A transformers attention implementation: sdpa, eager, flash_attention_2."
         )
 
+    config: Config
+
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         self.notes: dict[str, Any] = {}

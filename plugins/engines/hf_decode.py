@@ -10,9 +10,9 @@ concatenation as transformers' DynamicCache does.
 
 from __future__ import annotations
 
-import functools
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,9 +54,11 @@ def decode(
     """
     import torch
 
+    # Models differ in what their forward takes: some count positions themselves, some cannot leave logits out.
+    accepts = inspect.signature(type(model).forward).parameters.keys()
     device, count, longest = model.device, len(rows.prompt_of), max(rows.limits)
     with torch.inference_mode():
-        logits, cache, mask, positions = _prefill(model, rows.prompts, pad_id)
+        logits, cache, mask, positions = _prefill(model, accepts, rows.prompts, pad_id)
         if list(rows.prompt_of) != list(range(len(rows.prompts))):
             prompt_of = torch.tensor(rows.prompt_of, device=device)
             logits, mask, positions = logits[prompt_of], mask[prompt_of], positions[prompt_of]
@@ -98,7 +100,7 @@ def decode(
                     tokens, alive, place, limits = tokens[keep], alive[keep], place[keep], limits[keep]
                     seeds, block, mask, positions = seeds[keep], block[keep], mask[keep], positions[keep]
             positions = positions + 1
-            logits = _forward(model, tokens[:, None], mask[:, : width + step + 1], positions[:, None], cache)
+            logits = _forward(model, accepts, tokens[:, None], mask[:, : width + step + 1], positions[:, None], cache)
         columns = [one.tolist() for one in (written, lengths, ended, failed)]
     return [Decoded(tokens[:length], end, fail) for tokens, length, end, fail in zip(*columns, strict=True)]
 
@@ -106,28 +108,35 @@ def decode(
 # --------------------------------------------------------------------------- the model
 
 
-def _prefill(model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Any, Any, Any, Any]:
+def _prefill(
+    model: Any, accepts: AbstractSet[str], prompts: Sequence[Sequence[int]], pad_id: int
+) -> tuple[Any, Any, Any, Any]:
     """Run the prompts: (next-token logits [P, V], cache, mask [P, L], position of the last token [P])."""
     import torch
     from transformers import DynamicCache
 
+    if "past_key_values" not in accepts:
+        raise _unfit(model)
     width = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (width - len(one)) + list(one) for one in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=model.config)
-    logits = _forward(model, ids, mask, positions, cache)
+    logits = _forward(model, accepts, ids, mask, positions, cache)
     if cache.get_seq_length() != width:
-        raise InputError(
-            f"engine hf cannot run {type(model).__name__}: it does not keep its state in a transformers "
-            "DynamicCache; use a decoder model that does"
-        )
+        raise _unfit(model)
     return logits, cache, mask, positions[:, -1]
 
 
-def _forward(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
+def _unfit(model: Any) -> InputError:
+    return InputError(
+        f"engine hf cannot run {type(model).__name__}: it does not keep its state in a transformers DynamicCache; "
+        "use a decoder model that does"
+    )
+
+
+def _forward(model: Any, accepts: AbstractSet[str], ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
     """Next-token logits [R, V]; the cache grows in place."""
-    accepts = _parameters(type(model))
     options: dict[str, Any] = {}
     if "position_ids" in accepts:
         options["position_ids"] = positions
@@ -135,11 +144,6 @@ def _forward(model: Any, ids: Any, mask: Any, positions: Any, cache: Any) -> Any
         options["logits_to_keep"] = 1
     output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
     return output.logits[:, -1]
-
-
-@functools.lru_cache
-def _parameters(model_class: Hashable) -> frozenset[str]:
-    return frozenset(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]
 
 
 def _select_rows(cache: Any, indices: Any) -> None:

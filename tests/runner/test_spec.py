@@ -53,7 +53,12 @@ def test_an_experiment_holds_everything(spec: Path) -> None:
     experiment = load_spec(spec)
     noisy = experiment.conditions["noisy"]
     assert (experiment.name, experiment.seeds, experiment.text) == ("toy", (1, 2), SPEC)
-    assert (noisy.train_on, noisy.label_with, noisy.rounds, noisy.init) == (("labeled", "pseudo"), "baseline", 2, "teacher")
+    assert (noisy.train_on, noisy.label_with, noisy.rounds, noisy.init) == (
+        ("labeled", "pseudo"),
+        "baseline",
+        2,
+        "teacher",
+    )
     assert noisy.trainer is not None
     assert noisy.trainer.config.learning_rate == 2e-5
     assert noisy.engine.use == "hf"
@@ -98,10 +103,11 @@ def test_an_experiment_does_not_change(spec: Path) -> None:
 
 
 def test_a_model_is_not_needed_to_evaluate_recorded_completions(spec: Path) -> None:
-    text = "name: replayed\ndata: {use: wordmath}\nengine: {use: replay, path: x.jsonl}\nconditions: {all: {train_on: []}}\n"
+    engine = "engine: {use: replay, path: x.jsonl}\n"
+    text = "name: replayed\ndata: {use: wordmath}\nconditions: {all: {train_on: []}}\n" + engine
     spec.write_text(text)
     assert load_spec(spec).conditions["all"].model.path == "none"
-    spec.write_text(text.replace("engine: {use: replay, path: x.jsonl}\n", ""))
+    spec.write_text(text.replace(engine, ""))
     with pytest.raises(SpecErrors, match="has no model"):
         load_spec(spec)
 

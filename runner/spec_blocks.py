@@ -1,0 +1,161 @@
+"""Reads the blocks of a spec: plugin blocks with their typed configs, `model` and `prompt`.
+
+    reader = BlockReader(problems, run_files=True)
+    block = reader.block("labeler", item)
+
+Only the plugin that a block names is imported. Equal blocks are validated once. Errors go to `problems`; a method
+then returns None.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from plugins import api, registry
+from plugins.api import Plugin, Prompt
+from plugins.errors import InputError
+from runner.spec import Block, ModelSpec, UncheckedConfig
+from runner.spec_errors import Problems, did_you_mean
+from runner.spec_resolve import BLOCKS
+from runner.spec_validate import describe, how_to_fix, validate
+from runner.spec_yaml import Item
+
+BUILT_IN_MODELS = ("wordmath-1m",)
+
+_BASES: dict[str, type[Plugin]] = {
+    "dataset": api.Dataset,
+    "verifier": api.Verifier,
+    "engine": api.Engine,
+    "labeler": api.Labeler,
+    "trainer": api.Trainer,
+    "protocol": api.Protocol,
+}
+_LOCAL = re.compile(r"\.{1,2}/|/|~")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+
+
+@dataclass
+class BlockReader:
+    """Reads blocks, remembering what was read (`used` holds the ids of their values)."""
+
+    problems: Problems
+    run_files: bool
+    blocks: dict[tuple[str, str, Path], Block] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)
+
+    def block(self, key: str, item: Item) -> Block | None:
+        """The block's plugin and typed config, or None with the errors in `problems`."""
+        self.used.add(id(item.value))
+        if not isinstance(item.value, dict):
+            return None  # reported when the short forms were written out
+        kind = BLOCKS[key]
+        use = item.mapping.get("use")
+        if use is None or use.value is None:
+            suggestion = f"add use: with one of {', '.join(registry.names(kind))}"
+            self.problems.add(item.place, f"{key} names no plugin", suggestion)
+            return None
+        if not isinstance(use.value, str):
+            fix = how_to_fix("text", use)
+            self.problems.add(use.position, f"{key}: use must be a plugin's name, is {describe(use)}", fix)
+            return None
+        folder = use.position.source.path.parent
+        cache = (kind, json.dumps(item.plain()), folder)
+        if cache not in self.blocks:
+            block = self.fresh_block(key, item, use, folder)
+            if block is None:
+                return None
+            self.blocks[cache] = block
+        return self.blocks[cache]
+
+    def fresh_block(self, key: str, item: Item, use: Item, folder: Path) -> Block | None:
+        kind, name = BLOCKS[key], str(use.value)
+        fields = item.with_value({field: inner for field, inner in item.mapping.items() if field != "use"})
+        if registry.is_path(name) and not self.run_files:
+            return Block(kind, name, _BASES[kind], UncheckedConfig(**fields.plain()))
+        cls = self.find(key, kind, name, use, folder)
+        if cls is None:
+            return None
+        config = validate(cls.Config, fields, f"{key} ({name})", self.problems)
+        return None if config is None else Block(kind, name, cls, config)
+
+    def find(self, key: str, kind: str, name: str, use: Item, folder: Path) -> type[Plugin] | None:
+        try:
+            return registry.find(kind, name, folder)
+        except InputError as error:
+            known = registry.names(kind)
+            if name in known or registry.is_path(name):
+                self.problems.add(use.position, str(error).replace(f"{folder.resolve()}{os.sep}", ""))
+            else:
+                self.problems.add(use.position, f"there is no {kind} {name!r}", did_you_mean(name, known))
+        except Exception as error:  # a third party's module may raise anything
+            self.problems.add(use.position, f"the {kind} {name!r} cannot be loaded: {type(error).__name__}: {error}")
+        return None
+
+    def model(self, item: Item) -> ModelSpec | None:
+        """The model, its name checked as far as that goes without a network."""
+        self.used.add(id(item.value))
+        if not isinstance(item.value, dict):
+            return None
+        model = validate(ModelSpec, item, "model", self.problems)
+        if model is None:
+            return None
+        path = item.mapping["path"]
+        scheme, _, name = model.path.partition(":")
+        if scheme == "builtin" and name not in BUILT_IN_MODELS:
+            near = [f"builtin:{known}" for known in BUILT_IN_MODELS]
+            self.problems.add(path.position, f"there is no built-in model {name!r}", did_you_mean(model.path, near))
+        elif scheme != "builtin" and not _LOCAL.match(model.path) and not _HUB_ID.fullmatch(model.path):
+            self.problems.add(
+                path.position,
+                f"the model {model.path[:80]!r} is neither a hub id (owner/name) nor a local folder",
+                "a local folder starts with ./ or /",
+            )
+        return model
+
+    def prompt(self, item: Item | None, default: Prompt, model: ModelSpec | None) -> Prompt | None:
+        prompt = default
+        if item is not None:
+            self.used.add(id(item.value))
+            if not isinstance(item.value, dict):
+                return None
+            written = validate(Prompt, item, "prompt", self.problems)
+            if written is None:
+                return None
+            prompt = default.model_copy(update={name: getattr(written, name) for name in written.model_fields_set})
+        if model is not None and model.chat is not None:
+            prompt = prompt.model_copy(update={"chat": model.chat})
+        if item is not None and "{question}" not in prompt.template and "template" in item.mapping:
+            self.problems.add(item.mapping["template"].position, "the prompt's template has no {question} in it")
+        if item is not None and prompt.system is not None and not prompt.chat:
+            place = item.mapping["system"].place if "system" in item.mapping else item.place
+            self.problems.add(place, "a system message needs chat: true", "add  chat: true  to the prompt")
+        return prompt
+
+    def check_alone(self, key: str, item: Item) -> None:
+        """Check a block that no condition uses as it is; what is missing may come from the conditions."""
+        alone = Problems()
+        reader = BlockReader(alone, self.run_files)
+        if key in BLOCKS and "use" in item.mapping:
+            reader.block(key, item)
+        elif key == "prompt":
+            validate(Prompt, item, "prompt", alone)
+        elif key == "model":
+            validate(ModelSpec, item, "model", alone)
+        for found, error in alone.found.items():
+            if " needs the key " not in error.message:
+                self.problems.found.setdefault(found, error)
+
+
+def with_use(item: Item, use: str) -> Item:
+    if "use" in item.mapping:
+        return item
+    return item.with_value({"use": Item(use, item.position, raw=use), **item.mapping})
+
+
+def use_or(item: Item | None, use: str, default_place: Item) -> Item:
+    """The block with `use` filled in where it is not written; a whole default stands at `default_place`."""
+    return with_use(item if item is not None else Item({}, default_place.position, key=default_place.key), use)

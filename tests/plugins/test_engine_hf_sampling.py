@@ -1,0 +1,98 @@
+"""The random stream against pure Python, the filters against transformers' own, the draw against its definition."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from plugins.api import Sampling
+from plugins.engines.hf_sampling import _top_k, _top_p, choose, invert, uniforms
+from plugins.seeds import stream
+
+seeds = st.integers(0, 2**63 - 1)
+
+
+def split_mix_64(seed: int, count: int) -> list[int]:
+    """The published generator, in Python's unbounded integers."""
+    mask, state, numbers = 2**64 - 1, seed, []
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) & mask
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+        numbers.append(z ^ (z >> 31))
+    return numbers
+
+
+def test_the_reference_gives_the_published_numbers() -> None:
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert split_mix_64(1234567, 4) == published
+
+
+@given(st.lists(seeds, min_size=1, max_size=5), st.integers(0, 100), st.integers(1, 20))
+def test_uniform_numbers_are_those_of_split_mix_64(row_seeds: list[int], first: int, steps: int) -> None:
+    found = uniforms(torch.tensor(row_seeds), first, steps)
+    expected = [[(z >> 11) * 2.0**-53 for z in split_mix_64(seed, first + steps)[first:]] for seed in row_seeds]
+    assert found.tolist() == expected
+
+
+def test_uniform_numbers_are_uniform_within_and_across_streams() -> None:
+    row_seeds = torch.tensor([stream(42, f"question{index}", sample) for index in range(500) for sample in range(4)])
+    block = uniforms(row_seeds, 0, 100)
+    for numbers in (block.flatten(), block[:, 0], block[0]):
+        cells = 100 if len(numbers) > 1000 else 10
+        counts = torch.histc(numbers, bins=cells, min=0, max=1)
+        assert chisquare(counts.numpy()).pvalue > 0.001
+    for one, other in ((block[:, :-1], block[:, 1:]), (block[:-1], block[1:])):  # next step, next sample
+        correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
+        assert abs(float(correlation)) < 4 / one.numel() ** 0.5
+
+
+@given(
+    st.lists(st.one_of(st.just(0.0), st.floats(1e-30, 1)), min_size=1, max_size=12).filter(any),
+    st.one_of(st.just(1 - 2.0**-53), st.just(0.0), st.floats(0, 1, exclude_max=True)),
+)
+def test_inversion_finds_the_interval_and_never_an_impossible_token(weights: list[float], uniform: float) -> None:
+    token = int(invert(torch.tensor([weights], dtype=torch.float64), torch.tensor([uniform], dtype=torch.float64)))
+    assert weights[token] > 0
+    sums = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+    target = uniform * float(sums[-1])
+    assert token == 0 or float(sums[token - 1]) <= target
+    assert float(sums[token]) >= target
+
+
+@given(st.integers(0, 2**31), st.integers(1, 30), st.floats(0.05, 1, exclude_max=True), st.floats(0.1, 3))
+def test_filters_keep_what_transformers_keeps(seed: int, k: int, p: float, temperature: float) -> None:
+    from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+    logits = torch.randn(4, 20, generator=torch.Generator().manual_seed(seed)) * 3 / temperature
+    expected = TopPLogitsWarper(p)(None, TopKLogitsWarper(min(k, 20))(None, logits))
+    assert torch.equal(_top_p(_top_k(logits, k), p), expected)
+
+
+def test_filters_keep_both_of_a_tie() -> None:
+    tied = torch.tensor([[2.0, 1.0, 1.0, 0.0]])
+    assert _top_k(tied, 2).isfinite().tolist() == [[True, True, True, False]]
+    assert _top_p(tied, 0.7).isfinite().tolist() == [[True, True, True, False]]
+
+
+def test_temperature_and_filters_shape_the_draw() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0, 0.0]]).expand(20_000, -1)
+    numbers = uniforms(torch.arange(1, 20_001), 0, 1)[:, 0]
+    tokens, usable = choose(logits, Sampling(1, 0.5, 1, top_k=3, top_p=0.98), numbers)
+    assert bool(usable.all())
+    share = torch.bincount(tokens, minlength=4) / 20_000
+    kept = torch.tensor([-float("inf"), 6.0, 4.0, -float("inf")]).softmax(0)  # 1.6 % for token 0 lie beyond 98 %
+    assert torch.allclose(share, kept, atol=0.01)
+    assert share[0] == share[3] == 0
+
+
+@settings(max_examples=20)
+@given(st.sampled_from([0.0, 0.7]), st.sampled_from([float("nan"), float("inf")]))
+def test_rows_that_are_not_finite_are_told_apart(temperature: float, bad: float) -> None:
+    logits = torch.tensor([[0.0, 9.0, 1.0], [0.0, bad, 1.0]])
+    tokens, usable = choose(logits, Sampling(1, temperature, 1, top_p=0.9, top_k=2), torch.tensor([0.5, 0.5]).double())
+    assert usable.tolist() == [True, False]
+    assert tokens.tolist() == [1, 0]

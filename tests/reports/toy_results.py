@@ -1,0 +1,85 @@
+"""A small results database for tests, with the real schema: arms are added run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import duckdb
+
+from runner.store import SCHEMA_SQL
+
+
+class Results:
+    """`results.connection` is what the functions under test take."""
+
+    def __init__(self) -> None:
+        self.connection = duckdb.connect()
+        for statement in SCHEMA_SQL.split(";"):
+            if statement.strip():
+                self.connection.execute(statement)
+
+    def add(
+        self,
+        run: str,
+        values: Mapping[str, float] | Sequence[float] | None,
+        *,
+        samples: int = 1,
+        metric: str = "accuracy",
+        data: str | None = "data",
+        verifier: str | None = "numeric",
+        truncated: Sequence[str] = (),
+        label: str | None = None,
+        order: str | None = None,
+        status: str = "done",
+    ) -> str:
+        """Add a run `experiment/condition/seedN` (or any name: an import). Plain lists get question ids q0, q1, ..."""
+        experiment, condition, seed = None, run, None
+        if run.count("/") == 2 and "/seed" in run:
+            experiment, condition, number = run.split("/")
+            seed = int(number.removeprefix("seed"))
+        execute = self.connection.execute
+        train = f"train-{run}" if order is not None else None
+        execute(
+            "INSERT INTO runs VALUES (?,?,?,?,'spec',?,?,?,?,NULL,NULL,NULL)",
+            [run, experiment, condition, seed, f"eval-{run}", train, label, status],
+        )
+        if order is not None:
+            manifest = f'{{"key": {{"train_on": "{order}", "seeds": {{"order": {seed}}}}}}}'
+            execute("INSERT INTO stages(digest, kind, manifest) VALUES (?, 'train', ?)", [train, manifest])
+        if values is None:
+            return run
+        if not isinstance(values, Mapping):
+            values = {f"q{i}": value for i, value in enumerate(values)}
+        execute(
+            "INSERT INTO eval_info VALUES (?,?,?,?,?,?,?)",
+            [f"eval-{run}", metric, "accuracy", data, verifier, len(values), samples],
+        )
+        questions, numbers = list(values), [float(value) for value in values.values()]
+        reasons = ["length" if question in truncated else "stop" for question in questions]
+        execute("INSERT INTO eval_values SELECT ?, unnest(?), unnest(?)", [f"eval-{run}", questions, numbers])
+        execute(
+            "INSERT INTO eval_samples SELECT ?, unnest(?), 0, unnest(?), unnest(?), '1', unnest(?), 9",
+            [f"eval-{run}", questions, numbers, [number == 1 for number in numbers], reasons],
+        )
+        return run
+
+    def add_counts(self, run: str, correct: int, n: int) -> str:
+        """Add an imported row of counts."""
+        self.connection.execute("INSERT INTO runs(run, condition, status) VALUES (?, ?, 'imported')", [run, run])
+        self.connection.execute("INSERT INTO counts VALUES (?,?,?)", [run, correct, n])
+        return run
+
+    def add_labels(self, digest: str, rows: Sequence[tuple[str | None, float, bool, bool | None]]) -> str:
+        """Add pseudo-labels as (label, confidence, kept, correct)."""
+        for i, (label, confidence, kept, correct) in enumerate(rows):
+            self.connection.execute(
+                "INSERT INTO labels VALUES (?,?,?,?,?,8,?,?)",
+                [digest, f"u{i}", label, confidence, round(8 * confidence), kept, correct],
+            )
+        return digest
+
+
+def table_runs(results: Results, a: str, b: str, both: int, a_only: int, b_only: int, neither: int) -> None:
+    """Add two runs whose answers fill a paired two-by-two table."""
+    results.add(a, [1.0] * (both + a_only) + [0.0] * (b_only + neither))
+    results.add(b, [1.0] * both + [0.0] * a_only + [1.0] * b_only + [0.0] * neither)
