@@ -1,6 +1,6 @@
 """Wall time of an SFT and a GRPO stage through nsd's trainers beside a bare TRL script doing the same steps.
 
-    python -m benchmarks.training [--model FOLDER] [--repeats 3] [--threads 2] [--json FILE]
+    python -m benchmarks.training [--only sft|grpo] [--model FOLDER] [--repeats 3] [--threads 2] [--json FILE]
 
 Both run in fresh processes, in turn, with the same seed, data and model (by default the embedded one, else a
 random one of that kind); the losses of every step must be equal, or the benchmark fails. Two times are given: the
@@ -122,9 +122,9 @@ def default_model(folder: Path) -> Path:
     if (EMBEDDED / "config.json").is_file():
         return EMBEDDED
     sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_model import make_tiny_model
+    from tiny_model import make_tiny_model  # type: ignore[import-not-found]
 
-    return make_tiny_model(
+    made: Path = make_tiny_model(
         folder / "model",
         hidden_size=128,
         intermediate_size=384,
@@ -132,12 +132,14 @@ def default_model(folder: Path) -> Path:
         num_attention_heads=4,
         num_key_value_heads=2,
     )
+    return made
 
 
 def main() -> int:
     """Measure, print, and return 1 where losses differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--only", choices=sorted(TASKS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -152,6 +154,8 @@ def main() -> int:
         folder = Path(name)
         model = options.model or default_model(folder)
         for kind, task in TASKS.items():
+            if options.only not in (None, kind):
+                continue
             (folder / "task.json").write_text(json.dumps(task | {"model": str(model), "seed": 42, "rows": rows(1280)}))
             ours = [sys.executable, str(Path(__file__).resolve()), "--stage", kind, str(folder)]
             bare = [sys.executable, str(Path(__file__).with_name("bare_trl.py").resolve()), kind, str(folder)]
@@ -174,10 +178,9 @@ def main() -> int:
             figures[kind] = figure
             for part, words in (("whole", "whole process"), ("seconds", "after imports")):
                 row = figure[part]
-                print(
-                    f"{kind:5} {task['steps']:4} steps, {words}: nsd {row['nsd']:6.2f} s, "
-                    f"bare TRL {row['bare']:6.2f} s, ratio {row['ratio']:.3f} (of {', '.join(f'{r:.3f}' for r in row['ratios'])})"
-                )
+                singles = ", ".join(f"{ratio:.3f}" for ratio in row["ratios"])
+                times = f"nsd {row['nsd']:6.2f} s, bare TRL {row['bare']:6.2f} s, ratio {row['ratio']:.3f}"
+                print(f"{kind:5} {task['steps']:4} steps, {words}: {times} (of {singles})")
             print(f"{kind:5} losses of all steps {'equal' if same else 'DIFFER'}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))

@@ -70,8 +70,8 @@ def execute(plan: Plan, workspace: Workspace) -> Outcome:
     record.save()
     pending = plan.pending(workspace)
     finished = [(s.kind, s.digest) for s in plan.stages.values() if s not in pending]
-    for kind, digest in store.missing(finished):
-        store.index_stage(kind, digest)
+    if unindexed := store.missing(finished):
+        store.index_stages(unindexed)
     outcome = Outcome(cached=len(finished))
     if pending:
         _write_data(plan, workspace)
@@ -102,7 +102,7 @@ def _run_stages(
         event = workers.do(stage, job_path, shown)
         if event["event"] == "finished":
             outcome.done += 1
-            store.index_stage(stage.kind, stage.digest)
+            store.index_stages([(stage.kind, stage.digest)])
             record.save()
             shown.end("done" if "by" not in event else "done by another run")
         elif event["event"] == "interrupted":

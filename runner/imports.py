@@ -20,8 +20,8 @@ def import_file(workspace: Workspace, file: Path, options: dict[str, Any]) -> li
 
     runs = read_import(file, **options)
     workspace.create()
-    store = Store(workspace)
-    lines = []
+    lines: list[str] = []
+    digests: list[tuple[str, str]] = []
     for run in runs:
         started = now()
         content = {"run": run.run, "values": run.values, "samples": run.samples, "counts": run.counts}
@@ -33,8 +33,9 @@ def import_file(workspace: Workspace, file: Path, options: dict[str, Any]) -> li
                 staging.mkdir(exist_ok=True)
                 _write(staging, run)
                 workspace.commit("import", digest, _manifest(run, key, digest, file, started))
-        store.index_stage("import", digest)
+        digests.append(("import", digest))
         lines.append(run.describe())
+    Store(workspace).index_stages(digests)
     return lines
 
 

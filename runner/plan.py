@@ -416,6 +416,8 @@ class _Builder:
         count = self._example_count(condition)
         at_most = "up to " if "pseudo" in condition.train_on else ""
         steps = budget_job.get("steps") or trainer.planned_steps(count)
+        if self.smoke and steps:
+            steps = min(steps, SMOKE_STEPS)
         size = f"{at_most}{count} examples" + (f", {steps} steps" if steps else "")
         stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
         return self._add(stage, condition.name, seed)

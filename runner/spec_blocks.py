@@ -79,7 +79,12 @@ class BlockReader:
         cls = self.find(key, kind, name, use, folder)
         if cls is None:
             return None
-        config = validate(cls.Config, fields, f"{key} ({name})", self.problems)
+        try:
+            config = validate(cls.Config, fields, f"{key} ({name})", self.problems)
+        except Exception as error:  # a third party's validator may raise anything
+            message = f"{key} ({name}): checking it failed: {type(error).__name__}: {error}"
+            self.problems.add(item.place, message, "this is a fault of the plugin")
+            return None
         return None if config is None else Block(kind, name, cls, config)
 
     def find(self, key: str, kind: str, name: str, use: Item, folder: Path) -> type[Plugin] | None:

@@ -14,7 +14,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +121,11 @@ class Store:
 
     # ------------------------------------------------------------------ indexing
 
-    def index_stage(self, kind: str, digest: str) -> None:
-        """Put a finished stage's rows into the index, replacing what stood there."""
+    def index_stages(self, stages: Iterable[tuple[str, str]]) -> None:
+        """Put the rows of finished (kind, digest) stages into the index, replacing what stood there."""
         with self.write() as connection:
-            insert_stage(connection, self.workspace.folder(kind, digest))
+            for kind, digest in stages:
+                insert_stage(connection, self.workspace.folder(kind, digest))
 
     def index_record(self, record: Mapping[str, Any]) -> None:
         """Put an experiment record and its runs into the index."""

@@ -102,7 +102,7 @@ def test_rebuild_gives_back_the_same_rows(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     store = Store(workspace)
     finish(workspace, "abcd", {"q1": 1.0, "q2": 0.0})
-    store.index_stage("eval", "abcd")
+    store.index_stages([("eval", "abcd")])
     with store.read() as connection:
         before = connection.execute("SELECT * FROM eval_values ORDER BY ALL").fetchall()
     workspace.database.unlink()
@@ -115,7 +115,7 @@ def test_indexing_twice_leaves_each_row_once(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     finish(workspace, "abcd", {"q1": 1.0})
     for _ in range(2):
-        Store(workspace).index_stage("eval", "abcd")
+        Store(workspace).index_stages([("eval", "abcd")])
     with Store(workspace).read() as connection:
         assert connection.execute("SELECT count(*) FROM eval_values").fetchone() == (1,)
 

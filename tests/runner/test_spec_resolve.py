@@ -172,6 +172,17 @@ def test_a_file_plugin_is_found_beside_the_file_that_names_it(tmp_path: Path) ->
     assert experiment.conditions["noisy"].verifier.make().config.strict is True
 
 
+def test_a_plugin_whose_check_crashes_is_an_error_of_the_spec(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from plugins.api import PluginConfig, Verifier\nfrom plugins.registry import plugin\n"
+        "from pydantic import model_validator\n\n\n"
+        "@plugin('verifier', 'crashing_of_a_test')\nclass Mine(Verifier):\n"
+        "    class Config(PluginConfig):\n        @model_validator(mode='after')\n"
+        "        def check(self):\n            return {}['nothing']\n"
+    )
+    assert "KeyError: 'nothing'" in errors_of(tmp_path, BASE + "verifier: {use: './mine.py:Mine'}\n")
+
+
 def test_a_file_is_not_run_unless_asked(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("raise SystemExit('this file ran')\n")
     (tmp_path / "spec.yaml").write_text(BASE + "verifier: {use: './mine.py:Mine', anything: [1]}\n")
