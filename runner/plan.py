@@ -17,18 +17,18 @@ in threshold, ties or target alone share the costly part.
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from plugins.api import Dataset, Question, Splits, Trainer
 from plugins.errors import InputError
-from plugins.registry import is_path
 from plugins.seeds import stream
 from runner.artifacts import Workspace, digest_of
-from runner.spec import Block, Condition, Experiment, digest_config
+from runner.plan_budget import budget, example_count
+from runner.plan_keys import block_job, block_key
+from runner.spec import Condition, Experiment
 
 SMOKE_QUESTIONS = 16
 SMOKE_STEPS = 2
@@ -118,25 +118,6 @@ def spec_digest(experiment: Experiment) -> str:
         key: value for key, value in experiment.resolved.items() if key not in ("resources", "track", "question")
     }
     return digest_of(json.loads(json.dumps(resolved, default=str)))
-
-
-def block_key(block: Block) -> dict[str, Any]:
-    """What a plugin block contributes to a digest."""
-    key: dict[str, Any] = {
-        "use": block.cls.name,
-        "version": block.cls.version,
-        "config": digest_config(block.config),
-    }
-    extra = block.make().digest_extra()
-    return {**key, "extra": extra} if extra else key
-
-
-def block_job(block: Block) -> dict[str, Any]:
-    """What a worker needs to make the plugin again; a plugin in a file goes by the file's absolute path."""
-    use = block.use
-    if is_path(use):
-        use = f"{inspect.getfile(block.cls)}:{block.cls.__name__}"
-    return {"kind": block.kind, "use": use, "config": block.config.model_dump(mode="json")}
 
 
 @dataclass(frozen=True)
@@ -380,7 +361,7 @@ class _Builder:
         trainer = condition.trainer.make()
         assert isinstance(trainer, Trainer)
         seeds = {name: stream(seed, name, round_number) % 2**31 for name in ("init", "order", "rollout")}
-        budget_key, budget_job = self._budget(condition)
+        budget_key, budget_job = budget(self.experiment, condition, self.splits, self.questions)
         lora = condition.model.lora
         key: dict[str, Any] = {
             "trainer": block_key(condition.trainer),
@@ -413,7 +394,7 @@ class _Builder:
             "track": list(self.experiment.track),
             "max_steps_cap": SMOKE_STEPS if self.smoke else None,
         }
-        count = self._example_count(condition)
+        count = example_count(condition, splits)
         at_most = "up to " if "pseudo" in condition.train_on else ""
         steps = budget_job.get("steps") or trainer.planned_steps(count)
         if self.smoke and steps:
@@ -440,90 +421,3 @@ class _Builder:
         }
         size = f"{len(test)} questions x {sampling.n}"
         return self._add(self._stage("eval", key, {"model": model_input}, job, size), run_condition, seed)
-
-    # ------------------------------------------------------------------ compute matching
-
-    def _example_count(self, condition: Condition) -> int:
-        splits = self.splits(condition)
-        return sum(len(splits.labeled if source == "labeled" else splits.unlabeled) for source in condition.train_on)
-
-    def _budget(self, condition: Condition) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Compute matching: (what enters the key, what the worker gets), both empty for `match: epochs`."""
-        match = self.experiment.match
-        if match.by == "epochs":
-            return {}, {}
-        reference = self._reference(condition)
-        assert reference.trainer is not None
-        trainer = reference.trainer.make()
-        assert isinstance(trainer, Trainer)
-        if match.by == "steps":
-            steps = trainer.planned_steps(self._example_count(reference))
-            return {"steps": steps}, {"steps": steps}
-        if not trainer.needs_targets:
-            raise InputError(
-                f"{self.experiment.path}: match: tokens counts the tokens of training texts, which the trainer "
-                f"{reference.trainer.use!r} does not have; use match: steps"
-            )
-        if "pseudo" in reference.train_on:
-            raise InputError(
-                f"{self.experiment.path}: match: tokens needs an arm whose training texts are known before the run; "
-                f"{reference.name!r} trains on pseudo-labels. Name another: match: {{by: tokens, to: CONDITION}}"
-            )
-        splits = self.splits(reference)
-        data = [self.questions(getattr(splits, source)) for source in reference.train_on]
-        key = {"tokens": {"data": data, "trainer": block_key(reference.trainer)}}
-        return key, {"tokens_of": {"data": data, "trainer": block_job(reference.trainer)}}
-
-    def _reference(self, condition: Condition) -> Condition:
-        """The arm whose compute this one is given: the named one, else the one with most data."""
-        match = self.experiment.match
-        assert condition.trainer is not None
-        peers = [
-            other
-            for other in self.experiment.conditions.values()
-            if other.train_on and other.trainer is not None and other.trainer.use == condition.trainer.use
-        ]
-        if match.to is not None and any(other.name == match.to for other in peers):
-            return self.experiment.conditions[match.to]
-        if match.by == "tokens":
-            peers = [other for other in peers if "pseudo" not in other.train_on] or peers
-        return max(peers, key=self._example_count)
-
-
-# ---------------------------------------------------------------------- why a stage is not cached
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A nested key as dotted leaves."""
-    if isinstance(value, dict):
-        return {
-            k: v
-            for name, item in value.items()
-            for k, v in flatten(item, f"{prefix}.{name}" if prefix else name).items()
-        }
-    if isinstance(value, list):
-        return {k: v for i, item in enumerate(value) for k, v in flatten(item, f"{prefix}[{i}]").items()} or {
-            prefix: []
-        }
-    return {prefix: value}
-
-
-def changed_fields(key: dict[str, Any], manifests: Iterable[dict[str, Any]]) -> list[str] | None:
-    """Which fields differ from the nearest finished stage of the same kind, None where there is none.
-
-    Each entry reads `trainer.config.learning_rate: 2e-05 -> 0.0001`.
-    """
-    mine = flatten(key)
-    nearest: list[str] | None = None
-    for manifest in manifests:
-        theirs = flatten(manifest.get("key", {}))
-        names = [*mine, *(name for name in theirs if name not in mine)]
-        absent = object()
-        differing = [
-            f"{name}: {theirs.get(name, '(absent)')} -> {mine.get(name, '(absent)')}"
-            for name in names
-            if mine.get(name, absent) != theirs.get(name, absent)
-        ]
-        if nearest is None or len(differing) < len(nearest):
-            nearest = differing
-    return nearest

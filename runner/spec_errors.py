@@ -96,7 +96,7 @@ class SpecError:
         return "\n".join(parts)
 
 
-class SpecErrors(InputError):  # noqa: N818
+class SpecErrors(InputError):
     """All errors of a spec. `str()` prints every one with its code frame."""
 
     def __init__(self, errors: list[SpecError], left_out: int = 0) -> None:

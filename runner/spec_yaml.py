@@ -163,7 +163,7 @@ def parse_yaml(data: bytes, path: Path, shown: str, problems: Problems) -> Item 
     return top
 
 
-class _Stop(Exception):  # noqa: N818
+class _Stop(Exception):
     """A problem was recorded and reading cannot go on."""
 
 

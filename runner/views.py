@@ -51,7 +51,7 @@ def print_json(value: Any) -> None:
 
 def plan_json(plan: Plan, workspace: Workspace) -> dict[str, Any]:
     """Every stage with condition, kind, digest, cached, and why it is not cached."""
-    from runner.plan import changed_fields
+    from runner.plan_changes import changed_fields
 
     pending = {stage.digest for stage in plan.pending(workspace)}
     manifests: dict[str, list[dict[str, Any]]] = {}

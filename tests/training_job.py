@@ -166,6 +166,7 @@ def main(path: Path) -> None:
         write({"step": step, "total": total} | dict(metrics))
 
     made.report = report
+    made.warn = lambda text, spec_field: write({"warning": text, "field": spec_field})
     result = train(wanted["kind"], wanted["config"], made)
     write({"result": result.steps, "tokens": result.tokens_seen, "notes": dict(result.notes)})
 

@@ -79,6 +79,18 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def first_process() -> bool:
+    """Whether this is the process that reports and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def quiet_elsewhere(job: TrainJob) -> TrainJob:
+    """The job as it is on the first process, without reports and warnings on the others."""
+    if first_process():
+        return job
+    return replace(job, report=lambda step, total, metrics: None, warn=lambda text, field: None)
+
+
 def hf_seed(seed: int) -> int:
     """Fold a seed into what numpy and the per-process offset of accelerate take."""
     return seed % 2**31
@@ -159,7 +171,7 @@ def load_start(job: TrainJob, device: Any) -> tuple[Any, Any, ModelRef]:
     start = job.model
     if start.adapter is not None:
         folder = job.checkpoint_dir / "start"
-        if int(os.environ.get("RANK", "0")) == 0 and not folder.is_dir():
+        if first_process() and not folder.is_dir():
             _merge_to(start, folder)
         _wait_for_all()
         start = replace(start, path=str(folder), adapter=None, revision=None)

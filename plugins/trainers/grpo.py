@@ -147,6 +147,7 @@ class Grpo(Trainer):
         if job.budget.tokens is not None:
             raise InputError("match: tokens does not go with grpo, whose tokens nobody knows beforehand: match steps")
         _trl.require()
+        job = _trl.quiet_elsewhere(job)
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
 

@@ -66,6 +66,7 @@ class Sft(Trainer):
         if not job.examples:
             raise StageFailed("there is no example to train on: every pseudo-label was filtered out, or the split is 0")
         _trl.require()
+        job = _trl.quiet_elsewhere(job)
         from trl import SFTConfig, SFTTrainer
 
         config = self.config

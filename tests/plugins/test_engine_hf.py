@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_model import make_tiny_model, make_tokenizer
 
 from plugins import models
 from plugins.api import Completion, ModelRef, Request, Sampling, StopReason
@@ -19,6 +18,7 @@ from plugins.engines.hf import HfEngine
 from plugins.engines.hf_decode import Rows, decode
 from plugins.engines.hf_sizes import batch_shape
 from plugins.errors import InputError, StageFailed
+from tiny_model import make_tiny_model, make_tokenizer
 
 PROMPTS = [f"{'Well, ' * (number % 5)}Tom has {number} apples. How many?" for number in range(24)]
 REQUESTS = [Request(f"q{number}", prompt) for number, prompt in enumerate(PROMPTS)]

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support import shared_data
 
 from plugins.api import Completion, Request, Sampling, StopReason, question_id
 from plugins.engines.replay import ReplayEngine
 from plugins.errors import InputError
 from plugins.registry import find
+from support import shared_data
 
 
 def write(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:

@@ -156,10 +156,9 @@ def test_any_metrics_are_taken_and_the_same_ones_say_the_same(given_rows: list[d
 def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path) -> None:
     if not (EMBEDDED / "config.json").is_file():
         pytest.skip("the embedded model is not built here")
-    from training_job import Events, job, train
-
     from plugins.api import Example, Prompt
     from plugins.registry import find
+    from training_job import Events, job, train
 
     dataset_class: Any = find("dataset", "wordmath")
     dataset = dataset_class(dataset_class.Config())

@@ -10,7 +10,6 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import shared_data
 
 from plugins.api import Completion, Question, Scored, StopReason, question_id
 from plugins.labelers.consensus import Consensus
@@ -18,6 +17,7 @@ from plugins.protocols.maj_at_k import MajAtK
 from plugins.protocols.pass_at_k import PassAtK
 from plugins.verifiers.boxed import last_boxed
 from plugins.verifiers.math import Math, tidy
+from support import shared_data
 
 pytest.importorskip("math_verify", reason="needs the extra nsd[math]")
 VERIFIER = Math()

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_model import make_tiny_model
 
 from plugins import models
 from plugins.api import ModelRef
 from plugins.errors import InputError
+from tiny_model import make_tiny_model
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import shared_data
 
 from plugins.api import Question, question_id
 from plugins.verifiers.numeric import Numeric
+from support import shared_data
 
 VERIFIER = Numeric()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from support import shared_data
 
 from plugins.api import SplitConfig
 from plugins.datasets.gsm8k import Gsm8k
@@ -14,6 +13,7 @@ from plugins.errors import InputError
 from plugins.verifiers.gold import check_gold
 from plugins.verifiers.math import Math
 from plugins.verifiers.numeric import Numeric
+from support import shared_data
 
 
 def gsm8k() -> Gsm8k:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from support import shared_data
 
 from plugins.api import SplitConfig
 from plugins.datasets.gsm8k import Gsm8k
@@ -18,6 +17,7 @@ from plugins.datasets.numinamath import NuminaMath
 from plugins.datasets.sources import _read_hub, read, read_file
 from plugins.datasets.split import split
 from plugins.errors import InputError
+from support import shared_data
 
 ROWS = [{"question": "2 + 3?", "answer": "5"}, {"question": "4 + 4?", "answer": "8"}]
 

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import shared_data
 
 from plugins.api import Pools, Question, SplitConfig, question_id
 from plugins.datasets.gsm8k import Gsm8k
 from plugins.datasets.split import data_hash, shuffled, split
 from plugins.errors import InputError
+from support import shared_data
 
 
 def rows(*texts: str) -> list[Question]:

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tiny_model import make_tiny_model
-from training_job import Events, job, train, weights_hash
 
 from plugins.api import LoraConfig, ModelRef, PluginConfig, Question, Reward, TrainSeeds, Verifier
 from plugins.errors import InputError, Interrupted, StageFailed
 from plugins.models import load_model
 from plugins.registry import find, plugin
 from plugins.trainers import grpo
+from tiny_model import make_tiny_model
+from training_job import Events, job, train, weights_hash
 
 LORA = LoraConfig(rank=2, alpha=8)
 SMALL: dict[str, Any] = {

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_model import make_tiny_model
-from training_job import Events, job, train, weights_hash
 
 from plugins.api import Budget, LoraConfig, ModelRef, Prompt, TrainSeeds
 from plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused, StageFailed
 from plugins.models import load_model
 from plugins.registry import find
 from plugins.trainers.sft import examples_seen
+from tiny_model import make_tiny_model
+from training_job import Events, job, train, weights_hash
 
 LORA = LoraConfig(rank=2, alpha=8)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tiny_model import make_tiny_model
 from training_job import weights_hash
 
@@ -120,7 +121,9 @@ def test_killed_at_any_moment_ends_in_the_same_weights(
     assert all(line["loss"] == loss[line["step"]] for line in log_of(tmp_path / "killed") if "loss" in line)
 
 
-@pytest.mark.parametrize(("kind", "config"), [("sft", SFT | {"epochs": 2}), ("grpo", GRPO | {"steps": 6})])
+@pytest.mark.parametrize(
+    ("kind", "config"), [("sft", SFT | {"epochs": 2, "max_length": 24}), ("grpo", GRPO | {"steps": 6})]
+)
 def test_two_processes_share_a_step_and_one_reports(
     model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
 ) -> None:
@@ -135,9 +138,12 @@ def test_two_processes_share_a_step_and_one_reports(
     assert weights_hash(tmp_path / "again" / "weights") == weights_hash(tmp_path / "first" / "weights")
     steps = [line["step"] for line in log_of(tmp_path / "first") if "loss" in line]
     assert steps == list(range(1, 7))
-    assert not [line for line in log_of(tmp_path / "first", rank=1) if "loss" in line]
+    assert [set(line) & {"loss", "warning"} for line in log_of(tmp_path / "first", rank=1)] == [set()]
     [end] = [line for line in log_of(tmp_path / "first") if "result" in line]
     assert end["notes"]["processes"] == 2
+    assert [line["field"] for line in log_of(tmp_path / "first") if "warning" in line] == (
+        ["trainer.max_length"] if kind == "sft" else []
+    )
     if kind == "sft":
         # The batch of a step is the same global one, so the two runs differ by rounding alone.
         ours, alone = (load_file(tmp_path / name / "weights" / "model.safetensors") for name in ("first", "single"))

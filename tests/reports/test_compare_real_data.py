@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import shared_data
 
 from reports import stats
 from reports.compare import compare_runs
 from runner.artifacts import Workspace
 from runner.imports import import_file
 from runner.store import Store
+from support import shared_data
 
 
 def imported(folder: Path, file: str, **options: Any) -> Workspace:

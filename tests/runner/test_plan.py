@@ -10,13 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugins.errors import InputError
-from runner.plan import Plan, build_plan, changed_fields
+from runner.plan import Plan, build_plan
+from runner.plan_changes import changed_fields
 from runner.spec import load_spec
 
 SPEC = """\
 name: toy
 model: {path: MODEL, dtype: float32}
-data: {use: jsonl, train: TRAIN, test: TEST, fields: {question: q, answer: a, solution: s}, split: {labeled: 6, unlabeled: 6, test: 4}}
+data: {use: jsonl, train: TRAIN, test: TEST, fields: {question: q, answer: a, solution: s},
+  split: {labeled: 6, unlabeled: 6, test: 4}}
 prompt: {template: "Q: {question} A:", chat: false}
 engine: {use: hf, batch_size: 4}
 labeler: {use: consensus, k: 4, temperature: 0.7, max_tokens: 16, threshold: 0.0}

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REPOSITORY
 
 from plugins.registry import all_plugins
 from runner.schema import json_schema
 from runner.spec_errors import Problems
 from runner.spec_resolve import BLOCKS
 from runner.spec_yaml import read_yaml
+from support import REPOSITORY
 
 SPECS = [
     *sorted((REPOSITORY / "specs").rglob("*.yaml")),

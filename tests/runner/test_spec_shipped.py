@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REPOSITORY, shared_data
 
 from runner.spec import Condition, Experiment, load_spec
+from support import REPOSITORY, shared_data
 
 SPECS = sorted((REPOSITORY / "specs").rglob("*.yaml"))
 STUDY = REPOSITORY / "specs" / "gsm8k"
