@@ -49,7 +49,8 @@ def main() -> None:
     print(
         f"generation, {options.model}, {len(requests)} questions x {sampling.n} samples, at most "
         f"{sampling.max_tokens} tokens, {options.rounds} rounds in turn, {torch.get_num_threads()} threads, "
-        f"{options.device}"
+        f"{options.device}",
+        flush=True,
     )
     rates(ref, requests, sampling, options.rounds, options.device)
     independence(ref, requests, sampling, options.device)
@@ -78,7 +79,8 @@ def rates(ref: ModelRef, requests: list[Request], sampling: Sampling, rounds: in
         ratios = [peer / own for peer, own in zip(seconds[name], seconds["engine hf"], strict=True)]
         print(
             f"  {name:32} {samples / spent:7.0f} samples/s {tokens / spent:8.0f} tokens/s "
-            f"({tokens / samples:.1f} tokens each)   engine is {statistics.median(ratios):.2f} times as fast"
+            f"({tokens / samples:.1f} tokens each)   engine is {statistics.median(ratios):.2f} times as fast",
+            flush=True,
         )
     engine.close()
 
@@ -140,7 +142,8 @@ def independence(ref: ModelRef, requests: list[Request], sampling: Sampling, dev
             differing = sum(texts[one][key] != texts[other][key] for key in texts[one])
             print(
                 f"  {dtype:8} batch {one:2} and {other:2}: {differing} of {len(texts[one])} texts "
-                f"({differing / len(texts[one]):.2%}; {differing / tokens:.1e} per token)"
+                f"({differing / len(texts[one]):.2%}; {differing / tokens:.1e} per token)",
+                flush=True,
             )
         engine.close()
 

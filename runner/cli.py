@@ -6,15 +6,21 @@ input is one message on standard error; only a bug of nsd itself has a traceback
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+# Start-up: pydantic looks through the metadata of every installed package for instrumentation plugins, and the
+# cyclic collector by default runs many times over objects that all stay.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+gc.set_threshold(100_000, 50, 100)
 
-from plugins.errors import NsdError
+import typer  # noqa: E402
+
+from plugins.errors import NsdError  # noqa: E402
 
 app = typer.Typer(
     name="nsd",

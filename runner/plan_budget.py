@@ -43,8 +43,8 @@ def budget(
         steps = trainer.planned_steps(example_count(reference, splits))
         if steps is None:
             raise InputError(
-                f"{experiment.path}: match: steps needs to know the steps of {reference.name!r} before the run, and its "
-                "trainer (with packing?) cannot tell; use match: tokens"
+                f"{experiment.path}: match: steps needs to know the steps of {reference.name!r} before the run, and "
+                "its trainer (with packing?) cannot tell; use match: tokens"
             )
         return {"steps": steps}, {"steps": steps}
     if not trainer.needs_targets:

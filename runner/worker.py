@@ -86,7 +86,8 @@ class Worker:
                 return INTERRUPTED
             except NsdError as error:
                 print(f"failed: {error}")
-                traceback.print_exc()
+                if error.__cause__ is not None:
+                    traceback.print_exc()
                 return self._failed(digest, str(error), log, refused=isinstance(error, InputError))
             except Exception as error:
                 traceback.print_exc()

@@ -4,8 +4,7 @@ Prompts are padded on the left and prefilled once; the key-value cache is then s
 index, and rows that have ended leave the batch (plain `generate` carries them to the end, which is where most of
 its time goes). Nothing here knows of plugins, prompts as text, or files. How a token is drawn: hf_sampling.py.
 
-Limits: one forward pass holds the whole batch of prompts (no chunked prefill), and the cache grows by
-concatenation as transformers' DynamicCache does.
+Limits: one forward pass holds the whole batch of prompts (no chunked prefill).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from plugins.api import Sampling
-from plugins.engines.hf_sampling import choose, uniforms
+from plugins.engines.hf_sampling import choose, levels, uniforms
 from plugins.errors import InputError
 
 UNIFORM_BLOCK = 32  # steps drawn at once: the integer hash is a dozen small kernels, so it is not run every step
@@ -54,6 +53,8 @@ def decode(
     """
     import torch
 
+    from plugins.engines.hf_cache import select_rows
+
     # Models differ in what their forward takes: some count positions themselves, some cannot leave logits out.
     accepts = inspect.signature(type(model).forward).parameters.keys()
     device, count, longest = model.device, len(rows.prompt_of), max(rows.limits)
@@ -62,7 +63,7 @@ def decode(
         if list(rows.prompt_of) != list(range(len(rows.prompts))):
             prompt_of = torch.tensor(rows.prompt_of, device=device)
             logits, mask, positions = logits[prompt_of], mask[prompt_of], positions[prompt_of]
-            _select_rows(cache, prompt_of)
+            select_rows(cache, prompt_of)
         width = mask.shape[1]
         mask = torch.cat([mask, mask.new_ones(count, longest)], dim=1)
         seeds = torch.tensor(rows.seeds, dtype=torch.int64, device=device)
@@ -78,7 +79,7 @@ def decode(
 
         for step in range(longest):
             if step % UNIFORM_BLOCK == 0:
-                block = uniforms(seeds, step, UNIFORM_BLOCK)
+                block = uniforms(seeds, step, UNIFORM_BLOCK, levels(logits.shape[1]))
             tokens, usable = choose(logits, sampling, block[:, step % UNIFORM_BLOCK])
             failed[place] |= alive & ~usable
             alive = alive & usable
@@ -96,7 +97,7 @@ def decode(
                     break
                 if remaining < COMPACT_BELOW * len(alive):
                     keep = alive.nonzero().squeeze(1)
-                    _select_rows(cache, keep)
+                    select_rows(cache, keep)
                     tokens, alive, place, limits = tokens[keep], alive[keep], place[keep], limits[keep]
                     seeds, block, mask, positions = seeds[keep], block[keep], mask[keep], positions[keep]
             positions = positions + 1
@@ -113,7 +114,8 @@ def _prefill(
 ) -> tuple[Any, Any, Any, Any]:
     """Run the prompts: (next-token logits [P, V], cache, mask [P, L], position of the last token [P])."""
     import torch
-    from transformers import DynamicCache
+
+    from plugins.engines.hf_cache import make_cache
 
     if "past_key_values" not in accepts:
         raise _unfit(model)
@@ -121,7 +123,7 @@ def _prefill(
     ids = torch.tensor([[pad_id] * (width - len(one)) + list(one) for one in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
+    cache = make_cache(model.config)
     logits = _forward(model, accepts, ids, mask, positions, cache)
     if cache.get_seq_length() != width:
         raise _unfit(model)
@@ -144,14 +146,3 @@ def _forward(model: Any, accepts: AbstractSet[str], ids: Any, mask: Any, positio
         options["logits_to_keep"] = 1
     output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
     return output.logits[:, -1]
-
-
-def _select_rows(cache: Any, indices: Any) -> None:
-    """Make row i of the cache the former row indices[i]; repeats and drops rows."""
-    for layer in cache.layers:
-        if hasattr(layer, "batch_select_indices"):
-            layer.batch_select_indices(indices)
-        elif hasattr(layer, "reorder_cache"):  # linear-attention layers have only this name for it
-            layer.reorder_cache(indices)
-        else:
-            raise InputError(f"engine hf cannot drop finished rows from a cache layer {type(layer).__name__}")

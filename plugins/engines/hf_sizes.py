@@ -61,7 +61,7 @@ def _bytes_per_row(model: Any, prompt: int, completion: int) -> float:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     cache = 2 * config.num_hidden_layers * heads * head * size * (prompt + completion)
-    logits = config.vocab_size * 32  # in the model's type, float32, probabilities, float64 and its sums
+    logits = config.vocab_size * 24  # in the model's type, float32, scaled, weights, filters' copies
     widest = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     prefill = prompt * (4 * widest * size + prompt * 4)
     return float(cache * 1.2 + logits + prefill)  # one layer's cache is held twice while it grows

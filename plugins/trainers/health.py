@@ -6,7 +6,7 @@
 A pure object: the same metrics give the same warnings, so a resumed run replays the earlier points and goes on as
 if it had not been interrupted. Each problem is said once per episode: again only after it was gone for a whole
 window. What it watches is what the author of the noisy-student study lost days to: groups without any difference in
-reward, a KL that does not leave 0, completions that stop ending.
+reward, a KL that does not leave 0, completions that stop ending; and a reward that falls.
 
 Limits: thresholds are rules of thumb over a sliding window, not tests; a run can be silent and still learn nothing
 useful. The metric names are those of TRL 1.16.
@@ -26,8 +26,6 @@ from plugins.api import PluginConfig
 CLIPPED = "completions/clipped_ratio"
 TERMINATED = "completions/mean_terminated_length"
 WATCHED = ("reward_std", "frac_reward_zero_std", "kl", "entropy", CLIPPED, TERMINATED)
-# Kinds that mean that no advantage differs from 0; the others that follow from it stay silent meanwhile.
-NO_SIGNAL = ("all_wrong", "all_right", "no_reward_spread", "zero_advantage")
 RUNAWAY_FLOOR = 0.3
 
 
@@ -41,6 +39,7 @@ class HealthConfig(PluginConfig):
     clipped_ratio_max: float = Field(default=0.5, gt=0, le=1, description="Completions cut off at max_tokens.")
     clipped_ratio_rise: float = Field(default=0.25, gt=0, le=1, description="Rise over the start of the run.")
     min_length: float = Field(default=2.0, ge=0, description="Mean tokens of completions that end by themselves.")
+    reward_drop: float = Field(default=0.5, gt=0, lt=1, description="Share of the first window's mean reward.")
     shrink: float = Field(default=0.25, gt=0, lt=1, description="Share of the length or entropy of the start.")
     stop: bool = Field(default=False, description="End the stage as failed when the run is broken.")
 
@@ -75,6 +74,7 @@ class HealthWatch:
         self.settings = settings or Settings()
         self._recent: dict[str, deque[float]] = {}
         self._first: dict[str, list[float]] = {}
+        self._taken: dict[str, int] = {}
         self._clear_for: dict[str, int] = {}  # open episodes: points since the problem was last seen
         self._short = max(3, config.window // 4)
 
@@ -99,8 +99,9 @@ class HealthWatch:
 
     def _take(self, name: str, value: float) -> None:
         self._recent.setdefault(name, deque(maxlen=self.config.window)).append(value)
+        self._taken[name] = self._taken.get(name, 0) + 1
         first = self._first.setdefault(name, [])
-        if len(first) < self._short:
+        if len(first) < (self.config.window if name == "reward" else self._short):
             first.append(value)
 
     def _full(self, name: str) -> list[float] | None:
@@ -131,12 +132,37 @@ class HealthWatch:
             )
 
     def _problems(self, step: int) -> Iterator[HealthWarning]:
-        signal = self._no_signal(step)
+        # A reward that was there and went explains why groups agree now, so it is the one to be said.
+        signal = self._falling(step) or self._no_signal(step)
         if signal is not None:
             yield signal
         yield from self._kl(step, silent=signal is not None)
         yield from self._lengths(step)
         yield from self._entropy(step)
+
+    def _falling(self, step: int) -> HealthWarning | None:
+        """The mean reward of this window is well below that of the run's first, by size and beyond noise.
+
+        3.5 standard errors of the difference: over 500 steps of pure noise with one question a step this speaks in
+        about 3 % of runs, with eight questions a step in none of 600 simulated.
+        """
+        now, window = self.settings, self.config.window
+        values, first = list(self._recent.get("reward", ())), self._first.get("reward", [])
+        if self._taken.get("reward", 0) < 2 * window:
+            return None
+        before, after = _mean(first), _mean(values)
+        error = math.sqrt((_variance(first) + _variance(values)) / window)
+        if not (after < self.config.reward_drop * before and before - after > 3.5 * error):
+            return None
+        return HealthWarning(
+            step,
+            "reward_falling",
+            f"the mean reward fell from {before:.2g} in the first {window} steps to {after:.2g} in the last {window}: "
+            f"training makes the model worse. Lower trainer.learning_rate (now {now.learning_rate:g}) or raise "
+            f"trainer.beta (now {now.beta:g})",
+            "trainer.learning_rate",
+            broken=True,
+        )
 
     def _no_signal(self, step: int) -> HealthWarning | None:
         """Advantages are all 0: only the most telling of the reasons."""
@@ -277,3 +303,8 @@ class HealthWatch:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _variance(values: list[float]) -> float:
+    mean = _mean(values)
+    return sum((value - mean) * (value - mean) for value in values) / (len(values) - 1)

@@ -16,7 +16,7 @@ question: Does the machinery hold together?
 model: builtin:wordmath-1m
 data: {use: wordmath, split: {labeled: 32, unlabeled: 24, test: 24}}
 labeler: {use: consensus, k: 4, temperature: 0.7, max_tokens: 48}
-trainer: {use: sft, epochs: 2, batch_size: 8, learning_rate: 5e-4}
+trainer: {use: sft, epochs: 2, batch_size: 8, learning_rate: 5e-4, save_every: 2}
 eval: {use: accuracy, temperature: 0.1, max_tokens: 48}
 seeds: [7]
 conditions:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -135,6 +135,7 @@ def test_the_digest_holds_the_content_and_not_the_path(tmp_path: Path) -> None:
     assert here.digest_extra() != there.digest_extra()
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 39)))
 def test_a_resumed_call_gives_the_rest(tmp_path_factory: pytest.TempPathFactory, done: set[int]) -> None:
     questions = [f"Question {index}?" for index in range(10)]

@@ -175,6 +175,7 @@ def test_the_same_job_gives_the_same_weights(model: Path, tmp_path: Path) -> Non
     assert in_pieces(tmp_path / "c", [], SMALL, model)[0] == first
 
 
+@pytest.mark.slow
 def test_each_seed_does_its_own_work(model: Path, tmp_path: Path) -> None:
     def asked_and_said(name: str, **seeds: int) -> tuple[list[str], list[str]]:
         Recorder.seen.clear()
@@ -212,6 +213,7 @@ RESUMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(RESUMED))
 def test_a_stopped_and_resumed_run_ends_in_the_same_weights(model: Path, tmp_path: Path, case: str) -> None:
     # 5 questions, 2 a step: an epoch has two steps, so the stops fall into later epochs as well.

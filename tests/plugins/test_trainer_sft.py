@@ -126,6 +126,7 @@ def test_the_same_job_gives_the_same_weights_after_other_jobs(model: Path, tmp_p
     assert in_pieces(tmp_path / "c", [], config, model, lora=LORA)[0] == first
 
 
+@pytest.mark.slow
 def test_each_seed_does_its_own_work(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-3}
 
@@ -142,6 +143,7 @@ def test_each_seed_does_its_own_work(model: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- stop and resume
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=8, dropout=0.3)], ids=["full", "lora-dropout"])
 def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
     model: Path, tmp_path: Path, lora: LoraConfig | None
