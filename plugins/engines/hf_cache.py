@@ -27,38 +27,33 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         """Append the new tokens' keys and values; returns all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-            self.room = 0
-        new = key_states.shape[-2]
-        if self.room < new:
-            self.keys, self.values = (_with_room(one, one.shape[0], new + ROOM) for one in (self.keys, self.values))
-            self.room = new + ROOM
-        self.keys, self.values = _extended(self.keys, key_states), _extended(self.values, value_states)
-        self.room -= new
+            self._rebuild(key_states[:, :, :0], value_states[:, :, :0], key_states.shape[-2])
+        used = self.keys.shape[-2]
+        tokens = used + key_states.shape[-2]
+        if tokens > self.key_buffer.shape[-2]:
+            self._rebuild(self.keys, self.values, key_states.shape[-2])
+        self.key_buffer[:, :, used:tokens] = key_states
+        self.value_buffer[:, :, used:tokens] = value_states
+        self.keys, self.values = self.key_buffer[:, :, :tokens], self.value_buffer[:, :, :tokens]
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Any) -> None:
         """Make row i the former row indices[i], with fresh room."""
         if self.is_initialized:
-            self.keys, self.values = (_with_room(one, indices, ROOM) for one in (self.keys, self.values))
-            self.room = ROOM
+            self._rebuild(self.keys.index_select(0, indices), self.values.index_select(0, indices), 0)
+
+    def _rebuild(self, keys: Any, values: Any, coming: int) -> None:
+        self.key_buffer, self.value_buffer = _roomy(keys, coming), _roomy(values, coming)
+        tokens = keys.shape[-2]
+        self.keys, self.values = self.key_buffer[:, :, :tokens], self.value_buffer[:, :, :tokens]
 
 
-def _with_room(used: Any, rows: Any, room: int) -> Any:
-    """A copy of `used` (of its rows `rows`, where that is an index) at the head of a buffer with `room` more tokens."""
-    picked = used if isinstance(rows, int) else used.index_select(0, rows)
-    count, heads, tokens, size = picked.shape
-    buffer = used.new_empty(count, heads, tokens + room, size)
-    buffer[:, :, :tokens] = picked
-    return buffer[:, :, :tokens]
-
-
-def _extended(used: Any, new: Any) -> Any:
-    """The view one stretch longer, with `new` written into it."""
-    count, heads, tokens, size = used.shape
-    longer = used.as_strided((count, heads, tokens + new.shape[-2], size), used.stride(), used.storage_offset())
-    longer[:, :, tokens:] = new
-    return longer
+def _roomy(used: Any, coming: int) -> Any:
+    """A buffer that begins with `used` and has room for `coming` tokens and ROOM more."""
+    rows, heads, tokens, size = used.shape
+    buffer = used.new_empty(rows, heads, tokens + coming + ROOM, size)
+    buffer[:, :, :tokens] = used
+    return buffer
 
 
 def make_cache(config: Any) -> Any:

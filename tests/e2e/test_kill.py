@@ -12,7 +12,12 @@ import pytest
 
 from e2e.command_line import GRPO_ARM, TINY_SPEC, nsd, results, start
 
-SPEC = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:")
+# Small shards and frequent checkpoints, so that kills fall between many of them; two seeds, so that there are
+# twenty moments to kill at.
+SPEC = (
+    TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:")
+    .replace("seeds: [7]", "seeds: [7, 8]\nengine: {use: hf, batch_size: 4}")
+)
 KILLS = 20
 
 
@@ -29,10 +34,10 @@ def test_twenty_kills_leave_the_same_labels_scores_and_weights(tmp_path: Path) -
 
     chance = random.Random(20)
     kills = 0
-    # Every kill costs a start-up, so each attempt may live a little longer than loading takes.
+    # An attempt must be able to live longer than loading takes, and not so long that the run ends too soon.
     while kills < KILLS:
         process = start(killed, "run", "tiny.yaml")
-        lives_until = time.monotonic() + chance.uniform(0.1, 0.75 * alone)
+        lives_until = time.monotonic() + chance.uniform(0.0, 0.3 * alone)
         while process.poll() is None and time.monotonic() < lives_until:
             time.sleep(0.02)
         if process.poll() is not None:
@@ -42,5 +47,6 @@ def test_twenty_kills_leave_the_same_labels_scores_and_weights(tmp_path: Path) -
         process.wait()
         kills += 1
     nsd(killed, "run", "tiny.yaml")
-    assert kills >= 5  # a run that ended before was not tested
+    print(f"{kills} kills")
+    assert kills == KILLS  # else the run ended too soon to say anything
     assert results(killed / "nsd-workspace") == results(whole / "nsd-workspace")

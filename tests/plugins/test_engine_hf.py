@@ -173,6 +173,28 @@ def test_looking_less_often_at_what_has_ended_changes_nothing(ref: ModelRef) -> 
     assert 0 < sum(one.ended for one in often) < 24
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.one_of(st.integers(1, 90), st.lists(st.integers(0, 30), min_size=1, max_size=5)), max_size=12))
+def test_the_roomy_cache_holds_what_transformers_own_holds(steps: list[int | list[int]]) -> None:
+    from transformers.cache_utils import DynamicLayer
+
+    from plugins.engines.hf_cache import RoomyLayer
+
+    roomy, plain, rows = RoomyLayer(), DynamicLayer(), 3
+    generator = torch.Generator().manual_seed(0)
+    for step in [2, *steps]:
+        if isinstance(step, int):
+            states = torch.randn(2, rows, 2, step, 4, generator=generator)
+            found, expected = roomy.update(*states), plain.update(*states)
+        else:  # pick rows, with repeats
+            indices = torch.tensor(step) % rows
+            roomy.batch_select_indices(indices)
+            plain.batch_select_indices(indices)
+            rows, found, expected = len(step), (roomy.keys, roomy.values), (plain.keys, plain.values)
+        assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+        assert roomy.get_seq_length() == plain.get_seq_length()
+
+
 # --------------------------------------------------------------------------- what cannot be written
 
 
