@@ -296,7 +296,7 @@ def rebuild(workspace: WorkspaceOption = None) -> None:
 def main() -> None:
     """Entry point of the console command."""
     try:
-        app()
+        app(prog_name="nsd")
     except NsdError as error:
         print(f"nsd: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

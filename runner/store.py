@@ -119,6 +119,18 @@ class Store:
                     ) from error
                 time.sleep(random.uniform(0.02, 0.2))  # the wait shapes no result, so its chance needs no seed
 
+    def _discard_if_broken(self) -> None:
+        import duckdb
+
+        if not self.workspace.database.exists():
+            return
+        try:
+            duckdb.connect(str(self.workspace.database)).close()
+        except duckdb.Error as error:
+            if "lock" not in str(error).lower():
+                self.workspace.database.unlink()
+                self.workspace.database.with_name("nsd.duckdb.wal").unlink(missing_ok=True)
+
     # ------------------------------------------------------------------ indexing
 
     def index_stages(self, stages: Iterable[tuple[str, str]]) -> None:
@@ -143,7 +155,11 @@ class Store:
         return [(kind, digest) for kind, digest in stages if digest not in held]
 
     def rebuild(self) -> dict[str, int]:
-        """Make the index again from disk. Returns how many stages and experiment records it holds."""
+        """Make the index again from disk. Returns how many stages and experiment records it holds.
+
+        A file that is no database any more is replaced.
+        """
+        self._discard_if_broken()
         with self.write() as connection:
             for table in (*TABLES_BY_STAGE, "experiments", "runs", "counts"):
                 connection.execute(f"DELETE FROM {table}")

@@ -23,6 +23,9 @@ ROOM = 64  # tokens; larger saves copies and costs memory, and every drop of row
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """DynamicLayer whose `keys` and `values` [R, heads, tokens, dim] are views of larger buffers."""
 
+    keys: torch.Tensor
+    values: torch.Tensor
+
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """Append the new tokens' keys and values; returns all of them."""
         if not self.is_initialized:

@@ -14,9 +14,8 @@ from e2e.command_line import GRPO_ARM, TINY_SPEC, nsd, results, start
 
 # Small shards and frequent checkpoints, so that kills fall between many of them; two seeds, so that there are
 # twenty moments to kill at.
-SPEC = (
-    TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:")
-    .replace("seeds: [7]", "seeds: [7, 8]\nengine: {use: hf, batch_size: 4}")
+SPEC = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:").replace(
+    "seeds: [7]", "seeds: [7, 8]\nengine: {use: hf, batch_size: 4}"
 )
 KILLS = 20
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from plugins import models
 from plugins.api import Completion, ModelRef, Request, Sampling, StopReason

@@ -1,0 +1,52 @@
+"""The README's promises that can be held against the code: its spec, its plugin, its commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support import REPOSITORY
+
+from plugins.api import Question
+from plugins.registry import find
+from runner.spec import load_spec
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str, containing: str) -> str:
+    """The fenced block of this language that holds this text."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    (found,) = [text for text in blocks if containing in text]
+    return str(found)
+
+
+def test_the_spec_of_the_readme_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "my-study.yaml"
+    path.write_text(block("yaml", "name: my-study"))
+    assert list(load_spec(path).conditions) == ["base", "baseline", "noisy_student", "filtered", "oracle"]
+
+
+def test_the_plugin_of_the_readme_works_and_is_short(tmp_path: Path) -> None:
+    code = block("python", "class LastWord")
+    assert len(code.splitlines()) < 40
+    (tmp_path / "last_word.py").write_text(code)
+    cls = find("verifier", "./last_word.py:LastWord", tmp_path)
+    verifier = cls(cls.Config())
+    question = Question(id="q", text="Capital of France?", answer="Paris")
+    assert verifier.score("It is paris.", question).correct  # type: ignore[attr-defined]
+    assert not verifier.score("It is Rome.", question).correct  # type: ignore[attr-defined]
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    from runner.cli import app
+
+    known = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback} | {"db"}
+    named = set(re.findall(r"`nsd ([a-z]+)", README))
+    assert named and named <= known
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:specs|plugins|runner|reports)/[\w./]*)`", README))))
+def test_every_path_of_the_readme_exists(path: str) -> None:
+    assert (REPOSITORY / path).exists()
