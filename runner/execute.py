@@ -15,6 +15,7 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -273,6 +274,8 @@ class _Workers:
 
     def _start(self, command: list[str], serve: bool = False) -> subprocess.Popen[str]:
         environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), "TOKENIZERS_PARALLELISM": "false"}
+        if not _has_gpu():
+            environment["ACCELERATE_USE_CPU"] = "true"
         log = (Path(self._folder.name) / "worker.log").open("ab")
         with log:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the worker to stop.
@@ -322,22 +325,15 @@ class _Workers:
 
 
 def launch_flags(processes: int) -> list[str]:
-    """Flags of `accelerate launch` for this many processes on this machine; CPU where no GPU is seen."""
-    from importlib.util import find_spec
+    """Flags of `accelerate launch` for this many processes on this machine.
 
-    flags = [
-        "--num_processes",
-        str(processes),
-        "--num_machines",
-        "1",
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]
-    if find_spec("torch") is not None and not _has_gpu():
-        flags.append("--cpu")
-    return flags
+    `--multi_gpu` is what makes it start that many, on CPU too: there ACCELERATE_USE_CPU moves them off the GPU path.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    flags = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", port]
+    return [*flags, "--mixed_precision", "no", "--dynamo_backend", "no"]
 
 
 def _has_gpu() -> bool:

@@ -6,13 +6,15 @@ every device, in every batch, and for every step without having drawn the ones b
 
 **Drawing.** The probabilities are summed in fours, the sums again in fours, up to the total; a draw walks down and
 picks one of four children at each level with a random number of its own. It gives exactly the distribution, and a
-rounding error in a logit moves only the choices on its way. Measured as the chance that the same random numbers
-pick another token when logits carry the rounding noise of another batch (embedded-type model, 855 positions;
-the total variation distance, which no method can beat, is 2.0e-8 in float32 and 7.9e-5 in bfloat16):
+rounding error in a logit moves only the choices on its way. The
+chance that the same random numbers pick another token when the logits carry the rounding noise of another batch,
+computed at 855 positions of the embedded model (no method can go below the total variation distance):
 
-    inverse of the cumulative distribution   9e-7   6e-4    every boundary behind a change moves
-    this tree, in fours                      4e-8   1.4e-4
-    Gumbel-max                               2e-8   8e-5    a random number per vocabulary entry (150,000 for Qwen)
+                                        float32   bfloat16
+    total variation distance              9e-9      3.5e-5
+    Gumbel-max                            1.1e-8    3.6e-5    a random number per vocabulary entry: 150,000 for Qwen
+    this tree, in fours                   1.7e-8    5.1e-5
+    inverse of the running sum            3.3e-7    7.4e-5    every boundary behind a change moves
 
 So the tree has nearly the stability of Gumbel-max at the price of a dozen random numbers, and every sum is of
 numbers of like size, which float32 does well (a running sum over 150,000 would need float64).

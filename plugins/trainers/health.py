@@ -39,7 +39,7 @@ class HealthConfig(PluginConfig):
     clipped_ratio_max: float = Field(default=0.5, gt=0, le=1, description="Completions cut off at max_tokens.")
     clipped_ratio_rise: float = Field(default=0.25, gt=0, le=1, description="Rise over the start of the run.")
     min_length: float = Field(default=2.0, ge=0, description="Mean tokens of completions that end by themselves.")
-    reward_drop: float = Field(default=0.5, gt=0, lt=1, description="Share of the first window's mean reward.")
+    reward_drop: float = Field(default=0.5, gt=0, lt=1, description="Share of the mean reward at the start.")
     shrink: float = Field(default=0.25, gt=0, lt=1, description="Share of the length or entropy of the start.")
     stop: bool = Field(default=False, description="End the stage as failed when the run is broken.")
 
@@ -76,7 +76,9 @@ class HealthWatch:
         self._first: dict[str, list[float]] = {}
         self._taken: dict[str, int] = {}
         self._clear_for: dict[str, int] = {}  # open episodes: points since the problem was last seen
+        self._broken: set[str] = set()  # the open episodes that the run cannot recover from by itself
         self._short = max(3, config.window // 4)
+        self._baseline = config.window // 2
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> list[HealthWarning]:
         """Take in the metrics logged after `step`; returns the problems that begin here."""
@@ -88,11 +90,16 @@ class HealthWatch:
             self._take("reward", reward)
         fresh = any(name in metrics for name in (*WATCHED, "reward"))
         found = [*self._not_finite(step, metrics), *(self._problems(step) if fresh else ())]
+        # What is broken explains the rest, whose advice would mislead: until it is over, it alone is said.
+        self._broken |= {problem.kind for problem in found if problem.broken}
+        if self._broken:
+            found = [problem for problem in found if problem.broken]
         present = {problem.kind for problem in found}
         for kind in list(self._clear_for):
             self._clear_for[kind] = 0 if kind in present else self._clear_for[kind] + 1
             if self._clear_for[kind] >= self.config.window:
                 del self._clear_for[kind]
+                self._broken.discard(kind)
         new = [problem for problem in found if problem.kind not in self._clear_for]
         self._clear_for.update({problem.kind: 0 for problem in new})
         return new
@@ -101,7 +108,7 @@ class HealthWatch:
         self._recent.setdefault(name, deque(maxlen=self.config.window)).append(value)
         self._taken[name] = self._taken.get(name, 0) + 1
         first = self._first.setdefault(name, [])
-        if len(first) < (self.config.window if name == "reward" else self._short):
+        if len(first) < (self._baseline if name == "reward" else self._short):
             first.append(value)
 
     def _full(self, name: str) -> list[float] | None:
@@ -141,25 +148,25 @@ class HealthWatch:
         yield from self._entropy(step)
 
     def _falling(self, step: int) -> HealthWarning | None:
-        """The mean reward of this window is well below that of the run's first, by size and beyond noise.
+        """The mean reward of this window is well below that of the run's start, by size and beyond noise.
 
         3.5 standard errors of the difference: over 500 steps of pure noise with one question a step this speaks in
-        about 3 % of runs, with eight questions a step in none of 600 simulated.
+        about 2 % of runs, with eight questions a step in none of 600 simulated.
         """
         now, window = self.settings, self.config.window
         values, first = list(self._recent.get("reward", ())), self._first.get("reward", [])
-        if self._taken.get("reward", 0) < 2 * window:
+        if self._taken.get("reward", 0) < self._baseline + window:
             return None
         before, after = _mean(first), _mean(values)
-        error = math.sqrt((_variance(first) + _variance(values)) / window)
+        error = math.sqrt(_variance(first) / len(first) + _variance(values) / len(values))
         if not (after < self.config.reward_drop * before and before - after > 3.5 * error):
             return None
         return HealthWarning(
             step,
             "reward_falling",
-            f"the mean reward fell from {before:.2g} in the first {window} steps to {after:.2g} in the last {window}: "
-            f"training makes the model worse. Lower trainer.learning_rate (now {now.learning_rate:g}) or raise "
-            f"trainer.beta (now {now.beta:g})",
+            f"the mean reward fell from {before:.2g} in the first {len(first)} steps to {after:.2g} in the last "
+            f"{window}: training makes the model worse. Lower trainer.learning_rate (now {now.learning_rate:g}) or "
+            f"raise trainer.beta (now {now.beta:g})",
             "trainer.learning_rate",
             broken=True,
         )
