@@ -109,8 +109,11 @@ def run(
 ) -> Outcome:
     """Run whatever of a spec is not finished. The outcome says what ran, failed or was interrupted."""
     from runner.execute import execute
+    from runner.plan import build_plan
+    from runner.spec import load_spec
 
-    return execute(plan(spec, only=only, seeds=seeds, smoke=smoke), _workspace(workspace))
+    planned = build_plan(load_spec(Path(spec)), only, seeds, smoke, pin=True)
+    return execute(planned, _workspace(workspace))
 
 
 def compare(

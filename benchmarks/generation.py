@@ -67,19 +67,22 @@ def rates(ref: ModelRef, requests: list[Request], sampling: Sampling, rounds: in
     for way in ways.values():
         way(requests[:4])  # the first call sets up kernels
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    processor = dict.fromkeys(ways, 0.0)  # unlike wall time, hardly moved by what else the machine does
     totals: dict[str, tuple[int, int]] = dict.fromkeys(ways, (0, 0))
     for _ in range(rounds):
         for name, way in ways.items():
-            started = time.perf_counter()
+            started, processor_started = time.perf_counter(), time.process_time()
             samples, tokens = way(requests)
             seconds[name].append(time.perf_counter() - started)
+            processor[name] += time.process_time() - processor_started
             totals[name] = (totals[name][0] + samples, totals[name][1] + tokens)
     for name in ways:
         spent, (samples, tokens) = sum(seconds[name]), totals[name]
         ratios = [peer / own for peer, own in zip(seconds[name], seconds["engine hf"], strict=True)]
         print(
             f"  {name:32} {samples / spent:7.0f} samples/s {tokens / spent:8.0f} tokens/s "
-            f"({tokens / samples:.1f} tokens each)   engine is {statistics.median(ratios):.2f} times as fast",
+            f"({tokens / samples:.1f} tokens each)   engine is {statistics.median(ratios):.2f} times as fast, "
+            f"in processor time {processor[name] / processor['engine hf']:.2f}",
             flush=True,
         )
     engine.close()

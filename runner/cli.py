@@ -79,7 +79,7 @@ def run(
     from runner.views import print_outcome
 
     place = _workspace(workspace)
-    plan = build_plan(load_spec(spec), only or (), seed or (), smoke)
+    plan = build_plan(load_spec(spec), only or (), seed or (), smoke, pin=True)
     outcome = execute(plan, place)
     print_outcome(plan, place, outcome, as_json)
     raise typer.Exit(outcome.exit_code)
@@ -270,8 +270,8 @@ def import_results(
         print(line)
 
 
-@app.command()
-def gc(
+@app.command(name="gc")
+def free_weights(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     partial: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="Instead drop what a half-done stage has so far.")

@@ -107,9 +107,14 @@ def build_plan(
     only: Sequence[str] = (),
     seeds: Sequence[int] = (),
     smoke: bool = False,
+    pin: bool = False,
 ) -> Plan:
-    """Resolve data and digests. Raises InputError for impossible splits, unknown conditions or models."""
-    return _Builder(experiment, smoke).build(only, tuple(seeds) or experiment.seeds)
+    """Resolve data and digests. Raises InputError for impossible splits, unknown conditions or models.
+
+    `pin` asks the hub for the commit of a model that the local cache does not know: a run needs it, because digests
+    hold the commit and would change once the model is downloaded.
+    """
+    return _Builder(experiment, smoke, pin).build(only, tuple(seeds) or experiment.seeds)
 
 
 def spec_digest(experiment: Experiment) -> str:
@@ -129,9 +134,11 @@ class _Trained:
 
 
 class _Builder:
-    def __init__(self, experiment: Experiment, smoke: bool) -> None:
+    def __init__(self, experiment: Experiment, smoke: bool, pin: bool) -> None:
         self.experiment = experiment
         self.smoke = smoke
+        self.pin = pin
+        self._revisions: dict[tuple[str, str | None], str | None] = {}
         self.stages: dict[str, Stage] = {}
         self.data: dict[str, list[Question]] = {}
         self.notes: list[str] = []
@@ -238,8 +245,18 @@ class _Builder:
     def _base_identity(self, condition: Condition) -> dict[str, Any]:
         from plugins.models import identity
 
+        return identity(condition.model.path, self._revision(condition), condition.model.dtype)
+
+    def _revision(self, condition: Condition) -> str | None:
+        from plugins import models
+
         model = condition.model
-        return identity(model.path, model.revision, model.dtype)
+        if not self.pin:
+            return model.revision
+        wanted = (model.path, model.revision)
+        if wanted not in self._revisions:
+            self._revisions[wanted] = models.pin(*wanted) or model.revision
+        return self._revisions[wanted]
 
     def _model_key(self, model: _Trained) -> dict[str, Any]:
         return {"train": model.digest} if model.digest else {"base": self._base_identity(model.condition)}
@@ -250,7 +267,7 @@ class _Builder:
 
         return {
             "path": resolve(spec.path),
-            "revision": spec.revision,
+            "revision": self._revision(model.condition),
             "dtype": spec.dtype,
             "train": model.digest,
         }

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY
 
 from plugins.api import Question
 from plugins.registry import find
 from runner.spec import load_spec
+from support import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 

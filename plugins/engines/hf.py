@@ -14,7 +14,7 @@ Rounding: a matrix product of another shape is summed in another order, so logit
 batches, and a token changes where a random number falls that close to a boundary; from there the text is another
 sample of the same distribution. Measured on a CPU with the embedded model (temperature 1, 34 tokens a text, batches
 of 1, 7 and 64 prompts x 8): in float32 no text of 768, none of 8,000 (264,000 tokens) between batch 7, batch 64 and
-two shards; in bfloat16 1.3 to 2.1 % of 768 texts (5e-4 per token), so long bfloat16 texts do differ when the batch
+two shards; in bfloat16 about 2 % of 512 to 768 texts (5e-4 per token), so long bfloat16 texts do differ when the batch
 size changes. At one batch size a run repeats, resumed or not.
 
 A prompt the model cannot take (longer than its context, empty, tokens it has no embedding for) and a row whose

@@ -6,9 +6,9 @@ every device, in every batch, and for every step without having drawn the ones b
 
 **Drawing.** The probabilities are summed in fours, the sums again in fours, up to the total; a draw walks down and
 picks one of four children at each level with a random number of its own. It gives exactly the distribution, and a
-rounding error in a logit moves only the choices on its way. The
-chance that the same random numbers pick another token when the logits carry the rounding noise of another batch,
-computed at 855 positions of the embedded model (no method can go below the total variation distance):
+rounding error in a logit moves only the choices on its way. The chance that the same random numbers pick another
+token when the logits carry the rounding noise of another batch, computed at 855 positions of the embedded model
+(no method can go below the total variation distance):
 
                                         float32   bfloat16
     total variation distance              9e-9      3.5e-5

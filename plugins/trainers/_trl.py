@@ -481,10 +481,13 @@ def notes(trainer: Any, state: Run) -> dict[str, Any]:
 
 
 def free(trainer: Any) -> None:
-    """Give memory back, for the next job in this process."""
+    """Give GPU memory back, for the next job in this process.
+
+    Without a GPU the garbage collector has time: a full collection takes as long as several small steps.
+    """
     import torch
 
-    trainer.accelerator.free_memory()
-    gc.collect()
     if torch.cuda.is_available():
+        trainer.accelerator.free_memory()
+        gc.collect()
         torch.cuda.empty_cache()

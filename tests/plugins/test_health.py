@@ -111,17 +111,31 @@ def test_one_cause_is_not_said_in_two_ways() -> None:
     assert [warning.kind for warning in found] == ["all_wrong"]
 
 
-def test_a_fallen_reward_is_the_cause_and_agreeing_groups_its_effect() -> None:
-    # Recorded from a 0.9 M model with learning rate 5e-4 and beta 0: the reward goes and the groups agree on 0.
-    # fmt: off
-    reward = [
+# Mean rewards of real runs of 0.9 M models with beta 0 (learning rate 5e-4, eight questions a step), which forgot what
+# they knew without ever running into the token limit.
+# fmt: off
+FALLEN = [
+    [
         .422, .359, .5, .312, .031, .062, .312, .219, .375, .125, .297, .156, 0, .172, .125, .016, .141, .125, .125,
         .094, .047, .172, .172, .188, 0, .109, .188, 0, .125, .25, .344, .141, .109, .094, .109, .016, .219, .125,
         .141, 0, 0, .078, .016, 0, .047, .016, 0, .031, .016, .062, .109, .172, .25, 0, .188, .172, 0, .156, .109, 0,
-    ]
-    # fmt: on
-    found = warnings(60, reward=lambda step: reward[step - 1], frac_reward_zero_std=lambda step: 0.7 + 0.003 * step)
-    assert "reward_falling" in [warning.kind for warning in found]
+    ],
+    [
+        .109, .266, .188, .047, .031, .125, .125, .156, .016, .016, .031, 0, 0, 0, .016, .062, 0, 0, .031, .016, 0,
+        .031, 0, 0, 0, 0, .031, 0, .016, 0, .031, .016, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, .047, .062, 0,
+    ],
+    [
+        .094, .391, .188, .047, 0, .031, .125, .016, .078, .016, .094, 0, .016, 0, .031, .047, 0, .016, 0, .016, .031,
+        .047, 0, 0, .078, 0, 0, 0, 0, .016, 0, .062, 0, .031, .016, 0, 0, .016, 0, 0, 0, .016, .047, 0, 0,
+    ],
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("reward", FALLEN)
+def test_a_fallen_reward_is_noticed_through_the_noise(reward: list[float]) -> None:
+    found = warnings(len(reward), reward=lambda step: reward[step - 1])
+    assert [(warning.kind, warning.field) for warning in found] == [("reward_falling", "trainer.learning_rate")]
 
 
 @given(st.integers(0, 2**32), st.floats(0.2, 0.95))
@@ -188,8 +202,7 @@ def test_any_metrics_are_taken_and_the_same_ones_say_the_same(given_rows: list[d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("learning_rate", "steps"), [(5e-4, 45), (2e-3, 20)], ids=["reward", "runaway"])
-def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path, learning_rate: float, steps: int) -> None:
+def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path) -> None:
     if not (EMBEDDED / "config.json").is_file():
         pytest.skip("the embedded model is not built here")
     from plugins.api import Example, Prompt
@@ -205,9 +218,9 @@ def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path, learning_rat
     ]
     verifier_class: Any = find("verifier", dataset.default_verifier)
     config = {
-        "learning_rate": learning_rate,
+        "learning_rate": 2e-3,
         "beta": 0.0,
-        "steps": steps,
+        "steps": 24,
         "prompts_per_step": 8,
         "num_generations": 8,
         "max_tokens": 80,
@@ -220,12 +233,10 @@ def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path, learning_rat
     )
     result = train("grpo", config, made)
     clipped, reward = events.curve("completions/clipped_ratio"), events.curve("reward")
-    if learning_rate == 2e-3:
-        assert max(clipped) > 0.8, f"the run did not run away: {clipped}"
+    assert max(clipped) > 0.8 or sum(reward[-10:]) < 0.2 * sum(reward[:3]), "the run did not collapse"
+    broken = [entry for entry in result.notes["health"] if entry["kind"] in ("runaway", "reward_falling")]
+    assert broken and broken[0]["step"] < 24, result.notes["health"]
+    if max(clipped) > 0.8:
         first_bad = next(step for step, ratio in enumerate(clipped, 1) if ratio > 0.8)
-        assert result.notes["health"][0]["kind"] == "runaway"
-        assert result.notes["health"][0]["step"] <= first_bad + 3
-    else:
-        assert sum(reward[-20:]) / 20 < 0.5 * sum(reward[:10]) / 10, f"the reward did not fall: {reward}"
-        assert "reward_falling" in [entry["kind"] for entry in result.notes["health"]]
+        assert broken[0]["kind"] == "runaway" and broken[0]["step"] <= first_bad + 3
     assert {field for _, field in events.warnings} & {"trainer.beta", "trainer.learning_rate"}
