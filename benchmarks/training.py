@@ -114,7 +114,7 @@ def timed(command: list[str], threads: int) -> dict[str, Any]:
     whole = time.perf_counter() - started
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not lines:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return {"whole": whole, **json.loads(lines[-1].removeprefix("RESULT "))}
 
 

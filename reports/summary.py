@@ -220,7 +220,8 @@ def print_summary(
         console.print()
         for warning in warnings[:WARNINGS_SHOWN]:
             field = f" (field {warning['field']})" if warning["field"] else ""
-            console.print(Text(f"warning, {warning['run']}, step {warning['step']}: {warning['text']}{field}"))
+            step = "" if warning["step"] is None else f"step {warning['step']}: "
+            console.print(Text(f"warning, {warning['run']}, {step}{warning['text']}{field}"))
         if len(warnings) > WARNINGS_SHOWN:
             console.print(Text(f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"))
     found = verdicts(connection, experiment, hypotheses)

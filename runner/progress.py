@@ -49,7 +49,7 @@ class PlainReporter:
     def __init__(self) -> None:
         self.title = ""
         self.started = self.last = 0.0
-        self.resumed = 0
+        self.resumed: int | None = None
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -57,11 +57,12 @@ class PlainReporter:
 
     def start(self, title: str, size: str, number: int, of: int) -> None:
         self.title, self.started, self.last = title, time.monotonic(), time.monotonic()
-        self.resumed = 0
+        self.resumed = None
         self._print(f"[{number}/{of}] {title}: {size}")
 
     def update(self, event: dict[str, Any]) -> None:
-        self.resumed = event.get("resumed", self.resumed)
+        if self.resumed is None:  # what an earlier attempt had done is no part of this one's rate
+            self.resumed = event.get("resumed", event["done"] - 1)
         clock = time.monotonic()
         if clock - self.last < PLAIN_INTERVAL_SECONDS or not event.get("total"):
             return
