@@ -1,6 +1,6 @@
 """Runs a TRL trainer as an nsd stage: reports, checkpoints that survive a kill, stopping, saving.
 
-A plugin builds the TRL config with `arguments`, its trainer with a class from `resumable`, and hands both to `run`.
+A plugin builds its TRL trainer (`_setup.py`) from a class that `resumable` made and hands it to `run`.
 What holds afterwards: the same job again, after a kill at any moment, ends in bit-identical weights (same machine,
 same number of threads and processes); under several processes only the first reports and writes.
 
@@ -12,23 +12,19 @@ Limits: DeepSpeed and FSDP are handed through `trl:` and have not been tried her
 from __future__ import annotations
 
 import gc
-import importlib.util
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugins.api import LoraConfig, ModelRef, TrainJob
-from plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused, StageFailed
-from plugins.models import load_model
+from plugins.api import TrainJob
+from plugins.errors import Interrupted, ResumeRefused, StageFailed
 from plugins.trainers import _checkpoints
 from plugins.trainers._checkpoints import Cadence, Marker
 from plugins.trainers._options import TrlTrainerConfig
+from plugins.trainers._setup import hf_seed
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000
@@ -62,202 +58,6 @@ class Run:
     def stop_at(self) -> int:
         cap = self.job.max_steps_cap
         return self.schedule_steps if cap is None else min(self.schedule_steps, cap)
-
-
-# --------------------------------------------------------------------------- before training
-
-
-def require() -> None:
-    """Raise MissingExtra where a package that training needs is not installed."""
-    for package in ("torch", "transformers", "trl", "peft", "datasets", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "train")
-
-
-def world_size() -> int:
-    """How many processes `accelerate launch` or torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def first_process() -> bool:
-    """Whether this is the process that reports and writes."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def quiet_elsewhere(job: TrainJob) -> TrainJob:
-    """The job as it is on the first process, without reports and warnings on the others."""
-    if first_process():
-        return job
-    return replace(job, report=lambda step, total, metrics: None, warn=lambda text, field: None)
-
-
-def hf_seed(seed: int) -> int:
-    """Fold a seed into what numpy and the per-process offset of accelerate take."""
-    return seed % 2**31
-
-
-def split_batch(rows: int, micro: int | None, batch_field: str) -> tuple[int, int]:
-    """Return (rows per device at once, accumulation steps) for `rows` rows a step over all processes.
-
-    Raises InputError where the rows cannot be shared out evenly.
-    """
-    processes = world_size()
-    if rows % processes:
-        raise InputError(
-            f"{batch_field} gives {rows} rows a step, which {processes} processes cannot share evenly: "
-            f"choose a multiple of {processes}"
-        )
-    local = rows // processes
-    micro = local if micro is None else min(micro, local)
-    if local % micro:
-        raise InputError(
-            f"trainer.micro_batch_size {micro} does not divide the {local} rows that each process has in a step "
-            f"({batch_field})"
-        )
-    return micro, local // micro
-
-
-def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Mapping[str, Any], **own: Any) -> Any:
-    """Build a TRL config: what nsd always sets, the trainer's `own` fields, and `trainer.trl`.
-
-    Raises InputError with TRL's words where TRL refuses a value, MissingExtra for an absent tracker.
-    """
-    import torch
-
-    on_gpu = torch.cuda.is_available()
-    fields: dict[str, Any] = {
-        "output_dir": str(job.checkpoint_dir),
-        "learning_rate": config.learning_rate,
-        "lr_scheduler_type": config.lr_scheduler,
-        "warmup_steps": config.warmup_ratio or config.warmup_steps,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
-        "activation_checkpointing": config.gradient_checkpointing,
-        # Checkpoints are asked for by the callback below, so that they can follow the clock.
-        "save_strategy": "no",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "disable_tqdm": True,
-        "report_to": _trackers(job),
-        "run_name": job.run_name or None,
-        "seed": hf_seed(job.seeds.init),
-        "data_seed": hf_seed(job.seeds.order),
-        "use_cpu": not on_gpu,
-        "bf16": config.mixed_precision == "bf16" and on_gpu and torch.cuda.is_bf16_supported(),
-    }
-    try:
-        return args_class(**(fields | own | dict(trl)))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"trainer: TRL's {args_class.__name__} refuses these values: {error}") from error
-
-
-def _trackers(job: TrainJob) -> list[str]:
-    for tracker in job.trackers:
-        if importlib.util.find_spec(tracker) is None:
-            raise MissingExtra(tracker, "track")
-    if "tensorboard" in job.trackers:
-        # The callback reads its folder from here; beside the weights, never among them.
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.output_dir.parent / "trackers" / "tensorboard")
-    return list(job.trackers)
-
-
-def load_start(job: TrainJob, device: Any) -> tuple[Any, Any, ModelRef]:
-    """Load the start weights for training: (model, tokenizer, where they are).
-
-    A start with an adapter is merged and written to `checkpoint_dir/start` first, because GRPO loads its
-    reference model from the path once more: what is trained and what is compared with must be the same weights.
-    """
-    start = job.model
-    if start.adapter is not None:
-        folder = job.checkpoint_dir / "start"
-        if first_process() and not folder.is_dir():
-            _merge_to(start, folder)
-        _wait_for_all()
-        start = replace(start, path=str(folder), adapter=None, revision=None)
-    model, tokenizer = load_model(start, device=str(device), trainable=True)
-    return model, tokenizer, start
-
-
-def _merge_to(start: ModelRef, folder: Path) -> None:
-    model, tokenizer = load_model(start, device="cpu")
-    temporary = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    temporary.rename(folder)
-
-
-def _wait_for_all() -> None:
-    import torch
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def peft_config(lora: LoraConfig | None) -> Any:
-    """The peft configuration of a `lora` block, None without one."""
-    if lora is None:
-        return None
-    import peft
-
-    return peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=lora.targets if isinstance(lora.targets, str) else list(lora.targets),
-        lora_dropout=lora.dropout,
-        task_type="CAUSAL_LM",
-    )
-
-
-def build(trainer_class: Any, **parts: Any) -> Any:
-    """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words."""
-    from transformers.trainer_callback import PrinterCallback
-
-    try:
-        trainer = trainer_class(**parts)
-    except ValueError as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"trainer: TRL refuses this configuration: {error}") from error
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-@contextmanager
-def quiet_datasets() -> Iterator[None]:
-    """Without the progress bars of `datasets`, which would mix with nsd's own."""
-    import datasets
-
-    shown = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not shown:
-            datasets.enable_progress_bars()
-
-
-def warn_of_lost_updates(job: TrainJob, model: Any, learning_rate: float) -> None:
-    """Say so where full fine-tuning in half precision would round most updates away.
-
-    An AdamW step moves a weight by about the learning rate; bfloat16 keeps 8 bits, so a weight of size w only
-    moves if the step is over about w / 512.
-    """
-    import torch
-
-    halves = [p for p in model.parameters() if p.requires_grad and p.dtype == torch.bfloat16]
-    if not halves or job.lora is not None:
-        return
-    sample = torch.cat([p.detach().flatten()[:4096].abs().float() for p in halves])
-    lost = float((sample / 512 > learning_rate).float().mean())
-    if lost > 0.5:
-        job.warn(
-            f"the weights are bfloat16 and the learning rate is {learning_rate:g}: about {lost:.0%} of the weights are "
-            "so large beside one update that it is rounded away; train with dtype float32 (bfloat16 is still used to "
-            "compute), with a larger learning rate, or with LoRA",
-            "model.dtype",
-        )
 
 
 # --------------------------------------------------------------------------- training

@@ -24,7 +24,7 @@ from plugins import registry
 from plugins.api import OutputNeutral, Question, Reward, Trainer, TrainJob, TrainResult, Verifier
 from plugins.errors import InputError, StageFailed
 from plugins.registry import plugin
-from plugins.trainers import _trl, _trl_fields
+from plugins.trainers import _setup, _trl, _trl_fields
 from plugins.trainers._options import TrlTrainerConfig, trl_fields_type
 from plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
@@ -146,18 +146,18 @@ class Grpo(Trainer):
             )
         if job.budget.tokens is not None:
             raise InputError("match: tokens does not go with grpo, whose tokens nobody knows beforehand: match steps")
-        _trl.require()
-        job = _trl.quiet_elsewhere(job)
+        _setup.require()
+        job = _setup.quiet_elsewhere(job)
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
 
         rewards = load_rewards(config.rewards)
         rows = config.prompts_per_step * config.num_generations
-        micro, accumulation = _trl.split_batch(
+        micro, accumulation = _setup.split_batch(
             rows, config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
         )
         revision = None if job.model.adapter is not None else job.model.revision
-        args = _trl.arguments(
+        args = _setup.arguments(
             GRPOConfig,
             job,
             config,
@@ -179,13 +179,13 @@ class Grpo(Trainer):
             # For the reference model, which TRL loads from the path once more.
             model_init_kwargs=None if revision is None else {"revision": revision},
         )
-        model, tokenizer, _ = _trl.load_start(job, args.device)
-        _trl.warn_of_lost_updates(job, model, config.learning_rate)
+        model, tokenizer, _ = _setup.load_start(job, args.device)
+        _setup.warn_of_lost_updates(job, model, config.learning_rate)
         questions = [replace(example.question, answer=example.answer) for example in job.examples]
         end_tokens: set[int] = set()
-        trainer_class = _with_resumable_order(_trl.resumable(GRPOTrainer), _trl.hf_seed(job.seeds.order))
-        with _trl.quiet_datasets():
-            trainer = _trl.build(
+        trainer_class = _with_resumable_order(_trl.resumable(GRPOTrainer), _setup.hf_seed(job.seeds.order))
+        with _setup.quiet_datasets():
+            trainer = _setup.build(
                 trainer_class,
                 model=model,
                 args=args,
@@ -196,7 +196,7 @@ class Grpo(Trainer):
                     [{"prompt": example.prompt, "example": index} for index, example in enumerate(job.examples)]
                 ),
                 processing_class=tokenizer,
-                peft_config=_trl.peft_config(job.lora),
+                peft_config=_setup.peft_config(job.lora),
             )
         end_tokens.update(trainer.eos_token_ids)
         warnings: list[HealthWarning] = []

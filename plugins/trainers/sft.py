@@ -21,7 +21,7 @@ from pydantic import Field
 from plugins.api import Example, Trainer, TrainJob, TrainResult
 from plugins.errors import StageFailed
 from plugins.registry import plugin
-from plugins.trainers import _trl, _trl_fields
+from plugins.trainers import _setup, _trl, _trl_fields
 from plugins.trainers._options import TrlTrainerConfig, trl_fields_type
 
 _OWN = {
@@ -65,13 +65,13 @@ class Sft(Trainer):
         """Run or resume; see `Trainer.train`. StageFailed where no example is left or none has a trained token."""
         if not job.examples:
             raise StageFailed("there is no example to train on: every pseudo-label was filtered out, or the split is 0")
-        _trl.require()
-        job = _trl.quiet_elsewhere(job)
+        _setup.require()
+        job = _setup.quiet_elsewhere(job)
         from trl import SFTConfig, SFTTrainer
 
         config = self.config
-        micro, accumulation = _trl.split_batch(config.batch_size, config.micro_batch_size, "trainer.batch_size")
-        args = _trl.arguments(
+        micro, accumulation = _setup.split_batch(config.batch_size, config.micro_batch_size, "trainer.batch_size")
+        args = _setup.arguments(
             SFTConfig,
             job,
             config,
@@ -81,16 +81,16 @@ class Sft(Trainer):
             max_length=config.max_length,
             completion_only_loss=config.loss == "completion",
         )
-        model, tokenizer, _ = _trl.load_start(job, args.device)
-        _trl.warn_of_lost_updates(job, model, config.learning_rate)
-        with _trl.quiet_datasets():
-            trainer = _trl.build(
+        model, tokenizer, _ = _setup.load_start(job, args.device)
+        _setup.warn_of_lost_updates(job, model, config.learning_rate)
+        with _setup.quiet_datasets():
+            trainer = _setup.build(
                 _trl.resumable(SFTTrainer),
                 model=model,
                 args=args,
                 train_dataset=dataset(job.examples, job.prompt.separator, config.loss),
                 processing_class=tokenizer,
-                peft_config=_trl.peft_config(job.lora),
+                peft_config=_setup.peft_config(job.lora),
             )
         lengths = self._check_lengths(trainer.train_dataset, job)
         rows = len(lengths)
