@@ -130,6 +130,10 @@ class Grpo(Trainer):
 
     config: Config
 
+    def digest_extra(self) -> dict[str, Any]:
+        """The versions of the rewards: another version of one gives another model."""
+        return {"rewards": {name: reward.version for name, reward in load_rewards(self.config.rewards)}}
+
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps: as configured, however many examples there are."""
         return self.config.steps
