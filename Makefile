@@ -1,6 +1,6 @@
 # make quickstart   environment, then the whole embedded experiment with its table
 # make test         environment, then every test
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
