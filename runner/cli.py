@@ -56,10 +56,6 @@ def _workspace(given: Path | None) -> Any:
     return Workspace.locate(given)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
 # --------------------------------------------------------------------------- the main loop
 
 
