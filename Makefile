@@ -1,11 +1,11 @@
-# make quickstart   environment, then the whole embedded experiment with its table
+# make quickstart   environment, then the whole embedded experiment with its table and its report page
 # make test         environment, then every test
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-fast lint bench environment clean
+.PHONY: quickstart test test-fast lint bench environment browser launcher clean
 
 # torch first and pinned: an unpinned torch resolves to a build with several gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -17,10 +17,21 @@ $(READY): pyproject.toml constraints.txt
 
 environment: $(READY)
 
+# The report page is tested in a real browser: Debian's, where it is missing and root may install it. Elsewhere the
+# tests look for chromium on PATH and say that they were skipped.
+browser:
+	command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	  { apt-get install -y -q chromium >/dev/null || { apt-get update -q >/dev/null && apt-get install -y -q chromium >/dev/null; }; }; } || true
+
+# nsd launch is tested with the real SkyPilot, in an environment of its own, on a one-machine Slurm; as root, on Debian.
+launcher:
+	tests/cluster/make_environment.sh || echo "the launcher's environment is not ready: tests/cluster will be skipped"
+
 quickstart: environment
 	$(BIN)/nsd run specs/quickstart.yaml
+	$(BIN)/nsd report specs/quickstart.yaml --html quickstart.html
 
-test: environment
+test: environment browser launcher
 	$(BIN)/python -m pytest
 
 test-fast: environment
@@ -35,4 +46,4 @@ bench: environment
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-sky build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

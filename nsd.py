@@ -48,7 +48,8 @@ from plugins.registry import plugin
 from plugins.seeds import stream
 
 if TYPE_CHECKING:
-    from reports.compare import Comparison
+    from reports.answer import Answer
+    from reports.comparison import Comparison
     from runner.execute import Outcome
     from runner.plan import Plan
 
@@ -81,6 +82,7 @@ __all__ = [
     "TrainResult",
     "Trainer",
     "Verifier",
+    "answer",
     "compare",
     "load_results",
     "plan",
@@ -91,12 +93,19 @@ __all__ = [
 ]
 
 
-def plan(spec: str | Path, *, only: Sequence[str] = (), seeds: Sequence[int] = (), smoke: bool = False) -> Plan:
+def plan(
+    spec: str | Path,
+    *,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    smoke: bool = False,
+    repeat_eval: int = 0,
+) -> Plan:
     """The stages of a spec with their digests. Raises InputError for a bad spec, split or model."""
     from runner.plan import build_plan
     from runner.spec import load_spec
 
-    return build_plan(load_spec(Path(spec)), only, seeds, smoke)
+    return build_plan(load_spec(Path(spec)), only, seeds, smoke, repeats=repeat_eval)
 
 
 def run(
@@ -105,26 +114,59 @@ def run(
     only: Sequence[str] = (),
     seeds: Sequence[int] = (),
     smoke: bool = False,
+    repeat_eval: int = 0,
     workspace: str | Path | None = None,
 ) -> Outcome:
-    """Run whatever of a spec is not finished. The outcome says what ran, failed or was interrupted."""
+    """Run whatever of a spec is not finished. The outcome says what ran, failed or was interrupted.
+
+    `repeat_eval` evaluates every run that many more times with other sampling seeds.
+    """
     from runner.execute import execute
     from runner.plan import build_plan
     from runner.spec import load_spec
 
-    planned = build_plan(load_spec(Path(spec)), only, seeds, smoke, pin=True)
+    planned = build_plan(load_spec(Path(spec)), only, seeds, smoke, pin=True, repeats=repeat_eval)
     return execute(planned, _workspace(workspace))
 
 
 def compare(
-    *runs: str, alpha: float = 0.05, test: str | None = None, force: bool = False, workspace: str | Path | None = None
+    *runs: str,
+    alpha: float = 0.05,
+    correction: str = "bh",
+    test: str | None = None,
+    claim: str | None = None,
+    baseline: str | None = None,
+    metric: str | None = None,
+    margin: float | None = None,
+    force: bool = False,
+    workspace: str | Path | None = None,
 ) -> list[Comparison]:
-    """Every pair of the runs named (patterns too), in order."""
+    """Every pair of the runs named (patterns too), in order; the options are those of `nsd compare`."""
     from reports.compare import compare_runs
     from runner.store import Store
 
     with Store(_workspace(workspace)).read() as connection:
-        return compare_runs(connection, list(runs), alpha=alpha, test=test, force=force)
+        return compare_runs(
+            connection,
+            list(runs),
+            alpha=alpha,
+            correction=correction,
+            test=test,
+            force=force,
+            claim=claim,
+            baseline=baseline,
+            metric=metric,
+            margin=margin,
+        )
+
+
+def answer(experiment: str, *, workspace: str | Path | None = None) -> Answer:
+    """What an experiment says: its declared claims as one family, everything else as another."""
+    from reports.answer import answer as find_answer
+    from runner.store import Store
+
+    with Store(_workspace(workspace)).read() as connection:
+        return find_answer(connection, experiment)
 
 
 def load_results(pattern: str = "*", *, workspace: str | Path | None = None) -> list[dict[str, Any]]:

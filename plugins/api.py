@@ -395,7 +395,7 @@ class Budget:
 class TrainJob:
     """Everything a trainer gets. It leaves the model in `output_dir` and resumes from `checkpoint_dir`.
 
-    `report(step, total_steps, metrics)` stores a point of the curves; `warn(text, field)` tells the
+    `report(step, total_steps, metrics)` stores a point of the curves; `warn(text, field, step=None)` tells the
     person what is wrong and which spec field to change; `should_stop()` turns true on SIGTERM: save a
     checkpoint at the next boundary and raise Interrupted.
     """
@@ -410,7 +410,7 @@ class TrainJob:
     output_dir: Path
     checkpoint_dir: Path
     report: Callable[[int, int | None, Mapping[str, float]], None]
-    warn: Callable[[str, str], None]
+    warn: Callable[..., None]
     should_stop: Callable[[], bool]
     trackers: Sequence[str] = ()
     run_name: str = ""

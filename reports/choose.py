@@ -56,7 +56,7 @@ class Rule:
 RULES = (
     Rule(
         lambda s: s.counts_only,
-        Choice("two-proportion", "newcombe-unpaired", "only counts are known, so answers cannot be paired"),
+        Choice("two-proportion", "newcombe-unpaired", "only counts are known, so answers cannot be paired: low power"),
     ),
     Rule(
         lambda s: s.recipe and s.shared_order,

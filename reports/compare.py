@@ -14,130 +14,48 @@ Limits: the correction covers the comparisons of one call, not those of earlier 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plugins.errors import InputError
 from reports import stats
+from reports.comparison import Comparison, amount, say_p
+from reports.metrics import NEUTRAL, UNITS
+from reports.needed import OBSERVED, level_left, needed_within, power
 from reports.pairs import Evidence, gather
-from reports.render import FORMATS, render
-from reports.runs import Arm, Values, load_values, resolve
+from reports.runs import Arm, Values, load_values, measured_by, resolve
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["FORMATS", "Comparison", "compare_runs", "render"]
-
 CORRECTIONS = ("holm", "bonferroni", "bh", "none")
-ASSUMED_DISCORDANCE = 0.2  # where no paired data say better; about that of two similar models on GSM8K
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """b against a. Means are over the shared questions; None stands for "cannot be known from these data".
-
-    `n`: shared questions (the smaller arm's where only counts are known). `ci`: interval of the difference.
-    `discordant`: questions that only a, only b, has right, for one right-or-wrong value per question.
-    `unmatched`: questions that only a, only b, has. `bounds`: the difference if every missing, truncated or
-    failed answer had gone the worst or best way. `detectable`: smallest true difference this comparison finds
-    with 80 % power; `needed_n`, `needed_seeds`: what would show `needed_for`, itself only as sure as the data.
-    """
-
-    a: str
-    b: str
-    metric: str
-    n: int
-    mean_a: float | None
-    mean_b: float | None
-    difference: float | None
-    ci: tuple[float, float] | None
-    test: str
-    p: float | None
-    p_adjusted: float | None
-    discordant: tuple[int, int] | None
-    verdict: str
-    because: str
-    claim: str
-    paired: bool
-    seeds: tuple[int, int]
-    statistic: float | None
-    interval: str | None
-    level: float
-    alpha: float
-    correction: str
-    family: int
-    ci_a: tuple[float, float] | None
-    ci_b: tuple[float, float] | None
-    n_a: int
-    n_b: int
-    unmatched: tuple[int, int]
-    bounds: tuple[float, float] | None
-    truncated: tuple[float | None, float | None]
-    failed: tuple[float | None, float | None]
-    detectable: float | None
-    needed_n: int | None
-    needed_seeds: int | None
-    needed_for: str
-    forced: bool
-    note: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; the first thirteen keys are a promise to readers, the others may grow."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
-
-    def sentence(self) -> str:
-        """The outcome in words."""
-        if self.difference is None:
-            return f"{self.b} against {self.a}: {self.note}."
-        size = f"{abs(self.difference) * 100:.1f} points"
-        range_ = f", interval {self.ci[0] * 100:+.1f} to {self.ci[1] * 100:+.1f}" if self.ci else ""
-        facts = f"({size}{range_}; {self.test}, {say_p(self.p)}, adjusted {say_p(self.p_adjusted)}; n = {self.n})"
-        if self.verdict in ("BETTER", "WORSE"):
-            return f"{self.b} is {self.verdict.lower()} than {self.a} {facts}."
-        if self.verdict in ("EQUIVALENT", "NOT WORSE"):
-            return f"{self.b} is {self.verdict.lower()} to {self.a} {facts}.".replace("not worse to", "not worse than")
-        more = f" {self._still_needed()}" if self._still_needed() else ""
-        return f"no difference shown between {self.a} and {self.b} {facts}.{more}"
-
-    def _still_needed(self) -> str:
-        parts = []
-        if self.detectable is not None:
-            parts.append(
-                f"this comparison finds a true difference of {self.detectable * 100:.1f} points in 4 of 5 cases"
-            )
-        if self.needed_seeds is not None:
-            parts.append(f"{self.needed_for} needs {self.needed_seeds} seeds per arm")
-        if self.needed_n is not None:
-            parts.append(f"{self.needed_for} needs {self.needed_n} questions")
-        return ("; ".join(parts) + ".").capitalize() if parts else ""
 
 
 def compare_runs(
     connection: duckdb.DuckDBPyConnection,
     runs: Sequence[str],
     alpha: float = 0.05,
-    correction: str = "holm",
+    correction: str = "bh",
     test: str | None = None,
     force: bool = False,
     *,
     claim: str | None = None,
     margin: float | None = None,
     baseline: str | None = None,
+    metric: str | None = None,
+    groups: Mapping[str, str] | None = None,
 ) -> list[Comparison]:
     """Compare every pair of the runs named, in order; with `baseline`, only the pairs with that run.
 
     `runs` are names, globs, `experiment/condition` or experiments (see `runs.resolve`). `margin` asks also
-    whether a pair is equivalent within it (TOST, corrected like the tests). Raises InputError for unknown
+    whether a pair is equivalent within it (TOST, corrected like the tests). `metric` measures the stored samples
+    by another metric than the evaluation's own (reports/metrics.py); `groups` gives question ids their groups.
+    These pairs were not declared beforehand, hence Benjamini-Hochberg by default. Raises InputError for unknown
     names, for a test that the data cannot carry, and for different data, verifiers or metrics unless `force`.
     """
-    if not 0 < alpha < 1:
-        raise InputError(f"alpha {alpha}: a level between 0 and 1, such as 0.05")
-    if correction not in CORRECTIONS:
-        raise InputError(f"no correction {correction!r}: one of {', '.join(CORRECTIONS)}")
-    if margin is not None and not 0 < margin < 1:
-        raise InputError(f"margin {margin}: a share between 0 and 1, such as 0.02 for two points")
+    check_options(alpha, correction, margin, metric)
     arms, skipped = resolve(connection, runs)
     if baseline is not None:
         first, _ = resolve(connection, [baseline], at_least=1)
@@ -147,26 +65,109 @@ def compare_runs(
         arms = list(dict.fromkeys([*first, *arms]))
     else:
         pairs = list(combinations(arms, 2))
+    if metric is not None:
+        renamed = {arm.name: measured_by(arm, metric) for arm in arms}
+        pairs = [(renamed[a.name], renamed[b.name]) for a, b in pairs]
+        arms = list(renamed.values())
     marks = [check_comparable(a, b, force) for a, b in pairs]
-    values = load_values(connection, arms)
-    evidence = [gather(a, b, values, claim, test) for a, b in pairs]
-    results = [one.test(1 - alpha) for one in evidence]
-    adjusted = stats.adjust([result.p for result in results], correction)
-    same: list[float | None] = [None] * len(pairs)
-    if margin is not None:
-        tested = [one.margin_test(margin, both_sides=True, alpha=alpha).p for one in evidence]
-        same = stats.adjust(tested, correction)
-    family = sum(p is not None for p in adjusted)
+    values = load_values(connection, arms, groups, metric)
+    weighed = [weigh(a, b, values, alpha, mark, test, claim, margin) for (a, b), mark in zip(pairs, marks, strict=True)]
+    adjusted = stats.adjust([one.result.p for one in weighed], correction)
+    same = stats.adjust([one.same_p for one in weighed], correction)
+    found = conclude(weighed, adjusted, same, values, alpha, correction)
+    if skipped:
+        passed = f"passed over: {'; '.join(skipped)}"
+        found = [replace(comparison, note=_joined([comparison.note, passed])) for comparison in found]
+    return found
+
+
+def check_options(alpha: float, correction: str, margin: float | None = None, metric: str | None = None) -> None:
+    """Raises InputError for a level, correction or margin that is none."""
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha {alpha}: a level between 0 and 1, such as 0.05")
+    if correction not in CORRECTIONS:
+        raise InputError(f"no correction {correction!r}: one of {', '.join(CORRECTIONS)}")
+    if margin is not None and metric in UNITS:
+        if margin <= 0:
+            raise InputError(f"margin {margin}: {UNITS[metric]} above 0, in the unit of the metric")
+    elif margin is not None and not 0 < margin < 1:
+        raise InputError(f"margin {margin}: a share between 0 and 1, such as 0.02 for two points")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A pair with its test, not yet corrected for the others. `same` is the test of equivalence within `margin`."""
+
+    evidence: Evidence
+    result: stats.Result
+    same: stats.Result | None
+    mark: str
+    margin: float | None = None
+
+    @property
+    def same_p(self) -> float | None:
+        """One-sided p of equivalence, None where no margin was given or nothing could be tested."""
+        return None if self.same is None else self.same.p
+
+    @property
+    def within(self) -> tuple[float, stats.Interval] | None:
+        """The margin with the interval of the test of equivalence, None where there is no such interval."""
+        if self.margin is None or self.same is None or self.same.interval is None:
+            return None
+        return self.margin, self.same.interval
+
+
+def weigh(
+    a: Arm,
+    b: Arm,
+    values: Values,
+    alpha: float,
+    mark: str = "",
+    test: str | None = None,
+    claim: str | None = None,
+    margin: float | None = None,
+) -> Weighed:
+    """Gather and test one pair. Raises InputError for a test or claim that the data cannot carry."""
+    evidence = gather(a, b, values, claim, test)
+    same = None if margin is None else evidence.margin_test(margin, both_sides=True, alpha=alpha)
+    return Weighed(evidence, evidence.test(1 - alpha), same, mark, margin)
+
+
+def conclude(
+    weighed: Sequence[Weighed],
+    adjusted: Sequence[float | None],
+    same: Sequence[float | None],
+    values: Values,
+    alpha: float,
+    correction: str,
+    family: int | None = None,
+) -> list[Comparison]:
+    """Verdicts from adjusted p. `family` is the number of tests adjusted together, by default those given here."""
+    size = sum(p is not None for p in adjusted) if family is None else family
     found = []
-    for one, result, p, same_p, mark in zip(evidence, results, adjusted, same, marks, strict=True):
-        verdict = verdict_of(result.estimate, p, alpha)
+    for one, p, same_p in zip(weighed, adjusted, same, strict=True):
+        verdict = verdict_of(one.result.estimate, p, alpha)
+        if one.evidence.a.runs[0].metric in NEUTRAL:
+            verdict = {"BETTER": "HIGHER", "WORSE": "LOWER"}.get(verdict, verdict)
         if verdict == "UNRESOLVED" and same_p is not None and same_p < alpha:
             verdict = "EQUIVALENT"
-        comparison = describe(one, result, p, verdict, values, alpha, correction, family, notes=[mark])
-        if skipped:
-            comparison = replace(comparison, note=_joined([comparison.note, f"passed over: {'; '.join(skipped)}"]))
-        found.append(comparison)
+        notes = [_within_note(one, same_p), one.mark]
+        about = (one.evidence, one.result, p, verdict, values, alpha, correction, size, notes)
+        found.append(describe(*about, same=one.within if verdict == "EQUIVALENT" else None))
     return found
+
+
+def _within_note(one: Weighed, adjusted: float | None) -> str:
+    """What came of the question whether two arms are equivalent within a margin; "" where nobody asked it."""
+    if one.same is None or one.margin is None or one.same.p is None:
+        return ""
+    metric = one.evidence.a.runs[0].metric
+    said = f"equivalence within {amount(one.margin, metric)}: {one.same.name}, {say_p(one.same.p)}, "
+    said += f"adjusted {say_p(adjusted)}"
+    if one.same.interval is None:
+        return said
+    low, high = (amount(limit, metric, signed=True) for limit in (one.same.interval.low, one.same.interval.high))
+    return f"{said}, {one.same.interval.level:.0%} interval {low.split()[0]} to {high.split()[0]}"
 
 
 def verdict_of(difference: float | None, p: float | None, alpha: float) -> str:
@@ -204,23 +205,28 @@ def describe(
     family: int,
     notes: Sequence[str] = (),
     claim: tuple[str, float] | None = None,
+    same: tuple[float, stats.Interval] | None = None,
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
-    `claim` is the kind and margin of a claim of no harm or equivalence, whose test is one-sided.
+    `claim` is the kind and margin of a claim of no harm or equivalence, whose test is one-sided; `same` the margin
+    and interval of a test of equivalence that decided beside the two-sided one.
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
-    detectable, needed_n, needed_seeds, remark = power(evidence, verdict, alpha)
-    needed_for = "a true difference as large as the observed one"
+    left = level_left(result.p, p_adjusted, alpha, correction, family)
+    detectable, needed_n, needed_seeds, needed_paired, remark = power(evidence, result, verdict, left)
+    needed_for = OBSERVED
     if claim is not None:
         kind, margin = claim
-        needed_n, needed_seeds, remark = needed_within(evidence, verdict, alpha, kind, margin), None, ""
+        needed_n, needed_seeds = needed_within(evidence, result, verdict, left, kind, margin)
+        needed_paired, remark = None, ""
         needed_for = f"showing a true difference of zero to be {kind.replace('_', ' ')} {margin:g}"
     interval = result.interval
     ci_a, ci_b = _arm_intervals(evidence, 1 - alpha)
     shares = [[_share(part, arm) for arm in (a, b)] for part in (values.truncated, values.failed)]
-    said = [result.note, remark, *_missing_notes(evidence, verdict), *notes]
+    decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
+    said = [result.note, remark, *_missing_notes(evidence, verdict, *decided_by), *notes]
     if claim is None and interval is not None and result.p is not None:
         excludes_zero = interval.low > 0 or interval.high < 0
         if excludes_zero != (result.p < alpha):
@@ -262,64 +268,14 @@ def describe(
         needed_n=needed_n,
         needed_seeds=needed_seeds,
         needed_for=needed_for,
+        needed_paired=needed_paired,
         forced=any(note.startswith("FORCED") for note in notes),
         note=_joined(said),
+        evals_a=tuple(run.eval_digest for run in a.runs if run.eval_digest),
+        evals_b=tuple(run.eval_digest for run in b.runs if run.eval_digest),
+        trained_a=tuple(run.train_digest or "untrained" for run in a.runs),
+        trained_b=tuple(run.train_digest or "untrained" for run in b.runs),
     )
-
-
-def power(evidence: Evidence, verdict: str, alpha: float) -> tuple[float | None, int | None, int | None, str]:
-    """Detectable difference, questions needed, seeds needed (the latter two where unresolved), and a remark.
-
-    "Needed" is for a true difference as large as the observed one, at 80 % power; the observed one is itself
-    uncertain, so it is an order of magnitude.
-    """
-    difference = evidence.difference
-    if difference is None:
-        return None, None, None, ""
-    unresolved = verdict == "UNRESOLVED"
-    remark = "no difference at all was observed, so no n can be named" if unresolved and difference == 0 else ""
-    if evidence.shape.counts_only or evidence.choice.test == "two-proportion":
-        right_a, n_a, right_b, n_b = evidence.counts
-        spread = [right / n * (1 - right / n) for right, n in ((right_a, n_a), (right_b, n_b))]
-        detectable = stats.minimum_detectable_effect(spread[0] / n_a + spread[1] / n_b, 1, alpha)
-        needed = stats.sample_size(difference, sum(spread), alpha=alpha) if unresolved else None
-        again = stats.sample_size(difference, ASSUMED_DISCORDANCE, alpha=alpha)
-        if again is not None and unresolved:
-            remark = f"paired on the same questions about {again} would do, at {ASSUMED_DISCORDANCE:.0%} discordance"
-        return detectable, needed, None, remark
-    if evidence.claim == "recipe":
-        seeds = _seeds_needed(evidence, difference, alpha) if unresolved else None
-        return None, None, seeds, remark
-    variance = evidence.variance()
-    if not variance:
-        return None, None, None, remark
-    detectable = stats.minimum_detectable_effect(variance, evidence.n_a, alpha)
-    return detectable, stats.sample_size(difference, variance, alpha=alpha) if unresolved else None, None, remark
-
-
-def needed_within(evidence: Evidence, verdict: str, alpha: float, kind: str, margin: float) -> int | None:
-    """Questions that show non-inferiority or equivalence within the margin, if the true difference is zero.
-
-    The one-sided z at alpha, and 80 % power (for equivalence shared between the two sides, hence 90 % each).
-    """
-    if verdict != "UNRESOLVED" or evidence.difference is None or evidence.claim == "recipe":
-        return None
-    variance = evidence.variance()
-    if evidence.shape.counts_only:
-        right_a, n_a, right_b, n_b = evidence.counts
-        variance = right_a / n_a * (1 - right_a / n_a) + right_b / n_b * (1 - right_b / n_b)
-    if not variance:
-        return None
-    return stats.sample_size(margin, variance, alpha=2 * alpha, power=0.9 if kind == "equivalent_within" else 0.8)
-
-
-def _seeds_needed(evidence: Evidence, difference: float, alpha: float) -> int | None:
-    a, b = evidence.seed_means_a, evidence.seed_means_b
-    if a is None or b is None or min(len(a), len(b)) < 2:
-        return None
-    paired = evidence.choice.test == "seeds-paired"
-    spread = float((b - a).std(ddof=1)) if paired else math.sqrt(float(a.var(ddof=1) + b.var(ddof=1)) / 2)
-    return stats.seeds_needed(difference, spread, alpha, paired=paired)
 
 
 def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
@@ -336,18 +292,46 @@ def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float
     return found[0], found[1]
 
 
-def _missing_notes(evidence: Evidence, verdict: str) -> list[str]:
+def _missing_notes(
+    evidence: Evidence, verdict: str, interval: stats.Interval | None, claim: tuple[str, float] | None
+) -> list[str]:
     notes = []
     only_a, only_b = evidence.unmatched
     if only_a or only_b:
         notes.append(f"{only_a} questions only in {evidence.a.name}, {only_b} only in {evidence.b.name}: left out")
-    if evidence.bounds is not None:
+    if evidence.bounds is not None and _depends(evidence, verdict, interval, claim):
         low, high = evidence.bounds
-        decided = verdict in ("BETTER", "WORSE") and low <= 0 <= high
         what = "missing, truncated or failed answers could make the difference anything from "
-        hint = "; the verdict depends on them" if decided else ""
-        notes.append(f"{what}{low * 100:+.1f} to {high * 100:+.1f} points{hint}")
+        notes.append(f"{what}{low * 100:+.1f} to {high * 100:+.1f} points; the verdict depends on them")
     return notes
+
+
+def _depends(
+    evidence: Evidence, verdict: str, interval: stats.Interval | None, claim: tuple[str, float] | None
+) -> bool:
+    """Whether the verdict would be another if all missing answers had gone one way.
+
+    The interval is taken along to either bound; what it shows there (of zero, or of the margin of a claim that has
+    one) is compared with what it shows here.
+    """
+    difference, bounds = evidence.difference, evidence.bounds
+    if difference is None or bounds is None:
+        return False
+    below, above = (0.0, 0.0) if interval is None else (difference - interval.low, interval.high - difference)
+    if claim is None:
+        shown = {"BETTER": 1, "HIGHER": 1, "WORSE": -1, "LOWER": -1}.get(verdict, 0)
+        return any((1 if bound > below else -1 if bound < -above else 0) != shown for bound in bounds)
+    kind, margin = claim
+    both_sides = kind == "equivalent_within"
+
+    def state(at: float) -> int:
+        low, high = at - below, at + above
+        if low > -margin and not (both_sides and high >= margin):
+            return 1
+        return -1 if high < -margin or (both_sides and low > margin) else 0
+
+    shown = {"EQUIVALENT": 1, "NOT WORSE": 1, "UNRESOLVED": 0}.get(verdict, -1)
+    return any(state(bound) != shown for bound in bounds)
 
 
 def _share(shares: dict[str, float], arm: Arm) -> float | None:
@@ -357,13 +341,3 @@ def _share(shares: dict[str, float], arm: Arm) -> float | None:
 
 def _joined(notes: Sequence[str]) -> str:
     return "; ".join(note for note in notes if note)
-
-
-def say_p(p: float | None) -> str:
-    """A p-value inside a sentence."""
-    return "no p" if p is None else f"p {show_p(p)}" if p < 1e-4 else f"p = {show_p(p)}"
-
-
-def show_p(p: float | None) -> str:
-    """A p-value for people: no leading zero dropped, three digits, never "0"."""
-    return "-" if p is None else "< .0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"

@@ -9,7 +9,7 @@ last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or m
 conditions a claim is decided on seed means and speaks of the recipe; otherwise on questions, and it speaks of
 one checkpoint each. The verdict says which.
 
-Limits: whether a claim was declared before the results is not judged here.
+Whether a claim was declared before its results is judged in reports/answer.py, which is what people see.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
 from reports import stats
-from reports.compare import Comparison, check_comparable, describe, verdict_of
+from reports.compare import check_comparable, describe, verdict_of
+from reports.comparison import Comparison
 from reports.pairs import Evidence, gather
 from reports.runs import Arm, Values, condition_arms, load_values
 
@@ -35,6 +36,7 @@ class Verdict:
     """What the data say of one claim. `comparison` is `better` (b) against `worse` (a), None where a run lacks.
 
     `holds`: True, False, or None where the data do not decide. `about`: this checkpoint, or this recipe.
+    `mark`: why the verdict is exploratory, "" where the claim was declared before its results.
     """
 
     claim: str
@@ -48,6 +50,7 @@ class Verdict:
     alpha: float
     comparison: Comparison | None
     note: str
+    mark: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, the comparison's keys under `comparison`."""
@@ -59,16 +62,24 @@ class Verdict:
         """The verdict in words."""
         state = {True: "holds", False: "is refuted", None: "is not decided"}[self.holds]
         detail = self.note if self.comparison is None else self.comparison.sentence()
-        return f"`{self.claim}` {state}, for {self.about}: {detail}"
+        mark = f" [{self.mark}]" if self.mark else ""
+        return f"`{self.claim}` {state}, for {self.about}: {detail}{mark}"
 
 
 @dataclass(frozen=True)
-class _Tested:
+class TestedClaim:
+    """A claim with its test, not yet corrected for the others."""
+
     claim: Mapping[str, Any]
     evidence: Evidence | None
     result: stats.Result | None
     about: str
     notes: list[str]
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p (one-sided for a claim with a margin), None where nothing could be tested."""
+        return None if self.result is None else self.result.p
 
 
 def verdicts(
@@ -90,13 +101,19 @@ def verdicts(
     arms = condition_arms(connection, experiment)
     named = {claim[side] for claim in claims for side in ("better", "worse")}
     values = load_values(connection, [arm for name, arm in arms.items() if name in named])
-    tested = [_test(claim, arms, values, alpha) for claim in claims]
-    adjusted = stats.adjust([one.result.p if one.result else None for one in tested], correction)
+    tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
+    adjusted = stats.adjust([one.p for one in tested], correction)
     family = sum(p is not None for p in adjusted)
-    return [_verdict(one, p, values, alpha, correction, family) for one, p in zip(tested, adjusted, strict=True)]
+    return [verdict_on(one, p, values, alpha, correction, family) for one, p in zip(tested, adjusted, strict=True)]
 
 
-def _test(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float) -> _Tested:
+def weigh_claim(
+    claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float, about: str | None = None
+) -> TestedClaim:
+    """Test one claim. `about` "recipe" or "checkpoint" asks for that reading.
+
+    Raises InputError for a malformed claim, and for "recipe" where a condition has one seed only.
+    """
     kind, margin = str(claim["kind"]), None if claim["kind"] == "better" else claim.get("margin")
     if kind not in KINDS:
         raise InputError(f"claim {claim['text']!r}: kind {kind!r} is none of {', '.join(KINDS)}")
@@ -104,25 +121,27 @@ def _test(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alp
         raise InputError(f"claim {claim['text']!r}: {kind} needs a margin between 0 and 1, such as 0.02")
     absent = [name for name in (claim["worse"], claim["better"]) if name not in arms]
     if absent:
-        return _Tested(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
-    a, b, about, note = _same_seeds(arms[claim["worse"]], arms[claim["better"]])
+        return TestedClaim(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
+    a, b, subject, note = choose_seeds(arms[claim["worse"]], arms[claim["better"]], about)
     try:
         check_comparable(a, b, force=False)
     except InputError as error:  # the other claims still deserve their verdicts
-        return _Tested(claim, None, None, about, [str(error).replace(", or compare anyway with --force", "")])
-    evidence = gather(a, b, values)
+        return TestedClaim(claim, None, None, subject, [str(error).replace(", or compare anyway with --force", "")])
+    evidence = gather(a, b, values, about)
     if margin is None:
         result = evidence.test(1 - alpha)
     else:
         result = evidence.margin_test(margin, both_sides=kind == "equivalent_within", alpha=alpha)
-    return _Tested(claim, evidence, result, about, [note])
+    return TestedClaim(claim, evidence, result, subject, [note])
 
 
-def _same_seeds(a: Arm, b: Arm) -> tuple[Arm, Arm, str, str]:
+def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> tuple[Arm, Arm, str, str]:
     """The arms to compare, what the claim is about, and a note where seeds had to be left out."""
-    if min(len(a.runs), len(b.runs)) >= 2:
+    if about == "recipe" or (about is None and min(len(a.runs), len(b.runs)) >= 2):
         many = f"{len(a.runs)}" if len(a.runs) == len(b.runs) else f"{len(a.runs)} and {len(b.runs)}"
         return a, b, f"this recipe ({many} training seeds)", ""
+    if about == "checkpoint" and len(a.runs) == len(b.runs) > 1:
+        return a, b, f"these checkpoints ({len(a.runs)} seeds, their mean per question)", ""
     common = sorted(set(a.seeds) & set(b.seeds))
     if common:
         picked = [next(run for run in arm.runs if run.seed == common[0]) for arm in (a, b)]
@@ -136,12 +155,15 @@ def _same_seeds(a: Arm, b: Arm) -> tuple[Arm, Arm, str, str]:
     return Arm(a.name, (picked[0],)), Arm(b.name, (picked[1],)), about, note
 
 
-def _verdict(one: _Tested, p: float | None, values: Values, alpha: float, correction: str, family: int) -> Verdict:
+def verdict_on(
+    one: TestedClaim, p: float | None, values: Values, alpha: float, correction: str, family: int, mark: str = ""
+) -> Verdict:
+    """The verdict from the adjusted p."""
     claim, kind = one.claim, str(one.claim["kind"])
     margin = None if kind == "better" else float(claim["margin"])
     known = (str(claim["text"]), kind, margin)
     if one.evidence is None or one.result is None:
-        return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0])
+        return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0], mark)
     if margin is None:
         verdict = verdict_of(one.result.estimate, p, alpha)
         holds = {"BETTER": True, "WORSE": False}.get(verdict)
@@ -151,7 +173,7 @@ def _verdict(one: _Tested, p: float | None, values: Values, alpha: float, correc
     comparison = describe(
         one.evidence, one.result, p, verdict, values, alpha, correction, family, one.notes, claim=within
     )
-    return Verdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note)
+    return Verdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
 
 
 def _margin_verdict(

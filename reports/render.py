@@ -10,22 +10,37 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-    from reports.compare import Comparison
+    from reports.comparison import Comparison
 
 FORMATS = ("table", "json", "md", "csv")
-COLUMNS = ("a", "b", "n", "mean a", "mean b", "b - a", "interval", "test", "p", "adjusted", "a/b only", "verdict")
+COLUMNS = (
+    "a",
+    "b",
+    "n",
+    "mean a",
+    "mean b",
+    "b - a",
+    "interval",
+    "test",
+    "p",
+    "adjusted",
+    "a/b only",
+    "verdict",
+    "needs",
+)
 CSV_FIELDS = (
     *("a", "b", "metric", "n", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "test", "p", "p_adjusted"),
     *("a_only_correct", "b_only_correct", "verdict", "claim", "paired", "interval", "level", "correction", "family"),
-    *("unmatched_a", "unmatched_b", "detectable", "needed_n", "needed_seeds", "forced", "note"),
+    *("unmatched_a", "unmatched_b", "detectable", "needed_n", "needed_seeds", "needed_paired", "forced", "note"),
 )
 
 
@@ -49,27 +64,41 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
 def as_csv(comparisons: Sequence[Comparison]) -> str:
     """One line a comparison; pairs of numbers as two columns, unknown values empty."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CSV_FIELDS, lineterminator="\n", extrasaction="ignore")
+    writer = csv.DictWriter(buffer, CSV_FIELDS, lineterminator="\n")
     writer.writeheader()
     for comparison in comparisons:
-        row: dict[str, Any] = vars(comparison).copy()
-        row["ci_low"], row["ci_high"] = comparison.ci or (None, None)
-        row["a_only_correct"], row["b_only_correct"] = comparison.discordant or (None, None)
-        row["unmatched_a"], row["unmatched_b"] = comparison.unmatched
-        writer.writerow(row)
+        writer.writerow(csv_row(comparison))
     return buffer.getvalue()
+
+
+def csv_row(comparison: Comparison) -> dict[str, Any]:
+    """The CSV_FIELDS of a comparison."""
+    row: dict[str, Any] = vars(comparison).copy()
+    row["ci_low"], row["ci_high"] = comparison.ci or (None, None)
+    row["a_only_correct"], row["b_only_correct"] = comparison.discordant or (None, None)
+    row["unmatched_a"], row["unmatched_b"] = comparison.unmatched
+    return {field: row[field] for field in CSV_FIELDS}
 
 
 def as_markdown(comparisons: Sequence[Comparison]) -> str:
     """A GitHub table to paste, the notes below it."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for comparison in comparisons:
-        a, b, *numbers = _cells(comparison)
-        lines.append("| " + " | ".join([_escaped(a), _escaped(b), *numbers]) + " |")
+    lines = comparison_table(comparisons)
     if comparisons:
-        lines += ["", *_family(comparisons)]
-        lines += [f"- {_escaped(line)}" for line in footnotes(comparisons)]
+        lines += ["", *family_lines(comparisons)]
+        lines += [f"- {escaped(line)}" for line in footnotes(comparisons)]
     return "\n".join(lines) + "\n"
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> list[str]:
+    """The lines of a Markdown table with one comparison a row."""
+    rows = [[escaped(cell) if i < 2 else cell for i, cell in enumerate(_cells(one))] for one in comparisons]
+    return markdown_table(COLUMNS, rows)
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table; cells are taken as they are."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def footnotes(comparisons: Sequence[Comparison]) -> list[str]:
@@ -97,7 +126,7 @@ def show_interval(limits: tuple[float, float] | None, signed: bool = False) -> s
 
 
 def _cells(comparison: Comparison) -> list[str]:
-    from reports.compare import show_p
+    from reports.comparison import show_p
 
     n_a, n_b = comparison.n_a, comparison.n_b
     return [
@@ -113,17 +142,32 @@ def _cells(comparison: Comparison) -> list[str]:
         show_p(comparison.p_adjusted),
         "-" if comparison.discordant is None else "{} / {}".format(*comparison.discordant),
         comparison.verdict,
+        needs(comparison),
     ]
 
 
+def needs(comparison: Comparison) -> str:
+    """What an unresolved comparison still needs, in a few letters, and what it could have found."""
+    from reports.comparison import amount
+
+    if comparison.verdict != "UNRESOLVED":
+        return ""
+    parts = []
+    if comparison.needed_seeds is not None:
+        parts.append(f"{comparison.needed_seeds} seeds")
+    if comparison.needed_n is not None:
+        parts.append(f"n {comparison.needed_n}")
+    if comparison.needed_paired is not None:
+        parts.append(f"paired {comparison.needed_paired}")
+    if comparison.detectable is not None:
+        parts.append(f"finds {amount(comparison.detectable, comparison.metric).split()[0]}")
+    return ", ".join(parts)
+
+
 def _print_table(comparisons: Sequence[Comparison], console: Console) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    arms = Table(box=SIMPLE_HEAD, show_edge=False)
-    for column in ("run", "mean", "interval", "n"):
-        arms.add_column(column, justify="left" if column == "run" else "right")
+    arms = plain_table({"run": "left", "mean": "right", "interval": "right", "n": "right"})
     seen: dict[tuple[str, int], list[str]] = {}
     for comparison in comparisons:
         for name, mean, limits, n in (
@@ -133,27 +177,43 @@ def _print_table(comparisons: Sequence[Comparison], console: Console) -> None:
             seen.setdefault((name, n), [name, show(mean), show_interval(limits), str(n)])
     for row in seen.values():
         arms.add_row(*map(Text, row))
-    table = Table(box=SIMPLE_HEAD, show_edge=False)
-    for column in COLUMNS:
-        numeric = column in ("n", "mean a", "mean b", "b - a", "p", "adjusted")
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for comparison in comparisons:
-        cells = [Text(cell) for cell in _cells(comparison)]
-        cells[-1].stylize({"BETTER": "green", "WORSE": "red"}.get(comparison.verdict, ""))
-        table.add_row(*cells)
     console.print(arms)
     console.print()
-    console.print(table)
+    console.print(pairs_table(comparisons))
     console.print()
     if len(comparisons) == 1:
         console.print(Text(comparisons[0].sentence()))
-    for line in _family(comparisons):
+    for line in family_lines(comparisons):
         console.print(Text(line))
     for line in footnotes(comparisons):
         console.print(Text(f"- {line}"))
 
 
-def _family(comparisons: Sequence[Comparison]) -> list[str]:
+def pairs_table(comparisons: Sequence[Comparison], prefix: str = "") -> Table:
+    """Comparisons, one a row, for the screen; `prefix` is left off the runs' names."""
+    from rich.text import Text
+
+    numeric = ("n", "mean a", "mean b", "b - a", "p", "adjusted")
+    table = plain_table({column: "right" if column in numeric else "left" for column in COLUMNS})
+    for comparison in comparisons:
+        cells = [Text(cell.removeprefix(prefix) if i < 2 else cell) for i, cell in enumerate(_cells(comparison))]
+        cells[-2].stylize({"BETTER": "green", "WORSE": "red"}.get(comparison.verdict, ""))
+        table.add_row(*cells)
+    return table
+
+
+def plain_table(columns: Mapping[str, str]) -> Table:
+    """An empty table; the columns' sides are "left" or "right"."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, show_edge=False)
+    for name, side in columns.items():
+        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
+    return table
+
+
+def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
     """How p was adjusted and over how many tests, and why which test was taken."""
     if not comparisons:
         return []
@@ -162,10 +222,62 @@ def _family(comparisons: Sequence[Comparison]) -> list[str]:
     size = f"{first.family} comparison{'' if first.family == 1 else 's'}"
     adjusted = f"p adjusted by {how} over {size}" if how else f"p of {size} not adjusted for their number"
     lines = [f"{first.metric}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
-    return lines + list(dict.fromkeys(f"{one.test}: {one.because}" for one in comparisons))
+    return [*lines, *reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
 
 
-def _escaped(text: str) -> str:
+def needs_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """What the column `needs` means."""
+    from reports.metrics import UNITS
+    from reports.needed import ASSUMED_DISCORDANCE, OBSERVED
+
+    if not any(needs(one) for one in comparisons):
+        return []
+    unit = UNITS.get(comparisons[0].metric, "points")
+    said = ["needs: what would show a true difference as large as the observed one in 4 of 5 cases"]
+    if any(one.needed_for != OBSERVED for one in comparisons):
+        said.append("for a claim with a margin: what would show a true difference of zero to lie within it")
+    if any(one.needed_paired is not None for one in comparisons):
+        said.append(f"paired: on the same questions in both, at {ASSUMED_DISCORDANCE:.0%} discordance")
+    said.append(f"finds: the true difference, in {unit}, that the data at hand show in 4 of 5 cases")
+    return ["; ".join([*said, "all at the level that the correction leaves"])]
+
+
+def reasons(comparisons: Sequence[Comparison]) -> list[str]:
+    """Each test used, with why it was chosen."""
+    return list(dict.fromkeys(f"{one.test}: {one.because}" for one in comparisons if one.difference is not None))
+
+
+def attrition_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """How far missing, truncated or failed answers could move any difference; [] where nothing is missing."""
+    moved = [
+        max(abs(bound - one.difference) for bound in one.bounds)
+        for one in comparisons
+        if one.bounds is not None and one.difference is not None
+    ]
+    if not moved:
+        return []
+    decided = sum("the verdict depends on them" in one.note for one in comparisons)
+    so = f"{decided} of {len(comparisons)} verdicts depend on them" if decided else "no verdict depends on them"
+    left_out = any(any(one.unmatched) for one in comparisons)
+    rule = "truncated and failed answers count as wrong"
+    rule += ", questions that one run lacks are left out" if left_out else ""
+    line = f"{rule}; this could have moved a difference by up to {max(moved) * 100:.1f} points: {so}"
+    return [line, *_incomplete_lines(comparisons)]
+
+
+def _incomplete_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """Runs that lack questions which others have, and how many at most; [] where all have the same."""
+    lacking: dict[str, int] = {}
+    for one in comparisons:
+        for name, missing in ((one.a, one.unmatched[1]), (one.b, one.unmatched[0])):
+            if missing:
+                lacking[name] = max(missing, lacking.get(name, 0))
+    named = [f"{name} lacks {count} questions that another run has" for name, count in sorted(lacking.items())]
+    more = [f"and {len(named) - 5} more runs lack some"] if len(named) > 5 else []
+    return ["; ".join([*named[:5], *more])] if named else []
+
+
+def escaped(text: str) -> str:
     """Text without the characters that Markdown takes for tables, code, links, emphasis or HTML."""
     flat = " ".join(text.split())
     for character in "\\|`*<[":

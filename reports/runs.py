@@ -12,11 +12,12 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.metrics import check_metric, values_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,6 +48,7 @@ class Run:
     samples: int
     counts: tuple[int, int] | None
     data_order: str | None
+    train_digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Arm:
 
 RUNS_SQL = """
 SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data_hash, i.verifier_hash, i.samples,
-       c.correct, c.n, r.status, r.reason,
+       c.correct, c.n, r.status, r.reason, r.train_digest,
        json_extract_string(s.manifest, '$.key.train_on') || json_extract_string(s.manifest, '$.key.seeds.order')
 FROM runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
@@ -84,16 +86,31 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
     finished: dict[str, Run] = {}
     unfinished: dict[str, str] = {}
     for row in connection.execute(RUNS_SQL).fetchall():
-        (name, experiment, condition, seed, digest, metric, data, verifier, samples, right, n, status, why, order) = row
+        (
+            name,
+            experiment,
+            condition,
+            seed,
+            digest,
+            metric,
+            data,
+            verifier,
+            samples,
+            right,
+            n,
+            status,
+            why,
+            train,
+            order,
+        ) = row
         if right is None and metric is None:
             unfinished[name] = f"{status}{f': {why}' if why else ''}"
             continue
         counts = None if right is None else (int(right), int(n))
         if counts is not None:
             digest = None
-        finished[name] = Run(
-            name, experiment, condition, seed, digest, metric or "accuracy", data, verifier, samples or 1, counts, order
-        )
+        about = (digest, metric or "accuracy", data, verifier, samples or 1, counts, order, train)
+        finished[name] = Run(name, experiment, condition, seed, *about)
     return finished, unfinished
 
 
@@ -124,7 +141,9 @@ def resolve(
         else:
             found = [arm for name, arm in conditions.items() if name.rpartition("/")[0] == pattern]
         if not found:
-            raise InputError(f"no run is named {pattern!r}{_nearest(pattern, [*finished, *unfinished, *conditions])}")
+            experiments = [name.rpartition("/")[0] for name in conditions]
+            names = list(dict.fromkeys([*experiments, *conditions, *finished, *unfinished]))
+            raise InputError(f"no run or experiment is named {pattern!r}{_nearest(pattern, names)}")
         arms.update((arm.name, arm) for arm in found)
     if len(arms) < at_least:
         without = f" ({'; '.join(skipped)})" if skipped else ""
@@ -157,12 +176,21 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {' or '.join(repr(other) for other in near)}?" if near else "; `nsd runs` lists them all"
 
 
+def measured_by(arm: Arm, metric: str) -> Arm:
+    """The same arm, its runs carrying the metric's name. Raises InputError for a metric there is not."""
+    check_metric(metric)
+    if arm.counts_only:
+        raise InputError(f"{arm.name} is known by its counts alone: {metric} cannot be computed from them")
+    return Arm(arm.name, tuple(replace(run, metric=metric) for run in arm.runs))
+
+
 # --------------------------------------------------------------------------- values per question
 
 
 @dataclass(frozen=True)
 class Values:
-    """Values of evaluations: `matrix` [evaluations, questions] in [0, 1], 0 where `present` is false.
+    """Values of evaluations: `matrix` [evaluations, questions] in [0, 1] (not for `tokens`), 0 where `present` is
+    false.
 
     `row` gives an evaluation's line. `lost` is, per evaluation, the share of its value that answers cut at the
     token limit or ended by an error could still have earned; `truncated` and `failed` their shares of samples.
@@ -197,45 +225,77 @@ class Values:
 
 
 def load_values(
-    connection: duckdb.DuckDBPyConnection, arms: Sequence[Arm], groups: Mapping[str, str] | None = None
+    connection: duckdb.DuckDBPyConnection,
+    arms: Sequence[Arm],
+    groups: Mapping[str, str] | None = None,
+    metric: str | None = None,
 ) -> Values:
-    """Fetch the values of every evaluation of these arms in one query, with questions numbered by DuckDB.
+    """Fetch the values of every evaluation of these arms, one after another, each question a column.
 
-    `groups` gives each question id its group, where questions are not independent. Memory is 8 bytes an
-    evaluation and question in the matrix, and three times that while it is filled.
+    `groups` gives each question id its group, where questions are not independent. `metric` computes the values
+    from the stored samples instead (reports/metrics.py). Memory is 9 bytes an evaluation and question, and the ids
+    of two evaluations.
     """
     import numpy as np
 
     digests = list(dict.fromkeys(run.eval_digest for arm in arms for run in arm.runs if run.eval_digest is not None))
-    wanted: list[Any] = [digests]
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE wanted_questions AS "
-        "SELECT question_id, (row_number() OVER () - 1)::INT AS number FROM "
-        "(SELECT DISTINCT question_id FROM eval_values WHERE eval_digest IN (SELECT unnest(?::TEXT[])))",
-        wanted,
-    )
-    found = connection.execute(
-        "SELECT (list_position(?::TEXT[], v.eval_digest) - 1)::INT AS evaluation, q.number, v.value "
-        "FROM eval_values v JOIN wanted_questions q USING (question_id) "
-        "WHERE v.eval_digest IN (SELECT unnest(?::TEXT[]))",
-        wanted * 2,
-    ).fetchnumpy()
-    row = connection.execute("SELECT count(*) FROM wanted_questions").fetchone()
-    shape = (len(digests), int(row[0]) if row else 0)
-    clusters = None if groups is None else _clusters(connection, groups)
-    connection.execute("DROP TABLE wanted_questions")
+    columns = _Columns()
+    found: list[tuple[NDArray[np.int32] | None, Floats]] = []
+    source = values_sql(connection, metric, digests)
+    # Cast and zero for no value are DuckDB's work, and numbers pass by DLPack: pyarrow's own ways import pandas.
+    query = f"SELECT question_id, coalesce(value, 0)::DOUBLE AS value FROM ({source}) WHERE eval_digest = ?"
+    for digest in digests:
+        rows = connection.sql(query, params=[digest]).to_arrow_table()
+        numbers = columns.numbers(rows["question_id"].combine_chunks())
+        values: Any = np.from_dlpack(rows["value"].combine_chunks())
+        found.append((numbers, values))
+    shape = (len(digests), len(columns))
     matrix, present = np.zeros(shape), np.zeros(shape, dtype=bool)
-    matrix[found["evaluation"], found["number"]] = np.ma.filled(found["value"], 0.0)
-    present[found["evaluation"], found["number"]] = True
-    truncated, failed, lost = _attrition(connection, digests)
+    for line, (numbers, values) in enumerate(found):
+        where = slice(len(values)) if numbers is None else numbers
+        matrix[line, where], present[line, where] = values, True
+    found.clear()
+    clusters = None if groups is None else _clusters(columns, groups)
+    sizes = dict(zip(digests, present.sum(axis=1).tolist(), strict=True))
+    truncated, failed, lost = _attrition(connection, sizes, metric)
     return Values(matrix, present, {digest: i for i, digest in enumerate(digests)}, truncated, failed, lost, clusters)
 
 
-def _clusters(connection: duckdb.DuckDBPyConnection, groups: Mapping[str, str]) -> NDArray[np.int64]:
+class _Columns:
+    """Numbers question ids in the order of first sight."""
+
+    def __init__(self) -> None:
+        self.ids: Any = None  # a pyarrow array
+
+    def __len__(self) -> int:
+        return 0 if self.ids is None else len(self.ids)
+
+    def numbers(self, ids: Any) -> NDArray[np.int32] | None:
+        """The column of each id of a pyarrow array; None where they are the first ones, in order.
+
+        Evaluations of one test set hold the same ids in the same order, and comparing them whole is many times
+        quicker than looking each one up.
+        """
+        import numpy as np
+        import pyarrow
+        import pyarrow.compute
+
+        if self.ids is None:
+            self.ids = ids
+        if self.ids[: len(ids)].equals(ids):
+            return None
+        found = pyarrow.compute.index_in(ids, value_set=self.ids)
+        if found.null_count:
+            self.ids = pyarrow.concat_arrays([self.ids, ids.filter(found.is_null())])
+            found = pyarrow.compute.index_in(ids, value_set=self.ids)
+        return np.from_dlpack(found)  # type: ignore[return-value]
+
+
+def _clusters(columns: _Columns, groups: Mapping[str, str]) -> NDArray[np.int64]:
     """The number of each question's group, in the order of the matrix's columns."""
     import numpy as np
 
-    ids = [row[0] for row in connection.execute("SELECT question_id FROM wanted_questions ORDER BY number").fetchall()]
+    ids = [] if columns.ids is None else columns.ids.to_pylist()
     if absent := [question for question in ids if question not in groups]:
         raise InputError(f"{len(absent)} of {len(ids)} questions have no group, among them {absent[0]!r}")
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.values()))}
@@ -243,29 +303,36 @@ def _clusters(connection: duckdb.DuckDBPyConnection, groups: Mapping[str, str]) 
 
 
 def _attrition(
-    connection: duckdb.DuckDBPyConnection, digests: list[str]
+    connection: duckdb.DuckDBPyConnection, sizes: Mapping[str, int], metric: str | None
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Shares truncated and failed, and what they could have earned. `sizes`: questions of each evaluation."""
     rows = connection.execute(
         "SELECT eval_digest, avg((stop_reason = 'length')::INT), avg((stop_reason = 'error')::INT) FROM eval_samples "
         "WHERE eval_digest IN (SELECT unnest(?::TEXT[])) AND stop_reason IS NOT NULL GROUP BY 1",
-        [digests],
+        [list(sizes)],
     ).fetchall()
     truncated = {digest: float(cut) for digest, cut, _ in rows}
     failed = {digest: float(error) for digest, _, error in rows}
     touched = [digest for digest, cut, error in rows if cut or error]
-    # A mean over samples can gain a lost sample's share; a vote or a pass@k can gain its whole question.
+    # A mean over samples can gain a lost sample's share; a vote or a pass@k can gain its whole question. Only the few
+    # questions that lost a sample are grouped; all others could gain nothing.
     by_question = connection.execute(
-        "SELECT eval_digest, avg(part), avg(whole) FROM ("
+        "WITH hit AS (SELECT DISTINCT eval_digest, question_id FROM eval_samples"
+        "  WHERE stop_reason IN ('length', 'error') AND eval_digest IN (SELECT unnest(?::TEXT[]))) "
+        "SELECT eval_digest, sum(part), sum(whole) FROM ("
         "  SELECT s.eval_digest, s.question_id,"
         "         avg((s.stop_reason IN ('length', 'error') AND NOT s.correct)::INT) AS part,"
         "         max(CASE WHEN s.stop_reason IN ('length', 'error') THEN 1 - v.value ELSE 0 END) AS whole"
-        "  FROM eval_samples s JOIN eval_values v USING (eval_digest, question_id)"
+        "  FROM eval_samples s SEMI JOIN hit USING (eval_digest, question_id)"
+        "  JOIN eval_values v USING (eval_digest, question_id)"
         "  WHERE s.eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2) GROUP BY 1",
-        [touched],
+        [touched, touched],
     ).fetchall()
-    metrics = dict(connection.execute("SELECT eval_digest, metric FROM eval_info").fetchall())
+    if metric in ("tokens", "truncated", "failed"):
+        return truncated, failed, {}  # nothing was lost: these are measured on what came, as it came
+    own = dict(connection.execute("SELECT eval_digest, metric FROM eval_info").fetchall())
     lost = {
-        digest: float(whole if str(metrics.get(digest)).startswith(("pass@", "maj@")) else part)
+        digest: float(whole if (metric or str(own.get(digest))).startswith(("pass@", "maj@")) else part) / sizes[digest]
         for digest, part, whole in by_question
     }
     return truncated, failed, lost

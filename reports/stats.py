@@ -166,7 +166,7 @@ def two_proportion(right_a: int, n_a: int, right_b: int, n_b: int, level: float 
 
     The same p as R's prop.test(correct = FALSE). All right or all wrong in both gives p = 1.
     """
-    name = "two-proportion z (unpaired, low power)"
+    name = "two-proportion z, unpaired"
     if n_a == 0 or n_b == 0:
         return Result(name, None, None, None, note="an arm without any question: nothing to test")
     estimate = right_b / n_b - right_a / n_a
@@ -252,7 +252,7 @@ def cluster_t(differences: ArrayLike, clusters: ArrayLike, level: float = LEVEL)
     mean = float(d.mean())
     residuals = sums - sizes * mean
     error = math.sqrt(groups / (groups - 1) * float((residuals**2).sum())) / len(d)
-    note = "" if groups >= FEW_CLUSTERS else f"only {groups} clusters (fewer than {FEW_CLUSTERS}): p is too small"
+    note = "" if groups >= FEW_CLUSTERS else f"only {groups} clusters (under {FEW_CLUSTERS}): p comes out too small"
     if error <= 1e-12:
         return Result(name, None, 1.0, mean, note="the clusters have equal means: no spread to test against")
     return _t_result(name, mean, error, groups - 1, level, "cluster-robust t", note)
@@ -529,6 +529,21 @@ def seeds_needed(
     return high
 
 
+def t_detectable(standard_error: float, df: float, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """Smallest true difference that a two-sided t test with this standard error and df finds with chance `power`.
+
+    By the noncentral t; the chance of rejecting on the wrong side is left out. None where it is more than 37
+    standard errors (two seeds at a strict level), where no finite answer would be worth much.
+    """
+    if standard_error == 0:
+        return None
+
+    def falls_short(shift: float) -> float:
+        return power - _t_power(shift, df, alpha)
+
+    return None if falls_short(37.0) > 0 else standard_error * _crossing(falls_short, 0.0, 37.0)
+
+
 def missing_bounds(
     summed_difference: float, shared: int, only_a: ArrayLike, only_b: ArrayLike
 ) -> tuple[float, float] | None:
@@ -693,15 +708,21 @@ def _cluster_sums(d: Floats, clusters: ArrayLike) -> tuple[Floats, Floats]:
 
 def _seed_power(effect: float, seed_sd: float, seeds: int, alpha: float, paired: bool) -> float:
     """Power of a two-sided t test on seed means with `seeds` seeds per arm."""
-    from scipy.special import nctdtr, stdtrit
-
     if seeds < 2:
         return 0.0
     if seed_sd == 0:
         return 1.0
     df = seeds - 1 if paired else 2 * (seeds - 1)
-    shift = min(abs(effect) / (seed_sd * math.sqrt((1 if paired else 2) / seeds)), 37.0)
+    return _t_power(min(abs(effect) / (seed_sd * math.sqrt((1 if paired else 2) / seeds)), 37.0), df, alpha)
+
+
+def _t_power(shift: float, df: float, alpha: float) -> float:
+    """Power of a two-sided t test whose true difference is `shift` (at most 37) standard errors."""
+    from scipy.special import nctdtr, stdtrit
+
     limit = float(stdtrit(df, 1 - alpha / 2))
+    if shift - limit > 30:
+        return 1.0  # a miss is beyond all doubt, and scipy's nctdtr gives nan out there
     upper: Any = nctdtr(df, shift, limit)
     return 1 - float(upper)  # the chance of rejecting on the wrong side is left out: below 1e-4 at any useful power
 

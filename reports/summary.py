@@ -14,10 +14,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from reports import stats
-from reports.hypotheses import Verdict, verdicts
+from reports.answer import Answer, answer
+from reports.label_quality import LabelQuality, label_quality
+from reports.noise import Noise, noise_floor, noise_sentence
 from reports.pairs import RESAMPLING_SEED
-from reports.render import show, show_interval
-from reports.runs import Arm, Values, all_runs, load_values
+from reports.render import plain_table, show, show_interval
+from reports.render_answer import answer_facts, print_answer
+from reports.runs import Arm, Values, all_runs, load_values, measured_by
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,24 +50,6 @@ class ArmSummary:
     status: str
 
 
-@dataclass(frozen=True)
-class LabelSummary:
-    """One set of pseudo-labels: `voted` have a label, `kept` go into training; accuracies where truth is known.
-
-    `histogram` has a line per confidence: confidence, questions, share right (None where truth is unknown).
-    """
-
-    label_digest: str
-    conditions: list[str]
-    questions: int
-    voted: int
-    kept: int
-    coverage: float
-    accuracy_voted: float | None
-    accuracy_kept: float | None
-    histogram: list[tuple[float, int, float | None]]
-
-
 def summary_json(
     connection: duckdb.DuckDBPyConnection,
     experiment: str,
@@ -75,14 +60,17 @@ def summary_json(
     return {
         "experiment": experiment,
         "arms": [asdict(arm) for arm in summarise_arms(connection, runs)],
-        "labels": [asdict(label) for label in summarise_labels(connection, runs)],
+        "labels": [asdict(label) for label in label_quality(connection, runs)],
+        "noise": [one.to_json() for one in noise_floor(connection, runs)],
         "warnings": _warnings(connection, runs),
-        "verdicts": [verdict.to_json() for verdict in verdicts(connection, experiment, hypotheses)],
+        **answer_facts(answer(connection, experiment, hypotheses=hypotheses)),
     }
 
 
-def summarise_arms(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], level: float = 0.95) -> list[ArmSummary]:
-    """One summary per condition of the named runs, in the order of first naming."""
+def summarise_arms(
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], level: float = 0.95, metric: str | None = None
+) -> list[ArmSummary]:
+    """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
     finished, unfinished = all_runs(connection)
     places = {
         run: (condition or run) for run, condition in connection.execute("SELECT run, condition FROM runs").fetchall()
@@ -94,7 +82,9 @@ def summarise_arms(connection: duckdb.DuckDBPyConnection, runs: Sequence[str], l
         condition: Arm(condition, tuple(finished[run] for run in names if run in finished))
         for condition, names in grouped.items()
     }
-    values = load_values(connection, [arm for arm in arms.values() if arm.runs])
+    if metric is not None:
+        arms = {condition: measured_by(arm, metric) for condition, arm in arms.items()}
+    values = load_values(connection, [arm for arm in arms.values() if arm.runs], metric=metric)
     return [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
 
 
@@ -140,46 +130,6 @@ def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-LABELS_SQL = """
-SELECT r.label_digest, list(DISTINCT r.condition ORDER BY r.condition) AS conditions
-FROM runs r WHERE r.run IN (SELECT unnest(?::TEXT[])) AND r.label_digest IS NOT NULL GROUP BY 1
-"""
-HISTOGRAM_SQL = """
-SELECT label_digest, round(confidence, 3), count(*), count(label), count(*) FILTER (WHERE kept),
-       count(correct) FILTER (WHERE label IS NOT NULL), count(*) FILTER (WHERE correct AND label IS NOT NULL),
-       count(correct) FILTER (WHERE kept), count(*) FILTER (WHERE correct AND kept)
-FROM labels WHERE label_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2 ORDER BY 1, 2
-"""
-
-
-def summarise_labels(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[LabelSummary]:
-    """One summary for each set of pseudo-labels that these runs were trained on."""
-    users = dict(connection.execute(LABELS_SQL, [list(runs)]).fetchall())
-    bars: dict[str, list[tuple[Any, ...]]] = {}
-    for digest, *bar in connection.execute(HISTOGRAM_SQL, [list(users)]).fetchall():
-        bars.setdefault(digest, []).append(tuple(bar))
-    found = []
-    for digest, conditions in users.items():
-        if digest not in bars:
-            continue
-        totals = [sum(bar[i] for bar in bars[digest]) for i in range(1, 8)]
-        questions, voted, kept, known_voted, right_voted, known_kept, right_kept = totals
-        found.append(
-            LabelSummary(
-                label_digest=digest,
-                conditions=list(conditions),
-                questions=questions,
-                voted=voted,
-                kept=kept,
-                coverage=kept / questions if questions else 0.0,
-                accuracy_voted=right_voted / known_voted if known_voted else None,
-                accuracy_kept=right_kept / known_kept if known_kept else None,
-                histogram=[(float(bar[0]), bar[1], bar[5] / bar[4] if bar[4] else None) for bar in bars[digest]],
-            )
-        )
-    return sorted(found, key=lambda label: label.conditions)
-
-
 def _warnings(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
     """What training stages warned about, each text once a run with the step of its first sight."""
     rows = connection.execute(
@@ -201,20 +151,26 @@ def print_summary(
     runs: Sequence[str],
     hypotheses: Mapping[str, Any] | None,
     question: str | None = None,
-) -> None:
-    """Print the end-of-run tables."""
+) -> Answer:
+    """Print the end-of-run tables. Returns the answer that was shown."""
     from rich.text import Text
 
     if question:
         console.print(Text(f"{experiment}: {' '.join(question.split())}"))
     arms = summarise_arms(connection, runs)
     console.print(_arms_table(arms))
-    labels = summarise_labels(connection, runs)
+    labels = label_quality(connection, runs)
     if labels:
         console.print()
         console.print(_labels_table(labels))
-        for label in {tuple(one.histogram): one for one in labels}.values():
+        for label in {tuple(one.histogram): one for one in labels if one.histogram}.values():
             _print_histogram(label, console)
+    repeats = noise_floor(connection, runs)
+    if repeats:
+        console.print()
+        console.print(_noise_table(repeats))
+        for line in (noise_sentence(repeats), *dict.fromkeys(f"- {one.note}" for one in repeats if one.note)):
+            console.print(Text(line))
     warnings = _warnings(connection, runs)
     if warnings:
         console.print()
@@ -224,26 +180,13 @@ def print_summary(
             console.print(Text(f"warning, {warning['run']}, {step}{warning['text']}{field}"))
         if len(warnings) > WARNINGS_SHOWN:
             console.print(Text(f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"))
-    found = verdicts(connection, experiment, hypotheses)
+    found = answer(connection, experiment, hypotheses=hypotheses)
     console.print()
-    if not found:
+    if not (found.verdicts or found.late):
         console.print(Text("No hypothesis was declared in the spec; nsd compare tests any pair."))
-        return
-    console.print(_verdicts_table(found))
-    console.print(Text(_family_line(found)))
-    for verdict in found:
-        if verdict.note:
-            console.print(Text(f"- {verdict.claim}: {verdict.note}"))
-
-
-def _table(columns: Mapping[str, str]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, show_edge=False)
-    for name, side in columns.items():
-        table.add_column(name, justify="right" if side == "right" else "left", overflow="fold")
-    return table
+    else:
+        print_answer(found, console, pairs=False)
+    return found
 
 
 def _arms_table(arms: Sequence[ArmSummary]) -> Table:
@@ -252,7 +195,7 @@ def _arms_table(arms: Sequence[ArmSummary]) -> Table:
     many = any(len(arm.seeds) > 1 for arm in arms)
     metric = next((arm.metric for arm in arms if arm.metric), "accuracy")
     columns = {"arm": "left", metric: "right", "95% interval": "left", "n": "right", "truncated": "right"}
-    table = _table({**columns, **({"seeds": "right"} if many else {}), "": "left"})
+    table = plain_table({**columns, **({"seeds": "right"} if many else {}), "": "left"})
     for arm in arms:
         state = "" if arm.status == "done" else arm.status
         odd = f"({arm.metric})" if arm.metric not in (None, metric) else ""
@@ -263,11 +206,23 @@ def _arms_table(arms: Sequence[ArmSummary]) -> Table:
     return table
 
 
-def _labels_table(labels: Sequence[LabelSummary]) -> Table:
+def _noise_table(repeats: Sequence[Noise]) -> Table:
+    from rich.text import Text
+
+    right = ("repeats", "mean", "SD", "lowest", "highest", "questions that change", "pairs called different")
+    table = plain_table({"same weights, sampled again": "left", **dict.fromkeys(right, "right")})
+    for one in repeats:
+        changed = "-" if one.discordant is None else f"{one.discordant:.1f} of {one.n}"
+        numbers = (show(one.mean), show(one.sd), show(min(one.means)), show(max(one.means)), changed)
+        table.add_row(*map(Text, (one.run, str(one.repeats), *numbers, f"{one.called_different} of {one.pairs}")))
+    return table
+
+
+def _labels_table(labels: Sequence[LabelQuality]) -> Table:
     from rich.text import Text
 
     right = ("questions", "voted", "kept", "coverage", "accuracy of voted", "accuracy of kept")
-    table = _table({"pseudo-labels of": "left", **dict.fromkeys(right, "right")})
+    table = plain_table({"pseudo-labels of": "left", **dict.fromkeys(right, "right")})
     for label in labels:
         numbers = (str(label.questions), str(label.voted), str(label.kept), _percent(label.coverage))
         row = (", ".join(label.conditions), *numbers, _percent(label.accuracy_voted), _percent(label.accuracy_kept))
@@ -275,7 +230,7 @@ def _labels_table(labels: Sequence[LabelSummary]) -> Table:
     return table
 
 
-def _print_histogram(label: LabelSummary, console: Console) -> None:
+def _print_histogram(label: LabelQuality, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(f"confidence of the pseudo-labels ({label.questions} questions, share right)"))
@@ -283,38 +238,6 @@ def _print_histogram(label: LabelSummary, console: Console) -> None:
     for confidence, count, right in label.histogram:
         bar = "█" * max(1, round(BAR_WIDTH * count / most))
         console.print(Text(f"  {confidence:5.3f} {bar:<{BAR_WIDTH}} {count:>6}  {_percent(right):>6}"))
-
-
-def _verdicts_table(found: Sequence[Verdict]) -> Table:
-    from rich.text import Text
-
-    from reports.compare import show_p
-
-    table = _table(
-        {"claim": "left", "verdict": "left", "difference": "right", "interval": "left", "p": "right"}
-        | {"adjusted": "right", "n": "right", "discordant": "left", "test": "left", "about": "left"}
-    )
-    for verdict in found:
-        one = verdict.comparison
-        mark = Text(verdict.verdict)
-        if verdict.holds is not None:
-            mark.stylize("green" if verdict.holds else "red")
-        if one is None:
-            table.add_row(Text(verdict.claim), mark, *["-"] * 7, verdict.about)
-            continue
-        pair = "-" if one.discordant is None else "{} / {}".format(*one.discordant)
-        cells = [show(one.difference, True), show_interval(one.ci, True), show_p(one.p), show_p(one.p_adjusted)]
-        rest = [*cells, str(one.n), pair, one.test, verdict.about]
-        table.add_row(Text(verdict.claim), mark, *map(Text, rest))
-    return table
-
-
-def _family_line(found: Sequence[Verdict]) -> str:
-    first = found[0]
-    return (
-        f"declared hypotheses: a family of {first.family}, p adjusted by {first.correction}, level {first.alpha:g}; "
-        "discordant: questions that only the second, only the first condition of a claim has right"
-    )
 
 
 def _percent(share: float | None) -> str:

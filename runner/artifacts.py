@@ -5,6 +5,8 @@
       partial/KIND-DIGEST/     a stage under way: lock, job.json, log.txt, shards/, checkpoints/, artifact/
       data/HASH.parquet        the questions of a split, by content hash
       experiments/NAME/        one record for each version of a spec that was run
+      notes.jsonl              what people wrote about runs (`nsd note`), one JSON object a line
+      looks.jsonl              which pairs were judged when, on what evidence
       nsd.duckdb               an index over the above (`nsd db rebuild` makes it again)
 
 A folder under artifacts/ with a manifest is a whole stage: the manifest is written after every other
@@ -64,6 +66,8 @@ class Workspace:
         self.partials = self.root / "partial"
         self.data = self.root / "data"
         self.experiments = self.root / "experiments"
+        self.notes = self.root / "notes.jsonl"
+        self.looks = self.root / "looks.jsonl"
         self.database = self.root / "nsd.duckdb"
 
     @classmethod

@@ -7,11 +7,10 @@ input is one message on standard error; only a bug of nsd itself has a traceback
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 # Start-up: pydantic looks through the metadata of every installed package for instrumentation plugins, and the
 # cyclic collector by default runs many times over objects that all stay.
@@ -21,6 +20,17 @@ gc.set_threshold(100_000, 50, 100)
 import typer  # noqa: E402
 
 from plugins.errors import NsdError  # noqa: E402
+from runner.cli_looking import add_commands  # noqa: E402
+from runner.cli_options import (  # noqa: E402
+    JsonOption,
+    OnlyOption,
+    RepeatOption,
+    SeedOption,
+    SmokeOption,
+    SpecPath,
+    WorkspaceOption,
+    workspace_at,
+)
 
 app = typer.Typer(
     name="nsd",
@@ -30,31 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Declarative self-training experiments on language models: one YAML spec in, honest answers out.",
 )
-db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The DuckDB index over the artifacts.")
-app.add_typer(db_app, name="db")
-
-SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec file (YAML).")]
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option("--workspace", "-w", metavar="DIR", help="Where results live [NSD_WORKSPACE, else ./nsd-workspace]."),
-]
-OnlyOption = Annotated[
-    list[str] | None, typer.Option("--only", metavar="COND", help="Only this condition and what it needs; repeatable.")
-]
-SeedOption = Annotated[
-    list[int] | None, typer.Option("--seed", metavar="N", help="These seeds instead of the spec's; repeatable.")
-]
-SmokeOption = Annotated[
-    bool, typer.Option("--smoke", help="Few questions and steps; everything that shapes quality stays as it is.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _workspace(given: Path | None) -> Any:
-    from runner.artifacts import Workspace
-
-    return Workspace.locate(given)
-
 
 # --------------------------------------------------------------------------- the main loop
 
@@ -65,20 +50,28 @@ def run(
     only: OnlyOption = None,
     smoke: SmokeOption = False,
     seed: SeedOption = None,
+    repeat_eval: RepeatOption = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIGEST", help="Only these stages (as nsd plan shows them) and their causes; repeatable."),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI", help="Keep artifacts in a bucket too: s3://..., gs://..., file:///folder [NSD_STORE]."
+        ),
+    ] = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run a spec: train, label and evaluate whatever is not finished yet, then print the answer."""
-    from runner.execute import execute
     from runner.plan import build_plan
+    from runner.running import run_plan
     from runner.spec import load_spec
-    from runner.views import print_outcome
 
-    place = _workspace(workspace)
-    plan = build_plan(load_spec(spec), only or (), seed or (), smoke, pin=True)
-    outcome = execute(plan, place)
-    print_outcome(plan, place, outcome, as_json)
-    raise typer.Exit(outcome.exit_code)
+    place = workspace_at(workspace)
+    plan = build_plan(load_spec(spec), only or (), seed or (), smoke, pin=True, repeats=repeat_eval or 0)
+    raise typer.Exit(run_plan(plan, place, stage or (), store, as_json))
 
 
 @app.command()
@@ -104,6 +97,7 @@ def plan(
     only: OnlyOption = None,
     smoke: SmokeOption = False,
     seed: SeedOption = None,
+    repeat_eval: RepeatOption = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -112,7 +106,36 @@ def plan(
     from runner.spec import load_spec
     from runner.views import print_plan
 
-    print_plan(build_plan(load_spec(spec), only or (), seed or (), smoke), _workspace(workspace), as_json)
+    print_plan(
+        build_plan(load_spec(spec), only or (), seed or (), smoke, repeats=repeat_eval or 0),
+        workspace_at(workspace),
+        as_json,
+    )
+
+
+@app.command()
+def power(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SPEC|EXPERIMENT]", help="A spec file, or an experiment that ran.")
+    ] = None,
+    detect: Annotated[float, typer.Option(help="The difference wanted, as a share: 0.02 is two points.")] = 0.02,
+    chance: Annotated[float, typer.Option("--power", help="With which chance it is to be found.")] = 0.8,
+    alpha: Annotated[float | None, typer.Option(help="Level of the tests [the spec's, else 0.05].")] = None,
+    questions: Annotated[int | None, typer.Option(min=1, metavar="N", help="Test questions instead.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, metavar="K", help="Samples per question instead.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Training seeds per arm instead.")] = None,
+    discordance: Annotated[
+        float | None, typer.Option(metavar="D", help="Share of questions on which two arms differ, instead of a guess.")
+    ] = None,
+    seed_sd: Annotated[float | None, typer.Option(metavar="S", help="SD over training seeds, as a share.")] = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """What difference a test set, samples and seeds can detect, and what a wanted one takes."""
+    from runner.power_views import Wanted, print_power
+
+    wanted = Wanted(detect, chance, alpha, questions, samples, seeds, discordance, seed_sd)
+    print_power(workspace_at(workspace), name, wanted, as_json)
 
 
 @app.command()
@@ -121,172 +144,138 @@ def compare(
         list[str], typer.Argument(metavar="RUN...", help="Run names or patterns (experiment/*), or one spec file.")
     ],
     output: Annotated[str, typer.Option("--format", "-f", help="table, json, md or csv.")] = "table",
-    alpha: Annotated[float, typer.Option(help="Level of the tests.")] = 0.05,
+    claim: Annotated[
+        str | None,
+        typer.Option(metavar="KIND", help="checkpoint (these weights, other questions) or recipe (train again)."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Only pairs with this run; of a spec, with this condition.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Another metric of the stored samples: pass@4, maj@8, tokens, truncated, ...")
+    ] = None,
+    matrix: Annotated[bool, typer.Option("--matrix", help="Differences of all pairs as a matrix.")] = False,
+    alpha: Annotated[float | None, typer.Option(help="Level of the tests [0.05].")] = None,
+    correction: Annotated[
+        str | None, typer.Option(help="bh (default: these pairs were not declared), holm, bonferroni or none.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Ask also whether pairs are equivalent within this, e.g. 0.02.")
+    ] = None,
     test: Annotated[str | None, typer.Option(help="Use this test instead of the chosen one.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|FIELD", help="Questions come in groups: CSV of question_id,group, or a meta field."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Say which of two or more runs is better: paired on shared questions, corrected for many looks."""
-    from runner.views import print_comparison
+    """Say which of two or more runs is better: paired on shared questions, corrected for many looks.
 
-    print_comparison(_workspace(workspace), runs, output, alpha, test, force)
+    Of a spec: its declared claims as one family, every other pair as another.
+    """
+    from runner.comparing import Options, print_comparison
 
-
-# --------------------------------------------------------------------------- looking
-
-
-@app.command()
-def runs(
-    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only these, e.g. 'quickstart/*'.")] = "*",
-    as_json: JsonOption = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """List runs with their results."""
-    from runner.views import print_runs
-
-    print_runs(_workspace(workspace), pattern, as_json)
+    options = Options(claim, baseline, metric, matrix, alpha, correction, margin, test, groups, force)
+    print_comparison(workspace_at(workspace), runs, output, options)
 
 
 @app.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="RUN|DIGEST", help="A run, or the start of a stage's digest.")],
-    as_json: JsonOption = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Everything known about a run or a stage: result, stages, configs, health, provenance."""
-    from runner.views import print_run
-
-    print_run(_workspace(workspace), name, as_json)
-
-
-@app.command()
-def samples(
-    names: Annotated[list[str], typer.Argument(metavar="RUN [RUN]", help="One run, or two to see where they differ.")],
-    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong completions.")] = False,
-    right: Annotated[bool, typer.Option("--right", help="Only right completions.")] = False,
-    disagree: Annotated[
-        bool, typer.Option("--disagree", help="Only questions on which two runs differ, or samples of one run do.")
-    ] = False,
-    search: Annotated[str | None, typer.Option(help="Only where question or completion holds this text.")] = None,
-    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
-    size: Annotated[int, typer.Option(min=1, max=1000, help="Questions on a page.")] = 5,
-    as_json: JsonOption = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Page through questions and completions."""
-    from runner.samples import print_samples
-
-    print_samples(_workspace(workspace), names, wrong, right, disagree, search, page, size, as_json)
-
-
-@app.command()
-def logs(
-    name: Annotated[str, typer.Argument(metavar="RUN|DIGEST")],
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 100,
-    kind: Annotated[str | None, typer.Option("--stage", help="train, sample, label or eval.")] = None,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Print what the stages of a run wrote while they ran, failed ones included."""
-    from runner.views import print_logs
-
-    print_logs(_workspace(workspace), name, lines, kind)
-
-
-# --------------------------------------------------------------------------- help for writing specs
-
-
-@app.command()
-def plugins(
-    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="dataset, verifier, engine, ...")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List what a spec can name with `use:`, with every field and its default."""
-    from runner.views import print_plugins
-
-    print_plugins(kind, as_json)
-
-
-@app.command()
-def schema(
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead.")] = None,
-) -> None:
-    """Print the JSON schema of the spec language, for completion in editors."""
-    from runner.schema import json_schema
-
-    text = json.dumps(json_schema(), indent=2)
-    if out is None:
-        print(text)
-    else:
-        out.write_text(text + "\n", encoding="utf-8")
-
-
-@app.command()
-def new(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the new spec.")],
-    start: Annotated[str, typer.Option("--from", metavar="NAME", help="wordmath or gsm8k.")] = "wordmath",
-) -> None:
-    """Write a commented starting spec."""
-    from runner.new import write_new
-
-    print(f"wrote {write_new(path, start)}; next: nsd validate {path} && nsd run {path} --smoke")
-
-
-# --------------------------------------------------------------------------- upkeep
-
-
-@app.command(name="import")
-def import_results(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Per-sample JSONL, or a CSV of counts.")],
-    name: Annotated[str | None, typer.Option(metavar="RUN", help="Name of the imported run.")] = None,
-    id_field: Annotated[str | None, typer.Option("--id", metavar="FIELD", help="The question's id.")] = None,
-    correct: Annotated[str | None, typer.Option(metavar="FIELD", help="0/1 or true/false.")] = None,
-    answer: Annotated[str | None, typer.Option(metavar="FIELD", help="The answer given.")] = None,
-    gold: Annotated[str | None, typer.Option(metavar="FIELD", help="The right answer.")] = None,
-    verifier: Annotated[str | None, typer.Option(metavar="NAME", help="How answers are compared.")] = None,
-    counts: Annotated[bool, typer.Option("--counts", help="A CSV with columns condition, correct, n.")] = False,
-    id_is_text: Annotated[
-        bool, typer.Option("--id-is-text", help="The id field holds the question's text: pair with nsd's own runs.")
-    ] = False,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Bring in recorded results of other tools, to compare with or among."""
-    from runner.imports import import_file
-
-    options = {
-        "name": name,
-        "id_field": id_field,
-        "correct": correct,
-        "answer": answer,
-        "gold": gold,
-        "verifier": verifier,
-        "counts": counts,
-        "id_is_text": id_is_text,
-    }
-    for line in import_file(_workspace(workspace), file, options):
-        print(line)
-
-
-@app.command(name="gc")
-def free_weights(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    partial: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="Instead drop what a half-done stage has so far.")
+def report(
+    names: Annotated[
+        list[str], typer.Argument(metavar="SPEC|EXPERIMENT|RUN...", help="A spec file, an experiment, or runs.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write one self-contained page instead.")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--format", "-f", help="md (the default), csv or json.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="For runs: the one to draw all others against [the best].")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
+    metric: Annotated[
+        str | None, typer.Option(help="Another metric of the stored samples, as in nsd compare: pass@4, tokens, ...")
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Delete weights that no unfinished run needs; results, curves and provenance stay."""
-    from runner.gc import collect
+    """Report an experiment, or runs: the answer first, then everything behind it, as a page or as text."""
+    from runner.reporting import print_report
 
-    collect(_workspace(workspace), yes, partial)
+    print_report(workspace_at(workspace), names, html, output, baseline, force, metric)
 
 
-@db_app.command()
-def rebuild(workspace: WorkspaceOption = None) -> None:
-    """Make the DuckDB index again from the artifacts."""
-    from runner.store import Store
+# --------------------------------------------------------------------------- elsewhere
 
-    counts = Store(_workspace(workspace)).rebuild()
-    print(f"indexed {counts['stages']} stages and {counts['experiments']} experiment records")
+
+@app.command()
+def launch(
+    target: Annotated[
+        str, typer.Argument(metavar="SPEC|status|logs|pull|cancel", help="A spec file, or what to do with a launch.")
+    ],
+    identity: Annotated[
+        str | None, typer.Argument(metavar="[LAUNCH]", help="Which launch, for status, logs, pull, cancel [the last].")
+    ] = None,
+    infra: Annotated[str | None, typer.Option(help="aws, gcp/us-central1, kubernetes, slurm/NAME, ...")] = None,
+    gpus: Annotated[str | None, typer.Option(help="Accelerators instead of the spec's, such as L4:1.")] = None,
+    spot: Annotated[bool | None, typer.Option("--spot/--no-spot", help="Machines that may be taken away.")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="Refuse above, and stop before, this many dollars.")] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Stop after this many hours.")] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URI", help="Where artifacts go: s3://..., gs://..., file:///shared.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A ready environment on the machine, instead of making one.")
+    ] = None,
+    managed: Annotated[
+        bool | None, typer.Option("--managed/--no-managed", help="Have SkyPilot bring jobs back after a preemption.")
+    ] = None,
+    parallel: Annotated[int, typer.Option(metavar="N", help="Spread the arms over this many jobs.")] = 1,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not stay; nsd launch pull takes the results.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show machines, times and prices; launch nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="Bring the trained models home too.")] = False,
+    only: OnlyOption = None,
+    smoke: SmokeOption = False,
+    seed: SeedOption = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Run a spec on a rented machine, through SkyPilot, and bring the results home."""
+    from runner.launch import follow, launching
+
+    place = workspace_at(workspace)
+    if target == "status":
+        follow.status(place, identity)
+    elif target == "logs":
+        follow.logs(place, identity)
+    elif target == "cancel":
+        follow.cancel_launch(place, identity)
+    elif target == "pull":
+        raise typer.Exit(follow.pull(place, identity, weights))
+    else:
+        options = launching.Options(
+            infra=infra,
+            gpus=gpus,
+            spot=spot,
+            max_usd=max_usd,
+            max_hours=max_hours,
+            store=store or os.environ.get("NSD_STORE"),
+            environment=environment,
+            managed=managed,
+            parallel=parallel,
+            detach=detach,
+            yes=yes,
+            only=tuple(only or ()),
+            seeds=tuple(seed or ()),
+            smoke=smoke,
+            weights=weights,
+            dry_run=dry_run,
+        )
+        raise typer.Exit(launching.launch(place, Path(target), options))
+
+
+add_commands(app)
 
 
 def main() -> None:

@@ -15,23 +15,24 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from plugins.errors import Interrupted
-from runner import provenance, tables
-from runner.artifacts import Workspace, now, write_atomically
+from runner.artifacts import Workspace
+from runner.nodes import Nodes, launch_flags
 from runner.plan import Plan, Stage
 from runner.progress import Reporter, reporter
+from runner.record import Record
 from runner.store import Store
-from runner.worker import PARENT_VARIABLE
+from runner.sync import Sync
+from runner.work import worker_environment, write_data, write_job
 
 STOP_GRACE_SECONDS = 300.0  # a large model's checkpoint takes its time; a second Ctrl-C ends the wait
 
@@ -63,22 +64,39 @@ class Outcome:
         return 1 if self.failures else 0
 
 
-def execute(plan: Plan, workspace: Workspace) -> Outcome:
-    """Run what is pending. Results are indexed as they come."""
+def execute(
+    plan: Plan,
+    workspace: Workspace,
+    sync: Sync | None = None,
+    only: Collection[str] | None = None,
+    ends_process: bool = False,
+) -> Outcome:
+    """Run what is pending. Results are indexed as they come.
+
+    `sync` keeps a bucket in step; `only` limits the work to these stages and those they need. `ends_process` says that
+    the process ends after an interrupted call: SIGTERM, which Slurm sends twice, is ignored from then on.
+    """
     workspace.create()
+    if sync is not None:
+        sync.fetch()
     store = Store(workspace)
-    record = _Record(plan, workspace, store)
+    record = Record(plan, workspace, store)
     record.save()
     pending = plan.pending(workspace)
     finished = [(s.kind, s.digest) for s in plan.stages.values() if s not in pending]
+    if only is not None:
+        wanted = plan.with_causes(only)
+        pending = [stage for stage in pending if stage.digest in wanted]
     if unindexed := store.missing(finished):
         store.index_stages(unindexed)
     outcome = Outcome(cached=len(finished))
+    write_data(plan, workspace)
     if pending:
-        _write_data(plan, workspace)
-        with reporter() as shown, _Workers(plan) as workers:
-            _run_stages(plan, pending, workspace, store, record, shown, workers, outcome)
-    record.conclude(outcome)
+        if sync is not None:
+            sync.push_data()
+        with reporter() as shown, _Workers(plan, ends_process) as workers:
+            _run_stages(plan, pending, workspace, store, record, shown, workers, outcome, sync)
+    record.save({user: failure.reason for failure in outcome.failures for user in failure.stage.used_by})
     return outcome
 
 
@@ -87,10 +105,11 @@ def _run_stages(
     pending: list[Stage],
     workspace: Workspace,
     store: Store,
-    record: _Record,
+    record: Record,
     shown: Reporter,
     workers: _Workers,
     outcome: Outcome,
+    sync: Sync | None,
 ) -> None:
     lost: set[str] = set()
     for number, stage in enumerate(pending, 1):
@@ -99,8 +118,14 @@ def _run_stages(
             outcome.skipped.append(stage)
             continue
         shown.start(stage.title, stage.size, number, len(pending))
-        job_path = _write_job(plan, stage, workspace)
+        if sync is not None and sync.begin(stage):
+            shown.message("continuing from what the store has of this stage")
+        job_path = write_job(plan, stage, workspace)
         event = workers.do(stage, job_path, shown)
+        if sync is not None:
+            sync.end(stage)
+            for message in sync.told():
+                shown.message(message)
         if event["event"] == "finished":
             outcome.done += 1
             store.index_stages([(stage.kind, stage.digest)])
@@ -117,98 +142,13 @@ def _run_stages(
             shown.message(f"log: {event['log']}")
 
 
-def _write_data(plan: Plan, workspace: Workspace) -> None:
-    for content_hash, questions in plan.data.items():
-        path = workspace.data / f"{content_hash}.parquet"
-        if not path.exists():
-            tables.write_questions(path, questions)
-
-
-def _write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
-    """Write what the worker reads. The path of an earlier attempt is reused with the same content."""
-    job = {
-        **stage.job,
-        "kind": stage.kind,
-        "digest": stage.digest,
-        "key": stage.key,
-        "inputs": stage.inputs,
-        "used_by": stage.used_by,
-        "experiment": plan.name,
-        "workspace": str(workspace.root),
-        "git_commit": provenance.git_state()["commit"],
-    }
-    path = workspace.partial(stage.kind, stage.digest) / "job.json"
-    write_atomically(path, json.dumps(job, indent=1))
-    return path
-
-
-class _Record:
-    """The experiment record on disk: written before the first result, updated as runs finish."""
-
-    def __init__(self, plan: Plan, workspace: Workspace, store: Store) -> None:
-        self.plan, self.workspace, self.store = plan, workspace, store
-        self.path = workspace.record_path(plan.name, plan.spec_digest)
-        experiment = plan.experiment
-        hypotheses = experiment.hypotheses
-        self.record: dict[str, Any] = {
-            "experiment": plan.name,
-            "spec_digest": plan.spec_digest,
-            "question": experiment.question,
-            "spec_path": experiment.path.name,
-            "spec_yaml": experiment.text,
-            "resolved": json.loads(json.dumps(experiment.resolved, default=str)),
-            "hypotheses": hypotheses.to_json() if hypotheses else None,
-            "recorded_at": now(),
-            "git": provenance.git_state(),
-            "packages": provenance.packages(),
-            "runs": [],
-        }
-        if self.path.exists():
-            held = json.loads(self.path.read_text(encoding="utf-8"))
-            self.record["recorded_at"] = held["recorded_at"]
-            self.record["runs"] = held["runs"]
-
-    def save(self, failures: list[Failure] | None = None) -> None:
-        """Bring every run's status up to date, on disk and in the index; touch nothing that did not change."""
-        runs = {run["run"]: run for run in self.record["runs"]}
-        failed = {user: failure.reason for failure in failures or [] for user in failure.stage.used_by}
-        for planned in self.plan.runs:
-            held = runs.get(planned.run, {})
-            whole = self.workspace.is_whole("eval", planned.eval_digest)
-            condition = planned.condition.split("@")[0]
-            reason = failed.get(f"{condition}/seed{planned.seed}")
-            status = "done" if whole else "failed" if reason else "pending"
-            same = held.get("eval_digest") == planned.eval_digest
-            runs[planned.run] = {
-                "run": planned.run,
-                "condition": planned.condition,
-                "seed": planned.seed,
-                "eval_digest": planned.eval_digest,
-                "train_digest": planned.train_digest,
-                "label_digest": planned.label_digest,
-                "needs": self.plan.needs(planned.eval_digest),
-                "status": status,
-                "reason": None if whole else reason,
-                "started_at": held.get("started_at") if same else now(),
-                "ended_at": held.get("ended_at") if same and held.get("ended_at") else now() if whole else None,
-            }
-        self.record["runs"] = list(runs.values())
-        text = json.dumps(self.record, indent=1)
-        if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
-            write_atomically(self.path, text)
-        # Indexed even where the file is unchanged: the database may have been deleted since.
-        self.store.index_record(self.record)
-
-    def conclude(self, outcome: Outcome) -> None:
-        """Note failures of this invocation."""
-        self.save(outcome.failures)
-
-
 class _Workers:
     """The serving worker of a run, started when first needed, and its events."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, ends_process: bool) -> None:
         self.plan = plan
+        self.ends_process = ends_process
+        self.nodes = Nodes.here()
         self.process: subprocess.Popen[str] | None = None
         self.asked_to_stop = 0
         self._reader: IO[str] | None = None
@@ -225,7 +165,8 @@ class _Workers:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            ending = self.ends_process and self.asked_to_stop and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if ending else handler)
         if self.process is not None:
             assert self.process.stdin is not None
             with contextlib.suppress(BrokenPipeError):
@@ -238,18 +179,26 @@ class _Workers:
         os.close(self._descriptor)
         self._folder.cleanup()
 
-    def _on_signal(self, *_: object) -> None:
-        self.asked_to_stop += 1
+    def _on_signal(self, number: int, _: object) -> None:
+        # Only a person asks twice (Ctrl-C) to be done at once; Slurm sends SIGTERM twice to say it once.
+        if number == signal.SIGINT or not self.asked_to_stop:
+            self.asked_to_stop += 1
 
     def do(self, stage: Stage, job_path: Path, shown: Reporter) -> dict[str, Any]:
         """Have a worker do the job; returns the event that ended it."""
         if self.asked_to_stop:
             return {"event": "interrupted"}
         processes = stage.job.get("processes", 1)
-        if processes > 1:
+        together = processes > 1 or (self.nodes is not None and stage.kind == "train")
+        if together:
             process = self._start(
                 [
-                    *(sys.executable, "-m", "accelerate.commands.launch", *launch_flags(processes)),
+                    *(
+                        sys.executable,
+                        "-m",
+                        "accelerate.commands.launch",
+                        *launch_flags(processes, self.nodes, stage.digest),
+                    ),
                     *("-m", "runner.worker", "--job", str(job_path), str(self.events_path)),
                 ]
             )
@@ -268,14 +217,11 @@ class _Workers:
             if self.asked_to_stop:
                 return {"event": "interrupted"}
             return {"event": "failed", "reason": _death(process), "log": str(log)}
-        if processes > 1:
+        if together:
             process.wait()
         return final
 
     def _start(self, command: list[str], serve: bool = False) -> subprocess.Popen[str]:
-        environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), "TOKENIZERS_PARALLELISM": "false"}
-        if not _has_gpu():
-            environment["ACCELERATE_USE_CPU"] = "true"
         log = (Path(self._folder.name) / "worker.log").open("ab")
         with log:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the worker to stop.
@@ -285,7 +231,7 @@ class _Workers:
                 stdout=log,
                 stderr=log,
                 text=True,
-                env=environment,
+                env=worker_environment(),
                 start_new_session=True,
             )
 
@@ -306,7 +252,9 @@ class _Workers:
                 if event["event"] == "progress":
                     shown.update(event)
                 elif event["event"] == "warning":
-                    shown.message(f"warning: {event['text']}" + (f" [{event['field']}]" if event["field"] else ""))
+                    step = "" if event.get("step") is None else f"step {event['step']}: "
+                    field = f" [{event['field']}]" if event["field"] else ""
+                    shown.message(f"warning: {step}{event['text']}{field}")
                 elif event["event"] == "waiting":
                     shown.message("another run is at this stage; waiting for it")
             if not alive:
@@ -322,23 +270,6 @@ class _Workers:
         for line in lines:
             with contextlib.suppress(ValueError):  # a killed worker's torn line
                 yield json.loads(line)
-
-
-def launch_flags(processes: int) -> list[str]:
-    """Flags of `accelerate launch` for this many processes on this machine.
-
-    `--multi_gpu` is what makes it start that many, on CPU too: there ACCELERATE_USE_CPU moves them off the GPU path.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    flags = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", port]
-    return [*flags, "--mixed_precision", "no", "--dynamo_backend", "no"]
-
-
-def _has_gpu() -> bool:
-    # Asking torch would load it; the driver's device files tell as well.
-    return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()
 
 
 def _death(process: subprocess.Popen[str]) -> str:

@@ -32,12 +32,13 @@ def human_bytes(count: float) -> str:
 
 
 def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
-    """Model folders (and manifests) of train stages on which no unfinished recorded run depends."""
+    """Model folders (and manifests) of train stages on which no unfinished recorded run or repeat depends."""
     needed: set[str] = set()
     for record in workspace.records():
         for run in record["runs"]:
-            if not workspace.is_whole("eval", run["eval_digest"]):
-                needed |= set(run["needs"])
+            for evaluation in (run, *run.get("repeats", [])):
+                if not workspace.is_whole("eval", evaluation["eval_digest"]):
+                    needed |= set(evaluation["needs"])
     return [
         (Path(manifest["folder"]) / "model", manifest)
         for manifest in workspace.manifests("train")

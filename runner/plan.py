@@ -18,7 +18,7 @@ in threshold, ties or target alone share the costly part.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -46,17 +46,21 @@ class Stage:
     job: dict[str, Any]
     size: str
     used_by: list[str] = field(default_factory=list)  # "condition/seedN"
+    repeat: int | None = None  # which repetition of an evaluation it is
 
     @property
     def title(self) -> str:
         """How a person refers to the stage while it runs."""
         more = f" (+{len(self.used_by) - 1})" if len(self.used_by) > 1 else ""
-        return f"{self.kind} {self.used_by[0]}{more}"
+        return f"{self.kind} {self.used_by[0]}{more}{f', repeat {self.repeat}' if self.repeat else ''}"
 
 
 @dataclass
 class PlannedRun:
-    """One row of the results: a condition under a seed, and the stages that make it."""
+    """One row of the results: a condition under a seed, and the stages that make it.
+
+    `repeats` are digests of further evaluations of the same weights, which differ in the sampling seed alone.
+    """
 
     run: str
     condition: str
@@ -64,6 +68,7 @@ class PlannedRun:
     eval_digest: str
     train_digest: str | None
     label_digest: str | None
+    repeats: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -77,6 +82,7 @@ class Plan:
     runs: list[PlannedRun]
     data: dict[str, list[Question]]  # content hash -> questions
     notes: list[str]
+    known: bool = True  # False where the data could not be read here; see launch/unplanned.py
 
     def pending(self, workspace: Workspace) -> list[Stage]:
         """Stages to run, in order: unfinished ones, and finished trainings whose weights `nsd gc` took
@@ -94,6 +100,17 @@ class Plan:
                 wanted |= set(stage.inputs.values())
         return found[::-1]
 
+    def with_causes(self, digests: Iterable[str]) -> set[str]:
+        """These stages and everything they depend on, however far back."""
+        found: set[str] = set()
+        waiting = list(digests)
+        while waiting:
+            digest = waiting.pop()
+            if digest not in found:
+                found.add(digest)
+                waiting.extend(self.stages[digest].inputs.values())
+        return found
+
     def needs(self, digest: str) -> list[str]:
         """Digests of every training a stage depends on, however far back."""
         found: list[str] = []
@@ -108,13 +125,18 @@ def build_plan(
     seeds: Sequence[int] = (),
     smoke: bool = False,
     pin: bool = False,
+    repeats: int = 0,
 ) -> Plan:
     """Resolve data and digests. Raises InputError for impossible splits, unknown conditions or models.
+
+    `repeats` adds that many further evaluations of every run (an A/A comparison), after everything else.
 
     `pin` asks the hub for the commit of a model that the local cache does not know: a run needs it, because digests
     hold the commit and would change once the model is downloaded.
     """
-    return _Builder(experiment, smoke, pin).build(only, tuple(seeds) or experiment.seeds)
+    if repeats < 0:
+        raise InputError(f"{repeats} repeated evaluations: name one or more, or 0 for none")
+    return _Builder(experiment, smoke, pin).build(only, tuple(seeds) or experiment.seeds, repeats)
 
 
 def spec_digest(experiment: Experiment) -> str:
@@ -145,8 +167,9 @@ class _Builder:
         self._splits: dict[str, Splits] = {}
         self._hashes: dict[int, str] = {}
         self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
+        self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
 
-    def build(self, only: Sequence[str], seeds: tuple[int, ...]) -> Plan:
+    def build(self, only: Sequence[str], seeds: tuple[int, ...], repeats: int = 0) -> Plan:
         conditions = self._chosen(only)
         name = self.experiment.name + ("-smoke" if self.smoke else "")
         runs: list[PlannedRun] = []
@@ -156,6 +179,7 @@ class _Builder:
             for condition in conditions:
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
+        self._repeat(repeats)
         return Plan(
             experiment=self.experiment,
             name=name,
@@ -230,17 +254,25 @@ class _Builder:
         numbered = [(f"{condition.name}@round{n}", model, label) for n, (model, label) in enumerate(rounds[:-1], 1)]
         final, label = self._model_of(condition, seed)
         for run_condition, model, run_label in [*numbered, (condition.name, final, label)]:
-            runs.append(
-                PlannedRun(
-                    run=f"{name}/{run_condition}/seed{seed}",
-                    condition=run_condition,
-                    seed=seed,
-                    eval_digest=self._eval(condition, run_condition, model, seed),
-                    train_digest=model.digest,
-                    label_digest=run_label,
-                )
+            run = PlannedRun(
+                run=f"{name}/{run_condition}/seed{seed}",
+                condition=run_condition,
+                seed=seed,
+                eval_digest=self._eval(condition, run_condition, model, seed),
+                train_digest=model.digest,
+                label_digest=run_label,
             )
+            runs.append(run)
+            self._evaluated.append((run, condition, model))
         return runs
+
+    def _repeat(self, times: int) -> None:
+        """Plan further evaluations of every run, last of all: the answer itself does not wait for them."""
+        for number in range(1, times + 1):
+            for run, condition, model in self._evaluated:
+                run.repeats.append(self._eval(condition, run.condition, model, run.seed, repeat=number))
+        if times:
+            self.notes.extend(_repeat_notes([condition for _, condition, _ in self._evaluated]))
 
     def _base_identity(self, condition: Condition) -> dict[str, Any]:
         from plugins.models import identity
@@ -420,11 +452,13 @@ class _Builder:
         stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
         return self._add(stage, condition.name, seed)
 
-    def _eval(self, condition: Condition, run_condition: str, model: _Trained, seed: int) -> str:
+    def _eval(
+        self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
+    ) -> str:
         test = self.splits(condition).test
         sampling = condition.eval.make().sampling()  # type: ignore[attr-defined]
         key, job, model_input = self._generation(condition, model, test, asdict(sampling))
-        eval_seed = stream(seed, "eval")
+        eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
         key |= {
             "protocol": block_key(condition.eval),
             "verifier": block_key(condition.verifier),
@@ -437,4 +471,25 @@ class _Builder:
             "seed": eval_seed,
         }
         size = f"{len(test)} questions x {sampling.n}"
-        return self._add(self._stage("eval", key, {"model": model_input}, job, size), run_condition, seed)
+        stage = self._stage("eval", key, {"model": model_input}, job, size)
+        stage.repeat = repeat
+        return self._add(stage, run_condition, seed)
+
+
+def _repeat_notes(conditions: Sequence[Condition]) -> list[str]:
+    """Which of these conditions' repeated evaluations cannot differ, and why."""
+    greedy, recorded = [], []
+    for condition in {condition.name: condition for condition in conditions}.values():
+        if not condition.engine.cls.needs_model:  # type: ignore[attr-defined]
+            recorded.append(condition.name)
+        elif condition.eval.make().sampling().temperature == 0:  # type: ignore[attr-defined]
+            greedy.append(condition.name)
+    notes = []
+    if greedy:
+        notes.append(
+            f"{', '.join(greedy)}: evaluated at temperature 0, so repeats cannot differ but by float rounding; "
+            "they run because --repeat-eval asks for them"
+        )
+    if recorded:
+        notes.append(f"{', '.join(recorded)}: the engine draws nothing from a model, so repeats may all be the same")
+    return notes

@@ -66,3 +66,12 @@ def gpu_count() -> int:
     """GPUs this process can see, 0 where torch is not loaded."""
     torch = sys.modules.get("torch")
     return int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0
+
+
+def price() -> dict[str, Any]:
+    """What an hour of this machine costs, where nsd launch said so; {} elsewhere."""
+    said = os.environ.get("NSD_USD_PER_HOUR")
+    try:
+        return {"cost": {"usd_per_hour": float(said)}} if said else {}
+    except ValueError:
+        return {}

@@ -13,7 +13,8 @@ from plugins.api import Question
 from plugins.errors import InputError
 from runner import tables
 from runner.artifacts import Workspace
-from runner.views import console, find_run, print_json
+from runner.screen import console, print_json
+from runner.views import find_run
 
 
 @dataclass

@@ -157,13 +157,12 @@ class Hypotheses:
     alpha: float = 0.05
     correction: Literal["holm", "bonferroni", "none"] = "holm"
     claims: tuple[Claim, ...] = ()
+    looks: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "alpha": self.alpha,
-            "correction": self.correction,
-            "claims": [vars(claim) for claim in self.claims],
-        }
+        looks = {} if self.looks is None else {"looks": self.looks}
+        claims = [vars(claim) for claim in self.claims]
+        return {"alpha": self.alpha, "correction": self.correction, **looks, "claims": claims}
 
 
 class HypothesesConfig(_Frozen):
@@ -171,6 +170,12 @@ class HypothesesConfig(_Frozen):
 
     alpha: float = Field(default=0.05, gt=0, lt=1, description="Family-wise error rate of the claims together.")
     correction: Literal["holm", "bonferroni", "none"] = Field(default="holm")
+    looks: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Planned looks at growing data (seeds or questions added later); each is tested at alpha / looks.",
+    )
     claims: list[Any] = Field(
         default_factory=list, description="`a > b`, or {compare: [a, b], not_worse_by: 0.02} and the like."
     )
@@ -201,6 +206,7 @@ class Resources(_Frozen):
     disk_size: int | None = Field(default=None, gt=0, description="Disk in GB.")
     image_id: str | None = Field(default=None, description="Machine image or docker:IMAGE.")
     processes: int = Field(default=1, ge=1, description="Training processes started by accelerate on one machine.")
+    nodes: int = Field(default=1, ge=1, description="Machines of a launch; trainings are spread over all of them.")
 
 
 class Match(_Frozen):

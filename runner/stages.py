@@ -164,13 +164,14 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
         for completion in tables.read_completions(path):
             samples.setdefault(completion.question_id, []).append(completion)
     labels = labeler.label(questions, samples, verifier, job["seed"])
-    correct = [_label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
+    correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
     tables.write_labels(context.artifact / "labels.parquet", labels, correct)
     context.progress(len(labels), len(labels), "labels")
     return {"data_hash": job["questions"], "labels": label_facts(labels, correct)}
 
 
-def _label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
+def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
+    """Whether a label equals the hidden truth; None where nobody knows it. No label is not right."""
     if question.answer is None:
         return None
     gold = verifier.normalise(question.answer)

@@ -1,7 +1,8 @@
 """The DuckDB index over a workspace: every number of every stage, for comparing and looking.
 
-The artifacts are the truth; `rebuild` makes the whole database again from manifests, Parquet files and
-experiment records. DuckDB lets one process write at a time, so a connection is held for one short
+The artifacts are the truth; `rebuild` makes the whole database again from manifests, Parquet files, experiment
+records, notes and looks. A database that another version of nsd made is rebuilt when it is opened, and so is one
+that is missing. DuckDB lets one process write at a time, so a connection is held for one short
 transaction and others wait their turn (`TURN_SECONDS`).
 
     with Store(workspace).write() as connection: ...
@@ -15,6 +16,7 @@ import json
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
     import duckdb
 
 TURN_SECONDS = 120.0
+SCHEMA_VERSION = 2  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
 
 SCHEMA_SQL = """
+CREATE TABLE IF NOT EXISTS schema_version(version INT);
 CREATE TABLE IF NOT EXISTS experiments(experiment TEXT, spec_digest TEXT, question TEXT, spec_yaml TEXT,
     resolved JSON, hypotheses JSON, recorded_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
 CREATE TABLE IF NOT EXISTS runs(run TEXT PRIMARY KEY, experiment TEXT, condition TEXT, seed BIGINT,
@@ -44,6 +48,10 @@ CREATE TABLE IF NOT EXISTS labels(label_digest TEXT, question_id TEXT, label TEX
     k INT, kept BOOLEAN, correct BOOLEAN);
 CREATE TABLE IF NOT EXISTS curves(train_digest TEXT, step INT, metric TEXT, value DOUBLE);
 CREATE TABLE IF NOT EXISTS events(digest TEXT, step INT, text TEXT, field TEXT);
+CREATE TABLE IF NOT EXISTS repeats(run TEXT, repeat INT, eval_digest TEXT);
+CREATE TABLE IF NOT EXISTS notes(run TEXT, written_at TIMESTAMP, text TEXT);
+CREATE TABLE IF NOT EXISTS looks(looked_at TIMESTAMP, experiment TEXT, a TEXT, b TEXT, metric TEXT, evidence JSON,
+    n BIGINT, p DOUBLE, verdict TEXT, command TEXT);
 """
 TABLES_BY_STAGE = ("stages", "eval_info", "eval_values", "eval_samples", "labels", "curves", "events")
 STAGE_KEY = {
@@ -69,10 +77,10 @@ class Store:
         self.workspace.create()
         connection = self._connect(read_only=False)
         try:
+            if _version(connection) != SCHEMA_VERSION:
+                # A transaction of its own: DuckDB cannot always replace a key that the same transaction inserted.
+                self._make(connection)
             connection.execute("BEGIN")
-            for statement in SCHEMA_SQL.split(";"):
-                if statement.strip():
-                    connection.execute(statement)
             yield connection
             connection.execute("COMMIT")
         except BaseException:
@@ -86,14 +94,18 @@ class Store:
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-only connection. Raises InputError where the workspace has no results yet."""
         if not self.workspace.database.exists():
-            if any(self.workspace.manifests()) or self.workspace.records():
-                self.rebuild()
-            else:
+            if not any(self.workspace.manifests()) and not self.workspace.records():
                 raise InputError(
                     f"no results in {self.workspace.root}: run a spec first (nsd run specs/quickstart.yaml), "
                     "or name another folder with --workspace"
                 )
+            self.rebuild()
         connection = self._connect(read_only=True)
+        if _version(connection) != SCHEMA_VERSION:
+            connection.close()
+            with self.write():
+                pass  # opening for writing brings the schema up to date
+            connection = self._connect(read_only=True)
         try:
             yield connection
         finally:
@@ -144,13 +156,16 @@ class Store:
         with self.write() as connection:
             insert_record(connection, record)
 
+    def index_journals(self) -> None:
+        """Bring the notes and looks of the index up to date with their files."""
+        with self.write() as connection:
+            insert_journals(connection, self.workspace)
+
     def missing(self, stages: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Which of these finished (kind, digest) stages the index does not hold yet."""
         if not self.workspace.database.exists():
             return stages
         with self.read() as connection:
-            if not connection.execute("SELECT 1 FROM information_schema.tables WHERE table_name='stages'").fetchone():
-                return stages
             held = {row[0] for row in connection.execute("SELECT digest FROM stages").fetchall()}
         return [(kind, digest) for kind, digest in stages if digest not in held]
 
@@ -160,9 +175,23 @@ class Store:
         A file that is no database any more is replaced.
         """
         self._discard_if_broken()
-        with self.write() as connection:
-            for table in (*TABLES_BY_STAGE, "experiments", "runs", "counts"):
-                connection.execute(f"DELETE FROM {table}")
+        self.workspace.create()
+        connection = self._connect(read_only=False)
+        try:
+            return self._make(connection)
+        finally:
+            connection.close()
+
+    def _make(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        """Drop what tables there are and fill this version's from disk, in one transaction."""
+        connection.execute("BEGIN")
+        try:
+            for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary").fetchall():
+                connection.execute(f'DROP TABLE "{name}"')
+            for statement in SCHEMA_SQL.split(";"):
+                if statement.strip():
+                    connection.execute(statement)
+            connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
             stages = 0
             for manifest in self.workspace.manifests():
                 insert_stage(connection, Path(manifest["folder"]))
@@ -170,7 +199,21 @@ class Store:
             records = self.workspace.records()
             for record in records:
                 insert_record(connection, record)
+            insert_journals(connection, self.workspace)
+            connection.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(Exception):
+                connection.execute("ROLLBACK")
+            raise
         return {"stages": stages, "experiments": len(records)}
+
+
+def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """The schema version a database was made with; None for one without, or an empty one."""
+    if not connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_version'").fetchone():
+        return None
+    row = connection.execute("SELECT version FROM schema_version").fetchone()
+    return int(row[0]) if row else None
 
 
 def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -193,7 +236,7 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             manifest.get("ended_at"),
             manifest.get("seconds"),
             manifest.get("gpu_seconds"),
-            json.dumps(manifest),
+            storable_json(manifest),
             # Relative, so that a workspace can be moved or synced from a bucket.
             folder.name,
         ],
@@ -233,6 +276,11 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             connection.execute("INSERT INTO counts VALUES (?,?,?)", [run["run"], *run["counts"]])
 
 
+def storable_json(value: Any) -> str:
+    """JSON that DuckDB takes: a lone surrogate (a model can be made to print one) becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
+
+
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path, table: str, columns: str, digest: str) -> None:
     if path.is_file():
         connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM read_parquet(?)", [digest, str(path)])
@@ -247,8 +295,8 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
             record["spec_digest"],
             record["question"],
             record["spec_yaml"],
-            json.dumps(record["resolved"]),
-            json.dumps(record["hypotheses"]),
+            storable_json(record["resolved"]),
+            storable_json(record["hypotheses"]),
             record["recorded_at"],
         ],
     )
@@ -270,3 +318,52 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
                 run.get("ended_at"),
             ],
         )
+        connection.execute("DELETE FROM repeats WHERE run = ?", [run["run"]])
+        for repeat in run.get("repeats", []):
+            connection.execute(
+                "INSERT INTO repeats VALUES (?,?,?)", [run["run"], repeat["repeat"], repeat["eval_digest"]]
+            )
+
+
+def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
+    """Replace the notes and looks by what their files hold, inside the caller's transaction.
+
+    A line without a readable time or with a field of another type is left out of the index; it stays in the file.
+    """
+    from runner import journal
+
+    notes = [_row(entry, "written_at", ("run", "text")) for entry in journal.read(workspace.notes)]
+    looks = []
+    for entry in journal.read(workspace.looks):
+        evidence = json.dumps({"evidence": entry.get("evidence"), "train": entry.get("train")})
+        row = _row({**entry, "evidence": evidence}, "looked_at", LOOK_TEXTS)
+        n, p = entry.get("n"), entry.get("p")
+        if row is not None and isinstance(n, int) and abs(n) < 2**62 and (p is None or isinstance(p, (int, float))):
+            looks.append([*row, n, None if p is None else float(p)])
+    _replace(connection, "notes(written_at, run, text)", [note for note in notes if note is not None])
+    _replace(connection, f"looks(looked_at, {', '.join(LOOK_TEXTS)}, n, p)", looks)
+
+
+LOOK_TEXTS = ("experiment", "a", "b", "metric", "evidence", "verdict", "command")
+
+
+def _row(entry: Mapping[str, Any], time_field: str, names: Iterable[str]) -> list[Any] | None:
+    """The entry's time as UTC and its texts, None where one of them is no such thing."""
+    try:
+        stamp = datetime.fromisoformat(entry[time_field])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if stamp.tzinfo is not None:
+        stamp = stamp.astimezone(UTC).replace(tzinfo=None)
+    texts = [entry.get(name) for name in names]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        return None
+    return [stamp, *(text and text.encode("utf-8", "replace").decode() for text in texts)]
+
+
+def _replace(connection: duckdb.DuckDBPyConnection, target: str, rows: list[list[Any]]) -> None:
+    """Put these rows in place of all a table has; column by column, since row by row is slow in DuckDB."""
+    connection.execute(f"DELETE FROM {target.partition('(')[0]}")
+    if rows:
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        connection.execute(f"INSERT INTO {target} SELECT {', '.join(['unnest(?)'] * len(columns))}", columns)

@@ -7,50 +7,25 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
 from runner.artifacts import Workspace
+from runner.screen import console, print_json, table
 from runner.store import Store
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from reports.power import Power
     from runner.execute import Outcome
     from runner.plan import Plan
-
-
-def console(stderr: bool = False) -> Any:
-    """A rich console that neither wraps in pipes nor reads markup from data."""
-    from rich.console import Console
-
-    wide = None if sys.stdout.isatty() else 200
-    return Console(stderr=stderr, width=wide, markup=False, highlight=False, emoji=False)
-
-
-def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
-    """A plain table with some columns flushed right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    made = Table(*(), title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
-
-
-def print_json(value: Any) -> None:
-    """JSON on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 # --------------------------------------------------------------------------- plan
 
 
-def plan_json(plan: Plan, workspace: Workspace) -> dict[str, Any]:
-    """Every stage with condition, kind, digest, cached, and why it is not cached."""
+def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
+    """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect."""
     from runner.plan_changes import changed_fields
 
     pending = {stage.digest for stage in plan.pending(workspace)}
@@ -73,6 +48,7 @@ def plan_json(plan: Plan, workspace: Workspace) -> dict[str, Any]:
                 "used_by": stage.used_by,
                 "inputs": stage.inputs,
                 "size": stage.size,
+                "repeat": stage.repeat,
                 "changed_since_nearest": changed,
             }
         )
@@ -82,12 +58,16 @@ def plan_json(plan: Plan, workspace: Workspace) -> dict[str, Any]:
         "runs": [run.run for run in plan.runs],
         "stages": stages,
         "notes": plan.notes,
+        "power": power.to_json(),
     }
 
 
 def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
     """The plan, as a table or JSON."""
-    facts = plan_json(plan, workspace)
+    from runner.power_views import plan_power, power_lines
+
+    power = plan_power(plan, workspace)
+    facts = plan_json(plan, workspace, power)
     if as_json:
         print_json(facts)
         return
@@ -95,6 +75,7 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
     for stage in facts["stages"]:
         more = len(stage["used_by"]) - 1
         users = stage["used_by"][0] + (f" +{more}" if more else "")
+        users += f", repeat {stage['repeat']}" if stage["repeat"] else ""
         state = "finished" if stage["cached"] else "to run" + _why(stage["changed_since_nearest"])
         shown.add_row(stage["kind"], users, stage["size"], stage["digest"][:8], state)
     screen = console()
@@ -103,6 +84,8 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
         screen.print(f"note: {note}")
     waiting = sum(not stage["cached"] for stage in facts["stages"])
     screen.print(f"{len(facts['stages'])} stages: {len(facts['stages']) - waiting} finished, {waiting} to run")
+    for line in power_lines(power):
+        screen.print(line)
 
 
 def _why(changed: list[str] | None) -> str:
@@ -115,7 +98,9 @@ def _why(changed: list[str] | None) -> str:
 
 def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool) -> None:
     """The end of a run: the answer, or what went wrong and where it is written."""
+    from reports.looks import look_entries
     from reports.summary import print_summary, summary_json
+    from runner.looks import record_looks
 
     screen = console()
     experiment = plan.experiment
@@ -124,13 +109,14 @@ def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: b
     if as_json:
         with Store(workspace).read() as connection:
             summary = summary_json(connection, plan.name, runs, hypotheses)
-        print_json({**summary, **_outcome_json(plan, outcome)})
+        print_json({**summary, **outcome_json(plan, outcome)})
         return
     if outcome.interrupted:
         screen.print("interrupted: everything finished is kept, and the same command continues")
         return
     with Store(workspace).read() as connection:
-        print_summary(connection, screen, plan.name, runs, hypotheses, experiment.question)
+        found = print_summary(connection, screen, plan.name, runs, hypotheses, experiment.question)
+    record_looks(workspace, "run", look_entries(found.judged()))
     if not outcome.done and not outcome.failures:
         screen.print(f"all {outcome.cached} stages were finished already; nothing ran")
     for failure in outcome.failures:
@@ -140,7 +126,8 @@ def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: b
         screen.print(f"not run, for want of a failed stage: {', '.join(stage.title for stage in outcome.skipped)}")
 
 
-def _outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+def outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
+    """What a run came to, as plain data."""
     return {
         "spec_digest": plan.spec_digest,
         "stages_run": outcome.done,
@@ -160,26 +147,6 @@ def _outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-# --------------------------------------------------------------------------- comparison
-
-
-def print_comparison(
-    workspace: Workspace, runs: list[str], output: str, alpha: float, test: str | None, force: bool
-) -> None:
-    """Every pair of the runs named, in order."""
-    from reports.compare import FORMATS, compare_runs, render
-
-    if output not in FORMATS:
-        raise InputError(f"no format {output!r}: one of {', '.join(FORMATS)}")
-    if len(runs) == 1 and runs[0].endswith((".yaml", ".yml")):
-        from runner.spec import load_spec
-
-        runs = [f"{load_spec(Path(runs[0])).name}/*"]
-    with Store(workspace).read() as connection:
-        comparisons = compare_runs(connection, runs, alpha=alpha, test=test, force=force)
-    render(comparisons, output, console())
-
-
 # --------------------------------------------------------------------------- runs and stages
 
 
@@ -187,12 +154,16 @@ RUNS_SQL = """
 SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        coalesce(v.mean, c.correct / c.n) AS mean, coalesce(v.n, c.n) AS n,
        r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.started_at, r.ended_at,
-       t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds
+       t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds,
+       -- of its own training and evaluation; what it shares with others (a teacher, samples) is in nsd report and log
+       coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
+       + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
 FROM runs r
 LEFT JOIN eval_info i USING (eval_digest)
 LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v USING (eval_digest)
 LEFT JOIN counts c ON c.run = r.run
 LEFT JOIN stages t ON t.digest = r.train_digest
+LEFT JOIN stages e ON e.digest = r.eval_digest
 ORDER BY r.experiment NULLS LAST, r.seed, r.started_at, r.run
 """
 
@@ -214,15 +185,19 @@ def print_runs(workspace: Workspace, pattern: str, as_json: bool) -> None:
         return
     if not rows:
         raise InputError(f"no run is like {pattern!r}; `nsd runs` lists them all")
-    shown = table("run", "status", "metric", "value", "n", "train time", "ended", right=("value", "n", "train time"))
     from runner.progress import duration
+
+    priced = any(row["usd"] is not None for row in rows)
+    columns = ["run", "status", "metric", "value", "n", "train time", *(["$"] if priced else []), "ended"]
+    shown = table(*columns, right=("value", "n", "train time", "$"))
 
     for row in rows:
         status = row["status"] + (f": {row['reason'][:60]}" if row["reason"] else "")
         value = "" if row["mean"] is None else f"{row['mean']:.4f}"
         spent = "" if row["train_seconds"] is None else duration(row["train_seconds"])
         ended = "" if row["ended_at"] is None else f"{row['ended_at']:%Y-%m-%d %H:%M}"
-        shown.add_row(row["run"], status, row["metric"] or "", value, str(row["n"] or ""), spent, ended)
+        cost = ["" if row["usd"] is None else f"{row['usd']:.2f}"] if priced else []
+        shown.add_row(row["run"], status, row["metric"] or "", value, str(row["n"] or ""), spent, *cost, ended)
     console().print(shown)
 
 

@@ -26,8 +26,8 @@ from plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from runner import provenance
 from runner.artifacts import Workspace, now
 from runner.stages import Context, run_stage
+from runner.work import PARENT_VARIABLE
 
-PARENT_VARIABLE = "NSD_PARENT_PID"
 INTERRUPTED = Interrupted.exit_code
 
 
@@ -160,6 +160,7 @@ class Worker:
             "machine": provenance.machine(),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "git_commit": job["git_commit"],
+            **provenance.price(),
             "events": context.events,
             **facts,
         }

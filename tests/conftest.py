@@ -12,4 +12,5 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.pop("NSD_WORKSPACE", None)
+for _name in ("NSD_WORKSPACE", "NSD_STORE", "NSD_SKY", "NSD_JOB", "NSD_USD_PER_HOUR"):
+    os.environ.pop(_name, None)

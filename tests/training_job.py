@@ -85,7 +85,7 @@ class Events:
     def report(self, step: int, total: int | None, metrics: Mapping[str, float]) -> None:
         self.reports.append((step, total, dict(metrics)))
 
-    def warn(self, text: str, spec_field: str) -> None:
+    def warn(self, text: str, spec_field: str, step: int | None = None) -> None:
         self.warnings.append((text, spec_field))
 
     def should_stop(self) -> bool:
@@ -166,7 +166,7 @@ def main(path: Path) -> None:
         write({"step": step, "total": total} | dict(metrics))
 
     made.report = report
-    made.warn = lambda text, spec_field: write({"warning": text, "field": spec_field})
+    made.warn = lambda text, spec_field, step=None: write({"warning": text, "field": spec_field})
     result = train(wanted["kind"], wanted["config"], made)
     write({"result": result.steps, "tokens": result.tokens_seen, "notes": dict(result.notes)})
 

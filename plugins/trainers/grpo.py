@@ -249,7 +249,7 @@ class Grpo(Trainer):
                 warnings.append(warning)
                 # Replayed points were warned of before the interruption.
                 if not replayed:
-                    job.warn(f"step {step}: {warning.text}", warning.field)
+                    job.warn(warning.text, warning.field, step)
                 if warning.broken and config.health.stop:
                     reason = f"stopped by trainer.health.stop at step {step}: {warning.text}"
             return reason

@@ -95,7 +95,8 @@ def test_rounding_noise_rarely_changes_a_draw() -> None:
 
 
 @unhurried
-@given(st.integers(0, 2**31), st.integers(1, 30), st.floats(0.05, 1, exclude_max=True), st.floats(0.1, 3))
+# p beyond .999 is below what a float32 sum of probabilities can tell from 1.
+@given(st.integers(0, 2**31), st.integers(1, 30), st.floats(0.05, 0.999), st.floats(0.1, 3))
 def test_filters_keep_what_transformers_keeps(seed: int, k: int, p: float, temperature: float) -> None:
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 

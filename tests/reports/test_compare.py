@@ -51,7 +51,7 @@ def test_every_pair_comes_in_the_order_named_and_is_adjusted_over_all(results: R
     table_runs(results, "b", "d", 50, 12, 22, 16)
     found = compare_runs(results.connection, ["c", "a", "b"])
     assert [(one.a, one.b) for one in found] == [("c", "a"), ("c", "b"), ("a", "b")]
-    assert [one.p_adjusted for one in found] == stats.adjust([one.p for one in found], "holm")
+    assert [one.p_adjusted for one in found] == stats.adjust([one.p for one in found], "bh")
     assert {one.family for one in found} == {3}
     raw = compare_runs(results.connection, ["c", "a", "b"], correction="none")
     assert [one.p_adjusted for one in raw] == [one.p for one in raw]
@@ -97,7 +97,7 @@ def test_counts_are_unpaired_and_say_so(results: Results) -> None:
     (found,) = compare_runs(results.connection, ["baseline", "oracle"])
     assert round(float(found.p or 0), 3) == 0.062
     assert "unpaired" in found.test and found.discordant is None and not found.paired
-    assert found.verdict == "UNRESOLVED" and found.needed_n is not None and "paired" in found.note
+    assert found.verdict == "UNRESOLVED" and found.needed_n is not None and found.needed_paired is not None
 
 
 def test_counts_against_answers_use_the_answers_as_counts(results: Results) -> None:
@@ -261,7 +261,7 @@ def test_seeds_are_paired_where_they_share_the_order_of_the_data(results: Result
 
 def test_a_recipe_claim_without_seeds_is_refused(results: Results) -> None:
     table_runs(results, "s/a/seed1", "s/b/seed1", 50, 10, 25, 15)
-    with pytest.raises(InputError, match=r"at least two training seeds.*s/a"):
+    with pytest.raises(InputError, match=r"needs training seeds.*s/a has 1.*9 seeds per arm.*seeds: \[1, 2"):
         compare_runs(results.connection, ["s/a", "s/b"], claim="recipe")
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from toy_results import Results, table_runs
 
 from plugins.errors import InputError
-from reports.compare import FORMATS, compare_runs, render
+from reports.compare import compare_runs
+from reports.render import FORMATS, render
 
 
 def rendered(results: Results, runs: list[str], output: str, width: int = 200) -> str:
@@ -51,7 +52,13 @@ def test_markdown_keeps_its_columns_whatever_the_names(results: Results) -> None
 
 def test_the_table_shows_arms_pairs_the_family_and_the_notes(results: Results) -> None:
     text = rendered(results, ["a", "b", "evil|`<b>[x](y)"], "table")
-    for part in ("0.6000", "McNemar mid-p", "Holm over 3 comparisons", "10 questions only in", "evil|`<b>[x](y)"):
+    for part in (
+        "0.6000",
+        "McNemar mid-p",
+        "Benjamini-Hochberg over 3 comparisons",
+        "10 questions only in",
+        "evil|`<b>[x](y)",
+    ):
         assert part in text
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from toy_results import Results, table_runs
 
 from reports import stats
-from reports.summary import print_summary, summarise_arms, summarise_labels, summary_json
+from reports.summary import print_summary, summarise_arms, summary_json
 
 
 def printed(results: Results, runs: list[str], hypotheses: dict[str, object] | None = None) -> str:
@@ -54,23 +54,6 @@ def test_a_run_without_a_result_is_listed_with_its_status(results: Results) -> N
     arms = summarise_arms(results.connection, ["s/base/seed1", "s/grpo/seed1"])
     assert arms[1].mean is None and "failed" in arms[1].status
     assert "failed" in printed(results, ["s/base/seed1", "s/grpo/seed1"])
-
-
-def test_pseudo_labels_are_held_against_the_truth(results: Results) -> None:
-    rows = [("1", 1.0, True, True)] * 6 + [("2", 0.5, False, True)] * 2 + [("3", 0.5, False, False)] * 2
-    results.add_labels("L", [*rows, (None, 0.0, False, False)])
-    results.add("s/noisy/seed1", [1.0, 0.0], label="L")
-    (label,) = summarise_labels(results.connection, ["s/base/seed1", "s/noisy/seed1"])
-    assert (label.questions, label.voted, label.kept) == (11, 10, 6)
-    assert (label.accuracy_voted, label.accuracy_kept, label.coverage) == pytest.approx((0.8, 1.0, 6 / 11))
-    assert label.histogram == [(0.0, 1, None), (0.5, 4, 0.5), (1.0, 6, 1.0)]
-
-
-def test_labels_without_known_truth_have_no_accuracy(results: Results) -> None:
-    results.add_labels("L", [("1", 1.0, True, None)] * 3)
-    results.add("s/noisy/seed1", [1.0, 0.0], label="L")
-    (label,) = summarise_labels(results.connection, ["s/noisy/seed1"])
-    assert label.accuracy_voted is None and label.accuracy_kept is None and label.histogram == [(1.0, 3, None)]
 
 
 def test_the_screen_has_arms_labels_warnings_and_verdicts(results: Results) -> None:

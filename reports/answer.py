@@ -1,0 +1,353 @@
+"""What an experiment says: its declared claims as one family, everything else as another, and what marks them.
+
+    with Store(workspace).read() as connection:
+        found = answer(connection, "quickstart")
+        print(found.headline())
+
+The **primary family** holds the claims that were on record before their results: tested together, corrected as
+the spec says (Holm by default). Everything else is **exploratory** and corrected by Benjamini-Hochberg: every
+other pair of conditions, and claims written after their results existed, which carry a mark. A claim's result exists
+from the moment both its conditions have an evaluation. A claim that was dropped after its result existed still
+counts in the primary family: taking it out would make the others look better than they are.
+
+Limits: only what was run in this workspace is known; who deletes records deletes this memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from plugins.errors import InputError
+from reports import stats
+from reports.compare import Weighed, check_comparable, conclude, weigh
+from reports.comparison import Comparison
+from reports.hypotheses import TestedClaim, Verdict, choose_seeds, verdict_on, weigh_claim
+from reports.looks import earlier_looks, look_number
+from reports.metrics import NEUTRAL
+from reports.runs import Arm, Values, condition_arms, load_values, measured_by
+
+if TYPE_CHECKING:
+    import duckdb
+
+DEFAULT_RULES = {"alpha": 0.05, "correction": "holm", "looks": None}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Both families of an experiment.
+
+    `verdicts`: on claims declared before their results (primary). `late`: on claims written afterwards, each with
+    its `mark`. `exploratory`: other pairs of conditions. `dropped`: claims taken out of the spec after their result
+    existed, still counted in `primary_family`. `exploratory_family`: tests corrected together there.
+    `metric`: one asked for instead of the evaluation's own.
+    """
+
+    experiment: str
+    question: str | None
+    spec_digest: str | None
+    recorded_at: datetime | None
+    alpha: float
+    correction: str
+    primary_family: int
+    exploratory_family: int
+    verdicts: list[Verdict]
+    late: list[Verdict]
+    exploratory: list[Comparison]
+    dropped: list[str]
+    notes: list[str]
+    metric: str | None = None
+
+    def headline(self) -> str:
+        """The outcome of the declared claims in one sentence, exploratory ones named as such."""
+        claims = self.verdicts or self.late
+        if not claims:
+            found = [one for one in self.exploratory if one.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER")]
+            none = "No hypothesis was declared in the spec"
+            if self.metric in NEUTRAL:
+                none = f"More {self.metric} is neither better nor worse, so no claim of the spec is judged by it"
+            return (
+                f"{none}; of "
+                f"{_count(len(self.exploratory), 'exploratory comparison')} {len(found)} "
+                f"{'shows' if len(found) == 1 else 'show'} a difference."
+            )
+        groups = [
+            ("holds", "hold", [one for one in claims if one.holds]),
+            ("is refuted", "are refuted", [one for one in claims if one.holds is False]),
+            ("is not decided", "are not decided", [one for one in claims if one.holds is None]),
+        ]
+        said = [
+            f"{len(mine)} {single if len(mine) == 1 else many} ({', '.join(one.claim for one in mine)})"
+            for single, many, mine in groups
+            if mine
+        ]
+        kind = "declared claim" if self.verdicts else "claim, all written after the results (exploratory)"
+        if not self.verdicts and len(claims) != 1:
+            kind = "claims, all written after the results (exploratory)"
+            return f"Of {len(claims)} {kind}: {'; '.join(said)}."
+        return f"Of {_count(len(claims), kind)}: {'; '.join(said)}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        found = dict(vars(self))
+        for name in ("verdicts", "late", "exploratory"):
+            found[name] = [one.to_json() for one in found[name]]
+        found["recorded_at"] = None if self.recorded_at is None else self.recorded_at.isoformat()
+        return {**found, "headline": self.headline()}
+
+    def comparisons(self) -> list[Comparison]:
+        """Every comparison behind the answer, declared ones first."""
+        return self.judged() + self.exploratory
+
+    def judged(self) -> list[Comparison]:
+        """The comparisons behind the claims."""
+        found = [verdict.comparison for verdict in (*self.verdicts, *self.late)]
+        return [one for one in found if one is not None]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One recorded version of a spec: when it was first run, and what it claimed."""
+
+    spec_digest: str
+    recorded_at: datetime
+    hypotheses: Mapping[str, Any]
+    rest: str  # the spec without its hypotheses, to see whether anything else was changed
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def claims(self) -> dict[str, Mapping[str, Any]]:
+        """Claims under a text that holds everything that decides a verdict: what is claimed and by which rules."""
+        return claims_of(self.hypotheses)
+
+
+def claims_of(hypotheses: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Claims of a hypotheses block by an identity made of claim and rules (alpha, correction, looks)."""
+    block = hypotheses or {}
+    rules = {name: block.get(name, default) for name, default in DEFAULT_RULES.items()}
+    found = {}
+    for claim in block.get("claims", []):
+        said = {name: claim.get(name) for name in ("kind", "better", "worse", "margin")}
+        found[json.dumps({**said, **rules}, sort_keys=True)] = claim
+    return found
+
+
+def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> tuple[list[Version], str | None]:
+    """Recorded versions of an experiment's spec, oldest first, and the question the newest asks."""
+    rows = connection.execute(
+        "SELECT spec_digest, recorded_at, hypotheses, resolved, question FROM experiments "
+        "WHERE experiment = ? ORDER BY recorded_at, spec_digest",
+        [experiment],
+    ).fetchall()
+    found = []
+    for digest, recorded_at, hypotheses, resolved, _ in rows:
+        spec = json.loads(resolved) or {}
+        rest = json.dumps({key: spec.get(key) for key in _SHAPES_RESULTS}, sort_keys=True)
+        conditions = tuple(spec.get("conditions", ()))
+        found.append(Version(digest, recorded_at, json.loads(hypotheses) or {}, rest, conditions))
+    return found, rows[-1][4] if rows else None
+
+
+_SHAPES_RESULTS = ("conditions", "match")  # of a resolved spec; further seeds are more data, not another experiment
+
+
+def answer(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    spec_digest: str | None = None,
+    *,
+    hypotheses: Mapping[str, Any] | None = None,
+    claim: str | None = None,
+    metric: str | None = None,
+    groups: Mapping[str, str] | None = None,
+    pairs: bool = True,
+) -> Answer:
+    """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
+
+    `hypotheses` is the block of a spec file that may not have been run yet: claims that are on no record are as
+    late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
+    `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
+    780 of them. Raises InputError where there is no such experiment, or the data cannot carry the reading.
+    """
+    versions, question = versions_of(connection, experiment)
+    arms = condition_arms(connection, experiment)
+    if not versions and not arms:
+        raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
+    current = _current(connection, experiment, versions, spec_digest)
+    block = hypotheses if hypotheses is not None else current.hypotheses if current else {}
+    alpha, correction = float(block.get("alpha", 0.05)), str(block.get("correction", "holm"))
+    if current is not None:  # in the order of the spec
+        arms = {name: arms[name] for name in (*current.conditions, *arms) if name in arms}
+    if metric is not None:
+        arms = {name: measured_by(arm, metric) for name, arm in arms.items()}
+    values = load_values(connection, list(arms.values()), groups, metric)
+    known_at = _Known(connection, arms)
+
+    asked = {} if metric in NEUTRAL else claims_of(block)
+    marks = {key: _mark(key, one, versions, known_at) for key, one in asked.items()}
+    if metric is not None:
+        marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
+    dropped = [] if metric else _dropped(asked, versions, known_at)
+    on_time = [weigh_claim(one, arms, values, alpha, claim) for key, one in asked.items() if not marks[key]]
+    gone = [weigh_claim(one, arms, values, alpha, claim) for one in dropped]
+    adjusted = stats.adjust([one.p for one in (*on_time, *gone)], correction)
+    primary = sum(p is not None for p in adjusted)
+
+    late = [(weigh_claim(one, arms, values, alpha, claim), marks[key]) for key, one in asked.items() if marks[key]]
+    others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
+    side = stats.adjust([one.p for one, _ in late] + [one.result.p for one in others], "bh")
+    size = sum(p is not None for p in side)
+    verdicts = [
+        verdict_on(one, p, values, alpha, correction, primary) for one, p in zip(on_time, adjusted, strict=False)
+    ]
+    judged = [verdict_on(one, p, values, alpha, "bh", size, mark) for (one, mark), p in zip(late, side, strict=False)]
+    unknown: list[float | None] = [None] * len(others)
+    exploratory = conclude(others, side[len(late) :], unknown, values, alpha, "bh", size)
+    found = Answer(
+        experiment=experiment,
+        question=question,
+        spec_digest=current.spec_digest if current else None,
+        recorded_at=current.recorded_at if current else None,
+        alpha=alpha,
+        correction=correction,
+        primary_family=primary,
+        exploratory_family=size,
+        verdicts=verdicts,
+        late=judged,
+        exploratory=exploratory,
+        dropped=[str(one["text"]) for one in dropped],
+        notes=_notes(versions, current, dropped, hypotheses),
+        metric=metric,
+    )
+    return _with_looks(found, earlier_looks(connection, experiment), block.get("looks"), on_time, values)
+
+
+def _current(
+    connection: duckdb.DuckDBPyConnection, experiment: str, versions: Sequence[Version], wanted: str | None
+) -> Version | None:
+    """The version asked for, else the newest of those that the runs in the index belong to."""
+    rows = connection.execute("SELECT DISTINCT spec_digest FROM runs WHERE experiment = ?", [experiment]).fetchall()
+    indexed = {wanted} if wanted is not None else {row[0] for row in rows}
+    mine = [version for version in versions if version.spec_digest in indexed] or list(versions)
+    return mine[-1] if mine else None
+
+
+class _Known:
+    """When the result of a claim was first there to be seen: when both its conditions had an evaluation."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, arms: Mapping[str, Arm]) -> None:
+        ended = dict(connection.execute("SELECT digest, ended_at FROM stages").fetchall())
+        self.first = {
+            name: min((at for run in arm.runs if (at := ended.get(run.eval_digest)) is not None), default=None)
+            for name, arm in arms.items()
+        }
+
+    def at(self, claim: Mapping[str, Any]) -> datetime | None:
+        """None while there is no result yet."""
+        both = [self.first.get(str(claim[side])) for side in ("better", "worse")]
+        return None if None in both else max(at for at in both if at is not None)
+
+
+def _mark(key: str, claim: Mapping[str, Any], versions: Sequence[Version], known: _Known) -> str:
+    """Why a claim is exploratory; "" where it was on record before its result existed."""
+    seen = known.at(claim)
+    if seen is None:
+        return ""
+    declared = next((version.recorded_at for version in versions if key in version.claims), None)
+    if declared is None:
+        return f"EXPLORATORY: on no record; its results exist since {seen:%Y-%m-%d %H:%M}"
+    if declared <= seen:
+        return ""
+    said = f"EXPLORATORY: recorded {declared:%Y-%m-%d %H:%M}, after its results existed ({seen:%Y-%m-%d %H:%M})"
+    same = [claims for version in versions for claims in version.claims.values() if claims["text"] == claim["text"]]
+    return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
+
+
+def _dropped(asked: Mapping[str, Any], versions: Sequence[Version], known: _Known) -> list[Mapping[str, Any]]:
+    """Claims once on record in time and taken out after their result existed."""
+    pairs = {(one["kind"], one["better"], one["worse"]) for one in asked.values()}
+    found: dict[str, Mapping[str, Any]] = {}
+    for number, version in enumerate(versions):
+        for key, claim in version.claims.items():
+            seen = known.at(claim)
+            if (claim["kind"], claim["better"], claim["worse"]) in pairs or seen is None or version.recorded_at > seen:
+                continue
+            later = [other for other in versions[number + 1 :] if key not in other.claims]
+            if later and later[0].recorded_at <= seen:
+                continue
+            found[key] = claim
+    return list({one["text"]: one for one in found.values()}.values())
+
+
+def _other_pairs(
+    arms: Mapping[str, Arm],
+    claims: Sequence[Mapping[str, Any]],
+    values: Values,
+    alpha: float,
+    claim: str | None,
+) -> list[Weighed]:
+    declared = {frozenset((str(one["better"]), str(one["worse"]))) for one in claims}
+    found = []
+    for first, second in combinations(arms, 2):
+        if frozenset((first, second)) in declared:
+            continue
+        a, b, _, note = choose_seeds(arms[first], arms[second], claim)
+        try:
+            check_comparable(a, b, force=False)
+        except InputError:
+            continue  # conditions may override data or verifier; such pairs are no comparison
+        found.append(weigh(a, b, values, alpha, note, claim=claim))
+    return found
+
+
+def _notes(
+    versions: Sequence[Version],
+    current: Version | None,
+    dropped: Sequence[Mapping[str, Any]],
+    hypotheses: Mapping[str, Any] | None,
+) -> list[str]:
+    notes = []
+    if dropped:
+        texts = ", ".join(str(one["text"]) for one in dropped)
+        notes.append(f"taken out of the spec after their results existed, still counted in the family: {texts}")
+    others = {version.rest for version in versions}
+    if len(others) > 1:
+        notes.append(
+            f"{len(others)} versions of this experiment (other settings, not only other hypotheses) were run here; "
+            "an answer picked among them is no longer what its p-value says"
+        )
+    if hypotheses is not None and current is not None and set(claims_of(hypotheses)) - set(current.claims):
+        notes.append("the spec file holds claims that are not yet on record: `nsd run` records them, with the date")
+    return notes
+
+
+def _with_looks(
+    found: Answer, entries: Sequence[Mapping[str, Any]], planned: Any, tested: Sequence[TestedClaim], values: Values
+) -> Answer:
+    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
+    looks = int(planned) if planned else 1
+    judged = []
+    for one, verdict in zip(tested, found.verdicts, strict=True):
+        if verdict.comparison is None:
+            judged.append(verdict)
+            continue
+        number = look_number(entries, verdict.comparison)
+        if looks > 1:
+            p = verdict.comparison.p_adjusted
+            p = None if p is None else min(1.0, p * looks)
+            verdict = verdict_on(one, p, values, found.alpha, found.correction, found.primary_family, verdict.mark)
+            said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
+            verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
+        if number > looks:
+            plan = f"{looks} were planned" if planned else "none was planned (hypotheses.looks)"
+            verdict = replace(verdict, mark=f"EXPLORATORY: look {number} at growing data, and {plan}")
+        judged.append(verdict)
+    return replace(found, verdicts=judged)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

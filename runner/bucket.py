@@ -1,0 +1,304 @@
+"""Artifacts in a bucket: what a stage has is put there as it is made, and fetched from there where it is missing.
+
+    bucket = Bucket.open("s3://my-bucket/nsd")        # or gs://..., or file:///shared/folder
+    bucket.push_stage(workspace, "train", digest)     # files first, manifest last
+    bucket.fetch_stage(workspace, "train", digest)    # whole or not at all
+
+Layout under the given address:
+
+    manifests/KIND-DIGEST.json           a finished stage; names the upload that its files are in
+    files/KIND-DIGEST/UPLOAD/...         the files of one upload, never written twice
+    partial/KIND-DIGEST/state.json       the newest state of a stage under way; names its files, with sizes
+    partial/KIND-DIGEST/files/...        shards and checkpoints of it
+    data/, experiments/, journals/       questions, experiment records, looks and notes
+
+A manifest is one object, written after every file it names: an upload that was cut off leaves files nobody refers to,
+never a stage that looks whole. Two machines that finish the same stage both upload under names of their own, and the
+manifest written last is consistent with its own files. What is fetched is checked against the sizes in the manifest.
+
+The file systems are pyarrow's. Credentials come from where the cloud's own tools take them (environment, profile,
+instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: sizes are checked, not contents (the stores
+themselves guard those); nothing is ever deleted but states of stages that are finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from plugins.errors import InputError, NsdError
+from runner.artifacts import Workspace
+
+SCHEMES = ("s3://", "gs://", "file://")
+WEIGHTS = "model"
+GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
+Returned = TypeVar("Returned")
+
+
+class BucketError(NsdError):
+    """The bucket did not answer, or refused."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An address in an object store or a shared folder. Every method raises BucketError where it cannot be reached."""
+
+    uri: str
+    filesystem: Any
+    root: str
+
+    @classmethod
+    def open(cls, uri: str) -> Bucket:
+        """Raises InputError for an address of another kind."""
+        if not uri.startswith(SCHEMES):
+            raise InputError(f"store {uri!r}: write {', '.join(f'{scheme}...' for scheme in SCHEMES)}")
+        from pyarrow import fs
+
+        if uri.startswith("file://"):
+            root = Path(uri.removeprefix("file://")).expanduser()
+            if not root.is_absolute():
+                raise InputError(f"store {uri!r}: a folder needs its whole path, file:///...")
+            return cls(uri, fs.LocalFileSystem(), str(root))
+        endpoint = os.environ.get("AWS_ENDPOINT_URL")
+        if uri.startswith("s3://") and endpoint:
+            scheme, _, host = endpoint.partition("://")
+            return cls(
+                uri, fs.S3FileSystem(endpoint_override=host, scheme=scheme), uri.removeprefix("s3://").strip("/")
+            )
+        try:
+            filesystem, root = fs.FileSystem.from_uri(uri)
+        except (OSError, ValueError) as error:
+            raise InputError(f"store {uri!r}: {error}") from error
+        return cls(uri, filesystem, root.rstrip("/"))
+
+    # ------------------------------------------------------------------ finished stages
+
+    def stages(self) -> list[tuple[str, str]]:
+        """(kind, digest) of every finished stage in the bucket."""
+        names = [PurePosixPath(path).stem for path in self._list("manifests")]
+        return [(kind, digest) for kind, _, digest in (name.partition("-") for name in names) if digest]
+
+    def manifest(self, kind: str, digest: str) -> dict[str, Any] | None:
+        """The manifest of a stage, None where the bucket has none."""
+        return self.read_json(f"manifests/{kind}-{digest}.json")
+
+    def push_stage(self, workspace: Workspace, kind: str, digest: str) -> bool:
+        """Put a finished stage there, unless it is there. Returns whether anything was sent."""
+        held = self.manifest(kind, digest)
+        folder = workspace.folder(kind, digest)
+        has_weights = (folder / WEIGHTS).is_dir()
+        if held is not None and (_has_weights(held) or not has_weights):
+            return False
+        manifest = workspace.manifest(kind, digest)
+        upload = uuid.uuid4().hex[:12]
+        sizes = {}
+        for path in _files(folder):
+            name = path.relative_to(folder).as_posix()
+            if name != "manifest.json":
+                sizes[name] = path.stat().st_size
+                self._upload(path, f"files/{kind}-{digest}/{upload}/{name}")
+        self._write_json(f"manifests/{kind}-{digest}.json", {**manifest, "files": sizes, "upload": upload})
+        self._delete_folder(f"partial/{kind}-{digest}")
+        return True
+
+    def fetch_stage(self, workspace: Workspace, kind: str, digest: str, weights: bool = True) -> bool:
+        """Bring a finished stage into the workspace, whole or not at all; False where the bucket has none.
+
+        Without `weights` a train stage comes without its model, as after `nsd gc`.
+        """
+        manifest = self.manifest(kind, digest)
+        if manifest is None:
+            return False
+        with workspace.lock(kind, digest) as partial:
+            held = workspace.is_whole(kind, digest)
+            if held and (not weights or workspace.has_weights(digest) or not _has_weights(manifest)):
+                _drop_if_idle(partial)
+                return True
+            staging = partial / "artifact"
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir(parents=True)
+            upload = manifest.pop("upload")
+            for name, size in manifest["files"].items():
+                if weights or PurePosixPath(name).parts[0] != WEIGHTS:
+                    self._download(f"files/{kind}-{digest}/{upload}/{name}", staging / name, size)
+            if held:
+                shutil.rmtree(workspace.folder(kind, digest))
+            workspace.commit(kind, digest, manifest)
+        return True
+
+    # ------------------------------------------------------------------ stages under way
+
+    def push_partial(self, workspace: Workspace, kind: str, digest: str) -> None:
+        """Put the shards and the newest whole checkpoint of a stage under way there; its state file last."""
+        from plugins.trainers import _checkpoints
+
+        partial = workspace.partial(kind, digest)
+        wanted = sorted((partial / "shards").glob("[0-9]*.parquet"))
+        if checkpoints := _checkpoints.whole(partial / "checkpoints"):
+            wanted += _files(checkpoints[-1][0])
+        sent = self.read_json(f"partial/{kind}-{digest}/state.json") or {"files": {}, "texts": {}}
+        sizes = {}
+        for path in wanted:  # written once, never changed
+            name = path.relative_to(partial).as_posix()
+            sizes[name] = path.stat().st_size
+            if sent["files"].get(name) != sizes[name]:
+                self._upload(path, f"partial/{kind}-{digest}/files/{name}")
+        # What grows is inside the state itself: apart from it, a cut between the two would leave them at odds.
+        texts = {name: (partial / name).read_text("utf-8") for name in GROWING if (partial / name).is_file()}
+        state = {"files": sizes, "texts": texts}
+        if state != sent:
+            self._write_json(f"partial/{kind}-{digest}/state.json", state)
+
+    def fetch_partial(self, workspace: Workspace, kind: str, digest: str) -> bool:
+        """Bring what a stage has so far, where nothing of it is here yet. Returns whether anything came."""
+        state = self.read_json(f"partial/{kind}-{digest}/state.json")
+        if state is None:
+            return False
+        with workspace.lock(kind, digest) as partial:
+            if any((partial / name).exists() for name in ("shards", "checkpoints", "begun.json")):
+                return False
+            staging = partial / "fetched"
+            shutil.rmtree(staging, ignore_errors=True)
+            for name, size in state["files"].items():
+                self._download(f"partial/{kind}-{digest}/files/{name}", staging / name, size)
+            for name, text in state["texts"].items():
+                staging.mkdir(exist_ok=True)
+                (staging / name).write_text(text, encoding="utf-8")
+            for entry in sorted(staging.iterdir()) if staging.is_dir() else []:
+                entry.rename(partial / entry.name)
+            shutil.rmtree(staging, ignore_errors=True)
+        return bool(state["files"] or state["texts"])
+
+    # ------------------------------------------------------------------ everything else
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        from pyarrow import fs
+
+        return bool(self._try(lambda: self.filesystem.get_file_info(self._path(name)).type == fs.FileType.File))
+
+    def push_file(self, path: Path, name: str) -> None:
+        """Put a small file there as `name`, replacing it."""
+        self._upload(path, name)
+
+    def fetch_file(self, name: str, target: Path) -> bool:
+        """Bring a small file, replacing what is here; False where there is none."""
+        if not self.has(name):
+            return False
+        self._download(name, target, None)
+        return True
+
+    def fetch_missing(self, folder: str, into: Path) -> None:
+        """Bring the files of a folder that `into` lacks."""
+        for path in self._list(folder):
+            name = PurePosixPath(path).name
+            if not (into / name).exists():
+                self._download(f"{folder}/{name}", into / name, None)
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A small JSON file, None where there is none."""
+
+        def read() -> dict[str, Any] | None:
+            try:
+                with self.filesystem.open_input_stream(self._path(name)) as stream:
+                    found: dict[str, Any] = json.loads(stream.read())
+                    return found
+            except FileNotFoundError:
+                return None
+
+        return self._try(read)
+
+    # ------------------------------------------------------------------ objects
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def _list(self, folder: str) -> Iterator[str]:
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self._path(folder), allow_not_found=True)
+        for info in self._try(lambda: self.filesystem.get_file_info(selector)):
+            if info.type == fs.FileType.File and not PurePosixPath(info.path).name.startswith("."):
+                yield info.path
+
+    def _write_json(self, name: str, value: dict[str, Any]) -> None:
+        self._put(name, json.dumps(value).encode())
+
+    def _upload(self, path: Path, name: str) -> None:
+        def send() -> None:
+            self._make_parent(name)
+            with path.open("rb") as source, self.filesystem.open_output_stream(self._path(name)) as target:
+                shutil.copyfileobj(source, target, 8 << 20)
+
+        self._try(send)
+
+    def _put(self, name: str, content: bytes) -> None:
+        from pyarrow import fs
+
+        def write() -> None:
+            self._make_parent(name)
+            # An object store shows an object when it is complete; in a folder the rename does that.
+            whole = isinstance(self.filesystem, fs.LocalFileSystem)
+            hidden = self._path(str(PurePosixPath(name).with_name(f".{uuid.uuid4().hex}.tmp")))
+            with self.filesystem.open_output_stream(hidden if whole else self._path(name)) as target:
+                target.write(content)
+            if whole:
+                self.filesystem.move(hidden, self._path(name))
+
+        self._try(write)
+
+    def _make_parent(self, name: str) -> None:
+        from pyarrow import fs
+
+        if isinstance(self.filesystem, fs.LocalFileSystem):
+            Path(self._path(name)).parent.mkdir(parents=True, exist_ok=True)
+
+    def _download(self, name: str, target: Path, size: int | None) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+        def fetch() -> None:
+            with self.filesystem.open_input_stream(self._path(name)) as source, temporary.open("wb") as file:
+                shutil.copyfileobj(source, file, 8 << 20)
+
+        self._try(fetch)
+        got = temporary.stat().st_size
+        if size is not None and got != size:
+            temporary.unlink()
+            raise BucketError(f"{self.uri}: {name} has {got} bytes where {size} were written; fetch again")
+        temporary.replace(target)
+
+    def _delete_folder(self, name: str) -> None:
+        from pyarrow import fs
+
+        def delete() -> None:
+            if self.filesystem.get_file_info(self._path(name)).type == fs.FileType.Directory:
+                self.filesystem.delete_dir(self._path(name))
+
+        self._try(delete)
+
+    def _try(self, action: Callable[[], Returned]) -> Returned:
+        try:
+            return action()
+        except OSError as error:
+            raise BucketError(f"store {self.uri}: {error}") from error
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+
+
+def _has_weights(manifest: dict[str, Any]) -> bool:
+    return any(name.startswith(f"{WEIGHTS}/") for name in manifest["files"])
+
+
+def _drop_if_idle(partial: Path) -> None:
+    """Remove the folder that taking the lock made, where nothing else is in it."""
+    if {entry.name for entry in partial.iterdir()} <= {"lock"}:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,224 @@
+"""`nsd labels`: what the pseudo-labels of some runs were like, as tables or JSON.
+
+    print_labels(workspace, ["quickstart"], as_json=False)
+
+Numbers come from reports/label_quality.py. Limit: a curve of more than 20 confidences is shown at 20 of them, evenly
+over coverage; the JSON has every one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plugins.errors import InputError
+from runner.artifacts import Workspace
+from runner.screen import console, print_json, table
+from runner.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from reports.label_quality import Agreement, LabelQuality
+
+ROWS_SHOWN = 20
+
+LABELLED_SQL = """
+SELECT run, experiment, condition, seed, status, label_digest, label_digest IN (SELECT label_digest FROM labels)
+FROM runs ORDER BY experiment NULLS LAST, seed, started_at, run
+"""
+
+
+@dataclass(frozen=True)
+class LabelledRun:
+    """A run trained on finished pseudo-labels."""
+
+    run: str
+    condition: str
+    seed: int | None
+    label_digest: str
+
+
+def labelled_runs(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[LabelledRun]:
+    """The runs trained on pseudo-labels among those named, in order and once each.
+
+    A name is a run, a glob over runs, `experiment/condition`, an experiment, or the path of a spec file. Raises
+    InputError for a name that fits nothing, with the nearest ones, and where no run named has pseudo-labels,
+    with the reason.
+    """
+    rows = connection.execute(LABELLED_SQL).fetchall()
+    found: dict[str, tuple[Any, ...]] = {}
+    for name in names:
+        wanted = _experiment_of(name) if name.endswith((".yaml", ".yml")) else name
+        matching = [row for row in rows if _fits(wanted, row)]
+        if not matching:
+            raise InputError(f"no run or experiment is named {wanted!r}{_nearest(wanted, rows)}")
+        found.update((row[0], row) for row in matching)
+    finished = [
+        LabelledRun(run, condition, seed, digest)
+        for run, _, condition, seed, _, digest, whole in found.values()
+        if whole
+    ]
+    if not finished:
+        raise InputError(_why_none(list(found.values())))
+    return finished
+
+
+def _experiment_of(path: str) -> str:
+    from runner.spec import load_spec
+
+    return load_spec(Path(path)).name
+
+
+def _fits(name: str, row: tuple[Any, ...]) -> bool:
+    run, experiment, condition, *_ = row
+    return name in (run, experiment, f"{experiment}/{condition}") or fnmatch.fnmatchcase(run, name)
+
+
+def _nearest(name: str, rows: Sequence[tuple[Any, ...]]) -> str:
+    if not rows:
+        return ": there are no runs yet"
+    known = {text for run, experiment, *_ in rows for text in (run, experiment) if text}
+    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; `nsd runs` lists them all"
+
+
+def _why_none(rows: Sequence[tuple[Any, ...]]) -> str:
+    waiting = [row for row in rows if row[5] is not None]
+    if waiting:
+        run, status = waiting[0][0], waiting[0][4]
+        return f"the pseudo-labels of {run} are not finished yet (the run's status: {status}); `nsd logs {run}`"
+    if len(rows) == 1 and rows[0][4] == "imported":
+        return f"{rows[0][0]} was imported: nsd has its results, and knows of no pseudo-labels"
+    who = f"{rows[0][0]} was" if len(rows) == 1 else f"none of these {len(rows)} runs was"
+    no = "no" if len(rows) == 1 else "any"
+    return f"{who} trained on {no} pseudo-labels: name a run whose condition has `pseudo` in train_on"
+
+
+# --------------------------------------------------------------------------- printing
+
+
+def print_labels(workspace: Workspace, names: Sequence[str], as_json: bool) -> None:
+    """Quality and agreement of every label set that the named runs were trained on."""
+    from reports.label_quality import label_quality, labeler_agreement
+
+    with Store(workspace).read() as connection:
+        runs = [run.run for run in labelled_runs(connection, names)]
+        sets, pairs = label_quality(connection, runs), labeler_agreement(connection, runs)
+    if as_json:
+        print_json({"labels": [plain(one) for one in sets], "agreement": [plain(pair) for pair in pairs]})
+        return
+    _print_sets(sets)
+    shown: dict[Any, list[LabelQuality]] = {}
+    for one in sets:
+        shown.setdefault((tuple(one.risk_coverage), tuple(one.calibration)), []).append(one)
+    for same in shown.values():
+        _print_curves(same[0], "; ".join(map(set_name, same)))
+    if pairs:
+        _print_agreement(pairs)
+
+
+def plain(record: LabelQuality | Agreement) -> dict[str, Any]:
+    """A dataclass as JSON-able data, its named tuples as objects."""
+    made: dict[str, Any] = {}
+    for field in fields(record):
+        value = getattr(record, field.name)
+        named = isinstance(value, list) and value and hasattr(value[0], "_asdict")
+        made[field.name] = [item._asdict() for item in value] if named else value
+    return made
+
+
+def set_name(labels: LabelQuality) -> str:
+    """Conditions of a label set with their seeds, as a person would say it."""
+    return name_of(labels.conditions, labels.runs)
+
+
+def name_of(conditions: Sequence[str], runs: Sequence[str]) -> str:
+    """`noisy_student, pseudo_only (seed 42)`."""
+    seeds = sorted({run.rpartition("/seed")[2] for run in runs if "/seed" in run})
+    return ", ".join(conditions) + (f" (seed {', '.join(seeds)})" if seeds else "")
+
+
+def percent(share: float | None) -> str:
+    """A share in percent, a dash where there is none."""
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _print_sets(sets: Sequence[LabelQuality]) -> None:
+    right = ("questions", "with a label", "kept", "coverage", "right of labels", "right of kept", "calibration error")
+    shown = table("pseudo-labels of", *right, right=right)
+    for one in sets:
+        error = one.expected_calibration_error
+        counts = (str(one.questions), str(one.voted), str(one.kept), percent(one.coverage))
+        accuracy = (_share(one.right_voted, one.known), _share(one.right_kept, one.known_kept))
+        shown.add_row(set_name(one), *counts, *accuracy, "-" if error is None else f"{error:.3f}")
+    screen = console()
+    screen.print(shown)
+    for one in sets:
+        if one.voted == 0:
+            screen.print(f"{set_name(one)}: no question got a label, so there is no curve")
+        elif one.known == 0:
+            screen.print(f"{set_name(one)}: no question's true answer is known, so nothing says which labels are right")
+        elif one.known < one.voted:
+            screen.print(
+                f"{set_name(one)}: the truth is known for {one.known} of {one.voted} labels; shares are of those"
+            )
+
+
+def _share(right: int, known: int) -> str:
+    return "-" if known == 0 else f"{right} ({right / known:.1%})"
+
+
+def _print_curves(one: LabelQuality, title: str) -> None:
+    screen = console()
+    points = one.risk_coverage
+    if not points:
+        return
+    thinned = points
+    if len(points) > ROWS_SHOWN:
+        # The last point at or under each twentieth of the way, so that the whole curve is seen.
+        thinned = [points[round((i + 1) * len(points) / ROWS_SHOWN) - 1] for i in range(ROWS_SHOWN)]
+    right = ("confidence at least", "labels", "coverage", "right")
+    shown = table(*right, right=right)
+    for point in thinned:
+        shown.add_row(f"{point.confidence:.3f}", str(point.n), percent(point.coverage), percent(point.accuracy))
+    screen.print(f"\nif only labels of some confidence were kept: {title}")
+    screen.print(shown)
+    if len(points) > ROWS_SHOWN:
+        screen.print(f"{ROWS_SHOWN} of {len(points)} confidences; --json has all")
+    if not one.calibration:
+        return
+    right = ("confidence", "labels", "right", "difference in points")
+    shown = table(*right[:3], "95% interval", right[3], right=right)
+    for found in one.calibration:
+        interval = f"[{found.low:.1%}, {found.high:.1%}]"
+        gap = f"{100 * (found.accuracy - found.confidence):+.1f}"
+        shown.add_row(f"{found.confidence:.3f}", str(found.n), percent(found.accuracy), interval, gap)
+    screen.print(f"\nis a label right as often as its confidence says: {title}")
+    screen.print(shown)
+
+
+def _print_agreement(pairs: Sequence[Agreement]) -> None:
+    right = ("shared", "agree", "both right", "only A", "only B", "neither", "kappa of errors")
+    shown = table("labels A", "labels B", *right, right=right)
+    notes = []
+    for pair in pairs:
+        counts = (pair.both_right, pair.only_a_right, pair.only_b_right, pair.neither_right)
+        kappa = "-" if pair.kappa is None else f"{pair.kappa:.3f}"
+        names = (name_of(pair.a, pair.a_runs), name_of(pair.b, pair.b_runs))
+        shown.add_row(*names, str(pair.shared), percent(pair.agree), *map(str, counts), kappa)
+        if pair.note:
+            notes.append(f"- {names[0]} | {names[1]}: {pair.note}")
+    screen = console()
+    screen.print("\nagreement of labelers")
+    screen.print(shown)
+    screen.print(
+        "agree: of the questions that both label. kappa of errors: whether both are right and wrong on the same "
+        "questions; 0 as by chance, 1 always"
+    )
+    for note in notes:
+        screen.print(note)

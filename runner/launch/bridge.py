@@ -1,0 +1,163 @@
+"""The way to SkyPilot, which lives in a Python of its own: it cannot be installed beside nsd's training packages.
+
+    sky = SkyPilot.find()             # NSD_SKY, this Python, or `sky` on PATH; a MissingSky says what to install
+    sky.check()                       # {"version": ..., "clouds": [...]}
+    sky.ask("offers", task=task)
+
+`find` looks for: the setting NSD_SKY (a virtual environment, its Python, or its `sky`), SkyPilot in the running
+Python (an installation of nsd[sky]), `sky` on PATH. Every call is a short process of that Python running
+sky_side.py. Limits: tried with VERSIONS; another version is refused, since parts of its interface are private.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from plugins.errors import InputError, NsdError
+
+SETTING = "NSD_SKY"
+VERSIONS = ("0.14",)
+INSTALL = "python -m venv sky-env && sky-env/bin/pip install 'nsd[sky]'  and  export NSD_SKY=sky-env"
+SIDE = Path(__file__).with_name("sky_side.py")
+
+
+class SkyError(NsdError):
+    """SkyPilot refused or failed; the message is its own, shortened."""
+
+
+class NoMachine(InputError):
+    """Nothing that can be rented fits the resources."""
+
+
+@dataclass(frozen=True)
+class SkyPilot:
+    """SkyPilot by the Python it is installed in."""
+
+    python: str
+
+    @classmethod
+    def find(cls) -> SkyPilot:
+        """Raises InputError with the line that installs it where there is none."""
+        setting = os.environ.get(SETTING)
+        if setting:
+            return cls(_python_of(Path(setting).expanduser()))
+        if find_spec("sky") is not None:
+            return cls(sys.executable)
+        command = shutil.which("sky")
+        if command is not None:
+            return cls(_python_of(Path(command)))
+        raise InputError(f"nsd launch needs SkyPilot, in a Python of its own: {INSTALL}")
+
+    def check(self) -> dict[str, Any]:
+        """Version and enabled clouds. Raises InputError for a version this was not made for, or no cloud at all."""
+        facts = self.ask("check", versions=VERSIONS)
+        for what in ("version", "server"):
+            if not facts[what].startswith(VERSIONS):
+                raise InputError(
+                    f"the SkyPilot {'server' if what == 'server' else 'in ' + self.python} has version {facts[what]}; "
+                    f"nsd launch is made for {' and '.join(VERSIONS)}: pip install 'nsd[sky]' in its Python"
+                )
+        if not facts["clouds"]:
+            raise InputError(
+                "SkyPilot can use no cloud here: set one up and run `sky check` (it says what each cloud lacks)"
+            )
+        return facts
+
+    def reach(self, cluster: str) -> None:
+        """Have SkyPilot write the ssh configuration of a cluster: its `status` command does, and nothing else that
+        is public.
+        """
+        command = [str(Path(self.python).with_name("sky")), "status", cluster]
+        subprocess.run(command, capture_output=True, env=_environment(), timeout=300, check=False)
+
+    def ask(self, action: str, on_line: Callable[[str], None] | None = None, **request: Any) -> dict[str, Any]:
+        """Have SkyPilot do one thing. What it prints goes to `on_line`, line by line, or nowhere.
+
+        Raises NoMachine, InputError or SkyError with SkyPilot's reason in a sentence.
+        """
+        with tempfile.TemporaryDirectory(prefix="nsd-sky-") as folder:
+            answer_path = Path(folder) / "answer.json"
+            printed: list[str] = []
+            process = subprocess.Popen(
+                [self.python, str(SIDE), str(answer_path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=_environment(),
+            )
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                json.dump({"do": action, **request}, process.stdin)
+            try:
+                for line in process.stdout:
+                    printed.append(line.rstrip("\n"))
+                    if on_line is not None:
+                        on_line(printed[-1])
+                process.wait()
+            except BaseException:  # Ctrl-C, or whoever listens has heard enough
+                process.kill()
+                process.wait()
+                raise
+            try:
+                answer = json.loads(answer_path.read_text())
+            except (OSError, ValueError):
+                last = next((line for line in reversed(printed) if line.strip()), "nothing was said")
+                raise SkyError(f"SkyPilot ({self.python}) ended without an answer: {plain(last)}") from None
+        if "ok" in answer:
+            found: dict[str, Any] = answer["ok"]
+            return found
+        raise _as_error(answer, self.python)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "SKYPILOT_DISABLE_USAGE_COLLECTION": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _python_of(place: Path) -> str:
+    """The Python of a virtual environment, of its `sky` command, or itself."""
+    candidates = [place / "bin" / "python", place.parent / "python"] if place.is_dir() else [place.parent / "python"]
+    if place.name.startswith("python") and place.is_file():
+        candidates.insert(0, place)
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    if place.is_file():  # a `sky` that was linked to: its first line names the Python
+        first = place.read_bytes().split(b"\n", 1)[0].decode("utf-8", "replace")
+        if first.startswith("#!") and Path(first[2:].split()[0]).is_file():
+            return first[2:].split()[0]
+    raise InputError(f"{SETTING}={place}: there is no Python there; {INSTALL}")
+
+
+def _as_error(answer: dict[str, Any], python: str) -> NsdError:
+    kinds, message = answer.get("kinds", []), plain(answer["message"])
+    if "ModuleNotFoundError" in kinds or "ImportError" in kinds:
+        return InputError(f"{python} has no SkyPilot ({message}): {INSTALL}")
+    if "ResourcesUnavailableError" in kinds or "ResourcesMismatchError" in kinds:
+        return NoMachine(f"no machine fits: {message}")
+    if "NoCloudAccessError" in kinds:
+        return InputError(f"SkyPilot can use no cloud here: {message}")
+    if any(kind.startswith(("ApiServerConnection", "APIVersion")) for kind in kinds):
+        return InputError(f"SkyPilot's API server does not answer: {message}; `sky api info` says where it should be")
+    if "KeyboardInterrupt" in kinds or answer["error"] == "KeyboardInterrupt":
+        return SkyError("interrupted")
+    return SkyError(f"SkyPilot: {message or answer['error']}")
+
+
+def plain(text: str) -> str:
+    """One line without terminal colours, at most 400 characters."""
+    flat = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split())
+    return flat if len(flat) <= 400 else flat[:397] + "..."

@@ -1,0 +1,249 @@
+"""Stays with a launch until it is over: progress, results as they come, and the answer at the end.
+
+Whoever stops following loses nothing: the jobs go on, and `nsd launch pull` takes the results later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from plugins.errors import NsdError
+from runner.artifacts import Workspace, now
+from runner.bucket import Bucket
+from runner.execute import Failure, Outcome
+from runner.launch import home
+from runner.launch.bridge import SkyPilot
+from runner.launch.jobs import cancel, refresh, start_ready, word_of
+from runner.launch.launches import Launch, Launches, job_name, plan_of
+from runner.plan import Plan
+from runner.screen import console
+from runner.sync import read_word
+from runner.views import print_outcome
+
+POLL_SECONDS = 15.0
+WAITING_LINE = "nsd: waiting for the results to be fetched"
+FETCH_ATTEMPTS = 3
+_PREFIX = re.compile(r"^\([^)]*pid=\d+[^)]*\) ?")
+
+
+def follow(sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launch, plan: Plan) -> int:
+    """Follow to the end. Returns the exit code: 0 all done, 1 something failed or is missing."""
+    screen = console(stderr=True)
+    before = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
+    try:
+        if any(job.kind == "managed" for job in found.jobs):
+            _follow_managed(sky, workspace, launches, found, plan, screen)
+        else:
+            _follow_cluster(sky, workspace, launches, found, plan, screen)
+    except KeyboardInterrupt:
+        screen.print(f"no longer following; the work goes on. nsd launch status | pull | cancel {found.identity}")
+        return 75
+    return finish(workspace, launches, found, plan, before)
+
+
+def finish(workspace: Workspace, launches: Launches, found: Launch, plan: Plan, before: set[str]) -> int:
+    """Index what came, print the answer, and say what is missing."""
+    names = [job_name(found, job) for job in found.jobs]
+    if found.store:
+        bucket = Bucket.open(found.store)
+        home.from_store(bucket, workspace, plan, weights=bool(found.options.get("weights")))
+        words = home.words_from_store(bucket, workspace, names)
+    else:
+        words = read_word(workspace.root / "outcomes", names)
+    failures = [failure for word in words for failure in word["failures"]]
+    home.index(workspace, plan, failures)
+    if all(job.over for job in found.jobs) and found.ended_at is None:
+        found.ended_at = now()
+    launches.save(found)
+    whole = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
+    outcome = Outcome(done=len(whole - before), cached=len(before))
+    outcome.failures = [
+        Failure(plan.stages[one["stage"]], one["reason"], one["log"]) for one in failures if one["stage"] in plan.stages
+    ]
+    print_outcome(plan, workspace, outcome, as_json=False)
+    screen = console()
+    for failure in failures:
+        for line in failure.get("log_end", [])[-10:]:
+            screen.print(f"    {line}")
+    missing = len(plan.stages) - len(whole)
+    for job in found.jobs:
+        if job.status != "SUCCEEDED":
+            why = f": {job.reason}" if job.reason else ""
+            screen.print(f"job {job.name}: {job.status}{why}; nsd launch logs {found.identity} has what it printed")
+    if missing:
+        screen.print(
+            f"{missing} of {len(plan.stages)} stages are not finished; nsd launch {found.spec} goes on from here"
+        )
+    cost = "" if found.usd is None else f", at most ${found.usd:.2f}"
+    screen.print(f"launched on {found.place}: {found.hours * 60:.0f} min{cost}")
+    return 1 if missing or outcome.failures or not plan.stages else 0
+
+
+# --------------------------------------------------------------------------- a machine of its own
+
+
+class _NotFetched(Exception):
+    """Ends the following of a job that waits in vain."""
+
+
+def _follow_cluster(
+    sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launch, plan: Plan, screen: Any
+) -> None:
+    (job,) = found.jobs
+    cluster = job_name(found, job)
+
+    def on_line(line: str) -> None:
+        if not line.strip():
+            return
+        text = clean(line)
+        screen.print(text)
+        weights = bool(found.options.get("weights"))
+        if text == WAITING_LINE and not fetch_and_release(sky, workspace, plan, cluster, screen, weights):
+            raise _NotFetched
+
+    # A machine whose results could not be fetched goes on waiting for them; nobody need watch it wait.
+    with contextlib.suppress(_NotFetched):
+        sky.ask("follow", on_line=on_line, cluster=cluster, job=job.sky_job)
+    job.status = word_of(sky.ask("state", cluster=cluster, job=job.sky_job)["status"])
+    launches.save(found)
+    if found.store or (workspace.root / "outcomes" / f"{cluster}.json").is_file():
+        sky.ask("down", cluster=cluster)
+        screen.print(f"the machine {cluster} is gone")
+    else:
+        screen.print(f"the results of {cluster} are not here; it stays a while: nsd launch pull {found.identity}")
+
+
+def fetch_and_release(
+    sky: SkyPilot, workspace: Workspace, plan: Plan, cluster: str, screen: Any, weights: bool
+) -> bool:
+    """Copy the results and tell the machine that it need not wait any longer. False where that did not work."""
+    sky.reach(cluster)
+    for attempt in range(1, FETCH_ATTEMPTS + 1):
+        try:
+            fetched = home.from_machine(workspace, plan, cluster, weights)
+        except home.FetchError as error:
+            screen.print(f"{error} (attempt {attempt} of {FETCH_ATTEMPTS})")
+            time.sleep(5 * attempt)
+            continue
+        screen.print(f"fetched {len(fetched)} stages")
+        return home.on_machine(cluster, "touch nsd-fetched").returncode == 0
+    return False
+
+
+# --------------------------------------------------------------------------- jobs that SkyPilot looks after
+
+
+def _follow_managed(
+    sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launch, plan: Plan, screen: Any
+) -> None:
+    bucket = Bucket.open(str(found.store))
+    while True:
+        refresh(sky, launches, found, screen)
+        for title in home.from_store(bucket, workspace, plan):
+            screen.print(f"done: {title}")
+        if all(job.over for job in found.jobs):
+            return
+        if found.deadline is not None and time.time() > found.deadline + 600:
+            # The machine's own timeout should have ended it; this is for a machine that hangs.
+            screen.print("past the deadline: cancelling")
+            cancel(sky, launches, found)
+            return
+        for job in start_ready(sky, launches, found):
+            screen.print(f"job {job.name}: started")
+        time.sleep(POLL_SECONDS)
+
+
+def clean(line: str) -> str:
+    """A line of a job as the job printed it."""
+    return _PREFIX.sub("", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)).rstrip()
+
+
+# --------------------------------------------------------------------------- later commands
+
+
+def status(workspace: Workspace, identity: str | None) -> None:
+    """Print the launches, or one with its jobs."""
+    from runner.screen import table
+
+    launches = Launches(workspace)
+    chosen = [launches.find(identity)] if identity else launches.all()
+    if not chosen:
+        launches.find(None)
+    sky: SkyPilot | None = None
+    shown = table("launch", "job", "status", "recovered", "place", "hours", "at most $", right=("hours", "at most $"))
+    for found in chosen:
+        if not all(job.over for job in found.jobs):
+            sky = sky or SkyPilot.find()
+            refresh(sky, launches, found)
+        for job in found.jobs:
+            cells = [found.identity, job.name, job.status, str(job.recoveries or ""), found.place]
+            dollars = "" if found.usd is None else f"{found.usd:.2f}"
+            shown.add_row(*cells, f"{found.hours:.1f}", dollars)
+    console().print(shown)
+
+
+def logs(workspace: Workspace, identity: str | None) -> None:
+    """Print what the jobs of a launch printed so far, and go on until they end."""
+    launches = Launches(workspace)
+    found = launches.find(identity)
+    sky = SkyPilot.find()
+    for job in found.jobs:
+        if job.sky_job is None:
+            print(f"==> {job.name}: not started")
+            continue
+        print(f"==> {job.name}")
+        if job.kind == "managed":
+            sky.ask("jobs_follow", on_line=lambda line: print(clean(line)), job=job.sky_job)
+        else:
+            cluster = job_name(found, job)
+            sky.ask("follow", on_line=lambda line: print(clean(line)), cluster=cluster, job=job.sky_job)
+
+
+def pull(workspace: Workspace, identity: str | None, weights: bool) -> int:
+    """Take home what is there, index it and print the answer. Starts jobs whose turn has come."""
+    launches = Launches(workspace)
+    found = launches.find(identity)
+    plan = plan_of(Path(found.spec), found.options)
+    before = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
+    found.options["weights"] = weights or found.options.get("weights", False)
+    screen = console(stderr=True)
+    if not all(job.over for job in found.jobs):
+        sky = SkyPilot.find()
+        refresh(sky, launches, found, screen)
+        if found.store:
+            start_ready(sky, launches, found)
+        for job in found.jobs:
+            if found.store or job.status == "GONE":
+                continue
+            cluster = job_name(found, job)
+            sky.reach(cluster)
+            try:
+                screen.print(f"fetched {len(home.from_machine(workspace, plan, cluster, weights))} stages")
+                ended = home.on_machine(cluster, "test -e nsd-finished && touch nsd-fetched").returncode == 0
+            except home.FetchError as error:
+                screen.print(str(error))
+                continue
+            if ended:
+                job.status = "SUCCEEDED" if not _failed(workspace, cluster) else "FAILED"
+                sky.ask("down", cluster=cluster)
+                screen.print(f"the machine {cluster} is gone")
+    return finish(workspace, launches, found, plan, before)
+
+
+def _failed(workspace: Workspace, cluster: str) -> bool:
+    words = read_word(workspace.root / "outcomes", [cluster])
+    return any(word["exit_code"] != 0 for word in words) or not words
+
+
+def cancel_launch(workspace: Workspace, identity: str | None) -> None:
+    """`nsd launch cancel`."""
+    launches = Launches(workspace)
+    found = launches.find(identity)
+    if all(job.over for job in found.jobs):
+        raise NsdError(f"{found.identity} is over already")
+    cancel(SkyPilot.find(), launches, found)
+    console().print(f"{found.identity} is cancelled; nsd launch pull {found.identity} takes what was finished")

@@ -1,0 +1,128 @@
+"""Brings results home: from the store, or from a machine that has none, and into the index.
+
+    fetched = from_store(bucket, workspace, plan)                    # what is new, whole stages only
+    fetched = from_machine(workspace, plan, "nsd-quickstart-x")      # the same by rsync over SkyPilot's ssh
+
+Models stay where they are unless asked for: results, labels and curves are what comparisons need. A stage that is
+whole here already is not fetched again; one half-written there is left there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from plugins.errors import NsdError
+from runner.artifacts import Workspace
+from runner.bucket import WEIGHTS, Bucket
+from runner.launch.unplanned import learn
+from runner.plan import Plan
+from runner.record import Record
+from runner.store import Store
+from runner.sync import fetch_finished, read_word
+from runner.work import write_data
+
+
+class FetchError(NsdError):
+    """The machine could not be reached."""
+
+
+def from_store(bucket: Bucket, workspace: Workspace, plan: Plan, weights: bool = False) -> list[str]:
+    """Fetch finished stages of the plan that are not here. Returns their titles."""
+    if not plan.known:
+        learn(plan, bucket.read_json(f"experiments/{plan.name}/{plan.spec_digest}.json"), bucket.manifest)
+    models = plan.stages if weights else ()
+    found = fetch_finished(bucket, workspace, plan, set(bucket.stages()), models)
+    if not plan.known:  # a plan made here has its questions
+        for content_hash in {workspace.manifest(stage.kind, stage.digest).get("data_hash") for stage in found}:
+            bucket.fetch_file(f"data/{content_hash}.parquet", workspace.data / f"{content_hash}.parquet")
+    return [stage.title for stage in found]
+
+
+def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> list[dict[str, Any]]:
+    """How the jobs said they ended."""
+    for job in jobs:
+        bucket.fetch_file(f"outcomes/{job}.json", workspace.root / "outcomes" / f"{job}.json")
+    return read_word(workspace.root / "outcomes", jobs)
+
+
+def ssh_command(cluster: str) -> list[str]:
+    """ssh as SkyPilot sets it up for a cluster of the current user."""
+    home = Path(os.environ.get("HOME", "~")).expanduser()
+    command = ["ssh", "-F", str(home / ".ssh" / "config"), "-o", "LogLevel=ERROR"]
+    key = home / ".sky" / "generated" / "ssh-keys" / f"{cluster}.key"
+    return [*command, "-i", str(key)] if key.exists() else command
+
+
+def on_machine(cluster: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell command on a cluster's head node."""
+    return subprocess.run([*ssh_command(cluster), cluster, command], capture_output=True, text=True, timeout=120)
+
+
+def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool = False) -> list[str]:
+    """Copy what the machine has and take over the whole stages. Returns their titles. Raises FetchError."""
+    staging = workspace.root / "launches" / f".{cluster}"
+    staging.mkdir(parents=True, exist_ok=True)
+    leave = [] if weights else ["--exclude", f"/artifacts/*/{WEIGHTS}/"]
+    command = ["rsync", "-az", "--partial", *leave, "--exclude", "/partial/", "--exclude", "/nsd.duckdb*"]
+    shell = " ".join(ssh_command(cluster))
+    try:
+        done = subprocess.run(
+            [*command, "-e", shell, f"{cluster}:nsd-workspace/", f"{staging}/"],
+            capture_output=True,
+            text=True,
+            timeout=3600,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FetchError(f"cannot copy from {cluster}: {error}") from error
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or ["no reason was given"]
+        raise FetchError(f"cannot copy from {cluster}: {last[0]}")
+    copied = Workspace(staging)
+    record = copied.record_path(plan.name, plan.spec_digest)
+    if record.is_file():
+        held = json.loads(record.read_text(encoding="utf-8"))
+        learn(plan, held, lambda kind, digest: copied.manifest(kind, digest) if copied.is_whole(kind, digest) else None)
+    found = [
+        stage.title
+        for stage in plan.stages.values()
+        if not workspace.is_whole(stage.kind, stage.digest) and adopt(copied, workspace, stage.kind, stage.digest)
+    ]
+    for name in ("outcomes", "data"):
+        if (staging / name).is_dir():
+            shutil.copytree(staging / name, workspace.root / name, dirs_exist_ok=True)
+    shutil.rmtree(staging, ignore_errors=True)
+    return found
+
+
+def adopt(there: Workspace, here: Workspace, kind: str, digest: str) -> bool:
+    """Move a whole stage over from a copied workspace; False where it is not whole there."""
+    folder = there.folder(kind, digest)
+    if not there.is_whole(kind, digest):
+        return False
+    manifest = there.manifest(kind, digest)
+    for name, size in manifest["files"].items():
+        path = folder / name
+        if not name.startswith(f"{WEIGHTS}/") and (not path.is_file() or path.stat().st_size != size):
+            return False
+    with here.lock(kind, digest) as partial:
+        shutil.rmtree(partial / "artifact", ignore_errors=True)
+        shutil.move(str(folder), str(partial / "artifact"))
+        here.commit(kind, digest, manifest)
+    return True
+
+
+def index(workspace: Workspace, plan: Plan, failures: list[dict[str, Any]]) -> None:
+    """Bring the experiment's record and the database up to date with what is here."""
+    write_data(plan, workspace)
+    store = Store(workspace)
+    whole = [(s.kind, s.digest) for s in plan.stages.values() if workspace.is_whole(s.kind, s.digest)]
+    if missing := store.missing(whole):
+        store.index_stages(missing)
+    record = Record(plan, workspace, store)
+    reasons = {user: one["reason"] for one in failures for user in one["used_by"]}
+    record.save(reasons)

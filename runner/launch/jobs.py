@@ -1,0 +1,81 @@
+"""The jobs of a launch: starting those whose turn it is, asking how they are, ending them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from runner.artifacts import now
+from runner.launch.bridge import SkyPilot, plain
+from runner.launch.launches import Job, Launch, Launches, job_name
+from runner.launch.task import secrets_here
+
+IDLE_MINUTES = 5  # after which a machine with nothing to do goes down
+
+
+def start_ready(sky: SkyPilot, launches: Launches, found: Launch) -> list[Job]:
+    """Start every job whose turn it is. Returns those started."""
+    done = {job.name for job in found.jobs if job.status == "SUCCEEDED"}
+    started = []
+    for job in found.jobs:
+        if job.sky_job is not None or job.over or not set(job.after) <= done:
+            continue
+        task = yaml.safe_load((launches.path(found) / job.task_file).read_text(encoding="utf-8"))
+        name = job_name(found, job)
+        request: dict[str, Any] = {"task": task, "secrets": secrets_here()}
+        if job.kind == "managed":
+            answer = sky.ask("jobs_launch", name=name, **request)
+        else:
+            answer = sky.ask("launch", cluster=name, idle_minutes=IDLE_MINUTES, **request)
+        job.sky_job, job.status = int(answer["job"]), "STARTING"
+        launches.save(found)
+        started.append(job)
+    return started
+
+
+def refresh(sky: SkyPilot, launches: Launches, found: Launch, screen: Any = None) -> None:
+    """Bring the status of every job up to date, and say what changed."""
+    started = [job for job in found.jobs if job.sky_job is not None and not job.over]
+    managed = [job for job in started if job.kind == "managed"]
+    states = sky.ask("jobs_state", jobs=[job.sky_job for job in managed])["jobs"] if managed else {}
+    for job in started:
+        before = (job.status, job.recoveries)
+        if job.kind == "managed":
+            state = states.get(str(job.sky_job))
+            if state is None:
+                continue
+            job.status = word_of(state["status"])
+            job.recoveries, job.reason = int(state["recoveries"]), plain(state["reason"] or "") or None
+        else:
+            job.status = word_of(sky.ask("state", cluster=job_name(found, job), job=job.sky_job)["status"])
+        if screen is not None and before != (job.status, job.recoveries):
+            more = f", taken away and brought back {job.recoveries} times" if job.recoveries else ""
+            screen.print(f"job {job.name}: {job.status}{more}")
+    failed = {job.name for job in found.jobs if job.over and job.status != "SUCCEEDED"}
+    for job in found.jobs:
+        if job.sky_job is None and failed & set(job.after):
+            job.status, job.reason = "CANCELLED", "a job it needs failed"
+    launches.save(found)
+
+
+def cancel(sky: SkyPilot, launches: Launches, found: Launch) -> None:
+    """End every job; results that are in the store or here stay."""
+    started = [job for job in found.jobs if job.sky_job is not None and not job.over]
+    if managed := [job.sky_job for job in started if job.kind == "managed"]:
+        sky.ask("jobs_cancel", jobs=managed)
+    for job in started:
+        if job.kind == "cluster":
+            sky.ask("down", cluster=job_name(found, job))
+    for job in found.jobs:
+        if not job.over:
+            job.status = "CANCELLED"
+    found.ended_at = found.ended_at or now()
+    launches.save(found)
+
+
+def word_of(status: str | None) -> str:
+    """SkyPilot's status, its kinds of failure as FAILED and an absent job as GONE."""
+    if status is None:
+        return "GONE"
+    return "FAILED" if status.startswith("FAILED") else status

@@ -1,0 +1,138 @@
+"""What is known about launches: a folder each under the workspace, so that any later command can go on with one.
+
+    launches/ID/launch.json    what was launched, where, at which price, and what became of it
+    launches/ID/*.yaml         the exact tasks; `sky launch` on one of them does the same run
+
+No secret is ever in any of them. Limits: one writer at a time is assumed for one launch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from plugins.errors import InputError, MissingExtra
+from runner.artifacts import Workspace, now, write_atomically
+from runner.launch.unplanned import unplanned
+from runner.plan import Plan, build_plan
+from runner.spec import load_spec
+
+OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "GONE")
+
+
+@dataclass
+class Job:
+    """One job: on a cluster of its own, or managed by SkyPilot. `stages` [] means the whole spec."""
+
+    name: str
+    kind: str  # cluster or managed
+    task_file: str
+    stages: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)  # names of jobs that must have succeeded
+    sky_job: int | None = None
+    status: str = "WAITING"
+    recoveries: int = 0
+    reason: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.status in OVER
+
+
+@dataclass
+class Launch:
+    """A launch and its jobs. `usd_per_hour` is of one machine, None where SkyPilot knows no price."""
+
+    identity: str
+    spec: str
+    experiment: str
+    spec_digest: str
+    options: dict[str, Any]
+    store: str | None
+    place: str
+    usd_per_hour: float | None
+    max_usd: float | None
+    deadline: float | None
+    started_at: str
+    jobs: list[Job]
+    ended_at: str | None = None
+
+    @property
+    def hours(self) -> float:
+        """Since it began, or as long as it took."""
+        end = datetime.fromisoformat(self.ended_at) if self.ended_at else datetime.now(UTC)
+        return (end - datetime.fromisoformat(self.started_at)).total_seconds() / 3600
+
+    @property
+    def usd(self) -> float | None:
+        """Upper bound of what it has cost: every started job's machine for the whole time."""
+        if self.usd_per_hour is None:
+            return None
+        return self.usd_per_hour * self.hours * sum(job.sky_job is not None for job in self.jobs)
+
+
+class Launches:
+    """The launches of a workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = workspace.root / "launches"
+
+    def create(self, experiment: str, **facts: Any) -> Launch:
+        """A new launch with a folder of its own."""
+        stamp = datetime.now(UTC).strftime("%m%d-%H%M%S")
+        launch = Launch(identity=f"{experiment}-{stamp}", experiment=experiment, started_at=now(), **facts)
+        self.path(launch).mkdir(parents=True)
+        return launch
+
+    def path(self, launch: Launch) -> Path:
+        """Its folder."""
+        return self.folder / launch.identity
+
+    def save(self, launch: Launch) -> None:
+        """Write it down."""
+        write_atomically(self.path(launch) / "launch.json", json.dumps(asdict(launch), indent=1))
+
+    def all(self) -> list[Launch]:
+        """Oldest first."""
+        found = [self._read(path) for path in self.folder.glob("*/launch.json")] if self.folder.is_dir() else []
+        return sorted(found, key=lambda launch: launch.started_at)
+
+    def find(self, identity: str | None) -> Launch:
+        """The launch of this name (or its beginning), or the last one. Raises InputError where there is none."""
+        launches = self.all()
+        if not launches:
+            raise InputError("nothing was launched from this workspace; nsd launch SPEC does")
+        if identity is None:
+            return launches[-1]
+        matching = [launch for launch in launches if launch.identity.startswith(identity)]
+        exact = [launch for launch in matching if launch.identity == identity]
+        if len(exact or matching) != 1:
+            names = ", ".join(launch.identity for launch in (matching or launches)[-5:])
+            raise InputError(f"{len(matching)} launches are named {identity}*: there are {names}")
+        return (exact or matching)[0]
+
+    @staticmethod
+    def _read(path: Path) -> Launch:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        return Launch(**{**facts, "jobs": [Job(**job) for job in facts["jobs"]]})
+
+
+def job_name(found: Launch, job: Job) -> str:
+    """Name of a job, of its cluster, and of the word it leaves."""
+    tail = "" if job.name == "all" else f"-{job.name}"
+    return re.sub(r"[^a-z0-9-]+", "-", f"nsd-{found.identity}{tail}".lower()).strip("-")
+
+
+def plan_of(spec: Path, options: dict[str, Any]) -> Plan:
+    """The plan of a launch, now or later: the same options give the same stages."""
+    experiment = load_spec(spec)
+    seeds = [int(seed) for seed in options["seeds"]]
+    try:
+        return build_plan(experiment, options["only"], seeds, options["smoke"], pin=True)
+    except MissingExtra as error:
+        return unplanned(experiment, options["smoke"], f"the data cannot be read here, so the machine plans: {error}")

@@ -1,0 +1,332 @@
+"""`nsd launch SPEC`: what it will take and cost, a question, and then the jobs that do it.
+
+A **cluster** job has a machine of its own that goes down when the results are home. A **managed** job is brought
+back by SkyPilot after a preemption and continues from the store, so it needs one. `--parallel N` spreads the arms over
+N managed jobs; stages that several of them need are made once, by a job that goes first.
+
+What ends a run that costs too much stands outside the training process: the machine's own `timeout` stops it at the
+deadline that `max_hours` and `max_usd` give, and the machine goes down when idle, whether or not anybody looks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plugins.errors import InputError
+from runner.artifacts import Workspace
+from runner.bucket import Bucket
+from runner.launch import estimate as estimates
+from runner.launch.bridge import SkyPilot
+from runner.launch.follow import follow
+from runner.launch.home import from_store
+from runner.launch.jobs import start_ready
+from runner.launch.launches import Job, Launch, Launches, job_name, plan_of
+from runner.launch.task import Wanted, task_for, write
+from runner.plan import Plan
+from runner.record import Record
+from runner.screen import console, table
+from runner.store import Store
+
+LONG_HOURS = 2.0  # from here on a job is managed, where a store lets it be
+SHARING = ("slurm", "kubernetes", "ssh")  # where a folder can be the same one on both sides
+KEEP_SECONDS = 7200  # how long a machine without a store waits for its results to be fetched
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `nsd launch`, None where the spec decides."""
+
+    infra: str | None = None
+    gpus: str | None = None
+    spot: bool | None = None
+    max_usd: float | None = None
+    max_hours: float | None = None
+    store: str | None = None
+    environment: str | None = None
+    managed: bool | None = None
+    parallel: int = 1
+    detach: bool = False
+    yes: bool = False
+    only: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    smoke: bool = False
+    weights: bool = False
+    dry_run: bool = False
+
+
+def launch(workspace: Workspace, spec: Path, options: Options) -> int:
+    """Launch a spec and, unless detached, follow it home. Returns the exit code.
+
+    Raises InputError for what cannot be launched, before anything is started.
+    """
+    here = Path.cwd()
+    if not spec.absolute().is_relative_to(here):
+        raise InputError(f"{spec} is not under {here}: what is under the current folder goes to the machine; go there")
+    plan = plan_of(spec, asdict(options))
+    if options.parallel < 1:
+        raise InputError(f"--parallel {options.parallel}: one job or more")
+    bucket = Bucket.open(options.store) if options.store else None
+    workspace.create()
+    _keep_at_home(workspace)
+    if bucket is not None:
+        from_store(bucket, workspace, plan)
+    pending = plan.pending(workspace)
+    screen = console()
+    if plan.known and not pending:
+        screen.print(f"all {len(plan.stages)} stages of {plan.name} are finished; nothing to launch")
+        return _show(workspace, plan)
+
+    sky = SkyPilot.find()
+    sky.check()
+    wanted = _wanted(plan, options)
+    relative = spec.absolute().relative_to(here).as_posix()
+    best, rows = _offers(sky, wanted, plan, workspace, task_for(wanted, "nsd", relative, here, {}))
+    price = best["usd_per_hour"] * wanted.resources.nodes or None
+    if wanted.resources.nodes > 1 and bucket is None:
+        raise InputError(
+            f"{wanted.resources.nodes} machines need a store that all can reach: --store s3://bucket/folder"
+        )
+    check_store(options.store, best["cloud"])
+    guess = estimates.estimate(plan, workspace, _gpu_of(best))
+    if plan.known:
+        jobs = _jobs(plan, [stage.digest for stage in pending], options.parallel, guess)
+        hours, dollars = _totals(jobs, guess, price)
+        about = f"{len(plan.stages)} stages, {len(pending)} to run; {guess.sentence()}"
+    else:
+        if options.parallel > 1:
+            raise InputError(f"--parallel needs a plan: {plan.notes[0]}")
+        jobs, hours, dollars, about = [Job("all", "cluster", "sky.yaml")], None, None, plan.notes[0]
+    managed = _managed(options, wanted, LONG_HOURS + 1 if hours is None else guess.hours, bool(bucket), len(jobs))
+
+    screen.print(f"{plan.name}: {about}")
+    screen.print(_table_of(rows, best))
+    place = " ".join(filter(None, (best["cloud"], best["region"], best["machine"])))
+    cost = "at a price SkyPilot does not know" if price is None else f"at ${price:.2f} an hour"
+    cost = cost if dollars is None else f"about ${dollars:.2f} {cost}"
+    time_ = "for an unknown time" if hours is None else f"about {hours:.1f} h"
+    kind = f"{len(jobs)} {'managed ' if managed else ''}job{'' if len(jobs) == 1 else 's'}"
+    screen.print(f"{kind} on {place}: {time_}, {cost}")
+    deadline = _budget(wanted, price, hours, dollars, len(jobs))
+    if deadline is not None:
+        screen.print(f"stopped at the latest {deadline / 3600:.1f} h after the launch; what is done by then is kept")
+    if options.dry_run:
+        screen.print("dry run: nothing was launched")
+        return 0
+    _confirm(options)
+
+    # The claims go on record before any machine can have a result.
+    Record(plan, workspace, Store(workspace)).save()
+    launches = Launches(workspace)
+    found = launches.create(
+        plan.name,
+        spec=relative,
+        spec_digest=plan.spec_digest,
+        options=asdict(options),
+        store=options.store,
+        place=place,
+        usd_per_hour=price,
+        max_usd=wanted.resources.max_usd,
+        deadline=None if deadline is None else time.time() + deadline,
+        jobs=jobs,
+    )
+    _write_tasks(launches, found, Wanted(wanted.resources, managed), relative, here, options)
+    launches.save(found)
+    screen.print(f"launch {found.identity}: {launches.path(found)}")
+    start_ready(sky, launches, found)
+    if options.detach:
+        screen.print(f"detached; nsd launch status | logs | pull | cancel {found.identity}")
+        return 0
+    return follow(sky, workspace, launches, found, plan)
+
+
+def check_store(store: str | None, cloud: str) -> None:
+    """Raises InputError for a folder of this machine as the store of a machine that cannot see it."""
+    if store and store.startswith("file://") and cloud.lower() not in SHARING:
+        raise InputError(
+            f"--store {store}: a machine of {cloud} does not see this folder; use a bucket (s3://..., gs://...). "
+            "Folders are for clusters that share a file system with this machine"
+        )
+
+
+def _keep_at_home(workspace: Workspace) -> None:
+    """Have SkyPilot, which copies the current folder to the machine, leave a workspace in it where it is."""
+    for name in (".gitignore", ".skyignore"):  # it reads the second where the project has one, else the first
+        path = workspace.root / name
+        if not path.exists():
+            path.write_text("*\n", encoding="utf-8")
+
+
+def _wanted(plan: Plan, options: Options) -> Wanted:
+    wanted = Wanted.of(
+        plan.experiment.resources,
+        infra=options.infra,
+        accelerators=options.gpus,
+        use_spot=options.spot,
+        max_usd=options.max_usd,
+        max_hours=options.max_hours,
+    )
+    for name in ("max_usd", "max_hours"):
+        value = getattr(wanted.resources, name)
+        if value is not None and value <= 0:
+            raise InputError(f"--{name.replace('_', '-')} {value:g}: more than 0")
+    return wanted
+
+
+def _offers(
+    sky: SkyPilot, wanted: Wanted, plan: Plan, workspace: Workspace, task: dict[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """SkyPilot's choice, and every candidate with the estimated hours and dollars of the whole work on it."""
+    found = sky.ask("offers", task=task)
+    rows = []
+    for offer in found["offers"]:
+        hours = estimates.estimate(plan, workspace, _gpu_of(offer)).hours
+        price = offer["usd_per_hour"] * wanted.resources.nodes
+        rows.append({**offer, "hours": hours, "usd": price * hours if price else None})
+    return found["best"], sorted(rows, key=lambda row: (row["usd_per_hour"], str(row["cloud"]), str(row["region"])))
+
+
+def _gpu_of(offer: dict[str, Any]) -> str | None:
+    accelerators = offer.get("accelerators") or {}
+    return next((f"{name}:{count:g}" for name, count in accelerators.items()), None)
+
+
+def _table_of(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> Any:
+    shown = table("", "cloud", "region", "machine", "GPUs", "spot", "$/h", "hours", "$", right=("$/h", "hours", "$"))
+    for row in rows[:12]:
+        same = all(row[name] == best[name] for name in ("cloud", "machine", "spot")) and best["region"] in (
+            row["region"],
+            None,
+        )
+        price = f"{row['usd_per_hour']:.2f}" if row["usd_per_hour"] else "unknown"
+        cells = [row["cloud"], row["region"] or "any", row["machine"] or "", _gpu_of(row) or "none"]
+        dollars = "" if row["usd"] is None else f"{row['usd']:.2f}"
+        shown.add_row("*" if same else "", *cells, "spot" if row["spot"] else "", price, f"{row['hours']:.1f}", dollars)
+    return shown
+
+
+def _managed(options: Options, wanted: Wanted, hours: float, has_store: bool, jobs: int) -> bool:
+    """Whether SkyPilot shall look after the jobs. Raises InputError where that needs a store and there is none."""
+    spot = wanted.resources.use_spot and wanted.can_be_spot
+    asked = options.managed or jobs > 1 or spot
+    if asked and not has_store:
+        why = "--parallel" if jobs > 1 else "spot machines" if spot and not options.managed else "a managed job"
+        raise InputError(
+            f"{why}: a machine that is taken away takes its disk along, and several cannot share one; name a place "
+            "that stays with --store s3://bucket/folder (gs://..., or file:///shared/folder on a cluster)"
+        )
+    if options.managed is False:
+        if jobs > 1:
+            raise InputError("--parallel needs managed jobs; leave out --no-managed")
+        return False
+    return bool(asked or (has_store and hours > LONG_HOURS))
+
+
+def _budget(wanted: Wanted, price: float | None, hours: float | None, dollars: float | None, jobs: int) -> float | None:
+    """Seconds after which the run is stopped, None for never. Raises InputError where the budget cannot be kept."""
+    asked = wanted.resources
+    limits = []
+    if asked.max_usd is not None:
+        if price is None:
+            raise InputError(
+                f"max_usd {asked.max_usd:g}: SkyPilot knows no price of this place, so a dollar cap cannot be kept; "
+                "leave it out (--max-usd applies to this launch only) and set max_hours instead"
+            )
+        if dollars is not None and dollars > asked.max_usd:
+            raise InputError(
+                f"the estimate of ${dollars:.2f} is above max_usd {asked.max_usd:g}: raise it, take fewer arms "
+                "(--only) or a cheaper machine; nothing was launched"
+            )
+        limits.append(asked.max_usd / price / jobs * 3600)
+    if asked.max_hours is not None:
+        if hours is not None and hours > asked.max_hours:
+            raise InputError(
+                f"the estimate of {hours:.1f} h is above max_hours {asked.max_hours:g}: raise it, take fewer arms "
+                "(--only), a faster machine or --parallel; nothing was launched"
+            )
+        limits.append(asked.max_hours * 3600)
+    return min(limits) if limits else None
+
+
+def _jobs(plan: Plan, pending: Sequence[str], parallel: int, guess: estimates.Estimate) -> list[Job]:
+    """One job, or one for shared stages and up to `parallel` for the arms, the longest work spread first."""
+    if parallel == 1:
+        return [Job("all", "cluster", "sky.yaml")]
+    open_stages = set(pending)
+    seconds = {stage.digest: stage.seconds for stage in guess.stages}
+    ends = {run.eval_digest for run in plan.runs} & open_stages
+    needs = {end: plan.with_causes([end]) & open_stages for end in ends}
+    shared = {digest for digest in open_stages if sum(digest in found for found in needs.values()) > 1} - ends
+    alone = {end: sum(seconds.get(digest, 0.0) for digest in needs[end] - shared) for end in ends}
+    piles: list[list[str]] = [[] for _ in range(min(parallel, len(ends)))]
+    loads = [0.0] * len(piles)
+    for end in sorted(ends, key=lambda end: (-alone[end], end)):
+        lightest = loads.index(min(loads))
+        piles[lightest].append(end)
+        loads[lightest] += alone[end]
+    jobs = [Job("shared", "managed", "sky-shared.yaml", _last_of(plan, shared))] if shared else []
+    for number, pile in enumerate(piles, 1):
+        after = ["shared"] if shared else []
+        jobs.append(Job(f"arms-{number}", "managed", f"sky-arms-{number}.yaml", sorted(pile), after))
+    return jobs
+
+
+def _last_of(plan: Plan, stages: set[str]) -> list[str]:
+    """Those of the stages that no other of them needs: asking for these brings the rest."""
+    causes = {cause for digest in stages for cause in plan.stages[digest].inputs.values()}
+    return sorted(stages - causes)
+
+
+def _totals(jobs: Sequence[Job], guess: estimates.Estimate, price: float | None) -> tuple[float, float | None]:
+    """Hours from start to end, and dollars of all machines together."""
+    waves = len({bool(job.after) for job in jobs})
+    work = guess.hours - estimates.OVERHEAD_HOURS
+    arms = max(1, sum(bool(job.after) for job in jobs) or len(jobs))
+    hours = work / arms + estimates.OVERHEAD_HOURS * waves if len(jobs) > 1 else guess.hours
+    machine_hours = work + estimates.OVERHEAD_HOURS * len(jobs)
+    return hours, None if price is None else machine_hours * price
+
+
+def _confirm(options: Options) -> None:
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError("nothing was launched: say --yes where nobody can be asked")
+    import typer
+
+    if not typer.confirm("launch?"):
+        raise InputError("nothing was launched")
+
+
+def _write_tasks(launches: Launches, found: Launch, wanted: Wanted, spec: str, workdir: Path, options: Options) -> None:
+    common = [f"--only {name}" for name in options.only] + [f"--seed {seed}" for seed in options.seeds]
+    common += ["--smoke"] if options.smoke else []
+    for job in found.jobs:
+        job.kind = "managed" if wanted.managed else "cluster"
+        name = job_name(found, job)
+        flags = [*common, *(f"--stage {digest}" for digest in job.stages)]
+        envs = {
+            "NSD_FLAGS": " ".join(flags),
+            "NSD_STORE": options.store or "",
+            "NSD_PUSH_SECONDS": os.environ.get("NSD_PUSH_SECONDS", ""),
+            "NSD_ENVIRONMENT": options.environment or "",
+            "NSD_DEADLINE": "" if found.deadline is None else str(int(found.deadline)),
+            "NSD_KEEP_SECONDS": "" if options.store else str(KEEP_SECONDS),
+            "NSD_JOB": name,
+            "NSD_USD_PER_HOUR": "" if found.usd_per_hour is None else f"{found.usd_per_hour:g}",
+        }
+        write(task_for(wanted, name, spec, workdir, envs), launches.path(found) / job.task_file)
+
+
+def _show(workspace: Workspace, plan: Plan) -> int:
+    from runner.execute import Outcome
+    from runner.views import print_outcome
+
+    Record(plan, workspace, Store(workspace)).save()
+    print_outcome(plan, workspace, Outcome(cached=len(plan.stages)), as_json=False)
+    return 0

@@ -1,0 +1,68 @@
+"""A launch of a spec whose data cannot be read here: an installation of nsd[sky] has no `datasets`.
+
+    plan = unplanned(experiment, smoke=False, why="...")      # no stages yet
+    learn(plan, record, manifest_of)                          # what the machine wrote down of its own plan
+
+The machine plans for itself and records its runs before its first stage. From that record and from the manifests of
+finished stages this plan learns what there is to bring home. Limits: no estimate of time, no `--parallel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from runner.plan import Plan, PlannedRun, Stage, spec_digest
+from runner.spec import Experiment
+
+ManifestOf = Callable[[str, str], Mapping[str, Any] | None]  # kind and digest to manifest, None where not finished
+
+
+def unplanned(experiment: Experiment, smoke: bool, why: str) -> Plan:
+    """A plan that knows its name and nothing else."""
+    name = experiment.name + ("-smoke" if smoke else "")
+    return Plan(experiment, name, spec_digest(experiment), {}, [], {}, [why], known=False)
+
+
+def learn(plan: Plan, record: Mapping[str, Any] | None, manifest_of: ManifestOf) -> None:
+    """Fill in runs and stages, as far as they are known by now. Does nothing to a plan that was made here."""
+    if plan.known or record is None:
+        return
+    plan.runs = [
+        PlannedRun(
+            run["run"], run["condition"], run["seed"], run["eval_digest"], run["train_digest"], run["label_digest"]
+        )
+        for run in record["runs"]
+    ]
+    for run in plan.runs:
+        user = f"{run.condition.split('@')[0]}/seed{run.seed}"
+        for kind, digest in (("label", run.label_digest), ("train", run.train_digest), ("eval", run.eval_digest)):
+            if digest is not None:
+                _add(plan, kind, digest, user, manifest_of)
+
+
+def _add(plan: Plan, kind: str, digest: str, user: str, manifest_of: ManifestOf) -> None:
+    stage = plan.stages.get(digest)
+    if stage is None:
+        manifest = manifest_of(kind, digest)
+        inputs = dict(manifest["inputs"]) if manifest else {}
+        for role, cause in inputs.items():
+            _add(plan, _kind_of(kind, role), cause, user, manifest_of)
+        stage = Stage(kind, digest, dict(manifest["key"]) if manifest else {}, inputs, {}, "", [])
+        if manifest:  # what is not finished yet is looked at again: its causes are not known
+            plan.stages[digest] = stage
+        else:
+            plan.stages.setdefault(digest, stage)
+    elif not stage.key and (manifest := manifest_of(kind, digest)) is not None:
+        del plan.stages[digest]
+        _add(plan, kind, digest, user, manifest_of)
+        stage = plan.stages[digest]
+    if user not in stage.used_by:
+        stage.used_by.append(user)
+
+
+def _kind_of(kind: str, role: str) -> str:
+    """The kind of stage that plays this role for one of `kind` (see plan.py)."""
+    if role == "samples":
+        return "sample"
+    return "label" if role == "labels" else "train"

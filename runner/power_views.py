@@ -1,0 +1,347 @@
+"""`nsd power` and the power lines of `nsd plan`: what a design can detect, for people and as JSON.
+
+    print_power(workspace, "specs/quickstart.yaml", Wanted(detect=0.02), as_json=False)
+    print_power(workspace, None, Wanted(questions=1319), as_json=False)
+    plan_power(plan, workspace)                                   # reports.power.Power of a plan
+
+A spec need not have run; an experiment that ran is read from the results database, with the claims it ran with last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plugins.errors import InputError
+from runner.artifacts import Workspace
+from runner.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from reports.power import Claimed, ClaimPower, Design, Power, Reach
+    from runner.plan import Plan
+
+CLAIMS_IN_A_LINE = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asks of `nsd power`; None leaves it to the spec, the experiment or the default."""
+
+    detect: float = 0.02
+    power: float = 0.8
+    alpha: float | None = None
+    questions: int | None = None
+    samples: int | None = None
+    seeds: int | None = None
+    discordance: float | None = None
+    seed_sd: float | None = None
+
+
+def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -> Power:
+    """Power of a plan's claims. Needs no results; uses those the workspace has."""
+    hypotheses = plan.experiment.hypotheses
+    claims = hypotheses.to_json()["claims"] if hypotheses else []
+    block = {"claims": claims}
+    if hypotheses is not None:
+        block |= {"alpha": hypotheses.alpha, "correction": hypotheses.correction}
+    with _earlier(workspace) as connection:
+        return _power(connection, plan.name, _designs_of_plan(plan), block, wanted or Wanted())
+
+
+def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool) -> None:
+    """The command. Raises InputError for a name that is neither a spec nor an experiment with results."""
+    if name is None:
+        if wanted.questions is None:
+            raise InputError(
+                "say how many questions the test set has (nsd power --questions 1319), or name a spec or an experiment"
+            )
+        from reports.power import Design
+
+        design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
+        found = _power(None, None, {"": design}, {"claims": []}, wanted)
+    elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        from runner.plan import build_plan
+        from runner.spec import load_spec
+
+        found = plan_power(build_plan(load_spec(Path(name))), workspace, wanted)
+    else:
+        with Store(workspace).read() as connection:
+            designs, block = _designs_of_experiment(connection, name)
+            found = _power(connection, name, designs, block, wanted)
+    if as_json:
+        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    _print(found)
+
+
+def _power(
+    connection: duckdb.DuckDBPyConnection | None,
+    experiment: str | None,
+    designs: Mapping[str, Design],
+    block: Mapping[str, Any],
+    wanted: Wanted,
+) -> Power:
+    """Designs by condition, and the hypotheses block, to power."""
+    from reports.power import power_of
+
+    designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
+    if not designs:
+        raise InputError(f"{experiment} has nothing to evaluate: no design to judge")
+    common, _ = Counter(designs.values()).most_common(1)[0]
+    return power_of(
+        [claimed for claim in block["claims"] if (claimed := _claimed(claim, designs)) is not None],
+        design=replace(common, trained=(True, True)),
+        connection=connection,
+        experiment=experiment,
+        alpha=block.get("alpha", 0.05) if wanted.alpha is None else wanted.alpha,
+        power=wanted.power,
+        detect=wanted.detect,
+        correction=block.get("correction", "holm"),
+        discordance=wanted.discordance,
+        seed_sd=wanted.seed_sd,
+    )
+
+
+def _changed(design: Design, wanted: Wanted) -> Design:
+    from reports.power import averages
+
+    if wanted.samples is not None and wanted.samples != design.samples and not averages(design.metric):
+        raise InputError(
+            f"--samples says nothing of {design.metric}: its value is one decision over its samples, not their mean"
+        )
+    return replace(
+        design,
+        questions=wanted.questions or design.questions,
+        samples=wanted.samples or design.samples,
+        seeds=wanted.seeds or design.seeds,
+    )
+
+
+def _claimed(claim: Mapping[str, Any], designs: Mapping[str, Design]) -> Claimed | None:
+    """The claim with the design both conditions share; None where one of them is not planned."""
+    from reports.power import Claimed
+
+    better, worse = designs.get(claim["better"]), designs.get(claim["worse"])
+    if better is None or worse is None:
+        return None
+    note = ""
+    if better.data_hash != worse.data_hash or better.metric != worse.metric:
+        note = "the two conditions are measured on different questions or metrics, which nsd compare refuses"
+    design = replace(
+        better,
+        questions=min(better.questions, worse.questions),
+        samples=min(better.samples, worse.samples),
+        seeds=min(better.seeds, worse.seeds),
+        greedy=better.greedy and worse.greedy,
+        trained=(better.trained[0], worse.trained[0]),
+    )
+    margin = None if claim["kind"] == "better" else float(claim["margin"])
+    return Claimed(claim["text"], claim["kind"], claim["better"], claim["worse"], margin, design, note)
+
+
+def _designs_of_plan(plan: Plan) -> dict[str, Design]:
+    from reports.power import Design
+
+    found: dict[str, Design] = {}
+    seeds = Counter(run.condition for run in plan.runs)
+    for run in plan.runs:
+        key = plan.stages[run.eval_digest].key
+        condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
+        found[run.condition] = Design(
+            questions=len(plan.data[key["questions"]]),
+            samples=key["sampling"]["n"],
+            seeds=seeds[run.condition],
+            metric=condition.eval.make().metric(),  # type: ignore[attr-defined]
+            data_hash=key["questions"],
+            greedy=key["sampling"]["temperature"] == 0,
+            trained=(run.train_digest is not None,) * 2,
+        )
+    return found
+
+
+EXPERIMENT_SQL = """
+SELECT r.condition, any_value(i.questions), any_value(i.samples), count(DISTINCT r.seed), any_value(i.metric),
+       any_value(i.data_hash), count(r.train_digest) > 0,
+       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature'))
+FROM runs r JOIN eval_info i USING (eval_digest) LEFT JOIN stages s ON s.digest = r.eval_digest
+WHERE r.experiment = ? GROUP BY 1 ORDER BY min(r.started_at), 1
+"""
+HYPOTHESES_SQL = "SELECT hypotheses FROM experiments WHERE experiment = ? ORDER BY recorded_at DESC LIMIT 1"
+
+
+def _designs_of_experiment(
+    connection: duckdb.DuckDBPyConnection, name: str
+) -> tuple[dict[str, Design], dict[str, Any]]:
+    """Designs and hypotheses of an experiment that ran. Raises InputError with the nearest names."""
+    from reports.power import Design
+
+    found = {}
+    for row in connection.execute(EXPERIMENT_SQL, [name]).fetchall():
+        condition, questions, samples, seeds, metric, data_hash, trained, temperature = row
+        greedy = temperature is not None and float(temperature) == 0
+        found[condition] = Design(questions, samples, max(1, seeds), metric, data_hash, greedy, (trained,) * 2)
+    if not found:
+        import difflib
+
+        query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
+        names = [row[0] for row in connection.execute(query).fetchall()]
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; `nsd runs` lists what ran"
+        raise InputError(f"no spec file and no experiment with results is named {name!r}{hint}")
+    newest = connection.execute(HYPOTHESES_SQL, [name]).fetchone()
+    block = json.loads(newest[0]) if newest and newest[0] else None
+    return found, block or {"claims": []}
+
+
+@contextlib.contextmanager
+def _earlier(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """A connection to earlier results, None where the workspace has none."""
+    if not workspace.database.exists():
+        yield None
+        return
+    with Store(workspace).read() as connection:
+        yield connection
+
+
+# --------------------------------------------------------------------------- for people
+
+
+def power_lines(found: Power) -> list[str]:
+    """One to three lines for below a plan: the experiment, its claims, its seeds."""
+    overall = found.overall
+    alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
+    many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
+    chance = f"{found.power:.0%} power at alpha {found.alpha:g}"
+    source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
+    lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
+    reaches = [show_reach(claim, claim.hardest) for claim in found.claims]
+    if reaches:
+        level = "each claim" if hardest == alone else "each claim, at its hardest"
+        shown = [f"{claim.claim} {reach}" for claim, reach in zip(found.claims, reaches, strict=True)]
+        rest = len(shown) - CLAIMS_IN_A_LINE
+        more = f"; and {rest} more (nsd power)" if rest > 0 else ""
+        same = f"the same {reaches[0]}" if len(shown) > 1 else shown[0]
+        lines.append(f"{level}: {same if len(set(reaches)) == 1 else '; '.join(shown[:CLAIMS_IN_A_LINE]) + more}")
+    lines.append(_seed_line(overall))
+    return lines
+
+
+def _seed_line(claim: ClaimPower) -> str:
+    seeds, wanted = claim.design.seeds, _points(claim.wanted)
+    takes = f"{claim.alone.seeds} seeds per arm" if claim.alone.seeds else "more seeds than can be run"
+    if claim.about == "checkpoint":
+        return (
+            f"one seed speaks of these checkpoints, never of the recipe: {wanted} would take {takes} "
+            f"({claim.spread.seed_source})"
+        )
+    lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
+    return (
+        f"{seeds} seeds per arm speak of the recipe; permuting them cannot give a p below {lowest}; "
+        f"{wanted} would take {takes}"
+    )
+
+
+def _print(found: Power) -> None:
+    from rich.text import Text
+
+    from runner.screen import console, table
+
+    screen = console()
+    title = f"{found.experiment or 'a test set'}: {found.power:.0%} power at alpha {found.alpha:g}"
+    if found.family > 1 and found.correction != "none":
+        title += f"; two numbers: a test alone, and the hardest of {found.family} claims ({found.correction})"
+    shown = table(
+        "claim", "about", "design", "detects now", "to see", "questions", "or samples", "or seeds", title=title
+    )
+    rows = found.claims or [found.overall]
+    for claim in rows:
+        shown.add_row(*map(Text, _cells(claim)))
+    screen.print(shown)
+    for line in _notes(rows):
+        screen.print(Text(f"- {line}"))
+
+
+def _cells(claim: ClaimPower) -> list[str]:
+    pairs = [
+        _both(show_reach(claim, claim.alone), show_reach(claim, claim.hardest)),
+        _points(claim.wanted) if claim.margin is None else f"margin {_points(claim.wanted)}",
+        *(_both(show(claim, claim.alone), show(claim, claim.hardest)) for show in (_questions, _samples, _seeds)),
+    ]
+    return [claim.claim, f"this {claim.about}", show_design(claim.design), *pairs]
+
+
+def _both(alone: str, hardest: str) -> str:
+    return alone if alone == hardest else f"{alone} / {hardest}"
+
+
+def show_reach(claim: ClaimPower, reach: Reach) -> str:
+    """The detectable difference (or the margin that can be shown) in words."""
+    if reach.detectable is None:
+        return "no difference"
+    best = "" if reach.at_best is None else f" (at best {_points(reach.at_best)})"
+    return ("" if claim.margin is None else "margin ") + _points(reach.detectable) + best
+
+
+def show_design(design: Design) -> str:
+    """Questions, samples and seeds in words."""
+    parts = [(design.questions, "question"), (design.samples, "sample"), (design.seeds, "seed")]
+    words = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in parts if count > 1 or word == "question"]
+    return " x ".join(words)
+
+
+def _questions(claim: ClaimPower, reach: Reach) -> str:
+    return "no number" if claim.about == "recipe" else str(reach.questions or "no number")
+
+
+def _samples(claim: ClaimPower, reach: Reach) -> str:
+    if reach.samples is not None:
+        return str(reach.samples)
+    return "no number" if reach.samples_at_least is None else f"{reach.samples_at_least} or more"
+
+
+def _seeds(claim: ClaimPower, reach: Reach) -> str:
+    return str(reach.seeds) if reach.seeds else "none to vary" if not any(claim.design.trained) else "no number"
+
+
+def _notes(rows: Sequence[ClaimPower]) -> list[str]:
+    """Where the numbers come from, each once, with the claims it belongs to where not to all."""
+    said: dict[str, list[str]] = {}
+    for claim in rows:
+        recipe = claim.about == "recipe"
+        lines = [claim.spread.seed_source] if recipe else [claim.spread.source, f"seeds: {claim.spread.seed_source}"]
+        if recipe:
+            lines.append(
+                "a claim about a recipe is decided on seed means: neither questions nor samples stand in for seeds"
+            )
+            lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
+            lines.append(f"permuting {claim.design.seeds} seeds per arm cannot give a p below {lowest}")
+        else:
+            lines.append("one seed never supports a claim about the recipe; `or seeds` is what that claim would take")
+            lines += claim.notes[:1] if claim.alone.samples_at_least else []
+            if claim.alone.samples is None and claim.alone.samples_at_least is None:
+                lines.append(_why_no_samples(claim))
+        if claim.margin is not None:
+            lines.append("a margin is shown at a true difference of zero, on one side")
+        lines += [note for note in claim.notes if "refuses" in note]
+        for line in lines:
+            said.setdefault(line, []).append(claim.claim)
+    return [line if len(names) == len(rows) else f"{', '.join(names)}: {line}" for line, names in said.items()]
+
+
+def _why_no_samples(claim: ClaimPower) -> str:
+    if claim.design.greedy:
+        return "no number of samples is enough: at temperature 0 every sample is the same"
+    if claim.spread.sampling is None:
+        return f"more samples do not sharpen {claim.design.metric}, one decision over all of them"
+    return "no number of samples is enough: the questions themselves differ too much"
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:.1f} points"

@@ -1,0 +1,126 @@
+"""Runs the real `nsd` against a SkyPilot client of the fixtures, in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.conftest import PYTHON
+from cluster.one_machine.client import Client
+from e2e import command_line
+from support import REPOSITORY
+
+CANARY = "canary-5b1f0c9d"
+SOURCE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "nsd.py", "sky.yaml")
+PACKAGES = ("runner", "plugins", "reports")
+
+
+def environment(client: Client, **more: str) -> dict[str, str]:
+    """What nsd is started with: the client's environment, the way to SkyPilot, one thread, and a secret."""
+    return {
+        **client.environment,
+        "NSD_SKY": str(PYTHON.parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_TOKEN": CANARY,
+        "COLUMNS": "200",
+        **more,
+    }
+
+
+class Command:
+    """A running `nsd ...`, output and errors together; a thread collects what it prints."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "runner.cli", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+    @property
+    def printed(self) -> str:
+        """Everything so far."""
+        return "".join(self.lines)
+
+    def wait_for(self, text: str, seconds: float = 240) -> None:
+        """Return when it has printed `text`; fails when it ends or takes too long before."""
+        self.until(lambda: text in self.printed, seconds)
+
+    def until(self, true: Callable[[], bool], seconds: float = 240, pause: float = 0.2) -> None:
+        """Return when the condition holds; fails when the command ends or takes too long before."""
+        deadline = time.monotonic() + seconds
+        while not true():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.printed
+            time.sleep(pause)
+
+    def end(self, code: int = 0, seconds: float = 500) -> str:
+        """Wait for its end, check exit code, no traceback and no secret, and return what it printed."""
+        self.process.wait(seconds)
+        self._reader.join(10)
+        assert self.process.returncode == code, f"exit {self.process.returncode}\n{self.printed}"
+        assert "Traceback" not in self.printed and CANARY not in self.printed, self.printed
+        return self.printed
+
+    def kill(self) -> None:
+        """End it outright; its children are left to themselves."""
+        self.process.kill()
+        self.process.wait()
+
+    def left(self) -> list[str]:
+        """Command lines of the processes of its session that are still there."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(session) == self.process.pid and state != "Z":  # ended, and not yet waited for: not running
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        return found
+
+
+def nsd(folder: Path, environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+    """Run `nsd ...` to its end and return what it printed."""
+    return Command(folder, environment, *arguments).end(code)
+
+
+def project(folder: Path, spec: str, with_source: bool = False) -> Path:
+    """A folder with spec.yaml and, where asked for, nsd's own source, to be installed from there."""
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(spec)
+    if with_source:
+        for name in SOURCE:
+            shutil.copy(REPOSITORY / name, folder / name)
+        for name in PACKAGES:
+            leave = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=leave)
+    return folder
+
+
+def local_run(folder: Path, spec: str) -> Path:
+    """The workspace of a run of this spec on this machine."""
+    command_line.nsd(project(folder, spec), "run", "spec.yaml")
+    return folder / "nsd-workspace"
+
+
+def results(workspace: Path) -> dict[str, str]:
+    """Hashes of labels, scores and completions; weights stay on the rented machine unless asked for."""
+    found = command_line.results(workspace)
+    return {name: value for name, value in found.items() if not name.endswith(".safetensors")}

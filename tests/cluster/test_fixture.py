@@ -1,0 +1,144 @@
+"""The fixtures themselves, with SkyPilot alone: what `nsd launch` is built on does work on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.conftest import PYTHON, Cluster
+from cluster.one_machine import bucket as bucket_module
+from cluster.one_machine import client as client_module
+from cluster.one_machine import slurm as slurm_module
+
+RESOURCES = "{infra: slurm/local, accelerators: 'H100:1', cpus: 2+, memory: 2+}"
+
+
+def mentioning(text: str) -> list[str]:
+    """Command lines of the live processes that name `text`: a look at /proc that knows nothing of the fixture."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if text in line:
+                found.append(line)
+    return found
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on this loopback port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def write_task(folder: Path, run: str) -> str:
+    """A task file on the Slurm with this `run`; returns its path."""
+    path = folder / "task.yaml"
+    path.write_text(f"resources: {RESOURCES}\nrun: |\n{textwrap.indent(textwrap.dedent(run), '  ')}")
+    return str(path)
+
+
+@pytest.mark.timeout(300)
+def test_a_task_runs_on_the_node_with_its_gpu_and_is_torn_down(slurm: Cluster, tmp_path: Path) -> None:
+    task = write_task(tmp_path, 'echo "cuda=$CUDA_VISIBLE_DEVICES rank=$SKYPILOT_NODE_RANK user=$(id -un)"')
+    printed = slurm.client.sky("launch", "-y", "-c", "hello", task).stdout
+    assert f"cuda=0 rank=0 user={slurm.node.user}" in printed
+    assert slurm.allocation_of("hello") is not None
+    slurm.client.sky("down", "-y", "hello")
+    assert slurm.allocation_of("hello") is None
+
+
+@pytest.mark.timeout(400)
+def test_a_managed_job_whose_allocation_is_taken_away_recovers_and_succeeds(slurm: Cluster, tmp_path: Path) -> None:
+    log = slurm.node.shared / f"attempts-{time.time_ns()}"
+    task = write_task(tmp_path, f"echo start >> {log}\n[ $(wc -l < {log}) -gt 1 ] || sleep 600\n")
+    slurm.client.sky("jobs", "launch", "-y", "-d", "-n", "again", task)
+    # Taken away before SkyPilot has seen it run, an allocation is launched again without counting as a recovery.
+    deadline = time.monotonic() + 150
+    while not log.exists() or getattr(slurm.client.managed_job("again"), "status", "") != "RUNNING":
+        assert time.monotonic() < deadline, "the job does not start"
+        time.sleep(0.5)
+    slurm.preempt("again")
+    slurm.client.sky("jobs", "logs", "-n", "again")  # follows the job to its end, over the recovery
+    assert slurm.client.managed_job("again") == client_module.ManagedJob("again", "SUCCEEDED", recoveries=1)
+    assert log.read_text() == "start\nstart\n"
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "cloud", "price"),
+    [("L4:1", "GCP", "0.80"), ("H100:1", "Lambda", "3.00"), ("A100-80GB:8", "AWS", "36.00")],
+)
+def test_a_dry_run_over_three_clouds_takes_the_cheapest(
+    three_clouds: client_module.Client, accelerators: str, cloud: str, price: str
+) -> None:
+    printed = three_clouds.sky("launch", "--dryrun", "-y", "--gpus", accelerators, "echo").stdout
+    chosen = [line for line in printed.splitlines() if "✔" in line]
+    assert len(chosen) == 1, printed
+    assert cloud in chosen[0] and price in chosen[0]
+
+
+def test_a_spot_price_can_turn_the_choice(three_clouds: client_module.Client) -> None:
+    # On demand Lambda is the cheapest for an H100; it has no spot, so spot goes to AWS.
+    printed = three_clouds.sky("launch", "--dryrun", "-y", "--use-spot", "--gpus", "H100:1", "echo").stdout
+    assert "AWS" in next(line for line in printed.splitlines() if "✔" in line)
+
+
+def test_without_an_enabled_cloud_a_launch_is_refused(sky_home: client_module.Client) -> None:
+    done = sky_home.sky("launch", "--dryrun", "-y", "--gpus", "L4:1", "echo", check=False)
+    assert done.returncode != 0
+    assert "NoCloudAccessError: Cloud access is not set up" in done.stdout
+
+
+def test_a_bucket_keeps_what_another_process_wrote(bucket: bucket_module.Service) -> None:
+    bucket.create("results")
+    script = """
+        from pyarrow.fs import FileSystem
+        filesystem, path = FileSystem.from_uri("s3://results/stage/manifest.json")
+        with filesystem.open_output_stream(path) as file:
+            file.write(b'{"rows": 3}')
+    """
+    environment = {**os.environ, **bucket.environment}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], env=environment, check=True)
+    with bucket.filesystem().open_input_stream("results/stage/manifest.json") as file:
+        assert json.loads(file.read()) == {"rows": 3}
+
+
+def test_a_killed_session_leaves_no_process_and_no_account(
+    tmp_path_factory: pytest.TempPathFactory, slurm: Cluster
+) -> None:
+    # The owner is killed outright, so that no cleanup of its own can run.
+    root = slurm.node.root.parent / f"second-{os.getpid()}"
+    owner = subprocess.Popen(["sleep", "600"])
+    try:
+        node = slurm_module.up(root, PYTHON.parent / "uv", owner.pid)
+        assert slurm_module.is_up(node)
+        assert any("sshd" in line for line in mentioning(str(root)))
+        assert [answers(port) for port in (node.ports.controller, node.ports.node, node.ports.ssh)] == [True] * 3
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        deadline = time.monotonic() + 30
+        while (root / "ports.json").exists() or slurm_module.user_id(root) is not None:
+            assert time.monotonic() < deadline, "the cluster outlives its owner"
+            time.sleep(0.2)
+        assert mentioning(str(root)) == []
+        assert [port for port in vars(node.ports).values() if answers(port)] == []
+        assert slurm_module.is_up(slurm.node), "the other cluster went down too"
+    finally:
+        owner.kill()
+        owner.wait()
+        slurm_module.down(root)
+
+
+def test_up_again_finds_the_same_cluster(slurm: Cluster) -> None:
+    before = time.monotonic()
+    assert slurm_module.up(slurm.node.root, PYTHON.parent / "uv") == slurm.node
+    assert time.monotonic() - before < 5

@@ -1,0 +1,177 @@
+"""`nsd launch` on the one-machine Slurm, all real: the same results as here, whatever happens to the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from cluster.commands import CANARY, Command, environment, local_run, nsd, project, results
+from cluster.conftest import Cluster
+from e2e.command_line import TINY_SPEC
+
+HERE = ("--infra", "slurm/local", "--yes")
+OURS = re.compile(r"\S*python[0-9.]* (-m runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az --partial")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of TINY_SPEC run on this machine."""
+    return local_run(tmp_path_factory.mktemp("here") / "tiny", TINY_SPEC)
+
+
+@contextlib.contextmanager
+def listing_processes() -> Iterator[set[str]]:
+    """The command lines of all processes that come and go meanwhile."""
+    found: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    found.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def rows_of(workspace: Path) -> str:
+    """Every row of every table of the index."""
+    with duckdb.connect(str(workspace / "nsd.duckdb"), read_only=True) as connection:
+        names = [name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()]
+        return "\n".join(str(connection.execute(f'select * from "{name}"').fetchall()) for name in names)
+
+
+def holding(folder: Path, text: str) -> list[Path]:
+    """Files under `folder` that hold `text`."""
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def gone(slurm: Cluster, name: str, within: float = 0.0) -> bool:
+    """Whether neither Slurm nor SkyPilot has a cluster whose name begins so, at the latest after `within` seconds.
+
+    A managed job has succeeded before SkyPilot has taken its machine down.
+    """
+    deadline = time.monotonic() + within
+    while slurm.allocation_of(name) is not None or name in slurm.client.sky("status").stdout:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(2)
+    return True
+
+
+def manifests(workspace: Path, kind: str = "*") -> list[dict[str, Any]]:
+    """Of the finished stages of a workspace."""
+    return [json.loads(path.read_text()) for path in sorted(workspace.glob(f"artifacts/{kind}-*/manifest.json"))]
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A launch that ended well: its folder, what was printed, and the processes seen meanwhile."""
+
+    folder: Path
+    printed: str
+    processes: set[str]
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "nsd-workspace"
+
+
+@pytest.fixture(scope="module")
+def launched(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """TINY_SPEC launched from a folder with nsd's source, from which the node installs it."""
+    folder = project(tmp_path_factory.mktemp("launched") / "project", TINY_SPEC, with_source=True)
+    with listing_processes() as found:
+        printed = nsd(folder, environment(slurm.client), "launch", "spec.yaml", *HERE)
+    return Launched(folder, printed, found)
+
+
+@pytest.mark.timeout(500)
+def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny: Path) -> None:
+    workspace, printed, caller = launched.workspace, launched.printed, environment(slurm.client)
+    assert results(workspace) == results(tiny) and not list(workspace.rglob("*.safetensors"))
+    assert re.search(r"student > baseline +UNRESOLVED", printed) and "the machine nsd-tiny-" in printed
+    assert gone(slurm, "nsd-tiny-")
+
+    here, there = (json.loads(nsd(where.parent, caller, "runs", "--json")) for where in (tiny, workspace))
+    scores = [[(run["run"], run["eval_digest"], run["mean"]) for run in found["runs"]] for found in (here, there)]
+    assert scores[0] == scores[1] and len(scores[0]) == 3
+    compared = [json.loads(nsd(at.parent, caller, "compare", "spec.yaml", "-f", "json")) for at in (tiny, workspace)]
+    assert compared[0]["verdicts"] == compared[1]["verdicts"]
+
+
+@pytest.mark.timeout(500)
+def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
+    (saved,) = launched.workspace.glob("launches/*/sky.yaml")
+    assert "HF_TOKEN" in saved.read_text()  # it is asked for by its name
+    assert holding(launched.folder, CANARY) == [] and CANARY not in rows_of(launched.workspace)
+    assert CANARY not in launched.printed
+    # SkyPilot's own ssh commands hold the script of a job with its secrets, on the machine that launches; ours do not.
+    ours = [line for line in launched.processes if OURS.match(line)]
+    for what in ("sky_side.py", "rsync", "bin/nsd run", "runner.worker", "runner.cli launch"):
+        assert any(what in line for line in ours), f"no process was seen: {what}"
+    assert [line for line in ours if CANARY in line] == []
+
+
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("which", ["saved", "top"])
+def test_skypilot_alone_does_the_same_run(
+    slurm: Cluster, ready: Path, launched: Launched, tiny: Path, tmp_path: Path, which: str
+) -> None:
+    """From the task that a launch saved, and from the one at the top of the repository with its variables set."""
+    (saved,) = launched.workspace.glob("launches/*/sky.yaml")
+    store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
+    flags = ["--env", f"NSD_STORE={store}", "--env", f"NSD_ENVIRONMENT={ready}"]
+    task = "sky.yaml" if which == "top" else str(saved)
+    flags += ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"] if which == "top" else []
+    words = " ".join(["sky launch -y -c", f"nsd-by-hand-{which}", *flags, task])
+    slurm.client.run("bash", "-c", f"cd {launched.folder} && {words}")
+    slurm.client.sky("down", "-y", f"nsd-by-hand-{which}")
+    home = project(tmp_path / "home", TINY_SPEC)
+    outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
+    assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 7)
+    assert results(home / "nsd-workspace") == results(tiny)
+
+
+@pytest.mark.timeout(500)
+def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
+    folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
+    command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
+    command.wait_for("[2/7]")
+    command.kill()
+    logs = Command(folder, caller, "launch", "logs")
+    logs.wait_for("nsd: waiting for the results to be fetched")  # the machine does not go before they are
+    logs.kill()
+    assert "RUNNING" in nsd(folder, caller, "launch", "status")
+    assert command.left() == [] and logs.left() == []
+    assert "student > baseline" in nsd(folder, caller, "launch", "pull")
+    assert results(folder / "nsd-workspace") == results(tiny)
+    assert gone(slurm, "nsd-tiny-") and "SUCCEEDED" in nsd(folder, caller, "launch", "status")
+
+
+@pytest.mark.timeout(500)
+def test_a_detached_launch_can_be_cancelled(slurm: Cluster, ready: Path, tmp_path: Path) -> None:
+    long = TINY_SPEC.replace("epochs: 2", "epochs: 2000")
+    folder, caller = project(tmp_path / "project", long), environment(slurm.client)
+    printed = nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--detach")
+    assert "detached; nsd launch status" in printed and not gone(slurm, "nsd-tiny-")
+    assert "is cancelled" in nsd(folder, caller, "launch", "cancel")
+    assert gone(slurm, "nsd-tiny-")
+    assert "CANCELLED" in nsd(folder, caller, "launch", "status")
+    assert "is over already" in nsd(folder, caller, "launch", "cancel", code=1)

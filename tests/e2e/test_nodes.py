@@ -1,0 +1,64 @@
+"""Two machines for one run: both call the same command, as SkyPilot does on every node. Here both are this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import TINY_SPEC, nsd_json, start
+
+pytestmark = pytest.mark.slow
+
+
+def node(folder: Path, rank: int, count: int = 2) -> dict[str, str]:
+    folder.mkdir()
+    (folder / "tiny.yaml").write_text(TINY_SPEC)
+    addresses = "\n".join(["127.0.0.1"] * count)
+    return {"SKYPILOT_NUM_NODES": str(count), "SKYPILOT_NODE_RANK": str(rank), "SKYPILOT_NODE_IPS": addresses}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    return monkeypatch
+
+
+def test_two_machines_share_every_training(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    processes = []
+    for rank in (1, 0):
+        folder = tmp_path / f"node{rank}"
+        for name, value in node(folder, rank).items():
+            environment.setenv(name, value)
+        processes.append(start(folder, "run", "tiny.yaml", "--store", store))
+    for process in processes:
+        out, err = process.communicate(timeout=500)
+        assert process.returncode == 0, out + err
+    for name in ("SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", "SKYPILOT_NODE_IPS"):
+        environment.delenv(name)
+    leader = tmp_path / "node0"
+    manifests = [json.loads(path.read_text()) for path in (leader / "nsd-workspace").rglob("train-*/manifest.json")]
+    assert [manifest["processes"] for manifest in manifests] == [2, 2]
+    assert all(manifest["training"]["notes"]["processes"] == 2 for manifest in manifests)
+    outcome = nsd_json(leader, "run", "tiny.yaml", "--json")
+    assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "store", "sentence"),
+    [
+        ({}, False, "2 machines need a store that all can reach: --store or NSD_STORE"),
+        ({"SKYPILOT_NODE_IPS": "127.0.0.1"}, True, "SKYPILOT_NODE_IPS has 1 addresses: they must agree"),
+    ],
+)
+def test_what_cannot_work_together_is_an_error(
+    tmp_path: Path, environment: pytest.MonkeyPatch, changes: dict[str, str], store: bool, sentence: str
+) -> None:
+    for name, value in {**node(tmp_path / "node0", 0), **changes}.items():
+        environment.setenv(name, value)
+    more = ["--store", f"file://{tmp_path / 'store'}"] if store else []
+    process = start(tmp_path / "node0", "run", "tiny.yaml", *more)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and sentence in err
+    assert [path.name for path in tmp_path.iterdir()] == ["node0"]

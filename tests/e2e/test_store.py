@@ -1,0 +1,108 @@
+"""A run with a store: a machine that goes away takes nothing with it. The store is a shared folder here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.command_line import TINY_SPEC, nsd, nsd_json, results, start
+
+pytestmark = pytest.mark.slow
+
+LONG_SPEC = TINY_SPEC.replace("epochs: 2, batch_size: 8", "epochs: 12, batch_size: 8")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where LONG_SPEC ran to its end without a store."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "long.yaml").write_text(LONG_SPEC)
+    nsd(folder, "run", "long.yaml")
+    return folder
+
+
+def machine(tmp_path: Path, name: str) -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "long.yaml").write_text(LONG_SPEC)
+    return folder
+
+
+def checkpoints_sent(store: Path) -> list[int]:
+    found = []
+    for state in store.glob("partial/train-*/state.json"):
+        names = json.loads(state.read_text())["files"]
+        found += [int(name.split("/")[1].split("-")[1]) for name in names if name.startswith("checkpoints/")]
+    return found
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
+def test_a_new_machine_goes_on_where_the_lost_one_was(undisturbed: Path, tmp_path: Path, stop: signal.Signals) -> None:
+    store = tmp_path / "store"
+    arguments = ("run", "long.yaml", "--store", f"file://{store}")
+    first = machine(tmp_path, "first")
+    os.environ["NSD_PUSH_SECONDS"] = "0.2"
+    try:
+        process = start(first, *arguments)
+        deadline = time.monotonic() + 240
+        while not checkpoints_sent(store):
+            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+            time.sleep(0.05)
+        if stop == signal.SIGKILL:
+            os.killpg(process.pid, stop)
+        else:
+            process.send_signal(stop)
+            time.sleep(0.3)
+            process.send_signal(stop)  # Slurm says it twice; only a person's second Ctrl-C means "at once"
+        process.communicate(timeout=120)
+        assert process.returncode == (75 if stop == signal.SIGTERM else -signal.SIGKILL)
+        if stop == signal.SIGTERM:  # the worker came to save its state, and its time with it
+            (begun,) = (first / "nsd-workspace" / "partial").glob("train-*/begun.json")
+            assert json.loads(begun.read_text())["spent_seconds"] > 0
+        shutil.rmtree(first)  # the machine is gone
+        reached = max(checkpoints_sent(store))
+
+        second = machine(tmp_path, "second")
+        nsd(second, *arguments)
+    finally:
+        del os.environ["NSD_PUSH_SECONDS"]
+    (manifest,) = [
+        json.loads(path.read_text())
+        for path in (second / "nsd-workspace" / "artifacts").glob("train-*/manifest.json")
+        if json.loads(path.read_text())["training"]["examples"] == {"labeled": 32}
+    ]
+    assert manifest["training"]["notes"]["resumed_from"] == reached > 0
+    assert results(second / "nsd-workspace") == results(undisturbed / "nsd-workspace")
+
+
+def test_a_second_machine_finds_everything_done(undisturbed: Path, tmp_path: Path) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    nsd(machine(tmp_path, "first"), "run", "long.yaml", "--store", store)
+    second = machine(tmp_path, "second")
+    outcome = nsd_json(second, "run", "long.yaml", "--store", store, "--json")
+    assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 7
+    assert not list((second / "nsd-workspace").rglob("*.safetensors"))  # no weights travel that nothing needs
+    assert nsd_json(second, "compare", "long.yaml", "-f", "json")["primary_family"] == 1
+
+
+def test_stages_can_be_run_apart(undisturbed: Path, tmp_path: Path) -> None:
+    store = f"file://{tmp_path / 'store'}"
+    first, second = machine(tmp_path, "first"), machine(tmp_path, "second")
+    stages = nsd_json(first, "plan", "long.yaml", "--json")["stages"]
+    (shared,) = [one["digest"] for one in stages if one["kind"] == "train" and one["condition"] == "baseline"]
+    assert "1 stages run" in nsd(first, "run", "long.yaml", "--store", store, "--stage", shared[:10])
+    outcome = nsd_json(second, "run", "long.yaml", "--store", store, "--json")
+    assert outcome["stages_cached"] == 1 and outcome["stages_run"] == 6
+    assert results(second / "nsd-workspace") == results(undisturbed / "nsd-workspace")
+
+
+def test_an_unknown_stage_is_an_error(tmp_path: Path) -> None:
+    process = start(machine(tmp_path, "first"), "run", "long.yaml", "--stage", "zzzz")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "--stage zzzz: no stage of tiny begins so; nsd plan lists them" in err

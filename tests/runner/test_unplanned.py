@@ -1,0 +1,131 @@
+"""Bringing home the results of a spec whose data cannot be read here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugins.errors import InputError, MissingExtra
+from runner.artifacts import Workspace
+from runner.bucket import Bucket
+from runner.launch import home, launches, launching
+from runner.launch.unplanned import learn, unplanned
+from runner.plan import Plan, build_plan
+from runner.record import Record
+from runner.spec import load_spec
+from runner.store import Store
+
+QUICKSTART = Path(__file__).resolve().parents[2] / "specs" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="module")
+def planned() -> Plan:
+    return build_plan(load_spec(QUICKSTART))
+
+
+def on_the_machine(plan: Plan, workspace: Workspace, finished: set[str]) -> dict[str, Any]:
+    """What a machine has after finishing some stages: manifests and the record of all runs."""
+    workspace.create()
+    for stage in plan.stages.values():
+        if stage.digest in finished:
+            with workspace.lock(stage.kind, stage.digest) as partial:
+                (partial / "artifact").mkdir()
+                manifest = {"kind": stage.kind, "digest": stage.digest, "key": stage.key, "inputs": stage.inputs}
+                workspace.commit(stage.kind, stage.digest, manifest)
+    record = Record(plan, workspace, Store(workspace))
+    record.save()
+    return record.record
+
+
+def test_a_plan_is_learned_from_record_and_manifests(planned: Plan, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    record = on_the_machine(planned, workspace, set(planned.stages))
+    found = unplanned(load_spec(QUICKSTART), False, "why")
+    learn(found, record, workspace.manifest)
+    assert {digest: stage.kind for digest, stage in found.stages.items()} == {
+        digest: stage.kind for digest, stage in planned.stages.items()
+    }
+    assert all(stage.used_by for stage in found.stages.values())  # which titles, and the causes of failures, need
+    assert [run.run for run in found.runs] == [run.run for run in planned.runs]
+    assert (found.name, found.spec_digest) == (planned.name, planned.spec_digest)
+
+
+def test_what_comes_later_is_learned_later(planned: Plan, tmp_path: Path) -> None:
+    half = set(list(planned.stages)[:6])
+    workspace = Workspace(tmp_path)
+    record = on_the_machine(planned, workspace, half)
+    found = unplanned(load_spec(QUICKSTART), False, "why")
+
+    def manifest_of(kind: str, digest: str) -> dict[str, Any] | None:
+        return workspace.manifest(kind, digest) if workspace.is_whole(kind, digest) else None
+
+    learn(found, record, manifest_of)
+    assert half <= set(found.stages)
+    on_the_machine(planned, workspace, set(planned.stages) - half)
+    learn(found, record, manifest_of)
+    assert set(found.stages) == set(planned.stages)
+
+
+def test_it_comes_home_from_a_store(planned: Plan, tmp_path: Path) -> None:
+    there, here = Workspace(tmp_path / "there"), Workspace(tmp_path / "here")
+    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
+    on_the_machine(planned, there, set(planned.stages))
+    for stage in planned.stages.values():
+        bucket.push_stage(there, stage.kind, stage.digest)
+    path = there.record_path(planned.name, planned.spec_digest)
+    bucket.push_file(path, f"experiments/{planned.name}/{path.name}")
+    here.create()
+    found = unplanned(load_spec(QUICKSTART), False, "why")
+    assert len(home.from_store(bucket, here, found)) == len(planned.stages)
+    assert all(here.is_whole(stage.kind, stage.digest) for stage in planned.stages.values())
+
+
+def test_questions_come_home_too(planned: Plan, tmp_path: Path) -> None:
+    here = Workspace(tmp_path / "here")
+    here.create()
+    home.index(here, planned, [])  # a plan made here has them
+    assert {path.stem for path in here.data.glob("*.parquet")} == set(planned.data)
+
+
+def test_questions_of_a_plan_made_there_come_from_the_store(planned: Plan, tmp_path: Path) -> None:
+    there, here = Workspace(tmp_path / "there"), Workspace(tmp_path / "here")
+    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
+    here.create()
+    there.create()
+    stage = next(stage for stage in planned.stages.values() if stage.kind == "eval" and not stage.inputs)
+    with there.lock("eval", stage.digest) as partial:
+        (partial / "artifact").mkdir()
+        manifest = {"kind": "eval", "digest": stage.digest, "key": stage.key, "inputs": {}, "data_hash": "questions"}
+        there.commit("eval", stage.digest, manifest)
+    bucket.push_stage(there, "eval", stage.digest)
+    (there.data / "questions.parquet").write_text("the questions")
+    bucket.push_file(there.data / "questions.parquet", "data/questions.parquet")
+    Record(planned, there, Store(there)).save()
+    path = there.record_path(planned.name, planned.spec_digest)
+    bucket.push_file(path, f"experiments/{planned.name}/{path.name}")
+    assert home.from_store(bucket, here, unplanned(load_spec(QUICKSTART), False, "why"))
+    assert (here.data / "questions.parquet").read_text() == "the questions"
+
+
+def test_data_that_cannot_be_read_here_leave_a_plan_to_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object, **__: object) -> Plan:
+        raise MissingExtra("datasets", "train")
+
+    monkeypatch.setattr(launches, "build_plan", cannot)  # an environment without `datasets`
+    options = {"only": [], "seeds": [], "smoke": True}
+    found = launches.plan_of(QUICKSTART, options)
+    assert not found.known and found.name == "quickstart-smoke" and "so the machine plans" in found.notes[0]
+
+
+def test_a_cap_in_dollars_needs_a_price_but_no_estimate() -> None:
+    from runner.launch.task import Wanted
+    from runner.spec import Resources
+
+    wanted = Wanted.of(Resources(max_usd=2.0))
+    assert launching._budget(wanted, 0.5, None, None, 1) == pytest.approx(4 * 3600)
+    with pytest.raises(InputError, match="knows no price"):
+        launching._budget(wanted, None, None, None, 1)
