@@ -22,11 +22,11 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from plugins.errors import Interrupted
 from runner.artifacts import Workspace
-from runner.nodes import Nodes, launch_flags
+from runner.nodes import Nodes, training_command
 from runner.plan import Plan, Stage
 from runner.progress import Reporter, reporter
 from runner.record import Record
@@ -94,7 +94,7 @@ def execute(
     if pending:
         if sync is not None:
             sync.push_data()
-        with reporter() as shown, _Workers(plan, ends_process) as workers:
+        with reporter() as shown, _Workers(ends_process) as workers:
             _run_stages(plan, pending, workspace, store, record, shown, workers, outcome, sync)
     record.save({user: failure.reason for failure in outcome.failures for user in failure.stage.used_by})
     return outcome
@@ -145,13 +145,11 @@ def _run_stages(
 class _Workers:
     """The serving worker of a run, started when first needed, and its events."""
 
-    def __init__(self, plan: Plan, ends_process: bool) -> None:
-        self.plan = plan
+    def __init__(self, ends_process: bool) -> None:
         self.ends_process = ends_process
         self.nodes = Nodes.here()
         self.process: subprocess.Popen[str] | None = None
         self.asked_to_stop = 0
-        self._reader: IO[str] | None = None
 
     def __enter__(self) -> _Workers:
         self._folder = tempfile.TemporaryDirectory(prefix="nsd-")
@@ -188,20 +186,9 @@ class _Workers:
         """Have a worker do the job; returns the event that ended it."""
         if self.asked_to_stop:
             return {"event": "interrupted"}
-        processes = stage.job.get("processes", 1)
-        together = processes > 1 or (self.nodes is not None and stage.kind == "train")
+        together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
         if together:
-            process = self._start(
-                [
-                    *(
-                        sys.executable,
-                        "-m",
-                        "accelerate.commands.launch",
-                        *launch_flags(processes, self.nodes, stage.digest),
-                    ),
-                    *("-m", "runner.worker", "--job", str(job_path), str(self.events_path)),
-                ]
-            )
+            process = self._start(training_command(stage, job_path, self.events_path, self.nodes))
         else:
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start(

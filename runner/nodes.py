@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from plugins.errors import InputError, Interrupted, StageFailed
 from runner.artifacts import Workspace
@@ -27,7 +27,7 @@ from runner.sync import Sync
 from runner.work import worker_environment, write_data, write_job
 
 POLL_SECONDS = 2.0
-FIRST_PORT, PORTS = 20_000, 20_000
+FIRST_PORT, PORTS = 20_000, 12_000  # below 32768, where Linux takes the ports of outgoing connections from
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,24 @@ class Nodes:
         return cls(rank, addresses)
 
 
-def launch_flags(processes: int, nodes: Nodes | None = None, digest: str = "") -> list[str]:
-    """Flags of `accelerate launch` for this many processes on each machine.
+def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes | None = None) -> list[str]:
+    """What starts a stage's processes on this machine.
 
     `--multi_gpu` is what makes it start that many, on CPU too: there ACCELERATE_USE_CPU moves them off the GPU path.
     Machines must know one port before they can talk: it follows from the stage's digest.
     """
+    processes = stage.job.get("processes", 1)
     if nodes is None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        where = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", str(port)]
+        where = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]  # 0: a free one
     else:
         machines = len(nodes.addresses)
         where = ["--num_processes", str(processes * machines), "--num_machines", str(machines)]
         where += ["--machine_rank", str(nodes.rank), "--main_process_ip", nodes.addresses[0]]
-        where += ["--main_process_port", str(FIRST_PORT + int(digest[:8], 16) % PORTS)]
+        where += ["--main_process_port", str(FIRST_PORT + int(stage.digest[:8], 16) % PORTS)]
         where += ["--rdzv_backend", "static"]
-    return ["--multi_gpu", *where, "--mixed_precision", "no", "--dynamo_backend", "no"]
+    flags = ["--multi_gpu", *where, "--mixed_precision", "no", "--dynamo_backend", "no"]
+    worker = ["-m", "runner.worker", "--job", str(job), str(events)]
+    return [sys.executable, "-m", "accelerate.commands.launch", *flags, *worker]
 
 
 def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: Collection[str] | None = None) -> int:
@@ -87,7 +87,7 @@ def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: 
                 _wait_for(sync, plan.stages[cause])
                 sync.bucket.fetch_stage(workspace, plan.stages[cause].kind, cause, weights=True)
             sync.bucket.fetch_partial(workspace, stage.kind, stage.digest)
-            _compute(stage, str(write_job(plan, stage, workspace)), nodes)
+            _compute(stage, write_job(plan, stage, workspace), nodes)
         _wait_for(sync, stage)
     return 0
 
@@ -101,11 +101,9 @@ def _wait_for(sync: Sync, stage: Stage) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _compute(stage: Stage, job: str, nodes: Nodes) -> None:
+def _compute(stage: Stage, job: Path, nodes: Nodes) -> None:
     """This machine's share of a training. Raises StageFailed or Interrupted."""
-    flags = launch_flags(stage.job.get("processes", 1), nodes, stage.digest)
-    command = [sys.executable, "-m", "accelerate.commands.launch", *flags, "-m", "runner.worker", "--job", job]
-    process = subprocess.Popen([*command, os.devnull], env=worker_environment())
+    process = subprocess.Popen(training_command(stage, job, os.devnull, nodes), env=worker_environment())
     handlers = {
         number: signal.signal(number, lambda *_: process.terminate()) for number in (signal.SIGTERM, signal.SIGINT)
     }

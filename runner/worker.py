@@ -205,6 +205,17 @@ def watch_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def leave_group() -> None:
+    """Take this process out of the group that trained together.
+
+    Left to the end of the interpreter, gloo's threads now and then abort a process that has done all its work
+    ("terminate called without an active exception", pytorch issue 190489), and the launcher then stops the others.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def main(arguments: list[str]) -> int:
     """Entry point; see the module's docstring."""
     mode, *rest = arguments
@@ -215,7 +226,10 @@ def main(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
         signal.signal(signal.SIGINT, lambda *_: worker.stop.set())
         if mode == "--job":
-            return worker.run(Path(rest[0]))
+            status = worker.run(Path(rest[0]))
+            if status in (0, INTERRUPTED):  # after a failure the others may still wait for this one in a collective
+                leave_group()
+            return status
         for line in sys.stdin:
             status = worker.run(Path(line.strip()))
             if status == INTERRUPTED or worker.stop.is_set():

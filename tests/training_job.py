@@ -32,6 +32,7 @@ from plugins.api import (
     question_id,
 )
 from plugins.registry import find, plugin
+from runner.worker import leave_group
 
 
 class LastWord(Verifier):
@@ -169,6 +170,7 @@ def main(path: Path) -> None:
     made.warn = lambda text, spec_field, step=None: write({"warning": text, "field": spec_field})
     result = train(wanted["kind"], wanted["config"], made)
     write({"result": result.steps, "tokens": result.tokens_seen, "notes": dict(result.notes)})
+    leave_group()
 
 
 if __name__ == "__main__":
