@@ -159,5 +159,10 @@ def _as_error(answer: dict[str, Any], python: str) -> NsdError:
 
 def plain(text: str) -> str:
     """One line without terminal colours, at most 400 characters."""
-    flat = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split())
+    flat = " ".join(without_colours(text).split())
     return flat if len(flat) <= 400 else flat[:397] + "..."
+
+
+def without_colours(text: str) -> str:
+    """The text without terminal control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

@@ -1,6 +1,6 @@
 """How long the pending stages of a plan will take on an accelerator: from earlier runs, else from a stated model.
 
-    found = estimate(plan, workspace, "L4:1")
+    found = Estimator(plan, workspace).on("L4:1")
     found.hours, found.sentence()
 
 Earlier runs count where they did the same kind of work (plugin and base model) on the same kind of GPU; their
@@ -39,7 +39,7 @@ GPUS = {
     "H200": (989.0, 4800.0),
     "B200": (2250.0, 8000.0),
 }
-CPU = (0.2, 20.0)
+CPU = (0.1, 20.0)  # a few cores in fp32
 TRAIN_SHARE, MEMORY_SHARE, STEP_SECONDS, BATCH = 0.25, 0.35, 0.025, 64
 TOKEN_SHARE = 0.6  # of max_tokens that a completion fills
 TRAINING_TOKENS = 300  # of a training text
@@ -92,19 +92,23 @@ class Estimate:
         return f"about {self.hours:.1f} h on {self.accelerator} for {len(self.stages)} stages ({how})"
 
 
-def estimate(
-    plan: Plan, workspace: Workspace, accelerator: str | None, digests: Iterable[str] | None = None
-) -> Estimate:
-    """Estimate the pending stages, or those of `digests` that are pending."""
-    wanted = None if digests is None else set(digests)
-    name, count = split_accelerator(accelerator)
-    rates = _Rates(workspace, name, {stage.digest: stage.key for stage in plan.stages.values()})
-    found = []
-    for stage in plan.pending(workspace):
-        if wanted is None or stage.digest in wanted:
-            seconds, source = rates.seconds(stage, work_of(stage, plan), count)
-            found.append(StageEstimate(stage.title, stage.digest, seconds, source))
-    return Estimate(accelerator or "CPU", found)
+class Estimator:
+    """Estimates of one plan's pending stages on any accelerator; plan and workspace are read once."""
+
+    def __init__(self, plan: Plan, workspace: Workspace) -> None:
+        self._work = [(stage, work_of(stage, plan)) for stage in plan.pending(workspace)]
+        self._manifests = list(workspace.manifests())
+        self._keys = {manifest["digest"]: manifest["key"] for manifest in self._manifests if "key" in manifest}
+        self._keys |= {stage.digest: stage.key for stage in plan.stages.values()}
+
+    def on(self, accelerator: str | None) -> Estimate:
+        """Estimate for an accelerator such as "L4:1", None for a machine without one."""
+        name, count = split_accelerator(accelerator)
+        rates = _Rates(self._manifests, name, self._keys)
+        found = [
+            StageEstimate(stage.title, stage.digest, *rates.seconds(stage, work, count)) for stage, work in self._work
+        ]
+        return Estimate(accelerator or "CPU", found)
 
 
 def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
@@ -144,11 +148,10 @@ def work_of(stage: Stage, plan: Plan) -> Work:
 class _Rates:
     """Seconds per token on one kind of GPU, of earlier runs where there are some."""
 
-    def __init__(self, workspace: Workspace, gpu: str | None, planned: Keys) -> None:
+    def __init__(self, manifests: Iterable[dict[str, Any]], gpu: str | None, keys: Keys) -> None:
         self.gpu = gpu
+        self.keys = keys
         self._seen: dict[tuple[str, str, str], list[float]] = {}
-        manifests = list(workspace.manifests())
-        self.keys = {**{manifest["digest"]: manifest["key"] for manifest in manifests if "key" in manifest}, **planned}
         for manifest in manifests:
             gpus = manifest.get("machine", {}).get("gpus", [])
             there = bool(gpus) and gpu is not None and _same_gpu(gpu, gpus[0])
@@ -166,8 +169,7 @@ class _Rates:
             return statistics.median(earlier) * tokens, f"{len(earlier)} earlier stages of the kind"
         parameters = parameters_of(str(stage.job["model"]["path"]) if stage.job.get("model") else "")
         flops, bandwidth = GPUS.get(self.gpu, GPUS["L4"]) if self.gpu else CPU
-        share = 1.0 if self.gpu else 0.5
-        training = 6 * parameters * work.trained / (flops * 1e12 * TRAIN_SHARE * share) / gpus
+        training = 6 * parameters * work.trained / (flops * 1e12 * TRAIN_SHARE) / gpus
         step = max(STEP_SECONDS, 2 * parameters / (bandwidth * 1e9 * MEMORY_SHARE))
         return training + work.generated / BATCH * step, "throughput model"
 

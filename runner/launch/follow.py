@@ -16,11 +16,11 @@ from runner.artifacts import Workspace, now
 from runner.bucket import Bucket
 from runner.execute import Failure, Outcome
 from runner.launch import home
-from runner.launch.bridge import SkyPilot
+from runner.launch.bridge import SkyPilot, without_colours
 from runner.launch.jobs import cancel, refresh, start_ready, word_of
 from runner.launch.launches import Launch, Launches, job_name, plan_of
 from runner.plan import Plan
-from runner.screen import console
+from runner.screen import console, table
 from runner.sync import read_word
 from runner.views import print_outcome
 
@@ -159,7 +159,7 @@ def _follow_managed(
 
 def clean(line: str) -> str:
     """A line of a job as the job printed it."""
-    return _PREFIX.sub("", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)).rstrip()
+    return _PREFIX.sub("", without_colours(line)).rstrip()
 
 
 # --------------------------------------------------------------------------- later commands
@@ -167,8 +167,6 @@ def clean(line: str) -> str:
 
 def status(workspace: Workspace, identity: str | None) -> None:
     """Print the launches, or one with its jobs."""
-    from runner.screen import table
-
     launches = Launches(workspace)
     chosen = [launches.find(identity)] if identity else launches.all()
     if not chosen:
@@ -211,24 +209,28 @@ def pull(workspace: Workspace, identity: str | None, weights: bool) -> int:
     before = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
     found.options["weights"] = weights or found.options.get("weights", False)
     screen = console(stderr=True)
-    if not all(job.over for job in found.jobs):
+    if found.ended_at is None:
         sky = SkyPilot.find()
         refresh(sky, launches, found, screen)
         if found.store:
             start_ready(sky, launches, found)
         for job in found.jobs:
-            if found.store or job.status == "GONE":
-                continue
             cluster = job_name(found, job)
-            sky.reach(cluster)
-            try:
-                screen.print(f"fetched {len(home.from_machine(workspace, plan, cluster, weights))} stages")
-                ended = home.on_machine(cluster, "test -e nsd-finished && touch nsd-fetched").returncode == 0
-            except home.FetchError as error:
-                screen.print(str(error))
+            if job.kind == "managed" or job.status == "GONE":
                 continue
+            if found.store:
+                ended = job.over
+            else:
+                sky.reach(cluster)
+                try:
+                    screen.print(f"fetched {len(home.from_machine(workspace, plan, cluster, weights))} stages")
+                    ended = home.on_machine(cluster, "test -e nsd-finished && touch nsd-fetched").returncode == 0
+                except home.FetchError as error:
+                    screen.print(str(error))
+                    continue
+                if ended:
+                    job.status = "SUCCEEDED" if not _failed(workspace, cluster) else "FAILED"
             if ended:
-                job.status = "SUCCEEDED" if not _failed(workspace, cluster) else "FAILED"
                 sky.ask("down", cluster=cluster)
                 screen.print(f"the machine {cluster} is gone")
     return finish(workspace, launches, found, plan, before)

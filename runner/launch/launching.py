@@ -21,8 +21,9 @@ from typing import Any
 from plugins.errors import InputError
 from runner.artifacts import Workspace
 from runner.bucket import Bucket
-from runner.launch import estimate as estimates
+from runner.execute import Outcome
 from runner.launch.bridge import SkyPilot
+from runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
 from runner.launch.follow import follow
 from runner.launch.home import from_store
 from runner.launch.jobs import start_ready
@@ -32,6 +33,7 @@ from runner.plan import Plan
 from runner.record import Record
 from runner.screen import console, table
 from runner.store import Store
+from runner.views import print_outcome
 
 LONG_HOURS = 2.0  # from here on a job is managed, where a store lets it be
 SHARING = ("slurm", "kubernetes", "ssh")  # where a folder can be the same one on both sides
@@ -86,15 +88,16 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     sky.check()
     wanted = _wanted(plan, options)
     relative = spec.absolute().relative_to(here).as_posix()
-    best, rows = _offers(sky, wanted, plan, workspace, task_for(wanted, "nsd", relative, here, {}))
+    estimator = Estimator(plan, workspace) if plan.known else None
+    best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", relative, here, {}))
     price = best["usd_per_hour"] * wanted.resources.nodes or None
     if wanted.resources.nodes > 1 and bucket is None:
         raise InputError(
             f"{wanted.resources.nodes} machines need a store that all can reach: --store s3://bucket/folder"
         )
     check_store(options.store, best["cloud"])
-    guess = estimates.estimate(plan, workspace, _gpu_of(best))
-    if plan.known:
+    guess = None if estimator is None else estimator.on(_gpu_of(best))
+    if guess is not None:
         jobs = _jobs(plan, [stage.digest for stage in pending], options.parallel, guess)
         hours, dollars = _totals(jobs, guess, price)
         about = f"{len(plan.stages)} stages, {len(pending)} to run; {guess.sentence()}"
@@ -102,7 +105,7 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
         if options.parallel > 1:
             raise InputError(f"--parallel needs a plan: {plan.notes[0]}")
         jobs, hours, dollars, about = [Job("all", "cluster", "sky.yaml")], None, None, plan.notes[0]
-    managed = _managed(options, wanted, LONG_HOURS + 1 if hours is None else guess.hours, bool(bucket), len(jobs))
+    managed = _managed(options, wanted, None if guess is None else guess.hours, bool(bucket), len(jobs))
 
     screen.print(f"{plan.name}: {about}")
     screen.print(_table_of(rows, best))
@@ -179,15 +182,15 @@ def _wanted(plan: Plan, options: Options) -> Wanted:
 
 
 def _offers(
-    sky: SkyPilot, wanted: Wanted, plan: Plan, workspace: Workspace, task: dict[str, Any]
+    sky: SkyPilot, wanted: Wanted, estimator: Estimator | None, task: dict[str, Any]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """SkyPilot's choice, and every candidate with the estimated hours and dollars of the whole work on it."""
+    """SkyPilot's choice, and every candidate with the hours and dollars of the whole work on it, None for unknown."""
     found = sky.ask("offers", task=task)
     rows = []
     for offer in found["offers"]:
-        hours = estimates.estimate(plan, workspace, _gpu_of(offer)).hours
+        hours = None if estimator is None else estimator.on(_gpu_of(offer)).hours
         price = offer["usd_per_hour"] * wanted.resources.nodes
-        rows.append({**offer, "hours": hours, "usd": price * hours if price else None})
+        rows.append({**offer, "hours": hours, "usd": price * hours if price and hours is not None else None})
     return found["best"], sorted(rows, key=lambda row: (row["usd_per_hour"], str(row["cloud"]), str(row["region"])))
 
 
@@ -205,13 +208,17 @@ def _table_of(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> Any:
         )
         price = f"{row['usd_per_hour']:.2f}" if row["usd_per_hour"] else "unknown"
         cells = [row["cloud"], row["region"] or "any", row["machine"] or "", _gpu_of(row) or "none"]
+        hours = "" if row["hours"] is None else f"{row['hours']:.1f}"
         dollars = "" if row["usd"] is None else f"{row['usd']:.2f}"
-        shown.add_row("*" if same else "", *cells, "spot" if row["spot"] else "", price, f"{row['hours']:.1f}", dollars)
+        shown.add_row("*" if same else "", *cells, "spot" if row["spot"] else "", price, hours, dollars)
     return shown
 
 
-def _managed(options: Options, wanted: Wanted, hours: float, has_store: bool, jobs: int) -> bool:
-    """Whether SkyPilot shall look after the jobs. Raises InputError where that needs a store and there is none."""
+def _managed(options: Options, wanted: Wanted, hours: float | None, has_store: bool, jobs: int) -> bool:
+    """Whether SkyPilot shall look after the jobs, which take `hours` (None: nobody knows).
+
+    Raises InputError where that needs a store and there is none.
+    """
     spot = wanted.resources.use_spot and wanted.can_be_spot
     asked = options.managed or jobs > 1 or spot
     if asked and not has_store:
@@ -224,7 +231,7 @@ def _managed(options: Options, wanted: Wanted, hours: float, has_store: bool, jo
         if jobs > 1:
             raise InputError("--parallel needs managed jobs; leave out --no-managed")
         return False
-    return bool(asked or (has_store and hours > LONG_HOURS))
+    return bool(asked or (has_store and (hours is None or hours > LONG_HOURS)))
 
 
 def _budget(wanted: Wanted, price: float | None, hours: float | None, dollars: float | None, jobs: int) -> float | None:
@@ -253,7 +260,7 @@ def _budget(wanted: Wanted, price: float | None, hours: float | None, dollars: f
     return min(limits) if limits else None
 
 
-def _jobs(plan: Plan, pending: Sequence[str], parallel: int, guess: estimates.Estimate) -> list[Job]:
+def _jobs(plan: Plan, pending: Sequence[str], parallel: int, guess: Estimate) -> list[Job]:
     """One job, or one for shared stages and up to `parallel` for the arms, the longest work spread first."""
     if parallel == 1:
         return [Job("all", "cluster", "sky.yaml")]
@@ -282,13 +289,13 @@ def _last_of(plan: Plan, stages: set[str]) -> list[str]:
     return sorted(stages - causes)
 
 
-def _totals(jobs: Sequence[Job], guess: estimates.Estimate, price: float | None) -> tuple[float, float | None]:
+def _totals(jobs: Sequence[Job], guess: Estimate, price: float | None) -> tuple[float, float | None]:
     """Hours from start to end, and dollars of all machines together."""
     waves = len({bool(job.after) for job in jobs})
-    work = guess.hours - estimates.OVERHEAD_HOURS
+    work = guess.hours - OVERHEAD_HOURS
     arms = max(1, sum(bool(job.after) for job in jobs) or len(jobs))
-    hours = work / arms + estimates.OVERHEAD_HOURS * waves if len(jobs) > 1 else guess.hours
-    machine_hours = work + estimates.OVERHEAD_HOURS * len(jobs)
+    hours = work / arms + OVERHEAD_HOURS * waves if len(jobs) > 1 else guess.hours
+    machine_hours = work + OVERHEAD_HOURS * len(jobs)
     return hours, None if price is None else machine_hours * price
 
 
@@ -324,9 +331,6 @@ def _write_tasks(launches: Launches, found: Launch, wanted: Wanted, spec: str, w
 
 
 def _show(workspace: Workspace, plan: Plan) -> int:
-    from runner.execute import Outcome
-    from runner.views import print_outcome
-
     Record(plan, workspace, Store(workspace)).save()
     print_outcome(plan, workspace, Outcome(cached=len(plan.stages)), as_json=False)
     return 0

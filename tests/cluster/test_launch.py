@@ -175,3 +175,17 @@ def test_a_detached_launch_can_be_cancelled(slurm: Cluster, ready: Path, tmp_pat
     assert gone(slurm, "nsd-tiny-")
     assert "CANCELLED" in nsd(folder, caller, "launch", "status")
     assert "is over already" in nsd(folder, caller, "launch", "cancel", code=1)
+
+
+@pytest.mark.timeout(500)
+def test_a_detached_launch_is_pulled_from_its_store(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
+    folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
+    store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
+    nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--store", store, "--detach")
+    deadline = time.monotonic() + 300
+    while "SUCCEEDED" not in (seen := nsd(folder, caller, "launch", "status")):
+        assert time.monotonic() < deadline, seen
+        time.sleep(2)
+    assert "student > baseline" in nsd(folder, caller, "launch", "pull")
+    assert results(folder / "nsd-workspace") == results(tiny)
+    assert gone(slurm, "nsd-tiny-")  # pulled is done with: it does not idle until it goes by itself

@@ -85,7 +85,7 @@ def test_a_variable_that_the_template_does_not_know_is_an_error(tmp_path: Path) 
 
 def jobs_of(plan: Plan, workspace: Workspace, parallel: int) -> list[Job]:
     pending = [stage.digest for stage in plan.pending(workspace)]
-    return launching._jobs(plan, pending, parallel, estimate.estimate(plan, workspace, "L4:1"))
+    return launching._jobs(plan, pending, parallel, estimate.Estimator(plan, workspace).on("L4:1"))
 
 
 def test_shared_stages_go_first_and_arms_side_by_side(plan: Plan, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_shared_stages_go_first_and_arms_side_by_side(plan: Plan, tmp_path: Path
 
 
 def test_work_is_spread_evenly(plan: Plan, tmp_path: Path) -> None:
-    guess = {stage.digest: stage.seconds for stage in estimate.estimate(plan, Workspace(tmp_path), "L4:1").stages}
+    guess = {stage.digest: stage.seconds for stage in estimate.Estimator(plan, Workspace(tmp_path)).on("L4:1").stages}
     shared, *arms = jobs_of(plan, Workspace(tmp_path), 3)
     first = plan.with_causes(shared.stages)
     loads = [sum(guess[digest] for digest in plan.with_causes(job.stages) - first) for job in arms]
@@ -174,7 +174,7 @@ def test_long_work_with_a_store_is_managed_and_short_work_is_not() -> None:
 
 
 def test_without_earlier_runs_the_model_is_named(plan: Plan, tmp_path: Path) -> None:
-    found = estimate.estimate(plan, Workspace(tmp_path), "L4:1")
+    found = estimate.Estimator(plan, Workspace(tmp_path)).on("L4:1")
     assert len(found.stages) == len(plan.stages) and "throughput model" in found.sentence()
     assert found.hours > estimate.OVERHEAD_HOURS
 
@@ -193,7 +193,9 @@ def test_a_generation_by_hand(plan: Plan, tmp_path: Path) -> None:
     tokens = estimate.work_of(stage, plan).generated
     assert tokens == 1000 * stage.job["sampling"]["max_tokens"] * 0.6
     seconds = next(
-        one.seconds for one in estimate.estimate(plan, Workspace(tmp_path), "L4:1").stages if one.digest == stage.digest
+        one.seconds
+        for one in estimate.Estimator(plan, Workspace(tmp_path)).on("L4:1").stages
+        if one.digest == stage.digest
     )
     assert seconds == pytest.approx(tokens / 64 * 0.025)
 
@@ -212,7 +214,7 @@ def test_earlier_stages_of_the_kind_take_over(plan: Plan, tmp_path: Path) -> Non
     with workspace.lock("eval", stage.digest) as partial:
         (partial / "artifact").mkdir()
         workspace.commit("eval", stage.digest, manifest)
-    others = [one for one in estimate.estimate(plan, workspace, None).stages if "eval base" not in one.title]
+    others = [one for one in estimate.Estimator(plan, workspace).on(None).stages if "eval base" not in one.title]
     same_base = {plan.stages[one.digest].kind: one.source for one in others}
     assert same_base["eval"] == "1 earlier stages of the kind"
     assert next(one.seconds for one in others if one.title.startswith("eval")) == pytest.approx(12.0)
