@@ -26,11 +26,10 @@ from reports.metrics import NEUTRAL, UNITS
 from reports.needed import OBSERVED, level_left, needed_within, power
 from reports.pairs import Evidence, gather
 from reports.runs import Arm, Values, load_values, measured_by, resolve
+from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
     import duckdb
-
-CORRECTIONS = ("holm", "bonferroni", "bh", "none")
 
 
 def compare_runs(

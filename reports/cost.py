@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reports.words import duration
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -68,7 +70,7 @@ class TotalCost:
 
     def describe(self) -> str:
         """Time, GPU hours where a GPU was used, tokens, and dollars where known, in words."""
-        parts = [_duration(self.seconds)]
+        parts = [duration(self.seconds)]
         if self.gpu_seconds:
             names = f" ({', '.join(self.gpus)})" if self.gpus else ""
             parts.append(f"{self.gpu_hours:.2f} GPU hours{names}")
@@ -194,13 +196,6 @@ def by_kind(stages: Sequence[StageCost]) -> dict[str, TotalCost]:
     order = [*KIND_ORDER, *sorted(set(names.values()) - set(KIND_ORDER))]
     groups = {kind: [stage for stage in stages if names[stage.digest] == kind] for kind in order}
     return {kind: total(mine) for kind, mine in groups.items() if mine}
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _short(count: int) -> str:

@@ -1,7 +1,8 @@
 """Verdicts on the claims a spec declared before the run, as one family of tests.
 
-    for verdict in verdicts(connection, "quickstart", {"alpha": 0.05, "correction": "holm", "claims": [...]}):
-        print(verdict.sentence())
+    tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
+    adjusted = stats.adjust([one.p for one in tested], "holm")
+    print(verdict_on(tested[0], adjusted[0], values, alpha, "holm", family=len(tested)).sentence())
 
 A claim is `{text, kind, better, worse, margin}` with condition names. Kinds: `better` (two-sided, so that
 WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
@@ -14,7 +15,7 @@ Whether a claim was declared before its results is judged in reports/answer.py, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +24,10 @@ from reports import stats
 from reports.compare import check_comparable, describe, verdict_of
 from reports.comparison import Comparison
 from reports.pairs import Evidence, gather
-from reports.runs import Arm, Values, condition_arms, load_values
+from reports.runs import Arm, Values
 
 if TYPE_CHECKING:
-    import duckdb
+    pass
 
 KINDS = ("better", "not_worse_by", "equivalent_within")
 
@@ -80,31 +81,6 @@ class TestedClaim:
     def p(self) -> float | None:
         """Two-sided p (one-sided for a claim with a margin), None where nothing could be tested."""
         return None if self.result is None else self.result.p
-
-
-def verdicts(
-    connection: duckdb.DuckDBPyConnection,
-    experiment: str,
-    hypotheses: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
-) -> list[Verdict]:
-    """Test every declared claim of an experiment; [] where none is declared.
-
-    `hypotheses` is the spec's block (alpha, correction, claims) or its claims alone. A claim on a condition
-    without a finished run is UNRESOLVED and says so; it does not count in the family. Raises InputError for a
-    malformed claim.
-    """
-    if not hypotheses:
-        return []
-    block: Mapping[str, Any] = hypotheses if isinstance(hypotheses, Mapping) else {"claims": hypotheses}
-    alpha, correction = float(block.get("alpha", 0.05)), str(block.get("correction", "holm"))
-    claims = list(block.get("claims", []))
-    arms = condition_arms(connection, experiment)
-    named = {claim[side] for claim in claims for side in ("better", "worse")}
-    values = load_values(connection, [arm for name, arm in arms.items() if name in named])
-    tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
-    adjusted = stats.adjust([one.p for one in tested], correction)
-    family = sum(p is not None for p in adjusted)
-    return [verdict_on(one, p, values, alpha, correction, family) for one, p in zip(tested, adjusted, strict=True)]
 
 
 def weigh_claim(

@@ -23,12 +23,12 @@ from reports import plots
 from reports.comparison import Comparison, show_p
 from reports.hypotheses import Verdict
 from reports.page_data import Against, PageData, against
-from reports.page_format import duration, limits, mean, needed, number, points, share, share_limits
+from reports.page_format import limits, mean, needed, number, points, share, share_limits
 from reports.page_training import Curve
 from reports.render import needs
-from reports.render_answer import CORRECTION_NAMES
 from reports.summary import ArmSummary
 from reports.untrusted import script_json, visible
+from reports.words import CORRECTIONS, duration
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -118,7 +118,7 @@ def _environment(scale: float) -> Environment:
         "number": number,
         "duration": duration,
         "mark": lambda verdict: MARKS.get(verdict, "○"),
-        "correction": lambda name: CORRECTION_NAMES.get(name, name),
+        "correction": lambda name: CORRECTIONS.get(name, name),
         "slug": lambda text: str(text).lower().replace(" ", "-"),
         "needed": needed,
         "plural": lambda count, noun: f"{count:,} {noun}{'' if count == 1 else 's'}",

@@ -46,14 +46,6 @@ def number(value: float | int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
-def duration(seconds: float) -> str:
-    """Seconds as the largest two units that fit."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def needed(comparison: Comparison) -> str:
     """What an undecided comparison would take; never empty."""
     said = comparison.still_needed().rstrip(".")

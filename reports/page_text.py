@@ -21,8 +21,8 @@ from reports.page_data import PageData
 from reports.page_format import limits, mean, needed, points, share, share_limits
 from reports.render import CSV_FIELDS, csv_row, escaped, needs
 from reports.render import as_markdown as comparisons_as_markdown
-from reports.render_answer import CORRECTION_NAMES
 from reports.untrusted import visible
+from reports.words import CORRECTIONS
 
 PAIRS_IN_MARKDOWN = 30  # more are given against the reference only
 LEAD_COLUMNS = ("role", "claim_text", "claim_verdict", "holds", "about", "mark")
@@ -59,9 +59,7 @@ def as_markdown(data: PageData) -> str:
 def how_computed(data: PageData) -> str:
     """Tests, families, seeds and provenance in a line."""
     tests = [f"{one.test} with {one.interval} intervals" if one.interval else one.test for one in data.tests]
-    families = [
-        f"{one.size} {one.name} ({CORRECTION_NAMES[one.correction]}, level {one.alpha:g})" for one in data.families
-    ]
+    families = [f"{one.size} {one.name} ({CORRECTIONS[one.correction]}, level {one.alpha:g})" for one in data.families]
     seeds = sorted({seed for arm in data.arms for seed in arm.seeds})
     origin = data.origin
     said = [

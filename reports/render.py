@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,12 +47,16 @@ CSV_FIELDS = (
 
 def render(comparisons: Sequence[Comparison], output: str, console: Console) -> None:
     """Print comparisons in one of FORMATS. Machine formats go out as they are, whatever the console's width."""
+    check_format(output)
     if output == "table":
         _print_table(comparisons, console)
-    elif output in FORMATS:
-        text = {"json": as_json, "md": as_markdown, "csv": as_csv}[output](comparisons)
-        console.file.write(text)
     else:
+        console.file.write({"json": as_json, "md": as_markdown, "csv": as_csv}[output](comparisons))
+
+
+def check_format(output: str) -> None:
+    """Raises InputError for what is none of FORMATS."""
+    if output not in FORMATS:
         raise InputError(f"no format {output!r}: one of {', '.join(FORMATS)}")
 
 
@@ -218,9 +223,12 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
     first = comparisons[0]
-    how = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg"}.get(first.correction)
     size = f"{first.family} comparison{'' if first.family == 1 else 's'}"
-    adjusted = f"p adjusted by {how} over {size}" if how else f"p of {size} not adjusted for their number"
+    adjusted = (
+        f"p of {size} not adjusted for their number"
+        if first.correction == "none"
+        else f"p adjusted by {CORRECTIONS[first.correction]} over {size}"
+    )
     lines = [f"{first.metric}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
     return [*lines, *reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
 

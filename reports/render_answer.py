@@ -13,11 +13,10 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from plugins.errors import InputError
 from reports.render import (
     CSV_FIELDS,
-    FORMATS,
     attrition_lines,
+    check_format,
     comparison_table,
     csv_row,
     escaped,
@@ -30,6 +29,7 @@ from reports.render import (
     show,
     show_interval,
 )
+from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,18 +38,14 @@ if TYPE_CHECKING:
     from reports.answer import Answer
     from reports.hypotheses import Verdict
 
-CORRECTION_NAMES = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "no correction"}
-
 
 def render_answer(found: Answer, output: str, console: Console) -> None:
     """Print an answer in one of FORMATS. Machine formats go out as they are, whatever the console's width."""
+    check_format(output)
     if output == "table":
         print_answer(found, console)
-    elif output in FORMATS:
-        text = {"json": answer_json, "md": answer_markdown, "csv": answer_csv}[output](found)
-        console.file.write(text)
     else:
-        raise InputError(f"no format {output!r}: one of {', '.join(FORMATS)}")
+        console.file.write({"json": answer_json, "md": answer_markdown, "csv": answer_csv}[output](found))
 
 
 def answer_json(found: Answer) -> str:
@@ -128,7 +124,7 @@ DISCORDANT = "discordant: questions that only the second, only the first conditi
 
 def family_of(found: Answer, verdict: Verdict) -> str:
     """How the p-values of this verdict's family were corrected, over how many tests."""
-    how = CORRECTION_NAMES.get(verdict.correction, verdict.correction)
+    how = CORRECTIONS.get(verdict.correction, verdict.correction)
     dropped = f", {len(found.dropped)} of them dropped later" if found.dropped and not verdict.mark else ""
     return f"a family of {verdict.family}{dropped}, p adjusted by {how}, level {verdict.alpha:g}"
 

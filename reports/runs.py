@@ -9,7 +9,6 @@ whatever number of pairs is compared afterwards.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
 from reports.metrics import check_metric, values_sql
+from reports.words import did_you_mean
 
 if TYPE_CHECKING:
     import duckdb
@@ -142,8 +142,9 @@ def resolve(
             found = [arm for name, arm in conditions.items() if name.rpartition("/")[0] == pattern]
         if not found:
             experiments = [name.rpartition("/")[0] for name in conditions]
-            names = list(dict.fromkeys([*experiments, *conditions, *finished, *unfinished]))
-            raise InputError(f"no run or experiment is named {pattern!r}{_nearest(pattern, names)}")
+            names = [*experiments, *conditions, *finished, *unfinished]
+            otherwise = "; `nsd runs` lists them all" if names else ": there are no runs yet"
+            raise InputError(f"no run or experiment is named {pattern!r}{did_you_mean(pattern, names, otherwise)}")
         arms.update((arm.name, arm) for arm in found)
     if len(arms) < at_least:
         without = f" ({'; '.join(skipped)})" if skipped else ""
@@ -167,13 +168,6 @@ def _conditions(runs: Iterable[Run]) -> dict[str, Arm]:
         if run.experiment is not None:
             grouped.setdefault(f"{run.experiment}/{run.condition}", []).append(run)
     return {name: Arm(name, tuple(sorted(mine, key=lambda run: run.seed or 0))) for name, mine in grouped.items()}
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    if not names:
-        return ": there are no runs yet"
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(other) for other in near)}?" if near else "; `nsd runs` lists them all"
 
 
 def measured_by(arm: Arm, metric: str) -> Arm:

@@ -21,6 +21,7 @@ from reports.pairs import RESAMPLING_SEED
 from reports.render import plain_table, show, show_interval
 from reports.render_answer import answer_facts, print_answer
 from reports.runs import Arm, Values, all_runs, load_values, measured_by
+from reports.words import percent
 
 if TYPE_CHECKING:
     import duckdb
@@ -199,7 +200,7 @@ def _arms_table(arms: Sequence[ArmSummary]) -> Table:
     for arm in arms:
         state = "" if arm.status == "done" else arm.status
         odd = f"({arm.metric})" if arm.metric not in (None, metric) else ""
-        row = [arm.condition, show(arm.mean), show_interval(arm.ci), str(arm.n or "-"), _percent(arm.truncated)]
+        row = [arm.condition, show(arm.mean), show_interval(arm.ci), str(arm.n or "-"), percent(arm.truncated)]
         if many:
             row.append(str(len(arm.seed_means)))
         table.add_row(*map(Text, [*row, " ".join(filter(None, (odd, state)))]))
@@ -224,8 +225,8 @@ def _labels_table(labels: Sequence[LabelQuality]) -> Table:
     right = ("questions", "voted", "kept", "coverage", "accuracy of voted", "accuracy of kept")
     table = plain_table({"pseudo-labels of": "left", **dict.fromkeys(right, "right")})
     for label in labels:
-        numbers = (str(label.questions), str(label.voted), str(label.kept), _percent(label.coverage))
-        row = (", ".join(label.conditions), *numbers, _percent(label.accuracy_voted), _percent(label.accuracy_kept))
+        numbers = (str(label.questions), str(label.voted), str(label.kept), percent(label.coverage))
+        row = (", ".join(label.conditions), *numbers, percent(label.accuracy_voted), percent(label.accuracy_kept))
         table.add_row(*map(Text, row))
     return table
 
@@ -237,8 +238,4 @@ def _print_histogram(label: LabelQuality, console: Console) -> None:
     most = max(count for _, count, _ in label.histogram)
     for confidence, count, right in label.histogram:
         bar = "█" * max(1, round(BAR_WIDTH * count / most))
-        console.print(Text(f"  {confidence:5.3f} {bar:<{BAR_WIDTH}} {count:>6}  {_percent(right):>6}"))
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+        console.print(Text(f"  {confidence:5.3f} {bar:<{BAR_WIDTH}} {count:>6}  {percent(right):>6}"))

@@ -49,10 +49,9 @@ def print_comparison(workspace: Workspace, names: list[str], output: str, option
     from reports.compare import compare_runs
     from reports.looks import look_entries
     from reports.matrix import render_matrix
-    from reports.render import FORMATS, render
+    from reports.render import check_format, render
 
-    if output not in FORMATS:
-        raise InputError(f"no format {output!r}: one of {', '.join(FORMATS)}")
+    check_format(output)
     if options.claim is not None and options.claim not in CLAIMS:
         raise InputError(f"no claim {options.claim!r}: {' or '.join(CLAIMS)}")
     baseline = options.baseline

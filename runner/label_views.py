@@ -8,7 +8,6 @@ over coverage; the JSON has every one.
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.words import did_you_mean, percent
 from runner.artifacts import Workspace
 from runner.screen import console, print_json, table
 from runner.store import Store
@@ -56,7 +56,9 @@ def labelled_runs(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -
         wanted = _experiment_of(name) if name.endswith((".yaml", ".yml")) else name
         matching = [row for row in rows if _fits(wanted, row)]
         if not matching:
-            raise InputError(f"no run or experiment is named {wanted!r}{_nearest(wanted, rows)}")
+            known = sorted({text for run, experiment, *_ in rows for text in (run, experiment) if text})
+            otherwise = "; `nsd runs` lists them all" if rows else ": there are no runs yet"
+            raise InputError(f"no run or experiment is named {wanted!r}{did_you_mean(wanted, known, otherwise)}")
         found.update((row[0], row) for row in matching)
     finished = [
         LabelledRun(run, condition, seed, digest)
@@ -77,14 +79,6 @@ def _experiment_of(path: str) -> str:
 def _fits(name: str, row: tuple[Any, ...]) -> bool:
     run, experiment, condition, *_ = row
     return name in (run, experiment, f"{experiment}/{condition}") or fnmatch.fnmatchcase(run, name)
-
-
-def _nearest(name: str, rows: Sequence[tuple[Any, ...]]) -> str:
-    if not rows:
-        return ": there are no runs yet"
-    known = {text for run, experiment, *_ in rows for text in (run, experiment) if text}
-    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; `nsd runs` lists them all"
 
 
 def _why_none(rows: Sequence[tuple[Any, ...]]) -> str:
@@ -141,11 +135,6 @@ def name_of(conditions: Sequence[str], runs: Sequence[str]) -> str:
     """`noisy_student, pseudo_only (seed 42)`."""
     seeds = sorted({run.rpartition("/seed")[2] for run in runs if "/seed" in run})
     return ", ".join(conditions) + (f" (seed {', '.join(seeds)})" if seeds else "")
-
-
-def percent(share: float | None) -> str:
-    """A share in percent, a dash where there is none."""
-    return "-" if share is None else f"{share:.1%}"
 
 
 def _print_sets(sets: Sequence[LabelQuality]) -> None:

@@ -10,11 +10,11 @@ Limits: a note is attached to a name; which version of an experiment it speaks o
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plugins.errors import InputError
+from reports.words import did_you_mean
 from runner import journal
 from runner.artifacts import Workspace, now
 
@@ -52,10 +52,8 @@ def _names_of(record: Mapping[str, Any]) -> list[str]:
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """The end of an error message about an unknown name: the nearest ones, else where to find them."""
-    near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(repr(other) for other in near)}?"
-    return "; `nsd log` and `nsd runs` list what there is" if names else ": nothing was run in this workspace yet"
+    otherwise = "; `nsd log` and `nsd runs` list what there is" if names else ": nothing was run in this workspace yet"
+    return did_you_mean(name, names, otherwise)
 
 
 def one_line(text: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.words import did_you_mean
 from runner.artifacts import Workspace
 from runner.store import Store
 
@@ -188,12 +189,9 @@ def _designs_of_experiment(
         greedy = temperature is not None and float(temperature) == 0
         found[condition] = Design(questions, samples, max(1, seeds), metric, data_hash, greedy, (trained,) * 2)
     if not found:
-        import difflib
-
         query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
         names = [row[0] for row in connection.execute(query).fetchall()]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "; `nsd runs` lists what ran"
+        hint = did_you_mean(name, names, "; `nsd runs` lists what ran")
         raise InputError(f"no spec file and no experiment with results is named {name!r}{hint}")
     newest = connection.execute(HYPOTHESES_SQL, [name]).fetchone()
     block = json.loads(newest[0]) if newest and newest[0] else None

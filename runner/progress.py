@@ -11,6 +11,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reports.words import duration
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -25,14 +27,6 @@ class Reporter(Protocol):
     def update(self, event: dict[str, Any]) -> None: ...
     def message(self, text: str) -> None: ...
     def end(self, outcome: str) -> None: ...
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `42 s`, `3 min 05 s` or `2 h 10 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def describe(event: dict[str, Any]) -> str:

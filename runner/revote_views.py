@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from reports.words import percent
 from runner.artifacts import Workspace
-from runner.label_views import percent
 from runner.revote import Revotes, Spread, revote
 from runner.screen import console, print_json, table
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.words import did_you_mean, duration
 from runner.artifacts import Workspace
 from runner.screen import console, print_json, table
 from runner.store import Store
@@ -185,7 +186,6 @@ def print_runs(workspace: Workspace, pattern: str, as_json: bool) -> None:
         return
     if not rows:
         raise InputError(f"no run is like {pattern!r}; `nsd runs` lists them all")
-    from runner.progress import duration
 
     priced = any(row["usd"] is not None for row in rows)
     columns = ["run", "status", "metric", "value", "n", "train time", *(["$"] if priced else []), "ended"]
@@ -207,11 +207,7 @@ def find_run(workspace: Workspace, name: str) -> dict[str, Any]:
     for row in rows:
         if row["run"] == name:
             return row
-    import difflib
-
-    near = difflib.get_close_matches(name, [row["run"] for row in rows], n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "; `nsd runs` lists them"
-    raise InputError(f"no run {name!r}{hint}")
+    raise InputError(f"no run {name!r}{did_you_mean(name, [row['run'] for row in rows], '; `nsd runs` lists them')}")
 
 
 def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> list[dict[str, Any]]:
@@ -249,7 +245,6 @@ def print_run(workspace: Workspace, name: str, as_json: bool) -> None:
 
 
 def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
-    from runner.progress import duration
 
     spent = duration(manifest["seconds"] or 0)
     screen.print(

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_results import Results, table_runs
+from toy_results import Results, table_runs, verdicts
 
 from plugins.errors import InputError
 from reports import stats
 from reports.compare import compare_runs
 from reports.comparison import Comparison
-from reports.hypotheses import Verdict, verdicts
+from reports.hypotheses import Verdict
 from reports.render import attrition_lines, needs
 
 
@@ -35,7 +35,7 @@ def seeded(results: Results) -> Results:
 
 def judge(results: Results, kind: str, margin: float) -> Verdict:
     claim: dict[str, Any] = {"text": "b as a", "kind": kind, "better": "b", "worse": "a", "margin": margin}
-    (found,) = verdicts(results.connection, "s", {"alpha": 0.05, "correction": "holm", "claims": [claim]})
+    (found,) = verdicts(results, {"alpha": 0.05, "correction": "holm", "claims": [claim]})
     return found
 
 

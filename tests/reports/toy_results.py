@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import duckdb
 
+from reports import stats
+from reports.hypotheses import Verdict, verdict_on, weigh_claim
+from reports.runs import condition_arms, load_values
 from runner.store import SCHEMA_SQL
 
 
@@ -83,3 +87,14 @@ def table_runs(results: Results, a: str, b: str, both: int, a_only: int, b_only:
     """Add two runs whose answers fill a paired two-by-two table."""
     results.add(a, [1.0] * (both + a_only) + [0.0] * (b_only + neither))
     results.add(b, [1.0] * both + [0.0] * a_only + [1.0] * b_only + [0.0] * neither)
+
+
+def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") -> list[Verdict]:
+    """The claims of a spec's hypotheses block as one family, all declared in time."""
+    alpha, correction = block["alpha"], block["correction"]
+    arms = condition_arms(results.connection, experiment)
+    values = load_values(results.connection, list(arms.values()))
+    tested = [weigh_claim(claim, arms, values, alpha) for claim in block["claims"]]
+    adjusted = stats.adjust([one.p for one in tested], correction)
+    family = sum(p is not None for p in adjusted)
+    return [verdict_on(one, p, values, alpha, correction, family) for one, p in zip(tested, adjusted, strict=True)]
