@@ -26,8 +26,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ from runner.artifacts import Workspace
 
 SCHEMES = ("s3://", "gs://", "file://")
 WEIGHTS = "model"
+PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer
 GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
 Returned = TypeVar("Returned")
 
@@ -88,11 +90,14 @@ class Bucket:
         """The manifest of a stage, None where the bucket has none."""
         return self.read_json(f"manifests/{kind}-{digest}.json")
 
-    def push_stage(self, workspace: Workspace, kind: str, digest: str) -> bool:
-        """Put a finished stage there, unless it is there. Returns whether anything was sent."""
+    def push_stage(self, workspace: Workspace, kind: str, digest: str, weights: bool = True) -> bool:
+        """Put a finished stage there, unless it is there. Returns whether anything was sent.
+
+        Without `weights` a train stage goes without its model, as after `nsd gc`.
+        """
         held = self.manifest(kind, digest)
         folder = workspace.folder(kind, digest)
-        has_weights = (folder / WEIGHTS).is_dir()
+        has_weights = weights and (folder / WEIGHTS).is_dir()
         if held is not None and (_has_weights(held) or not has_weights):
             return False
         manifest = workspace.manifest(kind, digest)
@@ -100,7 +105,7 @@ class Bucket:
         sizes = {}
         for path in _files(folder):
             name = path.relative_to(folder).as_posix()
-            if name != "manifest.json":
+            if name != "manifest.json" and (weights or not name.startswith(f"{WEIGHTS}/")):
                 sizes[name] = path.stat().st_size
                 self._upload(path, f"files/{kind}-{digest}/{upload}/{name}")
         self._write_json(f"manifests/{kind}-{digest}.json", {**manifest, "files": sizes, "upload": upload})
@@ -131,6 +136,11 @@ class Bucket:
                 shutil.rmtree(workspace.folder(kind, digest))
             workspace.commit(kind, digest, manifest)
         return True
+
+    def has_weights(self, digest: str) -> bool:
+        """Whether the model of a finished training is there."""
+        manifest = self.manifest("train", digest)
+        return manifest is not None and _has_weights(manifest)
 
     # ------------------------------------------------------------------ stages under way
 
@@ -288,6 +298,20 @@ class Bucket:
             return action()
         except OSError as error:
             raise BucketError(f"store {self.uri}: {error}") from error
+
+
+def patiently(action: Callable[[], Returned], say: Callable[[str], None], pauses: Sequence[float] = PAUSES) -> Returned:
+    """Do something with a store that may be away for a while: again after each of `pauses` seconds.
+
+    Raises the last BucketError.
+    """
+    for pause in pauses:
+        try:
+            return action()
+        except BucketError as error:
+            say(f"{error}; again in {pause:g} s")
+            time.sleep(pause)
+    return action()
 
 
 def _files(folder: Path) -> list[Path]:

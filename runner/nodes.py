@@ -22,6 +22,7 @@ from pathlib import Path
 
 from plugins.errors import InputError, Interrupted, StageFailed
 from runner.artifacts import Workspace
+from runner.bucket import patiently
 from runner.plan import Plan, Stage
 from runner.sync import Sync
 from runner.work import worker_environment, write_data, write_job
@@ -97,7 +98,7 @@ def _is_there(sync: Sync, stage: Stage) -> bool:
 
 
 def _wait_for(sync: Sync, stage: Stage) -> None:
-    while not _is_there(sync, stage):
+    while not patiently(lambda: _is_there(sync, stage), print):
         time.sleep(POLL_SECONDS)
 
 

@@ -37,6 +37,8 @@ class Record:
             held = json.loads(self.path.read_text(encoding="utf-8"))
             self.record["recorded_at"] = held["recorded_at"]
             self.record["runs"] = held["runs"]
+            if not plan.known:  # the spec may have changed since; what was recorded under this digest stands
+                self.record |= held
         self.known_repeats = _known_repeats(workspace, plan.name)
 
     def save(self, failed: Mapping[str, str] | None = None) -> None:
@@ -53,6 +55,9 @@ class Record:
             reason = failed.get(f"{condition}/seed{planned.seed}")
             status = "done" if whole else "failed" if reason else "pending"
             same = held.get("eval_digest") == planned.eval_digest
+            needs = self.plan.needs(planned.eval_digest)
+            if same and len(held["needs"]) > len(needs):  # a plan learned from afar may not know every cause yet
+                needs = held["needs"]
             runs[planned.run] = {
                 "run": planned.run,
                 "condition": planned.condition,
@@ -60,7 +65,7 @@ class Record:
                 "eval_digest": planned.eval_digest,
                 "train_digest": planned.train_digest,
                 "label_digest": planned.label_digest,
-                "needs": self.plan.needs(planned.eval_digest),
+                "needs": needs,
                 "repeats": self._repeats(planned),
                 "status": status,
                 "reason": None if whole else reason,

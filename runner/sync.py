@@ -19,7 +19,7 @@ from typing import Any
 
 from plugins.errors import NsdError
 from runner.artifacts import Workspace, write_atomically
-from runner.bucket import Bucket
+from runner.bucket import Bucket, patiently
 from runner.plan import Plan, Stage
 
 PUSH_SECONDS = float(os.environ.get("NSD_PUSH_SECONDS", "20"))
@@ -59,7 +59,8 @@ class Sync:
                 self.bucket.push_file(path, f"data/{path.name}")
         record = self.workspace.record_path(self.plan.name, self.plan.spec_digest)
         name = f"experiments/{self.plan.name}/{record.name}"
-        if not self.bucket.has(name):  # the first one written has the date that counts
+        held = self.bucket.read_json(name)  # the first one written has the date that counts, and `fetch` brought it
+        if held is None or {run["run"] for run in held["runs"]} < {run["run"] for run in _runs_of(record)}:
             self.bucket.push_file(record, name)
 
     # ------------------------------------------------------------------ a stage
@@ -82,7 +83,7 @@ class Sync:
         if self._thread is not None:
             self._thread.join()
         if self.workspace.is_whole(stage.kind, stage.digest):
-            self.bucket.push_stage(self.workspace, stage.kind, stage.digest)
+            patiently(lambda: self.bucket.push_stage(self.workspace, stage.kind, stage.digest), self._say)
         elif self.workspace.partial(stage.kind, stage.digest).is_dir():
             self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
 
@@ -118,6 +119,11 @@ def fetch_finished(
             and bucket.fetch_stage(workspace, stage.kind, stage.digest, weights=wanted)
         ):
             found.append(stage)
+    return found
+
+
+def _runs_of(record: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(record.read_text(encoding="utf-8"))["runs"]
     return found
 
 

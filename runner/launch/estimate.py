@@ -93,10 +93,11 @@ class Estimate:
 
 
 class Estimator:
-    """Estimates of one plan's pending stages on any accelerator; plan and workspace are read once."""
+    """Estimates of a plan's stages (by default the pending ones) on any accelerator; the workspace is read once."""
 
-    def __init__(self, plan: Plan, workspace: Workspace) -> None:
-        self._work = [(stage, work_of(stage, plan)) for stage in plan.pending(workspace)]
+    def __init__(self, plan: Plan, workspace: Workspace, pending: Iterable[Stage] | None = None) -> None:
+        pending = plan.pending(workspace) if pending is None else pending
+        self._work = [(stage, work_of(stage, plan)) for stage in pending]
         self._manifests = list(workspace.manifests())
         self._keys = {manifest["digest"]: manifest["key"] for manifest in self._manifests if "key" in manifest}
         self._keys |= {stage.digest: stage.key for stage in plan.stages.values()}

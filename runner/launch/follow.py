@@ -8,17 +8,16 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 from plugins.errors import NsdError
 from runner.artifacts import Workspace, now
-from runner.bucket import Bucket
+from runner.bucket import Bucket, BucketError
 from runner.execute import Failure, Outcome
 from runner.launch import home
-from runner.launch.bridge import SkyPilot, without_colours
-from runner.launch.jobs import cancel, refresh, start_ready, word_of
-from runner.launch.launches import Launch, Launches, job_name, plan_of
+from runner.launch.bridge import SkyError, SkyPilot, without_colours
+from runner.launch.jobs import cancel, refresh, start_ready
+from runner.launch.launches import Launch, Launches, job_name, plan_as_launched
 from runner.plan import Plan
 from runner.screen import console, table
 from runner.sync import read_word
@@ -27,6 +26,7 @@ from runner.views import print_outcome
 POLL_SECONDS = 15.0
 WAITING_LINE = "nsd: waiting for the results to be fetched"
 FETCH_ATTEMPTS = 3
+SILENT_POLLS = 20
 _PREFIX = re.compile(r"^\([^)]*pid=\d+[^)]*\) ?")
 
 
@@ -75,9 +75,8 @@ def finish(workspace: Workspace, launches: Launches, found: Launch, plan: Plan, 
             why = f": {job.reason}" if job.reason else ""
             screen.print(f"job {job.name}: {job.status}{why}; nsd launch logs {found.identity} has what it printed")
     if missing:
-        screen.print(
-            f"{missing} of {len(plan.stages)} stages are not finished; nsd launch {found.spec} goes on from here"
-        )
+        how = "goes on from here" if found.store else "makes them all again (with --store it would go on from here)"
+        screen.print(f"{missing} of {len(plan.stages)} stages are not finished; nsd launch {found.spec} {how}")
     cost = "" if found.usd is None else f", at most ${found.usd:.2f}"
     screen.print(f"launched on {found.place}: {found.hours * 60:.0f} min{cost}")
     return 1 if missing or outcome.failures or not plan.stages else 0
@@ -96,21 +95,31 @@ def _follow_cluster(
     (job,) = found.jobs
     cluster = job_name(found, job)
 
+    printed = launches.path(found) / f"{job.name}.log"  # the machine's own is gone with the machine
+
     def on_line(line: str) -> None:
         if not line.strip():
             return
         text = clean(line)
         screen.print(text)
+        with printed.open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
         weights = bool(found.options.get("weights"))
         if text == WAITING_LINE and not fetch_and_release(sky, workspace, plan, cluster, screen, weights):
             raise _NotFetched
 
     # A machine whose results could not be fetched goes on waiting for them; nobody need watch it wait.
     with contextlib.suppress(_NotFetched):
-        sky.ask("follow", on_line=on_line, cluster=cluster, job=job.sky_job)
-    job.status = word_of(sky.ask("state", cluster=cluster, job=job.sky_job)["status"])
-    launches.save(found)
-    if found.store or (workspace.root / "outcomes" / f"{cluster}.json").is_file():
+        while True:
+            printed.unlink(missing_ok=True)
+            sky.ask("follow", on_line=on_line, cluster=cluster, job=job.sky_job)
+            refresh(sky, launches, found)
+            if job.over:
+                break
+            screen.print(f"the connection to {cluster} ended, the job has not ({job.status}); following on")
+            time.sleep(POLL_SECONDS)
+    refresh(sky, launches, found)
+    if (found.store and job.over) or (workspace.root / "outcomes" / f"{cluster}.json").is_file():
         sky.ask("down", cluster=cluster)
         screen.print(f"the machine {cluster} is gone")
     else:
@@ -141,10 +150,20 @@ def _follow_managed(
     sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launch, plan: Plan, screen: Any
 ) -> None:
     bucket = Bucket.open(str(found.store))
+    silent = 0
     while True:
-        refresh(sky, launches, found, screen)
-        for title in home.from_store(bucket, workspace, plan):
-            screen.print(f"done: {title}")
+        try:
+            refresh(sky, launches, found, screen)
+            for title in home.from_store(bucket, workspace, plan):
+                screen.print(f"done: {title}")
+            silent = 0
+        except (SkyError, BucketError) as error:  # away for a while; whoever follows is not what the jobs depend on
+            silent += 1
+            if silent > SILENT_POLLS:
+                raise
+            screen.print(f"{error}; asking again")
+            time.sleep(POLL_SECONDS)
+            continue
         if all(job.over for job in found.jobs):
             return
         if found.deadline is not None and time.time() > found.deadline + 600:
@@ -196,6 +215,8 @@ def logs(workspace: Workspace, identity: str | None) -> None:
         print(f"==> {job.name}")
         if job.kind == "managed":
             sky.ask("jobs_follow", on_line=lambda line: print(clean(line)), job=job.sky_job)
+        elif job.over and (printed := launches.path(found) / f"{job.name}.log").is_file():
+            print(printed.read_text(encoding="utf-8"), end="")
         else:
             cluster = job_name(found, job)
             sky.ask("follow", on_line=lambda line: print(clean(line)), cluster=cluster, job=job.sky_job)
@@ -205,10 +226,12 @@ def pull(workspace: Workspace, identity: str | None, weights: bool) -> int:
     """Take home what is there, index it and print the answer. Starts jobs whose turn has come."""
     launches = Launches(workspace)
     found = launches.find(identity)
-    plan = plan_of(Path(found.spec), found.options)
+    plan = plan_as_launched(workspace, found)
     before = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
-    found.options["weights"] = weights or found.options.get("weights", False)
+    weights = found.options["weights"] = weights or bool(found.options.get("weights"))
     screen = console(stderr=True)
+    for note in () if plan.known else plan.notes:
+        screen.print(note)
     if found.ended_at is None:
         sky = SkyPilot.find()
         refresh(sky, launches, found, screen)
@@ -247,5 +270,22 @@ def cancel_launch(workspace: Workspace, identity: str | None) -> None:
     found = launches.find(identity)
     if all(job.over for job in found.jobs):
         raise NsdError(f"{found.identity} is over already")
-    cancel(SkyPilot.find(), launches, found)
-    console().print(f"{found.identity} is cancelled; nsd launch pull {found.identity} takes what was finished")
+    sky, screen = SkyPilot.find(), console()
+    for job in () if found.store else found.jobs:
+        if job.asked and not job.over:  # what the machine has is gone with it
+            screen.print(_last_fetch(sky, workspace, found, job_name(found, job)))
+    cancel(sky, launches, found)
+    taken = f"; nsd launch pull {found.identity} takes what was finished" if found.store else ""
+    screen.print(f"{found.identity} is cancelled{taken}")
+
+
+def _last_fetch(sky: SkyPilot, workspace: Workspace, found: Launch, cluster: str) -> str:
+    """Take home what a machine has that is about to go, and say what came."""
+    plan = plan_as_launched(workspace, found)
+    sky.reach(cluster)
+    try:
+        fetched = home.from_machine(workspace, plan, cluster, bool(found.options.get("weights")))
+    except home.FetchError as error:
+        return f"nothing was fetched: {error}"
+    home.index(workspace, plan, [])
+    return f"fetched {len(fetched)} stages; nsd runs lists what is finished"

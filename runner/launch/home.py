@@ -43,6 +43,17 @@ def from_store(bucket: Bucket, workspace: Workspace, plan: Plan, weights: bool =
     return [stage.title for stage in found]
 
 
+def push_finished(bucket: Bucket, workspace: Workspace, plan: Plan) -> int:
+    """Put there what is finished here, so that no machine makes it again; models where a pending stage needs them.
+
+    Returns how many stages were sent.
+    """
+    pending = plan.pending(workspace)
+    needed = {digest for stage in pending for digest in stage.inputs.values()}
+    finished = [stage for stage in plan.stages.values() if stage not in pending]
+    return sum(bucket.push_stage(workspace, one.kind, one.digest, weights=one.digest in needed) for one in finished)
+
+
 def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> list[dict[str, Any]]:
     """How the jobs said they ended."""
     for job in jobs:
@@ -53,7 +64,7 @@ def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> l
 def ssh_command(cluster: str) -> list[str]:
     """ssh as SkyPilot sets it up for a cluster of the current user."""
     home = Path(os.environ.get("HOME", "~")).expanduser()
-    command = ["ssh", "-F", str(home / ".ssh" / "config"), "-o", "LogLevel=ERROR"]
+    command = ["ssh", "-F", str(home / ".ssh" / "config"), "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=20"]
     key = home / ".sky" / "generated" / "ssh-keys" / f"{cluster}.key"
     return [*command, "-i", str(key)] if key.exists() else command
 
@@ -87,15 +98,25 @@ def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool =
     if record.is_file():
         held = json.loads(record.read_text(encoding="utf-8"))
         learn(plan, held, lambda kind, digest: copied.manifest(kind, digest) if copied.is_whole(kind, digest) else None)
-    found = [
-        stage.title
-        for stage in plan.stages.values()
-        if not workspace.is_whole(stage.kind, stage.digest) and adopt(copied, workspace, stage.kind, stage.digest)
-    ]
+    found = take_over(copied, workspace, plan, weights)
     for name in ("outcomes", "data"):
         if (staging / name).is_dir():
             shutil.copytree(staging / name, workspace.root / name, dirs_exist_ok=True)
     shutil.rmtree(staging, ignore_errors=True)
+    return found
+
+
+def take_over(copied: Workspace, workspace: Workspace, plan: Plan, weights: bool) -> list[str]:
+    """Move every whole stage that is not here out of a copied workspace. Returns their titles.
+
+    Also what this plan does not name: the machine that it came from goes away.
+    """
+    found = []
+    for kind, digest in sorted((manifest["kind"], manifest["digest"]) for manifest in copied.manifests()):
+        lacking = not workspace.is_whole(kind, digest)
+        lacking |= weights and kind == "train" and not workspace.has_weights(digest)
+        if lacking and adopt(copied, workspace, kind, digest):
+            found.append(plan.stages[digest].title if digest in plan.stages else f"{kind} {digest}")
     return found
 
 

@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import yaml
 
 from runner.artifacts import now
 from runner.launch.bridge import SkyPilot, plain
-from runner.launch.launches import Job, Launch, Launches, job_name
+from runner.launch.launches import STARTING, Job, Launch, Launches, job_name
 from runner.launch.task import secrets_here
 
 IDLE_MINUTES = 5  # after which a machine with nothing to do goes down
 
 
 def start_ready(sky: SkyPilot, launches: Launches, found: Launch) -> list[Job]:
-    """Start every job whose turn it is. Returns those started."""
+    """Start every job whose turn it is, once, and none after the deadline. Returns those started.
+
+    A job that was asked for by a command that was then interrupted is looked for before it is asked for again.
+    """
     done = {job.name for job in found.jobs if job.status == "SUCCEEDED"}
     started = []
     for job in found.jobs:
         if job.sky_job is not None or job.over or not set(job.after) <= done:
             continue
+        if job.asked:
+            job.sky_job, coming = find(sky, found, job)
+            launches.save(found)
+            if coming or job.sky_job is not None:
+                continue
+        if found.deadline is not None and time.time() > found.deadline:
+            job.status, job.reason = "CANCELLED", "the time of this launch is over"
+            launches.save(found)
+            continue
         task = yaml.safe_load((launches.path(found) / job.task_file).read_text(encoding="utf-8"))
         name = job_name(found, job)
         request: dict[str, Any] = {"task": task, "secrets": secrets_here()}
+        job.status = STARTING
+        launches.save(found)  # before the machine is asked for: whoever is interrupted now can still cancel it
         if job.kind == "managed":
             answer = sky.ask("jobs_launch", name=name, **request)
         else:
             answer = sky.ask("launch", cluster=name, idle_minutes=IDLE_MINUTES, **request)
-        job.sky_job, job.status = int(answer["job"]), "STARTING"
+        job.sky_job = int(answer["job"])
         launches.save(found)
         started.append(job)
     return started
 
 
+def find(sky: SkyPilot, found: Launch, job: Job) -> tuple[int | None, bool]:
+    """SkyPilot's number of a job that was asked for, None where it has none, and whether its machine is being made."""
+    answer = sky.ask("jobs_find" if job.kind == "managed" else "find", name=job_name(found, job))
+    return None if answer["job"] is None else int(answer["job"]), bool(answer["coming"])
+
+
 def refresh(sky: SkyPilot, launches: Launches, found: Launch, screen: Any = None) -> None:
     """Bring the status of every job up to date, and say what changed."""
+    for job in found.jobs:
+        if job.sky_job is None and job.asked:
+            job.sky_job, _ = find(sky, found, job)
     started = [job for job in found.jobs if job.sky_job is not None and not job.over]
     managed = [job for job in started if job.kind == "managed"]
     states = sky.ask("jobs_state", jobs=[job.sky_job for job in managed])["jobs"] if managed else {}
@@ -56,20 +80,25 @@ def refresh(sky: SkyPilot, launches: Launches, found: Launch, screen: Any = None
     for job in found.jobs:
         if job.sky_job is None and failed & set(job.after):
             job.status, job.reason = "CANCELLED", "a job it needs failed"
+    if all(job.over for job in found.jobs):
+        found.stopped_at = found.stopped_at or now()
     launches.save(found)
 
 
 def cancel(sky: SkyPilot, launches: Launches, found: Launch) -> None:
     """End every job; results that are in the store or here stay."""
-    started = [job for job in found.jobs if job.sky_job is not None and not job.over]
-    if managed := [job.sky_job for job in started if job.kind == "managed"]:
-        sky.ask("jobs_cancel", jobs=managed)
-    for job in started:
-        if job.kind == "cluster":
-            sky.ask("down", cluster=job_name(found, job))
+    for job in found.jobs:
+        if job.asked and not job.over:
+            if job.kind == "managed":
+                job.sky_job = job.sky_job or find(sky, found, job)[0]
+                if job.sky_job is not None:
+                    sky.ask("jobs_cancel", job=job.sky_job)
+            else:
+                sky.ask("down", cluster=job_name(found, job))
     for job in found.jobs:
         if not job.over:
             job.status = "CANCELLED"
+    found.stopped_at = found.stopped_at or now()
     found.ended_at = found.ended_at or now()
     launches.save(found)
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from plugins.errors import InputError, MissingExtra
 from runner.artifacts import Workspace, now, write_atomically
-from runner.launch.unplanned import unplanned
+from runner.launch.unplanned import learn, unplanned
 from runner.plan import Plan, build_plan
 from runner.spec import load_spec
 
+STARTING = "STARTING"
 OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "GONE")
 
 
@@ -37,6 +38,11 @@ class Job:
     status: str = "WAITING"
     recoveries: int = 0
     reason: str | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether SkyPilot was asked for it; `sky_job` is known a while later."""
+        return self.sky_job is not None or self.status == STARTING
 
     @property
     def over(self) -> bool:
@@ -60,12 +66,14 @@ class Launch:
     deadline: float | None
     started_at: str
     jobs: list[Job]
-    ended_at: str | None = None
+    stopped_at: str | None = None  # when the last job was seen to be over
+    ended_at: str | None = None  # when its results had been taken home, or given up
 
     @property
     def hours(self) -> float:
         """Since it began, or as long as it took."""
-        end = datetime.fromisoformat(self.ended_at) if self.ended_at else datetime.now(UTC)
+        stopped = self.stopped_at or self.ended_at
+        end = datetime.fromisoformat(stopped) if stopped else datetime.now(UTC)
         return (end - datetime.fromisoformat(self.started_at)).total_seconds() / 3600
 
     @property
@@ -73,7 +81,7 @@ class Launch:
         """Upper bound of what it has cost: every started job's machine for the whole time."""
         if self.usd_per_hour is None:
             return None
-        return self.usd_per_hour * self.hours * sum(job.sky_job is not None for job in self.jobs)
+        return self.usd_per_hour * self.hours * sum(job.asked for job in self.jobs)
 
 
 class Launches:
@@ -136,3 +144,17 @@ def plan_of(spec: Path, options: dict[str, Any]) -> Plan:
         return build_plan(experiment, options["only"], seeds, options["smoke"], pin=True)
     except MissingExtra as error:
         return unplanned(experiment, options["smoke"], f"the data cannot be read here, so the machine plans: {error}")
+
+
+def plan_as_launched(workspace: Workspace, found: Launch) -> Plan:
+    """The plan of an earlier launch; where its spec has changed since, what was recorded of it."""
+    plan = plan_of(Path(found.spec), found.options)
+    if plan.spec_digest == found.spec_digest:
+        return plan
+    changed = unplanned(plan.experiment, False, f"{found.spec} has changed since the launch")
+    changed.name, changed.spec_digest = found.experiment, found.spec_digest
+    record = workspace.record_path(found.experiment, found.spec_digest)
+    if record.is_file():
+        held = json.loads(record.read_text(encoding="utf-8"))
+        learn(changed, held, lambda kind, one: workspace.manifest(kind, one) if workspace.is_whole(kind, one) else None)
+    return changed

@@ -14,22 +14,22 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from plugins.errors import InputError
+from plugins.errors import InputError, Interrupted
 from runner.artifacts import Workspace
 from runner.bucket import Bucket
 from runner.execute import Outcome
 from runner.launch.bridge import SkyPilot
 from runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
 from runner.launch.follow import follow
-from runner.launch.home import from_store
+from runner.launch.home import from_store, push_finished
 from runner.launch.jobs import start_ready
 from runner.launch.launches import Job, Launch, Launches, job_name, plan_of
 from runner.launch.task import Wanted, task_for, write
-from runner.plan import Plan
+from runner.plan import Plan, Stage
 from runner.record import Record
 from runner.screen import console, table
 from runner.store import Store
@@ -37,7 +37,8 @@ from runner.views import print_outcome
 
 LONG_HOURS = 2.0  # from here on a job is managed, where a store lets it be
 SHARING = ("slurm", "kubernetes", "ssh")  # where a folder can be the same one on both sides
-KEEP_SECONDS = 7200  # how long a machine without a store waits for its results to be fetched
+KEEP_SECONDS = 7200.0  # how long a machine without a store waits for its results to be fetched,
+KEEP_SHARE = 0.2  # and at most which share of its budget that is
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     Raises InputError for what cannot be launched, before anything is started.
     """
     here = Path.cwd()
-    if not spec.absolute().is_relative_to(here):
+    if not spec.resolve().is_relative_to(here.resolve()):
         raise InputError(f"{spec} is not under {here}: what is under the current folder goes to the machine; go there")
     plan = plan_of(spec, asdict(options))
     if options.parallel < 1:
@@ -78,7 +79,7 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     _keep_at_home(workspace)
     if bucket is not None:
         from_store(bucket, workspace, plan)
-    pending = plan.pending(workspace)
+    pending = _to_run(plan, workspace, bucket)
     screen = console()
     if plan.known and not pending:
         screen.print(f"all {len(plan.stages)} stages of {plan.name} are finished; nothing to launch")
@@ -87,8 +88,8 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     sky = SkyPilot.find()
     sky.check()
     wanted = _wanted(plan, options)
-    relative = spec.absolute().relative_to(here).as_posix()
-    estimator = Estimator(plan, workspace) if plan.known else None
+    relative = spec.resolve().relative_to(here.resolve()).as_posix()
+    estimator = Estimator(plan, workspace, pending) if plan.known else None
     best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", relative, here, {}))
     price = best["usd_per_hour"] * wanted.resources.nodes or None
     if wanted.resources.nodes > 1 and bucket is None:
@@ -115,14 +116,25 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     time_ = "for an unknown time" if hours is None else f"about {hours:.1f} h"
     kind = f"{len(jobs)} {'managed ' if managed else ''}job{'' if len(jobs) == 1 else 's'}"
     screen.print(f"{kind} on {place}: {time_}, {cost}")
-    deadline = _budget(wanted, price, hours, dollars, len(jobs))
+    limit = _budget(wanted, price, hours, dollars, len(jobs))
+    keep = 0.0 if bucket else KEEP_SECONDS if limit is None else min(KEEP_SECONDS, limit * KEEP_SHARE)
+    deadline = None if limit is None else limit - keep
+    if deadline is not None and hours is not None and hours * 3600 > deadline:
+        raise InputError(
+            f"the estimate of {hours:.1f} h leaves too little of the budget for fetching the results: "
+            "name a --store, which needs none, or raise the budget; nothing was launched"
+        )
     if deadline is not None:
         screen.print(f"stopped at the latest {deadline / 3600:.1f} h after the launch; what is done by then is kept")
+    if keep:
+        screen.print(f"without a store, the machine waits {keep / 60:.0f} min at the end for its results to be fetched")
     if options.dry_run:
         screen.print("dry run: nothing was launched")
         return 0
     _confirm(options)
 
+    if bucket is not None and (sent := push_finished(bucket, workspace, plan)):
+        screen.print(f"{sent} stages finished here were sent to the store")
     # The claims go on record before any machine can have a result.
     Record(plan, workspace, Store(workspace)).save()
     launches = Launches(workspace)
@@ -138,14 +150,32 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
         deadline=None if deadline is None else time.time() + deadline,
         jobs=jobs,
     )
-    _write_tasks(launches, found, Wanted(wanted.resources, managed), relative, here, options)
+    # A dearer machine than the one the deadline was computed for would spend more than the cap.
+    at_most = None if price is None or wanted.resources.max_usd is None else best["usd_per_hour"]
+    _write_tasks(launches, found, replace(wanted, managed=managed, usd_per_hour=at_most), relative, here, options, keep)
     launches.save(found)
     screen.print(f"launch {found.identity}: {launches.path(found)}")
-    start_ready(sky, launches, found)
+    try:
+        start_ready(sky, launches, found)
+    except KeyboardInterrupt:
+        screen.print(f"SkyPilot goes on making the machine ready. nsd launch status | pull | cancel {found.identity}")
+        return Interrupted.exit_code
     if options.detach:
         screen.print(f"detached; nsd launch status | logs | pull | cancel {found.identity}")
         return 0
     return follow(sky, workspace, launches, found, plan)
+
+
+def _to_run(plan: Plan, workspace: Workspace, bucket: Bucket | None) -> list[Stage]:
+    """What a machine will have to make: without a store it has nothing but the spec."""
+    pending = plan.pending(workspace)
+    if bucket is None:
+        return list(plan.stages.values()) if pending else []
+    return [
+        stage
+        for stage in pending
+        if not (workspace.is_whole(stage.kind, stage.digest) and bucket.has_weights(stage.digest))
+    ]
 
 
 def check_store(store: str | None, cloud: str) -> None:
@@ -310,7 +340,9 @@ def _confirm(options: Options) -> None:
         raise InputError("nothing was launched")
 
 
-def _write_tasks(launches: Launches, found: Launch, wanted: Wanted, spec: str, workdir: Path, options: Options) -> None:
+def _write_tasks(
+    launches: Launches, found: Launch, wanted: Wanted, spec: str, workdir: Path, options: Options, keep: float
+) -> None:
     common = [f"--only {name}" for name in options.only] + [f"--seed {seed}" for seed in options.seeds]
     common += ["--smoke"] if options.smoke else []
     for job in found.jobs:
@@ -323,7 +355,7 @@ def _write_tasks(launches: Launches, found: Launch, wanted: Wanted, spec: str, w
             "NSD_PUSH_SECONDS": os.environ.get("NSD_PUSH_SECONDS", ""),
             "NSD_ENVIRONMENT": options.environment or "",
             "NSD_DEADLINE": "" if found.deadline is None else str(int(found.deadline)),
-            "NSD_KEEP_SECONDS": "" if options.store else str(KEEP_SECONDS),
+            "NSD_KEEP_SECONDS": str(int(keep)) if keep else "",
             "NSD_JOB": name,
             "NSD_USD_PER_HOUR": "" if found.usd_per_hour is None else f"{found.usd_per_hour:g}",
         }

@@ -87,15 +87,35 @@ def follow(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def state(request: dict[str, Any]) -> dict[str, Any]:
-    """Status of a cluster's job: a word, or None where the cluster or the job is gone."""
+    """Status of a cluster's job: a word, or None where the cluster or the job is gone.
+
+    A cluster that does not answer for the moment (SkyPilot's INIT) is not gone: its job is UNREACHABLE.
+    """
     import sky
 
     try:
         found = sky.get(sky.job_status(request["cluster"], job_ids=[request["job"]]))
-    except (sky.exceptions.ClusterDoesNotExist, sky.exceptions.ClusterNotUpError):
+    except sky.exceptions.ClusterDoesNotExist:
         return {"status": None}
+    except sky.exceptions.ClusterNotUpError:
+        rows = sky.get(sky.status(cluster_names=[request["cluster"]], refresh=sky.StatusRefreshMode.FORCE))
+        stopped = not rows or rows[0]["status"] == sky.ClusterStatus.STOPPED
+        return {"status": None if stopped else "UNREACHABLE"}
     status = next(iter(found.values()), None)
     return {"status": None if status is None else status.value}
+
+
+def find(request: dict[str, Any]) -> dict[str, Any]:
+    """The newest job of a cluster, None where there is none (yet), and whether there is the cluster."""
+    import sky
+
+    try:
+        rows = sky.get(sky.queue(request["name"]))
+    except sky.exceptions.ClusterDoesNotExist:
+        return {"job": None, "coming": False}
+    except sky.exceptions.ClusterNotUpError:
+        return {"job": None, "coming": True}
+    return {"job": max((row["job_id"] for row in rows), default=None), "coming": True}
 
 
 def down(request: dict[str, Any]) -> dict[str, Any]:
@@ -106,13 +126,6 @@ def down(request: dict[str, Any]) -> dict[str, Any]:
     except (sky.exceptions.ClusterDoesNotExist, ValueError) as error:
         if "not exist" not in str(error) and "not found" not in str(error):
             raise
-    return {}
-
-
-def cancel(request: dict[str, Any]) -> dict[str, Any]:
-    import sky
-
-    sky.get(sky.cancel(request["cluster"], job_ids=[request["job"]]))
     return {}
 
 
@@ -152,15 +165,30 @@ def jobs_follow(request: dict[str, Any]) -> dict[str, Any]:
 def jobs_cancel(request: dict[str, Any]) -> dict[str, Any]:
     import sky
 
-    sky.get(sky.jobs.cancel(job_ids=request["jobs"]))
+    sky.get(sky.jobs.cancel(job_ids=[request["job"]]))
     return {}
+
+
+def jobs_find(request: dict[str, Any]) -> dict[str, Any]:
+    """The newest managed job of a name, None where there is none."""
+    import sky
+
+    try:
+        found = sky.get(sky.jobs.queue_v2(refresh=True, fields=["job_id", "job_name"], name_match=request["name"]))
+    except sky.exceptions.ClusterNotUpError:  # no managed job was ever started
+        return {"job": None, "coming": False}
+    rows = found[0] if isinstance(found, tuple) else found
+    return {
+        "job": max((row["job_id"] for row in rows if row["job_name"] == request["name"]), default=None),
+        "coming": False,
+    }
 
 
 ACTIONS = {
     function.__name__: function
-    for function in (check, offers, launch, follow, state, down, cancel, jobs_launch, jobs_state, jobs_follow)
+    for function in (check, offers, launch, follow, state, find, down, jobs_launch, jobs_state, jobs_follow)
 }
-ACTIONS["jobs_cancel"] = jobs_cancel
+ACTIONS |= {"jobs_cancel": jobs_cancel, "jobs_find": jobs_find}
 
 
 def watch_parent() -> None:

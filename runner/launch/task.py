@@ -8,6 +8,7 @@ Secrets are named in a task, their values are not: they are read from the enviro
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ class Wanted:
 
     resources: Resources
     managed: bool = False
+    usd_per_hour: float | None = None  # no machine that costs more
 
     @classmethod
     def of(cls, resources: Resources, **changes: Any) -> Wanted:
@@ -98,6 +100,8 @@ def resources_of(wanted: Wanted) -> dict[str, Any]:
             places = [{"region": region} for region in asked.regions]
         found.pop("infra", None)
         found.update(places[0] if len(places) == 1 else {"any_of": places})
+    if wanted.usd_per_hour is not None:
+        found["max_hourly_cost"] = math.ceil(wanted.usd_per_hour * 100) / 100
     if wanted.managed:
         found["job_recovery"] = {"strategy": "FAILOVER"}
     return found

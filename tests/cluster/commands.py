@@ -72,7 +72,7 @@ class Command:
             assert self.process.poll() is None and time.monotonic() < deadline, self.printed
             time.sleep(pause)
 
-    def end(self, code: int = 0, seconds: float = 500) -> str:
+    def end(self, code: int = 0, seconds: float = 800) -> str:
         """Wait for its end, check exit code, no traceback and no secret, and return what it printed."""
         self.process.wait(seconds)
         self._reader.join(10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -102,12 +103,13 @@ def launched(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Launch
     return Launched(folder, printed, found)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny: Path) -> None:
     workspace, printed, caller = launched.workspace, launched.printed, environment(slurm.client)
     assert results(workspace) == results(tiny) and not list(workspace.rglob("*.safetensors"))
     assert re.search(r"student > baseline +UNRESOLVED", printed) and "the machine nsd-tiny-" in printed
     assert gone(slurm, "nsd-tiny-")
+    assert "[7/7]" in nsd(launched.folder, caller, "launch", "logs")  # kept here: the machine's are gone with it
 
     here, there = (json.loads(nsd(where.parent, caller, "runs", "--json")) for where in (tiny, workspace))
     scores = [[(run["run"], run["eval_digest"], run["mean"]) for run in found["runs"]] for found in (here, there)]
@@ -116,7 +118,7 @@ def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny
     assert compared[0]["verdicts"] == compared[1]["verdicts"]
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
     assert "HF_TOKEN" in saved.read_text()  # it is asked for by its name
@@ -129,7 +131,7 @@ def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     assert [line for line in ours if CANARY in line] == []
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("which", ["saved", "top"])
 def test_skypilot_alone_does_the_same_run(
     slurm: Cluster, ready: Path, launched: Launched, tiny: Path, tmp_path: Path, which: str
@@ -149,7 +151,7 @@ def test_skypilot_alone_does_the_same_run(
     assert results(home / "nsd-workspace") == results(tiny)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
@@ -160,24 +162,27 @@ def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path
     logs.kill()
     assert "RUNNING" in nsd(folder, caller, "launch", "status")
     assert command.left() == [] and logs.left() == []
+    # What was launched comes home, whatever its spec says by now.
+    (folder / "spec.yaml").write_text(TINY_SPEC.replace("epochs: 2", "epochs: 3"))
     assert "student > baseline" in nsd(folder, caller, "launch", "pull")
     assert results(folder / "nsd-workspace") == results(tiny)
     assert gone(slurm, "nsd-tiny-") and "SUCCEEDED" in nsd(folder, caller, "launch", "status")
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_a_detached_launch_can_be_cancelled(slurm: Cluster, ready: Path, tmp_path: Path) -> None:
     long = TINY_SPEC.replace("epochs: 2", "epochs: 2000")
     folder, caller = project(tmp_path / "project", long), environment(slurm.client)
     printed = nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--detach")
     assert "detached; nsd launch status" in printed and not gone(slurm, "nsd-tiny-")
-    assert "is cancelled" in nsd(folder, caller, "launch", "cancel")
+    printed = nsd(folder, caller, "launch", "cancel")
+    assert "is cancelled" in printed and "fetched" in printed  # without a store it is the last chance
     assert gone(slurm, "nsd-tiny-")
     assert "CANCELLED" in nsd(folder, caller, "launch", "status")
     assert "is over already" in nsd(folder, caller, "launch", "cancel", code=1)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_a_detached_launch_is_pulled_from_its_store(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
@@ -189,3 +194,15 @@ def test_a_detached_launch_is_pulled_from_its_store(slurm: Cluster, ready: Path,
     assert "student > baseline" in nsd(folder, caller, "launch", "pull")
     assert results(folder / "nsd-workspace") == results(tiny)
     assert gone(slurm, "nsd-tiny-")  # pulled is done with: it does not idle until it goes by itself
+
+
+@pytest.mark.timeout(900)
+def test_who_stops_while_the_machine_is_made_can_still_cancel_it(slurm: Cluster, ready: Path, tmp_path: Path) -> None:
+    folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
+    command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
+    command.wait_for("launch tiny-")
+    command.until(lambda: "nsd-tiny-" in slurm.client.sky("status").stdout)
+    command.process.send_signal(signal.SIGINT)
+    assert "SkyPilot goes on making the machine ready" in command.end(75)
+    assert "is cancelled" in nsd(folder, caller, "launch", "cancel")
+    assert gone(slurm, "nsd-tiny-", within=60)

@@ -12,6 +12,9 @@ from cluster.commands import Command, environment, nsd, project
 from cluster.conftest import Cluster
 from cluster.one_machine.client import Client
 from e2e.command_line import TINY_SPEC
+from runner.launch.bridge import SkyPilot
+from runner.launch.task import Wanted, task_for
+from runner.spec import Resources
 
 
 def asking(resources: str) -> str:
@@ -57,6 +60,17 @@ def test_a_budget_below_the_estimate_refuses(three_clouds: Client, tmp_path: Pat
     folder = project(tmp_path / "project", asking("{accelerators: 'L4:1'}"))
     sentence = refusal(folder, environment(three_clouds), "--max-usd", "0.05")
     assert "is above max_usd 0.05: raise it" in sentence and "nothing was launched" in sentence
+
+
+def test_under_a_dollar_cap_skypilot_may_take_no_dearer_machine(
+    three_clouds: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline was computed for the cheapest; where that is out of stock, SkyPilot looks for another."""
+    for name, value in environment(three_clouds).items():
+        monkeypatch.setenv(name, value)
+    capped = Wanted(Resources(accelerators=["H100:1", "L4:1"]), usd_per_hour=0.8)
+    found = SkyPilot.find().ask("offers", task=task_for(capped, "capped", "spec.yaml", tmp_path, {}))
+    assert {(offer["cloud"], offer["usd_per_hour"]) for offer in found["offers"]} == {("GCP", 0.8)}
 
 
 def test_an_unknown_price_refuses_a_dollar_cap(slurm: Cluster, tmp_path: Path) -> None:

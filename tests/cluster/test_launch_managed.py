@@ -48,7 +48,7 @@ def step_in(store: str) -> int:
     return max(steps)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_a_training_goes_on_after_each_of_two_preemptions(
     slurm: Cluster, ready: Path, store: str, tmp_path: Path
 ) -> None:
@@ -75,7 +75,7 @@ def test_a_training_goes_on_after_each_of_two_preemptions(
     assert gone(slurm, "nsd-long-", within=120)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_arms_side_by_side_make_shared_stages_once(
     slurm: Cluster, ready: Path, tiny: Path, store: str, tmp_path: Path
 ) -> None:

@@ -55,6 +55,11 @@ def test_resources_become_skypilots(asked: dict[str, object], found: dict[str, o
     assert resources_of(Wanted.of(Resources.model_validate(asked))) == found
 
 
+def test_no_dearer_machine_than_the_budget_was_made_for() -> None:
+    found = resources_of(Wanted(Resources(accelerators=["L4:1", "H100:1"]), usd_per_hour=0.8049))
+    assert found["max_hourly_cost"] == 0.81 and "max_hourly_cost" not in resources_of(Wanted.of(Resources()))
+
+
 def test_regions_beside_a_place_are_an_error() -> None:
     with pytest.raises(InputError, match="names a place already"):
         resources_of(Wanted.of(Resources(infra="aws/us-east-1", regions=["us-west-2"])))
