@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import yaml
 
+from plugins.errors import NsdError
 from runner.artifacts import now
 from runner.launch.bridge import SkyPilot, plain
 from runner.launch.launches import STARTING, Job, Launch, Launches, job_name
@@ -39,14 +41,34 @@ def start_ready(sky: SkyPilot, launches: Launches, found: Launch) -> list[Job]:
         request: dict[str, Any] = {"task": task, "secrets": secrets_here()}
         job.status = STARTING
         launches.save(found)  # before the machine is asked for: whoever is interrupted now can still cancel it
-        if job.kind == "managed":
-            answer = sky.ask("jobs_launch", name=name, **request)
-        else:
-            answer = sky.ask("launch", cluster=name, idle_minutes=IDLE_MINUTES, **request)
+        try:
+            if job.kind == "managed":
+                answer = sky.ask("jobs_launch", name=name, **request)
+            else:
+                answer = sky.ask("launch", cluster=name, idle_minutes=IDLE_MINUTES, **request)
+        except NsdError as error:
+            _give_up(sky, launches, found, job, str(error))
+            raise
         job.sky_job = int(answer["job"])
         launches.save(found)
         started.append(job)
     return started
+
+
+def _give_up(sky: SkyPilot, launches: Launches, found: Launch, job: Job, reason: str) -> None:
+    """Write down that a job could not be started, unless its machine is there: then it can still be cancelled."""
+    coming = False
+    with contextlib.suppress(NsdError):
+        job.sky_job, coming = find(sky, found, job)
+    if job.sky_job is None and not coming:
+        job.status, job.reason = "FAILED", reason
+        _note_end(found)
+    launches.save(found)
+
+
+def _note_end(found: Launch) -> None:
+    if all(job.over for job in found.jobs):
+        found.stopped_at = found.stopped_at or now()
 
 
 def find(sky: SkyPilot, found: Launch, job: Job) -> tuple[int | None, bool]:
@@ -80,8 +102,7 @@ def refresh(sky: SkyPilot, launches: Launches, found: Launch, screen: Any = None
     for job in found.jobs:
         if job.sky_job is None and failed & set(job.after):
             job.status, job.reason = "CANCELLED", "a job it needs failed"
-    if all(job.over for job in found.jobs):
-        found.stopped_at = found.stopped_at or now()
+    _note_end(found)
     launches.save(found)
 
 

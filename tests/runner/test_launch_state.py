@@ -145,6 +145,22 @@ def test_no_job_starts_after_the_deadline(plan: Plan, here: Workspace) -> None:
     assert (found.jobs[0].status, found.jobs[0].reason) == ("CANCELLED", "the time of this launch is over")
 
 
+def test_a_job_that_could_not_be_started_is_over(plan: Plan, here: Workspace, tmp_path: Path) -> None:
+    refusing = tmp_path / "python"  # stands in for a SkyPilot whose cloud has nothing left
+    refusing.write_text(
+        """#!/bin/sh
+echo '{"error": "X", "kinds": ["ResourcesUnavailableError"], "message": "none left"}' > "$2"
+"""
+    )
+    refusing.chmod(0o755)
+    launches, found = Launches(here), launched(here, plan, QUICKSTART)
+    (launches.path(found) / "sky.yaml").write_text("run: true")
+    with pytest.raises(InputError, match="no machine fits: none left"):
+        start_ready(SkyPilot(str(refusing)), launches, found)
+    (job,) = launches.find(None).jobs
+    assert (job.status, job.reason) == ("FAILED", "no machine fits: none left") and launches.find(None).stopped_at
+
+
 def test_hours_end_with_the_last_job_not_with_the_pull(plan: Plan, here: Workspace) -> None:
     found = launched(here, plan, QUICKSTART, usd_per_hour=2.0, jobs=[Job("all", "cluster", "sky.yaml", sky_job=1)])
     found = replace(found, started_at="2026-01-01T10:00:00+00:00", stopped_at="2026-01-01T11:00:00+00:00")
