@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from cluster.commands import Command, local_run, nsd, project, results
 from cluster.one_machine.bucket import Service
@@ -43,7 +44,8 @@ def test_a_run_killed_while_it_sends_leaves_no_stage_that_is_not_whole(
 
     def sending() -> bool:
         """Whether files of the trained model are there, and not yet the manifest that makes them a stage."""
-        there = [name for name in seen._list("files") if "/train-" in name]
+        files = fs.FileSelector(f"{seen.root}/files", recursive=True, allow_not_found=True)
+        there = [info.path for info in seen.filesystem.get_file_info(files) if "/train-" in info.path]
         return bool(there) and not any(kind == "train" for kind, _ in seen.stages())
 
     folder = project(tmp_path / "first", TINY_SPEC)
