@@ -94,7 +94,6 @@ def _follow_cluster(
 ) -> None:
     (job,) = found.jobs
     cluster = job_name(found, job)
-
     printed = launches.path(found) / f"{job.name}.log"  # the machine's own is gone with the machine
 
     def on_line(line: str) -> None:

@@ -26,25 +26,6 @@ def finished(workspace: Workspace, digest: str = "d1", text: str = "weights") ->
         workspace.commit("train", digest, {"kind": "train", "digest": digest})
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "here")
-    workspace.create()
-    return workspace
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "there")
-    workspace.create()
-    return workspace
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket.open(f"file://{tmp_path / 'shared'}")
-
-
 def test_a_stage_travels_whole(here: Workspace, there: Workspace, bucket: Bucket) -> None:
     finished(here)
     assert bucket.stages() == [] and bucket.push_stage(here, "train", "d1")

@@ -15,15 +15,10 @@ from runner.launch.follow import clean
 from runner.launch.jobs import word_of
 from runner.launch.launches import Job, Launches, job_name
 from runner.launch.task import TEMPLATE, Wanted, resources_of, task_for, write
-from runner.plan import Plan, build_plan
-from runner.spec import Resources, load_spec
+from runner.plan import Plan
+from runner.spec import Resources
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    return build_plan(load_spec(ROOT / "specs" / "quickstart.yaml"))
 
 
 # --------------------------------------------------------------------------- the task

@@ -26,30 +26,6 @@ from runner.sync import Sync
 QUICKSTART = Path(__file__).resolve().parents[2] / "specs" / "quickstart.yaml"
 
 
-@pytest.fixture(scope="module")
-def plan() -> Plan:
-    return build_plan(load_spec(QUICKSTART))
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "here")
-    workspace.create()
-    return workspace
-
-
-@pytest.fixture
-def there(tmp_path: Path) -> Workspace:
-    workspace = Workspace(tmp_path / "there")
-    workspace.create()
-    return workspace
-
-
-@pytest.fixture
-def bucket(tmp_path: Path) -> Bucket:
-    return Bucket.open(f"file://{tmp_path / 'store'}")
-
-
 def finish(workspace: Workspace, kind: str, digest: str, model: bool = False) -> None:
     with workspace.lock(kind, digest) as partial:
         (partial / "artifact").mkdir()
@@ -167,8 +143,7 @@ def test_hours_end_with_the_last_job_not_with_the_pull(plan: Plan, here: Workspa
     assert (found.hours, found.usd) == (1.0, 2.0)
 
 
-def test_the_record_in_a_store_grows_with_the_runs(tmp_path: Path, here: Workspace, there: Workspace) -> None:
-    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
+def test_the_record_in_a_store_grows_with_the_runs(here: Workspace, there: Workspace, bucket: Bucket) -> None:
     one = build_plan(load_spec(QUICKSTART), ["baseline"])
     both = build_plan(load_spec(QUICKSTART))
     for plan, workspace in ((one, there), (both, here)):

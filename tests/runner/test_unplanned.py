@@ -12,17 +12,12 @@ from runner.artifacts import Workspace
 from runner.bucket import Bucket
 from runner.launch import home, launches, launching
 from runner.launch.unplanned import learn, unplanned
-from runner.plan import Plan, build_plan
+from runner.plan import Plan
 from runner.record import Record
 from runner.spec import load_spec
 from runner.store import Store
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "specs" / "quickstart.yaml"
-
-
-@pytest.fixture(scope="module")
-def planned() -> Plan:
-    return build_plan(load_spec(QUICKSTART))
 
 
 def on_the_machine(plan: Plan, workspace: Workspace, finished: set[str]) -> dict[str, Any]:
@@ -39,23 +34,23 @@ def on_the_machine(plan: Plan, workspace: Workspace, finished: set[str]) -> dict
     return record.record
 
 
-def test_a_plan_is_learned_from_record_and_manifests(planned: Plan, tmp_path: Path) -> None:
+def test_a_plan_is_learned_from_record_and_manifests(plan: Plan, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    record = on_the_machine(planned, workspace, set(planned.stages))
+    record = on_the_machine(plan, workspace, set(plan.stages))
     found = unplanned(load_spec(QUICKSTART), False, "why")
     learn(found, record, workspace.manifest)
     assert {digest: stage.kind for digest, stage in found.stages.items()} == {
-        digest: stage.kind for digest, stage in planned.stages.items()
+        digest: stage.kind for digest, stage in plan.stages.items()
     }
     assert all(stage.used_by for stage in found.stages.values())  # which titles, and the causes of failures, need
-    assert [run.run for run in found.runs] == [run.run for run in planned.runs]
-    assert (found.name, found.spec_digest) == (planned.name, planned.spec_digest)
+    assert [run.run for run in found.runs] == [run.run for run in plan.runs]
+    assert (found.name, found.spec_digest) == (plan.name, plan.spec_digest)
 
 
-def test_what_comes_later_is_learned_later(planned: Plan, tmp_path: Path) -> None:
-    half = set(list(planned.stages)[:6])
+def test_what_comes_later_is_learned_later(plan: Plan, tmp_path: Path) -> None:
+    half = set(list(plan.stages)[:6])
     workspace = Workspace(tmp_path)
-    record = on_the_machine(planned, workspace, half)
+    record = on_the_machine(plan, workspace, half)
     found = unplanned(load_spec(QUICKSTART), False, "why")
 
     def manifest_of(kind: str, digest: str) -> dict[str, Any] | None:
@@ -63,38 +58,31 @@ def test_what_comes_later_is_learned_later(planned: Plan, tmp_path: Path) -> Non
 
     learn(found, record, manifest_of)
     assert half <= set(found.stages)
-    on_the_machine(planned, workspace, set(planned.stages) - half)
+    on_the_machine(plan, workspace, set(plan.stages) - half)
     learn(found, record, manifest_of)
-    assert set(found.stages) == set(planned.stages)
+    assert set(found.stages) == set(plan.stages)
 
 
-def test_it_comes_home_from_a_store(planned: Plan, tmp_path: Path) -> None:
-    there, here = Workspace(tmp_path / "there"), Workspace(tmp_path / "here")
-    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
-    on_the_machine(planned, there, set(planned.stages))
-    for stage in planned.stages.values():
+def test_it_comes_home_from_a_store(plan: Plan, here: Workspace, there: Workspace, bucket: Bucket) -> None:
+    on_the_machine(plan, there, set(plan.stages))
+    for stage in plan.stages.values():
         bucket.push_stage(there, stage.kind, stage.digest)
-    path = there.record_path(planned.name, planned.spec_digest)
-    bucket.push_file(path, f"experiments/{planned.name}/{path.name}")
-    here.create()
+    path = there.record_path(plan.name, plan.spec_digest)
+    bucket.push_file(path, f"experiments/{plan.name}/{path.name}")
     found = unplanned(load_spec(QUICKSTART), False, "why")
-    assert len(home.from_store(bucket, here, found)) == len(planned.stages)
-    assert all(here.is_whole(stage.kind, stage.digest) for stage in planned.stages.values())
+    assert len(home.from_store(bucket, here, found)) == len(plan.stages)
+    assert all(here.is_whole(stage.kind, stage.digest) for stage in plan.stages.values())
 
 
-def test_questions_come_home_too(planned: Plan, tmp_path: Path) -> None:
-    here = Workspace(tmp_path / "here")
-    here.create()
-    home.index(here, planned, [])  # a plan made here has them
-    assert {path.stem for path in here.data.glob("*.parquet")} == set(planned.data)
+def test_questions_come_home_too(plan: Plan, here: Workspace) -> None:
+    home.index(here, plan, [])  # a plan made here has them
+    assert {path.stem for path in here.data.glob("*.parquet")} == set(plan.data)
 
 
-def test_questions_of_a_plan_made_there_come_from_the_store(planned: Plan, tmp_path: Path) -> None:
-    there, here = Workspace(tmp_path / "there"), Workspace(tmp_path / "here")
-    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
-    here.create()
-    there.create()
-    stage = next(stage for stage in planned.stages.values() if stage.kind == "eval" and not stage.inputs)
+def test_questions_of_a_plan_made_there_come_from_the_store(
+    plan: Plan, here: Workspace, there: Workspace, bucket: Bucket
+) -> None:
+    stage = next(stage for stage in plan.stages.values() if stage.kind == "eval" and not stage.inputs)
     with there.lock("eval", stage.digest) as partial:
         (partial / "artifact").mkdir()
         manifest = {"kind": "eval", "digest": stage.digest, "key": stage.key, "inputs": {}, "data_hash": "questions"}
@@ -102,9 +90,9 @@ def test_questions_of_a_plan_made_there_come_from_the_store(planned: Plan, tmp_p
     bucket.push_stage(there, "eval", stage.digest)
     (there.data / "questions.parquet").write_text("the questions")
     bucket.push_file(there.data / "questions.parquet", "data/questions.parquet")
-    Record(planned, there, Store(there)).save()
-    path = there.record_path(planned.name, planned.spec_digest)
-    bucket.push_file(path, f"experiments/{planned.name}/{path.name}")
+    Record(plan, there, Store(there)).save()
+    path = there.record_path(plan.name, plan.spec_digest)
+    bucket.push_file(path, f"experiments/{plan.name}/{path.name}")
     assert home.from_store(bucket, here, unplanned(load_spec(QUICKSTART), False, "why"))
     assert (here.data / "questions.parquet").read_text() == "the questions"
 
