@@ -9,7 +9,6 @@ whole here already is not fetched again; one half-written there is left there.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 from plugins.errors import NsdError
 from runner.artifacts import Workspace
 from runner.bucket import WEIGHTS, Bucket
-from runner.launch.unplanned import learn
+from runner.launch.unplanned import learn, learn_from
 from runner.plan import Plan
 from runner.record import Record
 from runner.store import Store
@@ -94,10 +93,7 @@ def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool =
         last = done.stderr.strip().splitlines()[-1:] or ["no reason was given"]
         raise FetchError(f"cannot copy from {cluster}: {last[0]}")
     copied = Workspace(staging)
-    record = copied.record_path(plan.name, plan.spec_digest)
-    if record.is_file():
-        held = json.loads(record.read_text(encoding="utf-8"))
-        learn(plan, held, lambda kind, digest: copied.manifest(kind, digest) if copied.is_whole(kind, digest) else None)
+    learn_from(plan, copied)
     found = take_over(copied, workspace, plan, weights)
     for name in ("outcomes", "data"):
         if (staging / name).is_dir():

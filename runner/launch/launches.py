@@ -17,7 +17,7 @@ from typing import Any
 
 from plugins.errors import InputError, MissingExtra
 from runner.artifacts import Workspace, now, write_atomically
-from runner.launch.unplanned import learn, unplanned
+from runner.launch.unplanned import learn_from, unplanned
 from runner.plan import Plan, build_plan
 from runner.spec import load_spec
 
@@ -153,8 +153,5 @@ def plan_as_launched(workspace: Workspace, found: Launch) -> Plan:
         return plan
     changed = unplanned(plan.experiment, False, f"{found.spec} has changed since the launch")
     changed.name, changed.spec_digest = found.experiment, found.spec_digest
-    record = workspace.record_path(found.experiment, found.spec_digest)
-    if record.is_file():
-        held = json.loads(record.read_text(encoding="utf-8"))
-        learn(changed, held, lambda kind, one: workspace.manifest(kind, one) if workspace.is_whole(kind, one) else None)
+    learn_from(changed, workspace)
     return changed

@@ -9,9 +9,11 @@ finished stages this plan learns what there is to bring home. Limits: no estimat
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from runner.artifacts import Workspace
 from runner.plan import Plan, PlannedRun, Stage, spec_digest
 from runner.spec import Experiment
 
@@ -39,6 +41,13 @@ def learn(plan: Plan, record: Mapping[str, Any] | None, manifest_of: ManifestOf)
         for kind, digest in (("label", run.label_digest), ("train", run.train_digest), ("eval", run.eval_digest)):
             if digest is not None:
                 _add(plan, kind, digest, user, manifest_of)
+
+
+def learn_from(plan: Plan, workspace: Workspace) -> None:
+    """The same from the record and the finished stages of a workspace."""
+    path = workspace.record_path(plan.name, plan.spec_digest)
+    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    learn(plan, record, lambda kind, one: workspace.manifest(kind, one) if workspace.is_whole(kind, one) else None)
 
 
 def _add(plan: Plan, kind: str, digest: str, user: str, manifest_of: ManifestOf) -> None:
