@@ -100,12 +100,16 @@ def plan(
     seeds: Sequence[int] = (),
     smoke: bool = False,
     repeat_eval: int = 0,
+    run_files: bool = False,
 ) -> Plan:
-    """The stages of a spec with their digests. Raises InputError for a bad spec, split or model."""
+    """The stages of a spec with their digests. Raises InputError for a bad spec, split or model.
+
+    A plugin in a file is run only with `run_files`; without, a spec that names one cannot be planned.
+    """
     from runner.plan import build_plan
     from runner.spec import load_spec
 
-    return build_plan(load_spec(Path(spec)), only, seeds, smoke, repeats=repeat_eval)
+    return build_plan(load_spec(Path(spec), run_files=run_files), only, seeds, smoke, repeats=repeat_eval)
 
 
 def run(
@@ -125,7 +129,8 @@ def run(
     from runner.plan import build_plan
     from runner.spec import load_spec
 
-    planned = build_plan(load_spec(Path(spec)), only, seeds, smoke, pin=True, repeats=repeat_eval)
+    experiment = load_spec(Path(spec), run_files=True)
+    planned = build_plan(experiment, only, seeds, smoke, pin=True, repeats=repeat_eval)
     return execute(planned, _workspace(workspace))
 
 

@@ -38,6 +38,30 @@ class OutputNeutral:
     """
 
 
+@dataclass(frozen=True)
+class SpecPath:
+    """Marks a config field (text, or a list of texts) that names a file or folder, counted from the spec's folder.
+
+    Used as `Annotated[str, SpecPath()]`; a field of type `pathlib.Path` is one without a mark. With `hub` the text may
+    be the name of a hub dataset as well: then it is a path where it looks like one or exists in the spec's folder.
+    The field is no path where the field `unless` is given. The plugin gets the absolute path; digests keep the text.
+    """
+
+    hub: bool = False
+    unless: str | None = None
+
+
+@dataclass(frozen=True)
+class NestedPlugin:
+    """Marks a config field that holds a plugin block ({use: NAME, ...}), or a list of such blocks, of this kind.
+
+    Used as `Annotated[dict[str, Any], NestedPlugin("reward")]`. The spec's reader checks what stands there like any
+    other block; the plugin finds the class with `registry.find(kind, block["use"])`.
+    """
+
+    kind: str
+
+
 class PluginConfig(BaseModel):
     """Base of every plugin's config: unknown keys are errors, values do not change."""
 
@@ -490,3 +514,16 @@ class Protocol(Plugin):
     def value(self, scored: Sequence[Scored], verifier: Verifier) -> float:
         """The question's value in [0, 1], from all its samples in order of sample number."""
         raise NotImplementedError
+
+
+# The base class of each kind.
+BASES: dict[str, type[Plugin]] = {
+    "dataset": Dataset,
+    "verifier": Verifier,
+    "engine": Engine,
+    "labeler": Labeler,
+    "trainer": Trainer,
+    "protocol": Protocol,
+    "reward": Reward,
+}
+assert set(BASES) == set(KINDS)

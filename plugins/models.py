@@ -60,7 +60,8 @@ def resolve(path: str, base_dir: Path | None = None) -> str:
     """Turn a spec's `model` text into what `load_model` takes.
 
     `builtin:NAME` becomes the packaged folder, a local folder its absolute path (relative to `base_dir`, default
-    the working directory), anything else is a hub id and stays as it is. Raises InputError for an unknown builtin,
+    the working directory), anything else is a hub id and stays as it is. A bare name (`org/model`) is a folder only
+    where `base_dir` is given and has it. Raises InputError for an unknown builtin,
     for a missing or unfit folder, and for text that can be neither folder nor hub id.
     """
     if path.startswith(BUILTIN_PREFIX):
@@ -71,7 +72,7 @@ def resolve(path: str, base_dir: Path | None = None) -> str:
         return str(EMBEDDED / name)
     folder = (base_dir or Path.cwd()) / Path(path).expanduser()
     looks_local = path.startswith(("./", "../", "/", "~")) or path in (".", "..")
-    if folder.is_dir() and (looks_local or (folder / "config.json").is_file()):
+    if folder.is_dir() and (looks_local or (base_dir is not None and (folder / "config.json").is_file())):
         return str(_model_folder(path, folder.resolve()))
     if looks_local:
         raise InputError(f"model {path!r}: there is no folder {folder.resolve()}")

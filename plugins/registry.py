@@ -1,24 +1,25 @@
 """Finds a plugin by kind and name without importing the others.
 
-Built-in plugins are listed by module, third-party ones by entry point, and `./file.py:Name` by path.
-Only the plugin asked for is imported.
+Built-in plugins are listed by module, third-party ones by entry point (plugins/installed.py), and `./file.py:Name`
+by path (plugins/files.py). Only the plugin asked for is imported. A built-in name means the built-in plugin, whatever
+else is installed or registered under it.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
+import functools
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from plugins import files, installed
 from plugins.api import KINDS, Plugin, PluginType
 from plugins.errors import InputError
 
-ENTRY_POINT_GROUP = "nsd.plugins"
+if TYPE_CHECKING:
+    from plugins.code import Code
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "dataset": {
@@ -51,88 +52,107 @@ BUILT_IN: dict[str, dict[str, str]] = {
 _registered: dict[tuple[str, str], type[Plugin]] = {}
 
 
+class UnknownPluginError(InputError):
+    """Nothing has this name."""
+
+
 def plugin(kind: str, name: str, version: int = 1) -> Callable[[PluginType], PluginType]:
-    """Class decorator that registers a plugin under `kind` and `name`."""
+    """Class decorator that registers a plugin under `kind` and `name`.
+
+    A class in a file that a spec names goes by the file alone, and a built-in name stays with the built-in class.
+    """
     if kind not in KINDS:
         raise InputError(f"unknown plugin kind {kind!r}: one of {', '.join(KINDS)}")
 
     def register(cls: PluginType) -> PluginType:
         cls.kind, cls.name, cls.version = kind, name, version
-        _registered[kind, name] = cls
+        module = cls.__module__
+        if not files.is_file_module(module) and BUILT_IN[kind].get(name, module) == module:
+            _registered[kind, name] = cls
         return cls
 
     return register
 
 
 def names(kind: str) -> list[str]:
-    """Every name a spec may use for this kind, built in, registered or from an entry point."""
+    """Every name a spec may use for this kind, built in, registered or from an entry point. Imports nothing."""
     registered = [name for registered_kind, name in _registered if registered_kind == kind]
-    return sorted({*BUILT_IN[kind], *registered, *_entry_points(kind)})
+    from_others = [name for other_kind, name in _installed().found if other_kind == kind]
+    return sorted({*BUILT_IN[kind], *registered, *from_others})
 
 
 def find(kind: str, name: str, base_dir: Path | None = None) -> type[Plugin]:
-    """Import and return the plugin class. Raises InputError with the nearest right name.
+    """Import and return the plugin class.
 
-    `name` may be `./file.py:Class`, relative to `base_dir`: that file is run.
+    `name` may be `./file.py:Class`, relative to `base_dir`: that file is run. Raises UnknownPluginError with the
+    nearest right name, InputError where the plugin is there and cannot be used.
     """
     if is_path(name):
-        return _from_file(kind, name, base_dir or Path.cwd())
-    if (kind, name) not in _registered:
-        if name in BUILT_IN[kind]:
-            importlib.import_module(BUILT_IN[kind][name])
-        elif name in (points := _entry_points(kind)):
-            loaded = points[name].load()
-            _registered.setdefault((kind, name), loaded)
-        else:
-            near = difflib.get_close_matches(name, names(kind), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"unknown {kind} {name!r}{hint} (there are: {', '.join(names(kind))})")
-    return _registered[kind, name]
+        return files.load(kind, name, base_dir)
+    if name in BUILT_IN[kind]:
+        importlib.import_module(BUILT_IN[kind][name])
+        return _registered[kind, name]
+    others = _installed()
+    if (kind, name) in others.found:
+        return installed.load(others.found[kind, name])
+    if broken := [one for one in others.left_out if one.name == f"{kind}.{name}"]:
+        reasons = "; ".join(f"{one.distribution}: {one.reason}" for one in broken)
+        raise InputError(f"the {kind} {name!r} cannot be used: {reasons}")
+    if (kind, name) in _registered:
+        return _registered[kind, name]
+    near = difflib.get_close_matches(name, names(kind), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise UnknownPluginError(f"unknown {kind} {name!r}{hint} (there are: {', '.join(names(kind))})")
 
 
 def is_path(name: str) -> bool:
     """Whether a `use:` value names a class in a file rather than a registered plugin."""
-    return ".py:" in name
+    return files.is_path(name)
+
+
+def code(kind: str, name: str, base_dir: Path | None = None) -> Code | None:
+    """What of a third-party plugin's code enters digests, None for a built-in one. See plugins/code.py.
+
+    Raises InputError as `find` does.
+    """
+    if is_path(name):
+        return files.code(kind, name, base_dir)
+    if name in BUILT_IN[kind]:
+        return None
+    one = _installed().found.get((kind, name))
+    return None if one is None else installed.code(one)
 
 
 def all_plugins() -> Iterator[tuple[str, str, type[Plugin]]]:
-    """Every plugin that can be named, imported: (kind, name, class)."""
+    """Every plugin that can be used, imported: (kind, name, class). The broken ones are in `left_out`."""
     for kind in KINDS:
         for name in names(kind):
-            yield kind, name, find(kind, name)
+            try:
+                yield kind, name, find(kind, name)
+            except InputError:
+                if name in BUILT_IN[kind]:
+                    raise
 
 
-def _entry_points(kind: str) -> dict[str, Any]:
-    from importlib.metadata import entry_points
-
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    return {point.name.split(".", 1)[1]: point for point in found if point.name.startswith(kind + ".")}
-
-
-def _from_file(kind: str, name: str, base_dir: Path) -> type[Plugin]:
-    file_name, _, class_name = name.rpartition(":")
-    path = (base_dir / file_name).resolve()
-    if not path.is_file():
-        raise InputError(f"{kind} {name!r}: there is no file {path}")
-    source = path.read_bytes()
-    module_name = "nsd_file_plugin_" + hashlib.sha256(str(path).encode() + source).hexdigest()[:12]
-    if module_name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
+def left_out() -> list[installed.LeftOut]:
+    """Entry points that cannot be used, each with the reason. Imports every one of them."""
+    others = _installed()
+    broken = list(others.left_out)
+    for one in others.found.values():
         try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            del sys.modules[module_name]
-            raise InputError(f"{kind} {name!r}: running {path} failed: {type(error).__name__}: {error}") from error
-    cls = getattr(sys.modules[module_name], class_name, None)
-    if not (isinstance(cls, type) and issubclass(cls, Plugin)):
-        raise InputError(f"{kind} {name!r}: {path} has no plugin class {class_name!r}")
-    if getattr(cls, "kind", None) != kind:
-        raise InputError(f"{kind} {name!r}: {class_name} is a {getattr(cls, 'kind', 'plugin of no kind')}")
-    if "name" not in cls.__dict__:
-        cls.name = name
-    # A file's content is part of what it computes, so it stands in for the version.
-    cls.version = int(hashlib.sha256(source).hexdigest()[:8], 16)
-    return cls
+            installed.load(one)
+        except installed.BrokenPluginError as error:
+            broken.append(installed.LeftOut(f"{one.kind}.{one.name}", one.title, error.reason))
+    return broken
+
+
+def _installed() -> installed.Scan:
+    import sys
+
+    return _scan(tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=4)
+def _scan(path: tuple[str, ...]) -> installed.Scan:
+    # `path` is what the finding depends on.
+    return installed.scan(BUILT_IN)

@@ -25,6 +25,7 @@ from runner.cli_options import (  # noqa: E402
     JsonOption,
     OnlyOption,
     RepeatOption,
+    RunFilesOption,
     SeedOption,
     SmokeOption,
     SpecPath,
@@ -70,7 +71,8 @@ def run(
     from runner.spec import load_spec
 
     place = workspace_at(workspace)
-    plan = build_plan(load_spec(spec), only or (), seed or (), smoke, pin=True, repeats=repeat_eval or 0)
+    experiment = load_spec(spec, run_files=True)
+    plan = build_plan(experiment, only or (), seed or (), smoke, pin=True, repeats=repeat_eval or 0)
     raise typer.Exit(run_plan(plan, place, stage or (), store, as_json))
 
 
@@ -80,9 +82,7 @@ def validate(
     gold: Annotated[
         bool, typer.Option("--gold", help="Also score every gold answer with the spec's verifier; reads the data.")
     ] = False,
-    run_files: Annotated[
-        bool, typer.Option("--run-files", help="Also import plugins named as ./file.py:Name (this runs those files).")
-    ] = False,
+    run_files: RunFilesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check specs without running anything: every error at once, with its place and the way out."""
@@ -98,6 +98,7 @@ def plan(
     smoke: SmokeOption = False,
     seed: SeedOption = None,
     repeat_eval: RepeatOption = None,
+    run_files: RunFilesOption = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -107,7 +108,7 @@ def plan(
     from runner.views import print_plan
 
     print_plan(
-        build_plan(load_spec(spec), only or (), seed or (), smoke, repeats=repeat_eval or 0),
+        build_plan(load_spec(spec, run_files=run_files), only or (), seed or (), smoke, repeats=repeat_eval or 0),
         workspace_at(workspace),
         as_json,
     )
@@ -128,6 +129,7 @@ def power(
         float | None, typer.Option(metavar="D", help="Share of questions on which two arms differ, instead of a guess.")
     ] = None,
     seed_sd: Annotated[float | None, typer.Option(metavar="S", help="SD over training seeds, as a share.")] = None,
+    run_files: RunFilesOption = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -135,7 +137,7 @@ def power(
     from runner.power_views import Wanted, print_power
 
     wanted = Wanted(detect, chance, alpha, questions, samples, seeds, discordance, seed_sd)
-    print_power(workspace_at(workspace), name, wanted, as_json)
+    print_power(workspace_at(workspace), name, wanted, as_json, run_files)
 
 
 @app.command()

@@ -33,6 +33,9 @@ RepeatOption = Annotated[
         help="Also evaluate every run N more times with other sampling seeds: the noise under every comparison.",
     ),
 ]
+RunFilesOption = Annotated[
+    bool, typer.Option("--run-files", help="Also import plugins named as ./file.py:Name (this runs those files).")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

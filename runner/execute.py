@@ -192,7 +192,7 @@ class _Workers:
         else:
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start(
-                    [sys.executable, "-m", "runner.worker", "--serve", str(self.events_path)], serve=True
+                    [sys.executable, "-P", "-m", "runner.worker", "--serve", str(self.events_path)], serve=True
                 )
             process = self.process
             assert process.stdin is not None

@@ -284,8 +284,10 @@ class _Judge:
 
         Ids that are content hashes pair questions by themselves, so the data need no hash of their own.
         """
+        from runner.plan_keys import plugin_key
         from runner.spec import digest_config
 
+        place = verifier if isinstance(verifier, str) else verifier.name
         if isinstance(verifier, str):
             from plugins.registry import find
 
@@ -307,9 +309,7 @@ class _Judge:
                 raise InputError(f"{path}:{number}: verifier {verifier.name!r} finds no answer in the gold {text!r}")
             golds[question] = normal
         # The same key as an evaluation stage's, so that an import pairs with nsd's own runs.
-        key = {"use": verifier.name, "version": verifier.version, "config": digest_config(verifier.config)}
-        extra = verifier.digest_extra()
-        verifier_hash = digest_of({**key, "extra": extra} if extra else key)
+        verifier_hash = digest_of(plugin_key(verifier, digest_config(verifier.config), "verifier", place))
         data_hash = None if ids_are_content else digest_of(["imported", sorted(golds.items())])
         return cls(verifier, golds, data_hash, verifier_hash)
 

@@ -71,7 +71,7 @@ def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes |
         where += ["--rdzv_backend", "static"]
     flags = ["--multi_gpu", *where, "--mixed_precision", "no", "--dynamo_backend", "no"]
     worker = ["-m", "runner.worker", "--job", str(job), str(events)]
-    return [sys.executable, "-m", "accelerate.commands.launch", *flags, *worker]
+    return [sys.executable, "-P", "-m", "accelerate.commands.launch", *flags, *worker]
 
 
 def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: Collection[str] | None = None) -> int:

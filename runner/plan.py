@@ -203,7 +203,7 @@ class _Builder:
         from plugins.datasets.split import split
 
         block = condition.data
-        cache_key = json.dumps(block_key(block), sort_keys=True, default=str)
+        cache_key = json.dumps(block_job(block), sort_keys=True, default=str)
         if cache_key not in self._splits:
             dataset = block.make()
             assert isinstance(dataset, Dataset)
@@ -277,7 +277,7 @@ class _Builder:
     def _base_identity(self, condition: Condition) -> dict[str, Any]:
         from plugins.models import identity
 
-        return identity(condition.model.path, self._revision(condition), condition.model.dtype)
+        return identity(condition.weights, self._revision(condition), condition.model.dtype)
 
     def _revision(self, condition: Condition) -> str | None:
         from plugins import models
@@ -285,7 +285,7 @@ class _Builder:
         model = condition.model
         if not self.pin:
             return model.revision
-        wanted = (model.path, model.revision)
+        wanted = (condition.weights, model.revision)
         if wanted not in self._revisions:
             self._revisions[wanted] = models.pin(*wanted) or model.revision
         return self._revisions[wanted]
@@ -298,7 +298,7 @@ class _Builder:
         from plugins.models import resolve
 
         return {
-            "path": resolve(spec.path),
+            "path": resolve(model.condition.weights),
             "revision": self._revision(model.condition),
             "dtype": spec.dtype,
             "train": model.digest,
@@ -330,6 +330,11 @@ class _Builder:
     ) -> tuple[dict[str, Any], dict[str, Any], str | None]:
         """Key, job and model input that any stage drawing completions has."""
         needs_model = condition.engine.cls.needs_model  # type: ignore[attr-defined]
+        if model.digest is not None and not needs_model:
+            raise InputError(
+                f"condition {condition.name!r}: the engine {condition.engine.use!r} loads no weights, so it would "
+                "ignore the training"
+            )
         key = {
             "engine": block_key(condition.engine),
             "model": self._model_key(model) if needs_model else None,

@@ -5,8 +5,10 @@ changed_fields(stage.key, workspace.manifests("train"))   # ["trainer.config.lea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from plugins.registry import is_path
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -43,3 +45,29 @@ def changed_fields(key: dict[str, Any], manifests: Iterable[dict[str, Any]]) -> 
         if nearest is None or len(differing) < len(nearest):
             nearest = differing
     return nearest
+
+
+def made_before_code(
+    owed: Iterable[tuple[str, dict[str, Any]]], manifests: Mapping[str, Sequence[dict[str, Any]]]
+) -> str | None:
+    """One sentence where stages are owed because results of third-party plugins do not say from which code they came.
+
+    `owed` are (kind, key) of unfinished stages, `manifests` the finished ones by kind. None where there is none.
+    """
+    names: dict[str, None] = {}
+    for kind, key in owed:
+        for role, block in key.items():
+            if not (isinstance(block, dict) and ("code" in block or "inside" in block)):
+                continue
+            for manifest in manifests.get(kind, ()):
+                theirs = manifest.get("key", {}).get(role)
+                if not isinstance(theirs, dict) or "code" in theirs or "inside" in theirs:
+                    continue
+                if theirs.get("use") == block["use"] or is_path(str(theirs.get("use"))):
+                    names[block["use"]] = None
+    if not names:
+        return None
+    return (
+        f"finished stages that use {', '.join(names)} were made before the code of such plugins was part of a digest: "
+        "nobody can tell which code made them, so they are kept and can be reported, and the stages are owed again"
+    )

@@ -56,7 +56,7 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
         return _power(connection, plan.name, _designs_of_plan(plan), block, wanted or Wanted())
 
 
-def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool) -> None:
+def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool, run_files: bool = False) -> None:
     """The command. Raises InputError for a name that is neither a spec nor an experiment with results."""
     if name is None:
         if wanted.questions is None:
@@ -71,7 +71,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
         from runner.plan import build_plan
         from runner.spec import load_spec
 
-        found = plan_power(build_plan(load_spec(Path(name))), workspace, wanted)
+        found = plan_power(build_plan(load_spec(Path(name), run_files=run_files)), workspace, wanted)
     else:
         with Store(workspace).read() as connection:
             designs, block = _designs_of_experiment(connection, name)

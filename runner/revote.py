@@ -9,7 +9,7 @@ more than one vote. Nothing is generated and nothing is written.
 
 Limits: it sees only what was sampled, so another temperature needs a run. Random choices of K among N stored
 samples (`resamples`) overlap, the more the nearer K is to N: their spread is too small there, and none is given at N.
-A plugin in a file is looked for from the current folder.
+Votes of a plugin in a file cannot be repeated: stored results name no place, and no file is run for a report.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier
 from plugins.errors import InputError, MissingExtra
-from plugins.registry import find
+from plugins.registry import code, find, is_path
 from plugins.seeds import stream
 from runner import tables
 from runner.artifacts import Workspace, canonical_json
@@ -173,13 +173,20 @@ class _Voting:
 
     def _class(self, kind: str) -> Any:
         wanted = self.key[kind]
+        its_code = wanted.get("code", {})
+        if is_path(wanted["use"]) or (its_code and "distribution" not in its_code):
+            raise InputError(
+                f"the labels of {self.name} were made with {kind} {wanted['use']!r}, a plugin in a file, which nsd "
+                "revote does not run"
+            )
         try:
             found = find(kind, wanted["use"])
         except MissingExtra:
             raise
         except InputError as error:
             raise InputError(f"the labels of {self.name} were made with {kind} {wanted['use']!r}: {error}") from error
-        if found.version != wanted["version"]:
+        now = code(kind, wanted["use"])
+        if found.version != wanted["version"] or (now.to_json() if now else {}) != its_code:
             self.notes.append(
                 f"{kind} {wanted['use']!r} has changed since these labels were made: today's version votes"
             )

@@ -35,13 +35,15 @@ Schema = dict[str, Any]
 
 
 def json_schema() -> Schema:
-    """The whole schema, JSON-able. Raises what importing a third party's plugin raises."""
+    """The whole schema, JSON-able. A third party's plugin that is broken is left out."""
     definitions: Schema = {}
+    usable: dict[str, list[str]] = {kind: [] for kind in BLOCKS.values()}
     for kind, name, cls in registry.all_plugins():
         if kind in BLOCKS.values():
+            usable[kind].append(name)
             definitions[f"{kind}.{name}"] = _plugin(kind, name, cls.Config, definitions)
     for key, kind in BLOCKS.items():
-        definitions[f"block.{key}"] = _block(key, kind)
+        definitions[f"block.{key}"] = _block(key, kind, usable[kind])
     for model in (ModelSpec, Prompt, Resources, Match, HypothesesConfig, ClaimConfig, TopConfig, ConditionConfig):
         definitions[model.__name__] = _model(model, model.__name__, definitions)
     top = definitions.pop("TopConfig")["properties"]
@@ -139,9 +141,8 @@ def _without_required(schema: Any) -> Any:
     }
 
 
-def _block(key: str, kind: str) -> Schema:
+def _block(key: str, kind: str, names: list[str]) -> Schema:
     """A plugin's name, or a mapping whose fields depend on `use`; without `use`, those of any plugin of the kind."""
-    names = registry.names(kind)
     by_name = [
         {
             "if": {"properties": {"use": {"const": name}}, "required": ["use"]},

@@ -21,12 +21,16 @@ Claims: `a > b`, or `{compare: [a, b], not_worse_by: 0.02}`, `{compare: [a, b], 
 
 All errors of a spec are raised at once as SpecErrors, also those in files it extends. Only the plugins that
 the spec names are imported. A block may name `./file.py:Name` (relative to the file that says so), which RUNS
-that file; with `run_files=False` it is not run, the block's fields stay unchecked (`Block.config` is an
-UncheckedConfig) and its dataset is taken to have the default prompt and verifier of plugins.api.Dataset.
+that file, and happens only with `run_files=True`. Else the block's fields stay unchecked (`Block.config` is an
+UncheckedConfig), and what the file's dataset decides (prompt, verifier) is not known. The same holds for blocks
+inside blocks (`data.unlabeled_from`, `trainer.rewards`).
 
-Limits: whether a split fits the dataset, and whether a model or data file exists, is found out when planning.
-A relative path in `extends` or `./file.py:Name` counts from the spec's folder; every other path (a model's,
-a data file's) from the folder nsd is started in.
+Every relative path (`extends`, a plugin's file, a model's folder, the files of a dataset or engine) counts from the
+folder of the file in which it is written. A config then holds the absolute path; `resolved` and digests hold what
+was written.
+
+Limits: whether a split fits the dataset, and whether a model or data file exists, is found out when planning. A
+third party's field is known as a path where its type is `pathlib.Path` or it is marked with `SpecPath`.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ from __future__ import annotations
 import enum
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +46,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plugins.api import LoraConfig, OutputNeutral, Plugin, PluginConfig, Prompt
 from plugins.errors import InputError
+from plugins.files import is_path
 from runner.spec_errors import SpecError, SpecErrors
 from runner.spec_resolve import BLOCKS, CONDITION_KEYS, OVERRIDABLE
 
@@ -83,22 +88,72 @@ class ModelSpec(_Frozen):
 
 @dataclass(frozen=True)
 class Block:
-    """A resolved plugin block: the class and its typed config, every default filled in."""
+    """A resolved plugin block: the class and its typed config, every default filled in and every path absolute.
+
+    `use` is as written, `place` the same with a plugin file's absolute path. `texts` are the paths in the config as
+    they were written, by where they stand; `nested` the blocks inside the config, likewise; `written` the fields as
+    they were written.
+    """
 
     kind: str
     use: str
+    place: str
     cls: type[Plugin]
     config: PluginConfig
+    written: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[Steps, str] = field(default_factory=dict)
+    nested: Mapping[Steps, Block] = field(default_factory=dict)
+
+    @property
+    def not_run(self) -> str | None:
+        """A plugin in a file that was not run: this one, or one inside it."""
+        if isinstance(self.config, UncheckedConfig):
+            return f"{self.kind} {self.use!r}"
+        return next((found for block in self.nested.values() if (found := block.not_run)), None)
 
     def make(self) -> Plugin:
         """An instance. Raises InputError where the plugin's file was not run."""
-        if isinstance(self.config, UncheckedConfig):
-            raise InputError(f"{self.kind} {self.use!r} is in a file that was not run: load the spec with run_files")
+        if (not_run := self.not_run) is not None:
+            raise InputError(f"{not_run} is in a file, and a spec's files are run only where --run-files says so")
         return self.cls(self.config)
 
     def to_json(self) -> dict[str, Any]:
-        """`use` and every field of the config, JSON-able."""
-        return {"use": self.use, **self.config.model_dump(mode="json")}
+        """`use` and every field of the config, JSON-able; of a plugin in a file the fields that were written.
+
+        The same whether or not the file was run.
+        """
+        if is_path(self.use):
+            return {"use": self.use, **self.written}
+        return {"use": self.use, **self.as_written(self.config.model_dump(mode="json"))}
+
+    def as_written(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """The dumped config with every path, and every block that names a file, as it was written."""
+        for steps, text in self.texts.items():
+            put(dumped, steps, text)
+        for steps, block in self.nested.items():
+            if is_path(block.use):
+                put(dumped, steps, block.to_json())
+            else:
+                inner: Any = dumped
+                for step in steps:
+                    inner = inner[step]
+                block.as_written(inner)
+        return dumped
+
+
+Steps = tuple[str | int, ...]  # where something stands in a config: ("rewards", 0, "use")
+
+
+def put(data: Any, steps: Steps, value: Any) -> None:
+    """Replace what stands at a place in nested mappings and lists, where there is such a place."""
+    *way, last = steps
+    try:
+        for step in way:
+            data = data[step]
+        data[last]
+    except (KeyError, IndexError, TypeError):
+        return
+    data[last] = value
 
 
 class UncheckedConfig(PluginConfig):
@@ -109,7 +164,11 @@ class UncheckedConfig(PluginConfig):
 
 @dataclass(frozen=True)
 class Condition:
-    """One arm: what it trains on, who labels, and its blocks with all overrides merged."""
+    """One arm: what it trains on, who labels, and its blocks with all overrides merged.
+
+    `weights` is `model.path` with a local folder's absolute path. `from_file` says what stands in the resolved spec for
+    the blocks that a dataset in a file decides.
+    """
 
     name: str
     train_on: tuple[str, ...]
@@ -124,6 +183,8 @@ class Condition:
     labeler: Block | None
     trainer: Block | None
     eval: Block
+    weights: str
+    from_file: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Every field but the name, JSON-able."""
@@ -136,6 +197,7 @@ class Condition:
             "model": self.model.model_dump(mode="json"),
             "prompt": self.prompt.model_dump(mode="json"),
             **blocks,
+            **self.from_file,
         }
 
 
@@ -261,10 +323,10 @@ class Experiment:
     resolved: dict[str, Any]
 
 
-def load_spec(path: Path | str, *, run_files: bool = True) -> Experiment:
+def load_spec(path: Path | str, *, run_files: bool = False) -> Experiment:
     """Read, merge, check and complete a spec. Raises SpecErrors, holding every error, and nothing else.
 
-    With `run_files` False the file of a `./file.py:Name` plugin is not run (see the module's text).
+    Only with `run_files` the file of a `./file.py:Name` plugin is run (see the module's text).
     """
     # Read when it is called: spec_load needs the models above.
     from runner.spec_load import load

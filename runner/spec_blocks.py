@@ -10,30 +10,22 @@ then returns None.
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from plugins import api, registry
+from plugins import api, files, registry
 from plugins.api import Plugin, Prompt
 from plugins.errors import InputError
 from runner.spec import Block, ModelSpec, UncheckedConfig
 from runner.spec_errors import Problems, did_you_mean
+from runner.spec_nested import NestedReader
 from runner.spec_resolve import BLOCKS
 from runner.spec_validate import describe, how_to_fix, validate
 from runner.spec_yaml import Item
 
 BUILT_IN_MODELS = ("wordmath-1m",)
 
-_BASES: dict[str, type[Plugin]] = {
-    "dataset": api.Dataset,
-    "verifier": api.Verifier,
-    "engine": api.Engine,
-    "labeler": api.Labeler,
-    "trainer": api.Trainer,
-    "protocol": api.Protocol,
-}
 _LOCAL = re.compile(r"\.{1,2}/|/|~")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 
@@ -44,15 +36,19 @@ class BlockReader:
 
     problems: Problems
     run_files: bool
-    blocks: dict[tuple[str, str, Path], Block] = field(default_factory=dict)
+    blocks: dict[tuple[str, str, tuple[Path, ...]], Block] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
+    fields: dict[int, dict[str, Item]] = field(default_factory=dict)  # by id of the block that was made of them
 
     def block(self, key: str, item: Item) -> Block | None:
         """The block's plugin and typed config, or None with the errors in `problems`."""
         self.used.add(id(item.value))
         if not isinstance(item.value, dict):
             return None  # reported when the short forms were written out
-        kind = BLOCKS[key]
+        return self.plugin(BLOCKS[key], key, item)
+
+    def plugin(self, kind: str, key: str, item: Item) -> Block | None:
+        """A block of any kind, at any depth; `key` is how messages name it."""
         use = item.mapping.get("use")
         if use is None or use.value is None:
             suggestion = f"add use: with one of {', '.join(registry.names(kind))}"
@@ -62,41 +58,57 @@ class BlockReader:
             fix = how_to_fix("text", use)
             self.problems.add(use.position, f"{key}: use must be a plugin's name, is {describe(use)}", fix)
             return None
-        folder = use.position.source.path.parent
-        cache = (kind, json.dumps(item.plain()), folder)
+        cache = (kind, json.dumps(item.plain()), tuple(_folders(item)))
         if cache not in self.blocks:
-            block = self.fresh_block(key, item, use, folder)
+            block = self.fresh_block(kind, key, item, use)
             if block is None:
                 return None
             self.blocks[cache] = block
         return self.blocks[cache]
 
-    def fresh_block(self, key: str, item: Item, use: Item, folder: Path) -> Block | None:
-        kind, name = BLOCKS[key], str(use.value)
+    def fresh_block(self, kind: str, key: str, item: Item, use: Item) -> Block | None:
+        name, folder = str(use.value), _folder(use)
         fields = item.with_value({field: inner for field, inner in item.mapping.items() if field != "use"})
+        place = files.located(name, folder) if registry.is_path(name) else name
         if registry.is_path(name) and not self.run_files:
-            return Block(kind, name, _BASES[kind], UncheckedConfig(**fields.plain()))
-        cls = self.find(key, kind, name, use, folder)
+            if not Path(file := place.rpartition(":")[0]).is_file():
+                self.problems.add(use.position, f"{kind} {name!r}: there is no file {file}")
+                return None
+            written = fields.plain()
+            block = Block(kind, name, place, api.BASES[kind], UncheckedConfig(**written), written)
+            self.fields[id(block)] = fields.mapping
+            return block
+        cls = self.find(kind, name, use, folder)
         if cls is None:
             return None
+        where = f"{key} ({name})"
         try:
-            config = validate(cls.Config, fields, f"{key} ({name})", self.problems)
+            before = len(self.problems)
+            inside = NestedReader(self, key, name).read(cls.Config, fields)
+            config = validate(cls.Config, inside.item, where, self.problems)
         except Exception as error:  # a third party's validator may raise anything
-            message = f"{key} ({name}): checking it failed: {type(error).__name__}: {error}"
+            message = f"{where}: checking it failed: {type(error).__name__}: {error}"
             self.problems.add(item.place, message, "this is a fault of the plugin")
             return None
-        return None if config is None else Block(kind, name, cls, config)
+        if config is None or len(self.problems) > before:
+            return None
+        block = Block(kind, name, place, cls, config, fields.plain(), inside.texts, inside.nested)
+        self.fields[id(block)] = inside.item.mapping
+        return block
 
-    def find(self, key: str, kind: str, name: str, use: Item, folder: Path) -> type[Plugin] | None:
+    def fields_of(self, block: Block) -> dict[str, Item]:
+        """The fields that a block was made of, with absolute paths."""
+        return self.fields[id(block)]
+
+    def find(self, kind: str, name: str, use: Item, folder: Path) -> type[Plugin] | None:
         try:
             return registry.find(kind, name, folder)
-        except InputError as error:
+        except registry.UnknownPluginError:
             known = registry.names(kind)
-            if name in known or registry.is_path(name):
-                self.problems.add(use.position, str(error).replace(f"{folder.resolve()}{os.sep}", ""))
-            else:
-                self.problems.add(use.position, f"there is no {kind} {name!r}", did_you_mean(name, known))
-        except Exception as error:  # a third party's module may raise anything
+            self.problems.add(use.position, f"there is no {kind} {name!r}", did_you_mean(name, known))
+        except InputError as error:
+            self.problems.add(use.position, str(error))
+        except Exception as error:
             self.problems.add(use.position, f"the {kind} {name!r} cannot be loaded: {type(error).__name__}: {error}")
         return None
 
@@ -121,7 +133,18 @@ class BlockReader:
             )
         return model
 
-    def prompt(self, item: Item | None, default: Prompt, model: ModelSpec | None) -> Prompt | None:
+    def weights(self, item: Item | None, model: ModelSpec) -> str:
+        """The model's path; that of a local folder is absolute."""
+        if item is None or "path" not in item.mapping or model.path.startswith("builtin:"):
+            return model.path
+        there = _folder(item.mapping["path"]) / Path(model.path).expanduser()
+        is_local = _LOCAL.match(model.path) or model.path in (".", "..") or (there / "config.json").is_file()
+        return str(there.resolve()) if is_local else model.path
+
+    def prompt(
+        self, item: Item | None, default: Prompt, model: ModelSpec | None, default_known: bool = True
+    ) -> Prompt | None:
+        """The dataset's prompt with the fields that are written; its default may be in a file that was not run."""
         prompt = default
         if item is not None:
             self.used.add(id(item.value))
@@ -135,7 +158,7 @@ class BlockReader:
             prompt = prompt.model_copy(update={"chat": model.chat})
         if item is not None and "{question}" not in prompt.template and "template" in item.mapping:
             self.problems.add(item.mapping["template"].position, "the prompt's template has no {question} in it")
-        if item is not None and prompt.system is not None and not prompt.chat:
+        if item is not None and prompt.system is not None and not prompt.chat and default_known:
             place = item.mapping["system"].place if "system" in item.mapping else item.place
             self.problems.add(place, "a system message needs chat: true", "add  chat: true  to the prompt")
         return prompt
@@ -153,6 +176,17 @@ class BlockReader:
         for found, error in alone.found.items():
             if " needs the key " not in error.message:
                 self.problems.found.setdefault(found, error)
+
+
+def _folder(item: Item) -> Path:
+    """The folder of the file in which a value is written."""
+    return item.position.source.path.parent.absolute()
+
+
+def _folders(item: Item) -> list[Path]:
+    """The folders of the files in which a value and what is inside it are written."""
+    inside = [*item.mapping.values(), *item.items]
+    return sorted({_folder(item), *(folder for one in inside for folder in _folders(one))})
 
 
 def with_use(item: Item, use: str) -> Item:

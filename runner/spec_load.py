@@ -68,11 +68,13 @@ class _Loader:
         swept = expand_sweeps(templates, self.tree.mapping.get("sweep"), self.problems)
         conditions: dict[str, Condition] = {}
         for name, item in swept.conditions.items():
-            condition = self.condition(name, merge_condition(base, item), item)
+            merged = merge_condition(base, item)
+            condition = self.condition(name, merged, item)
             if condition is None:
                 self.broken.add(name)
             else:
                 conditions[name] = condition
+                self.check_engine(condition, merged.mapping.get("engine"), item)
         self.check_teachers(conditions, swept)
         self.check_unused_blocks(base)
         claimed = self.tree.mapping.get("hypotheses")
@@ -195,9 +197,10 @@ class _Loader:
         verifier = None
         if data is not None or "use" in (items["verifier"].mapping if "verifier" in items else {}):
             default = items.get("data", written)
-            verifier = self.reader.block("verifier", use_or(items.get("verifier"), dataset.default_verifier, default))
+            verifier = self.verifier(data, items.get("verifier"), dataset, default)
         model = self.model(items.get("model"), engine, fields, where, written)
-        prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model)
+        data_known = data is None or not isinstance(data.config, UncheckedConfig)
+        prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
         labeler = self.needed("labeler", items, f"{where} trains on pseudo-labels, so it", written) if pseudo else None
         trainer = self.needed("trainer", items, f"{where} trains, so it", written) if fields.train_on else None
         if not pseudo:
@@ -224,6 +227,30 @@ class _Loader:
             labeler=labeler,
             trainer=trainer,
             eval=protocol,
+            weights=self.reader.weights(items.get("model"), model),
+            from_file=_from_file(data, items),
+        )
+
+    def verifier(self, data: Block | None, item: Item | None, dataset: type[Dataset], default: Item) -> Block | None:
+        """The verifier; which one is the default, and so has these fields, a file that was not run does not say."""
+        names_one = item is not None and "use" in item.mapping
+        if data is not None and isinstance(data.config, UncheckedConfig) and not names_one:
+            written = item.plain() if item is not None else {}
+            if item is not None:
+                self.reader.used.add(id(item.value))
+            return Block("verifier", data.use, data.place, api.Verifier, UncheckedConfig(**written), written)
+        return self.reader.block("verifier", use_or(item, dataset.default_verifier, default))
+
+    def check_engine(self, condition: Condition, item: Item | None, written: Item) -> None:
+        """An engine that loads no weights cannot show what a training did."""
+        if not condition.train_on or getattr(condition.engine.cls, "needs_model", True):
+            return
+        use = condition.engine.use
+        self.problems.add(
+            item.place if item is not None else written.place,
+            f"the condition {condition.name!r} trains, but its engine {use!r} loads no weights: the trained model "
+            "would be ignored wherever it is to answer",
+            f"give {condition.name!r} an engine that does, such as  engine: hf",
         )
 
     def needed(self, key: str, items: dict[str, Item], who: str, written: Item) -> Block | None:
@@ -293,7 +320,10 @@ class _Loader:
     ) -> ModelSpec | None:
         if item is not None:
             return self.reader.model(item)
-        if engine is not None and not getattr(engine.cls, "needs_model", True) and not fields.train_on:
+        loads_none = engine is not None and (
+            isinstance(engine.config, UncheckedConfig) or not getattr(engine.cls, "needs_model", True)
+        )
+        if loads_none and not fields.train_on:
             return ModelSpec(path="none")
         if "model" not in self.missed:
             self.missed.add("model")
@@ -338,7 +368,7 @@ class _Loader:
             if condition.init != "teacher" or teacher_condition is None:
                 continue
             mine, theirs = condition.model, teacher_condition.model
-            if (mine.path, mine.revision) != (theirs.path, theirs.revision):
+            if (condition.weights, mine.revision) != (teacher_condition.weights, theirs.revision):
                 self.problems.add(
                     swept.conditions[name].mapping["init"].place,
                     f"{name!r} starts from the weights of {teacher_condition.name!r} ({theirs.path}), "
@@ -368,3 +398,16 @@ class _Loader:
             self.problems.add(target.place, "match.to has no effect with epochs", "match by steps or tokens")
         elif self.known(target, swept) and not conditions[match.to].train_on:
             self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
+
+
+def _from_file(data: Block, items: dict[str, Item]) -> dict[str, Any]:
+    """What the resolved spec says of prompt and verifier where a dataset in a file decides them: what was written.
+
+    So it is the same whether or not the file was run.
+    """
+    if not registry.is_path(data.use):
+        return {}
+    said: dict[str, Any] = {"prompt": items["prompt"].plain() if "prompt" in items else {}}
+    if "verifier" not in items or "use" not in items["verifier"].mapping:
+        said["verifier"] = items["verifier"].plain() if "verifier" in items else None
+    return said

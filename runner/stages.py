@@ -36,7 +36,7 @@ from plugins.api import (
     Verifier,
 )
 from plugins.errors import Interrupted, StageFailed
-from plugins.registry import find
+from plugins.registry import code, find
 from runner import tables
 from runner.artifacts import Workspace, digest_of
 
@@ -73,7 +73,16 @@ class Context:
 
 
 def make_plugin(block: Mapping[str, Any]) -> Plugin:
-    """The plugin of a job's block, with its config validated again."""
+    """The plugin of a job's block, with its config validated again.
+
+    Raises StageFailed where a third party's code is no longer what the stage was planned with.
+    """
+    for planned in block.get("code", ()):
+        now = code(planned["kind"], planned["use"])
+        if now is None or now.to_json() != planned["code"]:
+            raise StageFailed(
+                f"the {planned['kind']} {planned['use']} has changed since this run began; run the spec again"
+            )
     cls = find(block["kind"], block["use"])
     return cls(cls.Config.model_validate(block["config"]))
 

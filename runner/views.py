@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
     """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect."""
-    from runner.plan_changes import changed_fields
+    from runner.plan_changes import changed_fields, made_before_code
 
     pending = {stage.digest for stage in plan.pending(workspace)}
     manifests: dict[str, list[dict[str, Any]]] = {}
@@ -53,12 +54,14 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
                 "changed_since_nearest": changed,
             }
         )
+    owed = [stage for stage in plan.stages.values() if stage.digest in pending]
+    before = made_before_code([(stage.kind, stage.key) for stage in owed], manifests)
     return {
         "experiment": plan.name,
         "spec_digest": plan.spec_digest,
         "runs": [run.run for run in plan.runs],
         "stages": stages,
-        "notes": plan.notes,
+        "notes": [*plan.notes, *([before] if before else [])],
         "power": power.to_json(),
     }
 
@@ -81,7 +84,7 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
         shown.add_row(stage["kind"], users, stage["size"], stage["digest"][:8], state)
     screen = console()
     screen.print(shown)
-    for note in plan.notes:
+    for note in facts["notes"]:
         screen.print(f"note: {note}")
     waiting = sum(not stage["cached"] for stage in facts["stages"])
     screen.print(f"{len(facts['stages'])} stages: {len(facts['stages']) - waiting} finished, {waiting} to run")
@@ -260,6 +263,7 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
         ("on", f"{machine['host']}, {hardware}"),
         ("commit", manifest["git_commit"]),
         ("packages", versions),
+        ("plugins", "; ".join(third_party_plugins(manifest["key"]))),
         ("files", manifest["folder"]),
     ]
     for label, fact in facts:
@@ -269,6 +273,19 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
         screen.print(f"  key.{key:<12} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
     for event in manifest.get("events", []):
         screen.print(f"  warning at step {event['step']}: {event['text']} [{event['field']}]")
+
+
+def third_party_plugins(key: dict[str, Any]) -> list[str]:
+    """Plugins in a stage's key that are not nsd's own: each with the distribution and version it came with."""
+    found: list[str] = []
+    for value in key.values():
+        if not isinstance(value, dict):
+            continue
+        if isinstance(its_code := value.get("code"), dict) and "use" in value:
+            words = [its_code[name] for name in ("distribution", "distribution_version") if name in its_code]
+            found.append(f"{value['use']} of {' '.join(words)}" if words else f"{value['use']}, a file")
+        found += third_party_plugins(value)
+    return list(dict.fromkeys(found))
 
 
 def print_logs(workspace: Workspace, name: str, lines: int, kind: str | None) -> None:
@@ -309,10 +326,13 @@ def print_plugins(kind: str | None, as_json: bool) -> None:
             found.append(
                 {"kind": plugin_kind, "name": name, "version": cls.version, "about": summary, "config": schema}
             )
+    broken = [one for one in registry.left_out() if kind is None or one.name.partition(".")[0] in (kind, "?")]
     if as_json:
-        print_json({"plugins": found})
+        print_json({"plugins": found, "left_out": [asdict(one) for one in broken]})
         return
     screen = console()
+    for one in broken:
+        screen.print(f"left out: {one.name} of {one.distribution}: {one.reason}", soft_wrap=True, markup=False)
     for entry in found:
         screen.print(f"{entry['kind']} {entry['name']}: {entry['about']}")
         required = entry["config"].get("required", [])

@@ -41,7 +41,14 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
 
 def worker_environment() -> dict[str, str]:
     """What a worker process is started with."""
-    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid()), "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        PARENT_VARIABLE: str(os.getpid()),
+        "TOKENIZERS_PARALLELISM": "false",
+        # `python -m` puts the current folder in front of everything else that can be imported; what lies there is a
+        # stranger's. Said in the environment, for accelerate starts further processes by itself.
+        "PYTHONSAFEPATH": "1",
+    }
     return environment if _has_gpu() else {**environment, "ACCELERATE_USE_CPU": "true"}
 
 

@@ -13,11 +13,11 @@ Limit: solutions keep the calculator annotations (`<<48/2=24>>`), as in the stud
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from plugins.api import Dataset, Pools, Prompt, Question, question_id
+from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
 from plugins.datasets.sources import Row, SourceConfig, local_files, read, to_questions, with_unlabeled
 from plugins.registry import plugin
 
@@ -35,7 +35,9 @@ class Gsm8k(Dataset):
     default_verifier: ClassVar[str] = "numeric"
 
     class Config(SourceConfig):
-        path: str = Field(default="openai/gsm8k", description="Hub dataset, or a folder with train and test files.")
+        path: Annotated[str, SpecPath(hub=True)] = Field(
+            default="openai/gsm8k", description="Hub dataset, or a folder with train and test files."
+        )
         subset: str | None = Field(default="main", description="The hub dataset's configuration.")
         revision: str | None = Field(default=None, description="Commit or tag on the hub.")
 

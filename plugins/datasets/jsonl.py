@@ -17,11 +17,11 @@ split is cut from train. Errors name file, line, and the fields that the row has
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, question_id
+from plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, SpecPath, question_id
 from plugins.datasets.gsm8k import Gsm8k
 from plugins.datasets.sources import Row, SourceConfig, local_files, read, read_file, to_questions, with_unlabeled
 from plugins.registry import plugin
@@ -48,9 +48,13 @@ class Jsonl(Dataset):
         hub: str | None = Field(default=None, description="Hub dataset; `train` and `test` are then its splits.")
         subset: str | None = Field(default=None, description="The hub dataset's configuration.")
         revision: str | None = Field(default=None, description="Commit or tag on the hub.")
-        train: str | list[str] = Field(description="File or files; with `hub` a split.")
-        test: str | list[str] | None = Field(default=None, description="File or files; with `hub` a split.")
-        unlabeled: str | list[str] | None = Field(
+        train: Annotated[str | list[str], SpecPath(unless="hub")] = Field(
+            description="File or files; with `hub` a split."
+        )
+        test: Annotated[str | list[str] | None, SpecPath(unless="hub")] = Field(
+            default=None, description="File or files; with `hub` a split."
+        )
+        unlabeled: Annotated[str | list[str] | None, SpecPath(unless="hub")] = Field(
             default=None, description="File or files whose rows are the unlabeled pool; with `hub` a split."
         )
         fields: Fields = Field(default=Fields(), description="Which field holds what.")

@@ -15,11 +15,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from plugins.api import Dataset, Pools, Prompt, Question, question_id
+from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
 from plugins.datasets.sources import Row, SourceConfig, is_local, local_files, read, to_questions, with_unlabeled
 from plugins.errors import InputError
 from plugins.registry import plugin
@@ -50,11 +50,13 @@ class MathProblems(Dataset):
     default_verifier: ClassVar[str] = "math"
 
     class Config(SourceConfig):
-        path: str = Field(
+        path: Annotated[str, SpecPath(hub=True)] = Field(
             default="EleutherAI/hendrycks_math", description="Hub dataset, or a folder with train and test files."
         )
         revision: str | None = Field(default=None, description="Commit or tag on the hub.")
-        test: str = Field(default="full", description='"full", "math500", or a file of problems.')
+        test: Annotated[str, SpecPath(hub=True)] = Field(
+            default="full", description='"full", "math500", or a file of problems.'
+        )
         levels: list[int] | None = Field(default=None, min_length=1, description="Difficulties to keep, 1 to 5.")
         types: list[str] | None = Field(default=None, min_length=1, description='Subjects to keep, e.g. "Algebra".')
 

@@ -22,11 +22,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from plugins.api import Dataset, Pools, Prompt, Question, question_id
+from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
 from plugins.datasets.math import MathProblems
 from plugins.datasets.sources import Row, SourceConfig, local_files, read, to_questions, with_unlabeled
 from plugins.errors import InputError
@@ -44,7 +44,9 @@ class NuminaMath(Dataset):
     default_verifier: ClassVar[str] = "math"
 
     class Config(SourceConfig):
-        path: str = Field(default="AI-MO/NuminaMath-CoT", description="Hub dataset, or a local file or folder.")
+        path: Annotated[str, SpecPath(hub=True)] = Field(
+            default="AI-MO/NuminaMath-CoT", description="Hub dataset, or a local file or folder."
+        )
         revision: str | None = Field(default=None, description="Commit or tag on the hub.")
         sources: list[str] | None = Field(
             default=None, min_length=1, description="Values of the `source` column to keep, e.g. orca_math, cn_k12."

@@ -5,7 +5,7 @@
     rows = read("openai/gsm8k", split="train", subset="main")   # a hub dataset, through the `datasets` library
 
 Every row knows its place (file and line), and every complaint names it. No row is skipped here; only blank lines
-are. Relative paths are relative to the current folder.
+are. A relative path given from Python counts from the current folder; a spec hands over absolute ones.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from plugins.api import Dataset, DatasetConfig, Pools, Question
+from plugins import registry
+from plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
 from plugins.errors import InputError, MissingExtra
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -33,7 +34,7 @@ class SourceConfig(DatasetConfig):
         default="keep",
         description="Rows without a gold answer: kept (nothing scores as correct on them), or left out and counted.",
     )
-    unlabeled_from: dict[str, Any] | None = Field(
+    unlabeled_from: Annotated[dict[str, Any], NestedPlugin("dataset")] | None = Field(
         default=None,
         description="Another dataset block ({use: NAME, ...}); its train rows replace this one's unlabeled pool.",
     )
@@ -42,20 +43,20 @@ class SourceConfig(DatasetConfig):
     @classmethod
     def _known_dataset(cls, block: dict[str, Any] | None) -> dict[str, Any] | None:
         if block is not None:
-            _other_dataset(block)
+            if not isinstance(block.get("use"), str):
+                raise InputError("needs `use:` with the name of a dataset")
+            if "split" in block:
+                raise InputError("takes no `split:`, only the outer dataset is split")
+            # Checking a config runs nobody's file: of such a block the spec's reader knows more.
+            if not registry.is_path(block["use"]):
+                _other_dataset(block)
         return block
 
 
 def _other_dataset(block: Mapping[str, Any]) -> Dataset:
     from pydantic import ValidationError
 
-    from plugins.registry import find
-
-    if not isinstance(block.get("use"), str):
-        raise InputError("needs `use:` with the name of a dataset")
-    if "split" in block:
-        raise InputError("takes no `split:`, only the outer dataset is split")
-    plugin_class = find("dataset", block["use"])
+    plugin_class = registry.find("dataset", block["use"])
     try:
         config = plugin_class.Config.model_validate({key: value for key, value in block.items() if key != "use"})
     except ValidationError as error:
@@ -133,8 +134,8 @@ def read(path: str, split: str, subset: str | None = None, revision: str | None 
 
 
 def is_local(path: str) -> bool:
-    """Whether a name is a place on disk; a name like `owner/name` that does not exist here is a hub dataset."""
-    return Path(path).exists() or path.startswith((".", "/", "~")) or Path(path).suffix in SUFFIXES
+    """Whether a name is a place on disk; one like `owner/name` is a hub dataset, whatever the current folder holds."""
+    return path.startswith((".", "/", "~")) or Path(path).suffix in SUFFIXES
 
 
 def split_files(place: str, split: str, subset: str | None = None) -> list[Path]:
@@ -143,7 +144,7 @@ def split_files(place: str, split: str, subset: str | None = None) -> list[Path]
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path}: there is no such file or folder (relative paths start from {Path.cwd()})")
+        raise InputError(f"{path.absolute()}: there is no such file or folder")
     for folder in [path / subset, path, path / "data"] if subset else [path, path / "data"]:
         for suffix in SUFFIXES:
             if (single := folder / f"{split}{suffix}").is_file():
@@ -171,7 +172,7 @@ def read_file(path: Path) -> list[Row]:
     if path.suffix not in readers:
         raise InputError(f"{path}: cannot read a {path.suffix or 'file without suffix'}, only {', '.join(SUFFIXES)}")
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file (relative paths start from {Path.cwd()})")
+        raise InputError(f"{path.absolute()}: there is no such file")
     return list(readers[path.suffix](path))
 
 

@@ -8,7 +8,7 @@
 A row holds one completion, or a list of them; rows of the same question follow each other in sample number, or
 `fields.sample` gives it (counted from 0). Questions are matched by the content of their text (`question_id`), or,
 with `fields.id`, by that id. Dotted names reach into objects and lists (`choices.0.message.content`). The file's
-content, not its path, is what a stage's digest holds. Relative paths start from the current folder.
+content, not its path, is what a stage's digest holds.
 
 Limits: the sampling asked for only says how many completions are wanted; temperature and token limit are those of
 the recording, whatever the spec says. Token counts are 0 unless `fields.tokens` has them. The file is read whole.
@@ -33,6 +33,7 @@ from plugins.api import (
     PluginConfig,
     Request,
     Sampling,
+    SpecPath,
     StopReason,
     question_id,
 )
@@ -83,7 +84,9 @@ class ReplayEngine(Engine):
     needs_model: ClassVar[bool] = False
 
     class Config(PluginConfig):
-        path: Annotated[str, OutputNeutral()] = Field(min_length=1, description="File of recorded completions.")
+        path: Annotated[str, OutputNeutral(), SpecPath()] = Field(
+            min_length=1, description="File of recorded completions."
+        )
         fields: ReplayFields = Field(default=ReplayFields(), description="Which field holds what.")
         missing: Literal["error", "empty"] = Field(
             default="error",

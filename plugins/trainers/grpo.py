@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from plugins import registry
-from plugins.api import OutputNeutral, Question, Reward, Trainer, TrainJob, TrainResult, Verifier
+from plugins.api import NestedPlugin, OutputNeutral, Question, Reward, Trainer, TrainJob, TrainResult, Verifier
 from plugins.errors import InputError, StageFailed
 from plugins.registry import plugin
 from plugins.trainers import _setup, _trl, _trl_fields
@@ -53,7 +53,7 @@ else:
 
 
 def _reward_block(block: Any) -> dict[str, Any]:
-    """A reward's block with every default filled in. A class in a file is not run here, so it stays as it is."""
+    """A reward's block with every default filled in. Checking a config runs nobody's file: such a block stays."""
     block = {"use": block} if isinstance(block, str) else block
     if not isinstance(block, dict) or not isinstance(block.get("use"), str):
         raise ValueError("a reward is a name or a block with `use: NAME`")
@@ -70,6 +70,7 @@ def _reward_block(block: Any) -> dict[str, Any]:
 
 RewardBlock = Annotated[
     dict[str, Any],
+    NestedPlugin("reward"),
     BeforeValidator(_reward_block),
     WithJsonSchema(
         {

@@ -138,7 +138,7 @@ def job_name(found: Launch, job: Job) -> str:
 
 def plan_of(spec: Path, options: dict[str, Any]) -> Plan:
     """The plan of a launch, now or later: the same options give the same stages."""
-    experiment = load_spec(spec)
+    experiment = load_spec(spec, run_files=True)
     seeds = [int(seed) for seed in options["seeds"]]
     try:
         return build_plan(experiment, options["only"], seeds, options["smoke"], pin=True)

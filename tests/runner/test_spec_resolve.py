@@ -30,7 +30,7 @@ def load(folder: Path, text: str, name: str = "spec.yaml") -> Experiment:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    return load_spec(path)
+    return load_spec(path, run_files=True)
 
 
 def errors_of(folder: Path, text: str) -> str:
@@ -186,9 +186,9 @@ def test_a_plugin_whose_check_crashes_is_an_error_of_the_spec(tmp_path: Path) ->
 def test_a_file_is_not_run_unless_asked(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("raise SystemExit('this file ran')\n")
     (tmp_path / "spec.yaml").write_text(BASE + "verifier: {use: './mine.py:Mine', anything: [1]}\n")
-    block = load_spec(tmp_path / "spec.yaml", run_files=False).conditions["noisy"].verifier
+    block = load_spec(tmp_path / "spec.yaml").conditions["noisy"].verifier
     assert block.config.model_dump() == {"anything": [1]}
-    with pytest.raises(ValueError, match="not run"):
+    with pytest.raises(ValueError, match="run only where --run-files says so"):
         block.make()
 
 
