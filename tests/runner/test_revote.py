@@ -35,12 +35,12 @@ model: builtin:wordmath-1m
 data: {use: jsonl, train: LABELED, unlabeled: UNLABELED, test: TEST, fields: {question: q, answer: a},
   split: {labeled: 1, unlabeled: COUNT, test: 1}}
 verifier: VERIFIER
-engine: {use: replay, path: SAMPLES, fields: {question: q, completion: texts}}
+engine: {use: ./trainer.py:One}
 labeler: {use: consensus, k: K}
 trainer: {use: ./trainer.py:Nothing}
 eval: {use: accuracy}
 conditions:
-  base: {train_on: []}
+  base: {train_on: [], engine: {use: replay, path: SAMPLES, fields: {question: q, completion: texts}}}
   student: {train_on: [pseudo], label_with: base}
   filtered: {train_on: [pseudo], label_with: base, labeler: {threshold: 0.75}}
   oracle: {train_on: [pseudo], labeler: {use: noisy_oracle, accuracy: 0.8}}
@@ -48,7 +48,13 @@ conditions:
 
 
 TRAINER = """\
-from plugins.api import Trainer, TrainResult
+from plugins.api import Completion, Engine, StopReason, Trainer, TrainResult
+
+
+class One(Engine):
+    def generate(self, model, requests, sampling, seed, done=frozenset()):
+        yield [Completion(r.question_id, n, "1", 1, StopReason.STOP) for r in requests for n in range(sampling.n)]
+
 
 class Nothing(Trainer):
     def planned_steps(self, examples):
@@ -61,7 +67,8 @@ class Nothing(Trainer):
 
 
 def make(folder: Path, rows: list[dict[str, Any]], k: int, verifier: str) -> Workspace:
-    """A workspace in which SPEC has been run: real stages throughout, but for a trainer that leaves no weights."""
+    """A workspace in which SPEC has been run: real stages throughout, but for a trainer that leaves
+    no weights and an engine that wants none."""
     test = {"q": "a test", "a": "1", "texts": ["1"]}
     files = {"LABELED": [{"q": "never asked", "a": "1"}], "UNLABELED": rows, "TEST": [test], "SAMPLES": [*rows, test]}
     text = SPEC
@@ -73,7 +80,7 @@ def make(folder: Path, rows: list[dict[str, Any]], k: int, verifier: str) -> Wor
     (folder / "toy.yaml").write_text(text)
     (folder / "trainer.py").write_text(TRAINER)
     workspace = Workspace(folder / "workspace")
-    outcome = execute(build_plan(load_spec(folder / "toy.yaml")), workspace)
+    outcome = execute(build_plan(load_spec(folder / "toy.yaml", run_files=True)), workspace)
     assert outcome.exit_code == 0, [failure.reason for failure in outcome.failures]
     return workspace
 
@@ -223,7 +230,7 @@ def test_the_spec_line_makes_the_setting_real(workspace: Workspace) -> None:
     folder = workspace.root.parent
     text = (folder / "toy.yaml").read_text().replace("labeler: {use: consensus, k: 4}", line)
     (folder / "changed.yaml").write_text(text)
-    labeler = load_spec(folder / "changed.yaml").conditions["student"].labeler
+    labeler = load_spec(folder / "changed.yaml", run_files=True).conditions["student"].labeler
     assert labeler is not None and (labeler.config.k, labeler.config.threshold) == (2, 0.6)  # type: ignore[attr-defined]
 
 
