@@ -129,7 +129,8 @@ IGNORED = {
     ),
     "later rounds": "  arm: {train_on: [pseudo], label_with: base, rounds: 2}\n",
     "pseudo-labels": "  arm: {train_on: [labeled, pseudo], label_with: base}\n",
-    "a point of a sweep": "  arm: {train_on: [labeled], engine: hf}\nsweep: {conditions: arm, grid: {engine: {x: REPLAY, y: hf}}}\n",
+    "a point of a sweep": "  arm: {train_on: [labeled], engine: hf}\n"
+    "sweep: {conditions: arm, grid: {engine: {x: REPLAY, y: hf}}}\n",
     "an engine in a file": "  arm: {train_on: [labeled], engine: './mine.py:Voice'}\n",
 }
 SEEN = {
