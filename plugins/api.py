@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -223,37 +224,55 @@ class Verifier(Plugin):
     """Judges a completion against a question's gold answer. Must never raise on any text."""
 
     kind = "verifier"
+    # True states that `same` is equality of normalised answers, so that a vote can count them by hash. A class that
+    # leaves `same` as it is need not say so; one that replaces it is asked pair by pair unless it says so itself.
+    same_is_equality: ClassVar[bool] = True
 
     def extract(self, completion: str) -> str | None:
         """The normalised final answer in a completion, or None where there is none."""
         raise NotImplementedError
 
     def normalise(self, answer: str) -> str | None:
-        """A bare answer (a gold answer, a recorded answer) in the same normal form."""
+        """A bare answer (a gold answer, a label) in the same normal form, None where it is no readable answer."""
         return self.extract(answer)
 
     def same(self, a: str, b: str) -> bool:
-        """Whether two normalised answers are equal."""
+        """Whether two normalised answers are equal. Every answer is the same as itself."""
         return a == b
 
     def group(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Equivalence classes: for each answer the index of the first answer of its class, None for None.
+        """Classes of a vote: for each answer the index of the first answer of its class, None for None.
 
-        The classes are the transitive closure of `same` (which must be symmetric), so they do not depend on
-        the order of the answers even where `same` itself is not transitive, as a tolerance is not.
+        No class holds two answers that are unequal by `same` in either direction. Where `same` is not transitive (a
+        tolerance is not), classes form greedily: the answers given most often come first, then those earlier in the
+        order of their texts, and each joins the first class all of whose answers it is the same as. So the classes
+        do not depend on the order of the samples.
         """
         first_index: dict[str, int] = {}
         for index, answer in enumerate(answers):
             if answer is not None:
                 first_index.setdefault(answer, index)
-        class_of = dict(first_index)
-        distinct = list(first_index)
-        for position, answer in enumerate(distinct):
-            for earlier in distinct[:position]:
-                kept, merged = sorted((class_of[earlier], class_of[answer]))
-                if kept != merged and self.same(earlier, answer):
-                    class_of = {text: kept if found == merged else found for text, found in class_of.items()}
+        class_of = first_index if self._same_is_equality() else self._greedy_classes(answers, first_index)
         return [None if answer is None else class_of[answer] for answer in answers]
+
+    @classmethod
+    def _same_is_equality(cls) -> bool:
+        # A statement holds for the `same` it was made about, not for one that a subclass put in its place.
+        def owner(name: str) -> int:
+            return next(place for place, base in enumerate(cls.__mro__) if name in vars(base))
+
+        return cls.same_is_equality and owner("same_is_equality") <= owner("same")
+
+    def _greedy_classes(self, answers: Sequence[str | None], first_index: Mapping[str, int]) -> dict[str, int]:
+        counts = Counter(answer for answer in answers if answer is not None)
+        classes: list[list[str]] = []
+        for answer in sorted(counts, key=lambda text: (-counts[text], text)):
+            fits = (one for one in classes if all(self.same(answer, a) and self.same(a, answer) for a in one))
+            if (found := next(fits, None)) is None:
+                classes.append([answer])
+            else:
+                found.append(answer)
+        return {answer: min(first_index[other] for other in one) for one in classes for answer in one}
 
     def score(self, completion: str, question: Question) -> Score:
         """Judge one completion; a question without a gold answer scores 0."""

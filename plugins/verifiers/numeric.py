@@ -11,7 +11,7 @@ study, `-$5` is read as 5.
 
 The normal form is a plain decimal: no commas, no leading or trailing zeros, no `-0`: `18.`, `18.0` and `$18`
 are all `18`. Two answers are the same if they differ by less than 1e-6, as in the study. That relation is not
-transitive, so votes are counted over its transitive closure (`Verifier.group`), in which no order matters.
+transitive, so votes are counted over `Verifier.group`'s greedy classes, in which no order matters.
 
 Limits: fractions (`3/4`), scientific notation (`1e5`), number words, digits of other scripts and decimal commas
 are not understood; the last stage takes a step's number for an answer where no answer was given.
