@@ -172,7 +172,11 @@ class Dataset(Plugin):
 
 
 class StopReason(enum.StrEnum):
-    """Why a completion ended. LENGTH and ERROR count as they score, and are bounded in reports."""
+    """Why a completion ended.
+
+    ERROR scores 0 and gives no vote, whatever its text says. LENGTH scores what its text scores. Both are counted,
+    and reports say how far they could have moved a result.
+    """
 
     STOP = "stop"
     LENGTH = "length"
@@ -208,6 +212,11 @@ class Completion:
     tokens: int
     stop_reason: StopReason
     error: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by an error: then it has no answer, and its text is nobody's training target."""
+        return self.stop_reason is StopReason.ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +381,10 @@ class Labeler(Plugin):
         verifier: Verifier,
         seed: int,
     ) -> list[PseudoLabel]:
-        """One PseudoLabel per question, in order. `samples[id]` is in order of sample number."""
+        """One PseudoLabel per question, in order. `samples[id]` is in order of sample number.
+
+        A failed completion (`completion.failed`) comes with an empty text: it counts among the K and has no answer.
+        """
         raise NotImplementedError
 
 
@@ -487,10 +499,20 @@ class Reward(Plugin):
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A completion with its verdict."""
+    """A completion with its verdict. One that failed has score 0 and no answer, whatever it is made with."""
 
     completion: Completion
     score: Score
+
+    def __post_init__(self) -> None:
+        if self.completion.failed:
+            object.__setattr__(self, "score", Score(score=0.0, correct=False, answer=None))
+
+    @classmethod
+    def judge(cls, completion: Completion, question: Question, verifier: Verifier) -> Scored:
+        """Have a verifier score a completion; the text of one that failed is not looked at."""
+        nothing = Score(score=0.0, correct=False, answer=None)
+        return cls(completion, nothing if completion.failed else verifier.score(completion.text, question))
 
 
 class Protocol(Plugin):
@@ -507,5 +529,8 @@ class Protocol(Plugin):
         raise NotImplementedError
 
     def value(self, scored: Sequence[Scored], verifier: Verifier) -> float:
-        """The question's value in [0, 1], from all its samples in order of sample number."""
+        """The question's value in [0, 1], from all its samples in order of sample number.
+
+        A failed completion comes with score 0, no answer and an empty text.
+        """
         raise NotImplementedError

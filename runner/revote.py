@@ -27,6 +27,7 @@ from plugins.registry import find
 from plugins.seeds import stream
 from runner import tables
 from runner.artifacts import Workspace, canonical_json
+from runner.failures import failures, without_failed_text
 from runner.label_views import labelled_runs, name_of
 from runner.stages import label_is_right
 from runner.store import Store
@@ -199,8 +200,15 @@ class _Voting:
                 "again draws them anew"
             )
         samples: dict[str, list[Completion]] = {}
-        for completion in tables.read_completions(path):
-            samples.setdefault(completion.question_id, []).append(completion)
+        completions = tables.read_completions(path)
+        if (failed := failures(completions)) is not None:
+            if failed.most:
+                raise InputError(
+                    f"the samples behind the labels of {self.name} cannot be voted on: {failed.sentence()}"
+                )
+            self.notes.append(f"{failed.sentence()}; they have no vote and stay in the denominator")
+        for completion in completions:
+            samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
         return samples, self.workspace.manifest("sample", digest)["key"]["sampling"]
 
     # ------------------------------------------------------------------ voting

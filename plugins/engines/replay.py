@@ -88,7 +88,7 @@ class ReplayEngine(Engine):
         missing: Literal["error", "empty"] = Field(
             default="error",
             description="A question with too few recorded completions: an error, or empty completions marked as "
-            "failed, which score as wrong.",
+            "failed, which score 0.",
         )
 
     config: Config
