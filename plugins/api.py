@@ -80,7 +80,8 @@ class Question:
     """One problem. `answer` is what a verifier compares with; `solution` is the gold worked completion.
 
     Both are None where nobody knows them (NuminaMath used as unlabeled data). `context` is privileged
-    text that only a teacher may see; `meta` holds what a verifier may need (level, tests, ...).
+    text that only a teacher may see; `meta` holds what a verifier may need (level, tests, ...). `place` says in
+    messages where the row stands (`train.jsonl:12`); it is no part of the question and enters no digest.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Question:
     solution: str | None = None
     context: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    place: str | None = field(default=None, compare=False, repr=False)
 
 
 class Prompt(BaseModel):
@@ -244,6 +246,11 @@ class Verifier(Plugin):
     def normalise(self, answer: str) -> str | None:
         """A bare answer (a gold answer, a label) in the same normal form, None where it is no readable answer."""
         return self.extract(answer)
+
+    def recorded(self, answer: str) -> str | None:
+        """An answer that another tool recorded for a model, normalised: a bare one, else the answer in what it says."""
+        normal = self.normalise(answer)
+        return self.extract(answer) if normal is None else normal
 
     def same(self, a: str, b: str) -> bool:
         """Whether two normalised answers are equal. Every answer is the same as itself."""

@@ -9,10 +9,12 @@ Fields. A dotted name reaches into nested objects; keys may themselves hold dots
 is taken first. `*` in the last part stands for every key that fits, giving one run each, named RUN/KEY. A list
 in the field, or several lines with one id, are samples of that question; its value is their mean.
 
-What counts. A recorded null, or a field absent from a line, is a wrong answer, and is counted as missing in the
-metadata. Only where the field lies inside an object that holds other keys (`answers.MODEL`, beside other models)
-does its absence mean that the question was not asked: then it is left out of that run, and reported. A line that
-cannot be read ends the import with its number; nothing is kept of the file.
+What counts. A recorded null, an empty text, NaN, a word for nothing (`NA`, `None`: plugins/datasets/sources.py has
+all), or a field absent from a line, is a wrong answer, and is counted as missing in the metadata. Only where the field
+lies inside an object that holds other keys (`answers.MODEL`, beside other models) does its absence mean that the
+question was not asked: then it is left out of that run, and reported. A line that cannot be read ends the import with
+its number; nothing is kept of the file. A gold answer is read as strictly as in nsd's own data; a recorded answer is
+what a model said, so that the answer in a sentence counts.
 
 Pairing. A question's id is the id field's text as it stands. With `id_is_text` the field holds the question
 itself, and the id is its content hash, as in nsd's own runs. Files with a gold field are compared only with files
@@ -170,13 +172,22 @@ def _read_counts(path: Path, prefix: str | None) -> list[ImportedRun]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects. Numbers stay the text they were, so that 18.0 is not turned into 18."""
+    """Line numbers and objects. Numbers stay the text they were (18.0 is not turned into 18), without an exponent."""
+    from decimal import Decimal
+
+    from plugins.datasets.sources import plain
+
+    def number_text(text: str) -> str:
+        return plain(Decimal(text)) if "e" in text.lower() else text
+
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():
                 continue
             try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_float=str, parse_int=str)
+                row = json.loads(
+                    raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_float=number_text, parse_int=str
+                )
             except UnicodeDecodeError as error:
                 raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason} at byte {error.start})") from error
             except json.JSONDecodeError as error:
@@ -250,6 +261,13 @@ def _line_id(path: Path, number: int, row: dict[str, Any], id_field: str, is_tex
     return question_id(text) if is_text else text
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a field is absent, null, or says that there is nothing: the rule of data that is read."""
+    from plugins.datasets.sources import known
+
+    return value is _ABSENT or value is None or (not isinstance(value, (dict, list)) and known(_text(value)) is None)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -296,7 +314,7 @@ class _Judge:
         raw: dict[str, str] = {}
         for (number, row), question in zip(lines, ids, strict=True):
             value = get_field(row, gold_field)
-            if value is _ABSENT or value is None or isinstance(value, (dict, list)):
+            if _is_nothing(value) or isinstance(value, (dict, list)):
                 there = _fields_there(row) if value is _ABSENT else ""
                 raise InputError(f"{path}:{number}: no gold answer in the field {gold_field!r}{there}")
             text = _text(value)
@@ -316,7 +334,7 @@ class _Judge:
     def __call__(self, question: str, answer: str) -> tuple[bool, str | None]:
         """Whether the answer is right, and its normal form."""
         if answer not in self.normal:
-            self.normal[answer] = self.verifier.normalise(answer)
+            self.normal[answer] = self.verifier.recorded(answer)
         normal, gold = self.normal[answer], self.golds[question]
         if normal is None:
             return False, None
@@ -347,7 +365,7 @@ def _one_run(
         scores = by_question.setdefault(question, [])
         for value in several:
             answer: str | None = None
-            if value is None or value is _ABSENT:
+            if _is_nothing(value):
                 right = False
                 missing += 1
             elif judge is None:
@@ -362,7 +380,7 @@ def _one_run(
                 {
                     "question_id": question,
                     "sample": len(scores),
-                    "text": None if judge is None or value is None or value is _ABSENT else _text(value),
+                    "text": None if judge is None or _is_nothing(value) else _text(value),
                     "score": float(right),
                     "correct": right,
                     "answer": answer,

@@ -186,11 +186,11 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
-    """Whether a label equals the hidden truth; None where nobody knows it. No label is not right."""
-    if question.answer is None:
+    """Whether a label equals the hidden truth; None where it is not known or unreadable. No label is not right."""
+    gold = None if question.answer is None else verifier.normalise(question.answer)
+    if gold is None:
         return None
-    gold = verifier.normalise(question.answer)
-    return label.label is not None and gold is not None and verifier.same(label.label, gold)
+    return label.label is not None and verifier.same(label.label, gold)
 
 
 def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> dict[str, Any]:

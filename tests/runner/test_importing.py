@@ -41,6 +41,29 @@ def test_recorded_answers_are_judged_by_the_verifier(tmp_path: Path) -> None:
     assert [sample["answer"] for sample in run.samples] == ["18", "195000", "18", None]
 
 
+def test_recorded_numbers_keep_their_value_and_recorded_sentences_their_answer(tmp_path: Path) -> None:
+    texts = ["0.00001", "1e-05", '"5 hours"', '"3/4"', "1e22"]
+    golds = ["1e-05", '"0.00001"', "5", "4", '"10,000,000,000,000,000,000,000"']
+    pairs = enumerate(zip(texts, golds, strict=True))
+    (run,) = judged(jsonl(tmp_path, *(f'{{"id": {i}, "answer": {a}, "gold": {g}}}' for i, (a, g) in pairs)))
+    assert [value for _, value in run.values] == [1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("gold", ["3/4", "5 1/2", "1, 2", "12,5", "about 5"])
+def test_a_gold_answer_that_is_no_number_ends_the_import_with_its_line(tmp_path: Path, gold: str) -> None:
+    path = jsonl(tmp_path, {"id": "a", "answer": "5", "gold": "5"}, {"id": "b", "answer": "5", "gold": gold})
+    with pytest.raises(InputError, match=rf"results.jsonl:2: verifier 'numeric' finds no answer in the gold '{gold}'"):
+        judged(path)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "NA", "N/A", "None", float("nan")])
+def test_what_says_nothing_is_no_gold_and_a_missing_answer(tmp_path: Path, nothing: Any) -> None:
+    (run,) = judged(jsonl(tmp_path, {"id": "a", "answer": nothing, "gold": "5"}))
+    assert (run.values, run.metadata["missing_answers"], run.samples[0]["text"]) == ([("a", 0.0)], 1, None)
+    with pytest.raises(InputError, match=r"results.jsonl:1: no gold answer in the field 'gold'"):
+        judged(jsonl(tmp_path, {"id": "a", "answer": "5", "gold": nothing}))
+
+
 def test_several_lines_and_lists_are_samples_of_one_question(tmp_path: Path) -> None:
     lines = jsonl(tmp_path, {"id": 7, "ok": 1}, {"id": 8, "ok": 0}, {"id": 7, "ok": 0})
     (run,) = read_import(lines, name="run", id_field="id", correct="ok")
