@@ -128,6 +128,11 @@ class DatasetConfig(PluginConfig):
     split: SplitConfig = SplitConfig()
 
 
+def without_truth(question: Question) -> Question:
+    """The question as somebody who must not know its answer may see it: id and text alone."""
+    return Question(id=question.id, text=question.text)
+
+
 @dataclass(frozen=True)
 class Pools:
     """What a dataset offers before splitting. `test` None means: cut the test split from `train`.
@@ -369,7 +374,10 @@ class PseudoLabel:
 
 
 class Labeler(Plugin):
-    """Gives unlabeled questions labels, from samples of a model or otherwise."""
+    """Gives unlabeled questions labels, from samples of a model or otherwise.
+
+    One that samples is given questions without their hidden truth: id and text alone. One that does not may look at it.
+    """
 
     kind = "labeler"
     needs_model: ClassVar[bool] = True

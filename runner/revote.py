@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier
+from plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier, without_truth
 from plugins.errors import InputError, MissingExtra
 from plugins.registry import find
 from plugins.seeds import stream
@@ -168,6 +168,7 @@ class _Voting:
         self.labeler_class = self._class("labeler")
         self.verifier = remembering(self._make_verifier())
         self.questions = tables.read_questions(workspace.data / f"{self.key['questions']}.parquet")
+        self.asked = [without_truth(question) for question in self.questions]
         self.samples, self.sampling = self._read_samples(group[0].manifest["inputs"]["samples"])
         self.stored = max(map(len, self.samples.values()), default=0)
         self._right: dict[tuple[str, str], bool | None] = {}
@@ -235,7 +236,7 @@ class _Voting:
     def vote(self, setting: Setting, samples: Samples) -> list[PseudoLabel]:
         """The labels of all questions, in order; only the first K of their samples are seen."""
         seen = samples if setting.k is None else {key: drawn[: setting.k] for key, drawn in samples.items()}
-        labels = self.labeler(setting).label(self.questions, seen, self.verifier, self.key["seed"])
+        labels = self.labeler(setting).label(self.asked, seen, self.verifier, self.key["seed"])
         if setting.ties == "drop":
             labels = [_without_tie(label) for label in labels]
         return labels

@@ -34,6 +34,7 @@ from plugins.api import (
     TrainJob,
     TrainSeeds,
     Verifier,
+    without_truth,
 )
 from plugins.errors import Interrupted, StageFailed
 from plugins.registry import find
@@ -178,7 +179,8 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
             raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
         for completion in completions:
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
-    labels = labeler.label(questions, samples, verifier, job["seed"])
+    asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
+    labels = labeler.label(asked, samples, verifier, job["seed"])
     correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
     tables.write_labels(context.artifact / "labels.parquet", labels, correct)
     context.progress(len(labels), len(labels), "labels")

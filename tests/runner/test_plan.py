@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugins.errors import InputError
+from runner.artifacts import Workspace
 from runner.plan import Plan, build_plan
 from runner.plan_changes import changed_fields
+from runner.running import run_plan
 from runner.spec import load_spec
 from runner.validate import validate_files
 
@@ -246,3 +248,20 @@ def test_gold_answers_that_are_no_number_are_named_with_their_rows(
     for row in ("test.csv:2: the verifier cannot read the gold answer '3/4'", "more.csv:2: the verifier cannot read"):
         assert f"{tmp_path}/{row}" in printed
     assert "6 of 6" not in printed and "3 of 6 gold answers of jsonl verify under numeric" in printed
+
+
+def test_a_run_says_what_it_cannot_read_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text("q,a,said\nhow many?,3/4,#### 4\n")
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(
+        "name: bad\nmodel: builtin:wordmath-1m\nverifier: numeric\neval: {use: accuracy}\n"
+        f"data: {{use: jsonl, train: {tmp_path}/rows.csv, fields: {{question: q, answer: a}}, split: {{test: 1}}}}\n"
+        f"engine: {{use: replay, path: {tmp_path}/rows.csv, fields: {{question: q, completion: said}}}}\n"
+        "conditions: {base: {train_on: []}}\n"
+    )
+    workspace = Workspace(tmp_path / "workspace")
+    assert run_plan(build_plan(load_spec(spec)), workspace, [], None, as_json=True) == 0
+    printed = capsys.readouterr()
+    assert f"cannot read, so nothing scores as correct on them: {tmp_path}/rows.csv:2 ('3/4')" in printed.err
+    (manifest,) = workspace.manifests("eval")
+    assert manifest["eval"]["mean"] == 0, "a gold answer of 3/4 is not 4"
