@@ -64,6 +64,36 @@ def test_what_says_nothing_is_no_gold_and_a_missing_answer(tmp_path: Path, nothi
         judged(jsonl(tmp_path, {"id": "a", "answer": "5", "gold": nothing}))
 
 
+def test_a_failed_completion_is_wrong_whatever_was_recorded_and_a_cut_one_is_what_it_is(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "ok": [1, 1, 1], "said": ["5", "5", "5"], "end": ["stop", "error", "length"], "gold": "5"},
+        {"id": "b", "ok": 1, "said": "5", "end": None, "gold": "5"},
+    ]
+    path = jsonl(tmp_path, *rows)
+    by_answer = {"answer": "said", "gold": "gold", "verifier": "numeric"}
+    for how in ({"correct": "ok"}, by_answer):
+        (run,) = read_import(path, name="run", id_field="id", finish="end", **how)
+        assert run.values == [("a", pytest.approx(2 / 3)), ("b", 1.0)]
+        found = [(sample["stop_reason"], sample["correct"]) for sample in run.samples]
+        assert found == [("stop", True), ("error", False), ("length", True), ("stop", True)]
+        assert "1 failed, counted as wrong" in run.describe()
+    assert [sample["answer"] for sample in run.samples] == ["5", None, "5", "5"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"ok": [1, 1], "end": ["error", "stop"]}, "1 of 2 completions of run failed: there is no accuracy in them"),
+        ({"ok": [1, 1], "end": ["stop"]}, "results.jsonl:1: the field 'end' has 1 entries for 2 completions"),
+        ({"ok": 1, "end": "tired"}, "results.jsonl:1: the field 'end' is 'tired', not one of stop"),
+        ({"ok": 1, "ended": "stop"}, "results.jsonl:1: no field 'end'; did you mean 'ended'"),
+    ],
+)
+def test_ends_that_leave_nothing_to_import(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_import(jsonl(tmp_path, {"id": "a", **row}), name="run", id_field="id", correct="ok", finish="end")
+
+
 def test_several_lines_and_lists_are_samples_of_one_question(tmp_path: Path) -> None:
     lines = jsonl(tmp_path, {"id": 7, "ok": 1}, {"id": 8, "ok": 0}, {"id": 7, "ok": 0})
     (run,) = read_import(lines, name="run", id_field="id", correct="ok")
