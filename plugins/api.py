@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ class Question:
     """One problem. `answer` is what a verifier compares with; `solution` is the gold worked completion.
 
     Both are None where nobody knows them (NuminaMath used as unlabeled data). `context` is privileged
-    text that only a teacher may see; `meta` holds what a verifier may need (level, tests, ...).
+    text that only a teacher may see; `meta` holds what a verifier may need (level, tests, ...). `place` says in
+    messages where the row stands (`train.jsonl:12`); it is no part of the question and enters no digest.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Question:
     solution: str | None = None
     context: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    place: str | None = field(default=None, compare=False, repr=False)
 
 
 class Prompt(BaseModel):
@@ -147,6 +150,11 @@ class DatasetConfig(PluginConfig):
     """Base of every dataset's config."""
 
     split: SplitConfig = SplitConfig()
+
+
+def without_truth(question: Question) -> Question:
+    """The question as somebody who must not know its answer may see it: id and text alone."""
+    return Question(id=question.id, text=question.text)
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,11 @@ class Dataset(Plugin):
 
 
 class StopReason(enum.StrEnum):
-    """Why a completion ended. LENGTH and ERROR count as they score, and are bounded in reports."""
+    """Why a completion ended.
+
+    ERROR scores 0 and gives no vote, whatever its text says. LENGTH scores what its text scores. Both are counted,
+    and reports say how far they could have moved a result.
+    """
 
     STOP = "stop"
     LENGTH = "length"
@@ -232,6 +244,11 @@ class Completion:
     stop_reason: StopReason
     error: str | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended by an error: then it has no answer, and its text is nobody's training target."""
+        return self.stop_reason is StopReason.ERROR
+
 
 @dataclass(frozen=True, slots=True)
 class Score:
@@ -247,37 +264,60 @@ class Verifier(Plugin):
     """Judges a completion against a question's gold answer. Must never raise on any text."""
 
     kind = "verifier"
+    # True states that `same` is equality of normalised answers, so that a vote can count them by hash. A class that
+    # leaves `same` as it is need not say so; one that replaces it is asked pair by pair unless it says so itself.
+    same_is_equality: ClassVar[bool] = True
 
     def extract(self, completion: str) -> str | None:
         """The normalised final answer in a completion, or None where there is none."""
         raise NotImplementedError
 
     def normalise(self, answer: str) -> str | None:
-        """A bare answer (a gold answer, a recorded answer) in the same normal form."""
+        """A bare answer (a gold answer, a label) in the same normal form, None where it is no readable answer."""
         return self.extract(answer)
 
+    def recorded(self, answer: str) -> str | None:
+        """An answer that another tool recorded for a model, normalised: a bare one, else the answer in what it says."""
+        normal = self.normalise(answer)
+        return self.extract(answer) if normal is None else normal
+
     def same(self, a: str, b: str) -> bool:
-        """Whether two normalised answers are equal."""
+        """Whether two normalised answers are equal. Every answer is the same as itself."""
         return a == b
 
     def group(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Equivalence classes: for each answer the index of the first answer of its class, None for None.
+        """Classes of a vote: for each answer the index of the first answer of its class, None for None.
 
-        The classes are the transitive closure of `same` (which must be symmetric), so they do not depend on
-        the order of the answers even where `same` itself is not transitive, as a tolerance is not.
+        No class holds two answers that are unequal by `same` in either direction. Where `same` is not transitive (a
+        tolerance is not), classes form greedily: the answers given most often come first, then those earlier in the
+        order of their texts, and each joins the first class all of whose answers it is the same as. So the classes
+        do not depend on the order of the samples.
         """
         first_index: dict[str, int] = {}
         for index, answer in enumerate(answers):
             if answer is not None:
                 first_index.setdefault(answer, index)
-        class_of = dict(first_index)
-        distinct = list(first_index)
-        for position, answer in enumerate(distinct):
-            for earlier in distinct[:position]:
-                kept, merged = sorted((class_of[earlier], class_of[answer]))
-                if kept != merged and self.same(earlier, answer):
-                    class_of = {text: kept if found == merged else found for text, found in class_of.items()}
+        class_of = first_index if self._same_is_equality() else self._greedy_classes(answers, first_index)
         return [None if answer is None else class_of[answer] for answer in answers]
+
+    @classmethod
+    def _same_is_equality(cls) -> bool:
+        # A statement holds for the `same` it was made about, not for one that a subclass put in its place.
+        def owner(name: str) -> int:
+            return next(place for place, base in enumerate(cls.__mro__) if name in vars(base))
+
+        return cls.same_is_equality and owner("same_is_equality") <= owner("same")
+
+    def _greedy_classes(self, answers: Sequence[str | None], first_index: Mapping[str, int]) -> dict[str, int]:
+        counts = Counter(answer for answer in answers if answer is not None)
+        classes: list[list[str]] = []
+        for answer in sorted(counts, key=lambda text: (-counts[text], text)):
+            fits = (one for one in classes if all(self.same(answer, a) and self.same(a, answer) for a in one))
+            if (found := next(fits, None)) is None:
+                classes.append([answer])
+            else:
+                found.append(answer)
+        return {answer: min(first_index[other] for other in one) for one in classes for answer in one}
 
     def score(self, completion: str, question: Question) -> Score:
         """Judge one completion; a question without a gold answer scores 0."""
@@ -358,7 +398,10 @@ class PseudoLabel:
 
 
 class Labeler(Plugin):
-    """Gives unlabeled questions labels, from samples of a model or otherwise."""
+    """Gives unlabeled questions labels, from samples of a model or otherwise.
+
+    One that samples is given questions without their hidden truth: id and text alone. One that does not may look at it.
+    """
 
     kind = "labeler"
     needs_model: ClassVar[bool] = True
@@ -377,7 +420,10 @@ class Labeler(Plugin):
         verifier: Verifier,
         seed: int,
     ) -> list[PseudoLabel]:
-        """One PseudoLabel per question, in order. `samples[id]` is in order of sample number."""
+        """One PseudoLabel per question, in order. `samples[id]` is in order of sample number.
+
+        A failed completion (`completion.failed`) comes with an empty text: it counts among the K and has no answer.
+        """
         raise NotImplementedError
 
 
@@ -492,10 +538,20 @@ class Reward(Plugin):
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A completion with its verdict."""
+    """A completion with its verdict. One that failed has score 0 and no answer, whatever it is made with."""
 
     completion: Completion
     score: Score
+
+    def __post_init__(self) -> None:
+        if self.completion.failed:
+            object.__setattr__(self, "score", Score(score=0.0, correct=False, answer=None))
+
+    @classmethod
+    def judge(cls, completion: Completion, question: Question, verifier: Verifier) -> Scored:
+        """Have a verifier score a completion; the text of one that failed is not looked at."""
+        nothing = Score(score=0.0, correct=False, answer=None)
+        return cls(completion, nothing if completion.failed else verifier.score(completion.text, question))
 
 
 class Protocol(Plugin):
@@ -512,7 +568,10 @@ class Protocol(Plugin):
         raise NotImplementedError
 
     def value(self, scored: Sequence[Scored], verifier: Verifier) -> float:
-        """The question's value in [0, 1], from all its samples in order of sample number."""
+        """The question's value in [0, 1], from all its samples in order of sample number.
+
+        A failed completion comes with score 0, no answer and an empty text.
+        """
         raise NotImplementedError
 
 

@@ -9,7 +9,8 @@
     tokens       mean length of a completion, in tokens
     truncated, failed       share of samples cut at the token limit, ended by an error
 
-`pass@K` is 1 - C(n - c, K) / C(n, K) for c right among n samples (Chen et al. 2021, arXiv 2107.03374, equation 1).
+A failed completion scores 0 and has no vote. `pass@K` is 1 - C(n - c, K) / C(n, K) for c right among n samples (Chen
+et al. 2021, arXiv 2107.03374, equation 1).
 `maj@K` here counts answers as equal where their normalised texts are; on a tie the answer seen first wins. A verifier
 that knows more equalities (`math`) may merge votes that this keeps apart; the protocol `maj@k` asks the verifier.
 Limits: runs imported without samples have only their own value.
@@ -26,6 +27,12 @@ from plugins.errors import InputError
 if TYPE_CHECKING:
     import duckdb
 
+# What an evaluation scored, whichever version of nsd stored it: a failed completion scores 0 and has no answer.
+_SAMPLES = (
+    "(SELECT * REPLACE (CASE WHEN failed THEN 0 ELSE score END AS score, correct AND NOT failed AS correct, "
+    "CASE WHEN failed THEN NULL ELSE answer END AS answer) "
+    "FROM (SELECT *, stop_reason IS NOT DISTINCT FROM 'error' AS failed FROM eval_samples))"
+)
 PLAIN = {
     "accuracy": "avg(correct::INT)",
     "score": "avg(score)",
@@ -50,26 +57,26 @@ def values_sql(connection: duckdb.DuckDBPyConnection, metric: str | None, digest
         return "SELECT eval_digest, question_id, value FROM eval_values"
     _check_samples(connection, metric, digests)
     if metric in PLAIN:
-        return f"SELECT eval_digest, question_id, {PLAIN[metric]} AS value FROM eval_samples GROUP BY 1, 2"
+        return f"SELECT eval_digest, question_id, {PLAIN[metric]} AS value FROM {_SAMPLES} GROUP BY 1, 2"
     match = _WITH_K.fullmatch(metric)
     assert match is not None
     kind, k = match[1], int(match[2])
     if kind == "avg":
         return (
-            "SELECT eval_digest, question_id, avg(correct::INT) AS value FROM eval_samples "
+            f"SELECT eval_digest, question_id, avg(correct::INT) AS value FROM {_SAMPLES} "
             f"WHERE sample < {k} GROUP BY 1, 2"
         )
     if kind == "pass":
         missed = f"list_product(list_transform(range({k}), lambda i: greatest(n - c - i, 0) / (n - i)))"
         return (
             f"SELECT eval_digest, question_id, 1 - {missed} AS value FROM (SELECT eval_digest, question_id, "
-            "count(*) AS n, count(*) FILTER (WHERE correct) AS c FROM eval_samples GROUP BY 1, 2)"
+            f"count(*) AS n, count(*) FILTER (WHERE correct) AS c FROM {_SAMPLES} GROUP BY 1, 2)"
         )
     return (
         "SELECT eval_digest, question_id, first(is_right::INT ORDER BY votes DESC, seen) AS value FROM ("
         "SELECT eval_digest, question_id, answer, count(answer) AS votes, min(sample) AS seen, "
         "coalesce(arg_min(correct, sample), false) AND answer IS NOT NULL AS is_right "
-        f"FROM eval_samples WHERE sample < {k} GROUP BY 1, 2, 3) GROUP BY 1, 2"
+        f"FROM {_SAMPLES} WHERE sample < {k} GROUP BY 1, 2, 3) GROUP BY 1, 2"
     )
 
 

@@ -73,7 +73,9 @@ def how_computed(data: PageData) -> str:
     said += [f"commit {', '.join(one[:12] for one in origin.commits)}"] if origin.commits else []
     said += [f"spec {data.spec_digest}"] if data.spec_digest else []
     said += [f"nsd {', '.join(origin.packages['nsd'])}"] if "nsd" in origin.packages else []
-    return _text(f"How computed: {'. '.join(['; '.join(said)])}; truncated and failed answers count as wrong.")
+    return _text(
+        f"How computed: {'. '.join(['; '.join(said)])}; failed answers score 0, truncated ones what their text scores."
+    )
 
 
 def _text(text: str) -> str:

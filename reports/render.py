@@ -267,7 +267,7 @@ def attrition_lines(comparisons: Sequence[Comparison]) -> list[str]:
     decided = sum("the verdict depends on them" in one.note for one in comparisons)
     so = f"{decided} of {len(comparisons)} verdicts depend on them" if decided else "no verdict depends on them"
     left_out = any(any(one.unmatched) for one in comparisons)
-    rule = "truncated and failed answers count as wrong"
+    rule = "failed answers score 0, truncated ones what their text scores"
     rule += ", questions that one run lacks are left out" if left_out else ""
     line = f"{rule}; this could have moved a difference by up to {max(moved) * 100:.1f} points: {so}"
     return [line, *_incomplete_lines(comparisons)]

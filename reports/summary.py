@@ -4,7 +4,8 @@
     summary_json(connection, "quickstart", run_names, hypotheses)      # the same as plain data
 
 An arm's interval is t over seed means where it has several training seeds, Wilson for right-or-wrong answers,
-else the cluster bootstrap by question. Every answer counts: truncated and failed ones as wrong, their share shown.
+else the cluster bootstrap by question. Every answer counts: a failed one scores 0, a truncated one what
+its text scores, and their shares are shown.
 """
 
 from __future__ import annotations

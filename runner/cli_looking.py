@@ -198,6 +198,9 @@ def import_results(
     answer: Annotated[str | None, typer.Option(metavar="FIELD", help="The answer given.")] = None,
     gold: Annotated[str | None, typer.Option(metavar="FIELD", help="The right answer.")] = None,
     verifier: Annotated[str | None, typer.Option(metavar="NAME", help="How answers are compared.")] = None,
+    finish: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Why the completion ended: stop, length, error, ...")
+    ] = None,
     counts: Annotated[bool, typer.Option("--counts", help="A CSV with columns condition, correct, n.")] = False,
     id_is_text: Annotated[
         bool, typer.Option("--id-is-text", help="The id field holds the question's text: pair with nsd's own runs.")
@@ -211,6 +214,7 @@ def import_results(
         "name": name,
         "id_field": id_field,
         "correct": correct,
+        "finish": finish,
         "answer": answer,
         "gold": gold,
         "verifier": verifier,

@@ -3,16 +3,23 @@
     read_import(path, name="mine", id_field="id", correct="is_right")             # JSON lines, 0/1 or true/false
     read_import(path, name="qwen", id_field="id", answer="answers.Qwen2-7B", gold="gold", verifier="numeric")
     read_import(path, name="all", id_field="id", answer="answers.*", gold="gold", verifier="numeric")
+    read_import(path, name="mine", id_field="id", correct="ok", finish="finish_reason")   # why each completion ended
     read_import(path, counts=True)                                                # CSV: condition, correct, n
 
 Fields. A dotted name reaches into nested objects; keys may themselves hold dots, and the longest key that fits
 is taken first. `*` in the last part stands for every key that fits, giving one run each, named RUN/KEY. A list
 in the field, or several lines with one id, are samples of that question; its value is their mean.
 
-What counts. A recorded null, or a field absent from a line, is a wrong answer, and is counted as missing in the
-metadata. Only where the field lies inside an object that holds other keys (`answers.MODEL`, beside other models)
-does its absence mean that the question was not asked: then it is left out of that run, and reported. A line that
-cannot be read ends the import with its number; nothing is kept of the file.
+What counts. A recorded null, an empty text, NaN, a word for nothing (`NA`, `None`: plugins/datasets/sources.py has
+all), or a field absent from a line, is a wrong answer, and is counted as missing in the metadata. Only where the field
+lies inside an object that holds other keys (`answers.MODEL`, beside other models) does its absence mean that the
+question was not asked: then it is left out of that run, and reported. A line that cannot be read ends the import with
+its number; nothing is kept of the file. A gold answer is read as strictly as in nsd's own data; a recorded answer is
+what a model said, so that the answer in a sentence counts.
+
+`finish` names the field that says why a completion ended (stop, length, error, ...; a list beside a list; `*` is the
+same key as in the other field). A failed one is wrong whatever was recorded of it; where at least half failed there is
+no accuracy, and nothing is imported.
 
 Pairing. A question's id is the id field's text as it stands. With `id_is_text` the field holds the question
 itself, and the id is its content hash, as in nsd's own runs. Files with a gold field are compared only with files
@@ -32,7 +39,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugins.api import Verifier, question_id
+from plugins.api import StopReason, Verifier, question_id
 from plugins.errors import InputError
 from runner.artifacts import digest_of
 
@@ -72,11 +79,14 @@ class ImportedRun:
             return f"{self.run}: {right} of {n} right ({right / n:.4f}), counts only"
         info = self.eval_info()
         missing, absent = self.metadata["missing_answers"], self.metadata["absent_questions"]
+        failed = self.metadata["failed_completions"]
         parts = [f"{self.run}: {info['mean']:.4f} on {info['questions']} questions"]
         if info["samples"] > 1:
             parts.append(f"up to {info['samples']} samples each")
         if missing:
             parts.append(f"{missing} without an answer, counted as wrong")
+        if failed:
+            parts.append(f"{failed} failed, counted as wrong")
         if absent:
             parts.append(f"INCOMPLETE: {absent} questions of the file are not in this run")
         return ", ".join(parts)
@@ -93,12 +103,13 @@ def read_import(
     verifier: str | Verifier | None = None,
     counts: bool = False,
     id_is_text: bool = False,
+    finish: str | None = None,
 ) -> list[ImportedRun]:
     """Read and judge a whole file. Raises InputError, with the line where it can, and then returns nothing."""
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     if counts:
-        if any(option is not None for option in (id_field, correct, answer, gold, verifier)) or id_is_text:
+        if any(option is not None for option in (id_field, correct, answer, gold, verifier, finish)) or id_is_text:
             raise InputError("--counts reads the columns condition, correct, n: leave the field options out")
         return _read_counts(path, name)
     if name is None or not name.strip():
@@ -124,7 +135,8 @@ def read_import(
     runs = []
     for field_name, key in fields:
         run_name = name if key is None else f"{name}/{key}"
-        runs.append(_one_run(path, lines, ids, run_name, field_name, judge, id_field))
+        ends = None if finish is None else finish.replace("*", key or "*")
+        runs.append(_one_run(path, lines, ids, run_name, field_name, judge, id_field, ends))
     return runs
 
 
@@ -170,13 +182,22 @@ def _read_counts(path: Path, prefix: str | None) -> list[ImportedRun]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects. Numbers stay the text they were, so that 18.0 is not turned into 18."""
+    """Line numbers and objects. Numbers stay the text they were (18.0 is not turned into 18), without an exponent."""
+    from decimal import Decimal
+
+    from plugins.datasets.sources import plain
+
+    def number_text(text: str) -> str:
+        return plain(Decimal(text)) if "e" in text.lower() else text
+
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():
                 continue
             try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_float=str, parse_int=str)
+                row = json.loads(
+                    raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_float=number_text, parse_int=str
+                )
             except UnicodeDecodeError as error:
                 raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason} at byte {error.start})") from error
             except json.JSONDecodeError as error:
@@ -250,6 +271,13 @@ def _line_id(path: Path, number: int, row: dict[str, Any], id_field: str, is_tex
     return question_id(text) if is_text else text
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a field is absent, null, or says that there is nothing: the rule of data that is read."""
+    from plugins.datasets.sources import known
+
+    return value is _ABSENT or value is None or (not isinstance(value, (dict, list)) and known(_text(value)) is None)
+
+
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -298,7 +326,7 @@ class _Judge:
         raw: dict[str, str] = {}
         for (number, row), question in zip(lines, ids, strict=True):
             value = get_field(row, gold_field)
-            if value is _ABSENT or value is None or isinstance(value, (dict, list)):
+            if _is_nothing(value) or isinstance(value, (dict, list)):
                 there = _fields_there(row) if value is _ABSENT else ""
                 raise InputError(f"{path}:{number}: no gold answer in the field {gold_field!r}{there}")
             text = _text(value)
@@ -316,7 +344,7 @@ class _Judge:
     def __call__(self, question: str, answer: str) -> tuple[bool, str | None]:
         """Whether the answer is right, and its normal form."""
         if answer not in self.normal:
-            self.normal[answer] = self.verifier.normalise(answer)
+            self.normal[answer] = self.verifier.recorded(answer)
         normal, gold = self.normal[answer], self.golds[question]
         if normal is None:
             return False, None
@@ -333,10 +361,11 @@ def _one_run(
     field_name: str,
     judge: _Judge | None,
     id_field: str,
+    finish: str | None,
 ) -> ImportedRun:
     samples: list[dict[str, Any]] = []
     by_question: dict[str, list[bool]] = {}
-    missing = 0
+    missing = failed = 0
     for (number, row), question in zip(lines, ids, strict=True):
         recorded = get_field(row, field_name)
         if recorded is _ABSENT and not _was_asked(row, field_name):
@@ -345,9 +374,12 @@ def _one_run(
         if not several:
             raise InputError(f"{path}:{number}: the field {field_name!r} is an empty list: no sample to judge")
         scores = by_question.setdefault(question, [])
-        for value in several:
+        for value, end in zip(several, _ends(path, number, row, finish, recorded), strict=True):
             answer: str | None = None
-            if value is None or value is _ABSENT:
+            if end is StopReason.ERROR:
+                right = False
+                failed += 1
+            elif _is_nothing(value):
                 right = False
                 missing += 1
             elif judge is None:
@@ -362,18 +394,24 @@ def _one_run(
                 {
                     "question_id": question,
                     "sample": len(scores),
-                    "text": None if judge is None or value is None or value is _ABSENT else _text(value),
+                    "text": None if judge is None or _is_nothing(value) else _text(value),
+                    "stop_reason": None if end is None else str(end),
                     "score": float(right),
                     "correct": right,
                     "answer": answer,
                 }
             )
             scores.append(right)
+    if failed and 2 * failed >= len(samples):
+        raise InputError(
+            f"{path}: {failed} of {len(samples)} completions of {run} failed: there is no accuracy in them"
+        )
     metadata = {
         "source": "samples",
         "id_field": id_field,
         "field": field_name,
         "missing_answers": missing,
+        "failed_completions": failed,
         "absent_questions": len(set(ids)) - len(by_question),
         "data_hash": None if judge is None else judge.data_hash,
         "verifier_hash": None if judge is None else judge.verifier_hash,
@@ -381,6 +419,24 @@ def _one_run(
     }
     values = [(question, sum(scores) / len(scores)) for question, scores in by_question.items()]
     return ImportedRun(run, values, samples, None, metadata)
+
+
+def _ends(
+    path: Path, number: int, row: dict[str, Any], finish: str | None, recorded: Any
+) -> list[StopReason] | list[None]:
+    """Why each completion of a line ended; None for each where no field says it."""
+    from plugins.engines.replay import recorded_end
+
+    count = len(recorded) if isinstance(recorded, list) else 1
+    if finish is None:
+        return [None] * count
+    value = get_field(row, finish)
+    if value is _ABSENT:
+        raise InputError(f"{path}:{number}: no field {finish!r}{_fields_there(row, finish)}")
+    values = value if isinstance(value, list) else [value] * count
+    if len(values) != count:
+        raise InputError(f"{path}:{number}: the field {finish!r} has {len(values)} entries for {count} completions")
+    return [recorded_end(one, f"{path}:{number}: the field {finish!r}") for one in values]
 
 
 def _right_or_wrong(path: Path, number: int, field_name: str, value: Any) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from plugins.api import Dataset, Question, Splits, Trainer
+from plugins.api import Dataset, Question, Splits, Trainer, Verifier
 from plugins.errors import InputError
 from plugins.seeds import stream
 from runner.artifacts import Workspace, digest_of
@@ -165,6 +165,7 @@ class _Builder:
         self.data: dict[str, list[Question]] = {}
         self.notes: list[str] = []
         self._splits: dict[str, Splits] = {}
+        self._read: set[str] = set()
         self._hashes: dict[int, str] = {}
         self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
         self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
@@ -177,6 +178,7 @@ class _Builder:
         # run; seeds outermost gives one complete experiment first.
         for seed in seeds:
             for condition in conditions:
+                self._check_gold(condition)
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
         self._repeat(repeats)
@@ -214,6 +216,22 @@ class _Builder:
                 splits = Splits(splits.labeled[:cut], splits.unlabeled[:cut], splits.test[:cut])
             self._splits[cache_key] = splits
         return self._splits[cache_key]
+
+    def _check_gold(self, condition: Condition) -> None:
+        """Note the gold answers that the condition's verifier cannot read."""
+        from plugins.verifiers.gold import unreadable, unreadable_note
+
+        pair = json.dumps([block_key(condition.data), block_key(condition.verifier)], sort_keys=True, default=str)
+        if pair in self._read:
+            return
+        self._read.add(pair)
+        verifier = condition.verifier.make()
+        assert isinstance(verifier, Verifier)
+        splits = self.splits(condition)
+        for name, questions in (("labeled", splits.labeled), ("unlabeled", splits.unlabeled), ("test", splits.test)):
+            if found := unreadable(questions, verifier):
+                note = unreadable_note(found, questions, name, verifier)
+                self.notes.extend([note] if note not in self.notes else [])
 
     def questions(self, questions: list[Question]) -> str:
         from plugins.datasets.split import data_hash

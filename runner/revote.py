@@ -21,12 +21,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier
+from plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier, without_truth
 from plugins.errors import InputError, MissingExtra
 from plugins.registry import code, find, is_path
 from plugins.seeds import stream
 from runner import tables
 from runner.artifacts import Workspace, canonical_json
+from runner.failures import failures, without_failed_text
 from runner.label_views import labelled_runs, name_of
 from runner.stages import label_is_right
 from runner.store import Store
@@ -167,6 +168,7 @@ class _Voting:
         self.labeler_class = self._class("labeler")
         self.verifier = remembering(self._make_verifier())
         self.questions = tables.read_questions(workspace.data / f"{self.key['questions']}.parquet")
+        self.asked = [without_truth(question) for question in self.questions]
         self.samples, self.sampling = self._read_samples(group[0].manifest["inputs"]["samples"])
         self.stored = max(map(len, self.samples.values()), default=0)
         self._right: dict[tuple[str, str], bool | None] = {}
@@ -206,8 +208,15 @@ class _Voting:
                 "again draws them anew"
             )
         samples: dict[str, list[Completion]] = {}
-        for completion in tables.read_completions(path):
-            samples.setdefault(completion.question_id, []).append(completion)
+        completions = tables.read_completions(path)
+        if (failed := failures(completions)) is not None:
+            if failed.most:
+                raise InputError(
+                    f"the samples behind the labels of {self.name} cannot be voted on: {failed.sentence()}"
+                )
+            self.notes.append(f"{failed.sentence()}; they have no vote and stay in the denominator")
+        for completion in completions:
+            samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
         return samples, self.workspace.manifest("sample", digest)["key"]["sampling"]
 
     # ------------------------------------------------------------------ voting
@@ -234,7 +243,7 @@ class _Voting:
     def vote(self, setting: Setting, samples: Samples) -> list[PseudoLabel]:
         """The labels of all questions, in order; only the first K of their samples are seen."""
         seen = samples if setting.k is None else {key: drawn[: setting.k] for key, drawn in samples.items()}
-        labels = self.labeler(setting).label(self.questions, seen, self.verifier, self.key["seed"])
+        labels = self.labeler(setting).label(self.asked, seen, self.verifier, self.key["seed"])
         if setting.ties == "drop":
             labels = [_without_tie(label) for label in labels]
         return labels

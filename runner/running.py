@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from plugins.errors import InputError
@@ -32,6 +33,8 @@ def run_plan(plan: Plan, workspace: Workspace, stages: Sequence[str], store: str
         )
     if nodes is not None and sync is not None and nodes.rank > 0:
         return take_part(plan, workspace, sync, nodes, only)
+    for note in plan.notes:  # what a person should know of the data, before the hours that it may cost
+        print(f"note: {note}", file=sys.stderr)
     outcome = execute(plan, workspace, sync, only, ends_process=True)
     if job := os.environ.get(JOB_VARIABLE):
         facts = {**outcome_json(plan, outcome), "exit_code": outcome.exit_code}

@@ -34,11 +34,13 @@ from plugins.api import (
     TrainJob,
     TrainSeeds,
     Verifier,
+    without_truth,
 )
 from plugins.errors import Interrupted, StageFailed
 from plugins.registry import code, find
 from runner import tables
 from runner.artifacts import Workspace, digest_of
+from runner.failures import failures, without_failed_text
 
 
 @dataclass
@@ -106,7 +108,11 @@ def model_ref(model: Mapping[str, Any], workspace: Workspace) -> ModelRef:
 
 
 def draw(job: dict[str, Any], context: Context) -> list[Completion]:
-    """All completions of a job, in question order then sample order; shards on disk are not drawn again."""
+    """All completions of a job, in question order then sample order.
+
+    Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
+    Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
+    """
     questions = context.questions(job["questions"])
     prompt = Prompt.model_validate(job["prompt"])
     sampling = Sampling(**job["sampling"])
@@ -115,6 +121,7 @@ def draw(job: dict[str, Any], context: Context) -> list[Completion]:
     held: dict[tuple[str, int], Completion] = {}
     for path in sorted(shards.glob("*.parquet")):
         held |= {(item.question_id, item.sample): item for item in tables.read_completions(path)}
+    held = {key: item for key, item in held.items() if not item.failed}
     total = len(questions) * sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
     if len(held) < total:
@@ -125,7 +132,7 @@ def draw(job: dict[str, Any], context: Context) -> list[Completion]:
             context.engines[key] = engine
         ref = model_ref(job["model"], context.workspace) if job["model"] is not None else None
         requests = [Request(question.id, prompt.render(question)) for question in questions]
-        number = len(list(shards.glob("*.parquet")))
+        number = max((int(path.stem) + 1 for path in shards.glob("*.parquet")), default=0)
         tokens, started = 0, time.monotonic()
         for batch in context.engines[key].generate(ref, requests, sampling, job["seed"], frozenset(held)):
             tables.write_completions(shards / f"{number:06d}.parquet", batch)
@@ -139,7 +146,12 @@ def draw(job: dict[str, Any], context: Context) -> list[Completion]:
     missing = [(q.id, s) for q in questions for s in range(sampling.n) if (q.id, s) not in held]
     if missing:
         raise StageFailed(f"the engine returned no completion for {len(missing)} of {total} requests")
-    return [held[question.id, sample] for question in questions for sample in range(sampling.n)]
+    completions = [held[question.id, sample] for question in questions for sample in range(sampling.n)]
+    if (failed := failures(completions)) is not None:
+        if failed.most:
+            raise StageFailed(failed.sentence())
+        context.warn(f"{failed.sentence()}; a failed completion scores 0 and has no vote")
+    return completions
 
 
 def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
@@ -170,9 +182,14 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
     samples: dict[str, list[Completion]] = {}
     if (digest := job["inputs"].get("samples")) is not None:
         path = context.workspace.folder("sample", digest) / "samples.parquet"
-        for completion in tables.read_completions(path):
-            samples.setdefault(completion.question_id, []).append(completion)
-    labels = labeler.label(questions, samples, verifier, job["seed"])
+        completions = tables.read_completions(path)
+        # Samples that an earlier version of nsd kept although most of them had failed.
+        if (failed := failures(completions)) is not None and failed.most:
+            raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
+        for completion in completions:
+            samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
+    asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
+    labels = labeler.label(asked, samples, verifier, job["seed"])
     correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
     tables.write_labels(context.artifact / "labels.parquet", labels, correct)
     context.progress(len(labels), len(labels), "labels")
@@ -180,11 +197,11 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
-    """Whether a label equals the hidden truth; None where nobody knows it. No label is not right."""
-    if question.answer is None:
+    """Whether a label equals the hidden truth; None where it is not known or unreadable. No label is not right."""
+    gold = None if question.answer is None else verifier.normalise(question.answer)
+    if gold is None:
         return None
-    gold = verifier.normalise(question.answer)
-    return label.label is not None and gold is not None and verifier.same(label.label, gold)
+    return label.label is not None and verifier.same(label.label, gold)
 
 
 def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> dict[str, Any]:
@@ -220,11 +237,12 @@ def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
     verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
     assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
     by_id = {question.id: question for question in questions}
-    scored = [Scored(item, verifier.score(item.text, by_id[item.question_id])) for item in completions]
+    scored = [Scored.judge(item, by_id[item.question_id], verifier) for item in completions]
     tables.write_scored(context.artifact / "samples.parquet", scored)
     groups: dict[str, list[Scored]] = {}
     for item in scored:
-        groups.setdefault(item.completion.question_id, []).append(item)
+        seen = Scored(without_failed_text(item.completion), item.score)
+        groups.setdefault(seen.completion.question_id, []).append(seen)
     values = {key: protocol.value(group, verifier) for key, group in groups.items()}
     rows = ({"question_id": key, "value": value} for key, value in values.items())
     tables.write(context.artifact / "values.parquet", tables.VALUES, rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +89,14 @@ def check_gold_answers(experiment: Experiment) -> list[str]:
         dataset, verifier = condition.data.make(), condition.verifier.make()
         assert isinstance(dataset, Dataset) and isinstance(verifier, Verifier)
         pools = dataset.pools()
-        questions = [*pools.train, *(pools.test or [])]
+        # What stays unlabeled needs no answer; where it has one, labels are held against it.
+        hidden = [replace(one, solution=None) for one in pools.unlabeled or [] if one.answer is not None]
+        questions = [*pools.train, *(pools.test or []), *hidden]
         failures = check_gold(questions, verifier)
         for failure in failures[:SHOWN_GOLD_FAILURES]:
             start = " ".join(failure.question.text.split())[:70]
-            problems.append(f"gold answer of question {failure.question.id} ({start}...): {failure.reason}")
+            row = f", {failure.question.place}" if failure.question.place else ""
+            problems.append(f"gold answer of question {failure.question.id} ({start}...){row}: {failure.reason}")
         if len(failures) > SHOWN_GOLD_FAILURES:
             problems.append(f"and {len(failures) - SHOWN_GOLD_FAILURES} more gold answers that do not verify")
         wrong = len(failures)

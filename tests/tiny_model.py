@@ -77,3 +77,14 @@ def make_tiny_model(folder: str | Path, seed: int = 0, **config: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def with_end_tokens(model: str | Path, folder: str | Path, end_ids: list[int]) -> Path:
+    """A copy of a model whose generation config lists these end tokens; its tokenizer's own stays the one it was."""
+    import json
+    import shutil
+
+    copied = Path(shutil.copytree(model, folder))
+    path = copied / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": end_ids}))
+    return copied

@@ -18,13 +18,15 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
-from plugins.datasets.sources import Row, SourceConfig, local_files, read, to_questions, with_unlabeled
+from plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
 from plugins.registry import plugin
 
 
 @plugin("dataset", "gsm8k")
 class Gsm8k(Dataset):
     """Grade School Math 8K, from the hub or a local folder."""
+
+    version = 2
 
     default_prompt: ClassVar[Prompt] = Prompt(
         template=(
@@ -60,12 +62,12 @@ class Gsm8k(Dataset):
 
 def _question(row: Row) -> Question:
     text = row.question("question")
-    solution = row.text("answer")
+    solution = row.known("answer")
     _, marker, answer = (solution or "").rpartition("####")
     return Question(
         id=question_id(text),
         text=text,
-        answer=(answer.strip() or None) if marker else None,
+        answer=known(answer.strip()) if marker else None,
         solution=solution,
         context=solution,
     )

@@ -9,7 +9,8 @@
     data: {use: jsonl, hub: owner/name, train: train, test: validation, fields: {question: q, answer: a}}
 
 Dotted names reach into objects and lists (`messages.0.content`). `question` must be there in every row; `answer`
-may be null; `solution` is needed for supervised fine-tuning on labeled questions; `context` is privileged text
+may be null or empty, NaN, or a word for nothing such as `NA` or `None` (all of them: `NO_ANSWER` in `sources.py`),
+which is the same; `solution` is needed for supervised fine-tuning on labeled questions; `context` is privileged text
 for a teacher; `id` is kept as `meta["id"]` (questions are identified by their content). Without `test`, the test
 split is cut from train. Errors name file, line, and the fields that the row has.
 """
@@ -40,6 +41,8 @@ class Fields(PluginConfig):
 @plugin("dataset", "jsonl")
 class Jsonl(Dataset):
     """Rows of your own files or of a hub dataset."""
+
+    version = 2
 
     default_prompt: ClassVar[Prompt] = Gsm8k.default_prompt
     default_verifier: ClassVar[str] = "numeric"
@@ -108,10 +111,11 @@ class Jsonl(Dataset):
         return Question(
             id=question_id(text),
             text=text,
-            answer=row.text(fields.answer, known) if fields.answer else None,
-            solution=row.text(fields.solution, known) if fields.solution else None,
-            context=row.text(fields.context, known) if fields.context else None,
+            answer=row.known(fields.answer, known) if fields.answer else None,
+            solution=row.known(fields.solution, known) if fields.solution else None,
+            context=row.known(fields.context, known) if fields.context else None,
             meta={"id": row.text(fields.id)} if fields.id else {},
+            place=row.place,
         )
 
 

@@ -20,7 +20,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
-from plugins.datasets.sources import Row, SourceConfig, is_local, local_files, read, to_questions, with_unlabeled
+from plugins.datasets.sources import Row, SourceConfig, is_local, known, local_files, read, to_questions, with_unlabeled
 from plugins.errors import InputError
 from plugins.registry import plugin
 from plugins.verifiers.boxed import last_boxed
@@ -40,6 +40,8 @@ MATH500_HUB = "HuggingFaceH4/MATH-500"
 @plugin("dataset", "math")
 class MathProblems(Dataset):
     """MATH, from the hub or a local folder, all of it or some levels and types."""
+
+    version = 2
 
     default_prompt: ClassVar[Prompt] = Prompt(
         template=(
@@ -106,12 +108,12 @@ class MathProblems(Dataset):
 
 def _question(row: Row) -> Question:
     text = row.question("problem")
-    solution = row.text("solution")
+    solution = row.known("solution")
     level = re.search(r"[1-5]", row.text("level", required=False) or "")
     return Question(
         id=question_id(text),
         text=text,
-        answer=last_boxed(solution or "") or None,
+        answer=known(last_boxed(solution or "")),
         solution=solution,
         context=solution,
         meta={

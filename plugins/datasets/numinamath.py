@@ -19,7 +19,6 @@ reworded copy it cannot see, so prefer sources that are not made from the benchm
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -28,17 +27,18 @@ from pydantic import Field
 
 from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
 from plugins.datasets.math import MathProblems
-from plugins.datasets.sources import Row, SourceConfig, local_files, read, to_questions, with_unlabeled
+from plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
 from plugins.errors import InputError
 from plugins.registry import plugin
 from plugins.verifiers.boxed import last_boxed
-
-_PLAIN_NUMBER = re.compile(r"\\?\$?-?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?")
+from plugins.verifiers.numeric import bare_number
 
 
 @plugin("dataset", "numinamath")
 class NuminaMath(Dataset):
     """NuminaMath-CoT, from the hub or a local file or folder."""
+
+    version = 2
 
     default_prompt: ClassVar[Prompt] = MathProblems.default_prompt
     default_verifier: ClassVar[str] = "math"
@@ -82,16 +82,16 @@ class NuminaMath(Dataset):
             return True
         if answer is None or self.config.answers == "known":
             return answer is not None
-        return _PLAIN_NUMBER.fullmatch(answer) is not None
+        return bare_number(answer) is not None
 
 
 def _question(row: Row) -> Question:
     text = row.question("problem")
-    solution = row.text("solution", required=False)
+    solution = row.known("solution", required=False)
     return Question(
         id=question_id(text),
         text=text,
-        answer=last_boxed(solution or "") or None,
+        answer=known(last_boxed(solution or "")),
         solution=solution,
         context=solution,
         meta={"source": row.text("source", required=False)},

@@ -6,6 +6,9 @@
 
 Every row knows its place (file and line), and every complaint names it. No row is skipped here; only blank lines
 are. A relative path given from Python counts from the current folder; a spec hands over absolute ones.
+
+A number keeps its value: 0.00001 is read as `0.00001` and 1e22 with all its digits, never as `1e-05` or `1e+22`. An
+answer, solution or context that is null, empty or blank, a NaN, or one of the words of `NO_ANSWER` is not there.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import csv
 import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +29,9 @@ from plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
 from plugins.errors import InputError, MissingExtra
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+# What tables write where nothing is known, spelled just so: `Na` is sodium and `none` may be an answer.
+NO_ANSWER = frozenset(("NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "null", "Null", "NULL", "None"))
+MOST_DIGITS = 1000  # of a number written with an exponent, which would be as many characters
 
 
 class SourceConfig(DatasetConfig):
@@ -102,13 +109,20 @@ class Row:
         return value
 
     def text(self, name: str, required: bool = True) -> str | None:
-        """A field as text; numbers become text, null stays None."""
+        """A field as text; a number as a plain decimal of its whole value, null and NaN as None."""
         value = self.get(name, required)
         if value is None or isinstance(value, str):
             return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return repr(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if isinstance(value, float | Decimal):
+            number = Decimal(repr(value)) if isinstance(value, float) else value
+            return None if number.is_nan() else plain(number)
         raise InputError(f"{self.place}: field {name!r} should be text or a number, it is {type(value).__name__}")
+
+    def known(self, name: str, required: bool = True) -> str | None:
+        """A field that a row may have nothing in, as text; None where it has nothing (see `known`)."""
+        return known(self.text(name, required))
 
     def question(self, name: str) -> str:
         """A field that must hold text."""
@@ -121,6 +135,19 @@ class Row:
         near = difflib.get_close_matches(name, map(str, self.values), n=1)
         suggestion = f"; did you mean {near[0]!r}?" if near else ""
         return f"{suggestion} (the row has: {', '.join(map(str, self.values)) or 'nothing'})"
+
+
+def known(text: str | None) -> str | None:
+    """The text, None where it says that there is none: blank, or one of `NO_ANSWER`. The one place that decides it."""
+    return None if text is None or not text.strip() or text.strip() in NO_ANSWER else text
+
+
+def plain(number: Decimal) -> str:
+    """A number with all its digits and no exponent; as it stands where that would be over `MOST_DIGITS` characters."""
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or max(abs(number.adjusted()), abs(exponent)) > MOST_DIGITS:
+        return str(number)
+    return format(number, "f")
 
 
 def read(path: str, split: str, subset: str | None = None, revision: str | None = None) -> list[Row]:
@@ -194,7 +221,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _parse(content: bytes, place: str) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"))
+        return json.loads(content.decode("utf-8-sig"), parse_float=Decimal)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
 
@@ -258,7 +285,7 @@ def to_questions(
             missing.append(row.place)
             if config.missing_answer == "drop":
                 continue
-        kept.append(question)
+        kept.append(replace(question, place=row.place))
     if not missing:
         return kept, ()
     count = "1 row" if len(missing) == 1 else f"{len(missing):,} rows"

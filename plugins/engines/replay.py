@@ -91,7 +91,7 @@ class ReplayEngine(Engine):
         missing: Literal["error", "empty"] = Field(
             default="error",
             description="A question with too few recorded completions: an error, or empty completions marked as "
-            "failed, which score as wrong.",
+            "failed, which score 0.",
         )
 
     config: Config
@@ -204,10 +204,15 @@ def _beside(row: Row, name: str | None, several: bool, length: int) -> list[Any]
 
 
 def _stop_reason(row: Row, name: str | None, finish: Any) -> StopReason:
+    return recorded_end(finish, f"{row.place}: field {name!r}")
+
+
+def recorded_end(finish: Any, place: str) -> StopReason:
+    """Why a recorded completion ended; null is a stop. Raises InputError, naming the place, for an unknown word."""
     if finish is None:
         return StopReason.STOP
     if not isinstance(finish, str) or finish.lower() not in _FINISHED:
-        raise InputError(f"{row.place}: field {name!r} is {finish!r}, not one of {', '.join(_FINISHED)}")
+        raise InputError(f"{place} is {finish!r}, not one of {', '.join(_FINISHED)}")
     return _FINISHED[finish.lower()]
 
 

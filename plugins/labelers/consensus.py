@@ -3,10 +3,11 @@
     labeler: {use: consensus, k: 8, temperature: 0.7, max_tokens: 256, threshold: 0.75}
 
 Votes are counted over the verifier's classes of normalised answers (18, 18. and 18.0 are one answer), ties go to
-the answer seen first. The confidence is the winner's votes divided by K: samples without an answer stay in the
-denominator. A label is kept for training if its confidence is at least `threshold`.
+the answer seen first. The label is the winning class's most frequent answer. The confidence is the winner's votes
+divided by K: samples without an answer stay in the denominator, and so do failed ones, which have no answer whatever
+their text says. A label is kept for training if its confidence is at least `threshold`.
 
-The training target is a whole completion that gave the winning answer: the first (as in the noisy-student
+The training target is a whole completion that gave an answer of the winning class: the first (as in the noisy-student
 study), the shortest in tokens (the first of equals), or a random one (drawn from the stage's seed and the
 question's id).
 
@@ -29,6 +30,8 @@ from plugins.verifiers.voting import majority
 @plugin("labeler", "consensus")
 class Consensus(Labeler):
     """Majority vote of K samples."""
+
+    version = 2
 
     class Config(PluginConfig):
         k: int = Field(default=8, ge=1, description="Samples of each question.")
@@ -72,7 +75,8 @@ class Consensus(Labeler):
         k = self.config.k
         # Labelling may have drawn more than this vote's K: arms that differ in K can share samples.
         completions = completions[:k]
-        vote = majority([verifier.extract(completion.text) for completion in completions], verifier)
+        answers = [None if completion.failed else verifier.extract(completion.text) for completion in completions]
+        vote = majority(answers, verifier)
         confidence = vote.votes / k
         agreeing = [completions[index] for index in vote.agreeing]
         return PseudoLabel(

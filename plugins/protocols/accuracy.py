@@ -16,6 +16,8 @@ from plugins.registry import plugin
 class Accuracy(Protocol):
     """Share of questions whose one completion is correct."""
 
+    version = 2
+
     class Config(SampledConfig):
         pass
 

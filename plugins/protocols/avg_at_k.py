@@ -21,6 +21,8 @@ from plugins.registry import plugin
 class AvgAtK(Protocol):
     """Mean correctness of k completions."""
 
+    version = 2
+
     class Config(SampledConfig):
         k: int = Field(default=8, ge=1, description="Completions of each question.")
 

@@ -3,11 +3,13 @@
     eval: {use: maj_at_k, k: 16, temperature: 0.7}
 
 Votes are counted over the verifier's classes of normalised answers, as in the `consensus` labeler; ties go to the
-answer seen first (arXiv 2203.11171 for the idea). A question that no completion answers counts as wrong.
+answer seen first (arXiv 2203.11171 for the idea). A failed completion has no vote; a question that no completion
+answers counts as wrong.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from pydantic import Field
@@ -22,6 +24,8 @@ from plugins.verifiers.voting import majority
 class MajAtK(Protocol):
     """Correctness of the majority answer."""
 
+    version = 2
+
     class Config(SampledConfig):
         k: int = Field(default=8, ge=1, description="Completions that vote.")
 
@@ -35,7 +39,8 @@ class MajAtK(Protocol):
         return self.config.sampling(self.config.k)
 
     def value(self, scored: Sequence[Scored], verifier: Verifier) -> float:
-        """1 where the winning answer (the first completion that gave it) is correct, else 0."""
+        """1 where the winning answer (the first completion that gave just that one) is correct, else 0."""
         scored = scored[: self.config.k]
         vote = majority([item.score.answer for item in scored], verifier)
-        return float(bool(vote.agreeing) and scored[vote.agreeing[0]].score.correct)
+        winning = (item for item in scored if item.score.answer is not None and item.score.answer == vote.winner)
+        return float(any(item.score.correct for item in itertools.islice(winning, 1)))

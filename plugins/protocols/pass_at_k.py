@@ -30,6 +30,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 class PassAtK(Protocol):
     """Unbiased pass@k."""
 
+    version = 2
+
     class Config(SampledConfig):
         k: int = Field(default=8, ge=1)
         n: int | None = Field(default=None, ge=1, description="Completions of each question, at least k; default k.")

@@ -280,7 +280,8 @@ def reward_function(
     """A TRL reward function that asks a reward plugin.
 
     `questions[i].answer` is the (pseudo-)label of dataset row i. A rollout is truncated when its last token is none
-    of `end_tokens`. Raises StageFailed, naming the reward, where the plugin fails or returns what is no number.
+    of `end_tokens`. None has failed: where a model's logits are no numbers, TRL's generation ends the stage. Raises
+    StageFailed, naming the reward, where the plugin fails or returns what is no number.
     """
 
     def score(

@@ -5,14 +5,17 @@
 
 A row that the verifier cannot read or grade would count as wrong whatever a model writes, so it is found here
 before a model is loaded. Where a question has an answer and no solution, only the answer's legibility is checked.
+`unreadable` finds the answers that a verifier cannot read without looking at solutions, for every plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from plugins.api import Question, Verifier
+
+SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,23 @@ def check_gold(questions: Iterable[Question], verifier: Verifier) -> list[GoldFa
     """Every question whose gold solution does not score as correct, in order."""
     found = ((question, _reason(question, verifier)) for question in questions)
     return [GoldFailure(question, reason) for question, reason in found if reason is not None]
+
+
+def unreadable(questions: Iterable[Question], verifier: Verifier) -> list[Question]:
+    """Every question with a gold answer that the verifier cannot read, in order."""
+    return [one for one in questions if one.answer is not None and verifier.normalise(one.answer) is None]
+
+
+def unreadable_note(found: Sequence[Question], of: Sequence[Question], split: str, verifier: Verifier) -> str:
+    """A sentence for a person: how many, the first with their rows, and what becomes of them."""
+    rows = ", ".join(f"{one.place or f'question {one.id}'} ({_short(str(one.answer))})" for one in found[:SHOWN])
+    so = (
+        "their labels count as neither right nor wrong" if split == "unlabeled" else "nothing scores as correct on them"
+    )
+    return (
+        f"{len(found)} of {len(of)} {split} questions have a gold answer that verifier {verifier.name!r} cannot read, "
+        f"so {so}: {rows}{', ...' if len(found) > SHOWN else ''}"
+    )
 
 
 def _reason(question: Question, verifier: Verifier) -> str | None:

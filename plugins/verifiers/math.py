@@ -7,7 +7,7 @@ once per process.
 
 Never raises on any text, works from any thread, and is bounded: answers over 1,000 characters are compared as
 text only, and a comparison that needs more than `cpu_seconds` counts as unequal. The relation is made symmetric
-(either answer as the gold one); votes are counted over its transitive closure.
+(either answer as the gold one); it is not transitive, so votes are counted over `Verifier.group`'s greedy classes.
 
 Limits: the library's leniencies are this verifier's (`x = 5` equals `5`, `50\\%` equals `0.5`); a completion
 without a box has no answer. Needs POSIX (resource limits).
@@ -137,6 +137,8 @@ os.register_at_fork(after_in_child=_helper.forget)
 @plugin("verifier", "math")
 class Math(Verifier):
     """The last boxed answer, compared by the math-verify library."""
+
+    version = 2
 
     class Config(PluginConfig):
         cpu_seconds: int = Field(

@@ -20,7 +20,7 @@ from plugins.engines.hf import HfEngine
 from plugins.engines.hf_decode import Rows, decode
 from plugins.engines.hf_sizes import batch_shape
 from plugins.errors import InputError, StageFailed
-from tiny_model import make_tiny_model, make_tokenizer
+from tiny_model import make_tiny_model, make_tokenizer, with_end_tokens
 
 PROMPTS = [f"{'Well, ' * (number % 5)}Tom has {number} apples. How many?" for number in range(24)]
 REQUESTS = [Request(f"q{number}", prompt) for number, prompt in enumerate(PROMPTS)]
@@ -65,6 +65,27 @@ def test_greedy_text_is_what_transformers_writes_for_each_prompt_alone(ref: Mode
     reasons = {one.stop_reason for one in found.values()}
     assert reasons == {StopReason.STOP, StopReason.LENGTH}, "the toy should show both ways to end"
     assert all((one.tokens < 40) or one.stop_reason is StopReason.LENGTH for one in found.values())
+
+
+def test_every_end_token_that_the_checkpoint_lists_ends_a_completion(ref: ModelRef, tmp_path: Path) -> None:
+    own, others = 1, [52, 222]  # two bytes that this model writes often
+    changed = ModelRef(str(with_end_tokens(ref.path, tmp_path / "longer", [own, *others])))
+    model, tokenizer = models.load_model(changed, device="cpu")
+    found = answers(engine(batch_size=8), changed, REQUESTS, Sampling(1, 0.0, 40))
+    ended_by = []
+    for request in REQUESTS:
+        ids = tokenizer(request.prompt)["input_ids"]
+        output = model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=40)[0, len(ids) :].tolist()
+        ended = output[-1] in (own, *others)
+        ended_by += [output[-1]] if ended else []
+        one = found[request.question_id, 0]
+        text = tokenizer.decode(output[:-1] if ended else output, skip_special_tokens=True)
+        assert (one.text, one.tokens) == (text, len(output))
+        assert one.stop_reason is (StopReason.STOP if ended else StopReason.LENGTH)
+    assert {own, *others} == set(ended_by), "the toy should show every way to end"
+    # The tokenizer's own end token counts also where the list leaves it out.
+    without = ModelRef(str(with_end_tokens(ref.path, tmp_path / "without", others)))
+    assert answers(engine(batch_size=8), without, REQUESTS, Sampling(1, 0.0, 40)) == found
 
 
 def test_a_chat_goes_through_the_chat_template(ref: ModelRef) -> None:

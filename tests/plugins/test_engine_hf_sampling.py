@@ -41,6 +41,45 @@ def test_uniform_numbers_are_those_of_split_mix_64(row_seeds: list[int], first: 
         assert row == [numbers[step * 16 : step * 16 + count] for step in range(first, first + steps)]
 
 
+def test_the_stream_of_a_completion_is_these_numbers() -> None:
+    # Exact: integers mixed, then 53 bits of them. Whatever changes one changes every text there is.
+    found = uniforms(torch.tensor([stream(42, "0123456789abcdef", 0), 7]), 0, 2, 3)
+    assert found.tolist() == [
+        [
+            [0.6788815566975726, 0.5225704417374917, 0.19451491146242794],
+            [0.04964944770075308, 0.6955323883455226, 0.04778836533454034],
+        ],
+        [
+            [0.3898297483912715, 0.01678829452815611, 0.9007606806068834],
+            [0.879613697627817, 0.32636130155374277, 0.6191206011686624],
+        ],
+    ]
+
+
+def test_the_same_numbers_draw_these_tokens() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, 0.5, -1.0, 3.0, 0.25, 1.5, 2.5, -0.5]]).repeat(8, 1)
+    rows = torch.tensor([stream(1, "q", sample) for sample in range(8)])
+    block = uniforms(rows, 0, 1, levels(10))[:, 0]
+    drawn = {}
+    for name, sampling in {
+        "all": Sampling(1, 1.0, 1),
+        "warm": Sampling(1, 2.0, 1),
+        "top_k": Sampling(1, 1.0, 1, top_k=3),
+        "top_p": Sampling(1, 1.0, 1, top_p=0.5),
+        "greedy": Sampling(1, 0.0, 1),
+    }.items():
+        tokens, usable = choose(logits, sampling, block)
+        assert usable.all()
+        drawn[name] = tokens.tolist()
+    assert drawn == {
+        "all": [8, 5, 7, 5, 3, 8, 5, 8],
+        "warm": [8, 1, 6, 5, 3, 7, 7, 7],
+        "top_k": [8, 5, 5, 5, 5, 8, 5, 8],
+        "top_p": [8, 5, 8, 5, 5, 8, 8, 8],
+        "greedy": [5] * 8,
+    }
+
+
 def test_uniform_numbers_are_uniform_within_and_across_streams() -> None:
     row_seeds = torch.tensor([stream(42, f"question{index}", sample) for index in range(500) for sample in range(4)])
     block = uniforms(row_seeds, 0, 20, 5).flatten(1)

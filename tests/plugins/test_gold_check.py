@@ -14,6 +14,8 @@ from plugins.verifiers.numeric import Numeric
     [
         (None, "#### 5", "the question has no gold answer"),
         ("five", "#### 5", "the verifier cannot read the gold answer 'five'"),
+        ("3/4", "#### 4", "the verifier cannot read the gold answer '3/4'"),
+        ("-5", "#### 5", "the gold solution gives '5', the gold answer is '-5'"),
         ("5", "it is five", "no answer found in the gold solution, which should give '5'"),
         ("5", "#### 6", "the gold solution gives '6', the gold answer is '5'"),
     ],

@@ -97,3 +97,18 @@ def test_maj_at_k_tie_goes_to_the_first_seen() -> None:
     protocol = MajAtK(MajAtK.Config(k=2))
     assert protocol.value(scored("7", "8"), VERIFIER) == 1
     assert protocol.value(scored("8", "7"), VERIFIER) == 0
+
+
+class Loose(Numeric):
+    """Takes numbers one apart for equal, in votes and against the gold."""
+
+    def same(self, a: str, b: str) -> bool:
+        return abs(int(a) - int(b)) <= 1
+
+
+@pytest.mark.parametrize("order", [("8", "9", "9"), ("9", "8", "9"), ("9", "9", "8")])
+def test_maj_at_k_judges_the_answer_that_won_whichever_of_its_class_came_first(order: tuple[str, ...]) -> None:
+    # 8 and 9 vote together for 9; the gold answer 7 is the same as 8 alone.
+    completions = [Completion("q", i, f"#### {answer}", 1, StopReason.STOP) for i, answer in enumerate(order)]
+    judged = [Scored.judge(one, QUESTION, Loose()) for one in completions]
+    assert MajAtK(MajAtK.Config(k=3)).value(judged, Loose()) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plugins.api import SplitConfig
+from plugins.api import Question, SplitConfig
 from plugins.datasets.gsm8k import Gsm8k
 from plugins.datasets.jsonl import Jsonl
+from plugins.datasets.math import MathProblems
 from plugins.datasets.numinamath import NuminaMath
 from plugins.datasets.sources import _read_hub, read, read_file
-from plugins.datasets.split import split
+from plugins.datasets.split import data_hash, split
 from plugins.errors import InputError
+from plugins.verifiers.numeric import Numeric
 from support import shared_data
 
 ROWS = [{"question": "2 + 3?", "answer": "5"}, {"question": "4 + 4?", "answer": "8"}]
 
 
 def jsonl_file(path: Path, rows: list[dict[str, object]]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
 
@@ -57,6 +61,90 @@ def test_dotted_fields_numbers_and_ids(tmp_path: Path) -> None:
     question = jsonl_dataset(jsonl_file(tmp_path / "x.jsonl", [row]), fields=fields).pools().train[0]
     assert (question.text, question.answer, question.solution) == ("How many?", "18", "so\n#### 18")
     assert (question.context, question.meta) == ("hint", {"id": "7"})
+
+
+NUMBERS = ["0.00001", "1e-05", "1e22", "1E+22", "3.0", "3", "-0.5", "0.1000", "123456789012345678901234567890"]
+NUMBERS += ["0.1234567890123456789012", "-1e-7", "12345678.9", "1e400"]
+
+
+@pytest.mark.parametrize("written", NUMBERS)
+def test_a_json_number_keeps_its_value_and_has_no_exponent(tmp_path: Path, written: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"question": "How many?", "answer": ' + written + "}")
+    (question,) = jsonl_dataset(str(tmp_path / "x.jsonl")).pools().train
+    assert question.answer is not None and Decimal(question.answer) == Decimal(written)
+    assert "e" not in question.answer.lower()
+    assert Decimal(str(Numeric().normalise(question.answer))) == Decimal(written)
+
+
+def test_numbers_of_a_parquet_file_keep_their_value(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    answers = [1e-05, 1e22, 3.0, -0.25, float("nan"), float("inf"), None]
+    rows = [{"question": f"q{i}", "answer": answer} for i, answer in enumerate(answers)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    found = [question.answer for question in jsonl_dataset(str(tmp_path / "x.parquet")).pools().train]
+    assert found == ["0.00001", "1" + "0" * 22, "3.0", "-0.25", None, "Infinity", None]
+
+
+@pytest.mark.parametrize("written", ["1e1001", "1e-1001", "1e999999999", "-1e999999999"])
+def test_a_number_too_long_to_write_out_stays_as_it_is(tmp_path: Path, written: str) -> None:
+    (tmp_path / "x.jsonl").write_text('{"question": "How many?", "answer": ' + written + "}")
+    (question,) = jsonl_dataset(str(tmp_path / "x.jsonl")).pools().train
+    assert question.answer is not None and len(question.answer) < 20
+    assert Numeric().normalise(question.answer) is None
+
+
+NOTHING = ["", "   ", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", " NA ", "<NA>", "#N/A"]
+
+
+@pytest.mark.parametrize("written", NOTHING)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_cell_that_says_nothing_is_no_answer_and_counted(tmp_path: Path, written: str, suffix: str) -> None:
+    file = tmp_path / f"x.{suffix}"
+    if suffix == "csv":
+        file.write_text(f"question,answer,solution\nfirst,5,so 5\nsecond,{written},{written}\n")
+    else:
+        row = {"question": "second", "answer": written, "solution": written}
+        jsonl_file(file, [{"question": "first", "answer": "5", "solution": "so 5"}, row])
+    fields = {"solution": "solution"}
+    pools = jsonl_dataset(str(file), fields=fields).pools()
+    assert [(q.answer, q.solution) for q in pools.train] == [("5", "so 5"), (None, None)]
+    place = f"{file}:{3 if suffix == 'csv' else 2}"
+    assert pools.notes == (f"1 row without a gold answer: {place}",)
+    dropped = jsonl_dataset(str(file), fields=fields, missing_answer="drop").pools()
+    assert [q.text for q in dropped.train] == ["first"]
+    assert dropped.notes == (f"1 row left out, without a gold answer: {place}",)
+
+
+@pytest.mark.parametrize("written", ["none", "Na", "0", "nothing", "N", "null set"])
+def test_words_that_may_be_an_answer_are_one(tmp_path: Path, written: str) -> None:
+    rows: list[dict[str, object]] = [{"question": "a", "answer": written}]
+    assert jsonl_dataset(jsonl_file(tmp_path / "x.jsonl", rows)).pools().train[0].answer == written
+
+
+def test_a_json_nan_is_no_answer(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"question": "a", "answer": NaN}\n{"question": "b", "answer": Infinity}\n')
+    assert [q.answer for q in jsonl_dataset(str(tmp_path / "x.jsonl")).pools().train] == [None, "Infinity"]
+
+
+def test_gsm8k_and_math_rows_that_say_nothing_have_no_answer(tmp_path: Path) -> None:
+    for split_name in ("train", "test"):
+        jsonl_file(tmp_path / "gsm" / f"{split_name}.jsonl", [{"question": "a", "answer": "hm\n#### NA"}])
+        row: dict[str, object] = {"problem": "a", "solution": r"so \boxed{ }", "level": "Level 1", "type": "x"}
+        jsonl_file(tmp_path / "math" / f"{split_name}.jsonl", [row])
+    gsm8k = Gsm8k(Gsm8k.Config(path=str(tmp_path / "gsm"))).pools()
+    math = MathProblems(MathProblems.Config(path=str(tmp_path / "math"))).pools()
+    assert [q.answer for q in [*gsm8k.train, *math.train]] == [None, None]
+    assert all(len(pools.notes) == 2 for pools in (gsm8k, math))
+
+
+def test_a_question_says_in_which_row_it_stands_and_is_the_same_without(tmp_path: Path) -> None:
+    file = jsonl_file(tmp_path / "x.jsonl", [{"question": "a", "answer": "1"}])
+    (found,) = jsonl_dataset(file).pools().train
+    assert found.place == f"{file}:1"
+    bare = Question(id=found.id, text="a", answer="1")
+    assert found == bare and data_hash([found]) == data_hash([bare])
 
 
 @pytest.mark.parametrize(

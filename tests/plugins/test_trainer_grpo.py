@@ -16,7 +16,7 @@ from plugins.errors import InputError, Interrupted, StageFailed
 from plugins.models import load_model
 from plugins.registry import find, plugin
 from plugins.trainers import grpo
-from tiny_model import make_tiny_model
+from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
 
 LORA = LoraConfig(rank=2, alpha=8)
@@ -133,6 +133,20 @@ def test_rewards_see_the_label_the_group_and_the_cut(model: Path, tmp_path: Path
     cut = [truncated for _, _, truncated in Recorder.seen]
     assert statistics.mean(cut) == events.curve("completions/clipped_ratio")[0]
     assert 0 < statistics.mean(cut) < 1
+
+
+def test_a_rollout_that_ends_by_any_listed_end_token_is_not_cut(model: Path, tmp_path: Path) -> None:
+    shares = []
+    for name, listed in (("one", [1]), ("many", [1, *range(3, 259, 4)])):
+        Recorder.seen.clear()
+        events = Events()
+        changed = with_end_tokens(model, tmp_path / name, listed)
+        train(
+            "grpo", SMALL | {"steps": 1, "rewards": ["test_recorder"]}, job(tmp_path / f"{name} job", changed, events)
+        )
+        shares.append(statistics.mean(truncated for _, _, truncated in Recorder.seen))
+        assert shares[-1] == events.curve("completions/clipped_ratio")[0]
+    assert shares[1] < shares[0]
 
 
 def test_weights_of_rewards_and_names_of_twins(model: Path, tmp_path: Path) -> None:

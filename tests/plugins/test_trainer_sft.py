@@ -16,7 +16,7 @@ from plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused,
 from plugins.models import load_model
 from plugins.registry import find
 from plugins.trainers.sft import examples_seen
-from tiny_model import make_tiny_model
+from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
 
 LORA = LoraConfig(rank=2, alpha=8)
@@ -66,6 +66,21 @@ def test_first_loss_is_the_mean_cross_entropy_of_the_trained_tokens(model: Path,
         trained = len(tokenizer(f" {example.target}<|im_end|>")["input_ids"]) if loss == "completion" else len(ids) - 1
         losses += negative_log_likelihood(model, ids, trained)
     assert events.curve("loss")[0] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+
+
+def test_training_appends_the_tokenizers_end_token_and_keeps_the_checkpoints_list(model: Path, tmp_path: Path) -> None:
+    listed = [52, 222, 1]
+    longer, events = with_end_tokens(model, tmp_path / "longer", listed), Events()
+    made = job(tmp_path, longer, events, count=3)
+    train("sft", {"batch_size": 3, "epochs": 1}, made)
+    _, tokenizer = load_model(ModelRef(str(model)), device="cpu")
+    losses: list[float] = []
+    for example in made.examples:
+        ids = tokenizer(f"{example.prompt} {example.target}<|im_end|>")["input_ids"]
+        assert ids[-1] == tokenizer.eos_token_id == 1
+        losses += negative_log_likelihood(model, ids, len(tokenizer(f" {example.target}<|im_end|>")["input_ids"]))
+    assert events.curve("loss")[0] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert set(json.loads((tmp_path / "weights" / "generation_config.json").read_text())["eos_token_id"]) == set(listed)
 
 
 def test_chat_examples_train_on_the_assistants_turn_alone(model: Path, tmp_path: Path) -> None:

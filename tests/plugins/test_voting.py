@@ -1,9 +1,12 @@
-"""Majority votes over verifier classes."""
+"""Votes over a verifier's classes: what may join, and what may depend on the order of the samples."""
 
 from __future__ import annotations
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,53 +14,115 @@ from plugins.api import Verifier
 from plugins.verifiers.numeric import Numeric
 from plugins.verifiers.voting import majority
 
-ANSWERS = st.lists(st.sampled_from(["1", "2", "3", "3.0000004", "3.0000009", None]), max_size=12)
+LETTERS = "abcdefg"
+ANSWERS = st.lists(st.sampled_from([*LETTERS, None]), max_size=14)
+PAIRS = st.frozensets(st.tuples(st.sampled_from(LETTERS), st.sampled_from(LETTERS)), max_size=30)
 
 
-class Near(Verifier):
-    """Equal if the whole numbers are at most one apart: symmetric, far from transitive."""
+class Related(Verifier):
+    """Calls equal what is in a set of ordered pairs: neither symmetric nor transitive."""
 
-    name = "near"
+    name = "related"
+
+    def __init__(self, pairs: frozenset[tuple[str, str]]) -> None:
+        super().__init__()
+        self.pairs = pairs
+        self.asked = 0
 
     def same(self, a: str, b: str) -> bool:
-        return abs(int(a) - int(b)) <= 1
+        self.asked += 1
+        return a == b or (a, b) in self.pairs
 
 
-@given(st.lists(st.integers(0, 30).map(str), max_size=12), st.integers(0, 1000))
-def test_classes_are_those_of_the_transitive_closure_in_any_order(answers: list[str], seed: int) -> None:
-    def partition(texts: list[str]) -> set[frozenset[str]]:
-        classes = Near().group(texts)
-        return {frozenset(text for text, c in zip(texts, classes, strict=True) if c == found) for found in set(classes)}
+def symmetric(pairs: frozenset[tuple[str, str]]) -> Related:
+    return Related(pairs | {(b, a) for a, b in pairs})
 
-    ordered = sorted(set(map(int, answers)))
-    chains: list[list[int]] = []
-    for number in ordered:
-        if chains and number - chains[-1][-1] <= 1:
-            chains[-1].append(number)
-        else:
-            chains.append([number])
-    expected = {frozenset(map(str, chain)) for chain in chains}
-    shuffled = answers[:]
-    random.Random(seed).shuffle(shuffled)
-    assert partition(answers) == partition(shuffled) == expected
+
+def classes(verifier: Verifier, answers: Sequence[str | None]) -> set[frozenset[str]]:
+    found = verifier.group(answers)
+    return {
+        frozenset(str(text) for text, c in zip(answers, found, strict=True) if c == one)
+        for one in set(found)
+        if one is not None
+    }
+
+
+def shuffled(answers: Sequence[str | None], seed: int) -> list[str | None]:
+    changed = list(answers)
+    random.Random(seed).shuffle(changed)
+    return changed
+
+
+@given(ANSWERS, PAIRS)
+def test_no_class_holds_two_answers_that_are_unequal_in_either_direction(
+    answers: list[str | None], pairs: frozenset[tuple[str, str]]
+) -> None:
+    verifier = Related(pairs)
+    for one in classes(verifier, answers):
+        assert all(verifier.same(a, b) for a in one for b in one)
+
+
+@given(ANSWERS, PAIRS, st.integers(0, 1000))
+def test_classes_do_not_depend_on_the_order_of_the_samples(
+    answers: list[str | None], pairs: frozenset[tuple[str, str]], seed: int
+) -> None:
+    assert classes(Related(pairs), answers) == classes(Related(pairs), shuffled(answers, seed))
+
+
+@given(ANSWERS, PAIRS, st.integers(0, 1000))
+def test_a_vote_depends_on_order_where_classes_tie_and_nowhere_else(
+    answers: list[str | None], pairs: frozenset[tuple[str, str]], seed: int
+) -> None:
+    one, other = (majority(texts, symmetric(pairs)) for texts in (answers, shuffled(answers, seed)))
+    assert dict(one.tally) == dict(other.tally)
+    assert (one.votes, one.winner is None) == (other.votes, other.winner is None)
+    if list(one.tally.values()).count(one.votes) < 2:
+        assert one.winner == other.winner
+
+
+@given(ANSWERS, PAIRS)
+def test_every_agreeing_answer_is_the_same_as_the_winner(
+    answers: list[str | None], pairs: frozenset[tuple[str, str]]
+) -> None:
+    verifier = Related(pairs)
+    vote = majority(answers, verifier)
+    agreeing = [answers[index] for index in vote.agreeing]
+    assert all(text is not None and verifier.same(text, str(vote.winner)) for text in agreeing)
+    assert vote.agreeing == sorted(vote.agreeing)
+    assert sum(vote.tally.values()) == sum(answer is not None for answer in answers)
+    assert vote.winner is None or vote.tally[vote.winner] == len(agreeing) == max(vote.tally.values())
 
 
 @given(ANSWERS)
-def test_a_class_is_named_by_its_first_answer(answers: list[str | None]) -> None:
-    for index, found in enumerate(Numeric().group(answers)):
-        assert (found is None) == (answers[index] is None)
-        assert found is None or found <= index
+def test_an_equivalence_gives_its_own_classes(answers: list[str | None]) -> None:
+    vowels = symmetric(frozenset((a, b) for a in "aceg" for b in "aceg"))
+    given_texts = {answer for answer in answers if answer is not None}
+    expected = {frozenset(given_texts & set("aceg")), *(frozenset(text) for text in given_texts - set("aceg"))}
+    assert classes(vowels, answers) == expected - {frozenset()}
 
 
-@given(ANSWERS, st.integers(0, 1000))
-def test_votes_do_not_depend_on_order(answers: list[str | None], seed: int) -> None:
-    shuffled = answers[:]
-    random.Random(seed).shuffle(shuffled)
-    one, other = majority(answers, Numeric()), majority(shuffled, Numeric())
-    assert one.votes == other.votes
-    assert sorted(one.tally.values()) == sorted(other.tally.values())
-    if sorted(one.tally.values())[-2:].count(one.votes) < 2 and one.winner is not None:  # no tie
-        assert Numeric().group([one.winner, other.winner, *answers])[1] == 0
+@given(ANSWERS, PAIRS)
+def test_a_class_is_named_by_its_first_answer(answers: list[str | None], pairs: frozenset[tuple[str, str]]) -> None:
+    found = Related(pairs).group(answers)
+    for index, one in enumerate(found):
+        assert (one is None) == (answers[index] is None)
+        assert one is None or (one <= index and found[one] == one)
+
+
+def test_the_answer_given_most_often_gathers_what_is_the_same_as_it() -> None:
+    # b is the same as a and as c, which differ; alone, text order would put b with a.
+    verifier = symmetric(frozenset([("a", "b"), ("b", "c")]))
+    assert classes(verifier, ["a", "b", "c"]) == {frozenset("ab"), frozenset("c")}
+    assert classes(verifier, ["a", "b", "c", "c"]) == {frozenset("a"), frozenset("bc")}
+    vote = majority(["b", "a", "c", "c"], verifier)
+    assert (vote.winner, vote.agreeing, vote.tally) == ("c", [0, 2, 3], {"c": 3, "a": 1})
+
+
+def test_numbers_within_the_tolerance_of_a_third_stay_apart_where_they_differ() -> None:
+    chain = ["0.0000006", "0", "0.0000012"]
+    assert Numeric().same(chain[0], chain[2]) and not Numeric().same(chain[1], chain[2])
+    for order in (chain, chain[::-1], [chain[1], chain[2], chain[0]]):
+        assert classes(Numeric(), order) == {frozenset(["0", "0.0000006"]), frozenset(["0.0000012"])}
 
 
 def test_ties_go_to_the_first_seen() -> None:
@@ -75,3 +140,42 @@ def test_tally_is_in_order_of_first_sight() -> None:
 def test_nobody_answered() -> None:
     vote = majority([None, None], Numeric())
     assert (vote.winner, vote.votes, vote.tally) == (None, 0, {})
+
+
+# --------------------------------------------------------------------------- who may count by hash
+
+
+class Plain(Verifier):
+    """Leaves `same` as it is."""
+
+    name = "plain"
+
+
+class Stated(Related):
+    """Says that its `same` is equality."""
+
+    same_is_equality = True
+
+
+class Again(Stated):
+    """Replaces the `same` that the statement above was about."""
+
+    def same(self, a: str, b: str) -> bool:
+        self.asked += 1
+        return True
+
+
+@pytest.mark.parametrize(
+    ("verifier", "by_hash"),
+    [(Plain(), True), (Stated(frozenset()), True), (Related(frozenset()), False), (Again(frozenset()), False)],
+)
+def test_only_a_verifier_whose_same_is_equality_is_not_asked(verifier: Verifier, by_hash: bool) -> None:
+    answers = list(LETTERS)
+    found = verifier.group(answers)
+    assert (getattr(verifier, "asked", 0) == 0) == by_hash
+    assert found == ([0] * len(answers) if isinstance(verifier, Again) else list(range(len(answers))))
+
+
+def test_thousands_of_different_answers_are_counted_by_hash() -> None:
+    answers = [str(number % 5000) for number in range(20_000)]
+    assert Counter(Plain().group(answers)) == dict.fromkeys(range(5000), 4)

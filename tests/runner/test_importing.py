@@ -41,6 +41,59 @@ def test_recorded_answers_are_judged_by_the_verifier(tmp_path: Path) -> None:
     assert [sample["answer"] for sample in run.samples] == ["18", "195000", "18", None]
 
 
+def test_recorded_numbers_keep_their_value_and_recorded_sentences_their_answer(tmp_path: Path) -> None:
+    texts = ["0.00001", "1e-05", '"5 hours"', '"3/4"', "1e22"]
+    golds = ["1e-05", '"0.00001"', "5", "4", '"10,000,000,000,000,000,000,000"']
+    pairs = enumerate(zip(texts, golds, strict=True))
+    (run,) = judged(jsonl(tmp_path, *(f'{{"id": {i}, "answer": {a}, "gold": {g}}}' for i, (a, g) in pairs)))
+    assert [value for _, value in run.values] == [1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("gold", ["3/4", "5 1/2", "1, 2", "12,5", "about 5"])
+def test_a_gold_answer_that_is_no_number_ends_the_import_with_its_line(tmp_path: Path, gold: str) -> None:
+    path = jsonl(tmp_path, {"id": "a", "answer": "5", "gold": "5"}, {"id": "b", "answer": "5", "gold": gold})
+    with pytest.raises(InputError, match=rf"results.jsonl:2: verifier 'numeric' finds no answer in the gold '{gold}'"):
+        judged(path)
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", "NA", "N/A", "None", float("nan")])
+def test_what_says_nothing_is_no_gold_and_a_missing_answer(tmp_path: Path, nothing: Any) -> None:
+    (run,) = judged(jsonl(tmp_path, {"id": "a", "answer": nothing, "gold": "5"}))
+    assert (run.values, run.metadata["missing_answers"], run.samples[0]["text"]) == ([("a", 0.0)], 1, None)
+    with pytest.raises(InputError, match=r"results.jsonl:1: no gold answer in the field 'gold'"):
+        judged(jsonl(tmp_path, {"id": "a", "answer": "5", "gold": nothing}))
+
+
+def test_a_failed_completion_is_wrong_whatever_was_recorded_and_a_cut_one_is_what_it_is(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "ok": [1, 1, 1], "said": ["5", "5", "5"], "end": ["stop", "error", "length"], "gold": "5"},
+        {"id": "b", "ok": 1, "said": "5", "end": None, "gold": "5"},
+    ]
+    path = jsonl(tmp_path, *rows)
+    by_answer = {"answer": "said", "gold": "gold", "verifier": "numeric"}
+    for how in ({"correct": "ok"}, by_answer):
+        (run,) = read_import(path, name="run", id_field="id", finish="end", **how)
+        assert run.values == [("a", pytest.approx(2 / 3)), ("b", 1.0)]
+        found = [(sample["stop_reason"], sample["correct"]) for sample in run.samples]
+        assert found == [("stop", True), ("error", False), ("length", True), ("stop", True)]
+        assert "1 failed, counted as wrong" in run.describe()
+    assert [sample["answer"] for sample in run.samples] == ["5", None, "5", "5"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"ok": [1, 1], "end": ["error", "stop"]}, "1 of 2 completions of run failed: there is no accuracy in them"),
+        ({"ok": [1, 1], "end": ["stop"]}, "results.jsonl:1: the field 'end' has 1 entries for 2 completions"),
+        ({"ok": 1, "end": "tired"}, "results.jsonl:1: the field 'end' is 'tired', not one of stop"),
+        ({"ok": 1, "ended": "stop"}, "results.jsonl:1: no field 'end'; did you mean 'ended'"),
+    ],
+)
+def test_ends_that_leave_nothing_to_import(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_import(jsonl(tmp_path, {"id": "a", **row}), name="run", id_field="id", correct="ok", finish="end")
+
+
 def test_several_lines_and_lists_are_samples_of_one_question(tmp_path: Path) -> None:
     lines = jsonl(tmp_path, {"id": 7, "ok": 1}, {"id": 8, "ok": 0}, {"id": 7, "ok": 0})
     (run,) = read_import(lines, name="run", id_field="id", correct="ok")

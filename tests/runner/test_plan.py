@@ -10,9 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from plugins.errors import InputError
+from runner.artifacts import Workspace
 from runner.plan import Plan, build_plan
 from runner.plan_changes import changed_fields
+from runner.running import run_plan
 from runner.spec import load_spec
+from runner.validate import validate_files
 
 SPEC = """\
 name: toy
@@ -206,3 +209,59 @@ def test_changed_fields_reports_the_nearest() -> None:
     far = {"key": {"a": 9, "b": {"c": 8}}}
     assert changed_fields({"a": 1, "b": {"c": 3}}, [far, near]) == ["b.c: 2 -> 3"]
     assert changed_fields({"a": 1}, []) is None
+
+
+BAD_GOLD = """\
+name: bad
+model: builtin:wordmath-1m
+data: {use: jsonl, train: FOLDER/train.csv, unlabeled: FOLDER/more.csv, test: FOLDER/test.csv,
+  fields: {question: q, answer: a}, split: {labeled: 2, unlabeled: 2, test: 3}}
+verifier: numeric
+trainer: {use: grpo}
+labeler: {use: consensus}
+eval: {use: accuracy}
+seeds: [1, 2]
+conditions:
+  base: {train_on: []}
+  student: {train_on: [pseudo], label_with: base}
+"""
+
+
+def test_gold_answers_that_are_no_number_are_named_with_their_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = {"train": ["1", "2"], "more": ["12,5", "NA"], "test": ["3/4", "5", "1, 2"]}
+    for name, answers in cells.items():
+        rows = "".join(f'{name} {i},"{answer}"\n' for i, answer in enumerate(answers))
+        (tmp_path / f"{name}.csv").write_text(f"q,a\n{rows}")
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(BAD_GOLD.replace("FOLDER", str(tmp_path)))
+    unlabeled, test = (note for note in build_plan(load_spec(spec)).notes if "cannot read" in note)
+    assert unlabeled == (
+        "1 of 2 unlabeled questions have a gold answer that verifier 'numeric' cannot read, so their labels count as "
+        f"neither right nor wrong: {tmp_path}/more.csv:2 ('12,5')"
+    )
+    assert test.startswith("2 of 3 test questions have a gold answer that verifier 'numeric' cannot read, so nothing")
+    assert f"{tmp_path}/test.csv:2 ('3/4')" in test and f"{tmp_path}/test.csv:4 ('1, 2')" in test
+    assert validate_files([spec], gold=True, run_files=False, as_json=False) == 2
+    printed = capsys.readouterr().err
+    for row in ("test.csv:2: the verifier cannot read the gold answer '3/4'", "more.csv:2: the verifier cannot read"):
+        assert f"{tmp_path}/{row}" in printed
+    assert "6 of 6" not in printed and "3 of 6 gold answers of jsonl verify under numeric" in printed
+
+
+def test_a_run_says_what_it_cannot_read_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "rows.csv").write_text("q,a,said\nhow many?,3/4,#### 4\n")
+    spec = tmp_path / "bad.yaml"
+    spec.write_text(
+        "name: bad\nmodel: builtin:wordmath-1m\nverifier: numeric\neval: {use: accuracy}\n"
+        f"data: {{use: jsonl, train: {tmp_path}/rows.csv, fields: {{question: q, answer: a}}, split: {{test: 1}}}}\n"
+        f"engine: {{use: replay, path: {tmp_path}/rows.csv, fields: {{question: q, completion: said}}}}\n"
+        "conditions: {base: {train_on: []}}\n"
+    )
+    workspace = Workspace(tmp_path / "workspace")
+    assert run_plan(build_plan(load_spec(spec)), workspace, [], None, as_json=True) == 0
+    printed = capsys.readouterr()
+    assert f"cannot read, so nothing scores as correct on them: {tmp_path}/rows.csv:2 ('3/4')" in printed.err
+    (manifest,) = workspace.manifests("eval")
+    assert manifest["eval"]["mean"] == 0, "a gold answer of 3/4 is not 4"
