@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from support import PATIENCE
+
 TINY_SPEC = """\
 name: tiny
 question: Does the machinery hold together?
@@ -54,7 +56,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def nsd(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run `nsd ...` in `folder`, check its exit code and return standard output."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=550)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err + out
     return out

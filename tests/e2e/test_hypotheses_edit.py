@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import TINY_SPEC, nsd, nsd_json, start
+from support import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +43,7 @@ def test_looking_is_recorded_once_for_the_same_data(finished: Path) -> None:
 
 def test_a_recipe_claim_with_one_seed_is_refused(finished: Path) -> None:
     process = start(finished, "compare", "tiny.yaml", "--claim", "recipe")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert "a claim about a recipe needs training seeds in each arm, at least two" in err and "9 seeds per arm" in err
 
