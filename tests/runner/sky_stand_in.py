@@ -61,7 +61,7 @@ class World:
         (self.state / "machine" / "nsd-workspace").mkdir(parents=True)
         self.store = f"file://{folder / 'store'}"
         scripts = {
-            "env/bin/python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n',
+            "env/bin/python": f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n',
             "env/bin/sky": '#!/bin/sh\necho "$*" >> "$STAND_IN/sky.log"\n',
             "bin/rsync": RSYNC,
             "bin/ssh": SSH,
@@ -113,6 +113,10 @@ class World:
         path = self.state / "calls.jsonl"
         calls = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return [call for call in calls if call["call"] == name]
+
+    def side(self) -> Path:
+        """The newest side process, in /proc; it is there while the process is."""
+        return Path("/proc") / (self.state / "pid").read_text()
 
     @property
     def workspace(self) -> Workspace:

@@ -154,11 +154,12 @@ def test_that_a_machine_is_asked_for_is_written_down_before(world: World, sky: S
     asking = subprocess.Popen(
         [sys.executable, "-c", code, str(world.workspace.root)], env={**os.environ, "PYTHONPATH": path}
     )
-    side = int(wait_until(lambda: (world.state / "hanging").exists() and (world.state / "hanging").read_text()))
+    wait_until(lambda: world.asked("launch"))
+    side = world.side()
     assert world.last().jobs[0].asked
     asking.send_signal(signal.SIGKILL)
     asking.wait()
-    wait_until(lambda: not Path(f"/proc/{side}").exists())  # nobody is left behind that SkyPilot would answer
+    wait_until(lambda: not side.exists())  # nobody is left behind that SkyPilot would answer
     cancel(sky, world.launches, replace(found, jobs=world.last().jobs))
     assert [call["cluster"] for call in world.asked("down")] == [f"nsd-{found.identity}"]
 
@@ -399,8 +400,7 @@ def test_who_has_heard_enough_ends_the_side_process(world: World, sky: SkyPilot)
 
     with pytest.raises(KeyboardInterrupt):
         sky.ask("follow", on_line=enough, cluster="c", job=1)
-    hanging = world.state / "hanging"
-    assert not hanging.exists() or not Path(f"/proc/{hanging.read_text()}").exists()
+    assert not world.side().exists()
 
 
 def test_a_side_process_that_dies_is_an_error_and_no_answer(world: World, sky: SkyPilot) -> None:

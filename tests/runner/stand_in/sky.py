@@ -1,6 +1,6 @@
 """Stands in for SkyPilot inside its own Python: the names that sky_side.py calls, and no machines behind them.
 
-Every call is a line of $STAND_IN/calls.jsonl. $STAND_IN/world.json says what there is: "version", "server", "clouds",
+Every call is a line of $STAND_IN/calls.jsonl, and this process is named in $STAND_IN/pid. $STAND_IN/world.json says what there is: "version", "server", "clouds",
 "offers" (as rows of sky_side.py), and under "answers" what a function gives at its first, second, ... call; the last
 one is given ever after. An answer {"raise": KIND, "message": TEXT} is raised, one {"print": TEXT, ...} printed first.
 """
@@ -15,6 +15,7 @@ import types
 from pathlib import Path
 
 HERE = Path(os.environ["STAND_IN"])
+(HERE / "pid").write_text(str(os.getpid()))
 WORLD = json.loads((HERE / "world.json").read_text())
 __version__ = WORLD["version"]
 
@@ -37,7 +38,6 @@ def _answer(call, default, /, **given):
         if isinstance(answer, dict) and "print" in answer:
             print(answer["print"], flush=True)
         if isinstance(answer, dict) and "hang" in answer:
-            (HERE / "hanging").write_text(str(os.getpid()))
             time.sleep(3600)
         if isinstance(answer, dict) and "raise" in answer:
             kind = getattr(exceptions, answer["raise"], None) or getattr(__builtins__, answer["raise"], ValueError)
