@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.command_line import GRPO_ARM, TINY_SPEC, environment, nsd, nsd_json, results, start
+from e2e.command_line import GRPO_ARM, TINY_SPEC, environment, finished_run, nsd, nsd_json, results, start
 from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
@@ -20,11 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tiny spec has run."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(TINY_SPEC)
-    summary = nsd_json(folder, "run", "tiny.yaml", "--json")
-    assert summary["failures"] == []
-    return folder
+    return shutil.copytree(finished_run(tmp_path_factory), tmp_path_factory.mktemp("finished") / "here")
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Stands in for SkyPilot inside its own Python: the names that sky_side.py calls, and no machines behind them.
 
-Every call is a line of $STAND_IN/calls.jsonl, and this process is named in $STAND_IN/pid. $STAND_IN/world.json says what there is: "version", "server", "clouds",
-"offers" (as rows of sky_side.py), and under "answers" what a function gives at its first, second, ... call; the last
-one is given ever after. An answer {"raise": KIND, "message": TEXT} is raised, one {"print": TEXT, ...} printed first.
+Every call is a line of $STAND_IN/calls.jsonl, and this process is named in $STAND_IN/pid. $STAND_IN/world.json says
+what there is: "version", "server", "clouds", "offers" (as rows of sky_side.py), and under "answers" what a function
+gives at its first, second, ... call; the last one is given ever after. An answer {"raise": KIND, "message": TEXT} is
+raised, one {"print": TEXT, "give": ANSWER} printed first, and {"hang": true} never comes.
 """
 
 import contextlib
