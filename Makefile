@@ -1,8 +1,11 @@
 # make quickstart   environment, then the whole embedded experiment with its table and its report page
 # make test         environment, then every test
+# make test-fast    environment, then the tests that take less than a few seconds each
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# tests/cluster is one worker's work and mostly waits; meanwhile the others share the processors.
+WORKERS ?= 3
 READY := $(VENV)/.ready
 
 .PHONY: quickstart test test-fast lint bench environment browser launcher clean
@@ -32,10 +35,10 @@ quickstart: environment
 	$(BIN)/nsd report specs/quickstart.yaml --html quickstart.html
 
 test: environment browser launcher
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -rs
 
 test-fast: environment
-	$(BIN)/python -m pytest -m "not slow and not browser and not cluster"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not cluster"
 
 lint: environment
 	$(BIN)/ruff check .

@@ -1,12 +1,42 @@
-"""Helpers shared by tests: where the real data lies."""
+"""Helpers shared by tests: where the real data lies, and waiting for a state instead of for a time."""
 
 from __future__ import annotations
 
+import inspect
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# Seconds to wait for what comes at once on a quiet machine: only something that hangs takes as long on a busy one.
+PATIENCE = 300.0
+State = TypeVar("State")
+
+
+def wait_until(condition: Callable[[], State], deadline: float = PATIENCE, pause: float = 0.05) -> State:
+    """Ask until the condition is true, and return what it gave.
+
+    Fails `deadline` seconds after the call, naming the condition and what it gave last; it is asked once more then,
+    however late. A condition that can no longer come true should fail by itself, with an assertion of its own.
+    """
+    over_at = time.monotonic() + deadline
+    while True:
+        over = time.monotonic() >= over_at
+        if state := condition():
+            return state
+        if over:
+            pytest.fail(f"after {deadline:g} s still {state!r}: {_source_of(condition)}")
+        time.sleep(pause)
+
+
+def _source_of(condition: Callable[[], object]) -> str:
+    try:
+        return " ".join(inspect.getsource(condition).split())
+    except (OSError, TypeError):
+        return repr(condition)
 
 
 def shared_data(relative: str) -> Path:

@@ -1,11 +1,9 @@
-"""The README's promises that can be held against the code: its spec, its plugin, its commands."""
+"""The README's spec and plugin work as they stand; test_documents.py holds the rest of its sentences."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import pytest
 
 from plugins.api import Question
 from plugins.registry import find
@@ -37,18 +35,3 @@ def test_the_plugin_of_the_readme_works_and_is_short(tmp_path: Path) -> None:
     question = Question(id="q", text="Capital of France?", answer="Paris")
     assert verifier.score("It is paris.", question).correct  # type: ignore[attr-defined]
     assert not verifier.score("It is Rome.", question).correct  # type: ignore[attr-defined]
-
-
-def test_every_command_of_the_readme_exists() -> None:
-    from typer.main import get_command
-
-    from runner.cli import app
-
-    known = set(get_command(app).commands)  # type: ignore[attr-defined]
-    named = set(re.findall(r"`nsd ([a-z]+)", README))
-    assert named and named <= known
-
-
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"`((?:specs|plugins|runner|reports)/[\w./]*)`", README))))
-def test_every_path_of_the_readme_exists(path: str) -> None:
-    assert (REPOSITORY / path).exists()

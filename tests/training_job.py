@@ -2,7 +2,7 @@
 
     python tests/training_job.py JOB.json     runs the job the file describes and appends its events to a log
 
-The script form is what `accelerate launch` starts and what the SIGKILL tests shoot at.
+The script form is what `accelerate launch` starts and what dies by SIGKILL in the tests, at a moment the job names.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,6 +142,34 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass
+class Death:
+    """SIGKILL to this process itself at its n-th report (`at` "report") or n-th change of a file of a checkpoint
+    ("file": opened for writing, renamed or removed, before it happens). Weights and optimizer are written unseen.
+    """
+
+    at: str
+    after: int
+
+    def count(self, what: str) -> None:
+        if what == self.at:
+            self.after -= 1
+            if self.after == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self, folder: Path) -> None:
+        """Count what happens to the files under `folder`."""
+
+        def hook(event: str, given: tuple[Any, ...]) -> None:
+            changes = event in ("os.rename", "os.remove", "os.rmdir") or (
+                event == "open" and isinstance(given[1], str) and set(given[1]) & set("wax+")
+            )
+            if changes and "checkpoint-" in str(given[0]):
+                self.count("file")
+
+        sys.addaudithook(hook)
+
+
 def main(path: Path) -> None:
     """Run the job described in a JSON file; each process appends what it reports to `log.RANK`."""
     wanted = json.loads(path.read_text())
@@ -153,6 +182,8 @@ def main(path: Path) -> None:
             opened.write(json.dumps(line) + "\n")
 
     events = Events(stop_after=wanted.get("stop_after"))
+    death = Death(**wanted.get("die", {"at": "never", "after": 1}))
+    death.watch(folder / "checkpoints")
     lora = wanted.get("lora")
     made = job(
         folder,
@@ -165,6 +196,7 @@ def main(path: Path) -> None:
     def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:
         events.report(step, total, metrics)
         write({"step": step, "total": total} | dict(metrics))
+        death.count("report")
 
     made.report = report
     made.warn = lambda text, spec_field, step=None: write({"warning": text, "field": spec_field})

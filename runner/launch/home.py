@@ -117,14 +117,20 @@ def take_over(copied: Workspace, workspace: Workspace, plan: Plan, weights: bool
 
 
 def adopt(there: Workspace, here: Workspace, kind: str, digest: str) -> bool:
-    """Move a whole stage over from a copied workspace; False where it is not whole there."""
+    """Move a whole stage over from a copied workspace; False where it is not whole there.
+
+    A model may have been left out of the copy altogether, never in part.
+    """
     folder = there.folder(kind, digest)
     if not there.is_whole(kind, digest):
         return False
     manifest = there.manifest(kind, digest)
+    left_out = not (folder / WEIGHTS).is_dir()
     for name, size in manifest["files"].items():
         path = folder / name
-        if not name.startswith(f"{WEIGHTS}/") and (not path.is_file() or path.stat().st_size != size):
+        if name.startswith(f"{WEIGHTS}/") and left_out:
+            continue
+        if not path.is_file() or path.stat().st_size != size:
             return False
     with here.lock(kind, digest) as partial:
         shutil.rmtree(partial / "artifact", ignore_errors=True)

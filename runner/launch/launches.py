@@ -8,6 +8,7 @@ No secret is ever in any of them. Limits: one writer at a time is assumed for on
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -93,7 +94,9 @@ class Launches:
     def create(self, experiment: str, **facts: Any) -> Launch:
         """A new launch with a folder of its own."""
         stamp = datetime.now(UTC).strftime("%m%d-%H%M%S")
-        launch = Launch(identity=f"{experiment}-{stamp}", experiment=experiment, started_at=now(), **facts)
+        names = itertools.chain([f"{experiment}-{stamp}"], (f"{experiment}-{stamp}-{i}" for i in itertools.count(2)))
+        identity = next(name for name in names if not (self.folder / name).exists())  # two in one second
+        launch = Launch(identity=identity, experiment=experiment, started_at=now(), **facts)
         self.path(launch).mkdir(parents=True)
         return launch
 

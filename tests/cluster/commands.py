@@ -7,14 +7,13 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cluster.conftest import PYTHON
 from cluster.one_machine.client import Client
 from e2e import command_line
-from support import REPOSITORY
+from support import PATIENCE, REPOSITORY, wait_until
 
 CANARY = "canary-5b1f0c9d"
 SOURCE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "nsd.py", "sky.yaml")
@@ -61,21 +60,25 @@ class Command:
         """Everything so far."""
         return "".join(self.lines)
 
-    def wait_for(self, text: str, seconds: float = 240) -> None:
+    def wait_for(self, text: str) -> None:
         """Return when it has printed `text`; fails when it ends or takes too long before."""
-        self.until(lambda: text in self.printed, seconds)
+        self.until(lambda: text in self.printed)
 
-    def until(self, true: Callable[[], bool], seconds: float = 240, pause: float = 0.2) -> None:
+    def until(self, true: Callable[[], bool], pause: float = 0.2) -> None:
         """Return when the condition holds; fails when the command ends or takes too long before."""
-        deadline = time.monotonic() + seconds
-        while not true():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.printed
-            time.sleep(pause)
 
-    def end(self, code: int = 0, seconds: float = 800) -> str:
+        def holds() -> bool:
+            ended = self.process.poll() is not None
+            holding = true()
+            assert holding or not ended, self.printed
+            return holding
+
+        wait_until(holds, 3 * PATIENCE, pause)
+
+    def end(self, code: int = 0) -> str:
         """Wait for its end, check exit code, no traceback and no secret, and return what it printed."""
-        self.process.wait(seconds)
-        self._reader.join(10)
+        self.process.wait(4 * PATIENCE)
+        self._reader.join(PATIENCE)
         assert self.process.returncode == code, f"exit {self.process.returncode}\n{self.printed}"
         assert "Traceback" not in self.printed and CANARY not in self.printed, self.printed
         return self.printed
@@ -84,6 +87,10 @@ class Command:
         """End it outright; its children are left to themselves."""
         self.process.kill()
         self.process.wait()
+
+    def leaves_nothing(self) -> bool:
+        """Wait until no process of its session is there any more; what it asked of others may take a moment to end."""
+        return wait_until(lambda: not self.left())
 
     def left(self) -> list[str]:
         """Command lines of the processes of its session that are still there."""

@@ -5,6 +5,7 @@
     slurm         a one-node Slurm, with the client that has it enabled
     bucket        an S3 service on the loopback; `bucket.create(name)` makes a bucket
     ready         an environment on the node that has nsd[train]
+    tiny          what `nsd run` makes of TINY_SPEC on this machine
 
 All live as long as the test session, under a temporary folder, and end with it, also when it is killed. With
 NSD_CLUSTER_ROOT set to a folder, the Slurm stays there and up between sessions, which saves its start and keeps
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,8 +26,10 @@ import pytest
 from cluster import environments
 from cluster.one_machine import bucket as bucket_module
 from cluster.one_machine import client as client_module
-from cluster.one_machine import processes
+from cluster.one_machine import ports, processes
 from cluster.one_machine import slurm as slurm_module
+from e2e import command_line
+from support import wait_until
 
 FOLDER = Path(__file__).parent
 PYTHON = FOLDER.parents[1] / ".venv-sky/bin/python"
@@ -40,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.timeout(1800))  # for what hangs: a busy machine takes many times as long
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -57,11 +60,15 @@ class Cluster:
         return found[0] if found else None
 
     def preempt(self, name: str) -> None:
-        """Take that allocation away, as a spot market does. Raises LookupError when there is none."""
+        """Take that allocation away, as a spot market does, and return when its last process has ended.
+
+        Raises LookupError when there is none.
+        """
         allocation = self.allocation_of(name)
         if allocation is None:
             raise LookupError(f"no allocation is named {name}*: {slurm_module.allocations(self.node)}")
         slurm_module.scancel(self.node, allocation)
+        wait_until(lambda: allocation not in slurm_module.allocations(self.node))
 
 
 @pytest.fixture(scope="session")
@@ -73,16 +80,10 @@ def session_root() -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _client(root: Path, *clouds: str) -> Iterator[client_module.Client]:
     root.mkdir()
     (root / "home").mkdir()
-    client = client_module.Client(root / "home", _free_port(), PYTHON, root)
+    client = client_module.Client(root / "home", *ports.free(1), PYTHON, root)
     (root / "ports.json").write_text("{}")  # what the watch looks at to know that there is something to end
     processes.start_watch(root, os.getpid())
     client.prepare(client_module.THREE_CLOUDS_CONFIG if clouds else client_module.NO_CLOUD_CONFIG)
@@ -131,6 +132,14 @@ def bucket(session_root: Path) -> Iterator[bucket_module.Service]:
     service = bucket_module.start(PYTHON, session_root)
     yield service
     service.stop()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of TINY_SPEC run on this machine, beside its spec.yaml."""
+    folder = shutil.copytree(command_line.finished_run(tmp_path_factory), tmp_path_factory.mktemp("here") / "tiny")
+    (folder / "tiny.yaml").rename(folder / "spec.yaml")
+    return folder / "nsd-workspace"
 
 
 @pytest.fixture(scope="session")

@@ -16,18 +16,13 @@ from typing import Any
 import duckdb
 import pytest
 
-from cluster.commands import CANARY, Command, environment, local_run, nsd, project, results
+from cluster.commands import CANARY, Command, environment, nsd, project, results
 from cluster.conftest import Cluster
 from e2e.command_line import TINY_SPEC
+from support import PATIENCE, wait_until
 
 HERE = ("--infra", "slurm/local", "--yes")
 OURS = re.compile(r"\S*python[0-9.]* (-m runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az --partial")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace of TINY_SPEC run on this machine."""
-    return local_run(tmp_path_factory.mktemp("here") / "tiny", TINY_SPEC)
 
 
 @contextlib.contextmanager
@@ -63,17 +58,18 @@ def holding(folder: Path, text: str) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
-def gone(slurm: Cluster, name: str, within: float = 0.0) -> bool:
-    """Whether neither Slurm nor SkyPilot has a cluster whose name begins so, at the latest after `within` seconds.
+def there(slurm: Cluster, name: str) -> bool:
+    """Whether Slurm or SkyPilot has a cluster whose name begins so."""
+    return slurm.allocation_of(name) is not None or name in slurm.client.sky("status").stdout
 
-    A managed job has succeeded before SkyPilot has taken its machine down.
+
+def gone(slurm: Cluster, name: str) -> bool:
+    """Wait until neither has.
+
+    Slurm lists an allocation until its last process has ended, and a managed job has succeeded before SkyPilot has
+    taken its machine down.
     """
-    deadline = time.monotonic() + within
-    while slurm.allocation_of(name) is not None or name in slurm.client.sky("status").stdout:
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(2)
-    return True
+    return wait_until(lambda: not there(slurm, name), pause=1)
 
 
 def manifests(workspace: Path, kind: str = "*") -> list[dict[str, Any]]:
@@ -103,7 +99,6 @@ def launched(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Launch
     return Launched(folder, printed, found)
 
 
-@pytest.mark.timeout(900)
 def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny: Path) -> None:
     workspace, printed, caller = launched.workspace, launched.printed, environment(slurm.client)
     assert results(workspace) == results(tiny) and not list(workspace.rglob("*.safetensors"))
@@ -118,7 +113,6 @@ def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny
     assert compared[0]["verdicts"] == compared[1]["verdicts"]
 
 
-@pytest.mark.timeout(900)
 def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
     assert "HF_TOKEN" in saved.read_text()  # it is asked for by its name
@@ -131,7 +125,6 @@ def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     assert [line for line in ours if CANARY in line] == []
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("which", ["saved", "top"])
 def test_skypilot_alone_does_the_same_run(
     slurm: Cluster, ready: Path, launched: Launched, tiny: Path, tmp_path: Path, which: str
@@ -151,7 +144,6 @@ def test_skypilot_alone_does_the_same_run(
     assert results(home / "nsd-workspace") == results(tiny)
 
 
-@pytest.mark.timeout(900)
 def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
@@ -161,7 +153,7 @@ def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path
     logs.wait_for("nsd: waiting for the results to be fetched")  # the machine does not go before they are
     logs.kill()
     assert "RUNNING" in nsd(folder, caller, "launch", "status")
-    assert command.left() == [] and logs.left() == []
+    assert command.leaves_nothing() and logs.leaves_nothing()
     # What was launched comes home, whatever its spec says by now.
     (folder / "spec.yaml").write_text(TINY_SPEC.replace("epochs: 2", "epochs: 3"))
     assert "student > baseline" in nsd(folder, caller, "launch", "pull")
@@ -169,12 +161,11 @@ def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path
     assert gone(slurm, "nsd-tiny-") and "SUCCEEDED" in nsd(folder, caller, "launch", "status")
 
 
-@pytest.mark.timeout(900)
 def test_a_detached_launch_can_be_cancelled(slurm: Cluster, ready: Path, tmp_path: Path) -> None:
     long = TINY_SPEC.replace("epochs: 2", "epochs: 2000")
     folder, caller = project(tmp_path / "project", long), environment(slurm.client)
     printed = nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--detach")
-    assert "detached; nsd launch status" in printed and not gone(slurm, "nsd-tiny-")
+    assert "detached; nsd launch status" in printed and there(slurm, "nsd-tiny-")
     printed = nsd(folder, caller, "launch", "cancel")
     assert "is cancelled" in printed and "fetched" in printed  # without a store it is the last chance
     assert gone(slurm, "nsd-tiny-")
@@ -182,21 +173,16 @@ def test_a_detached_launch_can_be_cancelled(slurm: Cluster, ready: Path, tmp_pat
     assert "is over already" in nsd(folder, caller, "launch", "cancel", code=1)
 
 
-@pytest.mark.timeout(900)
 def test_a_detached_launch_is_pulled_from_its_store(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
     nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--store", store, "--detach")
-    deadline = time.monotonic() + 300
-    while "SUCCEEDED" not in (seen := nsd(folder, caller, "launch", "status")):
-        assert time.monotonic() < deadline, seen
-        time.sleep(2)
+    wait_until(lambda: "SUCCEEDED" in nsd(folder, caller, "launch", "status"), 3 * PATIENCE, pause=1)
     assert "student > baseline" in nsd(folder, caller, "launch", "pull")
     assert results(folder / "nsd-workspace") == results(tiny)
     assert gone(slurm, "nsd-tiny-")  # pulled is done with: it does not idle until it goes by itself
 
 
-@pytest.mark.timeout(900)
 def test_who_stops_while_the_machine_is_made_can_still_cancel_it(slurm: Cluster, ready: Path, tmp_path: Path) -> None:
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
@@ -205,4 +191,4 @@ def test_who_stops_while_the_machine_is_made_can_still_cancel_it(slurm: Cluster,
     command.process.send_signal(signal.SIGINT)
     assert "SkyPilot goes on making the machine ready" in command.end(75)
     assert "is cancelled" in nsd(folder, caller, "launch", "cancel")
-    assert gone(slurm, "nsd-tiny-", within=60)
+    assert gone(slurm, "nsd-tiny-")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from cluster.commands import Command, local_run, nsd, project, results
+from cluster.commands import Command, nsd, project, results
 from cluster.one_machine.bucket import Service
 from e2e import command_line
 from e2e.command_line import TINY_SPEC
@@ -35,7 +35,7 @@ def test_a_run_with_a_bucket_comes_home_and_is_indexed(bucket: Service, caller: 
 
 
 def test_a_run_killed_while_it_sends_leaves_no_stage_that_is_not_whole(
-    bucket: Service, caller: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Service, caller: dict[str, str], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = bucket.create("killed") + "/study"
     for name, value in bucket.environment.items():
@@ -56,5 +56,5 @@ def test_a_run_killed_while_it_sends_leaves_no_stage_that_is_not_whole(
     assert sending()
     second = project(tmp_path / "second", TINY_SPEC)
     nsd(second, caller, "run", "spec.yaml", "--store", store)
-    assert results(second / "nsd-workspace") == results(local_run(tmp_path / "here", TINY_SPEC))
+    assert results(second / "nsd-workspace") == results(tiny)
     assert len(seen.stages()) == 7

@@ -28,7 +28,7 @@ def refusal(folder: Path, caller: dict[str, str], *flags: str) -> str:
     printed = command.end(code=2)
     last = printed.splitlines()[-1]
     assert last.startswith("nsd: ") and sum(line.startswith("nsd: ") for line in printed.splitlines()) == 1, printed
-    assert not list(folder.glob("nsd-workspace/launches/*")) and command.left() == []
+    assert not list(folder.glob("nsd-workspace/launches/*")) and command.leaves_nothing()
     return last
 
 

@@ -27,12 +27,6 @@ conditions:
 """
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workspace of TINY_SPEC run on this machine."""
-    return local_run(tmp_path_factory.mktemp("here") / "tiny", TINY_SPEC)
-
-
 @pytest.fixture
 def store(slurm: Cluster, tmp_path: Path) -> str:
     """A new folder that outlives every job."""
@@ -48,7 +42,6 @@ def step_in(store: str) -> int:
     return max(steps)
 
 
-@pytest.mark.timeout(900)
 def test_a_training_goes_on_after_each_of_two_preemptions(
     slurm: Cluster, ready: Path, store: str, tmp_path: Path
 ) -> None:
@@ -61,9 +54,7 @@ def test_a_training_goes_on_after_each_of_two_preemptions(
     for _ in range(2):
         # A checkpoint later than all that the machines before had sent: this one has gone on from there.
         command.until(lambda: step_in(store) > reached[-1])
-        time.sleep(2)
-        slurm.preempt("nsd-long-")
-        time.sleep(8)  # it may send what it has in its last seconds
+        slurm.preempt("nsd-long-")  # which may send what it has in its last seconds
         reached.append(step_in(store))
     printed = command.end()
     expected = local_run(tmp_path / "here", LONG_SPEC)
@@ -72,10 +63,9 @@ def test_a_training_goes_on_after_each_of_two_preemptions(
     (manifest,) = manifests(workspace, "train")
     assert 0 < reached[1] < reached[2] <= manifest["training"]["notes"]["resumed_from"], (reached, printed)
     assert "taken away and brought back" in printed, printed
-    assert gone(slurm, "nsd-long-", within=120)
+    assert gone(slurm, "nsd-long-")
 
 
-@pytest.mark.timeout(900)
 def test_arms_side_by_side_make_shared_stages_once(
     slurm: Cluster, ready: Path, tiny: Path, store: str, tmp_path: Path
 ) -> None:
@@ -85,7 +75,7 @@ def test_arms_side_by_side_make_shared_stages_once(
     workspace = folder / "nsd-workspace"
     assert results(workspace) == results(tiny)
     assert "4 managed jobs on" in printed and printed.count(": SUCCEEDED") == 4
-    assert "student > baseline" in printed and gone(slurm, "nsd-tiny-", within=120)
+    assert "student > baseline" in printed and gone(slurm, "nsd-tiny-")
 
     words = [json.loads(path.read_text()) for path in workspace.glob("outcomes/*.json")]
     assert len(words) == 4

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from support import PATIENCE
 
 TINY_SPEC = """\
 name: tiny
@@ -54,7 +60,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def nsd(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run `nsd ...` in `folder`, check its exit code and return standard output."""
     process = start(folder, *arguments)
-    out, err = process.communicate(timeout=550)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
     assert "Traceback" not in err + out
     return out
@@ -63,6 +69,25 @@ def nsd(folder: Path, *arguments: str, code: int = 0) -> str:
 def nsd_json(folder: Path, *arguments: str, code: int = 0) -> Any:
     """Run `nsd ...` and read its JSON."""
     return json.loads(nsd(folder, *arguments, code=code))
+
+
+def finished_run(factory: pytest.TempPathFactory, spec: str = TINY_SPEC) -> Path:
+    """A folder in which tiny.yaml, this spec, ran to its end; `printed.txt` has what it said. Copy it to change it.
+
+    It is made once, whichever modules and workers of pytest-xdist ask for it.
+    """
+    shared = factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder = shared / f"run-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
+    with (shared / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "printed.txt").exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker that died
+            folder.mkdir()
+            (folder / "tiny.yaml").write_text(spec)
+            printed = nsd(folder, "run", "tiny.yaml")
+            (folder / "printed.txt").write_text(printed)
+    return folder
 
 
 def results(workspace: Path) -> dict[str, str]:

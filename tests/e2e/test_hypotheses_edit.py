@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from e2e.command_line import TINY_SPEC, nsd, nsd_json, start
+from e2e.command_line import TINY_SPEC, finished_run, nsd, nsd_json, start
+from support import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -14,9 +16,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where TINY_SPEC has run."""
-    folder = tmp_path_factory.mktemp("edited")
-    (folder / "tiny.yaml").write_text(TINY_SPEC)
-    out = nsd(folder, "run", "tiny.yaml")
+    folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path_factory.mktemp("edited") / "here")
+    out = (folder / "printed.txt").read_text()
     assert "EXPLORATORY" not in out and "declared hypotheses: a family of 1" in out
     return folder
 
@@ -42,7 +43,7 @@ def test_looking_is_recorded_once_for_the_same_data(finished: Path) -> None:
 
 def test_a_recipe_claim_with_one_seed_is_refused(finished: Path) -> None:
     process = start(finished, "compare", "tiny.yaml", "--claim", "recipe")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert "a claim about a recipe needs training seeds in each arm, at least two" in err and "9 seeds per arm" in err
 

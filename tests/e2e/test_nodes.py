@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import TINY_SPEC, nsd_json, start
+from support import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def test_two_machines_share_every_training(tmp_path: Path, environment: pytest.M
             environment.setenv(name, value)
         processes.append(start(folder, "run", "tiny.yaml", "--store", store))
     for process in processes:
-        out, err = process.communicate(timeout=500)
+        out, err = process.communicate(timeout=2 * PATIENCE)
         assert process.returncode == 0, out + err
     for name in ("SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK", "SKYPILOT_NODE_IPS"):
         environment.delenv(name)
@@ -59,6 +60,6 @@ def test_what_cannot_work_together_is_an_error(
         environment.setenv(name, value)
     more = ["--store", f"file://{tmp_path / 'store'}"] if store else []
     process = start(tmp_path / "node0", "run", "tiny.yaml", *more)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and sentence in err
     assert [path.name for path in tmp_path.iterdir()] == ["node0"]

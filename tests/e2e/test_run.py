@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from e2e.command_line import GRPO_ARM, TINY_SPEC, environment, nsd, nsd_json, results, start
+from e2e.command_line import GRPO_ARM, TINY_SPEC, environment, finished_run, nsd, nsd_json, results, start
+from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the tiny spec has run."""
-    folder = tmp_path_factory.mktemp("finished")
-    (folder / "tiny.yaml").write_text(TINY_SPEC)
-    summary = nsd_json(folder, "run", "tiny.yaml", "--json")
-    assert summary["failures"] == []
-    return folder
+    return shutil.copytree(finished_run(tmp_path_factory), tmp_path_factory.mktemp("finished") / "here")
 
 
 @pytest.fixture
@@ -108,11 +104,10 @@ def test_a_stage_that_fails_does_not_stop_the_other_arms(copy: Path) -> None:
 def test_sigterm_saves_exits_75_and_the_same_command_continues(tmp_path: Path, finished: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY_SPEC)
     process = start(tmp_path, "run", "tiny.yaml")
-    while not list((tmp_path / "nsd-workspace" / "artifacts").glob("eval-*")):
-        time.sleep(0.1)
-        assert process.poll() is None
+    wait_until(lambda: list((tmp_path / "nsd-workspace" / "artifacts").glob("eval-*")) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 75
+    assert process.wait(PATIENCE) == 75
     assert nsd_json(tmp_path, "run", "tiny.yaml", "--json")["stages_cached"] >= 1
     assert results(tmp_path / "nsd-workspace") == results(finished / "nsd-workspace")
 
@@ -123,7 +118,7 @@ def test_two_specs_at_once_in_one_workspace_both_finish(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(TINY_SPEC.replace("name: tiny", "name: two").replace("k: 4", "k: 2"))
     processes = [start(tmp_path, "run", name) for name in ("one.yaml", "two.yaml")]
     for process in processes:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=2 * PATIENCE)
         assert process.returncode == 0, out + err
     rows = nsd_json(tmp_path, "runs", "--json")["runs"]
     assert len(rows) == 6 and all(row["status"] == "done" for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from e2e.command_line import TINY_SPEC
-from support import REPOSITORY
+from support import PATIENCE, REPOSITORY, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -35,28 +36,48 @@ def run_script(tmp_path: Path, spec: str, **envs: str) -> subprocess.Popen[str]:
     )
 
 
+def timeout_of(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
+    """Id and command line of the script's `timeout`."""
+    for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        words = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
+        if words[0] == "timeout":
+            return int(child), words
+    raise AssertionError(f"{process.args!r} runs no timeout")
+
+
 def test_at_its_deadline_a_run_saves_its_state_and_what_is_done_stays(tmp_path: Path) -> None:
     long = TINY_SPEC.replace("epochs: 2, batch_size: 8", "epochs: 4000, batch_size: 8")
     store = tmp_path / "store"
-    deadline = str(int(time.time()) + 40)
-    process = run_script(tmp_path, long, NSD_STORE=f"file://{store}", NSD_DEADLINE=deadline, NSD_PUSH_SECONDS="2")
-    out, _ = process.communicate(timeout=200)
+    deadline = str(int(time.time()) + 3600)
+    process = run_script(tmp_path, long, NSD_STORE=f"file://{store}", NSD_DEADLINE=deadline, NSD_PUSH_SECONDS="0.5")
+
+    def checkpoints() -> list[str]:
+        states = [json.loads(path.read_text()) for path in store.glob("partial/train-*/state.json")]
+        return [name for state in states for name in state["files"] if name.startswith("checkpoints/")]
+
+    wait_until(lambda: checkpoints() or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    number, words = timeout_of(process)
+    (limit,) = [int(word) for word in words if word.isdigit()]
+    assert 0 < limit <= 3600 and "--signal=TERM" in words
+    # `timeout` is told by its own alarm that the time is up; this is that alarm, without the hour before it.
+    os.kill(number, signal.SIGALRM)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 124, out  # what `timeout` says when the time was up
     assert (tmp_path / "home" / "nsd-finished").read_text().strip() == "124"
     assert list(store.glob("manifests/eval-*.json")), out  # the first arm was evaluated
-    (state,) = store.glob("partial/train-*/state.json")
-    assert any(name.startswith("checkpoints/") for name in json.loads(state.read_text())["files"])
+    assert checkpoints() and len(list(store.glob("partial/train-*/state.json"))) == 1
 
 
 def test_a_deadline_that_is_over_starts_nothing(tmp_path: Path) -> None:
     process = run_script(tmp_path, TINY_SPEC, NSD_DEADLINE="1000000000")
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1 and "the time this launch was given is over" in out
     assert not (tmp_path / "home" / "nsd-workspace").exists()
 
 
 def test_without_a_store_it_waits_until_the_results_are_fetched(tmp_path: Path) -> None:
-    process = run_script(tmp_path, TINY_SPEC, NSD_KEEP_SECONDS="120", NSD_JOB="job")
+    process = run_script(tmp_path, TINY_SPEC, NSD_KEEP_SECONDS="3600", NSD_JOB="job")
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip() == "nsd: waiting for the results to be fetched":
@@ -66,7 +87,7 @@ def test_without_a_store_it_waits_until_the_results_are_fetched(tmp_path: Path) 
     word = json.loads((tmp_path / "home" / "nsd-workspace" / "outcomes" / "job.json").read_text())
     assert word["exit_code"] == 0 and word["stages_run"] == 7
     (tmp_path / "home" / "nsd-fetched").touch()
-    assert process.wait(timeout=30) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_a_failure_stays_a_failure_after_the_wait(tmp_path: Path) -> None:
@@ -75,7 +96,7 @@ def test_a_failure_stays_a_failure_after_the_wait(tmp_path: Path) -> None:
         "[labeled, pseudo]", "[pseudo]"
     )
     process = run_script(tmp_path, broken, NSD_KEEP_SECONDS="1", NSD_JOB="job")
-    out, _ = process.communicate(timeout=200)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, out
     word = json.loads((tmp_path / "home" / "nsd-workspace" / "outcomes" / "job.json").read_text())
     assert "nothing to train on" in word["failures"][0]["reason"] and word["failures"][0]["log_end"]

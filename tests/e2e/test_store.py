@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import TINY_SPEC, nsd, nsd_json, results, start
+from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -50,17 +51,15 @@ def test_a_new_machine_goes_on_where_the_lost_one_was(undisturbed: Path, tmp_pat
     os.environ["NSD_PUSH_SECONDS"] = "0.2"
     try:
         process = start(first, *arguments)
-        deadline = time.monotonic() + 240
-        while not checkpoints_sent(store):
-            assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-            time.sleep(0.05)
+        wait_until(lambda: checkpoints_sent(store) or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
         if stop == signal.SIGKILL:
             os.killpg(process.pid, stop)
         else:
             process.send_signal(stop)
             time.sleep(0.3)
             process.send_signal(stop)  # Slurm says it twice; only a person's second Ctrl-C means "at once"
-        process.communicate(timeout=120)
+        process.communicate(timeout=PATIENCE)
         assert process.returncode == (75 if stop == signal.SIGTERM else -signal.SIGKILL)
         if stop == signal.SIGTERM:  # the worker came to save its state, and its time with it
             (begun,) = (first / "nsd-workspace" / "partial").glob("train-*/begun.json")
@@ -104,5 +103,5 @@ def test_stages_can_be_run_apart(undisturbed: Path, tmp_path: Path) -> None:
 
 def test_an_unknown_stage_is_an_error(tmp_path: Path) -> None:
     process = start(machine(tmp_path, "first"), "run", "long.yaml", "--stage", "zzzz")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and "--stage zzzz: no stage of tiny begins so; nsd plan lists them" in err

@@ -192,6 +192,7 @@ def test_the_recipe_makes_the_shipped_tokenizer() -> None:
     assert made.chat_template == tokenizer().chat_template
 
 
+@pytest.mark.slow
 def test_the_recipe_run_twice_writes_the_same_bytes_and_learns(tmp_path: Path) -> None:
     from plugins.embedded.recipe import build_model, make, train
 

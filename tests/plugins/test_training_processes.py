@@ -1,4 +1,4 @@
-"""Training in processes of its own: killed with SIGKILL at many moments, and shared by two processes."""
+"""Training in processes of its own: killed with SIGKILL at chosen moments, and shared by two processes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support import PATIENCE
 from tiny_model import make_tiny_model
 from training_job import weights_hash
 
@@ -71,27 +71,17 @@ def finish(path: Path, processes: int = 1) -> None:
 def start(path: Path, processes: int) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     return subprocess.run(
-        command(path, processes), capture_output=True, text=True, timeout=300, env=environment, check=False
+        command(path, processes), capture_output=True, text=True, timeout=PATIENCE, env=environment, check=False
     )
 
 
-def kill_during(path: Path, moment: str, chance: random.Random) -> int:
-    """Start the job, kill it at the moment; the return code (0: it was faster than the shot)."""
-    folder = path.parent
-    before = len(log_of(folder))
-    with (folder / "stderr").open("ab") as stderr:
-        process = subprocess.Popen(command(path), stderr=stderr, stdout=stderr)
-    steps = chance.randint(1, 6)
-    while process.poll() is None:
-        if moment == "step" and len(log_of(folder)) >= before + steps:
-            time.sleep(chance.random() * 0.05)
-            process.kill()
-        elif moment == "checkpoint" and len(log_of(folder)) >= before + steps:
-            found = (folder / "checkpoints").glob("checkpoint-*")
-            if any(not (one / "nsd.json").exists() for one in found):
-                process.kill()
-        time.sleep(0.0002)
-    return process.wait()
+def kill_at(path: Path, moment: str, count: int) -> None:
+    """Start the job and have it killed at its `count`-th report, or change of a checkpoint's file."""
+    job = json.loads(path.read_text())
+    path.write_text(json.dumps(job | {"die": {"at": moment, "after": count}}))
+    done = start(path, 1)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    path.write_text(json.dumps(job))
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -103,8 +93,8 @@ def test_killed_at_any_moment_ends_in_the_same_weights(
     finish(whole)
     killed = write_job(tmp_path / "killed", model, kind, config, count=10, lora=lora)
     chance = random.Random(f"{kind} {lora}")
-    codes = [kill_during(killed, moment, chance) for moment in ("step", "checkpoint", "checkpoint", "step")]
-    assert codes.count(-signal.SIGKILL) >= 3, codes
+    for moment in ("report", "file", "file", "report"):
+        kill_at(killed, moment, chance.randint(2, 6 if moment == "report" else 40))
     finish(killed)
     assert weights_hash(tmp_path / "killed" / "weights") == weights_hash(tmp_path / "whole" / "weights")
     [end_whole], [end_killed] = (

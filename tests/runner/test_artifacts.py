@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from plugins.errors import InputError
 from runner import tables
 from runner.artifacts import Workspace, digest_of
 from runner.store import Store
+from support import PATIENCE
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -74,18 +74,18 @@ def test_a_folder_without_manifest_gives_way(tmp_path: Path) -> None:
     assert not (torn / "rubbish").exists() and workspace.is_whole("eval", "abcd")
 
 
-def _hold(root: Path, entered: object, seconds: float) -> None:
+def _hold(root: Path, entered: object) -> None:
     with Workspace(root).lock("train", "abcd"):
         entered.set()  # type: ignore[attr-defined]
-        time.sleep(seconds)
+        signal.pause()
 
 
 def test_a_lock_waits_for_its_holder_and_is_free_when_the_holder_is_killed(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     entered = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, entered, 60))
+    holder = context.Process(target=_hold, args=(tmp_path, entered), daemon=True)
     holder.start()
-    assert entered.wait(30)
+    assert entered.wait(PATIENCE)
     waited: list[bool] = []
 
     def on_wait() -> None:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -71,12 +70,19 @@ def test_of_two_machines_with_the_same_stage_one_is_seen_with_its_own_files(
     assert (fourth.folder("train", "d1") / "model" / "model.safetensors").read_text() == "from here"
 
 
+# Sends a stage and dies when it opens the hundredth part of its model.
 PUSH = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from runner.artifacts import Workspace
 from runner.bucket import Bucket
-print("ready", flush=True)
+opened = set()
+def watch(event, given):
+    if event == "open" and "part-" in str(given[0]):
+        opened.add(given[0])
+        if len(opened) == 100:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(watch)
 Bucket.open(sys.argv[2]).push_stage(Workspace(Path(sys.argv[1])), "train", "d1")
 """
 
@@ -84,18 +90,12 @@ Bucket.open(sys.argv[2]).push_stage(Workspace(Path(sys.argv[1])), "train", "d1")
 def test_a_machine_that_dies_while_sending_leaves_no_stage(here: Workspace, there: Workspace, bucket: Bucket) -> None:
     finished(here)
     model = here.folder("train", "d1") / "model"
-    for number in range(400):
-        (model / f"part-{number}").write_bytes(os.urandom(200_000))
-    process = subprocess.Popen(
-        [sys.executable, "-c", PUSH, str(here.root), bucket.uri], stdout=subprocess.PIPE, text=True
-    )
-    sent = Path(bucket.root) / "files"
-    while not list(sent.rglob("part-1*")):
-        assert process.poll() is None, "the push ended before it could be killed"
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(sent.rglob("part-1*")) and bucket.stages() == []
+    for number in range(120):
+        (model / f"part-{number}").write_bytes(os.urandom(1000))
+    done = subprocess.run([sys.executable, "-c", PUSH, str(here.root), bucket.uri])
+    assert done.returncode == -signal.SIGKILL
+    sent = list((Path(bucket.root) / "files").rglob("part-*"))
+    assert 99 <= len(sent) < 120 and bucket.stages() == []
     assert not bucket.fetch_stage(there, "train", "d1") and not there.is_whole("train", "d1")
     bucket.push_stage(here, "train", "d1")
     assert bucket.fetch_stage(there, "train", "d1")

@@ -271,7 +271,9 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(ANY_JSON, max_size=4), st.sampled_from(["ok", "x.ok", "a.b", "x.*"]))
 def test_any_json_is_imported_or_refused_in_words(tmp_path: Path, rows: list[Any], correct: str) -> None:
     path = jsonl(tmp_path, *(json.dumps(row) for row in rows))

@@ -14,7 +14,7 @@ from runner import journal
 from runner.artifacts import Workspace
 from runner.looks import read_looks, record_looks
 from runner.store import Store
-from support import REPOSITORY
+from support import PATIENCE, REPOSITORY
 
 
 def look(a: str = "toy/base", b: str = "toy/x", evals: tuple[str, str] = ("e1", "e2"), **more: Any) -> dict[str, Any]:
@@ -105,6 +105,6 @@ def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> No
     path = tmp_path / "notes.jsonl"
     place = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), who], env=place) for who in "abc"]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(PATIENCE) for writer in writers] == [0, 0, 0]
     found = journal.read(path)
     assert sorted((one["who"], one["i"]) for one in found) == [(who, i) for who in "abc" for i in range(50)]

@@ -128,7 +128,9 @@ def test_other_weights_change_every_stage(place: Path, tmp_path: Path) -> None:
     assert not any(before[kind] & after[kind] for kind in before)
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     rate=st.floats(1e-6, 1e-2),
     epochs=st.integers(1, 5),

@@ -12,7 +12,7 @@ import pytest
 from e2e.command_line import nsd, nsd_json, start
 from runner.artifacts import Workspace
 from runner.store import Store
-from support import REPOSITORY
+from support import PATIENCE, REPOSITORY
 
 SPEC = str(REPOSITORY / "specs" / "quickstart.yaml")
 N = 1000
@@ -39,7 +39,7 @@ def add_results(folder: Path, right: Mapping[str, int], data_hash: str) -> Path:
 
 def refused(folder: Path, *arguments: str) -> str:
     process = start(folder, *arguments)
-    err: str = process.communicate(timeout=60)[1]
+    err: str = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2, err
     return err
 

@@ -212,7 +212,9 @@ def only_spec_errors(path: Path, text: str) -> None:
         json.dumps([error.to_json() for error in errors.errors])
 
 
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+quick = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150
+)
 
 
 @quick

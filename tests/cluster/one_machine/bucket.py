@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import processes
+from . import ports, processes
 
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
@@ -77,9 +77,7 @@ class Service:
 
 def start(python: Path, mark: Path) -> Service:
     """Start the service on a free port with the environment of `python`; raises RuntimeError if it does not answer."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = ports.free(1)
     process = subprocess.Popen(
         [str(python.parent / "moto_server"), "-H", "127.0.0.1", "-p", str(port)],
         env={**os.environ, processes.MARK: str(mark)},
@@ -87,7 +85,7 @@ def start(python: Path, mark: Path) -> Service:
         stderr=subprocess.DEVNULL,
     )
     service = Service(process, port)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

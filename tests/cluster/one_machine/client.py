@@ -128,7 +128,7 @@ class Client:
         (self.home / ".sky/plugins.yaml").write_text("plugins:\n  - class: nsd_offline.Offline\n")
         prices.write_catalogs(self.home)
 
-    def run(self, *words: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run a command in this client's environment; output and errors come together in `stdout`."""
         done = subprocess.run(
             words,
@@ -145,7 +145,7 @@ class Client:
             raise RuntimeError(f"{' '.join(words)}: exit {done.returncode}\n{done.stdout}")
         return done
 
-    def sky(self, *words: str, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def sky(self, *words: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run `sky ...`."""
         return self.run(str(self.python.parent / "sky"), *words, check=check, timeout=timeout)
 

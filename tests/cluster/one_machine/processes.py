@@ -98,10 +98,10 @@ def _send(pids: list[int], number: int) -> None:
 def end_all(root: Path, user: int | None, patience: float = 5.0) -> None:
     """End every process of `root`: SIGTERM, then SIGKILL after `patience` seconds. Returns once none is left.
 
-    Raises RuntimeError when some process survives twenty seconds of SIGKILL.
+    Raises RuntimeError when some process survives two minutes of SIGKILL.
     """
     _send(belonging_to(root, user), signal.SIGTERM)
-    gentle_until, give_up_at = time.monotonic() + patience, time.monotonic() + patience + 20
+    gentle_until, give_up_at = time.monotonic() + patience, time.monotonic() + patience + 120
     while left := belonging_to(root, user):
         if time.monotonic() > give_up_at:
             raise RuntimeError(f"processes of {root} that do not end: {left}")

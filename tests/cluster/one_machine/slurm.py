@@ -25,7 +25,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import processes
+from . import ports, processes
 
 CLUSTER = "local"
 GPUS = {"H100": 8}  # one type: SkyPilot reads only the first type of a node
@@ -118,17 +118,6 @@ def user_id(root: Path) -> int | None:
         return None
 
 
-def _free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
 def _listening(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -136,10 +125,10 @@ def _listening(port: int) -> bool:
 
 def load(root: Path) -> Node | None:
     """The cluster that `up` left in `root`, or None."""
-    ports = root / "ports.json"
-    if not ports.exists():
+    path = root / "ports.json"
+    if not path.exists():
         return None
-    return Node(root, Ports(**json.loads(ports.read_text())), user_name(root))
+    return Node(root, Ports(**json.loads(path.read_text())), user_name(root))
 
 
 def is_up(node: Node) -> bool:
@@ -316,7 +305,7 @@ def up(root: Path, uv: Path, owner: int | None = None) -> Node:
     if known is not None and is_up(known):
         return known
     processes.end_all(root, user_id(root))
-    controller, slurmd, ssh, api_server = _free_ports(4)
+    controller, slurmd, ssh, api_server = ports.free(4)
     node = Node(root, Ports(controller, slurmd, ssh, api_server), user_name(root))
     # Written before anything starts: from here on `down` knows what to end.
     (root / "ports.json").write_text(json.dumps(asdict(node.ports)))
@@ -334,7 +323,7 @@ def up(root: Path, uv: Path, owner: int | None = None) -> Node:
     Path("/run/sshd").mkdir(exist_ok=True)
     sshd = shutil.which("sshd", path=node.environment["PATH"]) or "sshd"
     subprocess.run([sshd, "-f", str(root / "sshd_config")], env=node.environment, check=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not is_up(node):
         if time.monotonic() > deadline:
             raise RuntimeError(f"the node does not become idle; its logs are in {root}/log")
