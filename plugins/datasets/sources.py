@@ -249,9 +249,17 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        table = pyarrow.parquet.read_table(path)
+        rows = table.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not Parquet: {error}") from None
+    for column in table.schema:
+        if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
+            # As a Python float 123.45 in 32 bits is 123.44999694824219; its value is the shortest text of its width.
+            narrow = column.type.to_pandas_dtype()
+            for row in rows:
+                if row[column.name] is not None:
+                    row[column.name] = float(str(narrow(row[column.name])))
     for number, values in enumerate(rows, start=1):
         yield Row(f"{path} row {number}", values)
 
