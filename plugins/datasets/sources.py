@@ -18,7 +18,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,6 +141,14 @@ def known(text: str | None) -> str | None:
     return None if text is None or not text.strip() or text.strip() in NO_ANSWER else text
 
 
+def number(text: str) -> Decimal | str:
+    """A number of a JSON file at its whole value; its text where the exponent is beyond what a Decimal takes."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
+
+
 def plain(number: Decimal) -> str:
     """A number with all its digits and no exponent; as it stands where that would be over `MOST_DIGITS` characters."""
     exponent = number.as_tuple().exponent
@@ -220,7 +228,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _parse(content: bytes, place: str) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"), parse_float=Decimal)
+        return json.loads(content.decode("utf-8-sig"), parse_float=number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
 
