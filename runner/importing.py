@@ -183,12 +183,12 @@ def _read_counts(path: Path, prefix: str | None) -> list[ImportedRun]:
 
 def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and objects. Numbers stay the text they were (18.0 is not turned into 18), without an exponent."""
-    from decimal import Decimal
-
+    from plugins.datasets.sources import number as whole
     from plugins.datasets.sources import plain
 
     def number_text(text: str) -> str:
-        return plain(Decimal(text)) if "e" in text.lower() else text
+        found = whole(text) if "e" in text.lower() else text
+        return found if isinstance(found, str) else plain(found)
 
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):

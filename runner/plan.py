@@ -219,19 +219,15 @@ class _Builder:
 
     def _check_gold(self, condition: Condition) -> None:
         """Note the gold answers that the condition's verifier cannot read."""
-        from plugins.verifiers.gold import unreadable, unreadable_note
+        from plugins.verifiers.gold import unreadable_notes
 
         pair = json.dumps([block_key(condition.data), block_key(condition.verifier)], sort_keys=True, default=str)
-        if pair in self._read:
-            return
-        self._read.add(pair)
-        verifier = condition.verifier.make()
-        assert isinstance(verifier, Verifier)
-        splits = self.splits(condition)
-        for name, questions in (("labeled", splits.labeled), ("unlabeled", splits.unlabeled), ("test", splits.test)):
-            if found := unreadable(questions, verifier):
-                note = unreadable_note(found, questions, name, verifier)
-                self.notes.extend([note] if note not in self.notes else [])
+        if pair not in self._read:
+            self._read.add(pair)
+            verifier = condition.verifier.make()
+            assert isinstance(verifier, Verifier)
+            found = unreadable_notes(self.splits(condition), verifier)
+            self.notes.extend(note for note in found if note not in self.notes)
 
     def questions(self, questions: list[Question]) -> str:
         from plugins.datasets.split import data_hash

@@ -18,7 +18,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -142,6 +142,14 @@ def known(text: str | None) -> str | None:
     return None if text is None or not text.strip() or text.strip() in NO_ANSWER else text
 
 
+def number(text: str) -> Decimal | str:
+    """A number of a JSON file at its whole value; its text where the exponent is beyond what a Decimal takes."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
+
+
 def plain(number: Decimal) -> str:
     """A number with all its digits and no exponent; as it stands where that would be over `MOST_DIGITS` characters."""
     exponent = number.as_tuple().exponent
@@ -221,7 +229,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _parse(content: bytes, place: str) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"), parse_float=Decimal)
+        return json.loads(content.decode("utf-8-sig"), parse_float=number)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
 
@@ -250,9 +258,17 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow.parquet
 
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
+        table = pyarrow.parquet.read_table(path)
+        rows = table.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not Parquet: {error}") from None
+    for column in table.schema:
+        if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
+            # As a Python float 123.45 in 32 bits is 123.44999694824219; its value is the shortest text of its width.
+            narrow = column.type.to_pandas_dtype()
+            for row in rows:
+                if row[column.name] is not None:
+                    row[column.name] = float(str(narrow(row[column.name])))
     for number, values in enumerate(rows, start=1):
         yield Row(f"{path} row {number}", values)
 

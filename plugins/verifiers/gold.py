@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from plugins.api import Question, Verifier
+from plugins.api import Question, Splits, Verifier
 
 SHOWN = 5
 
@@ -37,8 +37,15 @@ def unreadable(questions: Iterable[Question], verifier: Verifier) -> list[Questi
     return [one for one in questions if one.answer is not None and verifier.normalise(one.answer) is None]
 
 
-def unreadable_note(found: Sequence[Question], of: Sequence[Question], split: str, verifier: Verifier) -> str:
-    """A sentence for a person: how many, the first with their rows, and what becomes of them."""
+def unreadable_notes(splits: Splits, verifier: Verifier) -> list[str]:
+    """A sentence for each split that has such questions."""
+    named = (("labeled", splits.labeled), ("unlabeled", splits.unlabeled), ("test", splits.test))
+    found = ((name, questions, unreadable(questions, verifier)) for name, questions in named)
+    return [_unreadable_note(bad, questions, name, verifier) for name, questions, bad in found if bad]
+
+
+def _unreadable_note(found: Sequence[Question], of: Sequence[Question], split: str, verifier: Verifier) -> str:
+    """How many, the first with their rows, and what becomes of them."""
     rows = ", ".join(f"{one.place or f'question {one.id}'} ({_short(str(one.answer))})" for one in found[:SHOWN])
     so = (
         "their labels count as neither right nor wrong" if split == "unlabeled" else "nothing scores as correct on them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Completion, PseudoLabel, Question, StopReason, question_id
+from plugins.api import Completion, PseudoLabel, Question, Sampling, StopReason, question_id
 from plugins.labelers.consensus import Consensus
 from plugins.verifiers.numeric import Numeric
 
@@ -36,6 +36,11 @@ def test_samples_that_were_never_drawn_stay_in_the_denominator() -> None:
     assert label(["#### 5", "#### 5"], k=8).confidence == 0.25
 
 
+def test_samples_beyond_k_do_not_vote() -> None:
+    found = label(["#### 5", "#### 6", "#### 6", "#### 6"], k=2)
+    assert (found.label, found.tally, found.confidence) == ("5", {"5": 1, "6": 1}, 0.5)
+
+
 def test_the_threshold_itself_is_kept() -> None:
     texts = ["#### 5"] * 6 + ["#### 1", "#### 2"]
     assert label(texts, threshold=0.75).kept
@@ -61,6 +66,15 @@ def test_target_is_a_whole_agreeing_completion() -> None:
     assert label(texts, seed=3, target="random") == label(texts, seed=3, target="random")
 
 
+def test_the_random_target_is_drawn_for_each_question_anew() -> None:
+    labeler = Consensus(Consensus.Config(k=4, target="random"))
+    questions = [Question(id=question_id(str(number)), text=str(number)) for number in range(20)]
+    drawn = [f"way {number} #### 5" for number in range(4)]
+    samples = {q.id: [Completion(q.id, n, text, 1, StopReason.STOP) for n, text in enumerate(drawn)] for q in questions}
+    found = [one.target for one in labeler.label(questions, samples, Numeric(), 0)]
+    assert set(found) == set(drawn)
+
+
 @given(st.lists(st.sampled_from(["#### 1", "#### 2", "#### 3", "none"]), min_size=1, max_size=16))
 def test_confidence_is_a_share_and_the_target_agrees(texts: list[str]) -> None:
     found = label(texts)
@@ -70,6 +84,8 @@ def test_confidence_is_a_share_and_the_target_agrees(texts: list[str]) -> None:
 
 
 def test_threshold_alone_leaves_the_sampling_as_it_is() -> None:
+    sampling = Consensus(Consensus.Config(k=3, temperature=0.2, top_p=0.8, top_k=7, max_tokens=5)).sampling()
+    assert sampling == Sampling(n=3, temperature=0.2, max_tokens=5, top_p=0.8, top_k=7)
     loose, strict = (Consensus(Consensus.Config(threshold=threshold)) for threshold in (0.0, 0.9))
     assert loose.sampling() == strict.sampling()
     assert set(Consensus.sampling_fields) <= set(Consensus.Config.model_fields)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plugins.api import Completion, Question, Scored, StopReason
+from plugins.api import Completion, Protocol, Question, Sampling, Scored, StopReason
 from plugins.protocols.accuracy import Accuracy
 from plugins.protocols.avg_at_k import AvgAtK
 from plugins.protocols.maj_at_k import MajAtK
@@ -112,3 +112,24 @@ def test_maj_at_k_judges_the_answer_that_won_whichever_of_its_class_came_first(o
     completions = [Completion("q", i, f"#### {answer}", 1, StopReason.STOP) for i, answer in enumerate(order)]
     judged = [Scored.judge(one, QUESTION, Loose()) for one in completions]
     assert MajAtK(MajAtK.Config(k=3)).value(judged, Loose()) == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "n"),
+    [
+        (Accuracy, {}),
+        (AvgAtK, {"k": 3}),
+        (MajAtK, {"k": 3}),
+        (PassAtK, {"k": 2, "n": 3}),
+    ],
+)
+def test_every_sampling_field_of_a_protocol_is_asked_for(protocol: type[Protocol], n: dict[str, int]) -> None:
+    config = protocol.Config.model_validate({"temperature": 0.9, "top_p": 0.7, "top_k": 4, "max_tokens": 6, **n})
+    expected = Sampling(n=3 if n else 1, temperature=0.9, max_tokens=6, top_p=0.7, top_k=4)
+    assert protocol(config).sampling() == expected
+
+
+def test_samples_beyond_k_count_for_nothing() -> None:
+    assert MajAtK(MajAtK.Config(k=1)).value(scored("7", "8", "8"), VERIFIER) == 1
+    assert AvgAtK(AvgAtK.Config(k=2)).value(scored("7", "7", "8"), VERIFIER) == 1
+    assert PassAtK(PassAtK.Config(k=1, n=2)).value(scored("8", "8", "7"), VERIFIER) == 0

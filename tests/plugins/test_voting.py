@@ -38,6 +38,9 @@ def symmetric(pairs: frozenset[tuple[str, str]]) -> Related:
     return Related(pairs | {(b, a) for a, b in pairs})
 
 
+RELATIONS = st.builds(lambda pairs, both: symmetric(pairs) if both else Related(pairs), PAIRS, st.booleans())
+
+
 def classes(verifier: Verifier, answers: Sequence[str | None]) -> set[frozenset[str]]:
     found = verifier.group(answers)
     return {
@@ -53,38 +56,34 @@ def shuffled(answers: Sequence[str | None], seed: int) -> list[str | None]:
     return changed
 
 
-@given(ANSWERS, PAIRS)
+@given(ANSWERS, RELATIONS)
 def test_no_class_holds_two_answers_that_are_unequal_in_either_direction(
-    answers: list[str | None], pairs: frozenset[tuple[str, str]]
+    answers: list[str | None], verifier: Related
 ) -> None:
-    verifier = Related(pairs)
     for one in classes(verifier, answers):
         assert all(verifier.same(a, b) for a in one for b in one)
 
 
-@given(ANSWERS, PAIRS, st.integers(0, 1000))
+@given(ANSWERS, RELATIONS, st.integers(0, 1000))
 def test_classes_do_not_depend_on_the_order_of_the_samples(
-    answers: list[str | None], pairs: frozenset[tuple[str, str]], seed: int
+    answers: list[str | None], verifier: Related, seed: int
 ) -> None:
-    assert classes(Related(pairs), answers) == classes(Related(pairs), shuffled(answers, seed))
+    assert classes(verifier, answers) == classes(verifier, shuffled(answers, seed))
 
 
-@given(ANSWERS, PAIRS, st.integers(0, 1000))
+@given(ANSWERS, RELATIONS, st.integers(0, 1000))
 def test_a_vote_depends_on_order_where_classes_tie_and_nowhere_else(
-    answers: list[str | None], pairs: frozenset[tuple[str, str]], seed: int
+    answers: list[str | None], verifier: Related, seed: int
 ) -> None:
-    one, other = (majority(texts, symmetric(pairs)) for texts in (answers, shuffled(answers, seed)))
+    one, other = (majority(texts, verifier) for texts in (answers, shuffled(answers, seed)))
     assert dict(one.tally) == dict(other.tally)
     assert (one.votes, one.winner is None) == (other.votes, other.winner is None)
     if list(one.tally.values()).count(one.votes) < 2:
         assert one.winner == other.winner
 
 
-@given(ANSWERS, PAIRS)
-def test_every_agreeing_answer_is_the_same_as_the_winner(
-    answers: list[str | None], pairs: frozenset[tuple[str, str]]
-) -> None:
-    verifier = Related(pairs)
+@given(ANSWERS, RELATIONS)
+def test_every_agreeing_answer_is_the_same_as_the_winner(answers: list[str | None], verifier: Related) -> None:
     vote = majority(answers, verifier)
     agreeing = [answers[index] for index in vote.agreeing]
     assert all(text is not None and verifier.same(text, str(vote.winner)) for text in agreeing)
@@ -101,9 +100,9 @@ def test_an_equivalence_gives_its_own_classes(answers: list[str | None]) -> None
     assert classes(vowels, answers) == expected - {frozenset()}
 
 
-@given(ANSWERS, PAIRS)
-def test_a_class_is_named_by_its_first_answer(answers: list[str | None], pairs: frozenset[tuple[str, str]]) -> None:
-    found = Related(pairs).group(answers)
+@given(ANSWERS, RELATIONS)
+def test_a_class_is_named_by_its_first_answer(answers: list[str | None], verifier: Related) -> None:
+    found = verifier.group(answers)
     for index, one in enumerate(found):
         assert (one is None) == (answers[index] is None)
         assert one is None or (one <= index and found[one] == one)

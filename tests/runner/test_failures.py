@@ -210,6 +210,9 @@ def test_a_stage_that_mostly_failed_tries_its_failed_completions_again_and_no_ot
     ]
     assert {stage.kind for stage in outcome.skipped} == {"label", "train", "eval"}
     assert not any(toy.workspace.manifests("sample"))
+    assert toy.run("u0 0", "u1 0", "u1 1").exit_code == 1
+    (shards,) = toy.workspace.partials.glob("sample-*/shards")
+    assert len(list(shards.glob("*.parquet"))) == 6 + 3, "another attempt's shards take no other's place"
     assert toy.run().exit_code == 0
     assert sorted(one for one in toy.asked() if one.startswith("u")) == ["u0 0", "u1 0", "u1 1"]
     samples = tables.read_completions(Path(toy.manifest("sample", "student/seed1")["folder"]) / "samples.parquet")

@@ -64,6 +64,14 @@ def test_what_says_nothing_is_no_gold_and_a_missing_answer(tmp_path: Path, nothi
         judged(jsonl(tmp_path, {"id": "a", "answer": "5", "gold": nothing}))
 
 
+def test_a_number_beyond_all_numbers_is_no_crash(tmp_path: Path) -> None:
+    huge = "1e" + "9" * 19
+    (run,) = judged(jsonl(tmp_path, f'{{"id": 1, "answer": {huge}, "gold": 5}}'))
+    assert run.values == [("1", 0.0)]
+    with pytest.raises(InputError, match="finds no answer in the gold"):
+        judged(jsonl(tmp_path, f'{{"id": 1, "answer": 5, "gold": {huge}}}'))
+
+
 def test_a_failed_completion_is_wrong_whatever_was_recorded_and_a_cut_one_is_what_it_is(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "ok": [1, 1, 1], "said": ["5", "5", "5"], "end": ["stop", "error", "length"], "gold": "5"},

@@ -15,6 +15,7 @@ import spies
 
 from plugins.api import question_id
 from plugins.seeds import stream
+from runner import tables
 from runner.artifacts import Workspace
 from runner.execute import Outcome, execute
 from runner.nodes import training_command
@@ -213,6 +214,23 @@ def test_the_labeler_votes_over_all_samples_of_the_bare_questions(seen: Seen) ->
                 ]
         assert (one["config"]["k"], one["config"]["threshold"], one["config"]["target"]) == (3, 0.6, "shortest")
         assert one["verifier"] == {"mark": "here"}
+
+
+def test_what_is_stored_of_a_vote(seen: Seen) -> None:
+    digest = next(run.label_digest for run in seen.plan.runs if run.condition == "student")
+    assert digest is not None
+    rows = {row["question_id"]: row for row in tables.read(seen.workspace.folder("label", digest) / "labels.parquet")}
+    fields = ("label", "votes", "k", "kept", "correct")
+    found = {text: tuple(rows[question_id(text)][name] for name in fields) for text in TEXTS if text[0] == "u"}
+    assert found == {
+        "unlabeled 0": ("10", 2, 3, True, True),
+        "unlabeled 1": ("55", 3, 3, True, False),
+        "unlabeled 2": ("1", 1, 3, False, False),
+        "unlabeled 3": (None, 0, 3, False, False),  # no label is not right
+        "unlabeled 4": ("8", 2, 3, True, False),
+    }
+    assert rows[question_id("unlabeled 0")]["confidence"] == pytest.approx(2 / 3)
+    assert json.loads(rows[question_id("unlabeled 2")]["tally"]) == {"1": 1, "2": 1, "12": 1}
 
 
 # --------------------------------------------------------------------------- training
