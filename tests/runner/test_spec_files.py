@@ -16,6 +16,7 @@ from runner.cli import app
 from runner.execute import execute
 from runner.plan import build_plan, spec_digest
 from runner.spec import Block, SpecErrors, load_spec
+from runner.work import worker_environment
 
 # Leaves a mark when it is imported; a class of every kind.
 CANARY = """\
@@ -360,6 +361,30 @@ def test_workers_find_the_file_and_its_helpers_and_nothing_of_the_current_folder
     current, means = run_helped(tmp_path, [sys.executable, "-P"])
     assert means == [0.5]
     assert not (current / "STRANGER_RAN").exists()
+
+
+def test_what_a_worker_starts_takes_nothing_of_the_current_folder_either(tmp_path: Path) -> None:
+    """Accelerate starts its processes by itself, without -P: the environment says it to them too."""
+    (tmp_path / "nsd.py").write_text(STRANGER)
+    start = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-m', 'nsd']).returncode)"
+    command = [sys.executable, "-c", start]
+    assert subprocess.run(command, cwd=tmp_path, env=worker_environment(), timeout=60).returncode == 0
+    assert not (tmp_path / "STRANGER_RAN").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_take_nothing_of_the_current_folder(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    for name in (*STRANGERS, "torch", "trl", "json"):
+        (tmp_path / f"{name}.py").write_text(STRANGER)
+    (tmp_path / "spec.yaml").write_text(
+        TOP + DATA + "trainer: {use: sft, epochs: 1}\nresources: {processes: 2}\neval: {use: accuracy, max_tokens: 4}\n"
+        "conditions: {arm: {train_on: [labeled]}}\n"
+    )
+    command = [sys.executable, "-P", "-m", "runner.cli", "run", "spec.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not (tmp_path / "STRANGER_RAN").exists()
 
 
 def test_a_file_that_changes_after_planning_is_not_run_under_the_old_digest(tmp_path: Path) -> None:
