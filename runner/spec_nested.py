@@ -55,12 +55,13 @@ class NestedReader:
     def model(self, config: type[BaseModel], item: Item, steps: Steps, inside: Inside) -> Item:
         if not isinstance(item.value, dict):
             return item
-        by_key = {info.alias or name: info for name, info in config.model_fields.items()}
+        by_key = {info.alias or name: (name, info) for name, info in config.model_fields.items()}
         entries: dict[str, Item] = {}
         for key, inner in item.mapping.items():
-            info = by_key.get(key)
-            marks = [] if info is None else [*info.metadata, info.annotation]
-            entries[key] = self.value(marks, inner, (*steps, key), inside, item)
+            entries[key] = inner
+            if key in by_key:
+                name, info = by_key[key]
+                entries[key] = self.value([*info.metadata, info.annotation], inner, (*steps, name), inside, item)
         return item.with_value(entries)
 
     def value(self, marks: list[Any], item: Item, steps: Steps, inside: Inside, beside: Item) -> Item:
