@@ -26,7 +26,7 @@ from plugins.api import Plugin
 from plugins.code import Code, code_of_file, files_reached
 from plugins.errors import InputError
 from plugins.installed import fault
-from plugins.places import Folder
+from plugins.places import Folder, absolute
 
 PREFIX = "nsd_file_plugin_"
 
@@ -42,9 +42,9 @@ def is_file_module(name: str) -> bool:
 
 
 def located(name: str, base_dir: Path | None = None) -> str:
-    """`./file.py:Class` with the file's absolute path."""
+    """`./file.py:Class` with the file's absolute path. Raises InputError for text that no path can be."""
     file_name, _, class_name = name.rpartition(":")
-    return f"{((base_dir or Path.cwd()) / Path(file_name).expanduser()).resolve()}:{class_name}"
+    return f"{absolute(file_name, base_dir or Path.cwd())}:{class_name}"
 
 
 def load(kind: str, name: str, base_dir: Path | None = None) -> type[Plugin]:

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from plugins.errors import InputError
+
 OURS = ("nsd", "plugins", "runner", "reports")
+
+
+def absolute(text: str, folder: Path) -> Path:
+    """A path as written, counted from a folder. Raises InputError for text that no path can be."""
+    try:
+        place = (folder / Path(text).expanduser()).resolve()
+        place.exists()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{text[:80]!r} is not a usable path ({error})") from None
+    return place
 
 
 @dataclass(frozen=True)

@@ -288,6 +288,28 @@ def test_what_is_not_there_is_named_with_its_place(what: str, tmp_path: Path, el
     assert str(spec.parent / name) in str(told.value)
 
 
+@pytest.mark.parametrize("text", ["a\\0b", "x" * 300, "~nobody-of-this-name/x", "./" + "y" * 5000])
+@pytest.mark.parametrize(
+    "block",
+    [
+        "data: {use: jsonl, train: PATH, split: {test: 2}}\n",
+        "data: {use: gsm8k, path: PATH, split: {test: 2}}\n",
+        DATA + "verifier: {use: PATH.py:Judge}\n",
+        DATA + "engine: {use: replay, path: PATH}\n",
+        DATA + "model: PATH\n",
+    ],
+)
+def test_text_that_no_path_can_be_is_an_error_with_its_place(block: str, text: str, tmp_path: Path) -> None:
+    own = "" if "model:" in block else "model: builtin:wordmath-1m\n"
+    quoted = block.replace("PATH.py:Judge", f'"{text}.py:Judge"').replace("PATH", f'"{text}"')
+    (tmp_path / "spec.yaml").write_text(f"name: toy\n{own}{quoted}conditions: {{base: {{train_on: []}}}}\n")
+    try:
+        build_plan(load_spec(tmp_path / "spec.yaml", run_files=True))
+    except InputError:
+        return
+    assert "gsm8k" in block or "model:" in block  # there it may name something on the hub
+
+
 def test_an_error_in_an_inner_block_points_into_it(tmp_path: Path) -> None:
     text = "trainer: {use: grpo, rewards: [{use: './canary.py:Prize', weigth: 2}]}\n"
     spec = place(tmp_path, DATA + text + LABELED)
