@@ -183,10 +183,12 @@ def test_the_spec_is_valid_and_cannot_be_planned_without_its_file(
     assert CliRunner().invoke(app, ["validate", str(spec)]).exit_code == 0
     if where == "block that no condition uses":
         build_plan(load_spec(spec))
-        return
-    with pytest.raises(InputError, match=r"canary.py:\w+' is in a file, and .* only where --run-files says so") as told:
-        build_plan(load_spec(spec))
-    assert told.value.exit_code == 2
+    else:
+        refused = r"canary.py:\w+' is in a file, and .* only where --run-files says so"
+        with pytest.raises(InputError, match=refused) as told:
+            build_plan(load_spec(spec))
+        assert told.value.exit_code == 2
+    assert not (spec.parent / "RAN").exists()
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -244,6 +246,19 @@ def test_what_an_extended_spec_names_counts_from_its_own_folder(tmp_path: Path, 
     written = experiment.resolved["conditions"]["base"]["data"]
     assert (written["train"], written["unlabeled"]) == ("rows.jsonl", "more.jsonl")
     assert build_plan(experiment).stages
+
+
+def test_the_same_words_in_two_folders_are_two_blocks(tmp_path: Path) -> None:
+    rows = "{use: jsonl, train: rows.jsonl, split: {labeled: 2, unlabeled: 2, test: 2}}"
+    for folder in (tmp_path / "base", tmp_path):
+        place(folder, f"data: {rows}\nconditions: {{old: {{train_on: []}}}}\n")
+    (tmp_path / "child.yaml").write_text(
+        f"extends: base/spec.yaml\nname: child\nconditions: {{new: {{train_on: [], data: {rows}}}}}\n"
+    )
+    found = load_spec(tmp_path / "child.yaml").conditions
+    places = {name: condition.data.config.train for name, condition in found.items()}  # type: ignore[attr-defined]
+    # `use` and the split are merged key by key, so the path is the one that the child wrote.
+    assert places == {"old": str(tmp_path / "base" / "rows.jsonl"), "new": str(tmp_path / "rows.jsonl")}
 
 
 def test_a_short_model_name_is_a_folder_only_beside_the_spec(tmp_path: Path, elsewhere: Path) -> None:
