@@ -20,15 +20,14 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-OURS = ("nsd", "plugins", "runner", "reports")
+from plugins.places import Folder, Packages, Places, Source
+
 _DYNAMIC_NAMES = {"exec", "eval", "globals", "locals", "vars", "__import__", "import_module", "__loader__"}
 _DYNAMIC_ATTRIBUTES = {"import_module", "spec_from_file_location", "module_from_spec", "__subclasses__", "modules"}
 _UNSEEN_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
@@ -52,7 +51,7 @@ class Code:
 
 def code_of_file(path: Path, class_name: str) -> Code:
     """The code of a class in a file and of what it uses in the file's folder."""
-    return Code(_Tree(Folder(path.parent)).hash(_Source(path.stem, path, False), class_name))
+    return Code(_Tree(Folder(path.parent)).hash(Source(path.stem, path, False), class_name))
 
 
 def code_of_module(module: str, attribute: str, packages: Sequence[str], distribution: str, version: str) -> Code:
@@ -66,88 +65,9 @@ def code_of_module(module: str, attribute: str, packages: Sequence[str], distrib
 def files_reached(path: Path) -> list[Path]:
     """The file and all files beside it that its imports reach, whether or not a class uses them."""
     tree = _Tree(Folder(path.parent))
-    tree.whole(tree.module(_Source(path.stem, path, False)))
+    tree.whole(tree.module(Source(path.stem, path, False)))
     tree.settle()
     return sorted(module.source.file for module in tree.modules.values() if module.source.file is not None)
-
-
-# --------------------------------------------------------------------------- where modules are
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A module: its dotted name and its file (None for a folder without `__init__.py`)."""
-
-    name: str
-    file: Path | None
-    is_package: bool
-
-
-class _Places(Protocol):
-    def source(self, name: str) -> _Source | None:
-        """The module of this dotted name, None where it does not belong here."""
-        ...
-
-
-def _in(folder: Path, name: str, full_name: str) -> _Source | None:
-    package, module = folder / name / "__init__.py", folder / f"{name}.py"
-    if package.is_file():
-        return _Source(full_name, package, True)
-    if module.is_file():
-        return _Source(full_name, module, False)
-    if (folder / name).is_dir() and any((folder / name).glob("*.py")):
-        return _Source(full_name, None, True)
-    return None
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Modules beside a plugin file."""
-
-    folder: Path
-
-    def holds(self, top: str) -> bool:
-        """Whether a top-level name means something in this folder: never one of Python's own or of nsd's."""
-        return top not in sys.stdlib_module_names and top not in OURS and _in(self.folder, top, top) is not None
-
-    def is_module(self, name: str) -> bool:
-        """Whether there is a module of this dotted name."""
-        return self.source(name) is not None
-
-    def source(self, name: str) -> _Source | None:
-        """See _Places."""
-        *parents, last = name.split(".")
-        if not all(part.isidentifier() for part in (*parents, last)) or not self.holds(name.partition(".")[0]):
-            return None
-        return _in(self.folder.joinpath(*parents), last, name)
-
-
-@dataclass(frozen=True)
-class Packages:
-    """Modules of the top-level packages of a distribution."""
-
-    tops: tuple[str, ...]
-
-    def source(self, name: str) -> _Source | None:
-        """See _Places."""
-        top, *rest = name.split(".")
-        if top not in self.tops or top in OURS or not all(part.isidentifier() for part in rest):
-            return None
-        try:
-            spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            return None
-        if spec is None:
-            return None
-        folders = [Path(place) for place in spec.submodule_search_locations or ()]
-        if not rest:
-            file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-            return _Source(name, file, bool(folders)) if file is not None or folders else None
-        *parents, last = rest
-        for folder in folders:
-            if (found := _in(folder.joinpath(*parents), last, name)) is not None:
-                return found
-        return None
 
 
 # --------------------------------------------------------------------------- one module
@@ -157,7 +77,7 @@ class Packages:
 class _Module:
     """A module's statements, one import per name, and which of them are taken."""
 
-    source: _Source
+    source: Source
     statements: list[ast.stmt] = field(default_factory=list)
     bindings: dict[str, list[int]] = field(default_factory=dict)
     unreadable: bytes = b""
@@ -168,7 +88,7 @@ class _Module:
         return self.unreadable.hex() + "\n".join(_normal(self.statements[index]) for index in sorted(self.taken))
 
 
-def _read(source: _Source) -> _Module:
+def _read(source: Source) -> _Module:
     module = _Module(source)
     if source.file is None:
         return module
@@ -249,12 +169,12 @@ def _is_aside(statement: ast.stmt) -> bool:
 class _Tree:
     """Collects what a class uses, over all modules that belong to it."""
 
-    def __init__(self, places: _Places) -> None:
+    def __init__(self, places: Places) -> None:
         self.places = places
         self.modules: dict[tuple[str, Path | None], _Module] = {}
         self.waiting: list[tuple[_Module, int]] = []
 
-    def hash(self, source: _Source, name: str) -> str:
+    def hash(self, source: Source, name: str) -> str:
         """Of everything that `name` in the module uses."""
         module = self.module(source)
         if name in module.bindings:
@@ -274,7 +194,7 @@ class _Tree:
             if not any(found):
                 return
 
-    def module(self, source: _Source) -> _Module:
+    def module(self, source: Source) -> _Module:
         """The module; what happens at its import, and at that of its packages, is taken."""
         key = (source.name, source.file)
         if key not in self.modules:
@@ -364,7 +284,7 @@ class _Tree:
                 elif node.level and not name and (beside := self.places.source(alias.name)) is not None:
                     self.reach(beside, None, used)  # `from . import helper` beside a plugin file
 
-    def reach(self, source: _Source, name: str | None, used: bool) -> None:
+    def reach(self, source: Source, name: str | None, used: bool) -> None:
         module = self.module(source)
         if not used:
             if name is not None and name not in module.bindings and source.is_package:
@@ -432,7 +352,7 @@ class _Tree:
         return False
 
 
-def _absolute(source: _Source, node: ast.ImportFrom) -> str:
+def _absolute(source: Source, node: ast.ImportFrom) -> str:
     """The dotted name that a `from` import means; "" for the folder of a plugin file itself."""
     if not node.level:
         return node.module or ""

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from plugins.api import Plugin
-from plugins.code import Code, Folder, code_of_file, files_reached
+from plugins.code import Code, code_of_file, files_reached
 from plugins.errors import InputError
 from plugins.installed import fault
+from plugins.places import Folder, absolute
 
 PREFIX = "nsd_file_plugin_"
 
@@ -41,9 +42,9 @@ def is_file_module(name: str) -> bool:
 
 
 def located(name: str, base_dir: Path | None = None) -> str:
-    """`./file.py:Class` with the file's absolute path."""
+    """`./file.py:Class` with the file's absolute path. Raises InputError for text that no path can be."""
     file_name, _, class_name = name.rpartition(":")
-    return f"{((base_dir or Path.cwd()) / Path(file_name).expanduser()).resolve()}:{class_name}"
+    return f"{absolute(file_name, base_dir or Path.cwd())}:{class_name}"
 
 
 def load(kind: str, name: str, base_dir: Path | None = None) -> type[Plugin]:
@@ -91,17 +92,32 @@ def _file(kind: str, name: str, base_dir: Path | None) -> tuple[Path, str]:
 # --------------------------------------------------------------------------- modules of their own
 
 
+_stamps: dict[Path, tuple[list[tuple[Path, int, int]], str]] = {}
+
+
 def _package(path: Path) -> str:
     """The package that a plugin file and what it imports from beside it live in, other once a file is edited."""
-    digest = hashlib.sha256(str(path).encode())
-    for file in files_reached(path):
-        digest.update(str(file).encode() + b"\0" + file.read_bytes() + b"\0")
-    name = PREFIX + digest.hexdigest()[:12]
+    known, name = _stamps.get(path, ([], ""))
+    if not known or known != _stamp([file for file, _, _ in known]):
+        files = files_reached(path)
+        digest = hashlib.sha256(str(path).encode())
+        for file in files:
+            digest.update(str(file).encode() + b"\0" + file.read_bytes() + b"\0")
+        name = PREFIX + digest.hexdigest()[:12]
+        _stamps[path] = (_stamp(files), name)
     if name not in sys.modules:
         package = types.ModuleType(name)
         package.__path__ = [str(path.parent)]
         sys.modules[name] = package
     return name
+
+
+def _stamp(files: Sequence[Path]) -> list[tuple[Path, int, int]]:
+    """Sizes and times, [] where a file is gone."""
+    try:
+        return [(file, status.st_size, status.st_mtime_ns) for file in files for status in [file.stat()]]
+    except OSError:
+        return []
 
 
 def _run(name: str, path: Path) -> types.ModuleType:

@@ -11,6 +11,7 @@ cannot be read, a class that is none, of another kind, without the decorator, or
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -201,6 +202,7 @@ def fault(found: object, kind: str) -> str | None:
     return None
 
 
+@functools.cache
 def code(one: Installed) -> Code:
     """What of its code enters digests."""
     module, _, attribute = one.target.partition(":")

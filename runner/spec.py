@@ -134,10 +134,9 @@ class Block:
             if is_path(block.use):
                 put(dumped, steps, block.to_json())
             else:
-                inner: Any = dumped
-                for step in steps:
-                    inner = inner[step]
-                block.as_written(inner)
+                inner = at(dumped, steps)
+                if isinstance(inner, dict):
+                    block.as_written(inner)
         return dumped
 
 
@@ -147,13 +146,18 @@ Steps = tuple[str | int, ...]  # where something stands in a config: ("rewards",
 def put(data: Any, steps: Steps, value: Any) -> None:
     """Replace what stands at a place in nested mappings and lists, where there is such a place."""
     *way, last = steps
+    if at(data, steps) is not None:
+        at(data, tuple(way))[last] = value
+
+
+def at(data: Any, steps: Steps) -> Any:
+    """What stands at a place in nested mappings and lists, None where there is no such place."""
     try:
-        for step in way:
+        for step in steps:
             data = data[step]
-        data[last]
     except (KeyError, IndexError, TypeError):
-        return
-    data[last] = value
+        return None
+    return data
 
 
 class UncheckedConfig(PluginConfig):

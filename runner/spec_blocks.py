@@ -17,6 +17,7 @@ from pathlib import Path
 from plugins import api, files, registry
 from plugins.api import Plugin, Prompt
 from plugins.errors import InputError
+from plugins.places import absolute
 from runner.spec import Block, ModelSpec, UncheckedConfig
 from runner.spec_errors import Problems, did_you_mean
 from runner.spec_nested import NestedReader
@@ -69,7 +70,11 @@ class BlockReader:
     def fresh_block(self, kind: str, key: str, item: Item, use: Item) -> Block | None:
         name, folder = str(use.value), _folder(use)
         fields = item.with_value({field: inner for field, inner in item.mapping.items() if field != "use"})
-        place = files.located(name, folder) if registry.is_path(name) else name
+        try:
+            place = files.located(name, folder) if registry.is_path(name) else name
+        except InputError as error:
+            self.problems.add(use.position, f"{kind}: {error}")
+            return None
         if registry.is_path(name) and not self.run_files:
             if not Path(file := place.rpartition(":")[0]).is_file():
                 self.problems.add(use.position, f"{kind} {name!r}: there is no file {file}")
@@ -137,9 +142,13 @@ class BlockReader:
         """The model's path; that of a local folder is absolute."""
         if item is None or "path" not in item.mapping or model.path.startswith("builtin:"):
             return model.path
-        there = _folder(item.mapping["path"]) / Path(model.path).expanduser()
+        try:
+            there = absolute(model.path, _folder(item.mapping["path"]))
+        except InputError as error:
+            self.problems.add(item.mapping["path"].position, f"model: {error}")
+            return model.path
         is_local = _LOCAL.match(model.path) or model.path in (".", "..") or (there / "config.json").is_file()
-        return str(there.resolve()) if is_local else model.path
+        return str(there) if is_local else model.path
 
     def prompt(
         self, item: Item | None, default: Prompt, model: ModelSpec | None, default_known: bool = True

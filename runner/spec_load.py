@@ -211,6 +211,7 @@ class _Loader:
             self.check_split(data, fields, items["data"], own["train_on"], where)
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
+        weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None
         return Condition(
@@ -227,7 +228,7 @@ class _Loader:
             labeler=labeler,
             trainer=trainer,
             eval=protocol,
-            weights=self.reader.weights(items.get("model"), model),
+            weights=weights,
             from_file=_from_file(data, items),
         )
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from plugins.api import NestedPlugin, SpecPath
+from plugins.errors import InputError
+from plugins.places import absolute
 from runner.spec import Block, Steps
 from runner.spec_yaml import Item
 
@@ -55,12 +57,13 @@ class NestedReader:
     def model(self, config: type[BaseModel], item: Item, steps: Steps, inside: Inside) -> Item:
         if not isinstance(item.value, dict):
             return item
-        by_key = {info.alias or name: info for name, info in config.model_fields.items()}
+        by_key = {info.alias or name: (name, info) for name, info in config.model_fields.items()}
         entries: dict[str, Item] = {}
         for key, inner in item.mapping.items():
-            info = by_key.get(key)
-            marks = [] if info is None else [*info.metadata, info.annotation]
-            entries[key] = self.value(marks, inner, (*steps, key), inside, item)
+            entries[key] = inner
+            if key in by_key:
+                name, info = by_key[key]
+                entries[key] = self.value([*info.metadata, info.annotation], inner, (*steps, name), inside, item)
         return item.with_value(entries)
 
     def value(self, marks: list[Any], item: Item, steps: Steps, inside: Inside, beside: Item) -> Item:
@@ -89,11 +92,16 @@ class NestedReader:
         other = beside.mapping.get(mark.unless or "")
         if not isinstance(item.value, str) or not item.value or (other is not None and other.value is not None):
             return item
-        there = item.position.source.path.parent.absolute() / Path(item.value).expanduser()
+        try:
+            there = absolute(item.value, item.position.source.path.parent.absolute())
+        except InputError as error:
+            self.reader.problems.add(item.position, f"{self.key} ({self.name}): {error}")
+            inside.failed.add(str(steps[0]))
+            return item
         if mark.hub and not (item.value.startswith((".", "/", "~")) or _has_suffix(item.value) or there.exists()):
             return item
         inside.texts[steps] = item.value
-        return item.with_value(str(there.resolve()))
+        return item.with_value(str(there))
 
     def nested(self, kind: str, item: Item, steps: Steps, inside: Inside) -> Item:
         if isinstance(item.value, str):

@@ -52,7 +52,10 @@ def validate_files(paths: list[Path], gold: bool, run_files: bool, as_json: bool
             reports += [error.to_json() for error in errors.errors]
             texts.append(str(errors))
             continue
-        problems = check_gold_answers(experiment) if gold else []
+        try:
+            problems = check_gold_answers(experiment) if gold else []
+        except InputError as error:  # its data or a plugin's file; the other specs are checked all the same
+            problems = [str(error)]
         reports += [{**blank_report(path), "message": problem} for problem in problems]
         if problems:
             texts.append("\n".join(f"{path}: {problem}" for problem in problems))

@@ -93,6 +93,60 @@ def test_a_stages_digest_is_that_of_its_key_and_inputs_come_by_digest() -> None:
         assert set(stage.inputs.values()) <= set(flatten(stage.key).values())
 
 
+@pytest.mark.parametrize("name", PLANS)
+def test_a_worker_is_told_what_the_digest_says(name: str) -> None:
+    """A job is what is done and a key what it is known by: where both have a field they must not differ."""
+    plan = plan_of(name)
+    for stage in plan.stages.values():
+        condition = plan.experiment.conditions[stage.used_by[0].partition("/")[0].partition("@")[0]]
+        key, job = stage.key, stage.job
+        for field in ("engine", "labeler", "trainer", "verifier", "protocol"):
+            if field in key:
+                assert job[field]["use"] == key[field]["use"]
+                shared = {name: value for name, value in job[field]["config"].items() if name in key[field]["config"]}
+                assert shared == key[field]["config"]
+        for field in ("sampling", "questions", "seed", "seeds", "lora"):
+            # The sample stage's key holds ids and texts alone: hidden answers change no sample.
+            if field in key and not (stage.kind == "sample" and field == "questions"):
+                assert job[field] == key[field], (stage.title, field)
+        if "prompt" in key:
+            assert key["prompt"].items() <= job["prompt"].items() and set(job["prompt"]) - set(key["prompt"]) <= {
+                "separator"
+            }
+        if job.get("model") is not None:
+            known = key["start" if stage.kind == "train" else "model"]
+            assert job["model"]["train"] == known.get("train")
+            assert job["model"]["dtype"] == known.get("base", {}).get("dtype", job["model"]["dtype"])
+            if stage.kind != "sample":  # which is asked of the teacher's model
+                assert (job["model"]["dtype"], job["model"]["revision"]) == (
+                    condition.model.dtype,
+                    condition.model.revision,
+                )
+            assert set(stage.inputs.values()) >= ({known["train"]} if "train" in known else set())
+        if stage.kind == "train":
+            assert job["budget"] == key.get("match", {}) or "tokens" in key["match"]
+            assert job["max_steps_cap"] == key.get("smoke_steps")
+            sources = [(one["source"], one.get("labels"), one["data"]) for one in job["train_on"]]
+            unlabeled = {source: data for source, _, data in sources}
+            for one, (source, labels, data) in zip(key["train_on"], sources, strict=True):
+                assert (one["source"], one.get("labels")) == (source, labels)
+                assert one.get("data", unlabeled[source]) == data and data in plan.data
+            assert job["processes"] == plan.experiment.resources.processes
+            assert job["track"] == list(plan.experiment.track)
+            assert job["seed"] == int(stage.used_by[0].partition("/seed")[2])
+
+
+def test_a_model_of_the_hub_reaches_the_worker_with_its_revision(tmp_path: Path) -> None:
+    (tmp_path / "hub.yaml").write_text(
+        "name: hub\nmodel: {path: org/model, revision: a-tag, dtype: float16}\n"
+        "data: {use: wordmath, train: 9, test: 9, split: {labeled: 2, test: 2}}\ntrainer: sft\n"
+        "conditions: {base: {train_on: []}, arm: {train_on: [labeled]}}\n"
+    )
+    for stage in build_plan(load_spec(tmp_path / "hub.yaml")).stages.values():
+        model = {name: stage.job["model"][name] for name in ("path", "revision", "dtype")}
+        assert model == {"path": "org/model", "revision": "a-tag", "dtype": "float16"}
+
+
 def test_no_place_and_no_machine_is_in_a_key() -> None:
     for name in PLANS:
         keys = json.dumps([stage.key for stage in plan_of(name).stages.values()])

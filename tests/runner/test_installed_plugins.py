@@ -93,12 +93,18 @@ def distribution(site: Path, name: str, points: dict[str, str], module: str, tex
     (site / f"{module}.py").write_text(text)
 
 
+def environment(site: Path) -> dict[str, str]:
+    """With the folder of distributions in front of what the path has already."""
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "NSD_DEBUG": "1"}
+
+
 def nsd(site: Path, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command with the folder of distributions on its path."""
     return subprocess.run(
         [sys.executable, "-m", "runner.cli", *arguments],
         cwd=cwd or site,
-        env={**os.environ, "PYTHONPATH": str(site), "NSD_DEBUG": "1"},
+        env=environment(site),
         capture_output=True,
         text=True,
         timeout=120,
@@ -202,9 +208,7 @@ def test_a_built_in_name_stays_the_built_in_plugin(tmp_path: Path) -> None:
     shadow = GOOD.format(name="numeric").replace("completion.split()[-1] if completion.split() else None", "'shadow'")
     distribution(site, "shadow", {"verifier.numeric": "shadow:Good"}, "shadow", shadow)
     code = "import shadow, plugins.registry as r; print(r.find('verifier', 'numeric')().extract('#### 7'))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(site), capture_output=True, text=True)
     assert done.stdout == "7\n", done.stderr
 
 

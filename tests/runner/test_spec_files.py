@@ -16,6 +16,7 @@ from runner.cli import app
 from runner.execute import execute
 from runner.plan import build_plan, spec_digest
 from runner.spec import Block, SpecErrors, load_spec
+from runner.work import worker_environment
 
 # Leaves a mark when it is imported; a class of every kind.
 CANARY = """\
@@ -167,7 +168,7 @@ def test_no_command_that_only_looks_runs_a_named_file(tmp_path: Path, monkeypatc
         assert not (tmp_path / "RAN").exists(), words
         told = str(done.exception)
         if words[0] in NEEDS_THE_FILE or "--gold" in words:
-            assert "a spec's files are run only where --run-files says so" in told, words
+            assert "a spec's files are run only where --run-files says so" in told + done.output, words
         elif words[0] in ("labels", "revote"):
             assert "pseudo-labels" in told or "label" in told, words  # no arm of this spec has any
         else:
@@ -182,10 +183,12 @@ def test_the_spec_is_valid_and_cannot_be_planned_without_its_file(
     assert CliRunner().invoke(app, ["validate", str(spec)]).exit_code == 0
     if where == "block that no condition uses":
         build_plan(load_spec(spec))
-        return
-    with pytest.raises(InputError, match=r"canary.py:\w+' is in a file, and .* only where --run-files says so") as told:
-        build_plan(load_spec(spec))
-    assert told.value.exit_code == 2
+    else:
+        refused = r"canary.py:\w+' is in a file, and .* only where --run-files says so"
+        with pytest.raises(InputError, match=refused) as told:
+            build_plan(load_spec(spec))
+        assert told.value.exit_code == 2
+    assert not (spec.parent / "RAN").exists()
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -245,6 +248,19 @@ def test_what_an_extended_spec_names_counts_from_its_own_folder(tmp_path: Path, 
     assert build_plan(experiment).stages
 
 
+def test_the_same_words_in_two_folders_are_two_blocks(tmp_path: Path) -> None:
+    rows = "{use: jsonl, train: rows.jsonl, split: {labeled: 2, unlabeled: 2, test: 2}}"
+    for folder in (tmp_path / "base", tmp_path):
+        place(folder, f"data: {rows}\nconditions: {{old: {{train_on: []}}}}\n")
+    (tmp_path / "child.yaml").write_text(
+        f"extends: base/spec.yaml\nname: child\nconditions: {{new: {{train_on: [], data: {rows}}}}}\n"
+    )
+    found = load_spec(tmp_path / "child.yaml").conditions
+    places = {name: condition.data.config.train for name, condition in found.items()}  # type: ignore[attr-defined]
+    # `use` and the split are merged key by key, so the path is the one that the child wrote.
+    assert places == {"old": str(tmp_path / "base" / "rows.jsonl"), "new": str(tmp_path / "rows.jsonl")}
+
+
 def test_a_short_model_name_is_a_folder_only_beside_the_spec(tmp_path: Path, elsewhere: Path) -> None:
     for folder in (tmp_path, elsewhere):
         (folder / "org" / "m").mkdir(parents=True)
@@ -285,6 +301,28 @@ def test_what_is_not_there_is_named_with_its_place(what: str, tmp_path: Path, el
     with pytest.raises((InputError, SpecErrors)) as told:
         build_plan(load_spec(spec, run_files=True))
     assert str(spec.parent / name) in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["a\\0b", "x" * 300, "~nobody-of-this-name/x", "./" + "y" * 5000])
+@pytest.mark.parametrize(
+    "block",
+    [
+        "data: {use: jsonl, train: PATH, split: {test: 2}}\n",
+        "data: {use: gsm8k, path: PATH, split: {test: 2}}\n",
+        DATA + "verifier: {use: PATH.py:Judge}\n",
+        DATA + "engine: {use: replay, path: PATH}\n",
+        DATA + "model: PATH\n",
+    ],
+)
+def test_text_that_no_path_can_be_is_an_error_with_its_place(block: str, text: str, tmp_path: Path) -> None:
+    own = "" if "model:" in block else "model: builtin:wordmath-1m\n"
+    quoted = block.replace("PATH.py:Judge", f'"{text}.py:Judge"').replace("PATH", f'"{text}"')
+    (tmp_path / "spec.yaml").write_text(f"name: toy\n{own}{quoted}conditions: {{base: {{train_on: []}}}}\n")
+    try:
+        build_plan(load_spec(tmp_path / "spec.yaml", run_files=True))
+    except InputError:
+        return
+    assert "gsm8k" in block or "model:" in block  # there it may name something on the hub
 
 
 def test_an_error_in_an_inner_block_points_into_it(tmp_path: Path) -> None:
@@ -360,6 +398,30 @@ def test_workers_find_the_file_and_its_helpers_and_nothing_of_the_current_folder
     current, means = run_helped(tmp_path, [sys.executable, "-P"])
     assert means == [0.5]
     assert not (current / "STRANGER_RAN").exists()
+
+
+def test_what_a_worker_starts_takes_nothing_of_the_current_folder_either(tmp_path: Path) -> None:
+    """Accelerate starts its processes by itself, without -P: the environment says it to them too."""
+    (tmp_path / "nsd.py").write_text(STRANGER)
+    start = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-m', 'nsd']).returncode)"
+    command = [sys.executable, "-c", start]
+    assert subprocess.run(command, cwd=tmp_path, env=worker_environment(), timeout=60).returncode == 0
+    assert not (tmp_path / "STRANGER_RAN").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_train_together_take_nothing_of_the_current_folder(tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    for name in (*STRANGERS, "torch", "trl", "json"):
+        (tmp_path / f"{name}.py").write_text(STRANGER)
+    (tmp_path / "spec.yaml").write_text(
+        TOP + DATA + "trainer: {use: sft, epochs: 1}\nresources: {processes: 2}\neval: {use: accuracy, max_tokens: 4}\n"
+        "conditions: {arm: {train_on: [labeled]}}\n"
+    )
+    command = [sys.executable, "-P", "-m", "runner.cli", "run", "spec.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert not (tmp_path / "STRANGER_RAN").exists()
 
 
 def test_a_file_that_changes_after_planning_is_not_run_under_the_old_digest(tmp_path: Path) -> None:
