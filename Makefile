@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # tests/cluster is one worker's work and mostly waits; meanwhile the others share the processors.
 WORKERS ?= 3
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 
 .PHONY: quickstart test test-fast lint bench environment browser launcher clean
@@ -35,10 +36,10 @@ quickstart: environment
 	$(BIN)/nsd report specs/quickstart.yaml --html quickstart.html
 
 test: environment browser launcher
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -rs
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n $(WORKERS) -rs
 
 test-fast: environment
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not browser and not cluster"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 2 -m "not slow and not browser and not cluster"
 
 lint: environment
 	$(BIN)/ruff check .

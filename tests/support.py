@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Seconds to wait for what comes at once on a quiet machine: only something that hangs takes as long on a busy one.
-PATIENCE = 300.0
+PATIENCE = 600.0
 State = TypeVar("State")
 
 

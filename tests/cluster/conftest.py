@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.timeout(1800))  # for what hangs: a busy machine takes many times as long
+            item.add_marker(pytest.mark.timeout(3600))  # for what hangs: a busy machine takes many times as long
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 

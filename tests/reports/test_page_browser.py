@@ -14,6 +14,7 @@ from report_workspace import HOSTILE, Written, better_and_worse
 from reports.page import render_page
 from reports.page_data import collect_comparison, collect_experiment
 from runner.store import Store
+from support import PATIENCE
 
 pytestmark = pytest.mark.browser
 FLAGS = (
@@ -39,6 +40,7 @@ class Opened:
 
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(PATIENCE * 1000)
         self.page = self.context.new_page()
         self.said: list[str] = []
         self.requests: list[str] = []
@@ -53,10 +55,14 @@ class Opened:
         for name, value in filters.items():
             if name == "search":
                 self.page.fill("#search", value)
-                self.page.wait_for_timeout(200)
+                self.settle(200)
             else:
                 self.page.select_option(f"#{name}", value)
         return str(self.page.inner_text("#count"))
+
+    def settle(self, milliseconds: int) -> None:
+        """Let the page's own timers of less than this run out: they come before one of the same page set later."""
+        self.page.evaluate(f"() => new Promise(done => setTimeout(done, {milliseconds}))")
 
     def count(self) -> tuple[int, int]:
         """Questions and completions that the status line names."""
@@ -151,7 +157,7 @@ def test_disagreement_is_that_of_the_database(opened: Opened, written: Written) 
     assert first.locator(".answer").count() == 2
     assert first.locator(".answer.right").count() == first.locator(".answer.wrong").count() == 1
     opened.page.click("#clear")
-    opened.page.wait_for_timeout(50)
+    opened.settle(50)
     assert opened.count()[0] == 120
 
 
@@ -214,15 +220,14 @@ def test_print_shows_every_table_on_light_paper(browser: Any, path: Path, dark: 
     if dark:
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
     page.emulate_media(media="print")
-    page.wait_for_timeout(100)
+    page.wait_for_selector("#spec pre", state="visible")
     tables = page.eval_on_selector_all("table", "all => all.map(one => one.checkVisibility() && one.offsetHeight > 0)")
     assert len(tables) >= 12 and all(tables)
     assert not page.is_visible("#browser") and not page.is_visible("#theme") and page.is_visible("#spec pre")
     red = page.evaluate("Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])")
     assert red > 240
     page.emulate_media(media="screen")
-    page.wait_for_timeout(100)
-    assert not page.is_visible("#spec pre")
+    page.wait_for_selector("#spec pre", state="hidden")
     opened.context.close()
 
 

@@ -297,6 +297,26 @@ def test_a_pull_leaves_a_machine_that_is_still_at_work(world: World, made: Path)
     assert world.last().jobs[0].status == "RUNNING" and world.last().ended_at is None
 
 
+def test_a_pull_starts_the_jobs_whose_turn_has_come(world: World) -> None:
+    world.says({"jobs.queue_v2": [[row(1, "RUNNING")]]})
+    assert world.launch("--parallel", "2", "--detach") == 0 and len(world.asked("jobs.launch")) == 1
+    world.nsd("launch", "pull")
+    assert len(world.asked("jobs.launch")) == 1  # what they need is not made yet
+    world.says({"jobs.queue_v2": [[row(1, "SUCCEEDED")]]})
+    world.nsd("launch", "pull")
+    assert len(world.asked("jobs.launch")) == 2
+
+
+def test_before_a_machine_without_a_store_is_cancelled_its_results_are_fetched(
+    world: World, made: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    prepare(world, made)
+    assert world.launch("--detach", store=False) == 0
+    assert world.nsd("launch", "cancel") == 0
+    assert "fetched 1 stages" in capfd.readouterr().out and len(list(world.workspace.manifests("eval"))) == 1
+    assert len(world.asked("down")) == 1 and world.last().jobs[0].status == "CANCELLED"
+
+
 @pytest.mark.parametrize(("state", "downs"), [("RUNNING", 0), ("SUCCEEDED", 1), ("FAILED", 1)])
 def test_with_a_store_a_pull_takes_the_machine_down_when_its_job_is_over(world: World, state: str, downs: int) -> None:
     assert world.launch("--detach") == 0
@@ -323,27 +343,30 @@ def test_who_stops_following_ends_nothing(world: World, monkeypatch: pytest.Monk
     assert world.last().stopped_at is None
 
 
-@pytest.mark.parametrize("silent", [follow.SILENT_POLLS, follow.SILENT_POLLS + 1])
+@pytest.mark.parametrize(
+    ("polls", "gives_up"),
+    [
+        ([False] * follow.SILENT_POLLS + [True], False),
+        ([False] * (follow.SILENT_POLLS + 1) + [True], True),
+        (([False] * follow.SILENT_POLLS + [True]) * 2, False),  # it was there in between
+    ],
+)
 def test_a_server_that_is_away_for_a_while_is_asked_again(
-    world: World, monkeypatch: pytest.MonkeyPatch, silent: int
+    world: World, monkeypatch: pytest.MonkeyPatch, polls: list[bool], gives_up: bool
 ) -> None:
-    polls = 0
-
     def state_of(*_: object) -> None:
-        nonlocal polls
-        polls += 1
-        if polls <= silent:
+        if not polls.pop(0):
             raise SkyError("away")
-        for job in found.jobs:
-            job.status = "SUCCEEDED"
+        if not polls:
+            found.jobs[0].status = "SUCCEEDED"
 
     monkeypatch.setattr(follow, "refresh", state_of)
     found = launch_of(world, managed("a", 4))
-    if silent > follow.SILENT_POLLS:
+    if gives_up:
         with pytest.raises(SkyError, match="away"):
             follow_on(world, found)
     else:
-        assert follow_on(world, found) == 1 and polls == silent + 1
+        assert follow_on(world, found) == 1 and polls == []
     assert not world.asked("jobs.cancel")
 
 
@@ -368,6 +391,7 @@ def test_a_machine_that_does_not_answer_is_not_gone(
     found = launch_of(world, cluster(1, status="RUNNING"))
     refresh(sky, world.launches, found)
     assert world.last().jobs[0].status == status
+    assert (world.last().stopped_at is None) == (status == "UNREACHABLE")
 
 
 def test_a_managed_job_that_is_missing_from_an_answer_keeps_its_status(world: World, sky: SkyPilot) -> None:
@@ -381,6 +405,7 @@ def test_a_managed_job_that_is_missing_from_an_answer_keeps_its_status(world: Wo
 def test_hours_and_dollars_are_those_of_every_job_that_was_asked_for(world: World) -> None:
     found = launch_of(world, managed("a", 1, status="SUCCEEDED"), managed("b", 2, status="RUNNING"), managed("c"))
     found = replace(found, started_at="2026-01-01T10:00:00+00:00", stopped_at="2026-01-01T12:30:00+00:00")
+    found.ended_at = "2026-01-03T00:00:00+00:00"  # the results were fetched later
     assert (found.hours, found.usd) == (2.5, 2.0 * 2.5 * 2)
 
 

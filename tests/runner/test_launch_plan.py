@@ -142,6 +142,15 @@ def test_a_budget_that_cannot_be_kept_refuses(
         launching._budget(wanted(**resources), price, hours, dollars, 1)
 
 
+def test_every_job_pays_for_its_start_and_the_arms_run_beside_each_other(plan: Plan, tmp_path: Path) -> None:
+    guess = estimate.Estimator(plan, Workspace(tmp_path)).on("L4:1")
+    work, start = guess.hours - estimate.OVERHEAD_HOURS, estimate.OVERHEAD_HOURS
+    one, several = jobs_of(plan, Workspace(tmp_path), 1), jobs_of(plan, Workspace(tmp_path), 3)
+    assert launching._totals(one, guess, 2.0) == pytest.approx((work + start, 2 * (work + start)))
+    assert launching._totals(several, guess, 2.0) == pytest.approx((work / 3 + 2 * start, 2 * (work + 4 * start)))
+    assert launching._totals(one, guess, None)[1] is None
+
+
 @pytest.mark.parametrize(
     ("options", "resources", "jobs", "why"),
     [
