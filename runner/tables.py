@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.api import Completion, PseudoLabel, Question, Scored, StopReason
+from runner.artifacts import flush
 
 if TYPE_CHECKING:
     import pyarrow
@@ -55,6 +56,10 @@ LABELS = {
 CURVES = {"step": "int", "metric": "text", "value": "float"}
 
 
+# What reading a Parquet file raises that is torn, of another shape, or not to be read; pyarrow's own errors among it.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+
+
 def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -> None:
     """Write rows under a temporary name and rename, so that a file with its name is whole."""
     import pyarrow
@@ -65,7 +70,19 @@ def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -
     table = pyarrow.Table.from_pylist(cleaned, schema=_schema(columns))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pyarrow.parquet.write_table(table, temporary, compression="zstd")
+    flush(temporary)
     temporary.replace(path)
+
+
+def looks_whole(path: Path) -> bool:
+    """Whether a Parquet file is there with its end: a file that was cut off has none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4))
+            return size > 12 and file.read() == b"PAR1"
+    except OSError:
+        return False
 
 
 def _storable(value: Any) -> Any:
