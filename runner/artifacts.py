@@ -183,6 +183,12 @@ class Workspace:
             _told.add(broken.path)
             print(f"nsd: {broken}; {done}", file=sys.stderr)
 
+    def set_aside_owner(self, broken: Broken) -> None:
+        """Set aside the stage, or the questions, that a file found broken while it was read belongs to."""
+        for place, loss in ((self.artifacts, "the stage is owed again"), (self.data, "the next `nsd run` writes it")):
+            if broken.path.is_relative_to(place) and broken.path != place:
+                self.set_aside(place / broken.path.relative_to(place).parts[0], broken, loss)
+
     # ------------------------------------------------------------------ finished stages
 
     def folder(self, kind: str, digest: str) -> Path:

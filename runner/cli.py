@@ -31,6 +31,7 @@ from runner.cli_options import (  # noqa: E402
     WorkspaceOption,
     workspace_at,
 )
+from runner.screen import guard  # noqa: E402
 
 app = typer.Typer(
     name="nsd",
@@ -40,6 +41,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Declarative self-training experiments on language models: one YAML spec in, honest answers out.",
 )
+
+
+@app.callback()
+def every_command() -> None:
+    guard()
+
 
 # --------------------------------------------------------------------------- the main loop
 
@@ -280,6 +287,7 @@ add_commands(app)
 
 def main() -> None:
     """Entry point of the console command."""
+    guard()
     try:
         app(prog_name="nsd")
     except NsdError as error:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 TURN_SECONDS = 120.0
 MAGIC = b"DUCK"  # at byte 8
+# Another program's file must not be opened by an extension that DuckDB fetches for it.
+CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 
 
 class IndexLocked(NsdError):
@@ -49,9 +54,7 @@ def open_index(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection | None:
         if read_only and not os.path.lexists(path):
             return None
         try:
-            if _is_foreign(path):  # DuckDB would look for an extension that reads it, in the network
-                raise duckdb.IOException("it is no DuckDB database")
-            return duckdb.connect(str(path), read_only=read_only)
+            return duckdb.connect(str(path), read_only=read_only, config=CONFIG)
         except duckdb.ConnectionException:  # this very process has it open in the other way: a fault of the caller
             raise
         except duckdb.Error as error:
@@ -69,14 +72,6 @@ def open_index(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection | None:
             if time.monotonic() > deadline:
                 raise IndexLocked(f"the index {path} stayed locked for {TURN_SECONDS:.0f} s") from None
             time.sleep(random.uniform(0.02, 0.2))  # the wait shapes no result, so its chance needs no seed
-
-
-def _is_foreign(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(12)[8:] != MAGIC
-    except OSError:
-        return False
 
 
 def fault_of(path: Path, held: int, thorough: bool = False) -> str | None:

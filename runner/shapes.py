@@ -4,8 +4,7 @@
     record = read_record(path)
 
 Only what readers rely on is checked. Fields that are absent or unknown are no fault: older and newer versions of nsd
-write fewer and more. A manifest speaks of its own folder and a record of its own path, so that neither can pass for
-another.
+write fewer and more. A manifest speaks of its own folder, so that none can pass for another's.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class _Event(_Shape):
 class _EvalInfo(_Shape):
     metric: str
     protocol: str
-    data_hash: str | None
+    data_hash: Part | None
     verifier_hash: str | None
     questions: Int32
     samples: Int32
@@ -91,6 +90,19 @@ class _Manifest(_Shape):
     imported: list[_Imported] = []
     files: dict[Name, int] = {}
     sha256: dict[Name, str] = {}
+
+
+class _Failure(_Shape):
+    stage: str
+    kind: str
+    used_by: list[str]
+    reason: str
+    log: str
+
+
+class _Word(_Shape):
+    exit_code: int
+    failures: list[_Failure]
 
 
 class _Repeat(_Shape):
@@ -140,16 +152,18 @@ def check_manifest(found: dict[str, Any], path: Path | str) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """An experiment's record at `.../EXPERIMENT/SPEC_DIGEST.json`. Raises Broken."""
-    found = check_record(read_object(path), path)
-    if (found["experiment"], f"{found['spec_digest']}.json") != (path.parent.name, path.name):
-        raise Broken(path, f"it is of {found['experiment']}/{found['spec_digest']}")
-    return found
+    """An experiment's record. Raises Broken."""
+    return check_record(read_object(path), path)
 
 
 def check_record(found: dict[str, Any], path: Path | str) -> dict[str, Any]:
     """A record as given. Raises Broken, with the place it came from, where it is of another shape."""
     return _checked(_Record, found, Path(path))
+
+
+def read_word(path: Path) -> dict[str, Any]:
+    """How a job of a launch said that it ended. Raises Broken."""
+    return _checked(_Word, read_object(path), path)
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from plugins.errors import Interrupted, StageFailed
 from plugins.registry import find
 from runner import tables
 from runner.artifacts import Workspace, digest_of
+from runner.shapes import Broken
 
 
 @dataclass
@@ -107,10 +108,9 @@ def draw(job: dict[str, Any], context: Context) -> list[Completion]:
     for path in sorted(shards.glob("*.parquet")):
         try:
             held |= {(item.question_id, item.sample): item for item in tables.read_completions(path)}
-        except tables.UNREADABLE as error:  # its completions are owed again
-            broken = path.with_name(f"{path.name}.broken")
-            path.replace(broken)
-            print(f"{path.name} cannot be read and is drawn again; kept as {broken}: {error}")
+        except Broken as broken:  # its completions are owed again
+            path.replace(path.with_name(f"{path.name}.broken"))
+            print(f"{broken}; kept as {path.name}.broken, and drawn again")
     total = len(questions) * sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
     if len(held) < total:

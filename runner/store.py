@@ -353,8 +353,8 @@ def _unreadable_table(folder: Path) -> Broken | None:
         try:
             if path.is_file():
                 tables.read(path)
-        except tables.UNREADABLE as error:
-            return Broken(path, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        except Broken as broken:
+            return broken
     return None
 
 

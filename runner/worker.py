@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from runner import provenance
 from runner.artifacts import Workspace, now
+from runner.shapes import Broken
 from runner.spending import Spending
 from runner.stages import Context, run_stage
 from runner.work import PARENT_VARIABLE
@@ -91,6 +92,8 @@ class Worker:
                 self.emit({"event": "interrupted", "digest": digest})
                 return INTERRUPTED
             except NsdError as error:
+                if isinstance(error, Broken):
+                    workspace.set_aside_owner(error)
                 print(f"failed: {error}")
                 if error.__cause__ is not None:
                     traceback.print_exc()
