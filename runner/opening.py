@@ -69,9 +69,14 @@ def open_index(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection | None:
                 if held is not None and (reason := fault_of(path, held)) is not None:
                     set_aside(path, reason)
                     continue
-            if time.monotonic() > deadline:
-                raise IndexLocked(f"the index {path} stayed locked for {TURN_SECONDS:.0f} s") from None
-            time.sleep(random.uniform(0.02, 0.2))  # the wait shapes no result, so its chance needs no seed
+            wait_a_little(path, deadline)
+
+
+def wait_a_little(path: Path, deadline: float) -> None:
+    """Between two attempts. Raises IndexLocked after the deadline, a time.monotonic()."""
+    if time.monotonic() > deadline:
+        raise IndexLocked(f"the index {path} stayed locked for {TURN_SECONDS:.0f} s")
+    time.sleep(random.uniform(0.02, 0.2))  # the wait shapes no result, so its chance needs no seed
 
 
 def fault_of(path: Path, held: int, thorough: bool = False) -> str | None:

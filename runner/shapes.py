@@ -127,7 +127,7 @@ class _Run(_Shape):
 
 
 class _Record(_Shape):
-    experiment: Part
+    experiment: str
     spec_digest: Part
     question: str | None
     spec_yaml: str

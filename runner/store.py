@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from plugins.errors import InputError, NsdError
-from runner import tables
+from runner import opening, tables
 from runner.artifacts import Workspace, check_files
-from runner.opening import TURN_SECONDS, IndexLocked, fault_of, hold, open_index, replace, set_aside
+from runner.opening import fault_of, hold, open_index, replace, set_aside, wait_a_little
 from runner.shapes import Broken, read_manifest
 
 if TYPE_CHECKING:
@@ -236,15 +236,13 @@ class Store:
         """
         self.workspace.create()
         path = self.workspace.database
-        deadline = time.monotonic() + TURN_SECONDS
+        deadline = time.monotonic() + opening.TURN_SECONDS
         try:
             while path.is_file():
                 with hold(path) as held:
                     if held is not None:
                         return self._make_beside()
-                if time.monotonic() > deadline:
-                    raise IndexLocked(f"the index {path} stayed locked for {TURN_SECONDS:.0f} s")
-                time.sleep(0.1)
+                wait_a_little(path, deadline)
             connection = open_index(path, read_only=False)
         except OSError as error:
             raise InputError(f"cannot write the index {path}: {error.strerror or error}") from error
@@ -296,7 +294,7 @@ class Store:
             if (folder := Path(manifest["folder"])) not in passed_over:
                 stages += self._insert_stage(connection, folder)
         for record in self.workspace.records():
-            path = self.workspace.record_path(record["experiment"], record["spec_digest"])
+            path = Path("record", record["experiment"], record["spec_digest"])  # a name to say, of no file
             if path not in passed_over:
                 try:
                     insert_record(connection, record)
