@@ -63,6 +63,7 @@ class Worker:
         waiting = {"event": "waiting", "digest": digest}
         with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
             if workspace.is_whole(kind, digest) and (kind != "train" or workspace.has_weights(digest)):
+                workspace.discard_partial(kind, digest)  # what a death just after the rename left, or the job alone
                 self.emit({"event": "finished", "digest": digest, "by": "another run"})
                 return 0
             return self._work(job, workspace, partial)

@@ -65,6 +65,7 @@ def make(workspace: Workspace) -> None:
     """A stage from the start: what an attempt does, also after one that died."""
     with workspace.lock("train", "d") as partial:
         if workspace.is_whole("train", "d"):
+            workspace.discard_partial("train", "d")
             return
         (partial / "artifact" / "model").mkdir(parents=True, exist_ok=True)
         (partial / "artifact" / "model" / "weights").write_text("weights")
