@@ -65,7 +65,10 @@ def machine() -> dict[str, Any]:
 def gpu_count() -> int:
     """GPUs this process can see, 0 where torch is not loaded."""
     torch = sys.modules.get("torch")
-    return int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0
+    # Asked from a thread beside the work, which may be importing torch just now.
+    if torch is None or getattr(torch.__spec__, "_initializing", False):
+        return 0
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
 def machines() -> int:

@@ -1,7 +1,7 @@
 """What a stage under way has cost so far, kept in its `begun.json` so that no way to die loses it.
 
-    with Spending(partial, versions) as spending: ...      # a second's worth is the most that a kill -9 takes
-    spending.seconds, spending.gpu_seconds, spending.usd   # of this attempt and of all before it
+    with Spending(partial) as spending: ...                 # a second's worth is the most that a kill -9 takes
+    spending.seconds, spending.gpu_seconds, spending.cost   # of this attempt and of all before it
 
 Every attempt adds to the file: those that failed, were stopped or killed, and those of other machines, whose file came
 through the store. GPU seconds are those of every GPU that an attempt had; dollars come from the price of its machine.
@@ -25,7 +25,7 @@ WRITE_SECONDS = 1.0
 
 
 class Spending:
-    """The clock of one attempt; it writes from entering to leaving. `started_at` and `versions` are the first one's."""
+    """The clock of one attempt; it writes from entering to leaving. `started_at` is the first attempt's."""
 
     def __init__(self, partial: Path) -> None:
         self.path = partial / FILE
