@@ -45,6 +45,7 @@ app = typer.Typer(
 
 @app.callback()
 def every_command() -> None:
+    """Put the neutraliser before whatever the command prints."""
     guard()
 
 

@@ -98,7 +98,10 @@ class Sync:
             )
             self._replaced.discard(stage.digest)
         elif self.workspace.partial(stage.kind, stage.digest).is_dir():
-            self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
+            try:
+                self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
+            except (NsdError, OSError) as error:  # it stays here; how the stage ended matters more
+                self._say(f"not sent: {error}")
 
     def _keep_pushing(self, stage: Stage) -> None:
         while not self._stop.wait(PUSH_SECONDS):

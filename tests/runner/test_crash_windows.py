@@ -386,6 +386,24 @@ def test_a_broken_stage_in_the_store_is_made_again_and_replaced(
     assert found == [stage] and not broken
 
 
+def test_a_store_that_is_away_when_a_stage_stops_is_told_of_and_no_more(
+    here: Workspace, bucket: Bucket, plan: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from runner.sync import Sync
+
+    stage = next(iter(plan.stages.values()))
+    here.partial(stage.kind, stage.digest).mkdir()
+
+    def away(*_: object) -> None:
+        raise BucketError("the store is away")
+
+    sync = Sync(bucket, here, plan)
+    sync.begin(stage)
+    monkeypatch.setattr(Bucket, "push_partial", away)
+    sync.end(stage)
+    assert sync.told() == ["not sent: the store is away"]
+
+
 def test_a_broken_record_in_the_store_is_passed_over(there: Workspace, bucket: Bucket, plan: Any) -> None:
     from runner.sync import Sync
 
