@@ -113,9 +113,10 @@ def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool =
     found = take_over(copied, workspace, plan, weights)
     for name in ("outcomes", "data"):
         for file, path in files_of(staging / name).items():
-            if is_part(file):
-                (workspace.root / name).mkdir(exist_ok=True)
-                shutil.copy2(path, workspace.root / name / file)
+            target = workspace.root / name / file
+            if is_part(file) and not (name == "data" and target.exists()):  # the questions that are here stay
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy2(path, target)
     shutil.rmtree(staging, ignore_errors=True)
     return found
 

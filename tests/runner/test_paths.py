@@ -13,6 +13,7 @@ from plugins.errors import NsdError
 from runner.artifacts import Workspace
 from runner.bucket import BrokenThere, Bucket, BucketError
 from runner.paths import UnsafeName, inside, part
+from runner.plan import Plan
 
 HOSTILE = (
     "../x",
@@ -177,6 +178,28 @@ def test_a_link_in_an_artifact_is_not_sent(tmp_path: Path, here: Workspace, buck
     sent = [path for path in Path(bucket.root).rglob("*") if path.is_file()]
     assert sorted(path.name for path in sent) == ["train-d1.json", "weights"]
     assert not any("secret" in path.read_text() for path in sent)
+
+
+@pytest.mark.parametrize("name", ["values", "model/weights"])
+def test_a_copied_stage_whose_file_is_a_link_is_not_taken_over(
+    tmp_path: Path, here: Workspace, there: Workspace, plan: Plan, name: str
+) -> None:
+    from runner.launch.home import take_over
+
+    (tmp_path / "key").write_text("secret")
+    with there.lock("train", "d1") as partial:
+        (partial / "artifact" / "model").mkdir(parents=True)
+        for file in ("values", "model/weights"):
+            (partial / "artifact" / file).write_text("honest")
+        there.commit("train", "d1", {"kind": "train", "digest": "d1"})
+    path = there.folder("train", "d1") / name
+    path.unlink()
+    path.symlink_to(tmp_path / "key")
+    taken = take_over(there, here, plan, weights=True)
+    assert taken == ([] if name == "values" else ["train d1"])
+    assert not here.has_weights("d1") and not any(
+        p.read_text() == "secret" for p in here.root.rglob("*") if p.is_file()
+    )
 
 
 def test_changed_content_of_the_same_size_is_not_taken(here: Workspace, there: Workspace, bucket: Bucket) -> None:
