@@ -19,6 +19,7 @@ from runner.execute import Outcome, execute
 from runner.gc import collect, unneeded_weights
 from runner.plan import Plan, build_plan
 from runner.spec import load_spec
+from runner.store import Store
 from support import REPOSITORY
 
 TOYS = Path(__file__).with_name("toy_plugins.py")
@@ -143,6 +144,18 @@ def test_what_was_spent_before_kill_9_is_in_the_manifest(
     assert spent < manifest["seconds"] < spent + 60
     dollars = manifest["cost"]["usd_per_hour"] * manifest["seconds"] / 3600
     assert dollars == pytest.approx(spent * 36 / 3600, rel=0.01)
+
+
+def test_a_stage_whose_input_turns_out_broken_owes_that_input_again(tmp_path: Path, toy: Path) -> None:
+    plan = plan_of(tmp_path, "  base: {train_on: []}\n  b: {train_on: [pseudo], label_with: base}\n")
+    workspace = Workspace(tmp_path / "ws")
+    sample, label = of(plan, "b", "sample"), of(plan, "b", "label")
+    execute(plan, workspace, only=[sample])
+    path = workspace.folder("sample", sample) / "samples.parquet"
+    path.write_bytes(b"x" * path.stat().st_size)  # a change that no size tells
+    (failure, *_) = execute(plan, workspace, only=[label]).failures
+    assert str(path) in failure.reason and not workspace.is_whole("sample", sample)
+    assert execute(plan, workspace, only=[label]).failures == []
 
 
 def test_what_a_failed_attempt_took_is_counted(tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +290,11 @@ def test_a_failure_takes_down_all_that_came_of_it_and_nothing_else(tmp_path: Pat
         assert workspace.is_whole("eval", of(plan, name, "eval"))
     statuses = {run["condition"]: run["status"] for run in workspace.records()[0]["runs"]}
     assert {name for name, status in statuses.items() if status == "done"} == {"base", "other"}
+    reasons = {run["condition"]: run["reason"] for run in workspace.records()[0]["runs"]}
+    assert statuses["a"] == "failed" and "it was told to fail" in reasons["a"] and reasons["base"] is None
+    with Store(workspace).read() as connection:  # what was finished is indexed as it came
+        found = connection.execute("SELECT DISTINCT eval_digest FROM eval_values ORDER BY 1").fetchall()
+    assert found == sorted((of(plan, name, "eval"),) for name in ("base", "other"))
 
 
 def test_gc_keeps_every_model_that_an_unfinished_run_comes_from(tmp_path: Path, toy: Path) -> None:
