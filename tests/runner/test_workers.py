@@ -259,6 +259,31 @@ def test_a_torn_shard_is_drawn_again_and_the_whole_ones_are_kept(tmp_path: Path,
     assert tables.read(files[0]) == tables.read(files[1])
 
 
+def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
+    from plugins.errors import Interrupted
+    from runner import tables
+    from runner.stages import Context, draw
+    from runner.work import write_data
+
+    plan = plan_of(tmp_path, "  base: {train_on: []}\n")
+    workspace = Workspace(tmp_path / "ws")
+    workspace.create()
+    write_data(plan, workspace)
+    (stage,) = plan.stages.values()
+    partial = workspace.partial("eval", stage.digest)
+    context = Context(workspace, partial, emit=lambda event: None, should_stop=lambda: True)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            draw({**stage.job, "inputs": {}}, context)
+    first, second = sorted((partial / "shards").glob("*.parquet"))
+    first.unlink()  # as where it was found broken
+    with pytest.raises(Interrupted):
+        draw({**stage.job, "inputs": {}}, context)
+    held = [tables.read_completions(path) for path in sorted((partial / "shards").glob("*.parquet"))]
+    assert [path.name for path in sorted((partial / "shards").iterdir())] == [second.name, "000002.parquet"]
+    assert len({(one.question_id, one.sample) for shard in held for one in shard}) == 4
+
+
 def test_a_job_that_vanished_is_written_again(tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, written = executing.write_job, []
 
