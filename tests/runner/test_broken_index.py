@@ -13,6 +13,7 @@ import pytest
 from toy_workspace import finish, record
 from typer.testing import CliRunner
 
+from runner import opening
 from runner.artifacts import Workspace
 from runner.cli import app
 from runner.opening import IndexLocked
@@ -186,6 +187,24 @@ def test_a_locked_index_is_waited_for_and_kept(
             assert connection.execute("SELECT run FROM counts").fetchall() == [("held",)]
     assert len(waits) == 3 and holder.returncode == 0
     assert not (workspace.root / "nsd.duckdb.broken").exists()
+
+
+def test_a_file_that_was_replaced_just_now_is_not_held(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    real, path = fcntl.lockf, workspace.database
+
+    def lockf(*arguments: int) -> None:
+        new = path.with_name("new")
+        new.write_bytes(b"of another process")
+        new.replace(path)
+        real(*arguments)
+
+    with opening.hold(path) as held:
+        assert held is not None
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    with opening.hold(path) as held:
+        assert held is None
 
 
 def test_one_that_stays_locked_is_an_error_that_says_so(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,9 @@ def test_what_a_failed_attempt_took_is_counted(tmp_path: Path, toy: Path, monkey
     assert facts["spent_seconds"] > 0 and facts["gpu_seconds"] == 0
     path.write_text(json.dumps({**facts, "spent_seconds": 1000.0, "gpu_seconds": 500.0}))
     (toy / "fail").unlink()
+    (recorded,) = workspace.records()
     assert execute(plan, workspace).failures == []
+    assert [one["recorded_at"] for one in workspace.records()] == [recorded["recorded_at"]]  # the date that counts
     manifest = workspace.manifest("train", of(plan, "a", "train"))
     assert 1000 < manifest["seconds"] < 1100 and manifest["gpu_seconds"] == 500.0
     assert manifest["started_at"] == facts["started_at"]
