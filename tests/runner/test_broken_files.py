@@ -296,6 +296,27 @@ def test_launches_go_on_past_a_broken_one(workspace: Workspace, capsys: pytest.C
     assert capsys.readouterr().err.count("is broken") == 3
 
 
+@pytest.mark.parametrize("content", [None, "", "short", "longer than it was", "was link"])
+def test_a_file_of_another_size_is_no_part_of_a_whole_stage(
+    workspace: Workspace, tmp_path: Path, content: str | None
+) -> None:
+    with workspace.lock("label", "l") as partial:
+        (partial / "artifact" / "trackers").mkdir(parents=True)
+        (partial / "artifact" / "extra").write_text("as it was")
+        (partial / "artifact" / "trackers" / "events").write_text("as it was")
+        workspace.commit("label", "l", {"kind": "label", "digest": "l"})
+    (workspace.folder("label", "l") / "trackers" / "events").write_text("gone on")  # what no stage needs
+    assert workspace.is_whole("label", "l")
+    path = workspace.folder("label", "l") / "extra"
+    path.unlink()
+    if content == "was link":  # of the same size, and somebody else's
+        (tmp_path / "elsewhere").write_text("as it was")
+        path.symlink_to(tmp_path / "elsewhere")
+    elif content is not None:
+        path.write_text(content)
+    assert not workspace.is_whole("label", "l") and not workspace.folder("label", "l").exists()
+
+
 def test_half_a_model_is_none(workspace: Workspace) -> None:
     with workspace.lock("train", "t") as partial:
         (partial / "artifact" / "model").mkdir(parents=True)

@@ -20,7 +20,7 @@ import pytest
 from plugins.errors import NsdError
 from runner import artifacts, journal
 from runner.artifacts import Workspace, write_atomically
-from runner.bucket import Bucket, BucketError
+from runner.bucket import BrokenThere, Bucket, BucketError, patiently
 
 DIED = 9
 STEPS = (  # whatever changes the disk
@@ -402,6 +402,18 @@ def test_a_store_that_is_away_when_a_stage_stops_is_told_of_and_no_more(
     monkeypatch.setattr(Bucket, "push_partial", away)
     sync.end(stage)
     assert sync.told() == ["not sent: the store is away"]
+
+
+@pytest.mark.parametrize("error", [BucketError("away"), BrokenThere("broken")])
+def test_only_a_store_that_is_away_is_waited_for(error: BucketError) -> None:
+    said: list[str] = []
+
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(BucketError, match=str(error)):
+        patiently(fails, said.append, pauses=(0.0, 0.0))
+    assert len(said) == (0 if isinstance(error, BrokenThere) else 2)
 
 
 def test_a_broken_record_in_the_store_is_passed_over(there: Workspace, bucket: Bucket, plan: Any) -> None:
