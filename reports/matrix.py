@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from reports.comparison import Comparison
 from reports.metrics import UNITS
 from reports.render import escaped, family_lines, markdown_table, plain_table
+from reports.untrusted import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +61,7 @@ def render_matrix(comparisons: Sequence[Comparison], output: str, console: Conso
     if output == "json":
         pairs = [[None if c is None else {"difference": c[0], "verdict": c[1]} for c in row] for row in made.cells]
         facts = {"runs": made.runs, "means": made.means, "cells": pairs, "family": family_lines(comparisons)}
-        console.file.write(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        console.file.write(visible_json(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)) + "\n")
         return
     numbers = [[_number(cell, scale) for cell in row] for row in made.cells]
     means = ["-" if mean is None else f"{mean * scale:.1f}" for mean in made.means]
@@ -70,13 +71,13 @@ def render_matrix(comparisons: Sequence[Comparison], output: str, console: Conso
         writer.writerow(["run", "mean", *made.runs])
         for name, mean, row in zip(made.runs, means, numbers, strict=True):
             writer.writerow([name, mean, *row])
-        console.file.write(buffer.getvalue())
+        console.file.write(visible(buffer.getvalue()))
         return
     legend = f"row less column in {unit}; * shown by the adjusted p, = equivalent within the margin"
     if output == "md":
         body = [[escaped(name), mean, *row] for name, mean, row in zip(made.runs, means, numbers, strict=True)]
         lines = markdown_table(["run", "mean", *map(escaped, made.runs)], body)
-        console.file.write("\n".join([*lines, "", legend, *family_lines(comparisons)]) + "\n")
+        console.file.write(visible("\n".join([*lines, "", legend, *family_lines(comparisons)]) + "\n"))
         return
     from rich.text import Text
 

@@ -105,8 +105,7 @@ def collect_samples(
             continue
         _, data, folder = places[run]
         if data is not None and data not in texts:
-            path = workspace.data / f"{data}.parquet"
-            texts[data] = {q.id: (q.text, q.answer) for q in tables.read_questions(path)} if path.is_file() else {}
+            texts[data] = {q.id: (q.text, q.answer) for q in tables.held_questions(workspace, data)}
         number = len(names)
         names.append(arm)
         shown_runs.append(run)

@@ -21,7 +21,7 @@ from reports.page_data import PageData
 from reports.page_format import limits, mean, needed, points, share, share_limits
 from reports.render import CSV_FIELDS, csv_row, escaped, needs
 from reports.render import as_markdown as comparisons_as_markdown
-from reports.untrusted import visible
+from reports.untrusted import visible, visible_json
 from reports.words import CORRECTIONS
 
 PAIRS_IN_MARKDOWN = 30  # more are given against the reference only
@@ -226,4 +226,4 @@ def as_json(data: PageData) -> str:
         "spec_digest": data.spec_digest,
         "spec_yaml": data.spec_yaml,
     }
-    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return visible_json(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.untrusted import visible, visible_json
 from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def render(comparisons: Sequence[Comparison], output: str, console: Console) -> 
     if output == "table":
         _print_table(comparisons, console)
     else:
-        console.file.write({"json": as_json, "md": as_markdown, "csv": as_csv}[output](comparisons))
+        console.file.write(visible({"json": as_json, "md": as_markdown, "csv": as_csv}[output](comparisons)))
 
 
 def check_format(output: str) -> None:
@@ -63,7 +64,7 @@ def check_format(output: str) -> None:
 def as_json(comparisons: Sequence[Comparison]) -> str:
     """`{"comparisons": [...]}`; numbers are never nan or infinite."""
     found = {"comparisons": [comparison.to_json() for comparison in comparisons]}
-    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return visible_json(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:

@@ -29,6 +29,7 @@ from reports.render import (
     show,
     show_interval,
 )
+from reports.untrusted import visible, visible_json
 from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ def render_answer(found: Answer, output: str, console: Console) -> None:
     if output == "table":
         print_answer(found, console)
     else:
-        console.file.write({"json": answer_json, "md": answer_markdown, "csv": answer_csv}[output](found))
+        console.file.write(visible({"json": answer_json, "md": answer_markdown, "csv": answer_csv}[output](found)))
 
 
 def answer_json(found: Answer) -> str:
     """The answer's fields, and under `comparisons` every comparison behind it."""
     facts = {**found.to_json(), "comparisons": [one.to_json() for one in found.comparisons()]}
-    return json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return visible_json(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def answer_csv(found: Answer) -> str:

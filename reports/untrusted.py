@@ -1,6 +1,7 @@
 """Text from models, files and people, made safe to look at and to carry inside a page.
 
     visible("a\\u202eb")        # 'a\\\\u202eb': what would hide or reorder text is written out
+    safe_json({"x": "\\x9b2J"})   # JSON that says the same and holds no such character
     script_json({"x": "</script>"})   # JSON that can stand in a <script> element
 
 Escaping for HTML is the template engine's (autoescape). This is about what escaping leaves: control characters, lone
@@ -32,10 +33,25 @@ def _escape(found: re.Match[str]) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
+def one_line(text: str) -> str:
+    r"""Text on one line, with hidden characters, newlines and tabs written out (`\x1b`, `\n`, `\u202e`)."""
+    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def safe_json(value: Any) -> str:
+    """JSON for a terminal or a file: nothing in it hides, and it reads back as the same value."""
+    return visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def visible_json(text: str) -> str:
+    """The same JSON, with every hidden character as an escape of JSON's own."""
+    return HIDDEN.sub(_escape_json, text)
+
+
 def script_json(value: Any) -> str:
     """Compact JSON without a character that could open or end anything in HTML, hide, or not be UTF-8."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return HIDDEN.sub(_escape_json, _MARKUP.sub(_escape_json, text))
+    return visible_json(_MARKUP.sub(_escape_json, text))
 
 
 def _escape_json(found: re.Match[str]) -> str:

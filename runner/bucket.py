@@ -14,15 +14,20 @@ Layout under the given address:
 
 A manifest is one object, written after every file it names: an upload that was cut off leaves files nobody refers to,
 never a stage that looks whole. Two machines that finish the same stage both upload under names of their own, and the
-manifest written last is consistent with its own files. What is fetched is checked against the sizes in the manifest.
+manifest written last is consistent with its own files. What is fetched is checked against the sizes in the manifest,
+and against the sha256 where it has one.
+
+Whoever can write to a store is not trusted with this machine: its names are data. Nothing they say leaves the
+workspace or, in a shared folder, the store, whether by `..` or by a link; links are never sent.
 
 The file systems are pyarrow's. Credentials come from where the cloud's own tools take them (environment, profile,
-instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: sizes are checked, not contents (the stores
-themselves guard those); nothing is ever deleted but states of stages that are finished.
+instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: of a stage under way sizes are checked, not
+contents; nothing is ever deleted but states of stages that are finished.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,10 +39,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from plugins.errors import InputError, NsdError
-from runner.artifacts import Workspace
+from runner.artifacts import WEIGHTS, Workspace, files_of, write_atomically
+from runner.paths import UnsafeName, checked, inside, is_part
+from runner.shapes import Broken, check_manifest, check_record, parse_object
 
 SCHEMES = ("s3://", "gs://", "file://")
-WEIGHTS = "model"
 PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer
 GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
 Returned = TypeVar("Returned")
@@ -45,6 +51,10 @@ Returned = TypeVar("Returned")
 
 class BucketError(NsdError):
     """The bucket did not answer, or refused."""
+
+
+class BrokenThere(BucketError):
+    """What the bucket has cannot be used: waiting does not help."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +94,43 @@ class Bucket:
     def stages(self) -> list[tuple[str, str]]:
         """(kind, digest) of every finished stage in the bucket."""
         names = [PurePosixPath(path).stem for path in self._list("manifests")]
-        return [(kind, digest) for kind, _, digest in (name.partition("-") for name in names) if digest]
+        parts = [name.partition("-") for name in names if is_part(name)]
+        return [(kind, digest) for kind, _, digest in parts if kind and digest]
 
     def manifest(self, kind: str, digest: str) -> dict[str, Any] | None:
-        """The manifest of a stage, None where the bucket has none."""
-        return self.read_json(f"manifests/{kind}-{digest}.json")
+        """The manifest of a stage, None where the bucket has none. Raises BrokenThere for one that cannot be used."""
+        name = f"manifests/{kind}-{digest}.json"
+        found = self.read_json(name)
+        if found is None:
+            return None
+        try:
+            check_manifest(found, f"{self.uri}/{name}")
+        except Broken as broken:
+            raise BrokenThere(str(broken)) from broken
+        if (found["kind"], found["digest"]) != (kind, digest) or not is_part(found.get("upload")):
+            raise BrokenThere(f"{self.uri}/{name} is broken: it is of another stage, or names no upload")
+        return found
 
-    def push_stage(self, workspace: Workspace, kind: str, digest: str, weights: bool = True) -> bool:
+    def push_stage(
+        self, workspace: Workspace, kind: str, digest: str, weights: bool = True, replace: bool = False
+    ) -> bool:
         """Put a finished stage there, unless it is there. Returns whether anything was sent.
 
-        Without `weights` a train stage goes without its model, as after `nsd gc`.
+        Without `weights` a train stage goes without its model, as after `nsd gc`. With `replace` it goes in any case.
         """
-        held = self.manifest(kind, digest)
+        try:
+            held = self.manifest(kind, digest)
+        except BrokenThere:  # it gives way
+            held = None
         folder = workspace.folder(kind, digest)
-        has_weights = weights and (folder / WEIGHTS).is_dir()
-        if held is not None and (_has_weights(held) or not has_weights):
+        has_weights = weights and workspace.has_weights(digest)
+        if held is not None and not replace and (_has_weights(held) or not has_weights):
             return False
         manifest = workspace.manifest(kind, digest)
         upload = uuid.uuid4().hex[:12]
         sizes = {}
-        for path in _files(folder):
-            name = path.relative_to(folder).as_posix()
-            if name != "manifest.json" and (weights or not name.startswith(f"{WEIGHTS}/")):
+        for name, path in files_of(folder).items():
+            if name != "manifest.json" and (has_weights or not name.startswith(f"{WEIGHTS}/")):
                 sizes[name] = path.stat().st_size
                 self._upload(path, f"files/{kind}-{digest}/{upload}/{name}")
         self._write_json(f"manifests/{kind}-{digest}.json", {**manifest, "files": sizes, "upload": upload})
@@ -129,11 +154,10 @@ class Bucket:
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
             upload = manifest.pop("upload")
-            for name, size in manifest["files"].items():
+            for name, size in manifest.get("files", {}).items():
                 if weights or PurePosixPath(name).parts[0] != WEIGHTS:
-                    self._download(f"files/{kind}-{digest}/{upload}/{name}", staging / name, size)
-            if held:
-                shutil.rmtree(workspace.folder(kind, digest))
+                    sha256 = manifest.get("sha256", {}).get(name)
+                    self._download(f"files/{kind}-{digest}/{upload}/{name}", inside(staging, name), size, sha256)
             workspace.commit(kind, digest, manifest)
         return True
 
@@ -151,8 +175,11 @@ class Bucket:
         partial = workspace.partial(kind, digest)
         wanted = sorted((partial / "shards").glob("[0-9]*.parquet"))
         if checkpoints := _checkpoints.whole(partial / "checkpoints"):
-            wanted += _files(checkpoints[-1][0])
-        sent = self.read_json(f"partial/{kind}-{digest}/state.json") or {"files": {}, "texts": {}}
+            wanted += files_of(checkpoints[-1][0]).values()
+        try:
+            sent = self._state(kind, digest) or {"files": {}, "texts": {}}
+        except (Broken, BrokenThere):
+            sent = {"files": {}, "texts": {}}
         sizes = {}
         for path in wanted:  # written once, never changed
             name = path.relative_to(partial).as_posix()
@@ -167,7 +194,7 @@ class Bucket:
 
     def fetch_partial(self, workspace: Workspace, kind: str, digest: str) -> bool:
         """Bring what a stage has so far, where nothing of it is here yet. Returns whether anything came."""
-        state = self.read_json(f"partial/{kind}-{digest}/state.json")
+        state = self._state(kind, digest)
         if state is None:
             return False
         with workspace.lock(kind, digest) as partial:
@@ -176,14 +203,28 @@ class Bucket:
             staging = partial / "fetched"
             shutil.rmtree(staging, ignore_errors=True)
             for name, size in state["files"].items():
-                self._download(f"partial/{kind}-{digest}/files/{name}", staging / name, size)
+                self._download(f"partial/{kind}-{digest}/files/{name}", inside(staging, name), size)
             for name, text in state["texts"].items():
                 staging.mkdir(exist_ok=True)
-                (staging / name).write_text(text, encoding="utf-8")
+                inside(staging, name).write_text(text, encoding="utf-8")
             for entry in sorted(staging.iterdir()) if staging.is_dir() else []:
                 entry.rename(partial / entry.name)
             shutil.rmtree(staging, ignore_errors=True)
         return bool(state["files"] or state["texts"])
+
+    def _state(self, kind: str, digest: str) -> dict[str, Any] | None:
+        """What the bucket has of a stage under way. Raises Broken where that could be none of ours."""
+        name = f"partial/{kind}-{digest}/state.json"
+        state = self.read_json(name)
+        if state is None:
+            return None
+        files, texts = state.get("files"), state.get("texts")
+        if not isinstance(files, dict) or not isinstance(texts, dict):
+            raise Broken(Path(f"{self.uri}/{name}"), "it is no state of a stage")
+        known = all(PurePosixPath(checked(file)).parts[0] in ("shards", "checkpoints") for file in files)
+        if not known or not set(texts) <= set(GROWING) or not all(isinstance(text, str) for text in texts.values()):
+            raise Broken(Path(f"{self.uri}/{name}"), "it names what no stage under way has")
+        return state
 
     # ------------------------------------------------------------------ everything else
 
@@ -204,30 +245,65 @@ class Bucket:
         self._download(name, target, None)
         return True
 
-    def fetch_missing(self, folder: str, into: Path) -> None:
-        """Bring the files of a folder that `into` lacks."""
-        for path in self._list(folder):
-            name = PurePosixPath(path).name
-            if not (into / name).exists():
-                self._download(f"{folder}/{name}", into / name, None)
+    def record(self, experiment: str, spec_digest: str) -> dict[str, Any] | None:
+        """The record of one version of a spec, None where there is none. Raises BrokenThere."""
+        name = f"experiments/{experiment}/{spec_digest}.json"
+        found = self.read_json(name)
+        if found is None:
+            return None
+        try:
+            check_record(found, f"{self.uri}/{name}")
+        except Broken as broken:
+            raise BrokenThere(str(broken)) from broken
+        if (found["experiment"], found["spec_digest"]) != (experiment, spec_digest):
+            raise BrokenThere(f"{self.uri}/{name} is broken: it is of another spec")
+        return found
+
+    def fetch_records(self, workspace: Workspace, experiment: str, say: Callable[[str], None]) -> None:
+        """Bring the records of an experiment that the workspace lacks; `say` is told of those that are broken."""
+        for path in self._list(f"experiments/{experiment}"):
+            name = PurePosixPath(path)
+            if (
+                name.suffix != ".json"
+                or not is_part(name.stem)
+                or workspace.record_path(experiment, name.stem).exists()
+            ):
+                continue
+            try:
+                record = self.record(experiment, name.stem)
+            except BrokenThere as broken:
+                say(f"passed over: {broken}")
+                continue
+            if record is not None:
+                write_atomically(workspace.record_path(experiment, name.stem), json.dumps(record, indent=1))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """A small JSON file, None where there is none."""
+        """A small JSON file, None where there is none. Raises BucketError where it holds no JSON object."""
 
         def read() -> dict[str, Any] | None:
             try:
                 with self.filesystem.open_input_stream(self._path(name)) as stream:
-                    found: dict[str, Any] = json.loads(stream.read())
-                    return found
+                    return parse_object(stream.read(), f"{self.uri}/{name}")
             except FileNotFoundError:
                 return None
 
-        return self._try(read)
+        try:
+            return self._try(read)
+        except Broken as broken:
+            raise BrokenThere(str(broken)) from broken
 
     # ------------------------------------------------------------------ objects
 
     def _path(self, name: str) -> str:
-        return f"{self.root}/{name}"
+        """Where an object is. Raises BrokenThere for a name that leads out of the store."""
+        from pyarrow import fs
+
+        try:
+            if isinstance(self.filesystem, fs.LocalFileSystem):
+                return str(inside(Path(self.root), name))
+            return f"{self.root}/{checked(name)}"
+        except UnsafeName as error:
+            raise BrokenThere(f"store {self.uri}: {error}") from error
 
     def _list(self, folder: str) -> Iterator[str]:
         from pyarrow import fs
@@ -269,19 +345,25 @@ class Bucket:
         if isinstance(self.filesystem, fs.LocalFileSystem):
             Path(self._path(name)).parent.mkdir(parents=True, exist_ok=True)
 
-    def _download(self, name: str, target: Path, size: int | None) -> None:
+    def _download(self, name: str, target: Path, size: int | None, sha256: str | None = None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
 
         def fetch() -> None:
             with self.filesystem.open_input_stream(self._path(name)) as source, temporary.open("wb") as file:
-                shutil.copyfileobj(source, file, 8 << 20)
+                while block := source.read(8 << 20):
+                    content.update(block)
+                    file.write(block)
 
+        content = hashlib.sha256()
         self._try(fetch)
         got = temporary.stat().st_size
+        if sha256 is not None and got == size and content.hexdigest() != sha256:
+            temporary.unlink()
+            raise BrokenThere(f"{self.uri}: {name} is not what was written (sha256); fetch again")
         if size is not None and got != size:
             temporary.unlink()
-            raise BucketError(f"{self.uri}: {name} has {got} bytes where {size} were written; fetch again")
+            raise BrokenThere(f"{self.uri}: {name} has {got} bytes where {size} were written; fetch again")
         temporary.replace(target)
 
     def _delete_folder(self, name: str) -> None:
@@ -308,18 +390,16 @@ def patiently(action: Callable[[], Returned], say: Callable[[str], None], pauses
     for pause in pauses:
         try:
             return action()
+        except BrokenThere:
+            raise
         except BucketError as error:
             say(f"{error}; again in {pause:g} s")
             time.sleep(pause)
     return action()
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-
-
 def _has_weights(manifest: dict[str, Any]) -> bool:
-    return any(name.startswith(f"{WEIGHTS}/") for name in manifest["files"])
+    return any(name.startswith(f"{WEIGHTS}/") for name in manifest.get("files", {}))
 
 
 def _drop_if_idle(partial: Path) -> None:

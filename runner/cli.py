@@ -32,6 +32,7 @@ from runner.cli_options import (  # noqa: E402
     WorkspaceOption,
     workspace_at,
 )
+from runner.screen import guard  # noqa: E402
 
 app = typer.Typer(
     name="nsd",
@@ -41,6 +42,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Declarative self-training experiments on language models: one YAML spec in, honest answers out.",
 )
+
+
+@app.callback()
+def every_command() -> None:
+    """Put the neutraliser before whatever the command prints."""
+    guard()
+
 
 # --------------------------------------------------------------------------- the main loop
 
@@ -282,6 +290,7 @@ add_commands(app)
 
 def main() -> None:
     """Entry point of the console command."""
+    guard()
     try:
         app(prog_name="nsd")
     except NsdError as error:

@@ -138,8 +138,7 @@ def read_groups(
     fields: set[str] = set()
     hashes = connection.execute("SELECT DISTINCT data_hash FROM eval_info WHERE data_hash IS NOT NULL").fetchall()
     for (content_hash,) in hashes:
-        held = workspace.data / f"{content_hash}.parquet"
-        for question in tables.read_questions(held) if held.exists() else []:
+        for question in tables.held_questions(workspace, content_hash):
             fields |= set(question.meta)
             if question.meta.get(wanted) is not None:
                 found[question.id] = str(question.meta[wanted])

@@ -34,6 +34,7 @@ from runner.store import Store
 from runner.sync import Sync
 from runner.work import worker_environment, write_data, write_job
 
+RETIRE_SECONDS = 30.0  # an idle worker ends at once
 STOP_GRACE_SECONDS = 300.0  # a large model's checkpoint takes its time; a second Ctrl-C ends the wait
 
 
@@ -122,6 +123,8 @@ def _run_stages(
             shown.message("continuing from what the store has of this stage")
         job_path = write_job(plan, stage, workspace)
         event = workers.do(stage, job_path, shown)
+        while event["event"] == "gone":  # a run beside this one finished the stage, or dropped it, just then
+            event = workers.do(stage, write_job(plan, stage, workspace), shown)
         if sync is not None:
             sync.end(stage)
             for message in sync.told():
@@ -165,17 +168,23 @@ class _Workers:
         for number, handler in self._handlers.items():
             ending = self.ends_process and self.asked_to_stop and number == signal.SIGTERM
             signal.signal(number, signal.SIG_IGN if ending else handler)
-        if self.process is not None:
-            assert self.process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-            try:
-                self.process.wait(timeout=30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self._retire()
         os.close(self._descriptor)
         self._folder.cleanup()
+
+    def _retire(self) -> None:
+        """End the serving worker, if there is one, and wait until it is gone with all it holds."""
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=RETIRE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
 
     def _on_signal(self, number: int, _: object) -> None:
         # Only a person asks twice (Ctrl-C) to be done at once; Slurm sends SIGTERM twice to say it once.
@@ -188,6 +197,7 @@ class _Workers:
             return {"event": "interrupted"}
         together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
         if together:
+            self._retire()  # its model holds the memory that the training wants
             process = self._start(training_command(stage, job_path, self.events_path, self.nodes))
         else:
             if self.process is None or self.process.poll() is not None:
@@ -196,8 +206,9 @@ class _Workers:
                 )
             process = self.process
             assert process.stdin is not None
-            process.stdin.write(f"{job_path}\n")
-            process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it died just now: following it says how
+                process.stdin.write(f"{job_path}\n")
+                process.stdin.flush()
         log = job_path.with_name("log.txt")
         final = self._follow(process, shown)
         if final is None:
@@ -234,7 +245,7 @@ class _Workers:
                 process.kill()
             alive = process.poll() is None
             for event in self._events(0.2 if alive else 0.0):
-                if event["event"] in ("finished", "failed", "interrupted"):
+                if event["event"] in ("finished", "failed", "interrupted", "gone"):
                     return event
                 if event["event"] == "progress":
                     shown.update(event)

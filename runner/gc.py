@@ -8,6 +8,7 @@ again, under the same digest.
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
         for run in record["runs"]:
             for evaluation in (run, *run.get("repeats", [])):
                 if not workspace.is_whole("eval", evaluation["eval_digest"]):
-                    needed |= set(evaluation["needs"])
+                    needed |= set(evaluation.get("needs", []))
     return [
         (Path(manifest["folder"]) / "model", manifest)
         for manifest in workspace.manifests("train")
@@ -49,13 +50,15 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
 def collect(workspace: Workspace, yes: bool, partial: str | None) -> None:
     """Delete after asking; `partial` names a half-done stage to drop instead."""
     if partial is not None:
-        matches = [path for path in workspace.partials.glob(f"*-{partial}*") if path.is_dir()]
+        held = sorted(workspace.partials.iterdir()) if workspace.partials.is_dir() else []
+        held = [path for path in held if path.is_dir() and not path.name.startswith(".")]
+        matches = [path for path in held if path.name.partition("-")[2].startswith(partial)]
         if len(matches) != 1:
             raise InputError(f"{len(matches)} half-done stages match {partial!r} in {workspace.partials}")
         targets = [(matches[0], f"half-done stage {matches[0].name}")]
     else:
         targets = [
-            (folder, f"weights of {manifest['used_by'][0]}" + f" ({manifest['digest'][:8]})")
+            (folder, f"weights of {(manifest.get('used_by') or ['?'])[0]} ({manifest['digest'][:8]})")
             for folder, manifest in unneeded_weights(workspace)
         ]
     if not targets:
@@ -70,5 +73,9 @@ def collect(workspace: Workspace, yes: bool, partial: str | None) -> None:
         print("nothing deleted")
         return
     for folder, _ in targets:
-        shutil.rmtree(folder)
+        # One rename takes it away whole: half a model must not look like one.
+        hidden = workspace.partials / f".removed-{uuid.uuid4().hex}"
+        workspace.partials.mkdir(exist_ok=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
     print(f"deleted {len(targets)} folders, {human_bytes(total)}")

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 Entries = list[dict[str, Any]]
+_told: set[Path] = set()  # files whose being unreadable was said already
 
 
 def append(
@@ -36,7 +38,9 @@ def append(
         added = list(entries) if unless is None else unless(parse(held))
         if added:
             text = "".join(json.dumps(entry, ensure_ascii=True, allow_nan=False) + "\n" for entry in added)
-            os.write(descriptor, (b"\n" if held and not held.endswith(b"\n") else b"") + text.encode())
+            left = (b"\n" if held and not held.endswith(b"\n") else b"") + text.encode()
+            while left:  # a full disk or a signal may take a part
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         return added
     finally:
@@ -44,10 +48,15 @@ def append(
 
 
 def read(path: Path) -> Entries:
-    """Every whole entry, oldest first; [] where there is no file."""
+    """Every whole entry, oldest first; [] where there is no file, and where it cannot be read, which is said once."""
     try:
         return parse(path.read_bytes())
     except FileNotFoundError:
+        return []
+    except OSError as error:
+        if path not in _told:
+            _told.add(path)
+            print(f"nsd: {path} cannot be read and is passed over: {error.strerror or error}", file=sys.stderr)
         return []
 
 
@@ -57,7 +66,7 @@ def parse(content: bytes) -> Entries:
     for line in content.splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:  # torn by a crash, or not text
+        except (ValueError, RecursionError):  # torn by a crash, or not text
             continue
         if isinstance(entry, dict):
             found.append(entry)

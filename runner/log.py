@@ -7,8 +7,8 @@ One entry for each version of a spec that was run, smoke runs, failures and nega
 imported file; notes under what they are about. Verdicts are judged as that version declared its claims, on the
 results that version has.
 
-Limits: a stage shared by several entries is in the cost of each, and in what was spent for the first; attempts that
-failed or were thrown away are in neither. What `answer` cannot judge is said in words.
+Limits: a stage shared by several entries is in the cost of each, and in what was spent for the first; a stage that
+never finished or was thrown away is in neither. What `answer` cannot judge is said in words.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.untrusted import one_line
 from runner import journal
 from runner.artifacts import Workspace
-from runner.notes import nearest, one_line
+from runner.notes import nearest
 
 if TYPE_CHECKING:
     import duckdb
@@ -165,7 +166,9 @@ def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
             if fnmatch.fnmatchcase(name, pattern)
         ]
     known = {run for record in records for run in [record["experiment"], *(run["run"] for run in record["runs"])]}
-    known |= {run["run"] for manifests in imports.values() for manifest in manifests for run in manifest["imported"]}
+    known |= {
+        run["run"] for manifests in imports.values() for manifest in manifests for run in manifest.get("imported", [])
+    }
     entries = _with_notes(entries, notes)
     entries += [
         _orphan(note)
@@ -189,7 +192,7 @@ def _costs(
     for record in records:
         ends: dict[str, list[str]] = {}
         for run in record["runs"]:
-            digests = [run[key] for key in ("label_digest", "train_digest", "eval_digest")]
+            digests = [run.get(key) for key in ("label_digest", "train_digest", "eval_digest")]
             digests += [repeat["eval_digest"] for repeat in run.get("repeats", [])]
             ends[run["run"]] = [digest for digest in digests if digest is not None]
         stages = costs_of(connection, ends, stages=held)
@@ -270,12 +273,12 @@ def _import_groups(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
     """Import manifests by the name their entry goes under."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for manifest in workspace.manifests("import"):
-        groups.setdefault(f"import of {manifest['source_file']}", []).append(manifest)
+        groups.setdefault(f"import of {manifest.get('source_file')}", []).append(manifest)
     return groups
 
 
 def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: Sequence[Mapping[str, Any]]) -> LogEntry:
-    runs = [run["run"] for manifest in manifests for run in manifest["imported"]]
+    runs = [run["run"] for manifest in manifests for run in manifest.get("imported", [])]
     rows = connection.execute(
         "SELECT r.run, coalesce(i.metric, 'accuracy'), coalesce(v.mean, c.correct / c.n), coalesce(v.n, c.n), 1 "
         "FROM runs r LEFT JOIN eval_info i USING (eval_digest) LEFT JOIN counts c ON c.run = r.run "
@@ -285,8 +288,8 @@ def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: S
     ).fetchall()
     return LogEntry(
         kind="import",
-        date=max(manifest["ended_at"] for manifest in manifests),
-        recorded_at=min(manifest["started_at"] for manifest in manifests),
+        date=max(manifest.get("ended_at") or "" for manifest in manifests),
+        recorded_at=min(manifest.get("started_at") or "" for manifest in manifests),
         experiment=name,
         spec_digest=None,
         question=None,

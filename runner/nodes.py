@@ -22,7 +22,7 @@ from pathlib import Path
 
 from plugins.errors import InputError, Interrupted, StageFailed
 from runner.artifacts import Workspace
-from runner.bucket import patiently
+from runner.bucket import BrokenThere, patiently
 from runner.plan import Plan, Stage
 from runner.sync import Sync
 from runner.work import worker_environment, write_data, write_job
@@ -94,7 +94,10 @@ def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: 
 
 
 def _is_there(sync: Sync, stage: Stage) -> bool:
-    return sync.bucket.manifest(stage.kind, stage.digest) is not None
+    try:
+        return sync.bucket.manifest(stage.kind, stage.digest) is not None
+    except BrokenThere:  # the leader makes it again
+        return False
 
 
 def _wait_for(sync: Sync, stage: Stage) -> None:

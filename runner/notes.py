@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plugins.errors import InputError
+from reports.untrusted import one_line
 from reports.words import did_you_mean
 from runner import journal
 from runner.artifacts import Workspace, now
@@ -30,7 +31,7 @@ def add_note(workspace: Workspace, name: str, text: str) -> dict[str, Any]:
     if not text.strip():
         raise InputError('the note is empty: say what was decided, as in nsd note quickstart "keep the filter"')
     names = [name for record in workspace.records() for name in _names_of(record)]
-    names += [run["run"] for manifest in workspace.manifests("import") for run in manifest["imported"]]
+    names += [run["run"] for manifest in workspace.manifests("import") for run in manifest.get("imported", [])]
     names = list(dict.fromkeys(names))
     if name not in names:
         raise InputError(f"no run or experiment {one_line(name)!r}{nearest(name, names)}")
@@ -54,10 +55,3 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """The end of an error message about an unknown name: the nearest ones, else where to find them."""
     otherwise = "; `nsd log` and `nsd runs` list what there is" if names else ": nothing was run in this workspace yet"
     return did_you_mean(name, names, otherwise)
-
-
-def one_line(text: str) -> str:
-    r"""Text on one line, with hidden characters, newlines and tabs written out (`\x1b`, `\n`, `\u202e`)."""
-    from reports.untrusted import visible
-
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")

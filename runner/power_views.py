@@ -77,7 +77,9 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
             designs, block = _designs_of_experiment(connection, name)
             found = _power(connection, name, designs, block, wanted)
     if as_json:
-        print(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        from runner.screen import print_json
+
+        print_json(found.to_json())
         return
     _print(found)
 

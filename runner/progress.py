@@ -11,7 +11,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
+from reports.untrusted import one_line
 from reports.words import duration
+from runner.screen import console
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -47,7 +49,7 @@ class PlainReporter:
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(BrokenPipeError):
-            print(text, file=sys.stderr, flush=True)
+            print(one_line(text), file=sys.stderr, flush=True)
 
     def start(self, title: str, size: str, number: int, of: int) -> None:
         self.title, self.started, self.last = title, time.monotonic(), time.monotonic()
@@ -84,13 +86,11 @@ class LiveReporter:
 
     def start(self, title: str, size: str, number: int, of: int) -> None:
         self.title, self.started = f"[{number}/{of}] {title}", time.monotonic()
-        from rich.markup import escape
-
-        self.task = self.progress.add_task(escape(self.title), total=None, detail=size)
+        self.task = self.progress.add_task(one_line(self.title), total=None, detail=one_line(size))
 
     def update(self, event: dict[str, Any]) -> None:
         assert self.task is not None
-        detail = describe(event) or event["unit"]
+        detail = one_line(describe(event) or event["unit"])
         self.progress.update(self.task, completed=event["done"], total=event["total"], detail=detail)
 
     def message(self, text: str) -> None:
@@ -110,15 +110,14 @@ def reporter() -> Any:
     if not sys.stderr.isatty():
         yield PlainReporter()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
+        TextColumn("{task.fields[detail]}", markup=False),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         yield LiveReporter(progress)

@@ -65,13 +65,24 @@ def machine() -> dict[str, Any]:
 def gpu_count() -> int:
     """GPUs this process can see, 0 where torch is not loaded."""
     torch = sys.modules.get("torch")
-    return int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0
+    # Asked from a thread beside the work, which may be importing torch just now.
+    if torch is None or getattr(torch.__spec__, "_initializing", False):
+        return 0
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
 
 
-def price() -> dict[str, Any]:
-    """What an hour of this machine costs, where nsd launch said so; {} elsewhere."""
+def machines() -> int:
+    """How many machines share this process's work."""
+    try:
+        return max(1, int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    except (ValueError, ZeroDivisionError):
+        return 1
+
+
+def usd_per_hour() -> float | None:
+    """What an hour of this launch's machines costs, all of them, where nsd launch said so; None elsewhere."""
     said = os.environ.get("NSD_USD_PER_HOUR")
     try:
-        return {"cost": {"usd_per_hour": float(said)}} if said else {}
+        return float(said) if said else None
     except ValueError:
-        return {}
+        return None

@@ -33,8 +33,7 @@ class Record:
             "packages": provenance.packages(),
             "runs": [],
         }
-        if self.path.exists():
-            held = json.loads(self.path.read_text(encoding="utf-8"))
+        if (held := workspace.record(plan.name, plan.spec_digest)) is not None:
             self.record["recorded_at"] = held["recorded_at"]
             self.record["runs"] = held["runs"]
             if not plan.known:  # the spec may have changed since; what was recorded under this digest stands
@@ -56,7 +55,9 @@ class Record:
             status = "done" if whole else "failed" if reason else "pending"
             same = held.get("eval_digest") == planned.eval_digest
             needs = self.plan.needs(planned.eval_digest)
-            if same and len(held["needs"]) > len(needs):  # a plan learned from afar may not know every cause yet
+            if same and len(held.get("needs", [])) > len(
+                needs
+            ):  # a plan learned from afar may not know every cause yet
                 needs = held["needs"]
             runs[planned.run] = {
                 "run": planned.run,

@@ -167,7 +167,7 @@ class _Voting:
         self.workspace = workspace
         self.labeler_class = self._class("labeler")
         self.verifier = remembering(self._make_verifier())
-        self.questions = tables.read_questions(workspace.data / f"{self.key['questions']}.parquet")
+        self.questions = tables.read_questions(workspace.data_file(self.key["questions"]))
         self.asked = [without_truth(question) for question in self.questions]
         self.samples, self.sampling = self._read_samples(group[0].manifest["inputs"]["samples"])
         self.stored = max(map(len, self.samples.values()), default=0)

@@ -1,7 +1,7 @@
 """`nsd samples`: page through what models wrote, a question at a time.
 
 Completions come from the artifacts' Parquet files (the index holds scores, not texts). Model output is
-untrusted: control characters are shown as escapes, so that no completion can drive the terminal.
+untrusted: the console shows control characters as escapes (`runner.screen`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,6 @@ class Shown:
         return [tuple(bool(row["correct"]) for row in rows) for rows in self.rows.values()]
 
 
-def printable(text: str) -> str:
-    """Text with control characters (escape sequences among them) written out."""
-    return "".join(c if c in "\n\t" or c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def collect_samples(
     workspace: Workspace, names: list[str], wrong: bool, right: bool, disagree: bool, search: str | None
 ) -> list[Shown]:
@@ -49,8 +44,8 @@ def collect_samples(
         if folder is None:
             raise InputError(f"{name} has no completions: its status is {row['status']}")
         manifest = workspace.manifest(folder.name.partition("-")[0], row["eval_digest"])
-        data = workspace.data / f"{manifest.get('data_hash')}.parquet"
-        questions = {q.id: q for q in tables.read_questions(data)} if data.exists() else {}
+        held = tables.held_questions(workspace, manifest["data_hash"]) if manifest.get("data_hash") else []
+        questions = {q.id: q for q in held}
         for sample in tables.read(folder / "samples.parquet"):
             key = sample["question_id"]
             shown = by_question.setdefault(key, Shown(questions.get(key, Question(id=key, text=key)), {}))
@@ -102,8 +97,8 @@ def print_samples(
     screen = console()
     for shown in chosen:
         screen.rule(shown.question.id, align="left")
-        screen.print(printable(shown.question.text), soft_wrap=True)
-        screen.print(f"gold: {printable(str(shown.question.answer))}")
+        screen.print(shown.question.text, soft_wrap=True)
+        screen.print(f"gold: {shown.question.answer!s}")
         for name, rows in shown.rows.items():
             for row in rows:
                 if (wrong and row["correct"]) or (right and not row["correct"]):
@@ -113,6 +108,6 @@ def print_samples(
                 screen.print(
                     f"\n[{name} sample {row['sample']}: {verdict}, answer {row['answer']}{ended}]", style="bold"
                 )
-                screen.print(printable(row["error"] or row["text"] or ""), soft_wrap=True)
+                screen.print(row["error"] or row["text"] or "", soft_wrap=True)
         screen.print()
     screen.print(f"page {page} of {pages}, {len(found)} questions")

@@ -1,21 +1,90 @@
-"""How the commands print: a rich console that leaves data alone, plain tables, JSON."""
+r"""How the commands print: a rich console that leaves data alone, plain tables, JSON.
+
+What is printed may come from a model, a file or a store, and a terminal obeys what it is sent. So one neutraliser
+stands before everything: `guard` puts it before standard output and standard error (print, typer, warnings,
+tracebacks), and `console` has it inside, so that colours of our own pass and those in the data do not. Control
+characters, escape sequences, and marks that hide or reorder text are written out: `\x1b`, `\u202e`.
+
+    guard()                            # at the start of every command
+    console().print(table, "text")     # text of any origin
+
+JSON says the same characters its own way (`\u001b`), so that it reads back as it was.
+"""
 
 from __future__ import annotations
 
-import json
+import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
+
+from reports.untrusted import safe_json, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def console(stderr: bool = False) -> Any:
-    """A rich console that neither wraps in pipes nor reads markup from data."""
-    from rich.console import Console
+class Guarded:
+    """A text stream that writes out what would drive a terminal. `rich_proxied_file` is where rich writes past it."""
 
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+        self._held = ""  # a carriage return whose newline may come with the next write
+
+    def write(self, text: str) -> int:
+        """Write text, neutralised; returns the length of what was given."""
+        whole = self._held + text
+        self._held = "\r" if whole.endswith("\r") else ""
+        self.rich_proxied_file.write(visible(whole[: len(whole) - len(self._held)]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Send on what is there."""
+        if self._held:
+            self.rich_proxied_file.write(visible(self._held))
+            self._held = ""
+        self.rich_proxied_file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def guard() -> None:
+    """Put the neutraliser before this process's standard output and standard error."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, Guarded):
+            setattr(sys, name, Guarded(stream))
+
+
+def console(stderr: bool = False) -> Any:
+    """A rich console that neither wraps in pipes nor reads markup from data, nor passes on what drives a terminal."""
     wide = None if sys.stdout.isatty() else 200
-    return Console(stderr=stderr, width=wide, markup=False, highlight=False, emoji=False)
+    return _console_type()(stderr=stderr, width=wide, markup=False, highlight=False, emoji=False)
+
+
+@functools.cache
+def _console_type() -> Any:
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.text import Text
+
+    class SafeConsole(Console):
+        """Neutralises text where it becomes segments; what rich itself sends to the terminal is marked as control."""
+
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(visible(text), **options)
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    return SafeConsole
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
@@ -31,4 +100,4 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
 
 def print_json(value: Any) -> None:
     """JSON on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    print(safe_json(value))

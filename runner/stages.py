@@ -41,6 +41,7 @@ from plugins.registry import code, find
 from runner import tables
 from runner.artifacts import Workspace, digest_of
 from runner.failures import failures, without_failed_text
+from runner.shapes import Broken
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Context:
 
     def questions(self, content_hash: str) -> list[Question]:
         """Questions of a split by their content hash."""
-        return tables.read_questions(self.workspace.data / f"{content_hash}.parquet")
+        return tables.read_questions(self.workspace.data_file(content_hash))
 
     def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
         """Tell the person how far the stage is."""
@@ -120,19 +121,26 @@ def draw(job: dict[str, Any], context: Context) -> list[Completion]:
     shards.mkdir(parents=True, exist_ok=True)
     held: dict[tuple[str, int], Completion] = {}
     for path in sorted(shards.glob("*.parquet")):
-        held |= {(item.question_id, item.sample): item for item in tables.read_completions(path)}
+        try:
+            held |= {(item.question_id, item.sample): item for item in tables.read_completions(path)}
+        except Broken as broken:  # its completions are owed again
+            path.replace(path.with_name(f"{path.name}.broken"))
+            print(f"{broken}; kept as {path.name}.broken, and drawn again")
     held = {key: item for key, item in held.items() if not item.failed}
     total = len(questions) * sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
     if len(held) < total:
         key = json.dumps(job["engine"], sort_keys=True)
+        for other, loaded in context.engines.items():
+            if other != key:  # one loaded model at a time on a device
+                loaded.close()
         if key not in context.engines:
             engine = make_plugin(job["engine"])
             assert isinstance(engine, Engine)
             context.engines[key] = engine
         ref = model_ref(job["model"], context.workspace) if job["model"] is not None else None
         requests = [Request(question.id, prompt.render(question)) for question in questions]
-        number = max((int(path.stem) + 1 for path in shards.glob("*.parquet")), default=0)
+        number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1
         tokens, started = 0, time.monotonic()
         for batch in context.engines[key].generate(ref, requests, sampling, job["seed"], frozenset(held)):
             tables.write_completions(shards / f"{number:06d}.parquet", batch)
@@ -369,12 +377,12 @@ class Curves:
         self.path = path
         self.points: dict[tuple[int, str], float] = {}
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
                     record = json.loads(line)
-                except ValueError:
+                    self._keep(int(record["step"]), record["metrics"])
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
                     continue
-                self._keep(record["step"], record["metrics"])
         self._write = write
 
     def _keep(self, step: int, metrics: Mapping[str, float]) -> None:

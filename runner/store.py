@@ -1,9 +1,12 @@
 """The DuckDB index over a workspace: every number of every stage, for comparing and looking.
 
 The artifacts are the truth; `rebuild` makes the whole database again from manifests, Parquet files, experiment
-records, notes and looks. A database that another version of nsd made is rebuilt when it is opened, and so is one
-that is missing. DuckDB lets one process write at a time, so a connection is held for one short
-transaction and others wait their turn (`TURN_SECONDS`).
+records, notes and looks. A database that another version of nsd made is rebuilt when it is opened, and so is one that
+is missing or broken; in memory, where the workspace cannot be written. DuckDB lets one process write at a time, so a
+connection is held for one short transaction and others wait their turn (`runner.opening`).
+
+What is indexed is checked against its manifest. A stage whose files cannot be read is set aside; one that the index
+cannot take for another reason is named and left out, and everything else goes on.
 
     with Store(workspace).write() as connection: ...
     with Store(workspace).read() as connection: ...
@@ -13,20 +16,24 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
+import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from plugins.errors import InputError, NsdError
-from runner.artifacts import Workspace
+from runner import opening, tables
+from runner.artifacts import Workspace, check_files
+from runner.opening import fault_of, hold, open_index, replace, set_aside, wait_a_little
+from runner.shapes import Broken, read_manifest
 
 if TYPE_CHECKING:
     import duckdb
 
-TURN_SECONDS = 120.0
+Returned = TypeVar("Returned")
 SCHEMA_VERSION = 2  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
 
 SCHEMA_SQL = """
@@ -54,6 +61,7 @@ CREATE TABLE IF NOT EXISTS looks(looked_at TIMESTAMP, experiment TEXT, a TEXT, b
     n BIGINT, p DOUBLE, verdict TEXT, command TEXT);
 """
 TABLES_BY_STAGE = ("stages", "eval_info", "eval_values", "eval_samples", "labels", "curves", "events")
+INDEXED = ("values.parquet", "samples.parquet", "labels.parquet", "curves.parquet")
 STAGE_KEY = {
     "stages": "digest",
     "eval_info": "eval_digest",
@@ -65,8 +73,20 @@ STAGE_KEY = {
 }
 
 
+class IndexDamaged(NsdError):
+    """The index could be opened and not be read; it was put away, and whoever opens it next makes it again."""
+
+
+class _NotIndexed(Exception):
+    """A stage or record that could not be put into the index; its cause says why."""
+
+    def __init__(self, what: Path) -> None:
+        super().__init__(str(what))
+        self.what = what
+
+
 class Store:
-    """Opens the index of a workspace for one short transaction at a time."""
+    """Opens the index of a workspace for one short transaction at a time. A broken index is made again from disk."""
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
@@ -75,137 +95,273 @@ class Store:
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """One transaction: committed at the end of the block, rolled back on any error."""
         self.workspace.create()
-        connection = self._connect(read_only=False)
+        connection = self._open_current()
         try:
-            if _version(connection) != SCHEMA_VERSION:
-                # A transaction of its own: DuckDB cannot always replace a key that the same transaction inserted.
-                self._make(connection)
             connection.execute("BEGIN")
             yield connection
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(Exception):
                 connection.execute("ROLLBACK")
+            connection.close()
+            self._raise_if_damaged(error)
             raise
         finally:
             connection.close()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A read-only connection. Raises InputError where the workspace has no results yet."""
-        if not self.workspace.database.exists():
-            if not any(self.workspace.manifests()) and not self.workspace.records():
+        """A read-only connection. Raises InputError where the workspace has no results yet.
+
+        Where the index must be made again and the workspace cannot be written, it is made in memory.
+        """
+        connection = self._open_for_reading()
+        try:
+            yield connection
+        except BaseException as error:
+            connection.close()
+            self._raise_if_damaged(error)
+            raise
+        finally:
+            connection.close()
+
+    def _open_for_reading(self) -> duckdb.DuckDBPyConnection:
+        path = self.workspace.database
+        try:
+            connection = open_index(path, read_only=True)
+            if connection is not None:
+                if _version(connection) == SCHEMA_VERSION:
+                    return connection
+                connection.close()
+            elif not any(self.workspace.manifests()) and not self.workspace.records():
                 raise InputError(
                     f"no results in {self.workspace.root}: run a spec first (nsd run specs/quickstart.yaml), "
                     "or name another folder with --workspace"
                 )
-            self.rebuild()
-        connection = self._connect(read_only=True)
-        if _version(connection) != SCHEMA_VERSION:
-            connection.close()
-            with self.write():
-                pass  # opening for writing brings the schema up to date
-            connection = self._connect(read_only=True)
+            if os.access(self.workspace.root, os.W_OK):
+                self._open_current().close()
+                connection = open_index(path, read_only=True)
+                if connection is not None:
+                    return connection
+        except OSError as error:
+            print(f"nsd: the index {path} is made in memory: {error}", file=sys.stderr)
+        import duckdb
+
+        connection = duckdb.connect(":memory:")
+        self._make(connection)
+        return connection
+
+    def _open_current(self) -> duckdb.DuckDBPyConnection:
+        """A connection for writing, to an index of this version."""
         try:
-            yield connection
-        finally:
+            connection = open_index(self.workspace.database, read_only=False)
+        except OSError as error:
+            raise InputError(f"cannot write the index {self.workspace.database}: {error.strerror or error}") from error
+        assert connection is not None
+        try:
+            if _version(connection) != SCHEMA_VERSION:
+                # A transaction of its own: DuckDB cannot always replace a key that the same transaction inserted.
+                self._make(connection)
+        except BaseException:
             connection.close()
+            raise
+        return connection
 
-    def _connect(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _raise_if_damaged(self, error: BaseException) -> None:
+        """A database can open and still hold a block that cannot be read. Then it is put away, for the next to make."""
         import duckdb
 
-        deadline = time.monotonic() + TURN_SECONDS
-        while True:
-            try:
-                return duckdb.connect(str(self.workspace.database), read_only=read_only)
-            except duckdb.IOException as error:
-                # Another process holds the file for its transaction; anything else will not pass by waiting.
-                if "lock" not in str(error).lower():
-                    raise NsdError(
-                        f"cannot open the index {self.workspace.database}: {error}; "
-                        "`nsd db rebuild` makes it again from the artifacts"
-                    ) from error
-                if time.monotonic() > deadline:
-                    raise NsdError(
-                        f"the index {self.workspace.database} stayed locked for {TURN_SECONDS:.0f} s"
-                    ) from error
-                time.sleep(random.uniform(0.02, 0.2))  # the wait shapes no result, so its chance needs no seed
-
-    def _discard_if_broken(self) -> None:
-        import duckdb
-
-        if not self.workspace.database.exists():
+        sound = (duckdb.ProgrammingError, duckdb.DataError, duckdb.IntegrityError, duckdb.InterruptException)
+        if not isinstance(error, duckdb.Error) or isinstance(error, sound):
+            return
+        path = self.workspace.database
+        if not path.is_file():
             return
         try:
-            duckdb.connect(str(self.workspace.database)).close()
-        except duckdb.Error as error:
-            if "lock" not in str(error).lower():
-                self.workspace.database.unlink()
-                self.workspace.database.with_name("nsd.duckdb.wal").unlink(missing_ok=True)
+            with hold(path) as held:
+                if held is None or (reason := fault_of(path, held, thorough=True)) is None:
+                    return
+                set_aside(path, reason)
+        except OSError:
+            return
+        raise IndexDamaged(f"the index {path} was damaged ({reason}): the same command makes it again") from error
 
     # ------------------------------------------------------------------ indexing
 
     def index_stages(self, stages: Iterable[tuple[str, str]]) -> None:
         """Put the rows of finished (kind, digest) stages into the index, replacing what stood there."""
-        with self.write() as connection:
-            for kind, digest in stages:
-                insert_stage(connection, self.workspace.folder(kind, digest))
+        folders = [self.workspace.folder(kind, digest) for kind, digest in stages]
+        passed_over: set[Path] = set()
+
+        def index() -> None:
+            with self.write() as connection:
+                for folder in folders:
+                    if folder not in passed_over:
+                        self._insert_stage(connection, folder)
+
+        again(lambda: self._without_broken(index, passed_over))
 
     def index_record(self, record: Mapping[str, Any]) -> None:
         """Put an experiment record and its runs into the index."""
-        with self.write() as connection:
-            insert_record(connection, record)
+
+        def index() -> None:
+            with self.write() as connection:
+                insert_record(connection, record)
+
+        again(index)
 
     def index_journals(self) -> None:
         """Bring the notes and looks of the index up to date with their files."""
-        with self.write() as connection:
-            insert_journals(connection, self.workspace)
+
+        def index() -> None:
+            with self.write() as connection:
+                insert_journals(connection, self.workspace)
+
+        again(index)
 
     def missing(self, stages: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Which of these finished (kind, digest) stages the index does not hold yet."""
-        if not self.workspace.database.exists():
-            return stages
-        with self.read() as connection:
-            held = {row[0] for row in connection.execute("SELECT digest FROM stages").fetchall()}
+
+        def digests() -> set[str]:
+            with self.write() as connection:
+                return {row[0] for row in connection.execute("SELECT digest FROM stages").fetchall()}
+
+        held = again(digests) if self.workspace.database.exists() else set()
         return [(kind, digest) for kind, digest in stages if digest not in held]
 
     def rebuild(self) -> dict[str, int]:
         """Make the index again from disk. Returns how many stages and experiment records it holds.
 
-        A file that is no database any more is replaced.
+        Whatever the old file has become, nothing of it is used; a directory in its place is set aside.
         """
-        self._discard_if_broken()
         self.workspace.create()
-        connection = self._connect(read_only=False)
+        path = self.workspace.database
+        deadline = time.monotonic() + opening.TURN_SECONDS
         try:
+            while path.is_file():
+                with hold(path) as held:
+                    if held is not None:
+                        return self._make_beside()
+                wait_a_little(path, deadline)
+            connection = open_index(path, read_only=False)
+        except OSError as error:
+            raise InputError(f"cannot write the index {path}: {error.strerror or error}") from error
+        with connection or contextlib.nullcontext():
+            assert connection is not None
             return self._make(connection)
+
+    def _make_beside(self) -> dict[str, int]:
+        """Make a new index and put it in the place of the old one, of which nothing is read."""
+        import duckdb
+
+        new = self.workspace.database.with_name(f".{self.workspace.database.name}.{os.getpid()}.new")
+        new.unlink(missing_ok=True)
+        try:
+            with duckdb.connect(str(new)) as connection:
+                counts = self._make(connection)
+            replace(self.workspace.database, new)
         finally:
-            connection.close()
+            new.unlink(missing_ok=True)
+            new.with_name(f"{new.name}.wal").unlink(missing_ok=True)
+        return counts
 
     def _make(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
         """Drop what tables there are and fill this version's from disk, in one transaction."""
-        connection.execute("BEGIN")
+        passed_over: set[Path] = set()
+
+        def make() -> dict[str, int]:
+            connection.execute("BEGIN")
+            try:
+                found = self._fill(connection, passed_over)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    connection.execute("ROLLBACK")
+                raise
+            return found
+
+        return self._without_broken(make, passed_over)
+
+    def _fill(self, connection: duckdb.DuckDBPyConnection, passed_over: set[Path]) -> dict[str, int]:
+        for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary").fetchall():
+            connection.execute(f'DROP TABLE "{name}"')
+        for statement in SCHEMA_SQL.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+        stages = experiments = 0
+        for manifest in self.workspace.manifests():
+            if (folder := Path(manifest["folder"])) not in passed_over:
+                stages += self._insert_stage(connection, folder)
+        for record in self.workspace.records():
+            path = Path("record", record["experiment"], record["spec_digest"])  # a name to say, of no file
+            if path not in passed_over:
+                try:
+                    insert_record(connection, record)
+                except Exception as error:
+                    raise _NotIndexed(path) from error
+                experiments += 1
+        insert_journals(connection, self.workspace)
+        return {"stages": stages, "experiments": experiments}
+
+    def _insert_stage(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> bool:
+        """Whether the stage is in the index now; one that does not match its manifest is set aside."""
         try:
-            for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary").fetchall():
-                connection.execute(f'DROP TABLE "{name}"')
-            for statement in SCHEMA_SQL.split(";"):
-                if statement.strip():
-                    connection.execute(statement)
-            connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
-            stages = 0
-            for manifest in self.workspace.manifests():
-                insert_stage(connection, Path(manifest["folder"]))
-                stages += 1
-            records = self.workspace.records()
-            for record in records:
-                insert_record(connection, record)
-            insert_journals(connection, self.workspace)
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(Exception):
-                connection.execute("ROLLBACK")
-            raise
-        return {"stages": stages, "experiments": len(records)}
+            check_files(folder, read_manifest(folder), contents=INDEXED)
+        except Broken as broken:
+            self.workspace.set_aside(folder, broken, "the stage is owed again")
+            return False
+        try:
+            insert_stage(connection, folder)
+        except Exception as error:
+            raise _NotIndexed(folder) from error
+        return True
+
+    def _without_broken(self, action: Callable[[], Returned], passed_over: set[Path]) -> Returned:
+        """Do it again after each stage that the index cannot take, without that one."""
+        while True:
+            try:
+                return action()
+            except _NotIndexed as failed:
+                cause = failed.__cause__
+                assert isinstance(cause, Exception)
+                passed_over.add(failed.what)
+                if (broken := _unreadable_table(failed.what)) is not None:
+                    self.workspace.set_aside(failed.what, broken, "the stage is owed again")
+                elif _is_of_the_data(cause):
+                    reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+                    print(f"nsd: {failed.what} is left out of the index: {reason}", file=sys.stderr)
+                else:
+                    raise cause from None
+
+
+def again(action: Callable[[], Returned]) -> Returned:
+    """Do it, and once more where the index turned out to be damaged: it is made again then."""
+    try:
+        return action()
+    except IndexDamaged as damaged:
+        print(f"nsd: {damaged}", file=sys.stderr)
+        return action()
+
+
+def _unreadable_table(folder: Path) -> Broken | None:
+    """The first of a stage's indexed files that cannot be read."""
+    for name in INDEXED:
+        path = folder / name
+        try:
+            if path.is_file():
+                tables.read(path)
+        except Broken as broken:
+            return broken
+    return None
+
+
+def _is_of_the_data(error: Exception) -> bool:
+    """Whether what is indexed is at fault, not the disk, the memory or the index."""
+    import duckdb
+
+    of_rows = (duckdb.ProgrammingError, duckdb.DataError, duckdb.IntegrityError, duckdb.NotSupportedError)
+    return isinstance(error, (*of_rows, Broken, KeyError, TypeError, ValueError, AttributeError, OverflowError))
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
@@ -218,13 +374,12 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
 
 def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Insert the rows of one finished stage folder inside the caller's transaction."""
-    from runner.artifacts import read_manifest
-
     manifest = read_manifest(folder)
     digest = manifest["digest"]
     for table in TABLES_BY_STAGE:
         connection.execute(f"DELETE FROM {table} WHERE {STAGE_KEY[table]} = ?", [digest])
-    connection.execute(
+    _put(
+        connection,
         "INSERT INTO stages VALUES (?,?,?,?,?,?,?,?,?,?,?)",
         [
             digest,
@@ -242,12 +397,15 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         ],
     )
     for event in manifest.get("events", []):
-        connection.execute(
-            "INSERT INTO events VALUES (?,?,?,?)", [digest, event.get("step"), event["text"], event.get("field")]
+        _put(
+            connection,
+            "INSERT INTO events VALUES (?,?,?,?)",
+            [digest, event.get("step"), event["text"], event.get("field")],
         )
     info = manifest.get("eval")
     if info is not None:
-        connection.execute(
+        _put(
+            connection,
             "INSERT INTO eval_info VALUES (?,?,?,?,?,?,?)",
             [
                 digest,
@@ -267,13 +425,20 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     _copy(connection, folder / "labels.parquet", "labels", columns, digest)
     _copy(connection, folder / "curves.parquet", "curves", "step, metric, value", digest)
     for run in manifest.get("imported", []):
-        connection.execute(
+        _put(
+            connection,
             "INSERT OR REPLACE INTO runs VALUES (?,NULL,?,NULL,NULL,?,NULL,NULL,'imported',NULL,?,?)",
             [run["run"], run["run"], run.get("eval_digest"), manifest.get("started_at"), manifest.get("ended_at")],
         )
         connection.execute("DELETE FROM counts WHERE run = ?", [run["run"]])
         if run.get("counts") is not None:
-            connection.execute("INSERT INTO counts VALUES (?,?,?)", [run["run"], *run["counts"]])
+            _put(connection, "INSERT INTO counts VALUES (?,?,?)", [run["run"], *run["counts"]])
+
+
+def _put(connection: duckdb.DuckDBPyConnection, sql: str, values: Iterable[Any]) -> None:
+    """Insert a row; a lone surrogate in a text becomes a question mark, since DuckDB takes none."""
+    row = [value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values]
+    connection.execute(sql, row)
 
 
 def storable_json(value: Any) -> str:
@@ -288,7 +453,8 @@ def _copy(connection: duckdb.DuckDBPyConnection, path: Path, table: str, columns
 
 def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> None:
     """Insert an experiment record and its runs inside the caller's transaction."""
-    connection.execute(
+    _put(
+        connection,
         "INSERT OR REPLACE INTO experiments VALUES (?,?,?,?,?,?,?)",
         [
             record["experiment"],
@@ -301,7 +467,8 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
         ],
     )
     for run in record["runs"]:
-        connection.execute(
+        _put(
+            connection,
             "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             [
                 run["run"],
@@ -320,8 +487,8 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
         )
         connection.execute("DELETE FROM repeats WHERE run = ?", [run["run"]])
         for repeat in run.get("repeats", []):
-            connection.execute(
-                "INSERT INTO repeats VALUES (?,?,?)", [run["run"], repeat["repeat"], repeat["eval_digest"]]
+            _put(
+                connection, "INSERT INTO repeats VALUES (?,?,?)", [run["run"], repeat["repeat"], repeat["eval_digest"]]
             )
 
 

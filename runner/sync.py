@@ -13,14 +13,15 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from plugins.errors import NsdError
 from runner.artifacts import Workspace, write_atomically
-from runner.bucket import Bucket, patiently
+from runner.bucket import BrokenThere, Bucket, patiently
 from runner.plan import Plan, Stage
+from runner.shapes import Broken, read_word
 
 PUSH_SECONDS = float(os.environ.get("NSD_PUSH_SECONDS", "20"))
 LOG_LINES = 30
@@ -32,6 +33,7 @@ class Sync:
     def __init__(self, bucket: Bucket, workspace: Workspace, plan: Plan) -> None:
         self.bucket, self.workspace, self.plan = bucket, workspace, plan
         self.messages: list[str] = []
+        self._replaced: set[str] = set()  # stages that the bucket has broken
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -41,7 +43,7 @@ class Sync:
         """Bring finished stages of the plan, weights only where an unfinished stage needs them. Returns how many."""
         # When the claims were first recorded is known there, should this machine be a new one.
         name = self.plan.name
-        self.bucket.fetch_missing(f"experiments/{name}", self.workspace.experiments / name)
+        self.bucket.fetch_records(self.workspace, name, self._say)
         there = set(self.bucket.stages())
         unfinished = [
             stage
@@ -49,19 +51,26 @@ class Sync:
             if not self.workspace.is_whole(stage.kind, stage.digest) and (stage.kind, stage.digest) not in there
         ]
         needed = {digest for stage in unfinished for digest in stage.inputs.values()}
-        return len(fetch_finished(self.bucket, self.workspace, self.plan, there, needed))
+        return len(fetch_finished(self.bucket, self.workspace, self.plan, there, needed, self._broken_there))
+
+    def _broken_there(self, stage: Stage, error: NsdError) -> None:
+        self._say(f"made here again: {error}")
+        self._replaced.add(stage.digest)
 
     def push_data(self) -> None:
         """Send the questions and the experiment's record."""
         for content_hash in self.plan.data:
-            path = self.workspace.data / f"{content_hash}.parquet"
+            path = self.workspace.data_file(content_hash)
             if path.exists() and not self.bucket.has(f"data/{path.name}"):
                 self.bucket.push_file(path, f"data/{path.name}")
-        record = self.workspace.record_path(self.plan.name, self.plan.spec_digest)
-        name = f"experiments/{self.plan.name}/{record.name}"
-        held = self.bucket.read_json(name)  # the first one written has the date that counts, and `fetch` brought it
-        if held is None or {run["run"] for run in held["runs"]} < {run["run"] for run in _runs_of(record)}:
-            self.bucket.push_file(record, name)
+        record = self.workspace.record(self.plan.name, self.plan.spec_digest)
+        path = self.workspace.record_path(self.plan.name, self.plan.spec_digest)
+        try:  # the first one written has the date that counts, and `fetch` brought it
+            held = self.bucket.record(self.plan.name, self.plan.spec_digest)
+        except BrokenThere:
+            held = None
+        if record is not None and (held is None or _names(held) < _names(record)):
+            self.bucket.push_file(path, f"experiments/{self.plan.name}/{path.name}")
 
     # ------------------------------------------------------------------ a stage
 
@@ -83,9 +92,16 @@ class Sync:
         if self._thread is not None:
             self._thread.join()
         if self.workspace.is_whole(stage.kind, stage.digest):
-            patiently(lambda: self.bucket.push_stage(self.workspace, stage.kind, stage.digest), self._say)
+            replace = stage.digest in self._replaced
+            patiently(
+                lambda: self.bucket.push_stage(self.workspace, stage.kind, stage.digest, replace=replace), self._say
+            )
+            self._replaced.discard(stage.digest)
         elif self.workspace.partial(stage.kind, stage.digest).is_dir():
-            self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
+            try:
+                self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
+            except (NsdError, OSError) as error:  # it stays here; how the stage ended matters more
+                self._say(f"not sent: {error}")
 
     def _keep_pushing(self, stage: Stage) -> None:
         while not self._stop.wait(PUSH_SECONDS):
@@ -105,26 +121,34 @@ class Sync:
 
 
 def fetch_finished(
-    bucket: Bucket, workspace: Workspace, plan: Plan, there: Collection[tuple[str, str]], weights: Collection[str]
+    bucket: Bucket,
+    workspace: Workspace,
+    plan: Plan,
+    there: Collection[tuple[str, str]],
+    weights: Collection[str],
+    on_broken: Callable[[Stage, NsdError], None],
 ) -> list[Stage]:
-    """Bring the stages of a plan that are `there` and not here, trainings in `weights` with their models."""
+    """Bring the stages of a plan that are `there` and not here, trainings in `weights` with their models.
+
+    `on_broken` is told of a stage that the bucket has and that cannot be used; it is not brought.
+    """
     found = []
     for stage in plan.stages.values():
         wanted = stage.kind == "train" and stage.digest in weights
         lacking = not workspace.is_whole(stage.kind, stage.digest)
         lacking |= wanted and not workspace.has_weights(stage.digest)
-        if (
-            lacking
-            and (stage.kind, stage.digest) in there
-            and bucket.fetch_stage(workspace, stage.kind, stage.digest, weights=wanted)
-        ):
-            found.append(stage)
+        if not lacking or (stage.kind, stage.digest) not in there:
+            continue
+        try:
+            if bucket.fetch_stage(workspace, stage.kind, stage.digest, weights=wanted):
+                found.append(stage)
+        except BrokenThere as error:
+            on_broken(stage, error)
     return found
 
 
-def _runs_of(record: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(record.read_text(encoding="utf-8"))["runs"]
-    return found
+def _names(record: dict[str, Any]) -> set[str]:
+    return {run["run"] for run in record["runs"]}
 
 
 def leave_word(workspace: Workspace, bucket: Bucket | None, job: str, facts: dict[str, Any]) -> None:
@@ -133,12 +157,19 @@ def leave_word(workspace: Workspace, bucket: Bucket | None, job: str, facts: dic
         log = Path(failure["log"])
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
         failure["log_end"] = lines[-LOG_LINES:]
-    path = workspace.root / "outcomes" / f"{job}.json"
+    path = workspace.outcome_path(job)
     write_atomically(path, json.dumps(facts))
     if bucket is not None:
         bucket.push_file(path, f"outcomes/{job}.json")
 
 
-def read_word(folder: Path, jobs: Iterable[str]) -> list[dict[str, Any]]:
-    """What these jobs left in an `outcomes` folder."""
-    return [json.loads(path.read_text()) for job in jobs if (path := folder / f"{job}.json").is_file()]
+def read_words(workspace: Workspace, jobs: Iterable[str]) -> list[dict[str, Any]]:
+    """What these jobs left; a file that cannot be used is set aside."""
+    found = []
+    for path in map(workspace.outcome_path, jobs):
+        try:
+            if path.is_file():
+                found.append(read_word(path))
+        except Broken as broken:
+            workspace.set_aside(path, broken, "how that job ended is not known")
+    return found

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.api import Completion, PseudoLabel, Question, Scored, StopReason
+from runner.artifacts import Workspace, flush
+from runner.shapes import Broken
 
 if TYPE_CHECKING:
     import pyarrow
@@ -65,7 +67,19 @@ def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -
     table = pyarrow.Table.from_pylist(cleaned, schema=_schema(columns))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pyarrow.parquet.write_table(table, temporary, compression="zstd")
+    flush(temporary)
     temporary.replace(path)
+
+
+def looks_whole(path: Path) -> bool:
+    """Whether a Parquet file is there with its end: a file that was cut off has none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4))
+            return size > 12 and file.read() == b"PAR1"
+    except OSError:
+        return False
 
 
 def _storable(value: Any) -> Any:
@@ -74,10 +88,14 @@ def _storable(value: Any) -> Any:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All rows of a Parquet file."""
+    """All rows of a Parquet file. Raises Broken where it is torn, is none, or cannot be read."""
+    import pyarrow
     import pyarrow.parquet
 
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise Broken(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     return rows
 
 
@@ -101,8 +119,21 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions as `write_questions` stored them."""
-    return [Question(**{**row, "meta": json.loads(row["meta"])}) for row in read(path)]
+    """Questions as `write_questions` stored them. Raises Broken."""
+    try:
+        return [Question(**{**row, "meta": json.loads(row["meta"])}) for row in read(path)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(path, f"it holds no questions ({error})") from error
+
+
+def held_questions(workspace: Workspace, content_hash: str) -> list[Question]:
+    """The questions of a split that a workspace has; [] where it has none, and a broken file is set aside."""
+    path = workspace.data_file(content_hash)
+    try:
+        return read_questions(path) if path.is_file() else []
+    except Broken as broken:
+        workspace.set_aside(path, broken, "the next `nsd run` of its spec writes it again")
+        return []
 
 
 def write_completions(path: Path, completions: Iterable[Completion]) -> None:
@@ -123,18 +154,21 @@ def completion_row(completion: Completion) -> dict[str, Any]:
 
 
 def read_completions(path: Path) -> list[Completion]:
-    """Completions as `write_completions` (or `write_scored`) stored them."""
-    return [
-        Completion(
-            question_id=row["question_id"],
-            sample=row["sample"],
-            text=row["text"],
-            tokens=row["tokens"],
-            stop_reason=StopReason(row["stop_reason"]),
-            error=row["error"],
-        )
-        for row in read(path)
-    ]
+    """Completions as `write_completions` (or `write_scored`) stored them. Raises Broken."""
+    try:
+        return [
+            Completion(
+                question_id=row["question_id"],
+                sample=row["sample"],
+                text=row["text"],
+                tokens=row["tokens"],
+                stop_reason=StopReason(row["stop_reason"]),
+                error=row["error"],
+            )
+            for row in read(path)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(path, f"it holds no completions ({error})") from error
 
 
 def write_scored(path: Path, scored: Iterable[Scored]) -> None:

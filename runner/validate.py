@@ -63,7 +63,9 @@ def validate_files(paths: list[Path], gold: bool, run_files: bool, as_json: bool
             conditions, seeds = len(experiment.conditions), len(experiment.seeds)
             print(f"{path}: ok, {conditions} condition{'s' * (conditions != 1)} x {seeds} seed{'s' * (seeds != 1)}")
     if as_json:
-        print(json.dumps({"valid": not reports, "errors": reports}, indent=2, ensure_ascii=False))
+        from runner.screen import print_json
+
+        print_json({"valid": not reports, "errors": reports})
     elif texts:
         print("\n\n".join(texts), file=sys.stderr)
     return 2 if reports else 0

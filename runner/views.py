@@ -15,6 +15,7 @@ from plugins.errors import InputError
 from reports.words import did_you_mean, duration
 from runner.artifacts import Workspace
 from runner.screen import console, print_json, table
+from runner.shapes import Broken, read_object
 from runner.store import Store
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> lis
     """Manifests of a finished stage and of everything it came from, causes first; [] where it is not finished."""
     if digest is None or digest not in manifests:
         return []
-    causes = [m for wanted in manifests[digest]["inputs"].values() for m in stage_chain(manifests, wanted)]
+    causes = [m for wanted in manifests[digest].get("inputs", {}).values() for m in stage_chain(manifests, wanted)]
     return [*causes, manifests[digest]]
 
 
@@ -249,19 +250,18 @@ def print_run(workspace: Workspace, name: str, as_json: bool) -> None:
 
 def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
 
-    spent = duration(manifest["seconds"] or 0)
-    screen.print(
-        f"\n{manifest['kind']} {manifest['digest'][:8]} ({manifest['plugin']}), {spent}, ended {manifest['ended_at']}"
-    )
-    machine = manifest["machine"]
-    hardware = ", ".join(machine.get("gpus", [])) or f"{machine['cpus']} CPUs"
-    versions = " ".join(f"{key} {value}" for key, value in manifest["packages"].items())
+    spent = duration(manifest.get("seconds") or 0)
+    what = f"{manifest['kind']} {manifest['digest'][:8]} ({manifest.get('plugin')})"
+    screen.print(f"\n{what}, {spent}, ended {manifest.get('ended_at')}")
+    machine = manifest.get("machine", {})
+    hardware = ", ".join(map(str, machine.get("gpus") or [])) or f"{machine.get('cpus', '?')} CPUs"
+    versions = " ".join(f"{key} {value}" for key, value in manifest.get("packages", {}).items())
     facts: list[tuple[str, Any]] = [
-        ("inputs", manifest["inputs"]),
+        ("inputs", manifest.get("inputs")),
         ("result", manifest.get("eval") or manifest.get("labels") or manifest.get("training")),
         ("generation", manifest.get("generation")),
-        ("on", f"{machine['host']}, {hardware}"),
-        ("commit", manifest["git_commit"]),
+        ("on", f"{machine.get('host', '?')}, {hardware}"),
+        ("commit", manifest.get("git_commit")),
         ("packages", versions),
         ("plugins", "; ".join(third_party_plugins(manifest["key"]))),
         ("files", manifest["folder"]),
@@ -269,10 +269,10 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
     for label, fact in facts:
         if fact:
             screen.print(f"  {label:<10} {json.dumps(fact, ensure_ascii=False) if isinstance(fact, dict) else fact}")
-    for key, value in manifest["key"].items():
+    for key, value in manifest.get("key", {}).items():
         screen.print(f"  key.{key:<12} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
     for event in manifest.get("events", []):
-        screen.print(f"  warning at step {event['step']}: {event['text']} [{event['field']}]")
+        screen.print(f"  warning at step {event.get('step')}: {event['text']} [{event.get('field') or ''}]")
 
 
 def third_party_plugins(key: dict[str, Any]) -> list[str]:
@@ -291,10 +291,8 @@ def third_party_plugins(key: dict[str, Any]) -> list[str]:
 def print_logs(workspace: Workspace, name: str, lines: int, kind: str | None) -> None:
     """The last lines of the logs of a run's stages, of those under way or failed too."""
     paths: dict[str, Path] = {}
-    for partial in sorted(workspace.partials.glob("*/log.txt")):
-        job_path = partial.with_name("job.json")
-        job = json.loads(job_path.read_text()) if job_path.exists() else {"used_by": [], "experiment": ""}
-        users = [f"{job['experiment']}/{user}" for user in job["used_by"]]
+    for partial in sorted(workspace.partials.glob("[!.]*/log.txt")):
+        users = _users_of(partial.with_name("job.json"))
         if name in users or (len(name) >= 4 and partial.parent.name.partition("-")[2].startswith(name)):
             paths[f"{partial.parent.name} (not finished)"] = partial
     try:
@@ -309,6 +307,15 @@ def print_logs(workspace: Workspace, name: str, lines: int, kind: str | None) ->
         if (kind is None or title.startswith(f"{kind}-")) and path.exists():
             print(f"==> {title}: {path}")
             print("\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]))
+
+
+def _users_of(job_path: Path) -> list[str]:
+    """The runs that a stage under way is for; [] where its job cannot be read, which the next run writes again."""
+    try:
+        job = read_object(job_path)
+        return [f"{job['experiment']}/{user}" for user in job["used_by"]]
+    except (Broken, KeyError, TypeError):
+        return []
 
 
 def print_plugins(kind: str | None, as_json: bool) -> None:

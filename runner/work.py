@@ -16,8 +16,8 @@ PARENT_VARIABLE = "NSD_PARENT_PID"
 def write_data(plan: Plan, workspace: Workspace) -> None:
     """Write the questions of every split, for the workers to read."""
     for content_hash, questions in plan.data.items():
-        path = workspace.data / f"{content_hash}.parquet"
-        if not path.exists():
+        path = workspace.data_file(content_hash)
+        if not tables.looks_whole(path):
             tables.write_questions(path, questions)
 
 

@@ -25,10 +25,13 @@ from typing import Any, TextIO
 from plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from runner import provenance
 from runner.artifacts import Workspace, now
+from runner.shapes import Broken
+from runner.spending import Spending
 from runner.stages import Context, run_stage
 from runner.work import PARENT_VARIABLE
 
 INTERRUPTED = Interrupted.exit_code
+SHAPING = ("torch", "transformers", "trl", "peft")  # packages that a half-done stage must be continued with
 
 
 class Worker:
@@ -48,7 +51,11 @@ class Worker:
 
     def run(self, job_path: Path) -> int:
         """Do one job. Returns 0, 1 (failed) or 75 (interrupted, resumable)."""
-        job = json.loads(job_path.read_text(encoding="utf-8"))
+        try:
+            job = json.loads(job_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # whoever held the stage before finished it and removed the folder
+            self.emit({"event": "gone"})
+            return 0
         workspace = Workspace(Path(job["workspace"]))
         kind, digest = job["kind"], job["digest"]
         if self.rank != 0:  # the leader holds the lock and writes; the others only compute
@@ -56,6 +63,7 @@ class Worker:
         waiting = {"event": "waiting", "digest": digest}
         with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
             if workspace.is_whole(kind, digest) and (kind != "train" or workspace.has_weights(digest)):
+                workspace.discard_partial(kind, digest)  # what a death just after the rename left, or the job alone
                 self.emit({"event": "finished", "digest": digest, "by": "another run"})
                 return 0
             return self._work(job, workspace, partial)
@@ -73,18 +81,20 @@ class Worker:
         )
         with redirected(log):
             print(f"--- {now()} {kind} {digest} for {', '.join(job['used_by'])}")
+            spending = Spending(partial)
             try:
-                begun = self._begin(job, partial)
+                self._refuse_other_versions(job, partial, spending)
                 self.emit({"event": "started", "digest": digest})
-                clock = time.monotonic()
-                context.artifact.mkdir(parents=True, exist_ok=True)
-                facts = run_stage(job, context)
-                spent = begun["spent_seconds"] + time.monotonic() - clock
+                # One writes what it costs: the processes beside it share its time.
+                with spending if self.rank == 0 else contextlib.nullcontext():
+                    context.artifact.mkdir(parents=True, exist_ok=True)
+                    facts = run_stage(job, context)
             except Interrupted:
-                self._account(partial, clock)
                 self.emit({"event": "interrupted", "digest": digest})
                 return INTERRUPTED
             except NsdError as error:
+                if isinstance(error, Broken):
+                    workspace.set_aside_owner(error)
                 print(f"failed: {error}")
                 if error.__cause__ is not None:
                     traceback.print_exc()
@@ -93,20 +103,15 @@ class Worker:
                 traceback.print_exc()
                 return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
             if self.rank == 0:
-                self._finish(job, workspace, context, facts, begun["started_at"], spent)
-                self.emit({"event": "finished", "digest": digest, "seconds": spent})
+                self._finish(job, workspace, context, facts, spending)
+                self.emit({"event": "finished", "digest": digest, "seconds": spending.seconds})
         return 0
 
-    def _begin(self, job: dict[str, Any], partial: Path) -> dict[str, Any]:
-        """Facts kept across resumes; refuses to go on where the packages that shape results changed."""
-        path = partial / "begun.json"
-        shaping = ("torch", "transformers", "trl", "peft")
-        versions = {name: version for name, version in provenance.packages().items() if name in shaping}
-        if self.rank != 0 and not path.exists():
-            return {"started_at": now(), "spent_seconds": 0.0, "versions": versions}
-        if path.exists():
-            begun: dict[str, Any] = json.loads(path.read_text())
-            old = begun["versions"]
+    def _refuse_other_versions(self, job: dict[str, Any], partial: Path, spending: Spending) -> None:
+        """Raise ResumeRefused where the packages that shape results changed since the stage began."""
+        versions = {name: version for name, version in provenance.packages().items() if name in SHAPING}
+        old = spending.versions
+        if spending.resumed:
             names = sorted({*old, *versions})
             differing = [f"{n}: {old.get(n)} -> {versions.get(n)}" for n in names if old.get(n) != versions.get(n)]
             if differing and (any((partial / "checkpoints").glob("*")) or any((partial / "shards").glob("*"))):
@@ -114,18 +119,7 @@ class Worker:
                     f"this {job['kind']} stage was begun with other package versions ({'; '.join(differing)}); install "
                     f"those again to continue it, or start it anew after: nsd gc --partial {job['digest']}"
                 )
-            begun["versions"] = versions
-        else:
-            begun = {"started_at": now(), "spent_seconds": 0.0, "versions": versions}
-        path.write_text(json.dumps(begun))
-        return begun
-
-    def _account(self, partial: Path, clock: float) -> None:
-        if self.rank == 0:
-            path = partial / "begun.json"
-            begun = json.loads(path.read_text())
-            begun["spent_seconds"] += time.monotonic() - clock
-            path.write_text(json.dumps(begun))
+        spending.versions = versions
 
     def _failed(self, digest: str, reason: str, log: Path, refused: bool) -> int:
         self.emit({"event": "failed", "digest": digest, "reason": reason, "log": str(log), "refused": refused})
@@ -137,8 +131,7 @@ class Worker:
         workspace: Workspace,
         context: Context,
         facts: dict[str, Any],
-        started_at: str,
-        spent: float,
+        spending: Spending,
     ) -> None:
         sys.stdout.flush()
         log = context.partial / "log.txt"
@@ -152,15 +145,15 @@ class Worker:
             "inputs": job["inputs"],
             "seed": job["seed"],
             "used_by": job["used_by"],
-            "started_at": started_at,
+            "started_at": spending.started_at,
             "ended_at": now(),
-            "seconds": spent,
-            "gpu_seconds": spent * provenance.gpu_count(),
+            "seconds": spending.seconds,
+            "gpu_seconds": spending.gpu_seconds,
             "packages": provenance.packages(),
             "machine": provenance.machine(),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "git_commit": job["git_commit"],
-            **provenance.price(),
+            **spending.cost,
             "events": context.events,
             **facts,
         }

@@ -20,7 +20,7 @@ from runner.launch.jobs import cancel, refresh, start_ready
 from runner.launch.launches import Launch, Launches, job_name, plan_as_launched
 from runner.plan import Plan
 from runner.screen import console, table
-from runner.sync import read_word
+from runner.sync import read_words
 from runner.views import print_outcome
 
 POLL_SECONDS = 15.0
@@ -53,7 +53,7 @@ def finish(workspace: Workspace, launches: Launches, found: Launch, plan: Plan, 
         home.from_store(bucket, workspace, plan, weights=bool(found.options.get("weights")))
         words = home.words_from_store(bucket, workspace, names)
     else:
-        words = read_word(workspace.root / "outcomes", names)
+        words = read_words(workspace, names)
     failures = [failure for word in words for failure in word["failures"]]
     home.index(workspace, plan, failures)
     if all(job.over for job in found.jobs) and found.ended_at is None:
@@ -118,7 +118,7 @@ def _follow_cluster(
             screen.print(f"the connection to {cluster} ended, the job has not ({job.status}); following on")
             time.sleep(POLL_SECONDS)
     refresh(sky, launches, found)
-    if (found.store and job.over) or (workspace.root / "outcomes" / f"{cluster}.json").is_file():
+    if (found.store and job.over) or workspace.outcome_path(cluster).is_file():
         sky.ask("down", cluster=cluster)
         screen.print(f"the machine {cluster} is gone")
     else:
@@ -259,7 +259,7 @@ def pull(workspace: Workspace, identity: str | None, weights: bool) -> int:
 
 
 def _failed(workspace: Workspace, cluster: str) -> bool:
-    words = read_word(workspace.root / "outcomes", [cluster])
+    words = read_words(workspace, [cluster])
     return any(word["exit_code"] != 0 for word in words) or not words
 
 

@@ -12,17 +12,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from plugins.errors import NsdError
-from runner.artifacts import Workspace
-from runner.bucket import WEIGHTS, Bucket
+from runner.artifacts import WEIGHTS, Workspace, check_files, files_of
+from runner.bucket import BrokenThere, Bucket
 from runner.launch.unplanned import learn, learn_from
-from runner.plan import Plan
+from runner.paths import is_part
+from runner.plan import Plan, Stage
 from runner.record import Record
+from runner.shapes import Broken, read_manifest
 from runner.store import Store
-from runner.sync import fetch_finished, read_word
+from runner.sync import fetch_finished, read_words
 from runner.work import write_data
 
 
@@ -33,12 +36,13 @@ class FetchError(NsdError):
 def from_store(bucket: Bucket, workspace: Workspace, plan: Plan, weights: bool = False) -> list[str]:
     """Fetch finished stages of the plan that are not here. Returns their titles."""
     if not plan.known:
-        learn(plan, bucket.read_json(f"experiments/{plan.name}/{plan.spec_digest}.json"), bucket.manifest)
+        learn(plan, bucket.record(plan.name, plan.spec_digest), lambda kind, one: _usable(bucket, kind, one))
     models = plan.stages if weights else ()
-    found = fetch_finished(bucket, workspace, plan, set(bucket.stages()), models)
+    found = fetch_finished(bucket, workspace, plan, set(bucket.stages()), models, _say_broken)
     if not plan.known:  # a plan made here has its questions
-        for content_hash in {workspace.manifest(stage.kind, stage.digest).get("data_hash") for stage in found}:
-            bucket.fetch_file(f"data/{content_hash}.parquet", workspace.data / f"{content_hash}.parquet")
+        hashes = {workspace.manifest(stage.kind, stage.digest).get("data_hash") for stage in found}
+        for content_hash in sorted(filter(None, hashes)):
+            bucket.fetch_file(f"data/{content_hash}.parquet", workspace.data_file(content_hash))
     return [stage.title for stage in found]
 
 
@@ -56,8 +60,19 @@ def push_finished(bucket: Bucket, workspace: Workspace, plan: Plan) -> int:
 def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> list[dict[str, Any]]:
     """How the jobs said they ended."""
     for job in jobs:
-        bucket.fetch_file(f"outcomes/{job}.json", workspace.root / "outcomes" / f"{job}.json")
-    return read_word(workspace.root / "outcomes", jobs)
+        bucket.fetch_file(f"outcomes/{job}.json", workspace.outcome_path(job))
+    return read_words(workspace, jobs)
+
+
+def _usable(bucket: Bucket, kind: str, digest: str) -> dict[str, Any] | None:
+    try:
+        return bucket.manifest(kind, digest)
+    except BrokenThere:  # it is told of where the stage is fetched
+        return None
+
+
+def _say_broken(stage: Stage, error: NsdError) -> None:
+    print(f"nsd: not fetched: {error}", file=sys.stderr)
 
 
 def ssh_command(cluster: str) -> list[str]:
@@ -78,7 +93,8 @@ def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool =
     staging = workspace.root / "launches" / f".{cluster}"
     staging.mkdir(parents=True, exist_ok=True)
     leave = [] if weights else ["--exclude", f"/artifacts/*/{WEIGHTS}/"]
-    command = ["rsync", "-az", "--partial", *leave, "--exclude", "/partial/", "--exclude", "/nsd.duckdb*"]
+    # The machine is somebody else's: a link in what it sends could lead to any file here.
+    command = ["rsync", "-az", "--no-links", "--partial", *leave, "--exclude", "/partial/", "--exclude", "/nsd.duckdb*"]
     shell = " ".join(ssh_command(cluster))
     try:
         done = subprocess.run(
@@ -96,8 +112,11 @@ def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool =
     learn_from(plan, copied)
     found = take_over(copied, workspace, plan, weights)
     for name in ("outcomes", "data"):
-        if (staging / name).is_dir():
-            shutil.copytree(staging / name, workspace.root / name, dirs_exist_ok=True)
+        for file, path in files_of(staging / name).items():
+            target = workspace.root / name / file
+            if is_part(file) and not (name == "data" and target.exists()):  # the questions that are here stay
+                target.parent.mkdir(exist_ok=True)
+                shutil.copy2(path, target)
     shutil.rmtree(staging, ignore_errors=True)
     return found
 
@@ -124,14 +143,14 @@ def adopt(there: Workspace, here: Workspace, kind: str, digest: str) -> bool:
     folder = there.folder(kind, digest)
     if not there.is_whole(kind, digest):
         return False
-    manifest = there.manifest(kind, digest)
-    left_out = not (folder / WEIGHTS).is_dir()
-    for name, size in manifest["files"].items():
-        path = folder / name
-        if name.startswith(f"{WEIGHTS}/") and left_out:
-            continue
-        if not path.is_file() or path.stat().st_size != size:
-            return False
+    manifest = read_manifest(folder)
+    try:
+        check_files(folder, manifest, contents=list(manifest.get("files", {})))
+        if (folder / WEIGHTS).is_dir():
+            check_files(folder, manifest, weights=True, contents=list(manifest.get("files", {})))
+    except Broken as broken:
+        print(f"nsd: not taken over: {broken}", file=sys.stderr)
+        return False
     with here.lock(kind, digest) as partial:
         shutil.rmtree(partial / "artifact", ignore_errors=True)
         shutil.move(str(folder), str(partial / "artifact"))

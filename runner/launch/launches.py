@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from plugins.errors import InputError, MissingExtra
 from runner.artifacts import Workspace, now, write_atomically
 from runner.launch.unplanned import learn_from, unplanned
 from runner.plan import Plan, build_plan
+from runner.shapes import Broken, read_object
 from runner.spec import load_spec
 
 STARTING = "STARTING"
@@ -111,7 +113,7 @@ class Launches:
     def all(self) -> list[Launch]:
         """Oldest first."""
         found = [self._read(path) for path in self.folder.glob("*/launch.json")] if self.folder.is_dir() else []
-        return sorted(found, key=lambda launch: launch.started_at)
+        return sorted((one for one in found if one is not None), key=lambda launch: launch.started_at)
 
     def find(self, identity: str | None) -> Launch:
         """The launch of this name (or its beginning), or the last one. Raises InputError where there is none."""
@@ -128,9 +130,19 @@ class Launches:
         return (exact or matching)[0]
 
     @staticmethod
-    def _read(path: Path) -> Launch:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        return Launch(**{**facts, "jobs": [Job(**job) for job in facts["jobs"]]})
+    def _read(path: Path) -> Launch | None:
+        """A launch, None where its file cannot be used: that is said, and the file stays, for a machine may be up."""
+        try:
+            facts = read_object(path)
+            launch = Launch(**{**facts, "jobs": [Job(**job) for job in facts["jobs"]]})
+            datetime.fromisoformat(launch.started_at)
+            if launch.identity != path.parent.name:
+                raise Broken(path, f"it is of {launch.identity}")
+        except (Broken, TypeError, KeyError, ValueError, AttributeError) as error:
+            said = str(error) if isinstance(error, Broken) else f"{path} is broken: {error}"
+            print(f"nsd: {said}; `sky status` knows whether its machines are still up", file=sys.stderr)
+            return None
+        return launch
 
 
 def job_name(found: Launch, job: Job) -> str:

@@ -9,7 +9,6 @@ finished stages this plan learns what there is to bring home. Limits: no estimat
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,8 +44,7 @@ def learn(plan: Plan, record: Mapping[str, Any] | None, manifest_of: ManifestOf)
 
 def learn_from(plan: Plan, workspace: Workspace) -> None:
     """The same from the record and the finished stages of a workspace."""
-    path = workspace.record_path(plan.name, plan.spec_digest)
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    record = workspace.record(plan.name, plan.spec_digest)
     learn(plan, record, lambda kind, one: workspace.manifest(kind, one) if workspace.is_whole(kind, one) else None)
 
 

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugins.errors import InputError
@@ -43,6 +43,7 @@ def finish(workspace: Workspace, digest: str, values: dict[str, float]) -> Path:
         return workspace.commit("eval", digest, manifest(digest, eval={**info, **counts}))
 
 
+@settings(deadline=None)
 @given(JSON_VALUES, JSON_VALUES)
 def test_digests_are_equal_exactly_where_values_are(a: object, b: object) -> None:
     same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
@@ -154,6 +155,7 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path) -> None:
         pass
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_survives_parquet(text: str) -> None:
     import tempfile

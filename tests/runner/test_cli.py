@@ -79,13 +79,14 @@ def test_bad_input_is_a_sentence_and_exit_code_2(
     assert "Traceback" not in err
 
 
-def test_a_broken_index_names_the_way_out(
+def test_a_broken_index_is_made_again_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "nsd-workspace").mkdir()
     (tmp_path / "nsd-workspace" / "nsd.duckdb").write_text("this is no database")
-    assert run(monkeypatch, tmp_path, "runs") == 1
-    assert "nsd db rebuild" in capfd.readouterr().err
+    assert run(monkeypatch, tmp_path, "runs") == 2
+    err = capfd.readouterr().err
+    assert "nsd.duckdb cannot be read" in err and "made again" in err and "no results in" in err
 
 
 def test_rebuild_replaces_a_broken_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
