@@ -1,0 +1,149 @@
+"""A warm process in a copy: third-party modules are imported once, and each fault runs in a fork of it.
+
+No module of nsd and no test module is imported before the fork, so the fork imports the mutated file. Requests and
+answers are lines of JSON on standard input and output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+WARM = """
+    pytest hypothesis numpy scipy.stats scipy.optimize pandas pyarrow.parquet duckdb pydantic typer rich.table yaml
+    jinja2 matplotlib.pyplot jsonschema statsmodels.stats.multitest sympy math_verify torch safetensors.torch datasets
+    peft transformers transformers.models.qwen3.modeling_qwen3 transformers.generation.utils transformers.trainer
+    trl.trainer.sft_trainer trl.trainer.grpo_trainer
+"""
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: what a fault's tests leave running becomes our child, so that we can end it
+
+
+class Watch:
+    """Notes the first failure."""
+
+    def __init__(self) -> None:
+        self.failure: tuple[str, str] | None = None
+        self.run = 0
+
+    def note(self, report: Any) -> None:
+        if report.failed and self.failure is None:
+            self.failure = (report.nodeid, str(report.longrepr)[-2000:])
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.run += report.when == "call"
+        self.note(report)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        self.note(report)
+
+
+def main() -> None:
+    os.nice(10)
+    ctypes.CDLL(None).prctl(SUBREAPER, 1)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    log = os.open("../server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.path[:] = [path for path in sys.path if Path(path or ".").name != "mutants"]
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", MPLBACKEND="agg")
+    for name in WARM.split():
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            print(f"not warm: {name}: {error}", flush=True)
+    warm = [name for name in sys.modules if name.split(".")[0] in ("runner", "plugins", "reports", "nsd")]
+    assert not warm, f"imported before the fork: {warm}"
+    answers.write('{"ready": true}\n')
+    for line in sys.stdin:
+        answers.write(json.dumps(serve(json.loads(line))) + "\n")
+
+
+def serve(request: dict[str, Any]) -> dict[str, Any]:
+    """Run the tests of one fault in a fork; `outcome` is noticed, timeout or survived."""
+    result, began = Path("../result.json"), time.monotonic()
+    result.unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        run(request, result)
+    code, late = wait(child, began + request["limit"])
+    end_descendants()
+    for leftover in (Path(".hypothesis"), Path("../tmp")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    found = json.loads(result.read_text()) if result.exists() else {"failure": None, "run": 0}
+    failure = found["failure"] or ("", "")
+    timeout = late or bool(re.search(r"Failed: Timeout \(>|Timeout >", failure[1]))
+    outcome = "timeout" if timeout else "survived" if code == 0 else "noticed"
+    return {
+        "outcome": outcome,
+        "code": code,
+        "by": failure[0],
+        "why": failure[1][-600:],
+        "run": found["run"],
+        "seconds": round(time.monotonic() - began, 2),
+    }
+
+
+def run(request: dict[str, Any], result: Path) -> None:
+    import pytest
+
+    os.setpgid(0, 0)
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m pytest` does
+    watch, code = Watch(), 70
+    arguments = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-seed=0",
+        "--basetemp=../tmp",
+        f"--timeout={request['each']}",
+    ]
+    try:
+        code = int(pytest.main([*arguments, *request["options"], *request["tests"]], plugins=[watch]))
+    finally:
+        result.write_text(json.dumps({"failure": watch.failure, "run": watch.run}))
+        os._exit(code)
+
+
+def wait(child: int, deadline: float) -> tuple[int, bool]:
+    parent = os.getppid()
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status), False
+        if time.monotonic() > deadline or os.getppid() != parent:
+            end_descendants()
+            if os.getppid() != parent:
+                os._exit(1)
+            return -9, True
+        time.sleep(0.02)
+
+
+def end_descendants() -> None:
+    """Kill every process below this one, however often a killed one leaves others to us."""
+    for _ in range(200):
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        if not children:
+            return
+        for name in children:
+            with contextlib.suppress(OSError):
+                os.kill(int(name), signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()
