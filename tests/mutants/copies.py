@@ -53,8 +53,13 @@ class Copy:
             if path.is_dir() and path not in stdlib and path.resolve() not in {ROOT, Path(__file__).parent, Path.cwd()}
         ]
         site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+        # Hypothesis takes its constants from every module that lies in no folder of this name.
+        links = [folder / f"packages{number}" / "site-packages" for number in range(len(packages))]
+        for link, target in zip(links, packages, strict=True):
+            link.parent.mkdir()
+            link.symlink_to(target)
         # A path file within a listed folder (the editable installation of the checkout) is not followed.
-        lines = [str(self.root), *map(str, packages), COVERAGE_IN_EVERY_PROCESS]
+        lines = [str(self.root), *map(str, links), COVERAGE_IN_EVERY_PROCESS]
         (site / "copy.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
         return folder / "bin" / "python"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -16,6 +17,7 @@ import shutil
 import signal
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,11 @@ def main() -> None:
             importlib.import_module(name)
         except ImportError as error:
             print(f"not warm: {name}: {error}", flush=True)
+    for plugin in entry_points(group="pytest11"):
+        plugin.load()
     warm = [name for name in sys.modules if name.split(".")[0] in ("runner", "plugins", "reports", "nsd")]
     assert not warm, f"imported before the fork: {warm}"
+    gc.freeze()  # pytest and Hypothesis collect often; without this, each time through all that was imported
     answers.write('{"ready": true}\n')
     for line in sys.stdin:
         answers.write(json.dumps(serve(json.loads(line))) + "\n")
@@ -79,7 +84,7 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
         run(request, result)
     code, late = wait(child, began + request["limit"])
     end_descendants()
-    for leftover in (Path(".hypothesis"), Path("../tmp")):
+    for leftover in (Path(".hypothesis/examples"), Path("../tmp")):
         shutil.rmtree(leftover, ignore_errors=True)
     found = json.loads(result.read_text()) if result.exists() else {"failure": None, "run": 0}
     failure = found["failure"] or ("", "")
