@@ -35,7 +35,7 @@ class Copy:
         self.root = folder / "nsd"
         for path in tracked():
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / path, self.root / path)
+            shutil.copy2(ROOT / path, self.root / path, follow_symlinks=False)
         if (ROOT.parent / "shared").is_dir():
             (folder / "shared").symlink_to(ROOT.parent / "shared")
         self.python = self._interpreter(folder / "venv")

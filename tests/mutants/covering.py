@@ -30,7 +30,10 @@ PACKAGES = ("runner", "plugins", "reports")
 
 @dataclass
 class Covering:
-    """Seconds of each passing test and shared fixture, the fixtures that each test uses, contexts by file and line."""
+    """Seconds of each test and shared fixture, the fixtures that each test uses, contexts by file and line.
+
+    `failed` are tests that failed under coverage, which need not be the fault of the code.
+    """
 
     seconds: dict[str, float]
     uses: dict[str, list[str]]
@@ -84,7 +87,7 @@ def covering(cache: Path, copy: Copy, say: Any) -> Covering:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".part").write_text(json.dumps(asdict(made)), encoding="utf-8")
         path.with_suffix(".part").replace(path)
-        say(f"{len(made.uses)} tests in {time.monotonic() - began:.0f} s, {len(made.failed)} failed and left out")
+        say(f"{len(made.uses)} tests in {time.monotonic() - began:.0f} s, {len(made.failed)} failed under coverage")
     return Covering(**json.loads(path.read_text(encoding="utf-8")))
 
 
@@ -137,7 +140,7 @@ class Contexts:
         self.notes = notes
         self.seconds: dict[str, float] = {}
         self.uses: dict[str, list[str]] = {}
-        self.passed: set[str] = set()
+        self.ran: set[str] = set()
         self.failed: list[str] = []
         self.current = IMPORTED
         self.in_fixtures = 0.0
@@ -179,12 +182,13 @@ class Contexts:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failed.append(report.nodeid)
-        elif report.when == "call" and report.passed:
-            self.passed.add(report.nodeid)
+        if report.when == "call" and not report.skipped:
+            self.ran.add(report.nodeid)
 
     def pytest_sessionfinish(self) -> None:
-        kept = {test: used for test, used in self.uses.items() if test in self.passed and test not in self.failed}
-        notes = {"seconds": self.seconds, "uses": kept, "failed": sorted(set(self.failed))}
+        uses = {test: used for test, used in self.uses.items() if test in self.ran}
+        failed = sorted(set(self.failed) & self.ran)
+        notes = {"seconds": self.seconds, "uses": uses, "failed": failed}
         self.notes.write_text(json.dumps(notes), encoding="utf-8")
 
 

@@ -12,7 +12,6 @@ import gc
 import importlib
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -31,15 +30,15 @@ SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER: what a fault's tests leave running bec
 
 
 class Watch:
-    """Notes the first failure."""
+    """Notes what fails, with the end of its message."""
 
     def __init__(self) -> None:
-        self.failure: tuple[str, str] | None = None
+        self.failures: dict[str, str] = {}
         self.run = 0
 
     def note(self, report: Any) -> None:
-        if report.failed and self.failure is None:
-            self.failure = (report.nodeid, str(report.longrepr)[-2000:])
+        if report.failed:
+            self.failures.setdefault(report.nodeid, str(report.longrepr)[-600:])
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.run += report.when == "call"
@@ -86,18 +85,12 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     end_descendants()
     for leftover in (Path(".hypothesis/examples"), Path("../tmp")):
         shutil.rmtree(leftover, ignore_errors=True)
-    found = json.loads(result.read_text()) if result.exists() else {"failure": None, "run": 0}
-    failure = found["failure"] or ("", "")
-    timeout = late or bool(re.search(r"Failed: Timeout \(>|Timeout >", failure[1]))
+    found = json.loads(result.read_text()) if result.exists() else {"failures": {}, "run": 0}
+    by, why = next(iter(found["failures"].items()), ("", ""))
+    timeout = late or "Failed: Timeout" in why
     outcome = "timeout" if timeout else "survived" if code == 0 else "noticed"
-    return {
-        "outcome": outcome,
-        "code": code,
-        "by": failure[0],
-        "why": failure[1][-600:],
-        "run": found["run"],
-        "seconds": round(time.monotonic() - began, 2),
-    }
+    seconds = round(time.monotonic() - began, 2)
+    return {**found, "outcome": outcome, "code": code, "by": by, "why": why, "seconds": seconds}
 
 
 def run(request: dict[str, Any], result: Path) -> None:
@@ -117,7 +110,7 @@ def run(request: dict[str, Any], result: Path) -> None:
     try:
         code = int(pytest.main([*arguments, *request["options"], *request["tests"]], plugins=[watch]))
     finally:
-        result.write_text(json.dumps({"failure": watch.failure, "run": watch.run}))
+        result.write_text(json.dumps({"failures": watch.failures, "run": watch.run}))
         os._exit(code)
 
 
