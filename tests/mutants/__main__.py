@@ -111,9 +111,7 @@ def run(
                     fault = waiting.get_nowait()
                 except Empty:
                     return
-                covering_it = [
-                    test for test in map_.tests_of(fault.file, fault.first, fault.last) if test not in without
-                ]
+                covering_it = [test for test in map_.tests_of(fault) if test not in without]
                 tests = within(covering_it, map_)
                 if tests:
                     result = server.check(fault, tests, map_)

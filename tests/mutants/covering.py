@@ -2,8 +2,8 @@
 
 Coverage's contexts are the tests. Three things would be missed by them alone. A line that a child process executes
 (nsd's commands and workers): children start coverage too, with the context of the test that started them. A line
-executed while a shared fixture is set up belongs to every test that uses the fixture, not to the first. A line executed
-at import belongs to every test that executes anything in its file.
+executed while a shared fixture is set up belongs to every test that uses the fixture, not to the first. A line that an
+import executes belongs to every test that executes anything in its file.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .copies import ROOT, Copy, environment, tracked
+
+if TYPE_CHECKING:
+    from .faults import Fault  # not at run time: pytest in the copy loads this file, and needs no mutmut
 
 FAST = "not slow and not browser and not cluster"
 CONTEXT, NOTES = "MUTANTS_CONTEXT", "MUTANTS_NOTES"
@@ -41,12 +44,14 @@ class Covering:
     key: str = ""
     failed: list[str] = field(default_factory=list)
 
-    def tests_of(self, file: str, first: int, last: int) -> list[str]:
-        """Tests that execute one of the lines, in the order in which they run."""
-        lines = self.lines.get(file, {})
-        contexts = {each for line in range(first, last + 1) for each in lines.get(str(line), [])}
-        if contexts == {IMPORTED}:
-            contexts = {each for known in lines.values() for each in known}
+    def tests_of(self, fault: Fault) -> list[str]:
+        """Tests that execute the fault's line, in the order in which they run.
+
+        Whoever imports a file first executes its constants and fields: they belong to all who execute anything in it.
+        """
+        lines = self.lines.get(fault.file, {})
+        at = lines if fault.imported else map(str, range(fault.first, fault.last + 1))
+        contexts = {each for line in at for each in lines.get(line, [])} - {IMPORTED}
         return self.ordered([test for test, used in self.uses.items() if test in contexts or contexts & set(used)])
 
     def ordered(self, tests: list[str]) -> list[str]:

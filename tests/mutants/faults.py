@@ -68,7 +68,10 @@ UNNOTICEABLE_ARGUMENTS = {"encoding", "strict"}
 
 @dataclass(frozen=True)
 class Fault:
-    """One changed statement. `first` and `last` are its lines (of a compound statement, its head's)."""
+    """One changed statement. `first` and `last` are its lines (of a compound statement, its head's).
+
+    `imported`: an import executes it (a constant, a field, a default).
+    """
 
     key: str
     room: str
@@ -76,6 +79,7 @@ class Fault:
     line: int
     first: int
     last: int
+    imported: bool
     diff: str
     mutated: str
 
@@ -126,19 +130,24 @@ def _changes_prose_alone(mutation: Mutation) -> bool:
     return False
 
 
-def _statements(source: str) -> list[tuple[int, int]]:
-    """(first line, last line) of each statement, of a compound one its head alone; inner ones after outer ones."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            last = body[0].lineno - 1 if body else node.end_lineno
-            first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", []))])
-            found.append((first, max(first, last or first)))
-        elif isinstance(node, ast.ExceptHandler | ast.match_case):
-            first = node.pattern.lineno if isinstance(node, ast.match_case) else node.lineno
-            found.append((first, max(first, node.body[0].lineno - 1)))
-    return sorted(found, key=lambda span: (span[0], -span[1]))
+def _statements(source: str) -> dict[tuple[int, int], bool]:
+    """(first line, last line) of each statement, of a compound one its head alone, and whether an import executes it.
+
+    Sorted, inner statements after outer ones.
+    """
+    found: dict[tuple[int, int], bool] = {}
+
+    def visit(node: ast.AST, imported: bool) -> None:
+        for child in ast.iter_child_nodes(node):
+            head = child.pattern if isinstance(child, ast.match_case) else child
+            if isinstance(child, ast.stmt | ast.ExceptHandler | ast.match_case):
+                body = getattr(child, "body", None)
+                first = min([head.lineno, *(each.lineno for each in getattr(child, "decorator_list", []))])
+                found[first, max(first, body[0].lineno - 1 if body else child.end_lineno or first)] = imported
+            visit(child, imported and not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    visit(ast.parse(source), True)
+    return dict(sorted(found.items(), key=lambda each: (each[0][0], -each[0][1])))
 
 
 @cache
@@ -215,7 +224,8 @@ def _fault(root: Path, rank: str, room: str, file: str, span: tuple[int, int]) -
         if ast.dump(ast.parse(mutated)) != meaning:
             changes = list(difflib.unified_diff(source.splitlines(), mutated.splitlines(), lineterm="", n=0))
             diff = "\n".join(each for each in changes[2:] if not each.startswith("@@"))
-            return Fault(_hash(rank, index)[:12], room, file, line, *span, diff, mutated)
+            imported = _statements(source).get(span, True)
+            return Fault(_hash(rank, index)[:12], room, file, line, *span, imported, diff, mutated)
     return None
 
 
