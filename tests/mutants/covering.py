@@ -8,9 +8,11 @@ import executes belongs to every test that executes anything in its file.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -149,6 +151,7 @@ class Contexts:
         self.failed: list[str] = []
         self.current = IMPORTED
         self.in_fixtures = 0.0
+        self.of_fixtures: set[int] = set()
 
     def switch(self, context: str) -> str:
         import coverage
@@ -165,21 +168,25 @@ class Contexts:
         definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
         self.uses[item.nodeid] = sorted({_name(one) for each in definitions for one in each if one.scope != "function"})
         before, self.in_fixtures, began = self.switch(item.nodeid), 0.0, time.monotonic()
+        kept, self.of_fixtures = _children(), set()
         try:
             return (yield)
         finally:
             self.switch(before)
             self.seconds[item.nodeid] = time.monotonic() - began - self.in_fixtures
+            # A helper that later tests would use too, under this test's name: it says what it executed, and ends.
+            _end(_children() - kept - self.of_fixtures)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
         if fixturedef.scope == "function":
             return (yield)
-        before, began = self.switch(_name(fixturedef)), time.monotonic()
+        before, began, kept = self.switch(_name(fixturedef)), time.monotonic(), _children()
         try:
             return (yield)
         finally:
             self.switch(before)
+            self.of_fixtures |= _children() - kept
             took = time.monotonic() - began
             self.in_fixtures += took
             self.seconds[_name(fixturedef)] = max(took, self.seconds.get(_name(fixturedef), 0.0))
@@ -195,6 +202,28 @@ class Contexts:
         failed = sorted(set(self.failed) & self.ran)
         notes = {"seconds": self.seconds, "uses": uses, "failed": failed}
         self.notes.write_text(json.dumps(notes), encoding="utf-8")
+
+
+def _children() -> set[int]:
+    listed = Path("/proc/self/task").glob("*/children")
+    return {int(child) for path in listed for child in path.read_text().split()}
+
+
+def _end(processes: set[int], seconds: float = 10.0) -> None:
+    """End children and wait until they have, without taking their exit status from whoever started them."""
+    for process in processes:
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and any(map(_runs, processes)):
+        time.sleep(0.01)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _name(fixturedef: Any) -> str:
