@@ -49,12 +49,17 @@ class Covering:
     def tests_of(self, fault: Fault) -> list[str]:
         """Tests that execute the fault's line, in the order in which they run.
 
-        Whoever imports a file first executes its constants and fields: they belong to all who execute anything in it.
+        Whoever imports a file first executes its constants and fields. They belong to all who execute anything in it,
+        and to the other tests in the files of those, which may look at nothing but a default.
         """
         lines = self.lines.get(fault.file, {})
         at = lines if fault.imported else map(str, range(fault.first, fault.last + 1))
         contexts = {each for line in at for each in lines.get(line, [])} - {IMPORTED}
-        return self.ordered([test for test, used in self.uses.items() if test in contexts or contexts & set(used)])
+        found = [test for test, used in self.uses.items() if test in contexts or contexts & set(used)]
+        if fault.imported:
+            files = {test.split("::")[0] for test in found}
+            found = [test for test in self.uses if test.split("::")[0] in files]
+        return self.ordered(found)
 
     def ordered(self, tests: list[str]) -> list[str]:
         """Quickest first: files by the time of their quick tests, then the slow tests each by itself.
