@@ -51,6 +51,7 @@ class Watch:
 def main() -> None:
     os.nice(10)
     ctypes.CDLL(None).prctl(SUBREAPER, 1)
+    signal.signal(signal.SIGTERM, give_up)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     log = os.open("../server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -93,10 +94,16 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     return {**found, "outcome": outcome, "code": code, "by": by, "why": why, "seconds": seconds}
 
 
+def give_up(*_: object) -> None:
+    end_descendants()
+    os._exit(1)
+
+
 def run(request: dict[str, Any], result: Path) -> None:
     import pytest
 
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     sys.path.insert(0, str(Path.cwd()))  # as `python -m pytest` does
     watch, code = Watch(), 70
     arguments = [
@@ -120,10 +127,10 @@ def wait(child: int, deadline: float) -> tuple[int, bool]:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status), False
-        if time.monotonic() > deadline or os.getppid() != parent:
+        if os.getppid() != parent:
+            give_up()
+        if time.monotonic() > deadline:
             end_descendants()
-            if os.getppid() != parent:
-                os._exit(1)
             return -9, True
         time.sleep(0.02)
 
