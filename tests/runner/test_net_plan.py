@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from test_plan import SPEC, plan_of
 
-from plugins.api import PseudoLabel, Question
+from plugins.api import Budget, PseudoLabel, Question
 from runner import tables
 from runner.artifacts import Workspace
 from runner.plan import Plan
 from runner.plan_changes import changed_fields
-from runner.stages import Context, examples_of
+from runner.stages import Context, budget_of, examples_of
 
 GRPO = "{use: grpo, steps: 3, prompts_per_step: 2, num_generations: 4, max_tokens: 16}"
 WITH_RL = SPEC.replace("resources:", f"  rl: {{train_on: [labeled], trainer: {GRPO}}}\nresources:")
@@ -94,3 +94,30 @@ def test_a_trainer_is_given_every_source_in_order_and_no_hidden_truth(order: lis
     shown = [(one.question.id, one.prompt, one.answer, one.target, one.source) for one in found]
     assert shown == [by_source[name] for name in order]
     assert "TRUTH" not in repr(found)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_matched_tokens_are_those_of_the_reference_arms_texts_over_its_epochs(
+    place: Path, tmp_path: Path, chat: bool
+) -> None:
+    from plugins.models import load_tokenizer
+
+    spec = SPEC.replace("{path: MODEL, dtype: float32}", "builtin:wordmath-1m") + "match: {by: tokens, to: baseline}\n"
+    plan = plan_of(place, spec.replace("chat: false", "chat: true") if chat else spec)
+    (workspace := Workspace(tmp_path / "workspace")).create()
+    for content_hash, questions in plan.data.items():
+        tables.write_questions(workspace.data / f"{content_hash}.parquet", questions)
+    (oracle,) = [one for one in plan.stages.values() if one.kind == "train" and one.used_by == ["oracle/seed1"]]
+    context = Context(workspace, tmp_path / "partial", emit=lambda event: None, should_stop=lambda: False)
+    (labeled,) = oracle.job["budget"]["tokens_of"]["data"]
+    tokenizer = load_tokenizer("builtin:wordmath-1m")
+    expected = 0
+    for question in plan.data[labeled]:
+        text = f"Q: {question.text} A:"
+        if chat:
+            turns = [{"role": "user", "content": text}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        separator = oracle.job["prompt"]["separator"]
+        expected += len(tokenizer(f"{text}{separator}{question.solution}")["input_ids"]) + 1  # and the end token
+    assert len(plan.data[labeled]) == 6
+    assert budget_of(oracle.job, context) == Budget(tokens=2 * expected)  # two epochs
