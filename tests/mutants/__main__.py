@@ -202,11 +202,8 @@ def main() -> None:
     began = time.monotonic()
     faults, sizes = draw(ROOT, options.faults, options.seed)
     if options.only:
-        faults = [
-            each
-            for each in faults
-            if any(part in (each.key, *[each.file] * (part in each.file)) for part in options.only.split(","))
-        ]
+        parts = options.only.split(",")
+        faults = [each for each in faults if any(part == each.key or part in each.file for part in parts)]
     if options.list:
         for fault in faults:
             print(f"{fault.file}:{fault.line} [{fault.key}]\n{fault.diff}")
