@@ -1,6 +1,7 @@
 # make quickstart   environment, then the whole embedded experiment with its table and its report page
 # make test         environment, then every test
 # make test-fast    environment, then the tests that take less than a few seconds each
+# make mutants      environment, then the mutation check of docs/testing.md: make mutants FAULTS=300 SEED=8
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ WORKERS ?= 3
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-fast lint bench environment browser launcher clean
+.PHONY: quickstart test test-fast lint bench mutants environment browser launcher clean
 
 # torch first and pinned: an unpinned torch resolves to a build with several gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
@@ -49,5 +50,11 @@ lint: environment
 bench: environment
 	$(BIN)/python -m benchmarks
 
+FAULTS ?= 100
+SEED ?= 8
+mutants: environment
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,math,dev,mutants]'
+	$(BIN)/python -m tests.mutants --faults $(FAULTS) --seed $(SEED)
+
 clean:
-	rm -rf $(VENV) .venv-sky build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-sky build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .mutants
