@@ -295,12 +295,12 @@ def _other_pairs(
     for first, second in combinations(arms, 2):
         if frozenset((first, second)) in declared:
             continue
-        a, b, _, note = choose_seeds(arms[first], arms[second], claim)
+        a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
         try:
             check_comparable(a, b, force=False)
         except InputError:
             continue  # conditions may override data or verifier; such pairs are no comparison
-        found.append(weigh(a, b, values, alpha, note, claim=claim))
+        found.append(weigh(a, b, values, alpha, note, claim=reading))
     return found
 
 

@@ -4,7 +4,8 @@
     summary_json(connection, "quickstart", run_names, hypotheses)      # the same as plain data
 
 An arm's interval is t over seed means where it has several training seeds, Wilson for right-or-wrong answers,
-else the cluster bootstrap by question. Every answer counts: truncated and failed ones as wrong, their share shown.
+else the cluster bootstrap by question. Seeds that train nothing are no seeds of an arm (`runs.Arm`). Every
+answer counts: truncated and failed ones as wrong, their share shown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from reports.noise import Noise, noise_floor, noise_sentence
 from reports.pairs import RESAMPLING_SEED
 from reports.render import plain_table, show, show_interval
 from reports.render_answer import answer_facts, print_answer
-from reports.runs import Arm, Values, all_runs, load_values, measured_by
+from reports.runs import Arm, Run, Values, all_runs, load_values, measured_by
 from reports.words import percent
 
 if TYPE_CHECKING:
@@ -28,13 +29,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from reports.runs import Floats
+
 BAR_WIDTH = 30
 WARNINGS_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One condition over all its seeds. Without a result `mean` is None and `status` says why."""
+    """One condition over all its seeds. Without a result `mean` is None and `status` says why.
+
+    `seeds` are training seeds, `seed_means` has a value for each distinct model, `samples` counts those of a question
+    over all draws of one, `copies` the runs that repeat another to the letter and count for nothing.
+    """
 
     condition: str
     runs: list[str]
@@ -49,6 +56,7 @@ class ArmSummary:
     truncated: float | None
     failed: float | None
     status: str
+    copies: int = 0
 
 
 def summary_json(
@@ -100,12 +108,11 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
         right, n = first.counts
         interval, means = stats.wilson(right, n, level), [right / n]
     else:
-        rows = [values.row[str(run.eval_digest)] for run in arm.runs]
-        per_question = [values.matrix[row][values.present[row]] for row in rows]
+        per_question = [_per_question(draws, values) for draws in arm.observations]
         means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
-        if len(rows) > 1:
+        if len(per_question) > 1:
             interval = stats.paired_t(means, level, "seeds").interval
-        elif values.binary[rows[0]]:
+        elif ((per_question[0] == 0) | (per_question[0] == 1)).all():
             interval = stats.wilson(round(float(per_question[0].sum())), n, level)
         else:
             interval = stats.cluster_bootstrap(per_question[0], seed=RESAMPLING_SEED, level=level)
@@ -117,13 +124,21 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
         ci=None if interval is None else (interval.low, interval.high),
         interval=None if interval is None else interval.name,
         n=n,
-        samples=first.samples,
+        samples=sum(run.samples for run in arm.observations[0]),
         seeds=arm.seeds,
         seed_means=means,
         truncated=truncated,
         failed=failed,
         status=status,
+        copies=len(arm.copies),
     )
+
+
+def _per_question(draws: Sequence[Run], values: Values) -> Floats:
+    """Values of the questions that every draw from the same weights answered, their mean over the draws."""
+    rows = [values.row[str(run.eval_digest)] for run in draws]
+    found: Floats = values.matrix[rows][:, values.present[rows].all(axis=0)].mean(axis=0)
+    return found
 
 
 def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:

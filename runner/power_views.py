@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.runs import draws_nothing
 from reports.words import did_you_mean
 from runner.artifacts import Workspace
 from runner.store import Store
@@ -95,10 +96,11 @@ def _power(
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
     if not designs:
         raise InputError(f"{experiment} has nothing to evaluate: no design to judge")
-    common, _ = Counter(designs.values()).most_common(1)[0]
+    trained = [design for design in designs.values() if any(design.trained)]
+    common, _ = Counter(trained or designs.values()).most_common(1)[0]
     return power_of(
         [claimed for claim in block["claims"] if (claimed := _claimed(claim, designs)) is not None],
-        design=replace(common, trained=(True, True)),
+        design=common,
         connection=connection,
         experiment=experiment,
         alpha=block.get("alpha", 0.05) if wanted.alpha is None else wanted.alpha,
@@ -121,7 +123,7 @@ def _changed(design: Design, wanted: Wanted) -> Design:
         design,
         questions=wanted.questions or design.questions,
         samples=wanted.samples or design.samples,
-        seeds=wanted.seeds or design.seeds,
+        seeds=(wanted.seeds or design.seeds) if any(design.trained) else 1,
     )
 
 
@@ -139,7 +141,7 @@ def _claimed(claim: Mapping[str, Any], designs: Mapping[str, Design]) -> Claimed
         better,
         questions=min(better.questions, worse.questions),
         samples=min(better.samples, worse.samples),
-        seeds=min(better.seeds, worse.seeds),
+        seeds=min((one.seeds for one in (better, worse) if any(one.trained)), default=1),
         greedy=better.greedy and worse.greedy,
         trained=(better.trained[0], worse.trained[0]),
     )
@@ -155,22 +157,33 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
     for run in plan.runs:
         key = plan.stages[run.eval_digest].key
         condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
+        greedy = draws_nothing(key["engine"]["use"], key["sampling"]["temperature"])
+        metric = condition.eval.make().metric()  # type: ignore[attr-defined]
+        trained = run.train_digest is not None
         found[run.condition] = Design(
             questions=len(plan.data[key["questions"]]),
-            samples=key["sampling"]["n"],
-            seeds=seeds[run.condition],
-            metric=condition.eval.make().metric(),  # type: ignore[attr-defined]
+            samples=key["sampling"]["n"] * _draws(trained, greedy, metric, seeds[run.condition]),
+            seeds=seeds[run.condition] if trained else 1,
+            metric=metric,
             data_hash=key["questions"],
-            greedy=key["sampling"]["temperature"] == 0,
-            trained=(run.train_digest is not None,) * 2,
+            greedy=greedy,
+            trained=(trained, trained),
         )
     return found
 
 
+def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
+    """How many times an arm's seeds sample each question of one model: seeds that train nothing draw again, or not."""
+    from reports.power import averages
+
+    return 1 if trained or greedy or not averages(metric) else seeds
+
+
 EXPERIMENT_SQL = """
 SELECT r.condition, any_value(i.questions), any_value(i.samples), count(DISTINCT r.seed), any_value(i.metric),
-       any_value(i.data_hash), count(r.train_digest) > 0,
-       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature'))
+       any_value(i.data_hash), count(DISTINCT r.train_digest),
+       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature')),
+       any_value(json_extract_string(s.manifest, '$.key.engine.use'))
 FROM runs r JOIN eval_info i USING (eval_digest) LEFT JOIN stages s ON s.digest = r.eval_digest
 WHERE r.experiment = ? GROUP BY 1 ORDER BY min(r.started_at), 1
 """
@@ -185,9 +198,10 @@ def _designs_of_experiment(
 
     found = {}
     for row in connection.execute(EXPERIMENT_SQL, [name]).fetchall():
-        condition, questions, samples, seeds, metric, data_hash, trained, temperature = row
-        greedy = temperature is not None and float(temperature) == 0
-        found[condition] = Design(questions, samples, max(1, seeds), metric, data_hash, greedy, (trained,) * 2)
+        condition, questions, samples, seeds, metric, data_hash, models, temperature, engine = row
+        greedy, trained = draws_nothing(engine, temperature), models > 0
+        samples *= _draws(trained, greedy, metric, max(1, seeds))
+        found[condition] = Design(questions, samples, max(1, models), metric, data_hash, greedy, (trained, trained))
     if not found:
         query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
         names = [row[0] for row in connection.execute(query).fetchall()]

@@ -44,7 +44,10 @@ def test_a_recipe_claim_with_one_seed_is_refused(finished: Path) -> None:
     process = start(finished, "compare", "tiny.yaml", "--claim", "recipe")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "a claim about a recipe needs training seeds in each arm, at least two" in err and "9 seeds per arm" in err
+    assert (
+        "a claim about a recipe needs training seeds in each trained arm, at least two" in err
+        and "9 seeds per arm" in err
+    )
 
 
 def test_a_second_seed_after_the_first_look_is_a_look_at_growing_data(finished: Path) -> None:
