@@ -44,8 +44,8 @@ class Noise:
     that `test` calls different at .05. The pairs share evaluations, so they are no independent trials and the
     count has no binomial interval. `discordant` is None where values are not right-or-wrong. `floor`: see
     `sampling_floor`. `greedy`: drawn at temperature 0, where repeats can differ by float rounding only; `recorded`:
-    read from a recording. Either way the repeats are copies of one evaluation and no pair of them is a trial: `pairs` is 0
-    and `sd` None.
+    read from a recording. Either way the repeats are copies of one evaluation and no pair of them is a trial: `pairs`
+    is 0 and `sd` None.
     """
 
     run: str

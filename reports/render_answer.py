@@ -113,6 +113,7 @@ def print_answer(found: Answer, console: Console, pairs: bool = True) -> None:
         console.print(Text(line))
     for note in found.notes:
         console.print(Text(f"note: {note}"))
+    console.print(Text(found.runs_line()))
     console.print(Text(found.headline()))
     if not pairs and found.exploratory:
         size = len(found.exploratory)
@@ -176,6 +177,9 @@ def answer_facts(found: Answer) -> dict[str, Any]:
     """What a summary in JSON holds of an answer."""
     return {
         "headline": found.headline(),
+        "spec_digest": found.spec_digest,
+        "runs": found.runs,
+        "seeds": found.seeds,
         "verdicts": [one.to_json() for one in found.verdicts],
         "late_verdicts": [one.to_json() for one in found.late],
         "dropped": found.dropped,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
 from reports.metrics import check_metric, values_sql
+from reports.versions import as_version, current_version, seeds_elsewhere, versions_of
 from reports.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -198,6 +199,16 @@ def resolve(
     conditions = _conditions(finished.values())
     arms: dict[str, Arm] = {}
     skipped: list[str] = []
+    for experiment in sorted({name.rpartition("/")[0] for name in conditions}):
+        # A condition or an experiment stands for the runs of one version of its spec.
+        if any(pattern == experiment or pattern.rpartition("/")[0] == experiment for pattern in patterns):
+            mine = condition_arms(connection, experiment)
+            conditions = {name: arm for name, arm in conditions.items() if name.rpartition("/")[0] != experiment}
+            conditions |= {arm.name: arm for arm in mine.values()}
+            current = current_version(versions_of(connection, experiment))
+            elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest) if current else None
+            named = any(pattern not in finished and pattern.startswith(experiment) for pattern in patterns)
+            skipped += [elsewhere.sentence()] if elsewhere is not None and named else []
     for pattern in patterns:
         if pattern in finished:
             found = [Arm(pattern, (finished[pattern],))]
@@ -232,10 +243,29 @@ def resolve(
 
 
 def condition_arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> dict[str, Arm]:
-    """The arms of an experiment by condition, all seeds together."""
-    finished, _ = all_runs(connection)
+    """The arms of an experiment by condition, all seeds together: those of the version of its spec that was last run.
+
+    Inside `versions.as_version` those of the version named there.
+    """
+    current = current_version(versions_of(connection, experiment))
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        finished, _ = all_runs(connection)
     mine = [run for run in finished.values() if run.experiment == experiment]
     return {str(arm.runs[0].condition): arm for arm in _conditions(mine).values()}
+
+
+def run_names(connection: duckdb.DuckDBPyConnection, experiment: str, conditions: Sequence[str]) -> list[str]:
+    """Run names in the order in which the spec has its conditions, rounds of a condition after it."""
+    rows = connection.execute(
+        "SELECT run, condition, seed FROM runs WHERE experiment = ? ORDER BY started_at NULLS LAST, run", [experiment]
+    ).fetchall()
+    places = {name: place for place, name in enumerate(conditions)}
+
+    def place(row: tuple[str, str, int | None]) -> tuple[int, int]:
+        near = [p for name, p in places.items() if row[1] == name or row[1].startswith((f"{name}.", f"{name}@"))]
+        return (places.get(row[1], max(near, default=len(places))), row[2] or 0)
+
+    return [row[0] for row in sorted(rows, key=place)]
 
 
 def _conditions(runs: Iterable[Run]) -> dict[str, Arm]:

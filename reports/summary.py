@@ -1,7 +1,7 @@
 """What a finished experiment says, in one screen: arms with intervals, pseudo-labels, warnings, verdicts.
 
-    print_summary(connection, console, "quickstart", run_names, hypotheses, question)
-    summary_json(connection, "quickstart", run_names, hypotheses)      # the same as plain data
+    print_summary(connection, console, "quickstart", spec_digest, hypotheses, question)
+    summary_json(connection, "quickstart", spec_digest, hypotheses)      # the same as plain data
 
 An arm's interval is t over seed means where it has several training seeds, Wilson for right-or-wrong answers,
 else the cluster bootstrap by question. Seeds that train nothing are no seeds of an arm (`runs.Arm`). Every
@@ -10,7 +10,8 @@ answer counts: truncated and failed ones as wrong, their share shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from reports.noise import Noise, noise_floor, noise_sentence
 from reports.pairs import RESAMPLING_SEED
 from reports.render import plain_table, show, show_interval
 from reports.render_answer import answer_facts, print_answer
-from reports.runs import Arm, Run, Values, all_runs, load_values, measured_by
+from reports.runs import Arm, Run, Values, all_runs, load_values, measured_by, run_names
+from reports.versions import as_version, current_version, versions_of
 from reports.words import percent
 
 if TYPE_CHECKING:
@@ -62,18 +64,29 @@ class ArmSummary:
 def summary_json(
     connection: duckdb.DuckDBPyConnection,
     experiment: str,
-    runs: Sequence[str],
+    spec_digest: str | None,
     hypotheses: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Arms, labels, warnings and verdicts as plain data."""
-    return {
-        "experiment": experiment,
-        "arms": [asdict(arm) for arm in summarise_arms(connection, runs)],
-        "labels": [asdict(label) for label in label_quality(connection, runs)],
-        "noise": [one.to_json() for one in noise_floor(connection, runs)],
-        "warnings": _warnings(connection, runs),
-        **answer_facts(answer(connection, experiment, hypotheses=hypotheses)),
-    }
+    """Arms, labels, warnings and verdicts of one version of a spec as plain data."""
+    with _version_runs(connection, experiment, spec_digest) as runs:
+        return {
+            "experiment": experiment,
+            "arms": [asdict(arm) for arm in summarise_arms(connection, runs)],
+            "labels": [asdict(label) for label in label_quality(connection, runs)],
+            "noise": [one.to_json() for one in noise_floor(connection, runs)],
+            "warnings": _warnings(connection, runs),
+            **answer_facts(answer(connection, experiment, spec_digest, hypotheses=hypotheses)),
+        }
+
+
+@contextlib.contextmanager
+def _version_runs(
+    connection: duckdb.DuckDBPyConnection, experiment: str, spec_digest: str | None
+) -> Iterator[list[str]]:
+    """The names of a version's runs, in the order of its conditions; inside, everything is read of these alone."""
+    current = current_version(versions_of(connection, experiment), spec_digest)
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        yield run_names(connection, experiment, current.conditions if current else ())
 
 
 def summarise_arms(
@@ -164,11 +177,24 @@ def print_summary(
     connection: duckdb.DuckDBPyConnection,
     console: Console,
     experiment: str,
-    runs: Sequence[str],
+    spec_digest: str | None,
     hypotheses: Mapping[str, Any] | None,
     question: str | None = None,
 ) -> Answer:
-    """Print the end-of-run tables. Returns the answer that was shown."""
+    """Print the end-of-run tables of one version of a spec. Returns the answer that was shown."""
+    with _version_runs(connection, experiment, spec_digest) as runs:
+        return _print(connection, console, experiment, runs, spec_digest, hypotheses, question)
+
+
+def _print(
+    connection: duckdb.DuckDBPyConnection,
+    console: Console,
+    experiment: str,
+    runs: Sequence[str],
+    spec_digest: str | None,
+    hypotheses: Mapping[str, Any] | None,
+    question: str | None,
+) -> Answer:
     from rich.text import Text
 
     if question:
@@ -196,7 +222,7 @@ def print_summary(
             console.print(Text(f"warning, {warning['run']}, {step}{warning['text']}{field}"))
         if len(warnings) > WARNINGS_SHOWN:
             console.print(Text(f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"))
-    found = answer(connection, experiment, hypotheses=hypotheses)
+    found = answer(connection, experiment, spec_digest, hypotheses=hypotheses)
     console.print()
     if not (found.verdicts or found.late):
         console.print(Text("No hypothesis was declared in the spec; nsd compare tests any pair."))

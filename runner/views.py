@@ -106,17 +106,16 @@ def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: b
     screen = console()
     experiment = plan.experiment
     hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else None
-    runs = [run.run for run in plan.runs]
     if as_json:
         with Store(workspace).read() as connection:
-            summary = summary_json(connection, plan.name, runs, hypotheses)
+            summary = summary_json(connection, plan.name, plan.spec_digest, hypotheses)
         print_json({**summary, **outcome_json(plan, outcome)})
         return
     if outcome.interrupted:
         screen.print("interrupted: everything finished is kept, and the same command continues")
         return
     with Store(workspace).read() as connection:
-        found = print_summary(connection, screen, plan.name, runs, hypotheses, experiment.question)
+        found = print_summary(connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question)
     record_looks(workspace, "run", look_entries(found.judged()))
     if not outcome.done and not outcome.failures:
         screen.print(f"all {outcome.cached} stages were finished already; nothing ran")
