@@ -4,11 +4,12 @@
         found = answer(connection, "quickstart")
         print(found.headline())
 
-The **primary family** holds the claims that were on record before their results: tested together, corrected as
-the spec says (Holm by default). Everything else is **exploratory** and corrected by Benjamini-Hochberg: every
-other pair of conditions, and claims written after their results existed, which carry a mark. A claim's result exists
-from the moment both its conditions have an evaluation. A claim that was dropped after its result existed still
-counts in the primary family: taking it out would make the others look better than they are.
+The **family** of a claim is every claim that the experiment's spec declares or has ever declared under its name,
+corrected together as the spec says (Holm by default). One that is unfinished, failed or dropped keeps its place, the
+first two as p = 1: finishing or losing an arm changes nothing for the others. A claim on record before its results is
+judged in it. Everything else is **exploratory** and corrected by Benjamini-Hochberg: every other pair of conditions,
+and claims written after their results existed, which carry a mark. A claim's result exists from the moment both its
+conditions have an evaluation.
 
 Limits: only what was run in this workspace is known; who deletes records deletes this memory.
 """
@@ -25,11 +26,19 @@ from plugins.errors import InputError
 from reports import stats
 from reports.compare import Weighed, check_comparable, conclude, weigh
 from reports.comparison import Comparison
-from reports.hypotheses import TestedClaim, Verdict, choose_seeds, verdict_on, weigh_claim
+from reports.hypotheses import TestedClaim, Verdict, choose_seeds, family_adjusted, verdict_on, weigh_claim
 from reports.looks import earlier_looks, look_number
 from reports.metrics import NEUTRAL
 from reports.runs import Arm, Values, condition_arms, load_values, measured_by
-from reports.versions import Version, as_version, claims_of, current_version, seeds_elsewhere, versions_of
+from reports.versions import (
+    Version,
+    as_version,
+    claims_of,
+    current_version,
+    declared_earlier,
+    seeds_elsewhere,
+    versions_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -40,9 +49,10 @@ class Answer:
     """Both families of an experiment.
 
     `verdicts`: on claims declared before their results (primary). `late`: on claims written afterwards, each with
-    its `mark`. `exploratory`: other pairs of conditions. `dropped`: claims taken out of the spec after their result
-    existed, still counted in `primary_family`. `exploratory_family`: tests corrected together there. `runs`: those that
-    every number comes from, which the version `spec_digest` of the spec asked for; `seeds` are theirs.
+    its `mark`. `exploratory`: other pairs of conditions. `primary_family`: every claim declared now or earlier;
+    `dropped` are those of earlier versions, `unfinished` counts those that cannot be judged (yet).
+    `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
+    `spec_digest` of the spec asked for; `seeds` are theirs.
     `metric`: one asked for instead of the evaluation's own.
     """
 
@@ -60,6 +70,7 @@ class Answer:
     late: list[Verdict]
     exploratory: list[Comparison]
     dropped: list[str]
+    unfinished: int
     notes: list[str]
     metric: str | None = None
 
@@ -86,11 +97,21 @@ class Answer:
             for single, many, mine in groups
             if mine
         ]
-        kind = "declared claim" if self.verdicts else "claim, all written after the results (exploratory)"
-        if not self.verdicts and len(claims) != 1:
-            kind = "claims, all written after the results (exploratory)"
-            return f"Of {len(claims)} {kind}: {'; '.join(said)}."
-        return f"Of {_count(len(claims), kind)}: {'; '.join(said)}."
+        kind = _count(len(claims), "declared claim")
+        if not self.verdicts:
+            kind = f"{_count(len(claims), 'claim')}, all written after the results (exploratory)"
+        family = f" ({self.family_line()})" if self.verdicts else ""
+        return f"Of {kind}{family}: {'; '.join(said)}."
+
+    def family_line(self) -> str:
+        """The family that declared claims are corrected in, and what of it is not in the table."""
+        parts = [
+            (len(self.late), "written late"),
+            (len(self.dropped), "of earlier versions"),
+            (self.unfinished, "without a result"),
+        ]
+        more = ", ".join(f"{count} {what}" for count, what in parts if count)
+        return f"family of {self.primary_family}{': ' if more else ''}{more}"
 
     def runs_line(self) -> str:
         """Which runs every number comes from."""
@@ -174,18 +195,18 @@ def _judge(
     marks = {key: _mark(key, one, versions, known_at) for key, one in asked.items()}
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
-    dropped = [] if metric else _dropped(asked, versions, known_at)
+    dropped = [] if metric else declared_earlier(versions, list(asked.values()))
     on_time = [weigh_claim(one, arms, values, alpha, claim) for key, one in asked.items() if not marks[key]]
-    gone = [weigh_claim(one, arms, values, alpha, claim) for one in dropped]
-    adjusted = stats.adjust([one.p for one in (*on_time, *gone)], correction)
-    primary = sum(p is not None for p in adjusted)
-
     late = [(weigh_claim(one, arms, values, alpha, claim), marks[key]) for key, one in asked.items() if marks[key]]
+    gone = [_weigh_dropped(one, arms, values, alpha) for one in dropped]
+    family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
+    adjusted = family_adjusted(family, correction)
+
     others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
     side = stats.adjust([one.p for one, _ in late] + [one.result.p for one in others], "bh")
     size = sum(p is not None for p in side)
     verdicts = [
-        verdict_on(one, p, values, alpha, correction, primary) for one, p in zip(on_time, adjusted, strict=False)
+        verdict_on(one, p, values, alpha, correction, len(family)) for one, p in zip(on_time, adjusted, strict=False)
     ]
     judged = [verdict_on(one, p, values, alpha, "bh", size, mark) for (one, mark), p in zip(late, side, strict=False)]
     unknown: list[float | None] = [None] * len(others)
@@ -199,12 +220,13 @@ def _judge(
         recorded_at=current.recorded_at if current else None,
         alpha=alpha,
         correction=correction,
-        primary_family=primary,
+        primary_family=len(family),
         exploratory_family=size,
         verdicts=verdicts,
         late=judged,
         exploratory=exploratory,
         dropped=[str(one["text"]) for one in dropped],
+        unfinished=sum(p is None for p in family),
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
             *_notes(versions, current, dropped, hypotheses),
@@ -259,20 +281,12 @@ def _mark(key: str, claim: Mapping[str, Any], versions: Sequence[Version], known
     return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
 
 
-def _dropped(asked: Mapping[str, Any], versions: Sequence[Version], known: _Known) -> list[Mapping[str, Any]]:
-    """Claims once on record in time and taken out after their result existed."""
-    pairs = {(one["kind"], one["better"], one["worse"]) for one in asked.values()}
-    found: dict[str, Mapping[str, Any]] = {}
-    for number, version in enumerate(versions):
-        for key, claim in version.claims.items():
-            seen = known.at(claim)
-            if (claim["kind"], claim["better"], claim["worse"]) in pairs or seen is None or version.recorded_at > seen:
-                continue
-            later = [other for other in versions[number + 1 :] if key not in other.claims]
-            if later and later[0].recorded_at <= seen:
-                continue
-            found[key] = claim
-    return list({one["text"]: one for one in found.values()}.values())
+def _weigh_dropped(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
+    """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
+    try:
+        return weigh_claim(claim, arms, values, alpha).p
+    except InputError:  # what an earlier version of nsd let through must not stop the claims of today
+        return None
 
 
 def _other_pairs(
@@ -320,7 +334,7 @@ def _notes(
     notes = []
     if dropped:
         texts = ", ".join(str(one["text"]) for one in dropped)
-        notes.append(f"taken out of the spec after their results existed, still counted in the family: {texts}")
+        notes.append(f"declared by an earlier version of the spec, still counted in the family: {texts}")
     others = {version.rest for version in versions}
     if len(others) > 1:
         notes.append(

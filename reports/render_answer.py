@@ -126,14 +126,14 @@ DISCORDANT = "discordant: questions that only the second, only the first conditi
 def family_of(found: Answer, verdict: Verdict) -> str:
     """How the p-values of this verdict's family were corrected, over how many tests."""
     how = CORRECTIONS.get(verdict.correction, verdict.correction)
-    dropped = f", {len(found.dropped)} of them dropped later" if found.dropped and not verdict.mark else ""
-    return f"a family of {verdict.family}{dropped}, p adjusted by {how}, level {verdict.alpha:g}"
+    family = f"family of {verdict.family}" if verdict.mark else found.family_line()
+    return f"a {family}; p adjusted by {how}, level {verdict.alpha:g}"
 
 
 def exploratory_line(found: Answer) -> str:
     """The same for the exploratory family."""
     late = f" ({len(found.late)} late claim{'' if len(found.late) == 1 else 's'} among them)" if found.late else ""
-    return f"a family of {found.exploratory_family}{late}, p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
+    return f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
 
 
 def said_of(verdict: Verdict) -> list[str]:
@@ -183,6 +183,7 @@ def answer_facts(found: Answer) -> dict[str, Any]:
         "verdicts": [one.to_json() for one in found.verdicts],
         "late_verdicts": [one.to_json() for one in found.late],
         "dropped": found.dropped,
+        "primary_family": found.primary_family,
         "exploratory_family": found.exploratory_family,
         "notes": found.notes,
     }

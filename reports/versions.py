@@ -74,6 +74,17 @@ def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[
     return found
 
 
+def declared_earlier(versions: Sequence[Version], present: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Claims of any recorded version that are not among the `present` ones, each once, oldest first."""
+    held = {said_by(claim) for claim in present}
+    found: dict[str, Mapping[str, Any]] = {}
+    for version in versions:
+        for claim in version.hypotheses.get("claims", []):
+            if said_by(claim) not in held:
+                found.setdefault(said_by(claim), claim)
+    return list(found.values())
+
+
 def current_version(versions: Sequence[Version], wanted: str | None = None) -> Version | None:
     """The version asked for where it is on record, else the one last run; None where there is none."""
     asked = next((version for version in versions if version.spec_digest == wanted), None)

@@ -54,7 +54,8 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
     if hypotheses is not None:
         block |= {"alpha": hypotheses.alpha, "correction": hypotheses.correction}
     with _earlier(workspace) as connection:
-        return _power(connection, plan.name, _designs_of_plan(plan), block, wanted or Wanted())
+        family = len(claims) + (0 if connection is None else _earlier_claims(connection, plan.name, claims))
+        return _power(connection, plan.name, _designs_of_plan(plan), block, family, wanted or Wanted())
 
 
 def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool) -> None:
@@ -67,7 +68,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
         from reports.power import Design
 
         design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
-        found = _power(None, None, {"": design}, {"claims": []}, wanted)
+        found = _power(None, None, {"": design}, {"claims": []}, 0, wanted)
     elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
         from runner.plan import build_plan
         from runner.spec import load_spec
@@ -76,7 +77,8 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
     else:
         with Store(workspace).read() as connection:
             designs, block = _designs_of_experiment(connection, name)
-            found = _power(connection, name, designs, block, wanted)
+            family = len(block["claims"]) + _earlier_claims(connection, name, block["claims"])
+            found = _power(connection, name, designs, block, family, wanted)
     if as_json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
         return
@@ -88,9 +90,10 @@ def _power(
     experiment: str | None,
     designs: Mapping[str, Design],
     block: Mapping[str, Any],
+    family: int,
     wanted: Wanted,
 ) -> Power:
-    """Designs by condition, and the hypotheses block, to power."""
+    """Designs by condition, and the hypotheses block, to power; `family` counts every claim ever declared."""
     from reports.power import power_of
 
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
@@ -109,7 +112,15 @@ def _power(
         correction=block.get("correction", "holm"),
         discordance=wanted.discordance,
         seed_sd=wanted.seed_sd,
+        family=family,
     )
+
+
+def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Mapping[str, Any]]) -> int:
+    """How many claims earlier versions of the spec declared beside these."""
+    from reports.versions import declared_earlier, versions_of
+
+    return len(declared_earlier(versions_of(connection, experiment), claims))
 
 
 def _changed(design: Design, wanted: Wanted) -> Design:
@@ -187,7 +198,6 @@ SELECT r.condition, any_value(i.questions), any_value(i.samples), count(DISTINCT
 FROM runs r JOIN eval_info i USING (eval_digest) LEFT JOIN stages s ON s.digest = r.eval_digest
 WHERE r.experiment = ? GROUP BY 1 ORDER BY min(r.started_at), 1
 """
-HYPOTHESES_SQL = "SELECT hypotheses FROM experiments WHERE experiment = ? ORDER BY recorded_at DESC LIMIT 1"
 
 
 def _designs_of_experiment(
@@ -207,9 +217,10 @@ def _designs_of_experiment(
         names = [row[0] for row in connection.execute(query).fetchall()]
         hint = did_you_mean(name, names, "; `nsd runs` lists what ran")
         raise InputError(f"no spec file and no experiment with results is named {name!r}{hint}")
-    newest = connection.execute(HYPOTHESES_SQL, [name]).fetchone()
-    block = json.loads(newest[0]) if newest and newest[0] else None
-    return found, block or {"claims": []}
+    from reports.versions import current_version, versions_of
+
+    current = current_version(versions_of(connection, name))
+    return found, {"claims": [], **(current.hypotheses if current is not None else {})}
 
 
 @contextlib.contextmanager
