@@ -147,7 +147,7 @@ def conclude(
     size = sum(p is not None for p in adjusted) if family is None else family
     found = []
     for one, p, same_p in zip(weighed, adjusted, same, strict=True):
-        verdict = verdict_of(one.result.estimate, p, alpha)
+        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
         if one.evidence.a.runs[0].metric in NEUTRAL:
             verdict = {"BETTER": "HIGHER", "WORSE": "LOWER"}.get(verdict, verdict)
         if verdict == "UNRESOLVED" and same_p is not None and same_p < alpha:
@@ -171,9 +171,15 @@ def _within_note(one: Weighed, adjusted: float | None) -> str:
     return f"{said}, {one.same.interval.level:.0%} interval {low.split()[0]} to {high.split()[0]}"
 
 
-def verdict_of(difference: float | None, p: float | None, alpha: float) -> str:
-    """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED."""
+def verdict_of(difference: float | None, p: float | None, alpha: float, interval: stats.Interval | None = None) -> str:
+    """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED.
+
+    UNRESOLVED also where the interval holds zero: test and interval are no exact duals, and where they disagree nothing
+    is decided.
+    """
     if p is None or p >= alpha or not difference:
+        return "UNRESOLVED"
+    if interval is not None and interval.low <= 0 <= interval.high:
         return "UNRESOLVED"
     return "BETTER" if difference > 0 else "WORSE"
 

@@ -190,7 +190,7 @@ def verdict_on(
     if one.evidence is None or one.result is None:
         return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0], mark)
     if margin is None:
-        verdict = verdict_of(one.result.estimate, p, alpha)
+        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
         holds = {"BETTER": True, "WORSE": False}.get(verdict)
     else:
         verdict, holds = _margin_verdict(one.evidence, p, kind, margin, alpha, family)

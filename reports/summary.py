@@ -20,16 +20,17 @@ from reports.answer import Answer, answer
 from reports.label_quality import LabelQuality, label_quality
 from reports.noise import Noise, noise_floor, noise_sentence
 from reports.pairs import RESAMPLING_SEED
-from reports.render import plain_table, show, show_interval
+from reports.render import show, show_interval
 from reports.render_answer import answer_facts, print_answer
 from reports.runs import Arm, Run, Values, all_runs, load_values, measured_by, run_names
+from reports.text_table import Cell, lay_out, paragraph, show_lines, width_of
 from reports.versions import as_version, current_version, versions_of
 from reports.words import percent
 
 if TYPE_CHECKING:
     import duckdb
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
     from reports.runs import Floats
 
@@ -180,103 +181,95 @@ def print_summary(
     spec_digest: str | None,
     hypotheses: Mapping[str, Any] | None,
     question: str | None = None,
+    wide: bool = False,
 ) -> Answer:
-    """Print the end-of-run tables of one version of a spec. Returns the answer that was shown."""
+    """Print the end of a run of one version of a spec, the answer first. Returns the answer that was shown.
+
+    What is printed fits the console; with `wide` the table of claims has every column.
+    """
+    width = width_of(console, wide)
     with _version_runs(connection, experiment, spec_digest) as runs:
-        return _print(connection, console, experiment, runs, spec_digest, hypotheses, question)
-
-
-def _print(
-    connection: duckdb.DuckDBPyConnection,
-    console: Console,
-    experiment: str,
-    runs: Sequence[str],
-    spec_digest: str | None,
-    hypotheses: Mapping[str, Any] | None,
-    question: str | None,
-) -> Answer:
-    from rich.text import Text
-
-    if question:
-        console.print(Text(f"{experiment}: {' '.join(question.split())}"))
-    arms = summarise_arms(connection, runs)
-    console.print(_arms_table(arms))
-    labels = label_quality(connection, runs)
-    if labels:
-        console.print()
-        console.print(_labels_table(labels))
-        for label in {tuple(one.histogram): one for one in labels if one.histogram}.values():
-            _print_histogram(label, console)
-    repeats = noise_floor(connection, runs)
-    if repeats:
-        console.print()
-        console.print(_noise_table(repeats))
-        for line in (noise_sentence(repeats), *dict.fromkeys(f"- {one.note}" for one in repeats if one.note)):
-            console.print(Text(line))
-    warnings = _warnings(connection, runs)
-    if warnings:
-        console.print()
-        for warning in warnings[:WARNINGS_SHOWN]:
-            field = f" (field {warning['field']})" if warning["field"] else ""
-            step = "" if warning["step"] is None else f"step {warning['step']}: "
-            console.print(Text(f"warning, {warning['run']}, {step}{warning['text']}{field}"))
-        if len(warnings) > WARNINGS_SHOWN:
-            console.print(Text(f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"))
-    found = answer(connection, experiment, spec_digest, hypotheses=hypotheses)
-    console.print()
-    if not (found.verdicts or found.late):
-        console.print(Text("No hypothesis was declared in the spec; nsd compare tests any pair."))
-    else:
-        print_answer(found, console, pairs=False)
+        found = answer(connection, experiment, spec_digest, hypotheses=hypotheses)
+        if question:
+            show_lines(console, [*paragraph(f"{experiment}: {' '.join(question.split())}", width, 0), ""])
+        if found.verdicts or found.late:
+            print_answer(found, console, pairs=False, wide=wide)
+        else:
+            none = "No hypothesis was declared in the spec; nsd compare tests any pair."
+            lines = [none, found.runs_line(), *(f"note: {note}" for note in found.notes)]
+            show_lines(console, [part for line in lines for part in paragraph(line, width)])
+        arms = summarise_arms(connection, runs)
+        show_lines(console, ["", *_arms_lines(arms, width)])
+        labels = label_quality(connection, runs)
+        if labels:
+            show_lines(console, ["", *_labels_lines(labels, width), ""])
+            for label in {tuple(one.histogram): one for one in labels if one.histogram}.values():
+                show_lines(console, _histogram_lines(label, width))
+        repeats = noise_floor(connection, runs)
+        if repeats:
+            show_lines(console, ["", *_noise_lines(repeats, width), ""])
+            for line in (noise_sentence(repeats), *dict.fromkeys(f"- {one.note}" for one in repeats if one.note)):
+                show_lines(console, paragraph(line, width))
+        _print_warnings(_warnings(connection, runs), console, width)
     return found
 
 
-def _arms_table(arms: Sequence[ArmSummary]) -> Table:
-    from rich.text import Text
+def _print_warnings(warnings: Sequence[Mapping[str, Any]], console: Console, width: int | None) -> None:
+    if warnings:
+        show_lines(console, [""])
+    for warning in warnings[:WARNINGS_SHOWN]:
+        field = f" (field {warning['field']})" if warning["field"] else ""
+        step = "" if warning["step"] is None else f"step {warning['step']}: "
+        show_lines(console, paragraph(f"warning, {warning['run']}, {step}{warning['text']}{field}", width))
+    if len(warnings) > WARNINGS_SHOWN:
+        show_lines(console, [f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"])
 
-    many = any(len(arm.seeds) > 1 for arm in arms)
+
+def _arms_lines(arms: Sequence[ArmSummary], width: int | None) -> list[Text | str]:
+    many = any(len(arm.seed_means) > 1 for arm in arms)
     metric = next((arm.metric for arm in arms if arm.metric), "accuracy")
-    columns = {"arm": "left", metric: "right", "95% interval": "left", "n": "right", "truncated": "right"}
-    table = plain_table({**columns, **({"seeds": "right"} if many else {}), "": "left"})
+    columns = ["arm", metric, "95% interval", "n", "truncated", *(["seeds"] if many else [])]
+    rows, below = [], []
     for arm in arms:
-        state = "" if arm.status == "done" else arm.status
-        odd = f"({arm.metric})" if arm.metric not in (None, metric) else ""
         row = [arm.condition, show(arm.mean), show_interval(arm.ci), str(arm.n or "-"), percent(arm.truncated)]
-        if many:
-            row.append(str(len(arm.seed_means)))
-        table.add_row(*map(Text, [*row, " ".join(filter(None, (odd, state)))]))
-    return table
+        rows.append([Cell(cell) for cell in [*row, *([_seeds(arm)] if many else [])]])
+        below += [f"- {arm.condition}: measured by {arm.metric}"] if arm.metric not in (None, metric) else []
+        below += [f"- {arm.condition}: {arm.status}"] if arm.status != "done" else []
+    right = [name for name in columns if name not in ("arm", "95% interval")]
+    lines: list[Text | str] = [*lay_out(columns, rows, width, right)]
+    return [*lines, *(part for line in below for part in paragraph(line, width))]
 
 
-def _noise_table(repeats: Sequence[Noise]) -> Table:
-    from rich.text import Text
+def _seeds(arm: ArmSummary) -> str:
+    """How many training seeds there are; a dash where nothing is trained."""
+    return str(len(arm.seeds)) if arm.seeds else "-"
 
+
+def _noise_lines(repeats: Sequence[Noise], width: int | None) -> list[Text]:
     right = ("repeats", "mean", "SD", "lowest", "highest", "questions that change", "pairs called different")
-    table = plain_table({"same weights, sampled again": "left", **dict.fromkeys(right, "right")})
+    rows = []
     for one in repeats:
         changed = "-" if one.discordant is None else f"{one.discordant:.1f} of {one.n}"
         numbers = (show(one.mean), show(one.sd), show(min(one.means)), show(max(one.means)), changed)
-        table.add_row(*map(Text, (one.run, str(one.repeats), *numbers, f"{one.called_different} of {one.pairs}")))
-    return table
+        called = f"{one.called_different} of {one.pairs}" if one.pairs else "-"
+        rows.append([Cell(cell) for cell in (one.run, str(one.repeats), *numbers, called)])
+    return lay_out(("same weights, sampled again", *right), rows, width, right)
 
 
-def _labels_table(labels: Sequence[LabelQuality]) -> Table:
-    from rich.text import Text
-
+def _labels_lines(labels: Sequence[LabelQuality], width: int | None) -> list[Text]:
     right = ("questions", "voted", "kept", "coverage", "accuracy of voted", "accuracy of kept")
-    table = plain_table({"pseudo-labels of": "left", **dict.fromkeys(right, "right")})
+    rows = []
     for label in labels:
         numbers = (str(label.questions), str(label.voted), str(label.kept), percent(label.coverage))
         row = (", ".join(label.conditions), *numbers, percent(label.accuracy_voted), percent(label.accuracy_kept))
-        table.add_row(*map(Text, row))
-    return table
+        rows.append([Cell(cell) for cell in row])
+    return lay_out(("pseudo-labels of", *right), rows, width, right)
 
 
-def _print_histogram(label: LabelQuality, console: Console) -> None:
-    from rich.text import Text
-
-    console.print(Text(f"confidence of the pseudo-labels ({label.questions} questions, share right)"))
+def _histogram_lines(label: LabelQuality, width: int | None) -> list[str]:
+    lines = paragraph(f"confidence of the pseudo-labels ({label.questions} questions, share right)", width)
     most = max(count for _, count, _ in label.histogram)
     for confidence, count, right in label.histogram:
         bar = "█" * max(1, round(BAR_WIDTH * count / most))
-        console.print(Text(f"  {confidence:5.3f} {bar:<{BAR_WIDTH}} {count:>6}  {percent(right):>6}"))
+        lines.append(f"  {confidence:5.3f} {bar:<{BAR_WIDTH}} {count:>6}  {percent(right):>6}")
+    return lines

@@ -34,6 +34,7 @@ RepeatOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WideOption = Annotated[bool, typer.Option("--wide", help="Every column, however wide the table becomes.")]
 
 
 def workspace_at(given: Path | None) -> Workspace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,25 @@ if TYPE_CHECKING:
 
 
 def console(stderr: bool = False) -> Any:
-    """A rich console that neither wraps in pipes nor reads markup from data."""
+    """A rich console that neither wraps in pipes nor reads markup from data.
+
+    Its width is the terminal's, or COLUMNS where that is set. Colour goes to terminals alone, and not where NO_COLOR is
+    set.
+    """
     from rich.console import Console
 
-    wide = None if sys.stdout.isatty() else 200
-    return Console(stderr=stderr, width=wide, markup=False, highlight=False, emoji=False)
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 200
+    plain = not stream.isatty() or bool(os.environ.get("NO_COLOR"))
+    return Console(
+        stderr=stderr,
+        width=wide,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        color_system=None if plain else "auto",
+        no_color=plain,
+    )
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:

@@ -97,7 +97,7 @@ def _why(changed: list[str] | None) -> str:
     return "; differs from the nearest finished one in " + ", ".join(shown) + more
 
 
-def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool) -> None:
+def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool, wide: bool = False) -> None:
     """The end of a run: the answer, or what went wrong and where it is written."""
     from reports.looks import look_entries
     from reports.summary import print_summary, summary_json
@@ -115,7 +115,7 @@ def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: b
         screen.print("interrupted: everything finished is kept, and the same command continues")
         return
     with Store(workspace).read() as connection:
-        found = print_summary(connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question)
+        found = print_summary(connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question, wide)
     record_looks(workspace, "run", look_entries(found.judged()))
     if not outcome.done and not outcome.failures:
         screen.print(f"all {outcome.cached} stages were finished already; nothing ran")

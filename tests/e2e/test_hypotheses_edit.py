@@ -17,7 +17,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("edited")
     (folder / "tiny.yaml").write_text(TINY_SPEC)
     out = nsd(folder, "run", "tiny.yaml")
-    assert "EXPLORATORY" not in out and "declared hypotheses: a family of 1" in out
+    assert "EXPLORATORY" not in out and "declared claims: a family of 1;" in out
     return folder
 
 
@@ -30,7 +30,7 @@ def test_a_claim_added_after_the_run_is_exploratory_before_and_after_running_aga
     facts = nsd_json(finished, "compare", "more.yaml", "--format", "json")
     assert [one["claim"] for one in facts["verdicts"]] == ["student > baseline"]
     assert [one["claim"] for one in facts["late"]] == ["baseline > base"]
-    assert facts["primary_family"] == 1
+    assert facts["primary_family"] == 2
 
 
 def test_looking_is_recorded_once_for_the_same_data(finished: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_screen_has_arms_labels_warnings_and_verdicts(results: Results) -> N
     results.connection.execute("INSERT INTO events VALUES ('train-s/noisy/seed1', 7, 'reward_std is 0', 'trainer.n')")
     claims = [{"text": "oracle > base", "kind": "better", "better": "oracle", "worse": "base", "margin": None}]
     text = printed(results, {"claims": claims})
-    for part in ("Does it help?", "0.8000", "[0.7391, 0.8495]", "confidence", "reward_std is 0", "BETTER", "10 / 50"):
+    for part in ("Does it help?", "0.8000", "[0.7391, 0.8495]", "confidence", "reward_std is 0", "▲ BETTER"):
         assert part in text
     data = summary_json(results.connection, "s", None, {"claims": claims})
     assert json.loads(json.dumps(data, allow_nan=False))["verdicts"][0]["holds"] is True
