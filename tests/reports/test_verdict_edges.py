@@ -12,6 +12,7 @@ from reports import stats
 from reports.answer import answer
 from reports.compare import compare_runs
 from reports.hypotheses import family_adjusted
+from reports.needed import level_left
 
 BLOCK = {"alpha": 0.05, "correction": "holm"}
 
@@ -102,3 +103,34 @@ def test_an_interval_wholly_below_zero_agrees_with_its_p(results: Results) -> No
 
 def test_a_family_without_a_correction_leaves_every_p_as_it_is() -> None:
     assert family_adjusted([0.04, None], "none") == [0.04, None]
+
+
+def test_what_is_found_and_needed_is_told_at_the_level_that_the_correction_leaves(results: Results) -> None:
+    table_runs(results, "a", "b", 200, 50, 60, 190)
+    results.add("c", [1.0] * 262 + [0.0] * 238)
+    for correction in ("holm", "none"):
+        found = compare_runs(results.connection, ["a", "b", "c"], correction=correction)
+        levels = []
+        for one in found:
+            assert one.p is not None and one.p_adjusted is not None and one.discordant is not None
+            left = level_left(one.p, one.p_adjusted, 0.05, correction, 3)
+            a_only, b_only = one.discordant
+            variance = (a_only + b_only) / 500 - ((b_only - a_only) / 500) ** 2
+            assert one.detectable == pytest.approx(stats.minimum_detectable_effect(variance, 500, left))
+            levels.append(left)
+        assert min(levels) == pytest.approx(0.05 if correction == "none" else 0.05 / 3)
+
+
+def test_an_adjusted_p_of_one_leaves_the_level_of_the_whole_family() -> None:
+    assert (
+        level_left(0.5, 1.0, 0.05, "holm", 6) == level_left(0.5, 1.0, 0.05, "bonferroni", 6) == pytest.approx(0.05 / 6)
+    )
+    assert level_left(0.01, 0.03, 0.05, "holm", 6) == pytest.approx(0.05 / 3)
+
+
+def test_counts_of_unequal_size_weigh_each_arms_own_spread(results: Results) -> None:
+    results.add_counts("few", 50, 100)
+    results.add_counts("many", 540, 1000)
+    (found,) = compare_runs(results.connection, ["few", "many"])
+    expected = stats.minimum_detectable_effect(0.25 / 100 + 0.54 * 0.46 / 1000, 1)
+    assert found.detectable == pytest.approx(expected)
