@@ -12,6 +12,7 @@ from reports import stats
 from reports.answer import answer
 from reports.compare import compare_runs
 from reports.hypotheses import family_adjusted
+from reports.looks import look_number
 from reports.needed import level_left
 
 BLOCK = {"alpha": 0.05, "correction": "holm"}
@@ -134,3 +135,22 @@ def test_counts_of_unequal_size_weigh_each_arms_own_spread(results: Results) -> 
     (found,) = compare_runs(results.connection, ["few", "many"])
     expected = stats.minimum_detectable_effect(0.25 / 100 + 0.54 * 0.46 / 1000, 1)
     assert found.detectable == pytest.approx(expected)
+
+
+def test_every_earlier_look_at_a_part_of_the_data_counts(results: Results) -> None:
+    for seed in (1, 2, 3):
+        results.add(f"s/a/seed{seed}", [1.0, 0.0, 0.0, 1.0])
+        results.add(f"s/b/seed{seed}", [1.0, 1.0, 0.0, 1.0])
+    (now,) = compare_runs(results.connection, ["s"])
+    parts = [([1], [1]), ([1, 2], [1, 2]), ([1, 2], [1, 2]), ([1, 2, 3], [1, 2, 3]), ([1], [9])]
+    entries = [
+        {
+            "a": "s/a",
+            "b": "s/b",
+            "metric": "accuracy",
+            "n": 4,
+            "evidence": {"a": [f"eval-s/a/seed{one}" for one in a], "b": [f"eval-s/b/seed{one}" for one in b]},
+        }
+        for a, b in parts
+    ]
+    assert look_number(entries, now) == 3  # two distinct parts; the same data and foreign data are no earlier look
