@@ -4,18 +4,18 @@
         found = answer(connection, "quickstart")
         print(found.headline())
 
-The **primary family** holds the claims that were on record before their results: tested together, corrected as
-the spec says (Holm by default). Everything else is **exploratory** and corrected by Benjamini-Hochberg: every
-other pair of conditions, and claims written after their results existed, which carry a mark. A claim's result exists
-from the moment both its conditions have an evaluation. A claim that was dropped after its result existed still
-counts in the primary family: taking it out would make the others look better than they are.
+The **family** of a claim is every claim that the experiment's spec declares or has ever declared under its name,
+corrected together as the spec says (Holm by default). One that is unfinished, failed or dropped keeps its place, the
+first two as p = 1: finishing or losing an arm changes nothing for the others. A claim on record before its results is
+judged in it. Everything else is **exploratory** and corrected by Benjamini-Hochberg: every other pair of conditions,
+and claims written after their results existed, which carry a mark. A claim's result exists from the moment both its
+conditions have an evaluation.
 
 Limits: only what was run in this workspace is known; who deletes records deletes this memory.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,15 +26,22 @@ from plugins.errors import InputError
 from reports import stats
 from reports.compare import Weighed, check_comparable, conclude, weigh
 from reports.comparison import Comparison
-from reports.hypotheses import TestedClaim, Verdict, choose_seeds, verdict_on, weigh_claim
+from reports.hypotheses import TestedClaim, Verdict, choose_seeds, family_adjusted, verdict_on, weigh_claim
 from reports.looks import earlier_looks, look_number
 from reports.metrics import NEUTRAL
 from reports.runs import Arm, Values, condition_arms, load_values, measured_by
+from reports.versions import (
+    Version,
+    as_version,
+    claims_of,
+    current_version,
+    declared_earlier,
+    seeds_elsewhere,
+    versions_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
-
-DEFAULT_RULES = {"alpha": 0.05, "correction": "holm", "looks": None}
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,18 @@ class Answer:
     """Both families of an experiment.
 
     `verdicts`: on claims declared before their results (primary). `late`: on claims written afterwards, each with
-    its `mark`. `exploratory`: other pairs of conditions. `dropped`: claims taken out of the spec after their result
-    existed, still counted in `primary_family`. `exploratory_family`: tests corrected together there.
+    its `mark`. `exploratory`: other pairs of conditions. `primary_family`: every claim declared now or earlier;
+    `dropped` are those of earlier versions, `unfinished` counts those that cannot be judged (yet).
+    `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
+    `spec_digest` of the spec asked for; `seeds` are theirs.
     `metric`: one asked for instead of the evaluation's own.
     """
 
     experiment: str
     question: str | None
     spec_digest: str | None
+    runs: list[str]
+    seeds: list[int]
     recorded_at: datetime | None
     alpha: float
     correction: str
@@ -59,6 +70,7 @@ class Answer:
     late: list[Verdict]
     exploratory: list[Comparison]
     dropped: list[str]
+    unfinished: int
     notes: list[str]
     metric: str | None = None
 
@@ -85,11 +97,27 @@ class Answer:
             for single, many, mine in groups
             if mine
         ]
-        kind = "declared claim" if self.verdicts else "claim, all written after the results (exploratory)"
-        if not self.verdicts and len(claims) != 1:
-            kind = "claims, all written after the results (exploratory)"
-            return f"Of {len(claims)} {kind}: {'; '.join(said)}."
-        return f"Of {_count(len(claims), kind)}: {'; '.join(said)}."
+        kind = _count(len(claims), "declared claim")
+        if not self.verdicts:
+            kind = f"{_count(len(claims), 'claim')}, all written after the results (exploratory)"
+        family = f" ({self.family_line()})" if self.verdicts else ""
+        return f"Of {kind}{family}: {'; '.join(said)}."
+
+    def family_line(self) -> str:
+        """The family that declared claims are corrected in, and what of it is not in the table."""
+        parts = [
+            (len(self.late), "written late"),
+            (len(self.dropped), "of earlier versions"),
+            (self.unfinished, "without a result"),
+        ]
+        more = ", ".join(f"{count} {what}" for count, what in parts if count)
+        return f"family of {self.primary_family}{': ' if more else ''}{more}"
+
+    def runs_line(self) -> str:
+        """Which runs every number comes from."""
+        seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
+        version = f", version {self.spec_digest[:8]} of the spec" if self.spec_digest else ""
+        return f"From {_count(len(self.runs), 'run')}: {seeds if self.seeds else 'no seed'}{version}."
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -109,52 +137,6 @@ class Answer:
         return [one for one in found if one is not None]
 
 
-@dataclass(frozen=True)
-class Version:
-    """One recorded version of a spec: when it was first run, and what it claimed."""
-
-    spec_digest: str
-    recorded_at: datetime
-    hypotheses: Mapping[str, Any]
-    rest: str  # the spec without its hypotheses, to see whether anything else was changed
-    conditions: tuple[str, ...] = ()
-
-    @property
-    def claims(self) -> dict[str, Mapping[str, Any]]:
-        """Claims under a text that holds everything that decides a verdict: what is claimed and by which rules."""
-        return claims_of(self.hypotheses)
-
-
-def claims_of(hypotheses: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
-    """Claims of a hypotheses block by an identity made of claim and rules (alpha, correction, looks)."""
-    block = hypotheses or {}
-    rules = {name: block.get(name, default) for name, default in DEFAULT_RULES.items()}
-    found = {}
-    for claim in block.get("claims", []):
-        said = {name: claim.get(name) for name in ("kind", "better", "worse", "margin")}
-        found[json.dumps({**said, **rules}, sort_keys=True)] = claim
-    return found
-
-
-def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> tuple[list[Version], str | None]:
-    """Recorded versions of an experiment's spec, oldest first, and the question the newest asks."""
-    rows = connection.execute(
-        "SELECT spec_digest, recorded_at, hypotheses, resolved, question FROM experiments "
-        "WHERE experiment = ? ORDER BY recorded_at, spec_digest",
-        [experiment],
-    ).fetchall()
-    found = []
-    for digest, recorded_at, hypotheses, resolved, _ in rows:
-        spec = json.loads(resolved) or {}
-        rest = json.dumps({key: spec.get(key) for key in _SHAPES_RESULTS}, sort_keys=True)
-        conditions = tuple(spec.get("conditions", ()))
-        found.append(Version(digest, recorded_at, json.loads(hypotheses) or {}, rest, conditions))
-    return found, rows[-1][4] if rows else None
-
-
-_SHAPES_RESULTS = ("conditions", "match")  # of a resolved spec; further seeds are more data, not another experiment
-
-
 def answer(
     connection: duckdb.DuckDBPyConnection,
     experiment: str,
@@ -168,16 +150,38 @@ def answer(
 ) -> Answer:
     """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
 
+    Every number comes from the runs that this version asked for; a version that was never run is answered by those of
+    the one last run, and a note says so.
+
     `hypotheses` is the block of a spec file that may not have been run yet: claims that are on no record are as
     late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
     `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
     780 of them. Raises InputError where there is no such experiment, or the data cannot carry the reading.
     """
-    versions, question = versions_of(connection, experiment)
-    arms = condition_arms(connection, experiment)
-    if not versions and not arms:
-        raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
-    current = _current(connection, experiment, versions, spec_digest)
+    versions = versions_of(connection, experiment)
+    current = current_version(versions, spec_digest)
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        arms = condition_arms(connection, experiment)
+        if not versions and not arms:
+            raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
+        return _judge(
+            connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs
+        )
+
+
+def _judge(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    versions: Sequence[Version],
+    current: Version | None,
+    arms: dict[str, Arm],
+    asked_for: str | None,
+    hypotheses: Mapping[str, Any] | None,
+    claim: str | None,
+    metric: str | None,
+    groups: Mapping[str, str] | None,
+    pairs: bool,
+) -> Answer:
     block = hypotheses if hypotheses is not None else current.hypotheses if current else {}
     alpha, correction = float(block.get("alpha", 0.05)), str(block.get("correction", "holm"))
     if current is not None:  # in the order of the spec
@@ -185,65 +189,75 @@ def answer(
     if metric is not None:
         arms = {name: measured_by(arm, metric) for name, arm in arms.items()}
     values = load_values(connection, list(arms.values()), groups, metric)
-    known_at = _Known(connection, arms)
+    known_at = _Known(connection, experiment, arms, [one for one in versions if current and one.rest == current.rest])
 
     asked = {} if metric in NEUTRAL else claims_of(block)
     marks = {key: _mark(key, one, versions, known_at) for key, one in asked.items()}
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
-    dropped = [] if metric else _dropped(asked, versions, known_at)
+    dropped = [] if metric else declared_earlier(versions, list(asked.values()))
     on_time = [weigh_claim(one, arms, values, alpha, claim) for key, one in asked.items() if not marks[key]]
-    gone = [weigh_claim(one, arms, values, alpha, claim) for one in dropped]
-    adjusted = stats.adjust([one.p for one in (*on_time, *gone)], correction)
-    primary = sum(p is not None for p in adjusted)
-
     late = [(weigh_claim(one, arms, values, alpha, claim), marks[key]) for key, one in asked.items() if marks[key]]
+    gone = [_weigh_dropped(one, arms, values, alpha) for one in dropped]
+    family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
+    adjusted = family_adjusted(family, correction)
+
     others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
     side = stats.adjust([one.p for one, _ in late] + [one.result.p for one in others], "bh")
     size = sum(p is not None for p in side)
     verdicts = [
-        verdict_on(one, p, values, alpha, correction, primary) for one, p in zip(on_time, adjusted, strict=False)
+        verdict_on(one, p, values, alpha, correction, len(family)) for one, p in zip(on_time, adjusted, strict=False)
     ]
     judged = [verdict_on(one, p, values, alpha, "bh", size, mark) for (one, mark), p in zip(late, side, strict=False)]
     unknown: list[float | None] = [None] * len(others)
     exploratory = conclude(others, side[len(late) :], unknown, values, alpha, "bh", size)
     found = Answer(
         experiment=experiment,
-        question=question,
+        question=current.question if current else None,
         spec_digest=current.spec_digest if current else None,
+        runs=[run.name for arm in arms.values() for run in arm.runs],
+        seeds=sorted({run.seed for arm in arms.values() for run in arm.runs if run.seed is not None}),
         recorded_at=current.recorded_at if current else None,
         alpha=alpha,
         correction=correction,
-        primary_family=primary,
+        primary_family=len(family),
         exploratory_family=size,
         verdicts=verdicts,
         late=judged,
         exploratory=exploratory,
         dropped=[str(one["text"]) for one in dropped],
-        notes=_notes(versions, current, dropped, hypotheses),
+        unfinished=sum(p is None for p in family),
+        notes=[
+            *_runs_notes(connection, experiment, current, asked_for),
+            *_notes(versions, current, dropped, hypotheses),
+        ],
         metric=metric,
     )
     return _with_looks(found, earlier_looks(connection, experiment), block.get("looks"), on_time, values)
 
 
-def _current(
-    connection: duckdb.DuckDBPyConnection, experiment: str, versions: Sequence[Version], wanted: str | None
-) -> Version | None:
-    """The version asked for, else the newest of those that the runs in the index belong to."""
-    rows = connection.execute("SELECT DISTINCT spec_digest FROM runs WHERE experiment = ?", [experiment]).fetchall()
-    indexed = {wanted} if wanted is not None else {row[0] for row in rows}
-    mine = [version for version in versions if version.spec_digest in indexed] or list(versions)
-    return mine[-1] if mine else None
-
-
 class _Known:
     """When the result of a claim was first there to be seen: when both its conditions had an evaluation."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, arms: Mapping[str, Arm]) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        experiment: str,
+        arms: Mapping[str, Arm],
+        versions: Sequence[Version],
+    ) -> None:
+        """`versions`: those with the same settings, whose results under other seeds were there to be seen too."""
         ended = dict(connection.execute("SELECT digest, ended_at FROM stages").fetchall())
+        evaluations = {name: {run.eval_digest for run in arm.runs} for name, arm in arms.items()}
+        for condition, digest in connection.execute(
+            "SELECT condition, eval_digest FROM version_runs "
+            "WHERE experiment = ? AND spec_digest IN (SELECT unnest(?::TEXT[]))",
+            [experiment, [version.spec_digest for version in versions]],
+        ).fetchall():
+            evaluations.setdefault(condition, set()).add(digest)
         self.first = {
-            name: min((at for run in arm.runs if (at := ended.get(run.eval_digest)) is not None), default=None)
-            for name, arm in arms.items()
+            name: min((at for digest in mine if (at := ended.get(digest)) is not None), default=None)
+            for name, mine in evaluations.items()
         }
 
     def at(self, claim: Mapping[str, Any]) -> datetime | None:
@@ -267,20 +281,12 @@ def _mark(key: str, claim: Mapping[str, Any], versions: Sequence[Version], known
     return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
 
 
-def _dropped(asked: Mapping[str, Any], versions: Sequence[Version], known: _Known) -> list[Mapping[str, Any]]:
-    """Claims once on record in time and taken out after their result existed."""
-    pairs = {(one["kind"], one["better"], one["worse"]) for one in asked.values()}
-    found: dict[str, Mapping[str, Any]] = {}
-    for number, version in enumerate(versions):
-        for key, claim in version.claims.items():
-            seen = known.at(claim)
-            if (claim["kind"], claim["better"], claim["worse"]) in pairs or seen is None or version.recorded_at > seen:
-                continue
-            later = [other for other in versions[number + 1 :] if key not in other.claims]
-            if later and later[0].recorded_at <= seen:
-                continue
-            found[key] = claim
-    return list({one["text"]: one for one in found.values()}.values())
+def _weigh_dropped(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
+    """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
+    try:
+        return weigh_claim(claim, arms, values, alpha).p
+    except InputError:  # what an earlier version of nsd let through must not stop the claims of today
+        return None
 
 
 def _other_pairs(
@@ -295,13 +301,28 @@ def _other_pairs(
     for first, second in combinations(arms, 2):
         if frozenset((first, second)) in declared:
             continue
-        a, b, _, note = choose_seeds(arms[first], arms[second], claim)
+        a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
         try:
             check_comparable(a, b, force=False)
         except InputError:
             continue  # conditions may override data or verifier; such pairs are no comparison
-        found.append(weigh(a, b, values, alpha, note, claim=claim))
+        found.append(weigh(a, b, values, alpha, note, claim=reading))
     return found
+
+
+def _runs_notes(
+    connection: duckdb.DuckDBPyConnection, experiment: str, current: Version | None, asked_for: str | None
+) -> list[str]:
+    """What the runs shown are not: of the version asked for, or all that there are."""
+    if current is None:
+        return []
+    notes = []
+    if asked_for is not None and asked_for != current.spec_digest:
+        notes.append(
+            f"this version of the spec has not been run: the runs are those of version {current.spec_digest[:8]}"
+        )
+    elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest)
+    return [*notes, elsewhere.sentence()] if elsewhere is not None else notes
 
 
 def _notes(
@@ -313,7 +334,7 @@ def _notes(
     notes = []
     if dropped:
         texts = ", ".join(str(one["text"]) for one in dropped)
-        notes.append(f"taken out of the spec after their results existed, still counted in the family: {texts}")
+        notes.append(f"declared by an earlier version of the spec, still counted in the family: {texts}")
     others = {version.rest for version in versions}
     if len(others) > 1:
         notes.append(

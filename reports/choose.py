@@ -23,7 +23,8 @@ class Shape:
 
     `binary`: every value is 0 or 1 (one sample, or one decision such as maj@k). `sampled`: a value is a mean
     of several samples. `clustered`: questions come in groups. `recipe`: the claim is about the recipe, not
-    about these checkpoints. `shared_order`: seed s of both arms saw the same data in the same order.
+    about these checkpoints. `shared_order`: seed s of both arms saw the same data in the same order. `trained`:
+    whether each arm was trained at all; one that was not has one seed, whatever number repeats it.
     """
 
     counts_only: bool = False
@@ -34,6 +35,18 @@ class Shape:
     shared_order: bool = False
     seeds: tuple[int, int] = (1, 1)
     n: int = 0
+    trained: tuple[bool, bool] = (True, True)
+
+    @property
+    def scatters(self) -> bool:
+        """Whether the seeds show how far training again would move things: two or more in each trained arm."""
+        return shows_training(self.seeds, self.trained)
+
+
+def shows_training(seeds: tuple[int, int], trained: tuple[bool, bool]) -> bool:
+    """Whether two arms can carry a claim about a recipe: something was trained, and each trained arm two times."""
+    counts = [count for count, learned in zip(seeds, trained, strict=True) if learned]
+    return bool(counts) and min(counts) >= 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +76,12 @@ RULES = (
         Choice("seeds-paired", "t", "several training seeds per arm, each seed with the same data order in both"),
     ),
     Rule(
-        lambda s: s.recipe,
+        lambda s: s.recipe and all(s.trained),
         Choice("seeds", "t", "several training seeds per arm: the seed means carry the uncertainty of training"),
+    ),
+    Rule(
+        lambda s: s.recipe,
+        Choice("two-level", "t", "several training seeds against an arm that is not trained: seeds and questions vary"),
     ),
     Rule(
         lambda s: s.clustered,
@@ -117,18 +134,18 @@ NEEDS: dict[str, tuple[Callable[[Shape], bool], str, Choice]] = {
         Choice("two-proportion", "newcombe-unpaired", "asked for"),
     ),
     "seeds": (
-        lambda s: min(s.seeds) >= 2,
+        lambda s: all(s.trained) and s.scatters,
         "at least two training seeds in each arm",
         Choice("seeds", "t", "asked for"),
     ),
     "seeds-paired": (
-        lambda s: s.seeds[0] == s.seeds[1] >= 2,
+        lambda s: all(s.trained) and s.seeds[0] == s.seeds[1] >= 2,
         "the same training seeds in both arms, at least two",
         Choice("seeds-paired", "t", "asked for"),
     ),
     "two-level": (
-        lambda s: min(s.seeds) >= 2,
-        "at least two training seeds in each arm",
+        lambda s: s.scatters,
+        "at least two training seeds in each trained arm",
         Choice("two-level", "t", "asked for"),
     ),
 }

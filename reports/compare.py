@@ -24,12 +24,14 @@ from reports import stats
 from reports.comparison import Comparison, amount, say_p
 from reports.metrics import NEUTRAL, UNITS
 from reports.needed import OBSERVED, level_left, needed_within, power
-from reports.pairs import Evidence, gather
+from reports.pairs import RESAMPLING_SEED, Evidence, gather
 from reports.runs import Arm, Values, load_values, measured_by, resolve
 from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
     import duckdb
+
+    from reports.runs import Floats
 
 
 def compare_runs(
@@ -145,7 +147,7 @@ def conclude(
     size = sum(p is not None for p in adjusted) if family is None else family
     found = []
     for one, p, same_p in zip(weighed, adjusted, same, strict=True):
-        verdict = verdict_of(one.result.estimate, p, alpha)
+        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
         if one.evidence.a.runs[0].metric in NEUTRAL:
             verdict = {"BETTER": "HIGHER", "WORSE": "LOWER"}.get(verdict, verdict)
         if verdict == "UNRESOLVED" and same_p is not None and same_p < alpha:
@@ -169,9 +171,15 @@ def _within_note(one: Weighed, adjusted: float | None) -> str:
     return f"{said}, {one.same.interval.level:.0%} interval {low.split()[0]} to {high.split()[0]}"
 
 
-def verdict_of(difference: float | None, p: float | None, alpha: float) -> str:
-    """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED."""
+def verdict_of(difference: float | None, p: float | None, alpha: float, interval: stats.Interval | None = None) -> str:
+    """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED.
+
+    UNRESOLVED also where the interval holds zero: test and interval are no exact duals, and where they disagree nothing
+    is decided.
+    """
     if p is None or p >= alpha or not difference:
+        return "UNRESOLVED"
+    if interval is not None and interval.low <= 0 <= interval.high:
         return "UNRESOLVED"
     return "BETTER" if difference > 0 else "WORSE"
 
@@ -226,6 +234,7 @@ def describe(
     shares = [[_share(part, arm) for arm in (a, b)] for part in (values.truncated, values.failed)]
     decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
     said = [result.note, remark, *_missing_notes(evidence, verdict, *decided_by), *notes]
+    said += [a.copies_note, b.copies_note]
     if claim is None and interval is not None and result.p is not None:
         excludes_zero = interval.low > 0 or interval.high < 0
         if excludes_zero != (result.p < alpha):
@@ -270,11 +279,16 @@ def describe(
         needed_paired=needed_paired,
         forced=any(note.startswith("FORCED") for note in notes),
         note=_joined(said),
-        evals_a=tuple(run.eval_digest for run in a.runs if run.eval_digest),
-        evals_b=tuple(run.eval_digest for run in b.runs if run.eval_digest),
-        trained_a=tuple(run.train_digest or "untrained" for run in a.runs),
-        trained_b=tuple(run.train_digest or "untrained" for run in b.runs),
+        evals_a=_evaluations(a),
+        evals_b=_evaluations(b),
+        trained_a=tuple(draws[0].train_digest or "untrained" for draws in a.observations),
+        trained_b=tuple(draws[0].train_digest or "untrained" for draws in b.observations),
     )
+
+
+def _evaluations(arm: Arm) -> tuple[str, ...]:
+    """Digests of the evaluations that are observations: a copy adds nothing to look at."""
+    return tuple(run.eval_digest for draws in arm.observations for run in draws if run.eval_digest)
 
 
 def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
@@ -283,12 +297,21 @@ def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float
     if evidence.difference is not None and (evidence.table is not None or evidence.shape.counts_only):
         right_a, n_a, right_b, n_b = evidence.counts
         intervals = [stats.wilson(right_a, n_a, level), stats.wilson(right_b, n_b, level)]
-    elif evidence.claim == "recipe" and evidence.seed_means_a is not None and evidence.seed_means_b is not None:
-        intervals = [stats.paired_t(means, level).interval for means in (evidence.seed_means_a, evidence.seed_means_b)]
+    elif evidence.claim == "recipe" and evidence.seed_values is not None:
+        intervals = [_over_seeds(block, level) for block in evidence.seed_values]
     else:
         intervals = [None, None]
     found = [None if interval is None else (interval.low, interval.high) for interval in intervals]
     return found[0], found[1]
+
+
+def _over_seeds(block: Floats, level: float) -> stats.Interval | None:
+    """t over the seed means of a block [weights, questions]; over questions for an arm that is not trained."""
+    if len(block) > 1:
+        return stats.paired_t(block.mean(axis=1), level).interval
+    if ((block == 0) | (block == 1)).all():
+        return stats.wilson(round(float(block.sum())), block.shape[1], level)
+    return stats.cluster_bootstrap(block[0], seed=RESAMPLING_SEED, level=level)
 
 
 def _missing_notes(

@@ -106,6 +106,17 @@ class Comparison:
             )
         return ("; ".join(parts) + ".").capitalize() if parts else ""
 
+    def needed_in_short(self) -> str:
+        """The same in a few words, "" where nothing can be named."""
+        counts = [(self.needed_seeds, "seeds per arm"), (self.needed_n, "questions")]
+        takes = [f"{count} {what}" for count, what in counts if count is not None]
+        if self.needed_paired is not None:
+            takes.append(f"{self.needed_paired} if paired")
+        parts = [f"would take {', or '.join(takes)}"] if takes else []
+        if self.detectable is not None:
+            parts.append(f"finds {amount(self.detectable, self.metric)}")
+        return ", ".join(parts)
+
 
 def amount(value: float, metric: str, signed: bool = False) -> str:
     """A difference with its unit: percentage points for shares, else the metric's own."""

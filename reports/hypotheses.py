@@ -1,33 +1,30 @@
 """Verdicts on the claims a spec declared before the run, as one family of tests.
 
     tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
-    adjusted = stats.adjust([one.p for one in tested], "holm")
+    adjusted = family_adjusted([one.p for one in tested], "holm")
     print(verdict_on(tested[0], adjusted[0], values, alpha, "holm", family=len(tested)).sentence())
 
 A claim is `{text, kind, better, worse, margin}` with condition names. Kinds: `better` (two-sided, so that
 WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
-last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or more training seeds in both
-conditions a claim is decided on seed means and speaks of the recipe; otherwise on questions, and it speaks of
-one checkpoint each. The verdict says which.
+last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or more training seeds in each
+condition that trains, a claim speaks of the recipe; otherwise it is decided on questions, and speaks of one checkpoint
+each, or of models as they are where nothing was trained. The verdict says which.
 
 Whether a claim was declared before its results is judged in reports/answer.py, which is what people see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from plugins.errors import InputError
 from reports import stats
 from reports.compare import check_comparable, describe, verdict_of
 from reports.comparison import Comparison
-from reports.pairs import Evidence, gather
+from reports.pairs import Evidence, about_recipe, gather
 from reports.runs import Arm, Values
-
-if TYPE_CHECKING:
-    pass
 
 KINDS = ("better", "not_worse_by", "equivalent_within")
 
@@ -88,7 +85,7 @@ def weigh_claim(
 ) -> TestedClaim:
     """Test one claim. `about` "recipe" or "checkpoint" asks for that reading.
 
-    Raises InputError for a malformed claim, and for "recipe" where a condition has one seed only.
+    Raises InputError for a malformed claim, and for "recipe" where a condition that trains has one seed only.
     """
     kind, margin = str(claim["kind"]), None if claim["kind"] == "better" else claim.get("margin")
     if kind not in KINDS:
@@ -98,12 +95,12 @@ def weigh_claim(
     absent = [name for name in (claim["worse"], claim["better"]) if name not in arms]
     if absent:
         return TestedClaim(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
-    a, b, subject, note = choose_seeds(arms[claim["worse"]], arms[claim["better"]], about)
+    a, b, subject, note, reading = choose_seeds(arms[claim["worse"]], arms[claim["better"]], about)
     try:
         check_comparable(a, b, force=False)
     except InputError as error:  # the other claims still deserve their verdicts
         return TestedClaim(claim, None, None, subject, [str(error).replace(", or compare anyway with --force", "")])
-    evidence = gather(a, b, values, about)
+    evidence = gather(a, b, values, reading)
     if margin is None:
         result = evidence.test(1 - alpha)
     else:
@@ -111,24 +108,76 @@ def weigh_claim(
     return TestedClaim(claim, evidence, result, subject, [note])
 
 
-def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> tuple[Arm, Arm, str, str]:
-    """The arms to compare, what the claim is about, and a note where seeds had to be left out."""
-    if about == "recipe" or (about is None and min(len(a.runs), len(b.runs)) >= 2):
-        many = f"{len(a.runs)}" if len(a.runs) == len(b.runs) else f"{len(a.runs)} and {len(b.runs)}"
-        return a, b, f"this recipe ({many} training seeds)", ""
-    if about == "checkpoint" and len(a.runs) == len(b.runs) > 1:
-        return a, b, f"these checkpoints ({len(a.runs)} seeds, their mean per question)", ""
-    common = sorted(set(a.seeds) & set(b.seeds))
+def family_adjusted(p_values: Sequence[float | None], correction: str) -> list[float | None]:
+    """Adjusted p of a declared family. A claim that could not be tested (None) keeps its place, as p = 1.
+
+    So an adjusted p never rises because another claim is finished, and an arm that fails for good relaxes nothing.
+    """
+    adjusted = stats.adjust([1.0 if p is None else p for p in p_values], correction)
+    return [None if p is None else one for p, one in zip(p_values, adjusted, strict=True)]
+
+
+class Chosen(NamedTuple):
+    """Arms as they are compared: `subject` is what the claim is about, `note` what was left out, `reading` the kind."""
+
+    a: Arm
+    b: Arm
+    subject: str
+    note: str
+    reading: str | None
+
+
+def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
+    """The arms to compare, what the claim is about, and a note where seeds had to be left out.
+
+    A claim about a recipe speaks of what training again would do, so it needs seeds in the arms that train; nothing is
+    said of a recipe where neither does, whatever is asked for.
+    """
+    many_a, many_b = len(a.observations), len(b.observations)
+    if not (a.trained or b.trained):
+        return _untrained(a, b)
+    if about == "recipe" or (about is None and about_recipe(a, b)):
+        counts = list(dict.fromkeys(len(arm.observations) for arm in (a, b) if arm.trained))
+        still = next((f"; {_short(arm)} is not trained" for arm in (a, b) if not arm.trained), "")
+        return Chosen(a, b, f"this recipe ({' and '.join(map(str, counts))} training seeds{still})", "", about)
+    if about == "checkpoint" and max(many_a, many_b) > 1 and (many_a == many_b or not (a.trained and b.trained)):
+        many = max(many_a, many_b)
+        return Chosen(a, b, f"these checkpoints ({many} seeds, their mean per question)", "", about)
+    common = sorted({run.seed for run in a.runs if run.seed is not None} & {run.seed for run in b.runs})
     if common:
         picked = [next(run for run in arm.runs if run.seed == common[0]) for arm in (a, b)]
     else:
         picked = [a.runs[0], b.runs[0]]
-    about = f"this checkpoint (seed {picked[0].seed})"
-    if picked[0].seed != picked[1].seed:
-        about = f"these checkpoints (seeds {picked[0].seed} and {picked[1].seed})"
-    single = a if len(a.runs) == 1 else b
-    note = f"{single.name} has one seed only, so the other seeds are left out" if len(a.runs) != len(b.runs) else ""
-    return Arm(a.name, (picked[0],)), Arm(b.name, (picked[1],)), about, note
+    seeds = list(dict.fromkeys(run.seed for run in picked if run.trained))
+    subject = f"this checkpoint (seed {seeds[0]})"
+    if len(seeds) > 1:
+        subject = f"these checkpoints (seeds {seeds[0]} and {seeds[1]})"
+    note = ""
+    if max(many_a, many_b) > 1:
+        few = min((arm for arm in (a, b) if arm.trained), key=lambda arm: len(arm.observations))
+        only = "one seed" if len(few.observations) == 1 else f"{len(few.observations)} seeds"
+        note = f"{_short(few)} has {only} only, so the other seeds are left out"
+    return Chosen(Arm(a.name, (picked[0],)), Arm(b.name, (picked[1],)), subject, note, about)
+
+
+def _untrained(a: Arm, b: Arm) -> Chosen:
+    """Models as they are: every draw counts, as many of each as both have."""
+    draws = min(sum(map(len, arm.observations)) for arm in (a, b))
+    kept = [Arm(arm.name, tuple(run for mine in arm.observations for run in mine)[:draws]) for arm in (a, b)]
+    left = [arm for arm in (a, b) if sum(map(len, arm.observations)) > draws]
+    note = f"{_short(left[0])} was sampled more often: only {draws} of its evaluations count" if left else ""
+    copied = "; ".join(filter(None, (arm.copies_note for arm in (a, b))))
+    return Chosen(
+        kept[0],
+        kept[1],
+        "these models as they are (nothing was trained)",
+        "; ".join(filter(None, (note, copied))),
+        None,
+    )
+
+
+def _short(arm: Arm) -> str:
+    return str(arm.runs[0].condition or arm.name)
 
 
 def verdict_on(
@@ -141,7 +190,7 @@ def verdict_on(
     if one.evidence is None or one.result is None:
         return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0], mark)
     if margin is None:
-        verdict = verdict_of(one.result.estimate, p, alpha)
+        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
         holds = {"BETTER": True, "WORSE": False}.get(verdict)
     else:
         verdict, holds = _margin_verdict(one.evidence, p, kind, margin, alpha, family)

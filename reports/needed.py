@@ -103,12 +103,14 @@ def _seeds_detect(result: stats.Result, alpha: float) -> float | None:
 
 
 def _seeds_needed(evidence: Evidence, effect: float, alpha: float, chance: float = 0.8) -> int | None:
-    a, b = evidence.seed_means_a, evidence.seed_means_b
-    if a is None or b is None or min(len(a), len(b)) < 2:
+    if evidence.seed_values is None or not evidence.shape.scatters:
         return None
+    if evidence.choice.test == "two-level":
+        return stats.two_level_seeds_needed(*evidence.seed_values, effect, alpha, chance, evidence.shape.trained)
+    a, b = (block.mean(axis=1) for block in evidence.seed_values)
     if evidence.choice.test == "seeds-paired":
         return stats.seeds_needed(effect, float((b - a).std(ddof=1)), alpha, chance, paired=True)
     parts = [float(means.var(ddof=1)) for means in (a, b)]
-    if min(parts) <= 1e-12 * max(parts):  # one arm does not scatter (an untrained one): all rests on the other's seeds
+    if min(parts) <= 1e-12 * max(parts):  # one arm does not scatter: all rests on the other's seeds
         return stats.seeds_needed(effect, math.sqrt(sum(parts)), alpha, chance, paired=True)
     return stats.seeds_needed(effect, math.sqrt(sum(parts) / 2), alpha, chance)

@@ -21,6 +21,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from reports import stats
+from reports.runs import draws_nothing
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,7 +43,9 @@ class Noise:
     `discordant`: questions on which a pair differs in right or wrong, mean over pairs; `called_different`: pairs
     that `test` calls different at .05. The pairs share evaluations, so they are no independent trials and the
     count has no binomial interval. `discordant` is None where values are not right-or-wrong. `floor`: see
-    `sampling_floor`. `greedy`: drawn at temperature 0, where repeats can differ by float rounding only.
+    `sampling_floor`. `greedy`: drawn at temperature 0, where repeats can differ by float rounding only; `recorded`:
+    read from a recording. Either way the repeats are copies of one evaluation and no pair of them is a trial: `pairs`
+    is 0 and `sd` None.
     """
 
     run: str
@@ -58,7 +61,13 @@ class Noise:
     test: str
     floor: float
     greedy: bool
+    recorded: bool
     note: str
+
+    @property
+    def copies(self) -> bool:
+        """Whether the repeats say nothing of sampling."""
+        return self.greedy or self.recorded
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -71,7 +80,8 @@ class Noise:
         parts = [f"{self.run}: {self.metric} {min(self.means):.4f} to {max(self.means):.4f} over {times}{spread}"]
         if self.discordant is not None:
             parts.append(f"{self.discordant:.1f} of {self.n} questions differ between two of them")
-        parts.append(f"{self.test} calls {self.called_different} of {self.pairs} such pairs different at {LEVEL:g}")
+        if self.pairs:
+            parts.append(f"{self.test} calls {self.called_different} of {self.pairs} such pairs different at {LEVEL:g}")
         return "; ".join([*parts, self.note] if self.note else parts)
 
 
@@ -108,10 +118,10 @@ def noise_floor(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> l
     for run in dict.fromkeys(runs):
         if run in rows:
             _, digest, metric, repeats, temperature, engine = rows[run]
-            greedy = temperature is not None and float(temperature) == 0
+            greedy = draws_nothing(None, temperature)
             values = _values(connection, [digest, *repeats])
             if values.shape[1]:
-                found.append(_noise(run, metric, values, greedy, engine == "replay"))
+                found.append(_noise(run, metric, values, greedy, draws_nothing(engine, None)))
     return found
 
 
@@ -134,6 +144,7 @@ def _noise(run: str, metric: str, values: Floats, greedy: bool, recorded: bool) 
     binary = bool(((values == 0) | (values == 1)).all())
     pairs = list(combinations(range(evaluations), 2))
     discordant = [int((values[i] != values[j]).sum()) for i, j in pairs]
+    copies = greedy or recorded
     notes = []
     if greedy:
         notes.append("drawn at temperature 0, where repeats cannot differ but by float rounding")
@@ -147,14 +158,15 @@ def _noise(run: str, metric: str, values: Floats, greedy: bool, recorded: bool) 
         repeats=evaluations - 1,
         means=means,
         mean=mean,
-        sd=math.sqrt(sum((one - mean) ** 2 for one in means) / (evaluations - 1)),
+        sd=None if copies else math.sqrt(sum((one - mean) ** 2 for one in means) / (evaluations - 1)),
         n=n,
-        pairs=len(pairs),
+        pairs=0 if copies else len(pairs),
         discordant=sum(discordant) / len(pairs) if binary else None,
-        called_different=sum(_called_different(values[i], values[j], binary) for i, j in pairs),
+        called_different=0 if copies else sum(_called_different(values[i], values[j], binary) for i, j in pairs),
         test="McNemar mid-p" if binary else "paired t on question means",
         floor=sampling_floor(values),
         greedy=greedy,
+        recorded=recorded,
         note="; ".join(notes),
     )
 
@@ -174,12 +186,18 @@ def noise_sentence(found: Sequence[Noise]) -> str:
     """
     sentences = []
     for metric in dict.fromkeys(one.metric for one in found):
-        mine = [one for one in found if one.metric == metric]
+        every = [one for one in found if one.metric == metric]
+        # Copies show no noise, whatever number of them agree; they speak only where there is nothing else.
+        mine = [one for one in every if not one.copies] or every
         worst = max(mine, key=lambda one: one.floor)
         name = "" if len({one.metric for one in found}) == 1 else f" of {metric}"
         if worst.floor == 0:
             why = ": sampling at temperature 0 repeats itself" if all(one.greedy for one in mine) else ""
+            why = ": recorded completions are read again" if all(one.recorded for one in mine) else why
             sentences.append(f"Repeated evaluations{name} agreed on every question{why}.")
+            continue
+        if worst.copies:
+            sentences.append(f"Repeated evaluations{name} drew nothing anew, so they show no noise of sampling.")
             continue
         points = worst.floor * 100
         limit = f"{points:.1f}" if points >= 0.1 else f"{points:.1g}"

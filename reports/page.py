@@ -28,7 +28,7 @@ from reports.page_training import Curve
 from reports.render import needs
 from reports.summary import ArmSummary
 from reports.untrusted import script_json, visible
-from reports.words import CORRECTIONS, duration
+from reports.words import CORRECTIONS, MARKS, UNDECIDED, duration
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -46,7 +46,6 @@ KEY = {
     "NOT WORSE": "within the margin",
     "UNRESOLVED": "not told apart",
 }
-MARKS = {"BETTER": "▲", "HIGHER": "▲", "WORSE": "▼", "LOWER": "▼", "EQUIVALENT": "■", "NOT WORSE": "◆"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ def _environment(scale: float) -> Environment:
         "p": show_p,
         "number": number,
         "duration": duration,
-        "mark": lambda verdict: MARKS.get(verdict, "○"),
+        "mark": lambda verdict: MARKS.get(verdict, UNDECIDED),
         "correction": lambda name: CORRECTIONS.get(name, name),
         "slug": lambda text: str(text).lower().replace(" ", "-"),
         "needed": needed,

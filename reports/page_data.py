@@ -12,7 +12,6 @@ artifacts, and a run imported as counts has none.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,8 +29,9 @@ from reports.noise import Noise, noise_floor, noise_sentence
 from reports.page_samples import Samples, collect_samples
 from reports.page_training import Curve, Origin, collect_curves, collect_origin, collect_warnings
 from reports.pairs import RESAMPLING_SEED
-from reports.runs import Arm, resolve
+from reports.runs import Arm, resolve, run_names
 from reports.summary import ArmSummary, summarise_arms
+from reports.versions import Version, as_version, current_version, versions_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -200,15 +200,31 @@ def collect_experiment(
     hypotheses: Mapping[str, Any] | None = None,
     metric: str | None = None,
 ) -> PageData:
-    """The report of one experiment. `spec_digest`, `hypotheses` and `metric` as in `answer`, and what it raises."""
+    """The report of one experiment. `spec_digest`, `hypotheses` and `metric` as in `answer`, and what it raises.
+
+    Everything on it comes from the runs of one version of the spec, those of its answer.
+    """
+    current = current_version(versions_of(connection, experiment), spec_digest)
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        return _of_version(connection, workspace, experiment, current, spec_digest, hypotheses, metric)
+
+
+def _of_version(
+    connection: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    experiment: str,
+    current: Version | None,
+    spec_digest: str | None,
+    hypotheses: Mapping[str, Any] | None,
+    metric: str | None,
+) -> PageData:
     found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, metric=metric)
     rows = connection.execute(
-        "SELECT spec_yaml, resolved FROM experiments WHERE experiment = ? AND spec_digest = ?",
+        "SELECT spec_yaml FROM experiments WHERE experiment = ? AND spec_digest = ?",
         [experiment, found.spec_digest],
     ).fetchall()
-    spec_yaml, resolved = rows[0] if rows else (None, None)
-    order = list((json.loads(resolved) if resolved else {}).get("conditions", {}))
-    runs = _runs_of(connection, experiment, order)
+    spec_yaml = rows[0][0] if rows else None
+    runs = run_names(connection, experiment, current.conditions if current else ())
     arms = summarise_arms(connection, runs, metric=metric)
     stages = costs(connection, experiment)
     used = found.comparisons()
@@ -234,7 +250,7 @@ def collect_experiment(
         recorded_at=None if found.recorded_at is None else f"{found.recorded_at:%Y-%m-%d %H:%M:%S}",
         looks=_looks(connection, [experiment]),
         journal=_journal(connection, [experiment, *runs]),
-        remarks=found.notes,
+        remarks=[found.runs_line().rstrip("."), *found.notes],
     )
 
 
@@ -312,20 +328,6 @@ def _gathered(
         "samples": collect_samples(connection, workspace, arms),
         "origin": collect_origin(connection, [stage.digest for stage in stages]),
     }
-
-
-def _runs_of(connection: duckdb.DuckDBPyConnection, experiment: str, conditions: Sequence[str]) -> list[str]:
-    """Run names in the order in which the spec has its conditions, rounds of a condition after it."""
-    rows = connection.execute(
-        "SELECT run, condition, seed FROM runs WHERE experiment = ? ORDER BY started_at NULLS LAST, run", [experiment]
-    ).fetchall()
-    places = {name: place for place, name in enumerate(conditions)}
-
-    def place(row: tuple[str, str, int | None]) -> tuple[int, int]:
-        near = [p for name, p in places.items() if row[1] == name or row[1].startswith((f"{name}.", f"{name}@"))]
-        return (places.get(row[1], max(near, default=len(places))), row[2] or 0)
-
-    return [row[0] for row in sorted(rows, key=place)]
 
 
 def _summaries(

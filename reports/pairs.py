@@ -10,12 +10,13 @@ A claim about a recipe rests on training seeds: would training again differ? Lim
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from plugins.errors import InputError
 from reports import stats
-from reports.choose import Choice, Shape, choose
+from reports.choose import Choice, Shape, choose, shows_training
 from reports.metrics import UNITS
 from reports.runs import Arm, Values
 
@@ -100,7 +101,7 @@ class Evidence:
             return stats.paired_t(self.seed_means_b - self.seed_means_a, level, "paired t on seed means")
         if name == "two-level":
             assert self.seed_values is not None
-            return stats.two_level(*self.seed_values, level=level)
+            return stats.two_level(*self.seed_values, level=level, trained=self.shape.trained)
         assert self.differences is not None
         if name == "cluster":
             assert self.clusters is not None
@@ -129,9 +130,7 @@ class Evidence:
             return stats.margin_test_paired(a_only, b_only, self.n_a, margin, both_sides, alpha)
         found = self._t(stats.LEVEL)
         if found.standard_error is None or found.df is None:
-            inside = abs(self.difference) < margin if both_sides else self.difference > -margin
-            p = None if found.p is None else found.p if inside and self.difference != 0 else 1.0
-            return stats.Result(name, None, p, self.difference, note=found.note or "no spread to test against")
+            return stats.Result(name, None, None, self.difference, note=found.note or "no spread to test against")
         return stats.margin_test_t(self.difference, found.standard_error, found.df, margin, both_sides, alpha)
 
     def variance(self) -> float | None:
@@ -148,27 +147,38 @@ class Evidence:
 def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str | None = None) -> Evidence:
     """Collect what is known about two arms and choose the test.
 
-    `claim` None: what the named `test` is about, else a recipe where both arms have two or more seeds, else a
-    checkpoint. Raises InputError for a test or claim that the data cannot carry.
+    `claim` None: what the named `test` is about, else a recipe where each trained arm has two or more seeds (and one
+    is trained), else a checkpoint. Raises InputError for a test or claim that the data cannot carry.
     """
-    seeds = (len(a.runs), len(b.runs))
-    if claim == "recipe" and min(seeds) < 2:
-        short = a if seeds[0] < 2 else b
+    scatters = about_recipe(a, b)
+    if claim == "recipe" and not (a.trained or b.trained):
+        raise InputError(
+            f"nothing was trained in {a.name} or {b.name}, so there is no recipe to speak of: ask about these models "
+            "as they are (--claim checkpoint)"
+        )
+    if claim == "recipe" and not scatters:
+        short = next(arm for arm in (a, b) if arm.trained and len(arm.observations) < 2)
         wanted = stats.seeds_needed(0.02, TYPICAL_SEED_SD)
         reach = ", ".join(f"{stats.smallest_permutation_p(s, s):.2g} with {s}" for s in (3, 4, 5))
         raise InputError(
-            "a claim about a recipe needs training seeds in each arm, at least two; "
-            f"{short.name} has {len(short.runs)}. Where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, {wanted} "
-            "seeds per arm find a difference of 2 points in 4 of 5 cases; the smallest p that a permutation of seeds "
-            f"can reach is {reach}. Add them to the spec (seeds: [1, 2, 3, 4, 5]), or ask about these checkpoints "
+            "a claim about a recipe needs training seeds in each trained arm, at least two; "
+            f"{short.name} has {len(short.observations)}. Where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, "
+            f"{wanted} seeds per arm find a difference of 2 points in 4 of 5 cases; the smallest p that a permutation "
+            f"of seeds can reach is {reach}. Add them to the spec (seeds: [1, 2, 3, 4, 5]), or ask about these "
+            "checkpoints "
             "(--claim checkpoint)"
         )
     if claim is None and test is not None:
-        claim = "recipe" if test in SEED_TESTS and min(seeds) >= 2 else "checkpoint"
-    recipe = claim == "recipe" or (claim is None and min(seeds) >= 2)
+        claim = "recipe" if test in SEED_TESTS and scatters else "checkpoint"
+    recipe = claim == "recipe" or (claim is None and scatters)
     if a.counts_only or b.counts_only:
         return _from_counts(a, b, values, test)
     return _from_values(a, b, values, recipe, test)
+
+
+def about_recipe(a: Arm, b: Arm) -> bool:
+    """Whether two arms can carry a claim about a recipe: see `choose.shows_training`."""
+    return shows_training((len(a.observations), len(b.observations)), (a.trained, b.trained))
 
 
 def _from_counts(a: Arm, b: Arm, values: Values, test: str | None) -> Evidence:
@@ -198,14 +208,15 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
     """Both arms are known question by question."""
     import numpy as np
 
-    rows_a = [values.row[str(run.eval_digest)] for run in a.runs]
-    rows_b = [values.row[str(run.eval_digest)] for run in b.runs]
-    has_a, has_b = values.present[rows_a].all(axis=0), values.present[rows_b].all(axis=0)
+    rows_a, rows_b = (
+        [[values.row[str(run.eval_digest)] for run in draws] for draws in arm.observations] for arm in (a, b)
+    )
+    has_a, has_b = (values.present[[row for draws in rows for row in draws]].all(axis=0) for rows in (rows_a, rows_b))
     shared: NDArray[np.bool_] = np.logical_and(has_a, has_b)
     n = int(shared.sum())
     unmatched = (int(has_a.sum()) - n, int(has_b.sum()) - n)
-    single = len(rows_a) == len(rows_b) == 1
-    binary = single and bool(values.binary[rows_a[0]] and values.binary[rows_b[0]])
+    single = len(rows_a) == len(rows_b) == len(rows_a[0]) == len(rows_b[0]) == 1
+    binary = single and bool(values.binary[rows_a[0][0]] and values.binary[rows_b[0][0]])
     shape = Shape(
         binary=binary,
         sampled=max(run.samples for run in (*a.runs, *b.runs)) > 1 or not single,
@@ -214,16 +225,17 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
         shared_order=recipe and _share_order(a, b),
         seeds=(len(rows_a), len(rows_b)),
         n=n,
+        trained=(a.trained, b.trained),
     )
     choice = choose(shape, test)
     mean_a = mean_b = table = differences = seed_means_a = seed_means_b = seed_values = None
     if binary:
-        table = values.table(rows_a[0], rows_b[0])
+        table = values.table(rows_a[0][0], rows_b[0][0])
         both, a_only, b_only, _ = table
         mean_a, mean_b = ((both + a_only) / n, (both + b_only) / n) if n else (None, None)
         summed = float(b_only - a_only)
     if not binary or choice.test in ("permutation", "t", "cluster"):
-        block_a, block_b = values.matrix[rows_a], values.matrix[rows_b]
+        block_a, block_b = (_by_weights(values, rows) for rows in (rows_a, rows_b))
         if not shared.all():
             block_a, block_b = block_a[:, shared], block_b[:, shared]
         differences = block_b.mean(axis=0) - block_a.mean(axis=0)
@@ -252,27 +264,48 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
     )
 
 
+def _by_weights(values: Values, rows: list[list[int]]) -> Floats:
+    """[weights, questions]: the mean over the draws of each."""
+    import numpy as np
+
+    if all(len(draws) == 1 for draws in rows):
+        return values.matrix[[draws[0] for draws in rows]]
+    return np.stack([values.matrix[draws].mean(axis=0) for draws in rows])
+
+
 def _share_order(a: Arm, b: Arm) -> bool:
     """Whether the arms have the same seeds and each seed trained both on the same examples in the same order."""
-    if len(a.seeds) != len(a.runs) or a.seeds != b.seeds:
+    first_a, first_b = ([draws[0] for draws in arm.observations] for arm in (a, b))
+    if len(a.seeds) != len(first_a) or len(b.seeds) != len(first_b) or a.seeds != b.seeds:
         return False
-    orders_a = {run.seed: run.data_order for run in a.runs}
-    return all(run.data_order is not None and orders_a[run.seed] == run.data_order for run in b.runs)
+    orders_a = {run.seed: run.data_order for run in first_a}
+    return all(run.data_order is not None and orders_a[run.seed] == run.data_order for run in first_b)
 
 
 def _bounds(
     a: Arm,
     b: Arm,
     values: Values,
-    rows: tuple[list[int], list[int]],
+    rows: tuple[list[list[int]], list[list[int]]],
     shared: NDArray[np.bool_],
     unmatched: tuple[int, int],
     summed: float,
 ) -> tuple[float, float] | None:
     """How far missing, truncated and failed answers could move the difference; None where nothing is missing."""
-    lost = [sum(values.lost.get(str(run.eval_digest), 0.0) for run in arm.runs) / len(arm.runs) for arm in (a, b)]
+    lost = [_over_weights(arm, values.lost) for arm in (a, b)]
     if a.runs[0].metric in UNITS or not any((*unmatched, *lost)) or not shared.any():
         return None  # what has no largest value has no worst case
-    only_a, only_b = (values.matrix[mine].mean(axis=0)[values.present[mine].all(axis=0) & ~shared] for mine in rows)
+    only_a, only_b = (
+        _by_weights(values, mine).mean(axis=0)[
+            values.present[[row for draws in mine for row in draws]].all(axis=0) & ~shared
+        ]
+        for mine in rows
+    )
     found = stats.missing_bounds(summed, int(shared.sum()), only_a, only_b)
     return None if found is None else (max(-1.0, found[0] - lost[0]), min(1.0, found[1] + lost[1]))
+
+
+def _over_weights(arm: Arm, shares: Mapping[str, float]) -> float:
+    """The mean share over an arm's distinct weights; what is not known counts as 0."""
+    means = [sum(shares.get(str(run.eval_digest), 0.0) for run in draws) / len(draws) for draws in arm.observations]
+    return sum(means) / len(means)

@@ -103,9 +103,11 @@ def power_of(
     correction: str = "holm",
     discordance: float | None = None,
     seed_sd: float | None = None,
+    family: int | None = None,
 ) -> Power:
-    """Power of claims that are one family, and of any two conditions under `design` (default: the first claim's).
+    """Power of claims that are one family (of `family` tests, by default as many as claims).
 
+    The same of any two conditions under `design` (default: the first claim's).
     `connection` gives earlier runs to learn the spread from; None: it is assumed. `discordance` and `seed_sd` state it
     instead. Raises InputError for numbers outside their range, and where there is neither a claim nor a design.
     """
@@ -114,12 +116,13 @@ def power_of(
         if not claims:
             raise InputError("nothing to plan: name a spec or an experiment, or give --questions")
         design = claims[0].design
+    if family is None:
+        family = len(claims)
     for one in [design, *(claim.design for claim in claims)]:
         if min(one.questions, one.samples, one.seeds) < 1:
             raise InputError("questions, samples and seeds are at least 1 each")
     spreads = Spreads(connection, experiment, discordance, seed_sd)
-    family = max(1, len(claims))
-    levels = (alpha, alpha if correction == "none" else alpha / family)
+    levels = (alpha, alpha if correction == "none" else alpha / max(1, family))
     overall = Claimed(GENERIC, "better", None, None, None, design)
     return Power(
         experiment=experiment,
@@ -127,7 +130,7 @@ def power_of(
         power=power,
         detect=detect,
         correction=correction,
-        family=len(claims),
+        family=family,
         overall=_claim_power(overall, spreads.of(overall), levels, power, detect),
         claims=[_claim_power(claim, spreads.of(claim), levels, power, detect) for claim in claims],
     )
@@ -158,7 +161,8 @@ def _claim_power(
     smallest = None
     if about == "recipe":
         seeds = claim.design.seeds
-        smallest = stats.smallest_permutation_p(seeds, None if spread.seed_paired else seeds)
+        one_sample = spread.seed_paired or spread.one_trained
+        smallest = stats.smallest_permutation_p(seeds, None if one_sample else seeds)
     notes = [*spread.notes, *([claim.note] if claim.note else [])]
     return ClaimPower(
         claim.text, claim.kind, claim.margin, about, wanted, claim.design, spread, alone, hardest, smallest, notes

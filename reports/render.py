@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.text_table import Cell, lay_out, paragraph, show_lines, width_of
 from reports.untrusted import visible, visible_json
-from reports.words import CORRECTIONS
+from reports.words import CORRECTIONS, MARKS, UNDECIDED
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from reports.comparison import Comparison
 
@@ -46,11 +48,14 @@ CSV_FIELDS = (
 )
 
 
-def render(comparisons: Sequence[Comparison], output: str, console: Console) -> None:
-    """Print comparisons in one of FORMATS. Machine formats go out as they are, whatever the console's width."""
+def render(comparisons: Sequence[Comparison], output: str, console: Console, wide: bool = False) -> None:
+    """Print comparisons in one of FORMATS. Machine formats go out as they are, whatever the console's width.
+
+    A table fits the console; with `wide` it has every column, however long its lines become.
+    """
     check_format(output)
     if output == "table":
-        _print_table(comparisons, console)
+        _print_table(comparisons, console, wide)
     else:
         console.file.write(visible({"json": as_json, "md": as_markdown, "csv": as_csv}[output](comparisons)))
 
@@ -170,42 +175,77 @@ def needs(comparison: Comparison) -> str:
     return ", ".join(parts)
 
 
-def _print_table(comparisons: Sequence[Comparison], console: Console) -> None:
-    from rich.text import Text
-
-    arms = plain_table({"run": "left", "mean": "right", "interval": "right", "n": "right"})
-    seen: dict[tuple[str, int], list[str]] = {}
+def _print_table(comparisons: Sequence[Comparison], console: Console, wide: bool) -> None:
+    arms: dict[tuple[str, int], list[str]] = {}
     for comparison in comparisons:
         for name, mean, limits, n in (
             (comparison.a, comparison.mean_a, comparison.ci_a, comparison.n_a),
             (comparison.b, comparison.mean_b, comparison.ci_b, comparison.n_b),
         ):
-            seen.setdefault((name, n), [name, show(mean), show_interval(limits), str(n)])
-    for row in seen.values():
-        arms.add_row(*map(Text, row))
-    console.print(arms)
-    console.print()
-    console.print(pairs_table(comparisons))
-    console.print()
+            arms.setdefault((name, n), [name, show(mean), show_interval(limits), str(n)])
+    width = width_of(console, wide)
+    show_lines(console, [*paragraph(outcome(comparisons), width, 0), ""])
+    show_lines(console, [*pairs_lines(comparisons, width, wide=wide), ""])
+    said = family_lines(comparisons) if wide else short_lines(comparisons)
+    for line in [*said, *(f"- {line}" for line in footnotes(comparisons))]:
+        show_lines(console, paragraph(line, width))
+    rows = [[Cell(cell) for cell in row] for row in arms.values()]
+    show_lines(console, ["", *lay_out(("run", "mean", "interval", "n"), rows, width, right=("mean", "interval", "n"))])
+
+
+def outcome(comparisons: Sequence[Comparison]) -> str:
+    """What came out, in a sentence."""
     if len(comparisons) == 1:
-        console.print(Text(comparisons[0].sentence()))
-    for line in family_lines(comparisons):
-        console.print(Text(line))
-    for line in footnotes(comparisons):
-        console.print(Text(f"- {line}"))
+        return comparisons[0].sentence()
+    apart = sum(one.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER") for one in comparisons)
+    same = sum(one.verdict == "EQUIVALENT" for one in comparisons)
+    equal = f", {same} {'is' if same == 1 else 'are'} equivalent" if same else ""
+    rest = len(comparisons) - apart - same
+    return (
+        f"Of {len(comparisons)} pairs {apart} {'differs' if apart == 1 else 'differ'}{equal}, "
+        f"{rest} {'is' if rest == 1 else 'are'} not told apart."
+    )
 
 
-def pairs_table(comparisons: Sequence[Comparison], prefix: str = "") -> Table:
-    """Comparisons, one a row, for the screen; `prefix` is left off the runs' names."""
-    from rich.text import Text
+def pairs_lines(
+    comparisons: Sequence[Comparison], width: int | None, prefix: str = "", wide: bool = False
+) -> list[Text]:
+    """Comparisons, one a row, for the screen; `prefix` is left off the runs' names. With `wide` every column."""
+    from reports.comparison import show_p
 
-    numeric = ("n", "mean a", "mean b", "b - a", "p", "adjusted")
-    table = plain_table({column: "right" if column in numeric else "left" for column in COLUMNS})
-    for comparison in comparisons:
-        cells = [Text(cell.removeprefix(prefix) if i < 2 else cell) for i, cell in enumerate(_cells(comparison))]
-        cells[-2].stylize({"BETTER": "green", "WORSE": "red"}.get(comparison.verdict, ""))
-        table.add_row(*cells)
-    return table
+    if wide:
+        numeric = ("n", "mean a", "mean b", "b - a", "p", "adjusted")
+        rows = []
+        for one in comparisons:
+            cells = [Cell(cell.removeprefix(prefix) if i < 2 else cell) for i, cell in enumerate(_cells(one))]
+            rows.append([*cells[:-2], Cell(one.verdict, VERDICT_STYLES.get(one.verdict, "")), cells[-1]])
+        return lay_out(COLUMNS, rows, None, right=numeric)
+    rows = [
+        [
+            Cell(f"{one.b.removeprefix(prefix)} against {one.a.removeprefix(prefix)}"),
+            verdict_cell(one.verdict, VERDICT_STYLES.get(one.verdict, "")),
+            difference_cell(one),
+            Cell(show_p(one.p_adjusted)),
+        ]
+        for one in comparisons
+    ]
+    return lay_out(("pair", "verdict", "difference [interval]", "adjusted p"), rows, width, right=("adjusted p",))
+
+
+VERDICT_STYLES = {"BETTER": "green", "WORSE": "red"}
+
+
+def verdict_cell(verdict: str, style: str, marked: bool = False) -> Cell:
+    """A verdict with its mark; a star where a note says that it is exploratory."""
+    return Cell(f"{MARKS.get(verdict, UNDECIDED)} {verdict}{' *' if marked else ''}", style)
+
+
+def difference_cell(one: Comparison) -> Cell:
+    """The difference and its interval, with the interval's level where that is not the family's."""
+    if one.difference is None:
+        return Cell("-")
+    level = "" if one.ci is None or abs(one.level - (1 - one.alpha)) < 1e-9 else f" ({one.level:.0%})"
+    return Cell(f"{show(one.difference, signed=True)} {show_interval(one.ci, signed=True)}{level}")
 
 
 def plain_table(columns: Mapping[str, str]) -> Table:
@@ -232,6 +272,14 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
     )
     lines = [f"{first.metric}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
     return [*lines, *reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
+
+
+def short_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """The same in as few lines as tell it: how p was adjusted, which tests, and what is missing."""
+    if not comparisons:
+        return []
+    tests = ", ".join(dict.fromkeys(one.test for one in comparisons if one.difference is not None)) or "no test"
+    return [*family_lines(comparisons)[:1], f"tests: {tests}", *attrition_lines(comparisons)]
 
 
 def needs_lines(comparisons: Sequence[Comparison]) -> list[str]:

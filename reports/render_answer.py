@@ -19,32 +19,36 @@ from reports.render import (
     check_format,
     comparison_table,
     csv_row,
+    difference_cell,
     escaped,
     footnotes,
     markdown_table,
     needs,
     needs_lines,
-    plain_table,
+    pairs_lines,
     reasons,
+    short_lines,
     show,
     show_interval,
+    verdict_cell,
 )
+from reports.text_table import Cell, lay_out, paragraph, show_lines, width_of
 from reports.untrusted import visible, visible_json
 from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
     from reports.answer import Answer
     from reports.hypotheses import Verdict
 
 
-def render_answer(found: Answer, output: str, console: Console) -> None:
+def render_answer(found: Answer, output: str, console: Console, wide: bool = False) -> None:
     """Print an answer in one of FORMATS. Machine formats go out as they are, whatever the console's width."""
     check_format(output)
     if output == "table":
-        print_answer(found, console)
+        print_answer(found, console, wide=wide)
     else:
         console.file.write(visible({"json": answer_json, "md": answer_markdown, "csv": answer_csv}[output](found)))
 
@@ -73,7 +77,8 @@ def answer_csv(found: Answer) -> str:
 
 def answer_markdown(found: Answer) -> str:
     """Tables to paste: declared claims, late ones, other pairs."""
-    lines = [f"**{escaped(found.experiment)}**: {escaped(found.question or '')}".rstrip(": "), "", found.headline(), ""]
+    lines = [f"**{escaped(found.experiment)}**: {escaped(found.question or '')}".rstrip(": "), ""]
+    lines += [found.headline(), "", found.runs_line(), ""]
     columns = ("claim", "verdict", "needs", "b - a", "interval", "p", "adjusted", "n", "discordant", "test", "about")
     for title, verdicts in (("Declared claims", found.verdicts), ("Late claims, exploratory", found.late)):
         if verdicts:
@@ -89,35 +94,36 @@ def answer_markdown(found: Answer) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def print_answer(found: Answer, console: Console, pairs: bool = True) -> None:
-    """Tables on the screen; without `pairs` only the claims."""
-    from rich.text import Text
-
-    from reports.render import pairs_table
-
-    for verdicts, title in ((found.verdicts, "declared hypotheses"), (found.late, "late claims, EXPLORATORY")):
-        if verdicts:
-            console.print(verdicts_table(verdicts))
-            console.print(Text(f"{title}: {family_of(found, verdicts[0])}; {DISCORDANT}"))
-            for one in verdicts:
-                for note in said_of(one):
-                    console.print(Text(f"- {one.claim}: {note}"))
-            console.print()
+def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool = False) -> None:
+    """The answer on the screen, the sentence first; without `pairs` only the claims. With `wide` every column."""
+    width = width_of(console, wide)
+    show_lines(console, [*paragraph(found.headline(), width, 0), *paragraph(found.runs_line(), width, 0), ""])
+    for verdicts, title in ((found.verdicts, "declared claims"), (found.late, "late claims, EXPLORATORY")):
+        if not verdicts:
+            continue
+        gap = [""] if verdicts is found.late and found.verdicts else []
+        show_lines(console, [*gap, *verdicts_lines(verdicts, width, wide), ""])
+        said = [f"{title}: {family_of(found, verdicts[0])}"] + ([DISCORDANT] if wide else about_lines(verdicts))
+        said += [f"- {one.claim}: {note}" for one in verdicts for note in (said_of if wide else short_notes)(one)]
+        _say(console, said, width)
     if pairs and found.exploratory:
-        console.print(pairs_table(found.exploratory, prefix=f"{found.experiment}/"))
-        console.print(Text(f"exploratory: {exploratory_line(found)}"))
-        for line in footnotes(found.exploratory):
-            console.print(Text(f"- {line}"))
-        console.print()
+        gap = [""] if found.verdicts or found.late else []
+        show_lines(console, [*gap, *pairs_lines(found.exploratory, width, f"{found.experiment}/", wide), ""])
+        _say(console, [f"exploratory: {exploratory_line(found)}"], width)
+        _say(console, [f"- {line}" for line in footnotes(found.exploratory)], width)
     comparisons = found.comparisons() if pairs else found.judged()
-    for line in (*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)):
-        console.print(Text(line))
-    for note in found.notes:
-        console.print(Text(f"note: {note}"))
-    console.print(Text(found.headline()))
+    said = [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)] if wide else []
+    said = said or short_lines(comparisons)[1:]
+    said += [f"note: {note}" for note in found.notes]
     if not pairs and found.exploratory:
         size = len(found.exploratory)
-        console.print(Text(f"{size} other pair{'' if size == 1 else 's'} of conditions: nsd compare tests them"))
+        said.append(f"{size} other pair{'' if size == 1 else 's'} of conditions: nsd compare tests them")
+    _say(console, said, width)
+
+
+def _say(console: Console, lines: Sequence[str], width: int | None) -> None:
+    for line in lines:
+        show_lines(console, paragraph(line, width))
 
 
 DISCORDANT = "discordant: questions that only the second, only the first condition of a claim has right"
@@ -126,14 +132,14 @@ DISCORDANT = "discordant: questions that only the second, only the first conditi
 def family_of(found: Answer, verdict: Verdict) -> str:
     """How the p-values of this verdict's family were corrected, over how many tests."""
     how = CORRECTIONS.get(verdict.correction, verdict.correction)
-    dropped = f", {len(found.dropped)} of them dropped later" if found.dropped and not verdict.mark else ""
-    return f"a family of {verdict.family}{dropped}, p adjusted by {how}, level {verdict.alpha:g}"
+    family = f"family of {verdict.family}" if verdict.mark else found.family_line()
+    return f"a {family}; p adjusted by {how}, level {verdict.alpha:g}"
 
 
 def exploratory_line(found: Answer) -> str:
     """The same for the exploratory family."""
     late = f" ({len(found.late)} late claim{'' if len(found.late) == 1 else 's'} among them)" if found.late else ""
-    return f"a family of {found.exploratory_family}{late}, p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
+    return f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
 
 
 def said_of(verdict: Verdict) -> list[str]:
@@ -156,30 +162,56 @@ def verdict_cells(verdict: Verdict) -> list[str]:
     return [verdict.claim, word, needs(one), *cells, str(one.n), pair, one.test, verdict.about]
 
 
-def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
-    """Claims with verdicts, for the screen."""
-    from rich.text import Text
+def verdicts_lines(verdicts: Sequence[Verdict], width: int | None, wide: bool = False) -> list[Text]:
+    """Claims with verdicts, for the screen; with `wide` every column."""
+    from reports.comparison import show_p
 
-    table = plain_table(
-        {"claim": "left", "verdict": "left", "needs": "left", "difference": "right", "interval": "left", "p": "right"}
-        | {"adjusted": "right", "n": "right", "discordant": "left", "test": "left", "about": "left"}
-    )
-    for verdict in verdicts:
-        claim, word, *rest = verdict_cells(verdict)
-        mark = Text(word)
-        if verdict.holds is not None:
-            mark.stylize("green" if verdict.holds else "red")
-        table.add_row(Text(claim), mark, *map(Text, rest))
-    return table
+    rows = []
+    for one in verdicts:
+        found, style = one.comparison, {True: "green", False: "red", None: ""}[one.holds]
+        if wide:
+            cells = verdict_cells(one)
+            rows.append([Cell(cells[0]), Cell(cells[1], style), *map(Cell, cells[2:])])
+            continue
+        numbers = [Cell("-"), Cell("-")] if found is None else [difference_cell(found), Cell(show_p(found.p_adjusted))]
+        rows.append([Cell(one.claim), verdict_cell(one.verdict, style, bool(one.mark)), *numbers])
+    if wide:
+        facts = ("needs", "difference", "interval", "p", "adjusted", "n", "discordant", "test", "about")
+        return lay_out(("claim", "verdict", *facts), rows, None, right=("difference", "p", "adjusted", "n"))
+    columns = ("claim", "verdict", "difference [interval]", "adjusted p")
+    return lay_out(columns, rows, width, right=("adjusted p",))
+
+
+def short_notes(verdict: Verdict) -> list[str]:
+    """What stands below the narrow table for a verdict: mark, what it still needs, and what could change it."""
+    one = verdict.comparison
+    needed = one.needed_in_short() if one is not None and verdict.verdict == "UNRESOLVED" else ""
+    return [text for text in (verdict.mark, needed, verdict.note) if text]
+
+
+def about_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """What the claims speak of, each once, with the claims where not all speak of the same."""
+    about: dict[str, list[str]] = {}
+    for one in verdicts:
+        if one.comparison is not None:
+            about.setdefault(one.about, []).append(one.claim)
+    return [
+        f"about {subject}" if len(about) == 1 else f"about {subject}: {', '.join(claims)}"
+        for subject, claims in about.items()
+    ]
 
 
 def answer_facts(found: Answer) -> dict[str, Any]:
     """What a summary in JSON holds of an answer."""
     return {
         "headline": found.headline(),
+        "spec_digest": found.spec_digest,
+        "runs": found.runs,
+        "seeds": found.seeds,
         "verdicts": [one.to_json() for one in found.verdicts],
         "late_verdicts": [one.to_json() for one in found.late],
         "dropped": found.dropped,
+        "primary_family": found.primary_family,
         "exploratory_family": found.exploratory_family,
         "notes": found.notes,
     }

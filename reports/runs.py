@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
 from reports.metrics import check_metric, values_sql
+from reports.versions import as_version, current_version, seeds_elsewhere, versions_of
 from reports.words import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ class Run:
     """One finished run, or one imported row of counts (`counts` = correct, n; then it has no evaluation).
 
     `data_order` is the same text for two runs exactly where both were trained on the same examples in the
-    same order; None where nothing was trained or it is not known.
+    same order; None where nothing was trained or it is not known. `weights` is the same text for two runs exactly
+    where the same model (or the same recording) answered; `trained`: whether the seed trained it, taken to be so of
+    an import. `repeats_itself`: nothing is drawn (temperature 0, a recording), so that asking the same weights again
+    gives the same answers.
     """
 
     name: str
@@ -49,11 +53,18 @@ class Run:
     counts: tuple[int, int] | None
     data_order: str | None
     train_digest: str | None = None
+    weights: str | None = None
+    trained: bool = True
+    repeats_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What is compared: runs that differ in nothing but the training seed."""
+    """What is compared: runs that differ in nothing but the seed.
+
+    A seed that changed nothing is no observation. Runs of the same weights are one: where nothing is drawn the first
+    stands for all (`copies` are the others), else each is more samples of every question.
+    """
 
     name: str
     runs: tuple[Run, ...]
@@ -64,19 +75,52 @@ class Arm:
         return any(run.eval_digest is None for run in self.runs)
 
     @property
+    def observations(self) -> list[tuple[Run, ...]]:
+        """The distinct weights, each with the runs that drew from it, in order."""
+        found: dict[str, list[Run]] = {}
+        for run in self.runs:
+            held = found.setdefault(run.weights or run.name, [])
+            if not held or not (run.repeats_itself or run.eval_digest in {one.eval_digest for one in held}):
+                held.append(run)
+        return [tuple(mine) for mine in found.values()]
+
+    @property
+    def copies(self) -> list[Run]:
+        """Runs that repeat another one to the letter."""
+        kept = {run.name for draws in self.observations for run in draws}
+        return [run for run in self.runs if run.name not in kept]
+
+    @property
+    def trained(self) -> bool:
+        """Whether a seed of this arm trains anything."""
+        return any(run.trained for run in self.runs)
+
+    @property
     def seeds(self) -> list[int]:
-        """Training seeds, where known, in order."""
-        return sorted(run.seed for run in self.runs if run.seed is not None)
+        """Training seeds, where known, in order: one of each distinct weights, none where nothing was trained."""
+        first = [draws[0].seed for draws in self.observations if draws[0].trained]
+        return sorted(seed for seed in first if seed is not None)
+
+    @property
+    def copies_note(self) -> str:
+        """What is said of runs that are no observation of their own, "" where there are none."""
+        if not self.copies:
+            return ""
+        what = "the same weights" if self.trained else "a model that is not trained"
+        return f"{self.name}: {len(self.runs)} seeds of {what}, nothing drawn anew, count as {len(self.observations)}"
 
 
 RUNS_SQL = """
 SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data_hash, i.verifier_hash, i.samples,
        c.correct, c.n, r.status, r.reason, r.train_digest,
-       json_extract_string(s.manifest, '$.key.train_on') || json_extract_string(s.manifest, '$.key.seeds.order')
+       json_extract_string(s.manifest, '$.key.train_on') || json_extract_string(s.manifest, '$.key.seeds.order'),
+       json_extract_string(e.manifest, '$.key.sampling.temperature'), json_extract(e.manifest, '$.key.engine')::TEXT,
+       json_extract_string(e.manifest, '$.key.engine.use'), json_extract(e.manifest, '$.key.model')::TEXT
 FROM runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
 LEFT JOIN counts c ON c.run = r.run
 LEFT JOIN stages s ON s.digest = r.train_digest
+LEFT JOIN stages e ON e.digest = r.eval_digest
 ORDER BY r.experiment NULLS LAST, r.started_at, r.run
 """
 
@@ -102,6 +146,10 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             why,
             train,
             order,
+            temperature,
+            engine,
+            engine_name,
+            model,
         ) = row
         if right is None and metric is None:
             unfinished[name] = f"{status}{f': {why}' if why else ''}"
@@ -109,9 +157,33 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
         counts = None if right is None else (int(right), int(n))
         if counts is not None:
             digest = None
+        recorded = draws_nothing(engine_name, None)
         about = (digest, metric or "accuracy", data, verifier, samples or 1, counts, order, train)
-        finished[name] = Run(name, experiment, condition, seed, *about)
+        finished[name] = Run(
+            *(name, experiment, condition, seed, *about),
+            weights=_weights(name, experiment, condition, train, model, engine if recorded else None),
+            trained=experiment is None or (train is not None and not recorded),
+            repeats_itself=draws_nothing(engine_name, temperature),
+        )
     return finished, unfinished
+
+
+def draws_nothing(engine: str | None, temperature: str | float | None) -> bool:
+    """Whether an evaluation repeated with another seed gives the same answers: greedy, or read from a recording."""
+    return engine == "replay" or (temperature is not None and float(temperature) == 0)
+
+
+def _weights(
+    run: str, experiment: str | None, condition: str | None, train: str | None, model: str | None, recording: str | None
+) -> str:
+    """What answered: a recording, a training's outcome, the model that every seed starts from, or an import's own."""
+    if recording is not None:
+        return f"recording {recording}"
+    if train is not None:
+        return train
+    if experiment is None:
+        return f"run {run}"
+    return f"untrained {model or f'{experiment}/{condition}'}"
 
 
 def resolve(
@@ -127,13 +199,28 @@ def resolve(
     conditions = _conditions(finished.values())
     arms: dict[str, Arm] = {}
     skipped: list[str] = []
+    for experiment in sorted({name.rpartition("/")[0] for name in conditions}):
+        # A condition or an experiment stands for the runs of one version of its spec.
+        if any(pattern == experiment or pattern.rpartition("/")[0] == experiment for pattern in patterns):
+            mine = condition_arms(connection, experiment)
+            conditions = {name: arm for name, arm in conditions.items() if name.rpartition("/")[0] != experiment}
+            conditions |= {arm.name: arm for arm in mine.values()}
+            current = current_version(versions_of(connection, experiment))
+            elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest) if current else None
+            named = any(pattern not in finished and pattern.startswith(experiment) for pattern in patterns)
+            skipped += [elsewhere.sentence()] if elsewhere is not None and named else []
     for pattern in patterns:
         if pattern in finished:
             found = [Arm(pattern, (finished[pattern],))]
         elif pattern in unfinished:
             raise InputError(f"run {pattern!r} has no result to compare ({unfinished[pattern]})")
         elif any(character in pattern for character in GLOB_CHARACTERS):
-            found = [Arm(name, (run,)) for name, run in finished.items() if fnmatch.fnmatchcase(name, pattern)]
+            matching = [run for name, run in finished.items() if fnmatch.fnmatchcase(name, pattern)]
+            found = [Arm(run.name, (run,)) for run in matching]
+            for arm in _conditions(matching).values():  # copies would be tests of nothing new in the family
+                copies = {run.name for run in arm.copies}
+                found = [one for one in found if one.name not in copies]
+                skipped += [f"{name} repeats another seed to the letter" for name in sorted(copies)]
             passed = [name for name in unfinished if fnmatch.fnmatchcase(name, pattern)]
             skipped += [f"{name} has no result yet ({unfinished[name]})" for name in passed]
         elif pattern in conditions:
@@ -156,10 +243,29 @@ def resolve(
 
 
 def condition_arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> dict[str, Arm]:
-    """The arms of an experiment by condition, all seeds together."""
-    finished, _ = all_runs(connection)
+    """The arms of an experiment by condition, all seeds together: those of the version of its spec that was last run.
+
+    Inside `versions.as_version` those of the version named there.
+    """
+    current = current_version(versions_of(connection, experiment))
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        finished, _ = all_runs(connection)
     mine = [run for run in finished.values() if run.experiment == experiment]
     return {str(arm.runs[0].condition): arm for arm in _conditions(mine).values()}
+
+
+def run_names(connection: duckdb.DuckDBPyConnection, experiment: str, conditions: Sequence[str]) -> list[str]:
+    """Run names in the order in which the spec has its conditions, rounds of a condition after it."""
+    rows = connection.execute(
+        "SELECT run, condition, seed FROM runs WHERE experiment = ? ORDER BY started_at NULLS LAST, run", [experiment]
+    ).fetchall()
+    places = {name: place for place, name in enumerate(conditions)}
+
+    def place(row: tuple[str, str, int | None]) -> tuple[int, int]:
+        near = [p for name, p in places.items() if row[1] == name or row[1].startswith((f"{name}.", f"{name}@"))]
+        return (places.get(row[1], max(near, default=len(places))), row[2] or 0)
+
+    return [row[0] for row in sorted(rows, key=place)]
 
 
 def _conditions(runs: Iterable[Run]) -> dict[str, Arm]:

@@ -21,7 +21,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from reports.needed import ASSUMED_DISCORDANCE
-from reports.pairs import gather
+from reports.pairs import about_recipe, gather
 from reports.runs import Arm, Run, Values, all_runs, load_values
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ MOST_OTHERS = 12
 @dataclass(frozen=True)
 class Design:
     """How much is measured. `greedy`: temperature 0, so that more samples are the same sample again. `trained`:
-    whether the better and the worse condition are trained at all.
+    whether the better and the worse condition are trained at all. `seeds` are those of what is trained: seeds of an
+    untrained condition are more samples of a question, or where nothing is drawn, nothing.
     """
 
     questions: int
@@ -158,7 +159,7 @@ class Spreads:
         design = claim.design
         mine = [run for run in self.runs if run.experiment == self.experiment and _fits(run, design)]
         if claim.better is not None:
-            a, b = ([run for run in mine if run.condition == name] for name in (claim.worse, claim.better))
+            a, b = (_distinct([run for run in mine if run.condition == name]) for name in (claim.worse, claim.better))
             if found := self._usable(_run_pairs(a, b)):
                 return self._said(found, f"earlier runs of {claim.worse} and {claim.better}")
         if found := self._pool("own", mine, design):
@@ -173,7 +174,7 @@ class Spreads:
     def _pool(self, whose: str, runs: Sequence[Run], design: Design) -> list[_Pair]:
         key = (whose, design.metric, design.data_hash)
         if key not in self._pooled:
-            distinct = list({run.eval_digest: run for run in runs}.values())[-MOST_OTHERS:]
+            distinct = _distinct(runs)[-MOST_OTHERS:]
             different = [(a, b) for a, b in combinations(distinct, 2) if not _same_arm(a, b)]
             self._pooled[key] = self._usable(different)
         return self._pooled[key]
@@ -221,9 +222,9 @@ class Spreads:
                 "SELECT avg(spread) FROM (SELECT var_samp(correct::INT) AS spread FROM eval_samples "
                 "WHERE eval_digest = ? GROUP BY question_id HAVING count(*) > 1)"
             )
-            row = self.connection.execute(query, [digest]).fetchone()
+            row = None if run.repeats_itself else self.connection.execute(query, [digest]).fetchone()
             found = None if row is None or row[0] is None else float(row[0])
-            if found is None and run.samples == 1:
+            if found is None and run.samples == 1 and not run.repeats_itself:
                 from reports.noise import noise_floor
 
                 # Two samples of one question differ with chance 2 p (1 - p), twice the variance of one.
@@ -258,7 +259,7 @@ class Spreads:
             if (pair := self._seed_pair(a, b)) is not None:
                 sd, paired, seeds = pair
                 said = f"SD of {'the paired difference over seeds' if paired else 'seed means'} {_points(sd)} ({seeds})"
-                return sd, paired, False, f"earlier runs of {claim.worse} and {claim.better}: {said}"
+                return sd, paired, single, f"earlier runs of {claim.worse} and {claim.better}: {said}"
         others = [run for run in self.runs if run.experiment not in (self.experiment, None) and _fits(run, design)]
         others = [run for run in others if design.data_hash is not None and run.data_hash == design.data_hash]
         sources = ((f"earlier runs of {self.experiment}", mine), ("other runs on the same questions", others))
@@ -269,29 +270,31 @@ class Spreads:
         return ASSUMED_SEED_SD, False, single, f"{why}: SD over seeds {_points(ASSUMED_SEED_SD)}"
 
     def _seed_pair(self, a: Sequence[Run], b: Sequence[Run]) -> tuple[float, bool, str] | None:
-        if (
-            min(len(a), len(b)) < 2
-            or self.connection is None
-            or not all(_measured_alike(a[0], run) for run in (*a, *b))
-        ):
+        if not a or not b or self.connection is None or not all(_measured_alike(a[0], run) for run in (*a, *b)):
             return None
         arms = [Arm(str(runs[0].condition), tuple(sorted(runs, key=lambda run: run.seed or 0))) for runs in (a, b)]
+        if not about_recipe(*arms):
+            return None
         evidence = gather(arms[0], arms[1], load_values(self.connection, arms), claim="recipe")
-        means_a, means_b = evidence.seed_means_a, evidence.seed_means_b
-        if means_a is None or means_b is None:
+        means = (evidence.seed_means_a, evidence.seed_means_b)
+        trained = [one for one, arm in zip(means, arms, strict=True) if arm.trained and one is not None]
+        if not trained:
             return None
         paired = evidence.choice.test == "seeds-paired"
-        variance = (means_b - means_a).var(ddof=1) if paired else (means_a.var(ddof=1) + means_b.var(ddof=1)) / 2
-        seeds = f"{len(a)} and {len(b)} seeds"
+        if paired:
+            variance = float((trained[1] - trained[0]).var(ddof=1))
+        else:
+            variance = statistics.mean(float(one.var(ddof=1)) for one in trained)
+        seeds = f"{' and '.join(str(len(one)) for one in trained)} seeds"
         return (math.sqrt(variance), paired, seeds) if variance > 1e-18 else None
 
     def _seed_pool(self, runs: Sequence[Run]) -> tuple[float, str] | None:
         """SD within conditions that have several trained seeds, pooled over them by degrees of freedom."""
-        grouped: dict[tuple[str | None, str | None, str | None], list[Run]] = {}
+        grouped: dict[tuple[str | None, str | None, str | None], dict[str | None, Run]] = {}
         for run in runs:
-            if run.train_digest is not None:
-                grouped.setdefault((run.experiment, run.condition, run.data_hash), []).append(run)
-        several = [group for group in grouped.values() if len(group) >= 2]
+            if run.experiment is not None and run.trained:
+                grouped.setdefault((run.experiment, run.condition, run.data_hash), {}).setdefault(run.weights, run)
+        several = [list(group.values()) for group in grouped.values() if len(group) >= 2]
         if not several or self.connection is None:
             return None
         query = (
@@ -314,6 +317,15 @@ class Spreads:
 def _fits(run: Run, design: Design) -> bool:
     """Whether a run's metric says something about the planned one."""
     return run.metric == design.metric or (averages(run.metric) and averages(design.metric))
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """Runs without those that repeat another one to the letter."""
+    found: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        same = (run.experiment, run.condition, run.weights) if run.repeats_itself else (run.eval_digest,)
+        found.setdefault((*same, run.data_hash, run.metric), run)
+    return list(found.values())
 
 
 def _measured_alike(a: Run, b: Run) -> bool:

@@ -186,8 +186,8 @@ def two_proportion(right_a: int, n_a: int, right_b: int, n_b: int, level: float 
 def paired_t(differences: ArrayLike, level: float = LEVEL, name: str = "paired t") -> Result:
     """Student's t on differences of shape [n] (per question, or per seed), n - 1 degrees of freedom.
 
-    Fewer than two differences: p None. All zero: p = 1. All the same and not zero: the t statistic is
-    infinite, so p is that of the sign-flip permutation, 2 / 2**n. None of these three has an interval.
+    Fewer than two differences: p None. All zero: p = 1. All the same and not zero: there is no spread to hold the
+    difference against, so p None. None of these three has an interval.
     """
     import numpy as np
 
@@ -247,14 +247,14 @@ def cluster_t(differences: ArrayLike, clusters: ArrayLike, level: float = LEVEL)
     if groups < 2:
         estimate = float(d.mean()) if len(d) else None
         return Result(name, None, None, estimate, note=f"{groups} cluster(s): at least two are needed")
-    if (degenerate := _degenerate(d, name, units=groups)) is not None:
+    if (degenerate := _degenerate(d, name)) is not None:
         return degenerate
     mean = float(d.mean())
     residuals = sums - sizes * mean
     error = math.sqrt(groups / (groups - 1) * float((residuals**2).sum())) / len(d)
     note = "" if groups >= FEW_CLUSTERS else f"only {groups} clusters (under {FEW_CLUSTERS}): p comes out too small"
     if error <= 1e-12:
-        return Result(name, None, 1.0, mean, note="the clusters have equal means: no spread to test against")
+        return Result(name, None, None, mean, note="the clusters have equal means: no spread to test against")
     return _t_result(name, mean, error, groups - 1, level, "cluster-robust t", note)
 
 
@@ -322,8 +322,8 @@ def bca_bootstrap(values: ArrayLike, seed: int, resamples: int = 10_000, level: 
 def welch_t(seed_means_a: ArrayLike, seed_means_b: ArrayLike, level: float = LEVEL) -> Result:
     """Welch's t on one mean per training seed, shapes [S_a] and [S_b]; df by Welch and Satterthwaite.
 
-    Needs two seeds in each arm (else p None). No spread in either arm: p = 1 where the means agree, else the
-    smallest p a permutation of the seeds can reach; without an interval.
+    Needs two seeds in each arm (else p None). No spread in either arm: p = 1 where the means agree, else p None,
+    since nothing says how far training again would move them; without an interval.
     """
     import numpy as np
 
@@ -335,45 +335,129 @@ def welch_t(seed_means_a: ArrayLike, seed_means_b: ArrayLike, level: float = LEV
     if _constant(a) and _constant(b):
         if abs(estimate) < 1e-12:
             return Result(name, 0.0, 1.0, 0.0, note="every seed of both arms has the same mean")
-        p = smallest_permutation_p(len(a), len(b))
-        return Result(name, None, p, estimate, note="no spread between seeds: p is the smallest a permutation reaches")
+        return Result(
+            name, None, None, estimate, note="no spread between the seeds of either arm: nothing to test with"
+        )
     part_a, part_b = float(a.var(ddof=1)) / len(a), float(b.var(ddof=1)) / len(b)
     df = (part_a + part_b) ** 2 / (part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
     return _t_result(name, estimate, math.sqrt(part_a + part_b), df, level, "t on seed means")
 
 
-def two_level(values_a: ArrayLike, values_b: ArrayLike, level: float = LEVEL) -> Result:
+def two_level(
+    values_a: ArrayLike, values_b: ArrayLike, level: float = LEVEL, trained: tuple[bool, bool] = (True, True)
+) -> Result:
     """t on the difference of means over questions AND seeds: a claim about this recipe on questions like these.
 
     `values_a` [S_a, n] and `values_b` [S_b, n] hold one value per seed and shared question. The variance is that
     of the seed means plus that of the seed-averaged question differences, minus the residual both contain
     (two-way cluster-robust variance, Cameron, Gelbach, Miller 2011), never less than the larger part. df is
-    that of the seeds by Satterthwaite, the questions counting as n - 1. Needs two seeds and two questions.
+    that of the seeds by Satterthwaite, the questions counting as n - 1. Needs two questions and two seeds in each
+    arm that is `trained`; an untrained arm is one row, which has no variance between seeds.
     """
+    name = "two-level t (questions x seeds)"
+    parts = _level_parts(values_a, values_b, trained)
+    if isinstance(parts, Result):
+        return parts
+    variance = parts.variance()
+    if variance <= 1e-24:
+        p = 1.0 if abs(parts.estimate) < 1e-12 else None
+        return Result(name, None, p, parts.estimate, note="no spread between questions or seeds")
+    return _t_result(name, parts.estimate, math.sqrt(variance), parts.df(), level, "two-level t")
+
+
+def two_level_seeds_needed(
+    values_a: ArrayLike,
+    values_b: ArrayLike,
+    effect: float,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    trained: tuple[bool, bool] = (True, True),
+    limit: int = 10_000,
+) -> int | None:
+    """Seeds in each trained arm for `two_level` to find `effect` on these questions, if the spreads stay as they are.
+
+    More seeds take nothing from the part of the variance that questions carry. None where no number up to `limit` is
+    enough (more questions would be), where the effect is 0, and where `two_level` has no test.
+    """
+    parts = _level_parts(values_a, values_b, trained)
+    if isinstance(parts, Result) or effect == 0:
+        return None
+
+    def finds(seeds: int) -> bool:
+        variance = parts.variance(seeds)
+        if variance <= 1e-24:
+            return True
+        return _t_power(min(abs(effect) / math.sqrt(variance), 37.0), parts.df(seeds), alpha) >= power
+
+    if not finds(limit):
+        return None
+    low, high = 1, limit  # power grows with the seeds: search for the first that is enough
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if finds(middle) else (middle, high)
+    return high
+
+
+@dataclass(frozen=True, slots=True)
+class _LevelParts:
+    """Variances of a difference over questions and seeds: `questions` of the mean of n questions, with the seeds' part
+    in it; `seeds` and `residual` of one seed's mean, for each trained arm, which have `counts` seeds.
+    """
+
+    estimate: float
+    n: int
+    questions: float
+    seeds: list[float]
+    residual: list[float]
+    counts: list[int]
+
+    def _each(self, seeds: int | None) -> tuple[float, list[float], float]:
+        """The three parts at so many seeds an arm (None: as many as there are)."""
+        counts = self.counts if seeds is None else [seeds] * len(self.counts)
+        now = sum(one / count for one, count in zip(self.residual, self.counts, strict=True))
+        then = sum(one / count for one, count in zip(self.residual, counts, strict=True))
+        questions = self.questions if seeds is None else max(0.0, self.questions - now) + then
+        return questions, [one / count for one, count in zip(self.seeds, counts, strict=True)], then
+
+    def variance(self, seeds: int | None = None) -> float:
+        """Of the difference of means, never less than its larger part."""
+        questions, means, residual = self._each(seeds)
+        return max(questions + sum(means) - residual, questions, sum(means))
+
+    def df(self, seeds: int | None = None) -> float:
+        """By Satterthwaite, the questions counting as n - 1."""
+        questions, means, _ = self._each(seeds)
+        counts = self.counts if seeds is None else [seeds] * len(self.counts)
+        pieces = [(part, count - 1) for part, count in zip(means, counts, strict=True)] + [(questions, self.n - 1)]
+        return float(sum(part for part, _ in pieces) ** 2 / sum(part**2 / freedom for part, freedom in pieces))
+
+
+def _level_parts(values_a: ArrayLike, values_b: ArrayLike, trained: tuple[bool, bool]) -> _LevelParts | Result:
+    """The parts of the variance, or the result that says why there are none."""
     import numpy as np
 
     name = "two-level t (questions x seeds)"
     a, b = np.atleast_2d(np.asarray(values_a, dtype=np.float64)), np.atleast_2d(np.asarray(values_b, dtype=np.float64))
-    (seeds_a, n), seeds_b = a.shape, b.shape[0]
+    n = a.shape[1]
     if n == 0:
         return Result(name, None, None, None, note="no shared question: nothing to test")
     difference = b.mean(axis=0) - a.mean(axis=0)
     estimate = float(difference.mean())
-    if min(seeds_a, seeds_b) < 2 or n < 2:
-        return Result(name, None, None, estimate, note="needs two seeds in each arm and two shared questions")
-    question_part = float(difference.var(ddof=1)) / n
-    seed_parts = [float(arm.mean(axis=1).var(ddof=1)) / len(arm) for arm in (a, b)]
-    residual_part = 0.0
-    for arm in (a, b):
+    scattering = [arm for arm, learned in zip((a, b), trained, strict=True) if learned]
+    if not scattering or min(len(arm) for arm in scattering) < 2 or n < 2:
+        return Result(name, None, None, estimate, note="needs two seeds in each trained arm and two shared questions")
+    residuals = []
+    for arm in scattering:
         residual = arm - arm.mean(axis=0) - arm.mean(axis=1, keepdims=True) + arm.mean()
-        residual_part += float((residual**2).sum()) / ((len(arm) - 1) * (n - 1)) / (len(arm) * n)
-    variance = max(question_part + sum(seed_parts) - residual_part, question_part, sum(seed_parts))
-    if variance <= 1e-24:
-        p = 1.0 if abs(estimate) < 1e-12 else smallest_permutation_p(seeds_a, seeds_b)
-        return Result(name, None, p, estimate, note="no spread between questions or seeds")
-    pieces = [(seed_parts[0], seeds_a - 1), (seed_parts[1], seeds_b - 1), (question_part, n - 1)]
-    df = sum(part for part, _ in pieces) ** 2 / sum(part**2 / freedom for part, freedom in pieces)
-    return _t_result(name, estimate, math.sqrt(variance), df, level, "two-level t")
+        residuals.append(float((residual**2).sum()) / ((len(arm) - 1) * (n - 1)) / n)
+    return _LevelParts(
+        estimate=estimate,
+        n=n,
+        questions=float(difference.var(ddof=1)) / n,
+        seeds=[float(arm.mean(axis=1).var(ddof=1)) for arm in scattering],
+        residual=residuals,
+        counts=[len(arm) for arm in scattering],
+    )
 
 
 def smallest_permutation_p(seeds_a: int, seeds_b: int | None = None) -> float:
@@ -600,9 +684,8 @@ def _t_result(
     return Result(name, statistic, p, estimate, interval, float(df), error, note)
 
 
-def _degenerate(d: Floats, name: str, units: int | None = None) -> Result | None:
+def _degenerate(d: Floats, name: str) -> Result | None:
     """The result of a test on differences without spread, or None where a test can run."""
-    units = len(d) if units is None else units
     if len(d) == 0:
         return Result(name, None, None, None, note="nothing in common: nothing to test")
     mean = float(d.mean())
@@ -612,8 +695,7 @@ def _degenerate(d: Floats, name: str, units: int | None = None) -> Result | None
         return None
     if abs(mean) < 1e-12:
         return Result(name, 0.0, 1.0, 0.0, note="every difference is zero")
-    p = smallest_permutation_p(units)
-    return Result(name, None, p, mean, note="every difference is the same: p is that of the sign-flip permutation")
+    return Result(name, None, None, mean, note="every difference is the same: no spread to test against")
 
 
 def _constant(x: Floats) -> bool:

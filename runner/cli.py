@@ -29,6 +29,7 @@ from runner.cli_options import (  # noqa: E402
     SeedOption,
     SmokeOption,
     SpecPath,
+    WideOption,
     WorkspaceOption,
     workspace_at,
 )
@@ -71,6 +72,7 @@ def run(
         ),
     ] = None,
     as_json: JsonOption = False,
+    wide: WideOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Run a spec: train, label and evaluate whatever is not finished yet, then print the answer."""
@@ -81,7 +83,7 @@ def run(
     place = workspace_at(workspace)
     experiment = load_spec(spec, run_files=True)
     plan = build_plan(experiment, only or (), seed or (), smoke, pin=True, repeats=repeat_eval or 0)
-    raise typer.Exit(run_plan(plan, place, stage or (), store, as_json))
+    raise typer.Exit(run_plan(plan, place, stage or (), store, as_json, wide))
 
 
 @app.command()
@@ -178,6 +180,7 @@ def compare(
         typer.Option(metavar="FILE|FIELD", help="Questions come in groups: CSV of question_id,group, or a meta field."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
+    wide: WideOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Say which of two or more runs is better: paired on shared questions, corrected for many looks.
@@ -186,7 +189,7 @@ def compare(
     """
     from runner.comparing import Options, print_comparison
 
-    options = Options(claim, baseline, metric, matrix, alpha, correction, margin, test, groups, force)
+    options = Options(claim, baseline, metric, matrix, alpha, correction, margin, test, groups, force, wide)
     print_comparison(workspace_at(workspace), runs, output, options)
 
 

@@ -37,6 +37,7 @@ RunFilesOption = Annotated[
     bool, typer.Option("--run-files", help="Also import plugins named as ./file.py:Name (this runs those files).")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WideOption = Annotated[bool, typer.Option("--wide", help="Every column, however wide the table becomes.")]
 
 
 def workspace_at(given: Path | None) -> Workspace:

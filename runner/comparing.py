@@ -36,6 +36,7 @@ class Options:
     test: str | None = None
     groups: str | None = None
     force: bool = False
+    wide: bool = False
 
     @property
     def as_pairs(self) -> bool:
@@ -81,7 +82,7 @@ def print_comparison(workspace: Workspace, names: list[str], output: str, option
     if options.matrix:
         render_matrix(comparisons, output, console())
     else:
-        render(comparisons, output, console())
+        render(comparisons, output, console(), options.wide)
     _record(workspace, look_entries(comparisons))
 
 
@@ -104,7 +105,7 @@ def _print_answer(workspace: Workspace, path: Path, output: str, options: Option
             metric=options.metric,
             groups=read_groups(workspace, connection, options.groups),
         )
-    render_answer(found, output, console())
+    render_answer(found, output, console(), options.wide)
     _record(workspace, look_entries(found.comparisons()))
 
 

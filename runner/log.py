@@ -13,9 +13,8 @@ never finished or was thrown away is in neither. What `answer` cannot judge is s
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,13 +204,14 @@ def _experiment_entry(
     connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any], cost: TotalCost, spent: TotalCost
 ) -> LogEntry:
     from reports.answer import answer
+    from reports.versions import as_version
 
     runs = record["runs"]
     remarks: list[str] = []
     verdicts: list[Verdict] = []
     late: list[Verdict] = []
-    with _as_recorded(connection, record):
-        arms = _arms(connection)
+    with as_version(connection, record["experiment"], record["spec_digest"]):
+        arms = _arms(connection, record["experiment"])
         try:
             found = answer(connection, record["experiment"], record["spec_digest"], pairs=False)
             verdicts, late = found.verdicts, found.late
@@ -237,36 +237,15 @@ def _experiment_entry(
     )
 
 
-@contextlib.contextmanager
-def _as_recorded(connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> Iterator[None]:
-    """Let `runs` be the runs of this record: the index keeps only the newest version of a run."""
-    columns = ("run", "condition", "seed", "eval_digest", "train_digest", "label_digest", "status", "reason")
-    times = ("started_at", "ended_at")
-    connection.execute("CREATE TEMP TABLE runs AS FROM main.runs LIMIT 0")
-    try:
-        for run in record["runs"]:
-            values = [run.get(name) for name in (*columns, *times)]
-            connection.execute(
-                f"INSERT INTO temp.runs(experiment, spec_digest, {', '.join((*columns, *times))}) "
-                f"VALUES ({', '.join('?' * (len(values) + 2))})",
-                [record["experiment"], record["spec_digest"], *values],
-            )
-        yield
-    finally:
-        connection.execute("DROP TABLE temp.runs")
+def _arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[LogArm]:
+    from reports.summary import summarise_arms
 
-
-ARMS_SQL = """
-SELECT r.condition, i.metric, avg(v.mean), min(v.n), count(*)
-FROM runs r JOIN eval_info i USING (eval_digest)
-JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values
-      WHERE eval_digest IN (SELECT eval_digest FROM runs) GROUP BY 1) v USING (eval_digest)
-GROUP BY 1, 2 ORDER BY min(r.rowid)
-"""
-
-
-def _arms(connection: duckdb.DuckDBPyConnection) -> list[LogArm]:
-    return [LogArm(*row) for row in connection.execute(ARMS_SQL).fetchall()]
+    names = connection.execute("SELECT run FROM runs WHERE experiment = ?", [experiment]).fetchall()
+    return [
+        LogArm(arm.condition, str(arm.metric), arm.mean, arm.n, max(1, len(arm.seeds)))
+        for arm in summarise_arms(connection, [name for (name,) in names])
+        if arm.mean is not None
+    ]
 
 
 def _import_groups(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:

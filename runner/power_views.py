@@ -10,7 +10,6 @@ A spec need not have run; an experiment that ran is read from the results databa
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
+from reports.runs import draws_nothing
 from reports.words import did_you_mean
 from runner.artifacts import Workspace
 from runner.store import Store
@@ -53,7 +53,8 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
     if hypotheses is not None:
         block |= {"alpha": hypotheses.alpha, "correction": hypotheses.correction}
     with _earlier(workspace) as connection:
-        return _power(connection, plan.name, _designs_of_plan(plan), block, wanted or Wanted())
+        family = len(claims) + (0 if connection is None else _earlier_claims(connection, plan.name, claims))
+        return _power(connection, plan.name, _designs_of_plan(plan), block, family, wanted or Wanted())
 
 
 def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool, run_files: bool = False) -> None:
@@ -66,7 +67,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
         from reports.power import Design
 
         design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
-        found = _power(None, None, {"": design}, {"claims": []}, wanted)
+        found = _power(None, None, {"": design}, {"claims": []}, 0, wanted)
     elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
         from runner.plan import build_plan
         from runner.spec import load_spec
@@ -75,7 +76,8 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
     else:
         with Store(workspace).read() as connection:
             designs, block = _designs_of_experiment(connection, name)
-            found = _power(connection, name, designs, block, wanted)
+            family = len(block["claims"]) + _earlier_claims(connection, name, block["claims"])
+            found = _power(connection, name, designs, block, family, wanted)
     if as_json:
         from runner.screen import print_json
 
@@ -89,18 +91,20 @@ def _power(
     experiment: str | None,
     designs: Mapping[str, Design],
     block: Mapping[str, Any],
+    family: int,
     wanted: Wanted,
 ) -> Power:
-    """Designs by condition, and the hypotheses block, to power."""
+    """Designs by condition, and the hypotheses block, to power; `family` counts every claim ever declared."""
     from reports.power import power_of
 
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
     if not designs:
         raise InputError(f"{experiment} has nothing to evaluate: no design to judge")
-    common, _ = Counter(designs.values()).most_common(1)[0]
+    trained = [design for design in designs.values() if any(design.trained)]
+    common, _ = Counter(trained or designs.values()).most_common(1)[0]
     return power_of(
         [claimed for claim in block["claims"] if (claimed := _claimed(claim, designs)) is not None],
-        design=replace(common, trained=(True, True)),
+        design=common,
         connection=connection,
         experiment=experiment,
         alpha=block.get("alpha", 0.05) if wanted.alpha is None else wanted.alpha,
@@ -109,7 +113,15 @@ def _power(
         correction=block.get("correction", "holm"),
         discordance=wanted.discordance,
         seed_sd=wanted.seed_sd,
+        family=family,
     )
+
+
+def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Mapping[str, Any]]) -> int:
+    """How many claims earlier versions of the spec declared beside these."""
+    from reports.versions import declared_earlier, versions_of
+
+    return len(declared_earlier(versions_of(connection, experiment), claims))
 
 
 def _changed(design: Design, wanted: Wanted) -> Design:
@@ -123,7 +135,7 @@ def _changed(design: Design, wanted: Wanted) -> Design:
         design,
         questions=wanted.questions or design.questions,
         samples=wanted.samples or design.samples,
-        seeds=wanted.seeds or design.seeds,
+        seeds=(wanted.seeds or design.seeds) if any(design.trained) else 1,
     )
 
 
@@ -141,7 +153,7 @@ def _claimed(claim: Mapping[str, Any], designs: Mapping[str, Design]) -> Claimed
         better,
         questions=min(better.questions, worse.questions),
         samples=min(better.samples, worse.samples),
-        seeds=min(better.seeds, worse.seeds),
+        seeds=min((one.seeds for one in (better, worse) if any(one.trained)), default=1),
         greedy=better.greedy and worse.greedy,
         trained=(better.trained[0], worse.trained[0]),
     )
@@ -157,26 +169,36 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
     for run in plan.runs:
         key = plan.stages[run.eval_digest].key
         condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
+        greedy = draws_nothing(key["engine"]["use"], key["sampling"]["temperature"])
+        metric = condition.eval.make().metric()  # type: ignore[attr-defined]
+        trained = run.train_digest is not None
         found[run.condition] = Design(
             questions=len(plan.data[key["questions"]]),
-            samples=key["sampling"]["n"],
-            seeds=seeds[run.condition],
-            metric=condition.eval.make().metric(),  # type: ignore[attr-defined]
+            samples=key["sampling"]["n"] * _draws(trained, greedy, metric, seeds[run.condition]),
+            seeds=seeds[run.condition] if trained else 1,
+            metric=metric,
             data_hash=key["questions"],
-            greedy=key["sampling"]["temperature"] == 0,
-            trained=(run.train_digest is not None,) * 2,
+            greedy=greedy,
+            trained=(trained, trained),
         )
     return found
 
 
+def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
+    """How many times an arm's seeds sample each question of one model: seeds that train nothing draw again, or not."""
+    from reports.power import averages
+
+    return 1 if trained or greedy or not averages(metric) else seeds
+
+
 EXPERIMENT_SQL = """
 SELECT r.condition, any_value(i.questions), any_value(i.samples), count(DISTINCT r.seed), any_value(i.metric),
-       any_value(i.data_hash), count(r.train_digest) > 0,
-       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature'))
+       any_value(i.data_hash), count(DISTINCT r.train_digest),
+       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature')),
+       any_value(json_extract_string(s.manifest, '$.key.engine.use'))
 FROM runs r JOIN eval_info i USING (eval_digest) LEFT JOIN stages s ON s.digest = r.eval_digest
 WHERE r.experiment = ? GROUP BY 1 ORDER BY min(r.started_at), 1
 """
-HYPOTHESES_SQL = "SELECT hypotheses FROM experiments WHERE experiment = ? ORDER BY recorded_at DESC LIMIT 1"
 
 
 def _designs_of_experiment(
@@ -187,17 +209,19 @@ def _designs_of_experiment(
 
     found = {}
     for row in connection.execute(EXPERIMENT_SQL, [name]).fetchall():
-        condition, questions, samples, seeds, metric, data_hash, trained, temperature = row
-        greedy = temperature is not None and float(temperature) == 0
-        found[condition] = Design(questions, samples, max(1, seeds), metric, data_hash, greedy, (trained,) * 2)
+        condition, questions, samples, seeds, metric, data_hash, models, temperature, engine = row
+        greedy, trained = draws_nothing(engine, temperature), models > 0
+        samples *= _draws(trained, greedy, metric, max(1, seeds))
+        found[condition] = Design(questions, samples, max(1, models), metric, data_hash, greedy, (trained, trained))
     if not found:
         query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
         names = [row[0] for row in connection.execute(query).fetchall()]
         hint = did_you_mean(name, names, "; `nsd runs` lists what ran")
         raise InputError(f"no spec file and no experiment with results is named {name!r}{hint}")
-    newest = connection.execute(HYPOTHESES_SQL, [name]).fetchone()
-    block = json.loads(newest[0]) if newest and newest[0] else None
-    return found, block or {"claims": []}
+    from reports.versions import current_version, versions_of
+
+    current = current_version(versions_of(connection, name))
+    return found, {"claims": [], **(current.hypotheses if current is not None else {})}
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from runner import provenance
 from runner.artifacts import Workspace, now, write_atomically
 from runner.plan import Plan, PlannedRun
-from runner.store import Store
+from runner.store import Store, run_at
 
 
 class Record:
@@ -38,6 +38,8 @@ class Record:
             self.record["runs"] = held["runs"]
             if not plan.known:  # the spec may have changed since; what was recorded under this digest stands
                 self.record |= held
+            if _taken_up_since(workspace, held):
+                self.record["run_at"] = now()
         self.known_repeats = _known_repeats(workspace, plan.name)
 
     def save(self, failed: Mapping[str, str] | None = None) -> None:
@@ -91,6 +93,15 @@ class Record:
         for number, digest in enumerate(planned.repeats, 1):
             found[number] = {"repeat": number, "eval_digest": digest, "needs": self.plan.needs(digest)}
         return [found[number] for number in sorted(found)]
+
+
+def _taken_up_since(workspace: Workspace, held: Mapping[str, Any]) -> bool:
+    """Whether another version of the experiment was run after this one, which is now the current one again."""
+    return any(
+        run_at(record) >= run_at(held)
+        for record in workspace.records()
+        if record["experiment"] == held["experiment"] and record["spec_digest"] != held["spec_digest"]
+    )
 
 
 def _known_repeats(workspace: Workspace, experiment: str) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:

@@ -14,7 +14,9 @@ STORE_VARIABLE = "NSD_STORE"
 JOB_VARIABLE = "NSD_JOB"  # set by nsd launch: under which name this job leaves word of its end
 
 
-def run_plan(plan: Plan, workspace: Workspace, stages: Sequence[str], store: str | None, as_json: bool) -> int:
+def run_plan(
+    plan: Plan, workspace: Workspace, stages: Sequence[str], store: str | None, as_json: bool, wide: bool = False
+) -> int:
     """Execute, print the outcome, and return the exit code. `stages` are digests or their beginnings."""
     from runner.bucket import Bucket
     from runner.execute import execute
@@ -44,7 +46,7 @@ def run_plan(plan: Plan, workspace: Workspace, stages: Sequence[str], store: str
         for failure in outcome.failures:
             print(f"FAILED {failure.stage.title}: {failure.reason}\n  log: {failure.log}")
     else:
-        print_outcome(plan, workspace, outcome, as_json)
+        print_outcome(plan, workspace, outcome, as_json, wide)
     return outcome.exit_code
 
 

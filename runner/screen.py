@@ -14,6 +14,7 @@ JSON says the same characters its own way (`\u001b`), so that it reads back as i
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -63,9 +64,23 @@ def guard() -> None:
 
 
 def console(stderr: bool = False) -> Any:
-    """A rich console that neither wraps in pipes nor reads markup from data, nor passes on what drives a terminal."""
-    wide = None if sys.stdout.isatty() else 200
-    return _console_type()(stderr=stderr, width=wide, markup=False, highlight=False, emoji=False)
+    """A rich console that neither wraps in pipes nor reads markup from data, nor passes on what drives a terminal.
+
+    Its width is the terminal's, or COLUMNS where that is set. Colour goes to terminals alone, and not where NO_COLOR is
+    set.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if sys.stdout.isatty() or os.environ.get("COLUMNS") else 200
+    plain = not stream.isatty() or bool(os.environ.get("NO_COLOR"))
+    return _console_type()(
+        stderr=stderr,
+        width=wide,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        color_system=None if plain else "auto",
+        no_color=plain,
+    )
 
 
 @functools.cache

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import duckdb
 
 Returned = TypeVar("Returned")
-SCHEMA_VERSION = 2  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
+SCHEMA_VERSION = 3  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
 
 SCHEMA_SQL = """
 CREATE TABLE IF NOT EXISTS schema_version(version INT);
@@ -56,6 +56,14 @@ CREATE TABLE IF NOT EXISTS labels(label_digest TEXT, question_id TEXT, label TEX
 CREATE TABLE IF NOT EXISTS curves(train_digest TEXT, step INT, metric TEXT, value DOUBLE);
 CREATE TABLE IF NOT EXISTS events(digest TEXT, step INT, text TEXT, field TEXT);
 CREATE TABLE IF NOT EXISTS repeats(run TEXT, repeat INT, eval_digest TEXT);
+-- What each version of a spec asked for, while `runs` and `repeats` hold, under each name, what was run last.
+CREATE TABLE IF NOT EXISTS version_runs(run TEXT, experiment TEXT, condition TEXT, seed BIGINT,
+    spec_digest TEXT, eval_digest TEXT, train_digest TEXT, label_digest TEXT, status TEXT, reason TEXT,
+    started_at TIMESTAMP, ended_at TIMESTAMP, place INT);
+CREATE TABLE IF NOT EXISTS version_repeats(experiment TEXT, spec_digest TEXT, run TEXT, repeat INT, eval_digest TEXT,
+    place INT);
+CREATE TABLE IF NOT EXISTS last_run(experiment TEXT, spec_digest TEXT, run_at TIMESTAMP,
+    PRIMARY KEY(experiment, spec_digest));
 CREATE TABLE IF NOT EXISTS notes(run TEXT, written_at TIMESTAMP, text TEXT);
 CREATE TABLE IF NOT EXISTS looks(looked_at TIMESTAMP, experiment TEXT, a TEXT, b TEXT, metric TEXT, evidence JSON,
     n BIGINT, p DOUBLE, verdict TEXT, command TEXT);
@@ -293,7 +301,7 @@ class Store:
         for manifest in self.workspace.manifests():
             if (folder := Path(manifest["folder"])) not in passed_over:
                 stages += self._insert_stage(connection, folder)
-        for record in self.workspace.records():
+        for record in sorted(self.workspace.records(), key=run_at):  # what was run last stands under each run's name
             path = Path("record", record["experiment"], record["spec_digest"])  # a name to say, of no file
             if path not in passed_over:
                 try:
@@ -466,30 +474,37 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
             record["recorded_at"],
         ],
     )
-    for run in record["runs"]:
-        _put(
-            connection,
-            "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
-            [
-                run["run"],
-                record["experiment"],
-                run["condition"],
-                run["seed"],
-                record["spec_digest"],
-                run["eval_digest"],
-                run["train_digest"],
-                run["label_digest"],
-                run["status"],
-                run.get("reason"),
-                run.get("started_at"),
-                run.get("ended_at"),
-            ],
-        )
+    version = [record["experiment"], record["spec_digest"]]
+    connection.execute("INSERT OR REPLACE INTO last_run VALUES (?,?,?)", [*version, run_at(record)])
+    for table in ("version_runs", "version_repeats"):
+        connection.execute(f"DELETE FROM {table} WHERE experiment = ? AND spec_digest = ?", version)
+    for place, run in enumerate(record["runs"]):
+        row = [
+            run["run"],
+            record["experiment"],
+            run["condition"],
+            run["seed"],
+            record["spec_digest"],
+            run["eval_digest"],
+            run["train_digest"],
+            run["label_digest"],
+            run["status"],
+            run.get("reason"),
+            run.get("started_at"),
+            run.get("ended_at"),
+        ]
+        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", row)
+        _put(connection, "INSERT INTO version_runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", [*row, place])
         connection.execute("DELETE FROM repeats WHERE run = ?", [run["run"]])
         for repeat in run.get("repeats", []):
-            _put(
-                connection, "INSERT INTO repeats VALUES (?,?,?)", [run["run"], repeat["repeat"], repeat["eval_digest"]]
-            )
+            again = [run["run"], repeat["repeat"], repeat["eval_digest"]]
+            _put(connection, "INSERT INTO repeats VALUES (?,?,?)", again)
+            _put(connection, "INSERT INTO version_repeats VALUES (?,?,?,?,?,?)", [*version, *again, place])
+
+
+def run_at(record: Mapping[str, Any]) -> str:
+    """When a version of a spec was last taken up (ISO 8601): the latest one's runs are what its name stands for."""
+    return str(record.get("run_at") or record["recorded_at"])
 
 
 def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:

@@ -101,7 +101,7 @@ def _why(changed: list[str] | None) -> str:
     return "; differs from the nearest finished one in " + ", ".join(shown) + more
 
 
-def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool) -> None:
+def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool, wide: bool = False) -> None:
     """The end of a run: the answer, or what went wrong and where it is written."""
     from reports.looks import look_entries
     from reports.summary import print_summary, summary_json
@@ -110,17 +110,16 @@ def print_outcome(plan: Plan, workspace: Workspace, outcome: Outcome, as_json: b
     screen = console()
     experiment = plan.experiment
     hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else None
-    runs = [run.run for run in plan.runs]
     if as_json:
         with Store(workspace).read() as connection:
-            summary = summary_json(connection, plan.name, runs, hypotheses)
+            summary = summary_json(connection, plan.name, plan.spec_digest, hypotheses)
         print_json({**summary, **outcome_json(plan, outcome)})
         return
     if outcome.interrupted:
         screen.print("interrupted: everything finished is kept, and the same command continues")
         return
     with Store(workspace).read() as connection:
-        found = print_summary(connection, screen, plan.name, runs, hypotheses, experiment.question)
+        found = print_summary(connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question, wide)
     record_looks(workspace, "run", look_entries(found.judged()))
     if not outcome.done and not outcome.failures:
         screen.print(f"all {outcome.cached} stages were finished already; nothing ran")

@@ -18,7 +18,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where TINY_SPEC has run."""
     folder = shutil.copytree(finished_run(tmp_path_factory), tmp_path_factory.mktemp("edited") / "here")
     out = (folder / "printed.txt").read_text()
-    assert "EXPLORATORY" not in out and "declared hypotheses: a family of 1" in out
+    assert "EXPLORATORY" not in out and "declared claims: a family of 1;" in out
     return folder
 
 
@@ -31,7 +31,7 @@ def test_a_claim_added_after_the_run_is_exploratory_before_and_after_running_aga
     facts = nsd_json(finished, "compare", "more.yaml", "--format", "json")
     assert [one["claim"] for one in facts["verdicts"]] == ["student > baseline"]
     assert [one["claim"] for one in facts["late"]] == ["baseline > base"]
-    assert facts["primary_family"] == 1
+    assert facts["primary_family"] == 2
 
 
 def test_looking_is_recorded_once_for_the_same_data(finished: Path) -> None:
@@ -45,7 +45,10 @@ def test_a_recipe_claim_with_one_seed_is_refused(finished: Path) -> None:
     process = start(finished, "compare", "tiny.yaml", "--claim", "recipe")
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
-    assert "a claim about a recipe needs training seeds in each arm, at least two" in err and "9 seeds per arm" in err
+    assert (
+        "a claim about a recipe needs training seeds in each trained arm, at least two" in err
+        and "9 seeds per arm" in err
+    )
 
 
 def test_a_second_seed_after_the_first_look_is_a_look_at_growing_data(finished: Path) -> None:

@@ -72,12 +72,12 @@ def test_a_claim_on_record_before_its_results_is_primary_and_all_else_explorator
     assert [one.p_adjusted for one in found.exploratory] == stats.adjust([one.p for one in found.exploratory], "bh")
 
 
-def test_a_claim_written_after_its_results_is_marked_and_leaves_the_family(results: Results) -> None:
+def test_a_claim_written_after_its_results_is_marked_and_counts_in_both_families(results: Results) -> None:
     record(results, BEFORE, [claim("tuned", "base")], "old")
     record(results, AFTER, [claim("tuned", "base"), claim("third", "base")], "new")
     found = answer(results.connection, "s")
     assert texts(found) == (["tuned > base"], ["third > base"])
-    assert found.primary_family == 1 and found.exploratory_family == 2
+    assert found.primary_family == 2 and found.exploratory_family == 2
     assert found.late[0].mark == "EXPLORATORY: recorded 2026-01-02 09:00, after its results existed (2026-01-01 12:00)"
 
 
@@ -107,11 +107,11 @@ def test_a_claim_dropped_after_its_result_still_counts_in_the_family(results: Re
     assert verdict.comparison.p_adjusted == pytest.approx(2 * verdict.comparison.p)
 
 
-def test_a_claim_dropped_before_any_result_is_forgotten(results: Results) -> None:
+def test_a_claim_dropped_before_any_result_still_counts(results: Results) -> None:
     record(results, "2026-01-01 09:00", [claim("tuned", "base"), claim("third", "base")], "old")
     record(results, BEFORE, [claim("tuned", "base")], "new")
     found = answer(results.connection, "s")
-    assert found.dropped == [] and found.primary_family == 1
+    assert found.dropped == ["third > base"] and found.primary_family == 2
 
 
 def test_other_settings_under_the_same_name_are_said(results: Results) -> None:
@@ -177,7 +177,8 @@ def test_a_planned_look_is_tested_at_its_share_of_alpha(results: Results) -> Non
 def test_the_headline_counts_what_was_declared(results: Results) -> None:
     record(results, BEFORE, [claim("tuned", "base"), claim("third", "nowhere"), claim("base", "tuned")])
     assert answer(results.connection, "s").headline() == (
-        "Of 3 declared claims: 1 holds (tuned > base); 1 is refuted (base > tuned); 1 is not decided (third > nowhere)."
+        "Of 3 declared claims (family of 3: 1 without a result): 1 holds (tuned > base); 1 is refuted (base > tuned); "
+        "1 is not decided (third > nowhere)."
     )
 
 
@@ -186,7 +187,8 @@ def test_every_format_holds_both_families_and_their_sizes(results: Results) -> N
     record(results, AFTER, [claim("tuned", "base"), claim("third", "base")], "new")
     found = answer(results.connection, "s")
     text = answer_markdown(found)
-    assert "a family of 1, p adjusted by Holm" in text and "a family of 2 (1 late claim among them)" in text
+    assert "a family of 2: 1 written late; p adjusted by Holm" in text
+    assert "a family of 2 (1 late claim among them)" in text
     facts = json.loads(answer_json(found))
     assert len(facts["comparisons"]) == 3 and facts["late"][0]["mark"].startswith("EXPLORATORY")
     assert [line.split(",")[0] for line in answer_csv(found).splitlines()[1:]] == ["declared", "late", "exploratory"]

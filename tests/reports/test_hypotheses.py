@@ -88,11 +88,11 @@ def test_an_undecided_margin_claim_names_the_questions_it_needs(results: Results
     assert "true difference of zero" in found.sentence()
 
 
-def test_a_condition_without_a_run_is_unresolved_and_outside_the_family(results: Results) -> None:
+def test_a_condition_without_a_run_is_unresolved_and_counts_in_the_family_as_p_one(results: Results) -> None:
     found = verdicts(results, block(claim("oracle", "base"), claim("ghost", "base")))
     assert found[1].verdict == "UNRESOLVED" and "no finished run of ghost" in found[1].note
-    assert found[0].family == 1 and found[0].comparison is not None
-    assert found[0].comparison.p_adjusted == found[0].comparison.p
+    assert found[0].family == 2 and found[0].comparison is not None and found[0].comparison.p is not None
+    assert found[0].comparison.p_adjusted == pytest.approx(2 * found[0].comparison.p)
 
 
 def test_conditions_measured_differently_do_not_stop_the_other_claims(results: Results) -> None:

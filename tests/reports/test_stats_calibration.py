@@ -210,3 +210,37 @@ def test_intervals_of_question_means_cover() -> None:
         hits_bca.append(bca.low <= 0 <= bca.high)
     assert 0.92 < np.mean(hits_bootstrap) < 0.975
     assert 0.92 < np.mean(hits_bca) < 0.975
+
+
+def test_recipe_against_an_untrained_model_keeps_its_level() -> None:
+    """Seeds in the trained arm only; base greedy, or sampled as often as a trained model is."""
+    simulations, generator = 1_500, np.random.default_rng(14)
+    for seeds, questions, spread, greedy in ((3, 60, 0.05, True), (5, 200, 0.02, True), (4, 60, 0.03, False)):
+        p_values = []
+        for _ in range(simulations):
+            difficulty = generator.beta(2, 3, size=questions)
+            base = difficulty if not greedy else np.clip(difficulty + generator.normal(0, 0.1, questions), 0, 1)
+            shift = generator.normal(0, spread, (seeds, 1)) + generator.normal(0, 0.1, (1, questions))
+            tuned = generator.random((seeds, questions)) < np.clip(difficulty + shift, 0, 1)
+            fixed = generator.random((1, questions)) < base
+            p_values.append(float(stats.two_level(fixed, tuned, trained=(False, True)).p or 0))
+        assert 0.02 < rate(p_values) < 0.065, (seeds, questions, rate(p_values))
+
+
+def test_copies_of_untrained_arms_cried_wolf_and_do_not() -> None:
+    """60 questions, no effect, "4 seeds" of greedy evaluations: the seed test took them for evidence."""
+    from toy_results import Results, verdicts
+
+    claim = {"text": "b > a", "kind": "better", "better": "b", "worse": "a", "margin": None}
+    p_values, tables = [], paired_tables(60, 12, seed=15)
+    for both, a_only, b_only, neither in tables.tolist():
+        results = Results()
+        for seed in (1, 2, 3, 4):
+            a = [1.0] * (both + a_only) + [0.0] * (b_only + neither)
+            b = [1.0] * both + [0.0] * a_only + [1.0] * b_only + [0.0] * neither
+            results.add(f"s/a/seed{seed}", a, trained=False, temperature=0.0)
+            results.add(f"s/b/seed{seed}", b, trained=False, temperature=0.0)
+        (found,) = verdicts(results, {"alpha": 0.05, "correction": "none", "claims": [claim]})
+        assert found.comparison is not None and found.comparison.p == midp(a_only, b_only)
+        p_values.append(found.comparison.p)
+    assert rate(p_values) <= 1 / 12  # the seed test decided wherever the means differed at all

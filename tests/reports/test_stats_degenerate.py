@@ -96,12 +96,18 @@ def test_identical_arrays_have_p_one_and_no_interval() -> None:
     assert stats.two_level(np.ones((3, 10)), np.ones((3, 10))).p == 1.0
 
 
-def test_a_constant_difference_has_the_p_of_the_permutation_and_not_zero() -> None:
-    result = stats.paired_t(np.full(6, 0.25))
-    assert result.p == pytest.approx(2 / 2**6) and result.interval is None
-    assert "same" in result.note
-    seeds = stats.welch_t([0.3, 0.3, 0.3], [0.4, 0.4, 0.4])
-    assert seeds.p == pytest.approx(0.1) and seeds.interval is None
+def test_without_spread_no_p_is_invented() -> None:
+    level = np.full((3, 10), 0.3)
+    for result in (
+        stats.paired_t(np.full(6, 0.25)),
+        stats.welch_t([0.3, 0.3, 0.3], [0.4, 0.4, 0.4]),
+        stats.cluster_t(np.array([0.0, 0.5, 0.0, 0.5]), np.array([1, 1, 2, 2])),
+        stats.cluster_t(np.full(6, 0.25), np.arange(6) // 2),
+        stats.two_level(level, level + 0.1),
+        stats.two_level(level[:1], level + 0.1, trained=(False, True)),
+    ):
+        assert result.p is None and result.interval is None and result.note, result
+        assert result.estimate == pytest.approx(0.25) or result.estimate == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("n", [0, 1])

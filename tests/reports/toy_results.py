@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
 
-from reports import stats
-from reports.hypotheses import Verdict, verdict_on, weigh_claim
+from reports.hypotheses import Verdict, family_adjusted, verdict_on, weigh_claim
 from reports.runs import condition_arms, load_values
 from runner.store import SCHEMA_SQL
 
@@ -35,14 +35,21 @@ class Results:
         label: str | None = None,
         order: str | None = None,
         status: str = "done",
+        trained: bool = True,
+        temperature: float | None = None,
+        engine: str = "hf",
     ) -> str:
-        """Add a run `experiment/condition/seedN` (or any name: an import). Plain lists get question ids q0, q1, ..."""
+        """Add a run `experiment/condition/seedN` (or any name: an import). Plain lists get question ids q0, q1, ...
+
+        Each run of an experiment has weights of its own unless it is not `trained`; `temperature` writes the manifest
+        of its evaluation.
+        """
         experiment, condition, seed = None, run, None
         if run.count("/") == 2 and "/seed" in run:
             experiment, condition, number = run.split("/")
             seed = int(number.removeprefix("seed"))
         execute = self.connection.execute
-        train = f"train-{run}" if order is not None else None
+        train = f"train-{run}" if trained and experiment is not None else None
         execute(
             "INSERT INTO runs VALUES (?,?,?,?,'spec',?,?,?,?,NULL,NULL,NULL)",
             [run, experiment, condition, seed, f"eval-{run}", train, label, status],
@@ -50,6 +57,13 @@ class Results:
         if order is not None:
             manifest = f'{{"key": {{"train_on": "{order}", "seeds": {{"order": {seed}}}}}}}'
             execute("INSERT INTO stages(digest, kind, manifest) VALUES (?, 'train', ?)", [train, manifest])
+        if temperature is not None:
+            key = {"sampling": {"temperature": temperature}, "engine": {"use": engine}, "model": {"base": "m"}}
+            key = {**key, "model": None} if engine == "replay" else key
+            execute(
+                "INSERT INTO stages(digest, kind, manifest) VALUES (?, 'eval', ?)",
+                [f"eval-{run}", json.dumps({"key": key})],
+            )
         if values is None:
             return run
         if not isinstance(values, Mapping):
@@ -95,6 +109,5 @@ def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") 
     arms = condition_arms(results.connection, experiment)
     values = load_values(results.connection, list(arms.values()))
     tested = [weigh_claim(claim, arms, values, alpha) for claim in block["claims"]]
-    adjusted = stats.adjust([one.p for one in tested], correction)
-    family = sum(p is not None for p in adjusted)
-    return [verdict_on(one, p, values, alpha, correction, family) for one, p in zip(tested, adjusted, strict=True)]
+    adjusted = family_adjusted([one.p for one in tested], correction)
+    return [verdict_on(one, p, values, alpha, correction, len(tested)) for one, p in zip(tested, adjusted, strict=True)]

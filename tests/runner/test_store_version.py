@@ -112,3 +112,16 @@ def test_an_odd_line_in_a_journal_does_not_stop_the_rebuild(workspace: Workspace
     with Store(workspace).read() as connection:
         assert len(rows(connection, "SELECT text FROM notes")) == 3
         assert len(rows(connection, "SELECT a FROM looks")) == 1
+
+
+def test_a_rebuild_knows_which_version_was_run_last(tmp_path: Path) -> None:
+    """The older version was taken up again: its runs stand under the names, before and after a rebuild."""
+    workspace = Workspace(tmp_path)
+    workspace.create()
+    record(workspace, "toy", {"base": "old"}, version="aaaaaaaaaaaa", run_at="2026-01-03T00:00:00+00:00")
+    record(workspace, "toy", {"base": "new"}, version="bbbbbbbbbbbb", recorded_at="2026-01-02T00:00:00+00:00")
+    store = Store(workspace)
+    store.rebuild()
+    with store.read() as connection:
+        assert rows(connection, "SELECT eval_digest FROM runs") == [("old",)]
+        assert rows(connection, "SELECT eval_digest FROM version_runs ORDER BY 1") == [("new",), ("old",)]

@@ -1,0 +1,145 @@
+"""Which version of a spec an answer is about: whose runs it shows, and what every version has declared.
+
+    current = current_version(versions_of(connection, "quickstart"), wanted_digest)
+    with as_version(connection, "quickstart", current.spec_digest):
+        ...                                   # `runs` and `repeats` hold what that version asked for, and no more
+
+An experiment's name may stand for several versions of a spec, with other seeds, claims or settings. The index's `runs`
+keeps what was run last under each name, whichever version that was, so one answer made of it could mix them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
+
+DEFAULT_RULES = {"alpha": 0.05, "correction": "holm", "looks": None}
+_SHAPES_RESULTS = ("conditions", "match")  # of a resolved spec; further seeds are more data, not another experiment
+
+
+@dataclass(frozen=True)
+class Version:
+    """One recorded version of a spec: when it was first written down, when it was last taken up, what it claimed."""
+
+    spec_digest: str
+    recorded_at: datetime
+    run_at: datetime
+    question: str | None
+    hypotheses: Mapping[str, Any]
+    rest: str  # the spec without its hypotheses, to see whether anything else was changed
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def claims(self) -> dict[str, Mapping[str, Any]]:
+        """Claims under a text that holds everything that decides a verdict: what is claimed and by which rules."""
+        return claims_of(self.hypotheses)
+
+
+def claims_of(hypotheses: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """Claims of a hypotheses block by an identity made of claim and rules (alpha, correction, looks)."""
+    block = hypotheses or {}
+    rules = {name: block.get(name, default) for name, default in DEFAULT_RULES.items()}
+    return {json.dumps([said_by(claim), rules], sort_keys=True): claim for claim in block.get("claims", [])}
+
+
+def said_by(claim: Mapping[str, Any]) -> str:
+    """What a claim says, whatever the rules it is judged by: the same text means the same test.
+
+    Another margin is another claim: it is a test of its own. Another alpha, correction or number of looks is not.
+    """
+    return json.dumps([claim.get(name) for name in ("kind", "better", "worse", "margin")])
+
+
+def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[Version]:
+    """Recorded versions of an experiment's spec, oldest first."""
+    rows = connection.execute(
+        "SELECT e.spec_digest, e.recorded_at, coalesce(l.run_at, e.recorded_at), e.question, e.hypotheses, e.resolved "
+        "FROM experiments e LEFT JOIN last_run l USING (experiment, spec_digest) "
+        "WHERE experiment = ? ORDER BY e.recorded_at, e.spec_digest",
+        [experiment],
+    ).fetchall()
+    found = []
+    for digest, recorded_at, run_at, question, hypotheses, resolved in rows:
+        spec = json.loads(resolved) or {}
+        rest = json.dumps({key: spec.get(key) for key in _SHAPES_RESULTS}, sort_keys=True)
+        known = (digest, recorded_at, run_at, question, json.loads(hypotheses) or {}, rest)
+        found.append(Version(*known, tuple(spec.get("conditions") or ())))
+    return found
+
+
+def declared_earlier(versions: Sequence[Version], present: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Claims of any recorded version that are not among the `present` ones, each once, oldest first."""
+    held = {said_by(claim) for claim in present}
+    found: dict[str, Mapping[str, Any]] = {}
+    for version in versions:
+        for claim in version.hypotheses.get("claims", []):
+            if said_by(claim) not in held:
+                found.setdefault(said_by(claim), claim)
+    return list(found.values())
+
+
+def current_version(versions: Sequence[Version], wanted: str | None = None) -> Version | None:
+    """The version asked for where it is on record, else the one last run; None where there is none."""
+    asked = next((version for version in versions if version.spec_digest == wanted), None)
+    return asked or max(versions, key=lambda version: version.run_at, default=None)
+
+
+@contextlib.contextmanager
+def as_version(connection: duckdb.DuckDBPyConnection, experiment: str, spec_digest: str | None) -> Iterator[None]:
+    """Let `runs` and `repeats` be those of one version of an experiment's spec, and of nothing else.
+
+    Inside another such block, or for a version whose runs the index does not hold, nothing changes.
+    """
+    inside = connection.execute("SELECT 1 FROM duckdb_tables() WHERE temporary AND table_name = 'runs'").fetchone()
+    key = [experiment, spec_digest]
+    held = connection.execute("SELECT 1 FROM version_runs WHERE experiment = ? AND spec_digest = ? LIMIT 1", key)
+    if inside or not held.fetchone():
+        yield
+        return
+    for table, columns in (("runs", "* EXCLUDE place"), ("repeats", "run, repeat, eval_digest")):
+        connection.execute(
+            f"CREATE TEMP TABLE {table} AS SELECT {columns} FROM version_{table} "
+            "WHERE experiment = ? AND spec_digest = ? ORDER BY place",
+            key,
+        )
+    try:
+        yield
+    finally:
+        connection.execute("DROP TABLE temp.runs")
+        connection.execute("DROP TABLE temp.repeats")
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Seeds with a result under other versions of a spec that the version shown does not have."""
+
+    seeds: tuple[int, ...]
+    versions: tuple[str, ...]
+
+    def sentence(self) -> str:
+        """What is left out."""
+        said = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
+        other = f"version{'' if len(self.versions) == 1 else 's'} {', '.join(one[:8] for one in self.versions)}"
+        return f"not in this answer: {said}, run under {other} of this spec"
+
+
+def seeds_elsewhere(
+    connection: duckdb.DuckDBPyConnection, experiment: str, spec_digest: str | None
+) -> Elsewhere | None:
+    """Finished seeds of this experiment's other versions that this version lacks; None where there are none."""
+    rows = connection.execute(
+        "SELECT DISTINCT v.seed, v.spec_digest FROM version_runs v JOIN eval_info USING (eval_digest) "
+        "WHERE v.experiment = $1 AND v.spec_digest <> $2 AND v.seed NOT IN "
+        "(SELECT seed FROM version_runs WHERE experiment = $1 AND spec_digest = $2) ORDER BY 1, 2",
+        [experiment, spec_digest],
+    ).fetchall()
+    if not rows:
+        return None
+    return Elsewhere(tuple(dict.fromkeys(row[0] for row in rows)), tuple(sorted({row[1] for row in rows})))

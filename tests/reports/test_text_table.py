@@ -1,0 +1,81 @@
+"""Tables and paragraphs fit the width they are given, and break nothing inside a word or a number."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from reports.text_table import Cell, lay_out, paragraph, shortened, wrapped
+
+COLUMNS = ("claim", "verdict", "difference [interval]", "adjusted p")
+NUMBERS = ("▲ BETTER", "+0.1820 [+0.1529, +0.2104]", "< .0001")
+
+
+def laid(claims: list[str], width: int | None) -> list[str]:
+    rows = [[Cell(claim), *map(Cell, NUMBERS)] for claim in claims]
+    return [line.plain for line in lay_out(COLUMNS, rows, width, right=("adjusted p",))]
+
+
+WORD = st.text("abz_.-0189", min_size=1, max_size=60)
+NAMES = st.lists(st.tuples(WORD, WORD).map(lambda pair: f"{pair[0]} > {pair[1]}"), min_size=1, max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(NAMES, st.integers(60, 140))
+def test_no_line_is_too_long_and_no_word_or_number_is_broken(claims: list[str], width: int) -> None:
+    lines = laid(claims, width)
+    assert max(map(cell_len, lines)) <= width
+    shown = [word for line in lines for word in line.split()]
+    for claim in claims:
+        for word in claim.split():
+            assert word in shown or len(word) > width - 1
+    for number in NUMBERS:
+        assert sum(number in line for line in lines) == len(claims)
+
+
+def test_the_table_is_as_narrow_as_it_can_be_and_keeps_its_columns() -> None:
+    assert laid(["a > b"], None) == [
+        " claim  verdict   difference [interval]       adjusted p",
+        " ───────────────────────────────────────────────────────",
+        " a > b  ▲ BETTER  +0.1820 [+0.1529, +0.2104]     < .0001",
+    ]
+
+
+def test_long_claims_wrap_between_words_before_anything_else() -> None:
+    lines = laid(["a_rather_long_name > another_long_name"], 72)
+    assert [line[:21].strip() for line in lines[-2:]] == ["a_rather_long_name >", "another_long_name"]
+
+
+def test_longer_names_stand_above_their_numbers() -> None:
+    lines = laid(["x" * 60 + " > " + "y" * 12, "a > b"], 80)
+    assert lines[-4:] == [
+        f" {'x' * 60} > {'y' * 12}",
+        "   ▲ BETTER  +0.1820 [+0.1529, +0.2104]     < .0001",
+        " a > b",
+        "   ▲ BETTER  +0.1820 [+0.1529, +0.2104]     < .0001",
+    ]
+
+
+def test_the_narrowest_terminal_gets_a_list() -> None:
+    assert laid(["a > b"], 30)[:3] == [" a > b", "   verdict: ▲ BETTER", "   difference [interval]:"]
+
+
+@pytest.mark.parametrize("width", [5, 8, 20])
+def test_only_a_word_longer_than_a_line_is_shortened_in_its_middle(width: int) -> None:
+    assert shortened("abcdefghijklmnopqrstuvwxyz", width).count("…") == 1
+    assert cell_len(shortened("abcdefghijklmnopqrstuvwxyz", width)) == width
+    assert shortened("abcde", width) == "abcde"
+    assert cell_len(shortened("漢字漢字漢字漢字漢字漢字", width)) <= width
+
+
+def test_a_paragraph_hangs() -> None:
+    assert paragraph("- one two three four", 12) == ["- one two", "  three four"]
+    assert paragraph("- one two three four", None) == ["- one two three four"]
+    assert wrapped("", 10) == [""]
+
+
+def test_colours_are_styles_and_never_text() -> None:
+    (*_, line) = lay_out(("claim", "verdict"), [[Cell("a > b"), Cell("BETTER", "green")]], 80)
+    assert line.plain == " a > b  BETTER" and any(span.style == "green" for span in line.spans)
