@@ -183,6 +183,10 @@ class Workspace:
             _told.add(broken.path)
             print(f"nsd: {broken}; {done}", file=sys.stderr)
 
+    def records_set_aside(self) -> list[Path]:
+        """Experiment records that were found broken."""
+        return sorted((self.root / "set-aside").glob("experiments-*"))
+
     def set_aside_owner(self, broken: Broken) -> None:
         """Set aside the stage, or the questions, that a file found broken while it was read belongs to."""
         for place, loss in ((self.artifacts, "the stage is owed again"), (self.data, "the next `nsd run` writes it")):

@@ -33,9 +33,18 @@ def human_bytes(count: float) -> str:
 
 
 def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
-    """Model folders (and manifests) of train stages on which no unfinished recorded run or repeat depends."""
+    """Model folders (and manifests) of train stages on which no unfinished recorded run or repeat depends.
+
+    Raises InputError where a record was set aside as broken: nobody knows which models its runs still need.
+    """
+    records = workspace.records()
+    if lost := workspace.records_set_aside():
+        raise InputError(
+            f"{lost[0]} is a broken record, so that its unfinished runs and the models they need are not known: run its "
+            "spec again and delete that file, then free what is left"
+        )
     needed: set[str] = set()
-    for record in workspace.records():
+    for record in records:
         for run in record["runs"]:
             for evaluation in (run, *run.get("repeats", [])):
                 if not workspace.is_whole("eval", evaluation["eval_digest"]):

@@ -18,6 +18,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("NSD_WORKSPACE", "NSD_STORE", "NSD_SKY", "NSD_JOB", "NSD_USD_PER_HOUR"):
     os.environ.pop(_name, None)
 
+# GNU readline, which pytest loads, writes the width of a terminal that is not there into the environment of processes.
+for _name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+    os.unsetenv(_name)
+    os.environ.pop(_name, None)
+
 # An example that takes long is no fault: the machine may be busy. Tests with settings of their own name both again.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

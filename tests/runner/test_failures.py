@@ -179,7 +179,7 @@ class Toy:
         (folder / "failing.yaml").write_text(text)
 
     def plan(self) -> Plan:
-        return build_plan(load_spec(self.folder / "failing.yaml"))
+        return build_plan(load_spec(self.folder / "failing.yaml", run_files=True))
 
     def run(self, *failing: str, cut: Sequence[str] = ()) -> Outcome:
         state = {"asked": [], "ends": {**dict.fromkeys(cut, "length"), **dict.fromkeys(failing, "error")}}
@@ -268,13 +268,23 @@ def test_a_cut_completion_counts_as_it_scores_and_as_truncated(few: tuple[Toy, s
     assert manifest["generation"]["stop_reasons"] == {"error": 1, "length": 5}
 
 
+def written_by_another_version(manifest: dict[str, Any], name: str, schema: Any, rows: list[dict[str, Any]]) -> None:
+    """Put other rows into a stored table, with the size that its manifest says."""
+    folder = Path(manifest["folder"])
+    tables.write(folder / name, schema, rows)
+    said = json.loads((folder / "manifest.json").read_text())
+    said["files"][name] = (folder / name).stat().st_size
+    del said["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(said))
+
+
 def test_stored_samples_of_another_version_give_a_failed_one_nothing(few: tuple[Toy, str], tmp_path: Path) -> None:
     # As nsd stored them before: right, with an answer, though they had failed.
     toy = few[0].copy(tmp_path)
     manifest = toy.manifest("eval", "base/seed1")
     path = Path(manifest["folder"]) / "samples.parquet"
     rows = [{**row, "correct": True, "score": 1.0, "answer": "1"} for row in tables.read(path)]
-    tables.write(path, tables.SCORED, rows)
+    written_by_another_version(manifest, path.name, tables.SCORED, rows)
     store = Store(toy.workspace)
     store.rebuild()
     digest = manifest["digest"]
@@ -295,7 +305,7 @@ def test_stored_samples_most_of_which_failed_are_not_voted_on(few: tuple[Toy, st
     manifest = toy.manifest("sample", "student/seed1")
     path = Path(manifest["folder"]) / "samples.parquet"
     rows = [{**row, "stop_reason": "error", "error": "gone"} for row in tables.read(path)]
-    tables.write(path, tables.COMPLETIONS, rows)
+    written_by_another_version(manifest, path.name, tables.COMPLETIONS, rows)
     with pytest.raises(InputError, match="6 of 6 completions failed: gone"):
         revote(toy.workspace, ["failing/student/seed1"])
     label = toy.manifest("label", "student/seed1")

@@ -54,7 +54,7 @@ class Tiny:
         self.folder = folder
         shutil.copy(Path(spies.__file__), folder / "spies.py")
         (folder / "tiny.yaml").write_text(SPEC.replace("FOLDER", str(folder)))
-        self.plan: Plan = build_plan(load_spec(folder / "tiny.yaml"))
+        self.plan: Plan = build_plan(load_spec(folder / "tiny.yaml", run_files=True))
         self.workspace = Workspace(folder / "workspace")
 
     def stages(self, *kinds: str, user: str) -> list[Stage]:

@@ -32,11 +32,28 @@ def workspace(tmp_path: Path) -> Workspace:
     runs = [
         {"eval_digest": "e-done", "needs": ["done"], "repeats": []},
         {"eval_digest": "e-student", "needs": ["teacher", "student"]},
-        {"eval_digest": "e-again", "needs": [], "repeats": [{"eval_digest": "e-again2", "needs": ["again"]}]},
+        {
+            "eval_digest": "e-again",
+            "needs": [],
+            "repeats": [{"repeat": 1, "eval_digest": "e-again2", "needs": ["again"]}],
+        },
     ]
     record = made.record_path("toy", "spec")
     record.parent.mkdir(parents=True)
-    record.write_text(json.dumps({"recorded_at": "2026", "spec_digest": "spec", "runs": runs}))
+    whole_runs = [
+        {
+            "run": f"toy/{n}",
+            "condition": "c",
+            "seed": n,
+            "status": "pending",
+            "train_digest": None,
+            "label_digest": None,
+            **run,
+        }
+        for n, run in enumerate(runs)
+    ]
+    said = {"question": None, "spec_yaml": "", "resolved": {}, "hypotheses": None, "recorded_at": "2026-01-01T00:00:00"}
+    record.write_text(json.dumps({"experiment": "toy", "spec_digest": "spec", **said, "runs": whole_runs}))
     return made
 
 
@@ -56,6 +73,14 @@ def test_weights_that_an_unfinished_run_or_repeat_needs_are_kept(
     assert capsys.readouterr().out == "    1.0 kB  weights of done/seed1 (done)\ndeleted 1 folders, 1.0 kB\n"
     collect(workspace, yes=True, partial=None)
     assert "nothing to delete" in capsys.readouterr().out and kept(workspace) == ["again", "student", "teacher"]
+
+
+def test_nothing_goes_while_a_broken_record_hides_what_is_needed(workspace: Workspace) -> None:
+    workspace.record_path("toy", "spec").write_text("{")
+    for _ in range(2):  # when it is found broken, and ever after
+        with pytest.raises(InputError, match=r"set-aside/experiments-toy-spec\.json is a broken record"):
+            collect(workspace, yes=True, partial=None)
+    assert kept(workspace) == ["again", "done", "student", "teacher"]
 
 
 def test_nothing_goes_without_a_yes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

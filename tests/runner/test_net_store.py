@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,19 +45,20 @@ def test_fetching_what_is_here_already_says_that_it_is_here(here: Workspace, buc
     assert bucket.fetch_stage(here, "label", "d2") is False
 
 
-def test_only_missing_files_of_a_folder_are_brought(bucket: Bucket, tmp_path: Path) -> None:
+def test_only_missing_records_of_an_experiment_are_brought(bucket: Bucket, here: Workspace) -> None:
     there = Path(bucket.root) / "experiments" / "toy"
     there.mkdir(parents=True)
-    for name in ("one.json", "two.json"):
-        (there / name).write_text(f"{name} from there")
-    into = tmp_path / "into"
-    into.mkdir()
-    (into / "one.json").write_text("mine")
-    bucket.fetch_missing("experiments/toy", into)
-    assert {path.name: path.read_text() for path in into.iterdir()} == {
-        "one.json": "mine",
-        "two.json": "two.json from there",
-    }
+    fields = {"experiment": "toy", "spec_yaml": "", "resolved": {}, "hypotheses": None, "runs": []}
+
+    def record(digest: str, question: str) -> str:
+        return json.dumps({**fields, "spec_digest": digest, "question": question, "recorded_at": "2026-01-01T00:00:00"})
+
+    for digest in ("one", "two"):
+        (there / f"{digest}.json").write_text(record(digest, "theirs"))
+    here.record_path("toy", "one").parent.mkdir(parents=True)
+    here.record_path("toy", "one").write_text(record("one", "mine"))
+    bucket.fetch_records(here, "toy", say=pytest.fail)
+    assert {one["spec_digest"]: one["question"] for one in here.records()} == {"one": "mine", "two": "theirs"}
 
 
 @pytest.fixture

@@ -197,8 +197,7 @@ def test_a_copied_stage_whose_file_is_a_link_is_not_taken_over(
     path = there.folder("train", "d1") / name
     path.unlink()
     path.symlink_to(tmp_path / "key")
-    taken = take_over(there, here, plan, weights=True)
-    assert taken == ([] if name == "values" else ["train d1"])
+    assert take_over(there, here, plan, weights=True) == []
     assert not here.has_weights("d1") and not any(
         p.read_text() == "secret" for p in here.root.rglob("*") if p.is_file()
     )

@@ -59,8 +59,11 @@ def test_a_console_writes_it_out_in_every_kind_of_renderable(text: str, capsys: 
 def test_colours_of_our_own_still_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.text import Text
 
-    raw = io.StringIO()
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    raw = Terminal()
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr(sys, "stdout", Guarded(raw))

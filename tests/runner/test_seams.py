@@ -90,7 +90,7 @@ class Seen:
 
     def plan_of(self, text: str, **options: Any) -> Plan:
         (self.folder / "seams.yaml").write_text(text.replace("FOLDER", str(self.folder)))
-        return build_plan(load_spec(self.folder / "seams.yaml"), **options)
+        return build_plan(load_spec(self.folder / "seams.yaml", run_files=True), **options)
 
     def read(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "seen.jsonl").read_text().splitlines()]

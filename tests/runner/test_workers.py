@@ -55,7 +55,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def plan_of(folder: Path, conditions: str, more: str = "") -> Plan:
     (folder / "toy.yaml").write_text(SPEC + conditions + more)
-    return build_plan(load_spec(folder / "toy.yaml"))
+    return build_plan(load_spec(folder / "toy.yaml", run_files=True))
 
 
 def log_of(toy: Path) -> list[str]:
