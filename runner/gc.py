@@ -40,8 +40,8 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
     records = workspace.records()
     if lost := workspace.records_set_aside():
         raise InputError(
-            f"{lost[0]} is a broken record, so that its unfinished runs and the models they need are not known: run its "
-            "spec again and delete that file, then free what is left"
+            f"{lost[0]} is a broken record, so that its unfinished runs and the models they need are not known: run "
+            "its spec again and delete that file, then free what is left"
         )
     needed: set[str] = set()
     for record in records:
