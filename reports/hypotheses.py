@@ -152,12 +152,21 @@ def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
     subject = f"this checkpoint (seed {seeds[0]})"
     if len(seeds) > 1:
         subject = f"these checkpoints (seeds {seeds[0]} and {seeds[1]})"
-    note = ""
+    notes = [_alike_note(arm) for arm in (a, b)]
     if max(many_a, many_b) > 1:
         few = min((arm for arm in (a, b) if arm.trained), key=lambda arm: len(arm.observations))
-        only = "one seed" if len(few.observations) == 1 else f"{len(few.observations)} seeds"
-        note = f"{_short(few)} has {only} only, so the other seeds are left out"
+        what = "seed" if len(few.observations) == len(few.runs) else "distinct model"
+        only = f"one {what}" if len(few.observations) == 1 else f"{len(few.observations)} {what}s"
+        notes.append(f"{_short(few)} has {only} only, so the other seeds are left out")
+    note = "; ".join(filter(None, notes))
     return Chosen(Arm(a.name, (picked[0],)), Arm(b.name, (picked[1],)), subject, note, about)
+
+
+def _alike_note(arm: Arm) -> str:
+    """What is said of an arm some of whose seeds left the same weights."""
+    if arm.copies or not arm.trained or len(arm.observations) == len(arm.runs):
+        return arm.copies_note
+    return f"{arm.name}: {len(arm.runs)} seeds left {len(arm.observations)} distinct model(s)"
 
 
 def _untrained(a: Arm, b: Arm) -> Chosen:
