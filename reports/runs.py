@@ -250,6 +250,10 @@ def resolve(
             elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest) if current else None
             named = any(pattern not in finished and pattern.startswith(experiment) for pattern in patterns)
             skipped += [elsewhere.sentence()] if elsewhere is not None and named else []
+            with as_version(connection, experiment, current.spec_digest if current else None):
+                _, lacking = all_runs(connection)
+            of = tuple(f"{pattern}/" for pattern in patterns if pattern not in finished)
+            skipped += [f"{name} has no result yet ({why})" for name, why in lacking.items() if name.startswith(of)]
     for pattern in patterns:
         if pattern in finished:
             found = [Arm(pattern, (finished[pattern],))]

@@ -143,6 +143,29 @@ def test_one_model_sampled_again_is_more_samples_of_each_question(results: Resul
     assert arm.mean == pytest.approx(a.mean())
 
 
+def test_pairs_rest_on_the_same_runs_as_the_answer(results: Results) -> None:
+    generator = np.random.default_rng(0)
+    base, trained = (generator.binomial(1, chance, (4, 50)).astype(float) for chance in (0.4, 0.6))
+    add(results, "a", base.tolist(), trained=False, temperature=0.7)
+    add(results, "b", trained[:1].tolist(), temperature=0.7)
+    declared = claimed(results).comparison
+    (pair,) = compare_runs(results.connection, ["s"])
+    assert (pair.p, pair.difference) == (declared.p, declared.difference)
+    assert (
+        (pair.evals_a, pair.evals_b)
+        == (declared.evals_a, declared.evals_b)
+        == (("eval-s/a/seed1",), ("eval-s/b/seed1",))
+    )
+
+
+def test_the_interval_of_an_arm_stays_a_share(results: Results) -> None:
+    add(results, "a", [answers(40, 1), answers(40, 36)])
+    add(results, "b", [answers(40, 4), answers(40, 39)])
+    (one,) = compare_runs(results.connection, ["s"])
+    (arm,) = summarise_arms(results.connection, ["s/a/seed1", "s/a/seed2"])
+    assert one.ci_a == arm.ci == (0.0, 1.0)
+
+
 def test_the_same_training_under_two_seeds_is_one_model(results: Results) -> None:
     add(results, "a", [answers(60, 30)] * 2, temperature=0.0)
     add(results, "b", [answers(60, 28)] * 2, temperature=0.0)
