@@ -26,10 +26,11 @@ from plugins.errors import InputError
 from reports import stats
 from reports.compare import Weighed, check_comparable, conclude, weigh
 from reports.comparison import Comparison
-from reports.hypotheses import TestedClaim, Verdict, choose_seeds, family_adjusted, verdict_on, weigh_claim
+from reports.hypotheses import TestedClaim, Verdict, family_adjusted, verdict_on, weigh_claim
 from reports.looks import earlier_looks, look_number
 from reports.metrics import NEUTRAL
 from reports.runs import Arm, Values, condition_arms, load_values, measured_by
+from reports.seeds import choose_seeds
 from reports.versions import (
     Version,
     as_version,
@@ -98,7 +99,9 @@ class Answer:
             if mine
         ]
         kind = _count(len(claims), "declared claim")
-        if not self.verdicts:
+        if not self.verdicts and self.metric is not None:
+            kind = f"{_count(len(claims), 'claim')}, judged by {self.metric} instead (exploratory)"
+        elif not self.verdicts:
             kind = f"{_count(len(claims), 'claim')}, all written after the results (exploratory)"
         family = f" ({self.family_line()})" if self.verdicts else ""
         return f"Of {kind}{family}: {'; '.join(said)}."
@@ -203,8 +206,10 @@ def _judge(
     adjusted = family_adjusted(family, correction)
 
     others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
-    side = stats.adjust([one.p for one, _ in late] + [one.result.p for one in others], "bh")
+    claimed = [one.p for one, _ in late]
+    side = stats.adjust([1.0 if p is None else p for p in claimed] + [one.result.p for one in others], "bh")
     size = sum(p is not None for p in side)
+    side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
     verdicts = [
         verdict_on(one, p, values, alpha, correction, len(family)) for one, p in zip(on_time, adjusted, strict=False)
     ]
@@ -229,6 +234,7 @@ def _judge(
         unfinished=sum(p is None for p in family),
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
+            *_partly_notes(connection, experiment, arms),
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,
@@ -323,6 +329,23 @@ def _runs_notes(
         )
     elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest)
     return [*notes, elsewhere.sentence()] if elsewhere is not None else notes
+
+
+def _partly_notes(connection: duckdb.DuckDBPyConnection, experiment: str, arms: Mapping[str, Arm]) -> list[str]:
+    """Which seeds a condition with a result still lacks, and why: what is said of it is said of the others."""
+    lacking: dict[tuple[str, str], list[int]] = {}
+    for condition, seed, status, reason in connection.execute(
+        "SELECT r.condition, r.seed, r.status, r.reason FROM runs r LEFT JOIN eval_info i USING (eval_digest) "
+        "WHERE r.experiment = ? AND i.metric IS NULL AND r.seed IS NOT NULL ORDER BY r.condition, r.seed",
+        [experiment],
+    ).fetchall():
+        if condition in arms:
+            lacking.setdefault((condition, f"{status}: {reason}" if reason else status), []).append(seed)
+    return [
+        f"{condition}: no result of seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))} ({why}), so "
+        "what is said of it is said of the other seeds"
+        for (condition, why), seeds in lacking.items()
+    ]
 
 
 def _notes(

@@ -26,6 +26,7 @@ from reports.metrics import NEUTRAL, UNITS
 from reports.needed import OBSERVED, level_left, needed_within, power
 from reports.pairs import RESAMPLING_SEED, Evidence, gather
 from reports.runs import Arm, Values, load_values, measured_by, resolve
+from reports.seeds import choose_seeds
 from reports.words import CORRECTIONS
 
 if TYPE_CHECKING:
@@ -72,7 +73,14 @@ def compare_runs(
         arms = list(renamed.values())
     marks = [check_comparable(a, b, force) for a, b in pairs]
     values = load_values(connection, arms, groups, metric)
-    weighed = [weigh(a, b, values, alpha, mark, test, claim, margin) for (a, b), mark in zip(pairs, marks, strict=True)]
+    weighed = []
+    for (a, b), mark in zip(pairs, marks, strict=True):
+        if claim is None and test is None and not (a.counts_only or b.counts_only):
+            # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
+            a, b, _, note, reading = choose_seeds(a, b)
+            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin))
+        else:
+            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin))
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction)
@@ -299,6 +307,8 @@ def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float
         intervals = [stats.wilson(right_a, n_a, level), stats.wilson(right_b, n_b, level)]
     elif evidence.claim == "recipe" and evidence.seed_values is not None:
         intervals = [_over_seeds(block, level) for block in evidence.seed_values]
+        if evidence.a.runs[0].metric not in UNITS:
+            intervals = [interval and interval.as_share() for interval in intervals]
     else:
         intervals = [None, None]
     found = [None if interval is None else (interval.low, interval.high) for interval in intervals]

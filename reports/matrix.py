@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING
 from reports.comparison import Comparison
 from reports.metrics import UNITS
 from reports.render import escaped, family_lines, markdown_table, plain_table
+from reports.text_table import Cell, lay_out, show_lines
 from reports.untrusted import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 WIDE = 12
+UNLIMITED = 100_000  # columns, for asking how wide a table would like to be
 SHOWN = ("BETTER", "WORSE", "HIGHER", "LOWER")
 
 
@@ -79,6 +82,7 @@ def render_matrix(comparisons: Sequence[Comparison], output: str, console: Conso
         lines = markdown_table(["run", "mean", *map(escaped, made.runs)], body)
         console.file.write(visible("\n".join([*lines, "", legend, *family_lines(comparisons)]) + "\n"))
         return
+    from rich.measure import Measurement
     from rich.text import Text
 
     wide = len(made.runs) > WIDE
@@ -91,7 +95,12 @@ def render_matrix(comparisons: Sequence[Comparison], output: str, console: Conso
     for key, name, mean, row, cells in zip(keys, made.runs, means, numbers, made.cells, strict=True):
         shown = [_sign(cell) for cell in cells] if wide else row
         table.add_row(*map(Text, [f"{key} ", f"{name} ", f"{mean} ", *shown]))
-    console.print(table)
+    fits = Measurement.get(console, console.options.update(max_width=UNLIMITED), table).maximum <= console.width
+    if fits:
+        console.print(table)
+    else:
+        shown_cells = [[_sign(cell) for cell in row] for row in made.cells] if wide else numbers
+        show_lines(console, _in_blocks(list(zip(made.runs, keys, means, strict=True)), shown_cells, console.width))
     signs = "row against column: + higher, - lower, . no difference shown, = equivalent within the margin"
     console.print(Text(signs if wide else legend))
     for line in family_lines(comparisons):
@@ -113,3 +122,21 @@ def _sign(cell: tuple[float, str] | None) -> str:
     if verdict in SHOWN:
         return "+" if difference > 0 else "-"
     return "=" if verdict == "EQUIVALENT" else "."
+
+
+def _in_blocks(rows: Sequence[tuple[str, str, str]], cells: Sequence[Sequence[str]], width: int) -> list[Text]:
+    """The lines of a matrix too wide for one table: as many columns at a time as fit, each with the runs again."""
+    keys = [key for _, key, _ in rows]
+    from rich.text import Text
+
+    lines: list[Text] = []
+    start = 0
+    while start < len(keys):
+        for stop in range(len(keys), start, -1):
+            columns = ["run", "#", "mean", *keys[start:stop]]
+            body = [[*map(Cell, row), *map(Cell, line[start:stop])] for row, line in zip(rows, cells, strict=True)]
+            if stop == start + 1 or lay_out(columns, body, None)[1].cell_len <= width:
+                break
+        lines += [*lay_out(columns, body, width, columns[1:]), Text("")]
+        start = stop
+    return lines

@@ -66,7 +66,7 @@ def answer_csv(found: Answer) -> str:
     writer.writeheader()
     for kind, verdicts in (("declared", found.verdicts), ("late", found.late)):
         for one in verdicts:
-            row = {} if one.comparison is None else csv_row(one.comparison)
+            row = {"family": one.family} if one.comparison is None else csv_row(one.comparison)
             writer.writerow(
                 {**row, "verdict": one.verdict, "in_family": kind, "claim_text": one.claim, "mark": one.mark}
             )

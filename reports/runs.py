@@ -10,6 +10,7 @@ whatever number of pairs is compared afterwards.
 from __future__ import annotations
 
 import fnmatch
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -115,7 +116,8 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data
        c.correct, c.n, r.status, r.reason, r.train_digest,
        json_extract_string(s.manifest, '$.key.train_on') || json_extract_string(s.manifest, '$.key.seeds.order'),
        json_extract_string(e.manifest, '$.key.sampling.temperature'), json_extract(e.manifest, '$.key.engine')::TEXT,
-       json_extract_string(e.manifest, '$.key.engine.use'), json_extract(e.manifest, '$.key.model')::TEXT
+       json_extract_string(e.manifest, '$.key.engine.use'), json_extract(e.manifest, '$.key.model')::TEXT,
+       json_extract(s.manifest, '$.sha256')::TEXT
 FROM runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
 LEFT JOIN counts c ON c.run = r.run
@@ -150,6 +152,7 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             engine,
             engine_name,
             model,
+            files,
         ) = row
         if right is None and metric is None:
             unfinished[name] = f"{status}{f': {why}' if why else ''}"
@@ -157,15 +160,39 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
         counts = None if right is None else (int(right), int(n))
         if counts is not None:
             digest = None
-        recorded = draws_nothing(engine_name, None)
+        recorded = model == "null"  # an engine that loads no weights stands for them itself
         about = (digest, metric or "accuracy", data, verifier, samples or 1, counts, order, train)
         finished[name] = Run(
             *(name, experiment, condition, seed, *about),
-            weights=_weights(name, experiment, condition, train, model, engine if recorded else None),
+            weights=_weights(name, experiment, condition, train, model, engine if recorded else None, files),
             trained=experiment is None or (train is not None and not recorded),
             repeats_itself=draws_nothing(engine_name, temperature),
         )
-    return finished, unfinished
+    return _said_again(connection, finished), unfinished
+
+
+def _said_again(connection: duckdb.DuckDBPyConnection, runs: dict[str, Run]) -> dict[str, Run]:
+    """The runs, those of an engine without weights repeating themselves where all of its seeds gave the same answers.
+
+    Only its author knows whether such an engine asks somebody anew or reads a recording: what it gave shows it.
+    """
+    groups: dict[tuple[str | None, ...], list[Run]] = {}
+    for run in runs.values():
+        if not run.repeats_itself and (run.weights or "").startswith(_NO_WEIGHTS):
+            groups.setdefault((run.experiment, run.condition, run.weights, run.data_hash), []).append(run)
+    several = [group for group in groups.values() if len({run.eval_digest for run in group}) > 1]
+    if not several:
+        return runs
+    said = dict(
+        connection.execute(
+            "SELECT eval_digest, md5(string_agg(concat_ws('|', question_id, sample, stop_reason, tokens, score, "
+            "md5(coalesce(answer, ''))), ';' ORDER BY question_id, sample)) "
+            "FROM eval_samples WHERE eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1",
+            [[run.eval_digest for group in several for run in group]],
+        ).fetchall()
+    )
+    again = [group for group in several if len({said.get(str(run.eval_digest)) for run in group}) == 1]
+    return {**runs, **{run.name: replace(run, repeats_itself=True) for group in again for run in group}}
 
 
 def draws_nothing(engine: str | None, temperature: str | float | None) -> bool:
@@ -173,14 +200,28 @@ def draws_nothing(engine: str | None, temperature: str | float | None) -> bool:
     return engine == "replay" or (temperature is not None and float(temperature) == 0)
 
 
+_NO_WEIGHTS = "engine "
+
+
 def _weights(
-    run: str, experiment: str | None, condition: str | None, train: str | None, model: str | None, recording: str | None
+    run: str,
+    experiment: str | None,
+    condition: str | None,
+    train: str | None,
+    model: str | None,
+    engine: str | None,
+    files: str | None,
 ) -> str:
-    """What answered: a recording, a training's outcome, the model that every seed starts from, or an import's own."""
-    if recording is not None:
-        return f"recording {recording}"
+    """What answered: an engine without weights, a training's outcome, what every seed starts from, or an import's own.
+
+    A training's outcome is the model that it left (`files`: sha256 by name), so that seeds which changed nothing left
+    one model; where that is not on record it is the stage.
+    """
+    if engine is not None:
+        return f"{_NO_WEIGHTS}{engine}"
     if train is not None:
-        return train
+        left = {name: digest for name, digest in json.loads(files or "{}").items() if name.startswith("model/")}
+        return json.dumps(left, sort_keys=True) if left else train
     if experiment is None:
         return f"run {run}"
     return f"untrained {model or f'{experiment}/{condition}'}"
@@ -209,6 +250,10 @@ def resolve(
             elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest) if current else None
             named = any(pattern not in finished and pattern.startswith(experiment) for pattern in patterns)
             skipped += [elsewhere.sentence()] if elsewhere is not None and named else []
+            with as_version(connection, experiment, current.spec_digest if current else None):
+                _, lacking = all_runs(connection)
+            of = tuple(f"{pattern}/" for pattern in patterns if pattern not in finished)
+            skipped += [f"{name} has no result yet ({why})" for name, why in lacking.items() if name.startswith(of)]
     for pattern in patterns:
         if pattern in finished:
             found = [Arm(pattern, (finished[pattern],))]

@@ -42,6 +42,10 @@ class Interval:
     level: float
     name: str
 
+    def as_share(self) -> Interval:
+        """The part of it that a share can be in: 0 to 1."""
+        return Interval(min(max(self.low, 0.0), 1.0), min(max(self.high, 0.0), 1.0), self.level, self.name)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from reports import stats
 from reports.answer import Answer, answer
 from reports.label_quality import LabelQuality, label_quality
+from reports.metrics import UNITS
 from reports.noise import Noise, noise_floor, noise_sentence
 from reports.pairs import RESAMPLING_SEED
 from reports.render import show, show_interval
@@ -126,6 +127,7 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
         means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
         if len(per_question) > 1:
             interval = stats.paired_t(means, level, "seeds").interval
+            interval = interval if interval is None or first.metric in UNITS else interval.as_share()
         elif ((per_question[0] == 0) | (per_question[0] == 1)).all():
             interval = stats.wilson(round(float(per_question[0].sum())), n, level)
         else:

@@ -49,6 +49,27 @@ def lay_out(
     return _listed(columns, rows, width)
 
 
+def flow(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int, right: Sequence[str] = ()) -> list[Text]:
+    """The lines of a table whose every column may be wrapped at spaces, none longer than `width`.
+
+    Where not even the longest words stand beside each other, each cell has a line of its own.
+    """
+    sides = ["right" if name in right else "left" for name in columns]
+    texts = [[name, *(row[place].text for row in rows)] for place, name in enumerate(columns)]
+    widths = [max(map(_longest, column)) for column in texts]
+    whole = [max(map(_size, column)) for column in texts]
+    if _total(widths) > width:
+        return _listed(columns, rows, width)
+    while (spare := width - _total(widths)) > 0 and widths != whole:
+        wanting = [place for place in range(len(columns)) if widths[place] < whole[place]]
+        for place in wanting:
+            widths[place] += min(whole[place] - widths[place], max(1, spare // len(wanting)))
+            if _total(widths) >= width:
+                break
+    widths[-1] -= max(0, _total(widths) - width)
+    return _table(columns, rows, widths, sides)
+
+
 def paragraph(text: str, width: int | None, hang: int = 2) -> list[str]:
     """Lines of a text, wrapped at spaces; all but the first are indented by `hang`."""
     if width is None:
@@ -109,8 +130,10 @@ def _table(
     lines = _row([[Cell(part) for part in head] for head in heads], widths, sides, bottom=True)
     lines.append(_joined([Cell("─" * (_total(widths) - 1))], [_total(widths) - 1], ["left"]))
     for row in rows:
-        first = [Cell(part, row[0].style) for part in wrapped(row[0].text, widths[0])]
-        lines += _row([first, *([cell] for cell in row[1:])], widths, sides)
+        cells = zip(row, widths, strict=True)
+        lines += _row(
+            [[Cell(part, cell.style) for part in wrapped(cell.text, size)] for cell, size in cells], widths, sides
+        )
     return lines
 
 
@@ -132,6 +155,8 @@ def _listed(columns: Sequence[str], rows: Sequence[Sequence[Cell]], width: int) 
     lines = []
     for row in rows:
         for place, (name, cell) in enumerate(zip(columns, row, strict=True)):
+            if place and not cell.text:
+                continue
             room = width - 1 - (INDENT if place else 0)
             text = f"{name}: {cell.text}" if place and name else cell.text
             indent = INDENT if place else 0

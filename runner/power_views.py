@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plugins.errors import InputError
-from reports.runs import draws_nothing
+from reports.runs import condition_arms, draws_nothing
 from reports.words import did_you_mean
 from runner.artifacts import Workspace
 from runner.store import Store
@@ -191,28 +191,27 @@ def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
     return 1 if trained or greedy or not averages(metric) else seeds
 
 
-EXPERIMENT_SQL = """
-SELECT r.condition, any_value(i.questions), any_value(i.samples), count(DISTINCT r.seed), any_value(i.metric),
-       any_value(i.data_hash), count(DISTINCT r.train_digest),
-       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature')),
-       any_value(json_extract_string(s.manifest, '$.key.engine.use'))
-FROM runs r JOIN eval_info i USING (eval_digest) LEFT JOIN stages s ON s.digest = r.eval_digest
-WHERE r.experiment = ? GROUP BY 1 ORDER BY min(r.started_at), 1
-"""
-
-
 def _designs_of_experiment(
     connection: duckdb.DuckDBPyConnection, name: str
 ) -> tuple[dict[str, Design], dict[str, Any]]:
     """Designs and hypotheses of an experiment that ran. Raises InputError with the nearest names."""
     from reports.power import Design
 
+    questions = dict(connection.execute("SELECT eval_digest, questions FROM eval_info").fetchall())
     found = {}
-    for row in connection.execute(EXPERIMENT_SQL, [name]).fetchall():
-        condition, questions, samples, seeds, metric, data_hash, models, temperature, engine = row
-        greedy, trained = draws_nothing(engine, temperature), models > 0
-        samples *= _draws(trained, greedy, metric, max(1, seeds))
-        found[condition] = Design(questions, samples, max(1, models), metric, data_hash, greedy, (trained, trained))
+    for condition, arm in condition_arms(connection, name).items():
+        run = arm.runs[0]
+        seeds = len(arm.observations) if arm.trained else 1
+        samples = run.samples * _draws(arm.trained, run.repeats_itself, run.metric, len(arm.runs))
+        found[condition] = Design(
+            questions=questions[run.eval_digest],
+            samples=samples,
+            seeds=seeds,
+            metric=run.metric,
+            data_hash=run.data_hash,
+            greedy=run.repeats_itself,
+            trained=(arm.trained, arm.trained),
+        )
     if not found:
         query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
         names = [row[0] for row in connection.execute(query).fetchall()]

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from reports.untrusted import safe_json, visible
 
+UNLIMITED = 100_000  # columns, for asking how wide something would like to be
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -103,14 +105,42 @@ def _console_type() -> Any:
 
 
 def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) -> Table:
-    """A plain table with some columns flushed right."""
+    """A plain table with some columns flushed right; where it does not fit, nothing is broken inside a word."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
-    made = Table(*(), title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    made = _table_type()(*(), title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
+
+
+@functools.cache
+def _table_type() -> type[Table]:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    from reports.text_table import Cell, flow, paragraph
+
+    class WordTable(Table):
+        """A table that rich lays out where it fits; its own way it would break words to make it fit."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            whole = Measurement.get(console, options.update(max_width=UNLIMITED), self).maximum
+            if whole <= options.max_width:
+                yield from super().__rich_console__(console, options)
+                return
+            texts = [[Cell(visible(str(cell))) for cell in column.cells] for column in self.columns]
+            names = [str(column.header) for column in self.columns]
+            flushed = [name for name, column in zip(names, self.columns, strict=True) if column.justify == "right"]
+            if self.title:
+                yield from (Text(line) for line in paragraph(visible(str(self.title)), options.max_width))
+            yield Text("")
+            yield from flow(names, list(zip(*texts, strict=True)), options.max_width, flushed)
+            yield Text("")
+
+    return WordTable
 
 
 def print_json(value: Any) -> None:

@@ -173,12 +173,18 @@ ORDER BY r.experiment NULLS LAST, r.seed, r.started_at, r.run
 
 
 def run_rows(workspace: Workspace, pattern: str = "*") -> list[dict[str, Any]]:
-    """Every run whose name is like the pattern, as dictionaries."""
+    """Every run whose name, experiment or condition (`experiment/condition`) is like the pattern, as dictionaries."""
     with Store(workspace).read() as connection:
         cursor = connection.execute(RUNS_SQL)
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-    return [row for row in rows if fnmatch.fnmatchcase(row["run"], pattern)]
+    return [row for row in rows if any(fnmatch.fnmatchcase(name, pattern) for name in _ways_to_name(row))]
+
+
+def _ways_to_name(row: dict[str, Any]) -> list[str]:
+    if row["experiment"] is None:
+        return [row["run"]]
+    return [row["run"], row["experiment"], f"{row['experiment']}/{row['condition']}"]
 
 
 def print_runs(workspace: Workspace, pattern: str, as_json: bool) -> None:

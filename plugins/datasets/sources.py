@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -28,9 +28,14 @@ from plugins import registry
 from plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
 from plugins.errors import InputError, MissingExtra
 
+if TYPE_CHECKING:
+    import pyarrow
+
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 # What tables write where nothing is known, spelled just so: `Na` is sodium and `none` may be an answer.
-NO_ANSWER = frozenset(("NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NAN", "null", "Null", "NULL", "None"))
+NO_ANSWER = frozenset(("NA", "na", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", "Null", "NULL", "None")) | frozenset(
+    ("NaN", "nan", "NAN", "-nan", "-NaN", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND")  # as C prints it, too
+)
 MOST_DIGITS = 1000  # of a number written with an exponent, which would be as many characters
 
 
@@ -93,7 +98,10 @@ class Row:
     values: Mapping[str, Any]
 
     def get(self, name: str, required: bool = True) -> Any:
-        """A field's value; `a.b` and `a.0` reach into objects and lists. InputError where it does not exist."""
+        """A field's value; `a.b` and `a.0` reach into objects and lists, and into null, which holds null.
+
+        InputError where it does not exist.
+        """
         if name in self.values:
             return self.values[name]
         value: Any = self.values
@@ -102,6 +110,8 @@ class Row:
                 value = value[part]
             elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
                 value = value[int(part)]
+            elif value is None:
+                return None
             elif required:
                 raise InputError(f"{self.place}: no field {name!r}{self._hint(name)}")
             else:
@@ -262,15 +272,45 @@ def _parquet(path: Path) -> Iterator[Row]:
         rows = table.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not Parquet: {error}") from None
-    for column in table.schema:
-        if pyarrow.types.is_float32(column.type) or pyarrow.types.is_float16(column.type):
-            # As a Python float 123.45 in 32 bits is 123.44999694824219; its value is the shortest text of its width.
-            narrow = column.type.to_pandas_dtype()
-            for row in rows:
-                if row[column.name] is not None:
-                    row[column.name] = float(str(narrow(row[column.name])))
+    rows = _at_their_width(rows, table.schema)
     for number, values in enumerate(rows, start=1):
         yield Row(f"{path} row {number}", values)
+
+
+def _at_their_width(rows: Iterable[dict[str, Any]], schema: pyarrow.Schema) -> list[dict[str, Any]]:
+    """Rows whose 32- and 16-bit numbers, at any depth, have the value that their shortest text says.
+
+    As a Python float 123.45 in 32 bits is 123.44999694824219.
+    """
+    narrow = [column for column in schema if _holds_narrow(column.type)]
+    return [{**row, **{column.name: _widened(row[column.name], column.type) for column in narrow}} for row in rows]
+
+
+def _holds_narrow(kind: pyarrow.DataType) -> bool:
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(kind):
+        return _holds_narrow(kind.value_type)
+    if pyarrow.types.is_float32(kind) or pyarrow.types.is_float16(kind):
+        return True
+    return any(_holds_narrow(kind.field(place).type) for place in range(kind.num_fields))
+
+
+def _widened(value: Any, kind: pyarrow.DataType) -> Any:
+    import pyarrow
+
+    if value is None or not _holds_narrow(kind):
+        return value
+    if pyarrow.types.is_dictionary(kind):
+        return _widened(value, kind.value_type)
+    if isinstance(value, float):
+        return float(str(kind.to_pandas_dtype()(value)))
+    if isinstance(value, dict):
+        inside = {kind.field(place).name: kind.field(place).type for place in range(kind.num_fields)}
+        return {name: _widened(one, inside[name]) for name, one in value.items()}
+    if isinstance(value, list) and not pyarrow.types.is_map(kind):
+        return [_widened(one, kind.value_type) for one in value]
+    return value
 
 
 def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -> list[Row]:
@@ -286,7 +326,8 @@ def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -
             f"cannot load {name!r} (split {split!r}) from the hub: {type(error).__name__}: {first_line}\n"
             "without a network, give a local folder or file as the path"
         ) from error
-    return [Row(f"{name}[{split}] row {number}", row) for number, row in enumerate(rows, start=1)]
+    found = _at_their_width(rows, rows.features.arrow_schema)
+    return [Row(f"{name}[{split}] row {number}", row) for number, row in enumerate(found, start=1)]
 
 
 def to_questions(

@@ -96,6 +96,32 @@ def test_a_narrow_number_of_a_parquet_file_is_the_one_that_was_written(tmp_path:
     assert [q.answer for q in jsonl_dataset(str(tmp_path / "x.parquet")).pools().train] == ["123.45", None]
 
 
+@pytest.mark.parametrize("by", ["file", "hub"])
+def test_a_narrow_number_inside_another_value_is_the_one_that_was_written(tmp_path: Path, by: str) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = pyarrow.float32()
+    columns = {
+        "flat": pyarrow.array([123.45, None], number),
+        "object": pyarrow.array([{"v": 0.1, "n": 2**40}, None], pyarrow.struct([("v", number), ("n", "int64")])),
+        "list": pyarrow.array([[1.1], [2.2]], pyarrow.list_(number)),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "train.parquet")
+    if by == "hub":
+        pytest.importorskip("datasets")
+        first, second = _read_hub(str(tmp_path), "train", None, None)
+    else:
+        first, second = read_file(tmp_path / "train.parquet")
+    assert [first.text(name) for name in ("flat", "object.v", "object.n", "list.0")] == [
+        "123.45",
+        "0.1",
+        str(2**40),
+        "1.1",
+    ]
+    assert [second.text(name) for name in ("flat", "object.v", "list.0")] == [None, None, "2.2"]
+
+
 @pytest.mark.parametrize("written", ["1e1001", "1e-1001", "1e999999999", "-1e999999999", "1e" + "9" * 19])
 def test_a_number_too_long_to_write_out_stays_as_it_is(tmp_path: Path, written: str) -> None:
     (tmp_path / "x.jsonl").write_text('{"question": "How many?", "answer": ' + written + "}")
@@ -105,6 +131,7 @@ def test_a_number_too_long_to_write_out_stays_as_it_is(tmp_path: Path, written: 
 
 
 NOTHING = ["", "   ", "NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", " NA ", "<NA>", "#N/A"]
+NOTHING += ["-nan", "-1.#IND"]
 
 
 @pytest.mark.parametrize("written", NOTHING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from reports.comparison import Comparison
 from reports.looks import look_entries
 from reports.noise import noise_floor, noise_sentence
 from reports.power import Claimed, Design, power_of
+from reports.runs import condition_arms
 from reports.summary import summarise_arms
 
 SEEDS = (1, 2, 3, 4)
@@ -94,6 +96,39 @@ def test_a_recording_read_again_is_a_copy_whatever_its_temperature(results: Resu
     assert (one.p, one.seeds, one.claim) == (0.25, (1, 1), "checkpoint")
 
 
+def test_an_engine_without_weights_that_says_the_same_again_is_a_recording_whatever_its_name(results: Results) -> None:
+    add(results, "a", [answers(60, 30)] * 4, trained=False, temperature=0.7, engine="theirs")
+    add(results, "b", [answers(60, 28)] * 4, trained=False, temperature=0.7, engine="theirs")
+    found = claimed(results)
+    assert (found.comparison.test, found.comparison.p, found.comparison.seeds) == ("McNemar mid-p", 0.25, (1, 1))
+    assert "s/a: 4 seeds of a model that is not trained, nothing drawn anew, count as 1" in found.note
+    results.connection.execute("UPDATE eval_samples SET answer = '2' WHERE eval_digest = 'eval-s/a/seed4'")
+    (arm,) = summarise_arms(results.connection, [f"s/a/seed{seed}" for seed in SEEDS])
+    assert arm.samples == 4  # somebody was asked anew
+
+
+def test_seeds_that_left_the_same_files_left_one_model(results: Results) -> None:
+    def left(condition: str, files: Sequence[str]) -> None:
+        for seed, content in enumerate(files, 1):
+            manifest = {"sha256": {"model/weights": content, "log.txt": f"{condition}{seed}"}}
+            results.connection.execute(
+                "INSERT INTO stages(digest, kind, manifest) VALUES (?, 'train', ?)",
+                [f"train-s/{condition}/seed{seed}", json.dumps(manifest)],
+            )
+
+    for condition, right in (("a", 30), ("b", 28)):
+        add(results, condition, [answers(60, right)] * 3, temperature=0.0)
+    left("a", ["x", "x", "x"])
+    left("b", ["y", "y", "y"])
+    found = claimed(results)
+    assert (found.comparison.p, found.about) == (0.25, "this checkpoint (seed 1)")
+    assert "s/b: 3 seeds of the same weights, nothing drawn anew, count as 1" in found.note
+    results.connection.execute("DELETE FROM stages WHERE digest LIKE 'train-s/b/%'")
+    left("b", ["y1", "y2", "y2"])
+    assert condition_arms(results.connection, "s")["b"].seeds == [1, 2]
+    assert "a has one distinct model only, so the other seeds are left out" in claimed(results).note
+
+
 def test_one_model_sampled_again_is_more_samples_of_each_question(results: Results) -> None:
     generator = np.random.default_rng(0)
     a, b = (generator.binomial(1, chance, (4, 50)).astype(float) for chance in (0.4, 0.6))
@@ -106,6 +141,29 @@ def test_one_model_sampled_again_is_more_samples_of_each_question(results: Resul
     (arm,) = summarise_arms(results.connection, [f"s/a/seed{seed}" for seed in SEEDS])
     assert (arm.samples, arm.seeds, arm.interval) == (4, [], "cluster bootstrap")
     assert arm.mean == pytest.approx(a.mean())
+
+
+def test_pairs_rest_on_the_same_runs_as_the_answer(results: Results) -> None:
+    generator = np.random.default_rng(0)
+    base, trained = (generator.binomial(1, chance, (4, 50)).astype(float) for chance in (0.4, 0.6))
+    add(results, "a", base.tolist(), trained=False, temperature=0.7)
+    add(results, "b", trained[:1].tolist(), temperature=0.7)
+    declared = claimed(results).comparison
+    (pair,) = compare_runs(results.connection, ["s"])
+    assert (pair.p, pair.difference) == (declared.p, declared.difference)
+    assert (
+        (pair.evals_a, pair.evals_b)
+        == (declared.evals_a, declared.evals_b)
+        == (("eval-s/a/seed1",), ("eval-s/b/seed1",))
+    )
+
+
+def test_the_interval_of_an_arm_stays_a_share(results: Results) -> None:
+    add(results, "a", [answers(40, 1), answers(40, 36)])
+    add(results, "b", [answers(40, 4), answers(40, 39)])
+    (one,) = compare_runs(results.connection, ["s"])
+    (arm,) = summarise_arms(results.connection, ["s/a/seed1", "s/a/seed2"])
+    assert one.ci_a == arm.ci == (0.0, 1.0)
 
 
 def test_the_same_training_under_two_seeds_is_one_model(results: Results) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 from toy_results import Results, table_runs
 
 from reports.answer import Answer, answer
+from reports.compare import compare_runs
 from reports.hypotheses import family_adjusted
 from reports.page_data import Family
+from reports.render_answer import answer_csv
 from reports.versions import said_by
 
 RESULTS = "2026-01-01 12:00"
@@ -153,3 +157,37 @@ def test_the_family_of_a_report_is_the_same(results: Results, tmp_path: Path) ->
     finish(results)
     data = collect_experiment(results.connection, Workspace(tmp_path), "s")
     assert data.families[0] == Family("declared claims", 2, "holm", 0.05)
+
+
+def test_an_exploratory_claim_without_a_result_counts_too(results: Results) -> None:
+    declare(results, "v", "2026-01-01 10:00", claim("tuned"), claim("failed"))
+    finish(results)
+    found = answer(results.connection, "s", metric="maj@1")
+    (one, other) = found.late
+    assert one.comparison is not None and one.comparison.p is not None and other.comparison is None
+    assert one.comparison.p_adjusted == pytest.approx(2 * one.comparison.p) and one.family == 2
+    assert found.headline().startswith("Of 2 claims, judged by maj@1 instead (exploratory):")
+
+
+def test_a_claim_without_a_result_has_its_family_in_csv_too(results: Results) -> None:
+    declare(results, "v", "2026-01-01 10:00", claim("tuned"), claim("failed"))
+    finish(results)
+    rows = csv.DictReader(io.StringIO(answer_csv(answer(results.connection, "s"))))
+    assert [(row["verdict"], row["family"]) for row in rows] == [("BETTER", "2"), ("UNRESOLVED", "2")]
+
+
+def test_a_seed_without_a_result_is_named_where_others_of_its_condition_have_one(results: Results) -> None:
+    results.add("s/tuned/seed2", None, status="failed")
+    results.connection.execute("UPDATE runs SET reason = '9 of 9 completions failed' WHERE run = 's/tuned/seed2'")
+    declare(results, "v", "2026-01-01 10:00", claim("tuned"))
+    finish(results)
+    why = "failed: 9 of 9 completions failed"
+    assert (
+        f"tuned: no result of seed 2 ({why}), so what is said of it is said of the other seeds"
+        in answer(results.connection, "s").notes
+    )
+    for names in (["s"], ["s/base", "s/tuned"]):
+        (one,) = compare_runs(results.connection, names)
+        assert f"s/tuned/seed2 has no result yet ({why})" in one.note
+    (alone,) = compare_runs(results.connection, ["s/base/seed1", "s/tuned/seed1"])
+    assert "passed over" not in alone.note

@@ -55,6 +55,23 @@ def test_every_format_has_the_differences(results: Results, output: str) -> None
         assert "+60.0*" in text and "-30.0*" in text
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_a_matrix_wider_than_the_terminal_comes_in_blocks_of_whole_numbers(results: Results, width: int) -> None:
+    names = ["low", "high", "middle"]
+    for number in range(7):
+        names.append(results.add(f"one-more-run-{number}", [1.0] * (number + 21) + [0.0] * (79 - number)))
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    found = compare_runs(results.connection, names)
+    render_matrix(found, "table", console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= width
+    made = matrix_of(found)
+    numbers = [f"{cell[0] * 100:+.1f}" for row in made.cells for cell in row if cell is not None]
+    words = [word.rstrip("*") for word in text.split()]
+    assert all(words.count(number) >= numbers.count(number) for number in numbers)
+    assert words.count("one-more-run-3") == words.count("high") > 1
+
+
 def test_many_runs_are_shown_by_signs(results: Results) -> None:
     names = ["low", "high"]
     for number in range(WIDE):

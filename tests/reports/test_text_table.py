@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from reports.text_table import Cell, lay_out, paragraph, shortened, wrapped
+from reports.text_table import Cell, flow, lay_out, paragraph, shortened, wrapped
 
 COLUMNS = ("claim", "verdict", "difference [interval]", "adjusted p")
 NUMBERS = ("▲ BETTER", "+0.1820 [+0.1529, +0.2104]", "< .0001")
@@ -33,6 +33,25 @@ def test_no_line_is_too_long_and_no_word_or_number_is_broken(claims: list[str], 
             assert word in shown or len(word) > width - 1
     for number in NUMBERS:
         assert sum(number in line for line in lines) == len(claims)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(st.lists(WORD, max_size=4).map(" ".join), min_size=3, max_size=3), min_size=1),
+    st.integers(30, 90),
+)
+def test_where_every_column_may_wrap_no_word_is_broken_either(rows: list[list[str]], width: int) -> None:
+    columns = ("run", "why it failed", "ended")
+    lines = [line.plain for line in flow(columns, [list(map(Cell, row)) for row in rows], width, right=("ended",))]
+    assert max(map(cell_len, lines)) <= width
+    shown = [word for line in lines for word in line.split()]
+    for word in " ".join(cell for row in rows for cell in row).split():
+        assert word in shown or len(word) > width - 3
+
+
+def test_a_column_that_has_room_is_not_wrapped() -> None:
+    lines = [line.plain for line in flow(("run", "why"), [[Cell("a/b"), Cell("two words and more")]], 18)]
+    assert lines[-2:] == [" a/b  two words", "      and more"]
 
 
 def test_the_table_is_as_narrow_as_it_can_be_and_keeps_its_columns() -> None:

@@ -42,7 +42,7 @@ class Results:
         """Add a run `experiment/condition/seedN` (or any name: an import). Plain lists get question ids q0, q1, ...
 
         Each run of an experiment has weights of its own unless it is not `trained`; `temperature` writes the manifest
-        of its evaluation.
+        of its evaluation, with an `engine` that loads weights if it is `hf`.
         """
         experiment, condition, seed = None, run, None
         if run.count("/") == 2 and "/seed" in run:
@@ -59,7 +59,7 @@ class Results:
             execute("INSERT INTO stages(digest, kind, manifest) VALUES (?, 'train', ?)", [train, manifest])
         if temperature is not None:
             key = {"sampling": {"temperature": temperature}, "engine": {"use": engine}, "model": {"base": "m"}}
-            key = {**key, "model": None} if engine == "replay" else key
+            key = {**key, "model": None} if engine != "hf" else key
             execute(
                 "INSERT INTO stages(digest, kind, manifest) VALUES (?, 'eval', ?)",
                 [f"eval-{run}", json.dumps({"key": key})],

@@ -15,7 +15,7 @@ from runner.cli import app
 from runner.gc import unneeded_weights
 from runner.progress import PlainReporter
 from runner.samples import collect_samples
-from runner.views import stage_chain
+from runner.views import print_runs, run_rows, stage_chain
 
 RUN = "toy/base/seed1"
 
@@ -101,3 +101,22 @@ def test_gc_keeps_a_model_until_the_last_repeat_that_needs_it_is_done(workspace:
     assert unneeded_weights(workspace) == []
     finish(workspace, "again", [1.0])
     assert [manifest["digest"] for _, manifest in unneeded_weights(workspace)] == ["t"]
+
+
+def test_runs_are_named_as_everywhere_by_experiment_condition_or_pattern(workspace: Workspace) -> None:
+    for name in ("toy", "toy/base", RUN, "toy/*", "*"):
+        assert [row["run"] for row in run_rows(workspace, name)] == [RUN], name
+    assert run_rows(workspace, "toy/other") == []
+
+
+def test_a_list_of_runs_breaks_no_word_on_a_narrow_terminal(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = {}
+    for width in (200, 50, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_runs(workspace, "*", as_json=False)
+        printed[width] = capsys.readouterr().out
+        assert max(map(len, printed[width].splitlines())) <= width
+    words = set(printed[200].rpartition("─")[2].split())  # without the header
+    assert RUN in words and words <= set(printed[50].split()) and words <= set(printed[40].split())
