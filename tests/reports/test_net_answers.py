@@ -186,7 +186,7 @@ def test_a_failed_completion_is_shown_by_its_reason(tmp_path: Path) -> None:
     arms = {"base": ["toy/base/seed1"], "other": ["toy/other/seed1"]}
     with Store(written.workspace).read() as connection:
         found = collect_samples(connection, written.workspace, arms)
-    assert [one.id for one in found.shown][0] == "q1", "where the arms differ comes first"
+    assert found.shown[0].id == "q1", "where the arms differ comes first"
     assert found.shown[0].samples[0][0][-1] == "the context is full"
 
 
