@@ -9,15 +9,27 @@ from typing import Any
 import pytest
 
 from plugins import files, models
-from plugins.api import ModelRef, Question, Request, Splits, StopReason, question_id
+from plugins.api import (
+    Completion,
+    ModelRef,
+    Pools,
+    Question,
+    Request,
+    Sampling,
+    SplitConfig,
+    Splits,
+    StopReason,
+    question_id,
+)
 from plugins.code import Code
 from plugins.datasets import gsm8k, math, numinamath, sources
 from plugins.datasets.jsonl import Jsonl
-from plugins.datasets.split import data_hash
+from plugins.datasets.split import data_hash, split
 from plugins.engines import hf
 from plugins.engines.hf import HfEngine
 from plugins.engines.replay import recorded_end
 from plugins.errors import InputError
+from plugins.labelers.consensus import Consensus
 from plugins.labelers.noisy_oracle import NoisyOracle
 from plugins.places import Folder
 from plugins.verifiers import math as math_verifier
@@ -161,8 +173,8 @@ def test_levels_and_types_filter_together_and_each_alone(
 ) -> None:
     kinds = (("a", "Level 1", "Geometry"), ("b", "Level 1", "Algebra"), ("c", "Level 5", "Algebra"))
     rows = [{"problem": p, "solution": r"\boxed{1}", "level": level, "type": kind} for p, level, kind in kinds]
-    for split in ("train", "test"):
-        lines(tmp_path / f"{split}.jsonl", rows)
+    for name in ("train", "test"):
+        lines(tmp_path / f"{name}.jsonl", rows)
     pools = math.MathProblems(math.MathProblems.Config(path=str(tmp_path), **config)).pools()
     assert [one.text for one in pools.train] == [one.text for one in pools.test or []] == kept
 
@@ -265,3 +277,34 @@ def test_what_enters_a_digest_of_an_installed_plugin_holds_its_version() -> None
         "distribution_version": "1.2",
     }
     assert Code("t").to_json() == {"tree": "t"}
+
+
+def test_a_failed_sample_has_no_vote_whatever_its_text_says() -> None:
+    question = Question("q", "How many?")
+    ends = [StopReason.ERROR, StopReason.ERROR, StopReason.LENGTH]
+    drawn = [Completion("q", i, f"#### {5 if i < 2 else 6}", 1, end) for i, end in enumerate(ends)]
+    (found,) = Consensus(Consensus.Config(k=3)).label([question], {"q": drawn}, Numeric(), 0)
+    assert (found.label, found.target, found.tally) == ("6", "#### 6", {"6": 1})
+
+
+def test_what_nobody_can_score_is_told_but_for_unlabeled_questions() -> None:
+    nothing = [Question(str(i), str(i)) for i in range(6)]
+    _, report = split(Pools(nothing[:2], nothing[2:4], nothing[4:]), SplitConfig(labeled=2, unlabeled=2, test=1))
+    assert report.notes() == [
+        f"{n} of {n} {name} questions have no gold answer: they count as wrong"
+        for n, name in ((2, "labeled"), (1, "test"))
+    ]
+
+
+@pytest.mark.parametrize("said", ["the answer is", "The Answer Is", "ANSWER IS:"])
+def test_an_answer_is_announced_in_any_case(said: str) -> None:
+    assert Numeric().extract(f"{said} 7. Checked 8 times.") == "7"
+
+
+def test_a_call_that_goes_on_says_no_error_twice(tmp_path: Path) -> None:
+    small = ModelRef(str(make_tiny_model(tmp_path, max_position_embeddings=32)))
+    made = HfEngine(HfEngine.Config(device="cpu"))
+    requests = [Request("long", "x" * 40), Request("short", "x")]
+    batches = list(made.generate(small, requests, Sampling(2, 0.0, 2), 7, frozenset({("long", 0), ("short", 1)})))
+    made.close()
+    assert sorted((one.question_id, one.sample) for batch in batches for one in batch) == [("long", 1), ("short", 0)]

@@ -13,6 +13,8 @@ import training_job
 from plugins.api import Budget, Question, Reward, Verifier
 from plugins.errors import ResumeRefused, StageFailed
 from plugins.models import EMBEDDED
+from plugins.rewards.correct import Correct
+from plugins.rewards.finished import Finished
 from plugins.trainers import _checkpoints, _setup, _trl
 from plugins.trainers._checkpoints import Cadence, Marker
 from plugins.trainers.grpo import Grpo, _with_resumable_order, reward_function
@@ -223,3 +225,73 @@ def test_rows_are_shared_out_over_processes_or_refused(monkeypatch: pytest.Monke
     assert _setup.split_batch(8, None, "trainer.batch_size") == (4, 1)
     assert _setup.split_batch(8, 2, "trainer.batch_size") == (2, 2)
     assert _setup.split_batch(8, 64, "trainer.batch_size") == (4, 1)
+
+
+# --------------------------------------------------------------------------- what TRL is told when it starts
+
+
+def started(folder: Path, events: training_job.Events, checkpoints: tuple[int, ...], **config: Any) -> dict[str, Any]:
+    """What `_trl.run` hands to a trainer that trains nothing: a run of 5000 steps that a cap ends at 4500."""
+    import torch
+    from accelerate import Accelerator
+
+    Accelerator()  # as every TRL trainer makes one
+    found: dict[str, Any] = {}
+
+    def train(resume_from_checkpoint: str | None) -> None:
+        found.update(resumed=resume_from_checkpoint, seed=torch.initial_seed())
+
+    job = training_job.job(folder, MODEL, events, max_steps_cap=4500)
+    for step in checkpoints:
+        (job.checkpoint_dir / f"checkpoint-{step}").mkdir(parents=True)
+        _checkpoints.finish(job.checkpoint_dir / f"checkpoint-{step}", Marker(step, 0, 1, 4))
+    made = trainer(add_callback=lambda callback: found.update(callback=callback), train=train)
+    made.accelerator.wait_for_everyone = lambda: None
+    made.state = SimpleNamespace(global_step=4500)
+    _trl.run(made, _trl.Run(job, Sft.Config.model_validate(config), 5000))
+    return found | vars(made.args)
+
+
+def test_a_start_has_its_length_its_points_and_its_stream(tmp_path: Path, events: training_job.Events) -> None:
+    found = started(tmp_path, events, ())
+    assert (found["max_steps"], found["logging_steps"], found["resumed"]) == (5000, 3, None)
+    assert found["seed"] == 13, "what is drawn while training comes from the rollout stream"
+    assert started(tmp_path / "other", events, (), log_every=7)["logging_steps"] == 7
+
+
+def test_a_start_goes_on_from_the_newest_whole_checkpoint(tmp_path: Path, events: training_job.Events) -> None:
+    half = tmp_path / "checkpoints" / "checkpoint-4000"
+    half.mkdir(parents=True)
+    found = started(tmp_path, events, (9, 10))
+    assert found["resumed"] == str(tmp_path / "checkpoints" / "checkpoint-10") and not half.exists()
+
+
+def test_another_process_neither_reports_nor_warns(
+    tmp_path: Path, events: training_job.Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = training_job.job(tmp_path, MODEL, events)
+    assert _setup.quiet_elsewhere(job) is job
+    monkeypatch.setenv("RANK", "1")
+    quiet = _setup.quiet_elsewhere(job)
+    quiet.report(1, 2, {})
+    quiet.warn("text", "field")
+    assert (events.reports, events.warnings) == ([], [])
+
+
+def test_another_version_of_a_reward_is_another_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Grpo(Grpo.Config.model_validate({"rewards": ["correct", "finished", "finished"]}))
+    monkeypatch.setattr(Finished, "version", 7)
+    assert made.digest_extra() == {"rewards": {"correct": Correct.version, "finished": 7, "finished_2": 7}}
+
+
+@pytest.mark.parametrize(("lengths", "cut"), [([8, 7], 1), ([7, 7], 0)])
+def test_an_example_that_fills_the_limit_may_be_cut(
+    lengths: list[int], cut: int, tmp_path: Path, events: training_job.Events
+) -> None:
+    prepared = {"input_ids": [[5] * n for n in lengths], "labels": [[-100] * n for n in lengths]}
+    prepared["labels"][1][-1] = 5
+    sft = Sft(Sft.Config(max_length=8))
+    assert sft._check_lengths(prepared, training_job.job(tmp_path, MODEL, events)) == lengths
+    assert [text.split(" reach")[0] for text, _ in events.warnings] == [f"{cut} of 2 examples"] * cut
+    with pytest.raises(StageFailed, match="no example has a token to train on"):
+        sft._check_lengths(prepared | {"labels": [[-100]] * 2}, training_job.job(tmp_path, MODEL, events))

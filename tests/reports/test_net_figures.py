@@ -13,10 +13,12 @@ from toy_results import Results, table_runs, verdicts
 from plugins.errors import InputError
 from reports import stats
 from reports.compare import compare_runs
+from reports.label_quality import label_quality
 from reports.metrics import values_sql
 from reports.pairs import gather
 from reports.power import Claimed, Design
 from reports.runs import condition_arms, load_values
+from reports.spread import MOST_OTHERS
 from reports.summary import summarise_arms
 
 
@@ -216,3 +218,76 @@ def test_a_replayed_arm_is_not_trained_whatever_trained_beside_it(results: Resul
     assert (arms["a"].trained, arms["b"].trained) == (False, True)
     manifest = results.connection.execute("SELECT manifest FROM stages WHERE digest = 'eval-s/a/seed1'").fetchall()
     assert json.loads(manifest[0][0])["key"]["engine"] == {"use": "replay"}
+
+
+# --------------------------------------------------------------------------- what failed, and what is not known
+
+
+def test_cut_and_failed_answers_of_an_arm_are_told_apart(results: Results) -> None:
+    results.add("s/a/seed1", [1.0] * 10 + [0.0] * 10, truncated=["q19"])
+    results.connection.execute("UPDATE eval_samples SET stop_reason = 'error' WHERE question_id IN ('q17', 'q18')")
+    (arm,) = summarise_arms(results.connection, ["s/a/seed1"])
+    assert (arm.truncated, arm.failed) == (0.05, 0.1)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "avg@1", "pass@1", "maj@1", "score"])
+def test_a_failed_sample_that_is_stored_as_right_is_right_by_no_metric(results: Results, metric: str) -> None:
+    results.add("a", [1.0] * 4)
+    results.connection.execute("UPDATE eval_samples SET stop_reason = 'error' WHERE question_id = 'q0'")
+    sql = values_sql(results.connection, metric, ["eval-a"])
+    found = dict(results.connection.execute(f"SELECT question_id, value FROM ({sql})").fetchall())
+    assert [found[f"q{i}"] for i in range(4)] == [0, 1, 1, 1]
+
+
+def test_lengths_that_were_not_recorded_are_no_lengths(results: Results) -> None:
+    for run in ("a", "b"):
+        results.add(run, [1.0, 0.0])
+    results.connection.execute("UPDATE eval_samples SET tokens = NULL WHERE eval_digest = 'eval-b' AND sample = 0")
+    with pytest.raises(InputError, match="tokens were not recorded for every sample"):
+        compare_runs(results.connection, ["a", "b"], metric="tokens")
+
+
+def test_counts_are_compared_with_right_or_wrong_answers_alone(results: Results) -> None:
+    results.add_counts("paper", 12, 20)
+    results.add("shares", [0.25, 0.75] * 10, samples=4, metric="accuracy")
+    with pytest.raises(InputError, match="counts compare with right-or-wrong answers alone"):
+        compare_runs(results.connection, ["paper", "shares"])
+
+
+def test_a_question_without_a_group_is_named(results: Results) -> None:
+    for run in ("a", "b"):
+        results.add(run, [1.0, 0.0, 1.0])
+    with pytest.raises(InputError, match="1 of 3 questions have no group, among them 'q2'"):
+        compare_runs(results.connection, ["a", "b"], groups={"q0": "x", "q1": "y"})
+
+
+def test_labels_of_no_text_are_not_right(results: Results) -> None:
+    results.add_labels("L", [("1", 1.0, True, True), (None, 0.0, False, True), ("2", 0.5, True, None)])
+    results.add("s/a/seed1", None, label="L", status="running")
+    (found,) = label_quality(results.connection, ["s/a/seed1"])
+    assert (found.known, found.right_voted, found.accuracy_voted) == (1, 1, 1.0)
+    assert (found.known_kept, found.right_kept, found.accuracy_kept, found.kept) == (1, 1, 1.0, 2)
+
+
+def test_seeds_left_out_of_a_claim_are_said(results: Results) -> None:
+    results.add("s/a/seed1", [1.0] * 20 + [0.0] * 20)
+    for seed in (1, 2):
+        results.add(f"s/b/seed{seed}", [1.0] * (24 + seed) + [0.0] * (16 - seed))
+    claim = {"text": "b > a", "kind": "better", "better": "b", "worse": "a", "margin": None}
+    (found,) = verdicts(results, {"alpha": 0.05, "correction": "none", "claims": [claim]})
+    assert found.about == "this checkpoint (seed 1)"
+    assert "a has one seed only, so the other seeds are left out" in found.note
+
+
+@pytest.mark.parametrize(("trained", "p"), [((True, True), 2 / 252), ((True, False), 2 / 2**5)])
+def test_the_smallest_p_is_of_signs_where_one_arm_is_not_trained(trained: tuple[bool, bool], p: float) -> None:
+    claim = Claimed("b > a", "better", "b", "a", design=Design(100, seeds=5, trained=trained))
+    assert one(claim.design, claim).smallest_p == pytest.approx(p)
+
+
+def test_of_other_runs_the_newest_are_learned_from(results: Results) -> None:
+    for i in range(MOST_OTHERS + 2):  # the two oldest differ from all, the newest never differ
+        results.add(f"e{i:02d}/a/seed1", [1.0] * 50 + [0.0] * 50 if i > 1 else [0.0, 1.0] * 50)
+    claim = Claimed("b > a", "better", "b", "a", design=Design(100, data_hash="data"))
+    found = one(claim.design, claim, connection=results.connection, experiment="mine")
+    assert found.spread.source.startswith("assumed")
