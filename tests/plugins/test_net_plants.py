@@ -21,7 +21,7 @@ from plugins.api import (
     StopReason,
     question_id,
 )
-from plugins.code import Code
+from plugins.code import Code, code_of_file
 from plugins.datasets import gsm8k, math, numinamath, sources
 from plugins.datasets.jsonl import Jsonl
 from plugins.datasets.split import data_hash, split
@@ -308,3 +308,14 @@ def test_a_call_that_goes_on_says_no_error_twice(tmp_path: Path) -> None:
     batches = list(made.generate(small, requests, Sampling(2, 0.0, 2), 7, frozenset({("long", 0), ("short", 1)})))
     made.close()
     assert sorted((one.question_id, one.sample) for batch in batches for one in batch) == [("long", 1), ("short", 0)]
+
+
+def test_what_an_import_does_counts_though_nothing_uses_the_name(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text("import helper\nfrom tables import RULES\n\nclass Mine:\n    size = 1\n")
+    (tmp_path / "tables.py").write_text("RULES = [1]\n")
+    trees = []
+    for done in ("print(1)", "print(2)", "UNUSED = 3", "UNUSED = 4"):
+        (tmp_path / "helper.py").write_text(f"{done}\n")
+        trees.append(code_of_file(plugin, "Mine").tree)
+    assert trees[0] != trees[1] != trees[2] == trees[3], "a constant that nobody names is another matter"
