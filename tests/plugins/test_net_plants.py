@@ -319,3 +319,11 @@ def test_what_an_import_does_counts_though_nothing_uses_the_name(tmp_path: Path)
         (tmp_path / "helper.py").write_text(f"{done}\n")
         trees.append(code_of_file(plugin, "Mine").tree)
     assert trees[0] != trees[1] != trees[2] == trees[3], "a constant that nobody names is another matter"
+
+
+def test_the_shortest_target_is_the_one_of_the_fewest_tokens() -> None:
+    drawn = [("a b c d #### 5", 9), ("one very long way of saying it #### 5", 3), ("no #### 6", 1)]
+    samples = [Completion("q", i, text, tokens, StopReason.STOP) for i, (text, tokens) in enumerate(drawn)]
+    labeler = Consensus(Consensus.Config(k=3, target="shortest"))
+    (found,) = labeler.label([Question("q", "How many?")], {"q": samples}, Numeric(), 0)
+    assert found.target == drawn[1][0]

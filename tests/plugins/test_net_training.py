@@ -8,17 +8,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 import training_job
 from plugins.api import Budget, Question, Reward, Verifier
 from plugins.errors import ResumeRefused, StageFailed
 from plugins.models import EMBEDDED
+from plugins.registry import find
 from plugins.rewards.correct import Correct
 from plugins.rewards.finished import Finished
 from plugins.trainers import _checkpoints, _setup, _trl
 from plugins.trainers._checkpoints import Cadence, Marker
 from plugins.trainers.grpo import Grpo, _with_resumable_order, reward_function
-from plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch
+from plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 from plugins.trainers.sft import Sft
 from plugins.verifiers.numeric import Numeric
 
@@ -295,3 +297,75 @@ def test_an_example_that_fills_the_limit_may_be_cut(
     assert [text.split(" reach")[0] for text, _ in events.warnings] == [f"{cut} of 2 examples"] * cut
     with pytest.raises(StageFailed, match="no example has a token to train on"):
         sft._check_lengths(prepared | {"labels": [[-100]] * 2}, training_job.job(tmp_path, MODEL, events))
+
+
+# --------------------------------------------------------------------------- thresholds of the watch, refused fields
+
+QUIET = {"reward": 0.5, "reward_std": 0.4, "kl": 0.01, "entropy": 1.0, "frac_reward_zero_std": 0.0}
+
+
+def warned(rows: list[dict[str, float]], settings: Settings | None = None, **config: Any) -> list[HealthWarning]:
+    watch = HealthWatch(HealthConfig.model_validate({"window": 8, **config}), settings)
+    return [one for step, row in enumerate(rows) for one in watch.observe(step, QUIET | row)]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "metric", "level", "kind"),
+    [
+        ("zero_std_fraction", 0.5, "frac_reward_zero_std", 0.6, "zero_advantage"),
+        ("kl_max", 1.0, "kl", 1.5, "kl_high"),
+        ("kl_min", 0.1, "kl", 0.05, "kl_zero"),
+        ("min_length", 5.0, "completions/mean_terminated_length", 4.0, "empty"),
+        ("clipped_ratio_max", 0.3, "completions/clipped_ratio", 0.4, "cut_off"),
+    ],
+)
+def test_each_threshold_of_the_watch_is_the_one_of_the_spec(
+    field: str, value: float, metric: str, level: float, kind: str
+) -> None:
+    rows = [{metric: level}] * 10
+    assert warned(rows) == []
+    assert [one.kind for one in warned(rows, **{field: value})] == [kind]
+
+
+def test_a_low_entropy_that_was_low_from_the_start_is_no_collapse() -> None:
+    assert warned([{"entropy": 0.04}] * 20) == []
+    fallen = warned([{"entropy": 0.4}] * 8 + [{"entropy": 0.04}] * 20)
+    assert [one.kind for one in fallen] == ["entropy_collapse"]
+
+
+@pytest.mark.parametrize(("beta", "field"), [(0.0, "trainer.beta"), (0.04, "trainer.learning_rate")])
+def test_a_runaway_without_a_reference_is_told_to_have_one(beta: float, field: str) -> None:
+    rows = [{"completions/clipped_ratio": 0.0}] * 8 + [{"completions/clipped_ratio": 0.9}] * 8
+    (found,) = warned(rows, Settings(beta=beta))
+    assert (found.kind, found.field) == ("runaway", field)
+
+
+def test_a_fallen_reward_is_held_against_the_first_half_window() -> None:
+    rows = [{"reward": 0.8 + 0.01 * (i % 3)} for i in range(10)] + [{"reward": 0.1 + 0.01 * (i % 3)} for i in range(40)]
+    (found,) = warned(rows, window=20)
+    assert found.kind == "reward_falling" and "in the first 10 steps to 0.11 in the last 20" in found.text
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+@pytest.mark.parametrize("name", ["seed", "data_seed", "output_dir", "max_steps", "save_strategy", "learning_rate"])
+def test_what_nsd_decides_itself_is_not_for_trls_fields(kind: str, name: str) -> None:
+    with pytest.raises(ValidationError, match=f"nsd sets '{name}' itself"):
+        find("trainer", kind).Config.model_validate({"trl": {name: 1}})
+
+
+def test_what_no_checkpoint_holds_is_refused() -> None:
+    with pytest.raises(ValidationError, match="a resumed run would get another one"):
+        Grpo.Config.model_validate({"trl": {"sync_ref_model": True}})
+
+
+def test_checkpoints_of_grpo_fall_between_sampled_batches() -> None:
+    several = {"steps_per_generation": 2, "num_iterations": 3}
+    assert Grpo.Config.model_validate({**several, "save_every": 12}).boundary == 6
+    for every in (2, 3, 4, 9):
+        with pytest.raises(ValidationError, match=rf"save_every {every} is no multiple"):
+            Grpo.Config.model_validate({**several, "save_every": every})
+
+
+def test_the_steps_of_packed_examples_are_not_known_beforehand() -> None:
+    assert Sft(Sft.Config.model_validate({"trl": {"packing": True}})).planned_steps(100) is None
+    assert Sft(Sft.Config(batch_size=8, epochs=1.5)).planned_steps(100) == 20  # 13 steps an epoch

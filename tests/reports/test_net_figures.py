@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -291,3 +292,14 @@ def test_of_other_runs_the_newest_are_learned_from(results: Results) -> None:
     claim = Claimed("b > a", "better", "b", "a", design=Design(100, data_hash="data"))
     found = one(claim.design, claim, connection=results.connection, experiment="mine")
     assert found.spread.source.startswith("assumed")
+
+
+def test_equivalence_of_many_pairs_is_corrected_for_their_number(results: Results) -> None:
+    for name, shift in (("a", 0), ("b", 4), ("c", 8)):
+        right = [1.0] * 60 + [0.0] * 40
+        results.add(name, right[shift:] + right[:shift])
+    for one_pair in compare_runs(results.connection, ["a", "b", "c"], margin=0.1, correction="bonferroni"):
+        found = re.search(r"TOST equivalence \(Tango score\), p = ([\d.]+), adjusted p = ([\d.]+)", one_pair.note)
+        assert found is not None, one_pair.note
+        assert float(found[2]) == pytest.approx(min(1.0, 3 * float(found[1])), abs=0.002)
+        assert (one_pair.verdict == "EQUIVALENT") == (float(found[2]) < 0.05)
