@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_noise import RUN, with_repeats
 from test_power import one
 from toy_results import Results, table_runs, verdicts
 
@@ -16,6 +17,7 @@ from reports import stats
 from reports.compare import compare_runs
 from reports.label_quality import label_quality
 from reports.metrics import values_sql
+from reports.noise import noise_floor, noise_sentence
 from reports.pairs import gather
 from reports.power import Claimed, Design
 from reports.runs import condition_arms, load_values
@@ -303,3 +305,21 @@ def test_equivalence_of_many_pairs_is_corrected_for_their_number(results: Result
         assert found is not None, one_pair.note
         assert float(found[2]) == pytest.approx(min(1.0, 3 * float(found[1])), abs=0.002)
         assert (one_pair.verdict == "EQUIVALENT") == (float(found[2]) < 0.05)
+
+
+def test_runs_of_the_same_seed_are_what_a_spread_is_learned_from(results: Results) -> None:
+    for seed, base in ((1, [1.0] * 50 + [0.0] * 50), (2, [0.0] * 50 + [1.0] * 50)):
+        results.add(f"toy/a/seed{seed}", base)
+        results.add(f"toy/b/seed{seed}", [1 - one for one in base[:10]] + base[10:])
+    claim = Claimed("b > a", "better", "b", "a", design=Design(100))
+    found = one(claim.design, claim, connection=results.connection, experiment="toy").spread
+    assert found.variance == 0.1 and "discordance 10.0%, median of 2 pairs" in found.source
+
+
+def test_copies_do_not_speak_for_the_noise_of_what_is_sampled() -> None:
+    sampled, greedy = RUN, "toy/greedy/seed1"
+    results = with_repeats([1, 0, 0, 0], [0, 0, 0, 0], temperature=0.7)
+    with_repeats([1, 1, 1, 0], [0, 0, 0, 0], results=results, run=greedy, temperature=0.0)
+    found = noise_floor(results.connection, [sampled, greedy])
+    # 1.96 * sqrt(1 discordant question) / 4 questions
+    assert noise_sentence(found).startswith("Differences below 49.0 points are within the noise of sampling")
