@@ -18,15 +18,14 @@ TASK = yaml.safe_load((REPOSITORY / "sky.yaml").read_text())
 NSD = """#!/bin/sh
 echo "$*" > "$HOME/told"
 env | grep -E '^(NSD_|HF_TOKEN|WANDB)' | sort > "$HOME/heard"
-exit "$(cat "$HOME/code")"
+exit "${CODE:-0}"
 """
 
 
-def start(folder: Path, code: int = 0, **envs: str) -> subprocess.Popen[str]:
+def start(folder: Path, **envs: str) -> subprocess.Popen[str]:
     (folder / "env" / "bin").mkdir(parents=True)
     (folder / "env" / "bin" / "nsd").write_text(NSD)
     (folder / "env" / "bin" / "nsd").chmod(0o755)
-    (folder / "code").write_text(str(code))
     values = {**TASK["envs"], **TASK["secrets"], "SPEC": "spec.yaml", "NSD_ENVIRONMENT": str(folder / "env"), **envs}
     environment = {**os.environ, **values, "HOME": str(folder)}
     return subprocess.Popen(["bash", "-c", TASK["run"]], env=environment, stdout=subprocess.PIPE, text=True)
@@ -39,7 +38,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("code", [0, 1, 75])
 def test_how_the_run_ended_is_how_the_job_ended(tmp_path: Path, code: int) -> None:
-    assert ended(start(tmp_path, code)) == (code, "")
+    assert ended(start(tmp_path, CODE=str(code))) == (code, "")
     assert (tmp_path / "nsd-finished").read_text() == f"{code}\n"
 
 
@@ -68,7 +67,7 @@ def test_after_its_deadline_nothing_is_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_without_a_store_it_waits_for_whoever_fetches(tmp_path: Path, code: int) -> None:
-    process = start(tmp_path, code, NSD_KEEP_SECONDS="3600")
+    process = start(tmp_path, CODE=str(code), NSD_KEEP_SECONDS="3600")
     assert process.stdout is not None
     assert process.stdout.readline() == "nsd: waiting for the results to be fetched\n"
     assert (tmp_path / "nsd-finished").exists() and process.poll() is None
