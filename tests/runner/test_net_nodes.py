@@ -14,10 +14,28 @@ from runner import nodes
 from runner.artifacts import Workspace
 from runner.bucket import Bucket
 from runner.nodes import Nodes, take_part, training_command
-from runner.plan import Plan, Stage
+from runner.plan import Plan, Stage, build_plan
+from runner.spec import load_spec
 from runner.sync import Sync
 
 TWO = ("10.0.0.1", "10.0.0.2")
+SPEC = """\
+name: tiny
+model: builtin:wordmath-1m
+data: {use: wordmath, train: 60, test: 20, split: {labeled: 8, unlabeled: 8, test: 8}}
+labeler: {use: consensus, k: 2, max_tokens: 8}
+trainer: {use: sft, epochs: 1, batch_size: 8}
+conditions:
+  baseline: {train_on: [labeled]}
+  student: {train_on: [pseudo], label_with: baseline, init: teacher}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Two trainings; the second starts from the first one's model."""
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    return build_plan(load_spec(tmp_path / "tiny.yaml"))
 
 
 def trainings(plan: Plan) -> list[Stage]:

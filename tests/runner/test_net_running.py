@@ -224,18 +224,21 @@ SLOW_TO_STOP = """
 import json, signal, sys, time
 events = open(sys.argv[1], "w")
 def stop(*_):
-    events.write(json.dumps({"event": "interrupted"}) + "\\n"); events.flush(); sys.exit(75)
+    open(sys.argv[2], "w").close()
+    if sys.argv[3] == "1":
+        events.write(json.dumps({"event": "interrupted"}) + "\\n"); events.flush(); sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
 events.write(json.dumps({"event": "waiting"}) + "\\n"); events.flush()
-time.sleep(600)
+while True:
+    time.sleep(600)
 """
 
 
 class Shown:
-    """A reporter that asks to stop as soon as the worker is at work."""
+    """A reporter that asks to stop, so many times, as soon as the worker is at work."""
 
-    def __init__(self, workers: _Workers) -> None:
-        self.workers = workers
+    def __init__(self, workers: _Workers, times: int) -> None:
+        self.workers, self.times = workers, times
         self.said: list[str] = []
 
     def update(self, event: Mapping[str, Any]) -> None: ...
@@ -243,20 +246,24 @@ class Shown:
     def message(self, text: str) -> None:
         self.said.append(text)
         if "waiting for it" in text:
-            self.workers.asked_to_stop = 1
+            self.workers.asked_to_stop = self.times
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.usefixtures("handlers")
-def test_asked_once_a_worker_may_save_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: Path) -> None:
+def test_asked_once_a_worker_may_save_what_there_is_and_asked_twice_it_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: Path, times: int
+) -> None:
     plan = plan_of(tmp_path)
     stage = next(stage for stage in plan.stages.values() if stage.kind == "train")
     stage.job["processes"] = 2  # a process of its own
     with _Workers(ends_process=False) as workers:
-        command = [sys.executable, "-c", SLOW_TO_STOP, str(workers.events_path)]
+        command = [sys.executable, "-c", SLOW_TO_STOP, str(workers.events_path), str(tmp_path / "saved"), str(times)]
         monkeypatch.setattr("runner.execute.training_command", lambda *_: command)
-        shown = Shown(workers)
+        shown = Shown(workers, times)
         event = workers.do(stage, tmp_path / "job.json", shown)  # type: ignore[arg-type]
-    assert event == {"event": "interrupted"} and any("stopping: saving" in text for text in shown.said)
+    assert event == {"event": "interrupted"} and (tmp_path / "saved").exists() is (times == 1)
+    assert any("stopping: saving" in text for text in shown.said) is (times == 1)
 
 
 def test_several_machines_without_a_store_are_refused(
