@@ -13,6 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 import nsd as face
+from plugins.errors import InputError, Interrupted, StageFailed
+from runner import cli
 from runner.artifacts import Workspace
 from runner.cli import app
 from runner.launch.launching import Options as LaunchOptions
@@ -313,3 +315,34 @@ def test_the_python_face_lists_runs_of_its_workspace(noted: Noted, monkeypatch: 
     assert [(call["workspace"], call["pattern"]) for _, call in calls] == [
         *(("nsd-workspace", "*"), ("set", "toy/*"), ("there", "toy/*")),
     ]
+
+
+# --------------------------------------------------------------------------- how it ends
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (InputError("no such thing"), 2, "nsd: no such thing"),
+        (StageFailed("no votes"), 1, "nsd: no votes"),
+        (Interrupted("stopped"), 75, "nsd: stopped"),
+        (RuntimeError("a bug"), 1, "nsd: internal error, RuntimeError: a bug"),
+    ],
+)
+def test_every_kind_of_end_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception, code: int, words: str
+) -> None:
+    def ends(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", ends)
+    monkeypatch.delenv("NSD_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capfd.readouterr()
+    assert end.value.code == code and said.err.startswith(words) and "Traceback" not in said.err
+    if type(error) is RuntimeError:
+        (details,) = [word for word in said.err.split() if word.startswith("/") and "nsd-error-" in word]
+        path = Path(details.rstrip(";"))
+        assert "RuntimeError: a bug" in path.read_text()
+        path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ from runner.running import full_digests, run_plan
 from runner.spec import load_spec
 from runner.store import Store
 from runner.sync import Sync
-from support import REPOSITORY
+from runner.work import worker_environment
+from support import PATIENCE, REPOSITORY, wait_until
 
 TOYS = Path(__file__).with_name("toy_plugins.py")
 SPEC = f"""\
@@ -298,3 +300,53 @@ def test_the_first_machine_leads_and_the_others_take_part(
     stage = next(iter(plan.stages))
     code = running.run_plan(plan, here, (stage[:10],), f"file://{tmp_path / 'store'}", as_json=False)
     assert (code, calls) == ((0, [("takes part", [stage])]) if rank else (75, [("leads", [stage])]))
+
+
+def test_what_sigterm_stops_keeps_its_shards_and_goes_on(tmp_path: Path, toy: Path, here: Workspace) -> None:
+    for name in ("gated", "log"):
+        (toy / name).touch()
+    command = [sys.executable, "-m", "runner.cli", "run", "toy.yaml", "--only", "base", "-w", str(here.root)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert process.stderr is not None
+    (partial,) = wait_until(lambda: list(here.partials.glob("eval-*")) if (toy / "pids").exists() else [])
+    wait_until(lambda: list((partial / "shards").glob("0*.parquet")))
+    process.send_signal(signal.SIGTERM)
+    for line in process.stderr:
+        if "stopping: saving what there is" in line:
+            break
+    (toy / "gate").touch()
+    assert "interrupted; the same command continues here" in process.stderr.read()
+    assert process.wait(PATIENCE) == 75
+    process.stderr.close()
+    kept = sorted(path.name for path in (partial / "shards").iterdir())
+    assert kept in (["000000.parquet"], ["000000.parquet", "000001.parquet"]) and not list(here.manifests())
+    before = (toy / "log").read_text()
+    outcome = execute(build_plan(load_spec(tmp_path / "toy.yaml", run_files=True), ["base"]), here)
+    assert (outcome.exit_code, outcome.done) == (0, 1) and (toy / "log").read_text().count("generate") == 2
+    assert before.count("generate") == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "was killed (SIGKILL): most often the machine ran out of memory"),
+        ("import os; os.kill(os.getpid(), 15)", "the worker died of SIGTERM"),
+        ("raise SystemExit(3)", "the worker ended with exit code 3 before it could say why"),
+    ],
+)
+def test_a_worker_that_dies_without_a_word_is_a_failure_that_says_how(
+    tmp_path: Path, toy: Path, here: Workspace, monkeypatch: pytest.MonkeyPatch, end: str, words: str
+) -> None:
+    plan = plan_of(tmp_path)
+    for stage in plan.stages.values():
+        stage.job["processes"] = 2
+    monkeypatch.setattr("runner.execute.training_command", lambda *_: [sys.executable, "-c", end])
+    outcome = execute(plan, here)
+    assert [words in failure.reason for failure in outcome.failures] == [True, True]
+    assert [stage.kind for stage in outcome.skipped] == ["eval"] and outcome.exit_code == 1
+
+
+def test_a_worker_knows_its_parent_and_imports_nothing_of_the_current_folder() -> None:
+    environment = worker_environment()
+    told = {name: environment[name] for name in ("NSD_PARENT_PID", "TOKENIZERS_PARALLELISM", "PYTHONSAFEPATH")}
+    assert told == {"NSD_PARENT_PID": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "PYTHONSAFEPATH": "1"}
