@@ -317,6 +317,7 @@ def unreadable(workspace: Workspace, digest: str) -> None:
         workspace.commit("eval", digest, {"kind": "eval", "digest": digest})
 
 
+@pytest.mark.timeout(120)  # what is left out and tried again is tried for ever
 @pytest.mark.parametrize("how", ["rebuild", "index", "open"])
 def test_several_that_the_index_cannot_take_are_left_out_and_all_else_is_there(
     here: Workspace, capsys: pytest.CaptureFixture[str], how: str
