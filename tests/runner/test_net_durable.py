@@ -15,6 +15,7 @@ from toy_workspace import finish, record
 
 from plugins.api import Completion, PseudoLabel, StopReason
 from plugins.errors import InputError, Interrupted, StageFailed
+from runner import opening
 from runner import sync as syncing
 from runner import worker as working
 from runner.artifacts import Workspace
@@ -443,3 +444,24 @@ def test_a_store_is_a_whole_path_or_one_of_a_cloud(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
     found = Bucket.open("s3://results/runs/")
     assert (found.filesystem.type_name, found.root) == ("s3", "results/runs")
+
+
+# --------------------------------------------------------------------------- the index's file
+
+
+def test_the_log_of_an_old_index_is_not_read_into_the_new_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, log = tmp_path / "nsd.duckdb", tmp_path / "nsd.duckdb.wal"
+    for content in ("first", "second"):
+        path.write_text(content)
+        log.write_text("of the old one")
+        opening.set_aside(path, "it is no database")
+        assert not log.exists() and not path.exists()
+        assert (tmp_path / "nsd.duckdb.broken").read_text() == content
+    assert capsys.readouterr().err.count("cannot be read (it is no database): made again") == 2
+    path.write_text("old")
+    log.write_text("of the old one")
+    (tmp_path / "new").write_text("new")
+    opening.replace(path, tmp_path / "new")
+    assert path.read_text() == "new" and not log.exists() and not (tmp_path / "new").exists()
