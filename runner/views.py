@@ -327,7 +327,7 @@ def print_plugins(kind: str | None, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     for plugin_kind, name, cls in registry.all_plugins():
         if kind in (None, plugin_kind):
-            summary = (cls.__doc__ or "").strip().split("\n")[0]
+            summary = str(cls.__doc__ or "").strip().split("\n")[0]
             schema = cls.Config.model_json_schema()
             found.append(
                 {"kind": plugin_kind, "name": name, "version": cls.version, "about": summary, "config": schema}
