@@ -8,9 +8,10 @@ directly or through others, imports followed within the file's folder or the dis
 docstrings are not in it, nor any path or file name. Beside that the distribution's name and version count.
 
 What takes part though nothing names it: statements at the top of a module that are no definitions (loops, calls,
-assignments into something), functions and classes whose decorator reaches something that is used, subclasses of a used
-class with `__init_subclass__`. A module that imports or evaluates at run time (exec, eval, importlib, globals) enters
-whole, since what it uses cannot be seen.
+assignments into something), functions, classes and assigned calls that enter themselves into something that is used (a
+registry, `singledispatch`), in whichever module that is, heirs of a class that learns of them. A module that imports or
+evaluates at run time (exec, eval, importlib, globals) enters whole, since what it uses cannot be seen, and with it the
+modules that its texts name.
 
 Limits: a docstring that is read at run time is left out all the same; files that the plugin reads are for its
 `digest_extra`; compiled modules are known by the distribution's version alone.
@@ -26,10 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugins.places import Folder, Packages, Places, Source
+from plugins.places import Folder, Packages, Places, Source, module_name
 
 _DYNAMIC_NAMES = {"exec", "eval", "globals", "locals", "vars", "__import__", "import_module", "__loader__"}
 _DYNAMIC_ATTRIBUTES = {"import_module", "spec_from_file_location", "module_from_spec", "__subclasses__", "modules"}
+_IMPORTING = {"import_module", "__import__", "spec_from_file_location"}
 _UNSEEN_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -51,7 +53,7 @@ class Code:
 
 def code_of_file(path: Path, class_name: str) -> Code:
     """The code of a class in a file and of what it uses in the file's folder."""
-    return Code(_Tree(Folder(path.parent)).hash(Source(path.stem, path, False), class_name))
+    return Code(_Tree(Folder(path.parent)).hash(Source(module_name(path), path, False), class_name))
 
 
 def code_of_module(module: str, attribute: str, packages: Sequence[str], distribution: str, version: str) -> Code:
@@ -65,12 +67,22 @@ def code_of_module(module: str, attribute: str, packages: Sequence[str], distrib
 def files_reached(path: Path) -> list[Path]:
     """The file and all files beside it that its imports reach, whether or not a class uses them."""
     tree = _Tree(Folder(path.parent))
-    tree.whole(tree.module(Source(path.stem, path, False)))
+    tree.whole(tree.module(Source(module_name(path), path, False)))
     tree.settle()
     return sorted(module.source.file for module in tree.modules.values() if module.source.file is not None)
 
 
 # --------------------------------------------------------------------------- one module
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What a module calls something; `within` where an attribute of it is meant."""
+
+    module: str
+    file: Path | None
+    name: str
+    within: bool = False
 
 
 @dataclass
@@ -82,6 +94,13 @@ class _Module:
     bindings: dict[str, list[int]] = field(default_factory=dict)
     unreadable: bytes = b""
     taken: set[int] = field(default_factory=set)
+    imports_by_name: bool = False
+    entered: dict[int, frozenset[_Name]] = field(default_factory=dict)  # what a statement may enter itself into
+
+    @property
+    def package(self) -> str:
+        """The dotted name of the package that it is in, or is."""
+        return self.source.name if self.source.is_package else self.source.name.rpartition(".")[0]
 
     def text(self) -> str:
         """The taken statements, normalised, in order."""
@@ -135,6 +154,9 @@ def _on_demand(statement: ast.stmt) -> bool:
         return True
     if isinstance(statement, ast.ImportFrom):
         return statement.module != "__future__"
+    if isinstance(statement, ast.If) and not statement.orelse:  # imports for annotations
+        test = statement.test
+        return getattr(test, "id", None) == "TYPE_CHECKING" or getattr(test, "attr", None) == "TYPE_CHECKING"
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
         targets = statement.targets
@@ -157,9 +179,10 @@ def _is_aside(statement: ast.stmt) -> bool:
     """A docstring or a block for `python file.py`: neither happens at import."""
     if isinstance(statement, ast.Expr):
         return isinstance(statement.value, ast.Constant)
-    if isinstance(statement, ast.If) and isinstance(statement.test, ast.Compare):
-        left = statement.test.left
-        return isinstance(left, ast.Name) and left.id == "__name__" and not statement.orelse
+    if isinstance(statement, ast.If) and isinstance(statement.test, ast.Compare) and not statement.orelse:
+        test = statement.test
+        sides = {ast.unparse(side) for side in (test.left, *test.comparators)}
+        return sides == {"__name__", "'__main__'"} and isinstance(test.ops[0], ast.Eq)
     return isinstance(statement, ast.Pass)
 
 
@@ -173,6 +196,7 @@ class _Tree:
         self.places = places
         self.modules: dict[tuple[str, Path | None], _Module] = {}
         self.waiting: list[tuple[_Module, int]] = []
+        self.asks_for_heirs = False
 
     def hash(self, source: Source, name: str) -> str:
         """Of everything that `name` in the module uses."""
@@ -237,32 +261,68 @@ class _Tree:
 
     def follow(self, module: _Module, index: int) -> None:
         """Need everything that a taken statement names."""
-        statement = module.statements[index]
-        for node in ast.walk(statement):
+        for node in ast.walk(module.statements[index]):
             if isinstance(node, ast.Name):
                 if node.id in _DYNAMIC_NAMES and node.id not in module.bindings:
-                    self.whole(module)
+                    self.unseen(module, node.id in _IMPORTING)
                 elif node.id in module.bindings or "*" in module.bindings:
                     self.need(module, node.id)
-            elif isinstance(node, ast.Attribute) and node.attr in _DYNAMIC_ATTRIBUTES:
-                self.whole(module)
+            elif isinstance(node, ast.Attribute):
+                self.asks_for_heirs |= node.attr == "__subclasses__"
+                if node.attr in _DYNAMIC_ATTRIBUTES:
+                    self.unseen(module, node.attr in _IMPORTING)
+                elif (inner := self.module_meant(module, node)) is not None:
+                    self.whole(self.module(inner))
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 self.imports(module, node, used=True)
+                if any(alias.name in _IMPORTING for alias in node.names):
+                    self.unseen(module, True)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) <= 500:
                 # A type written as text, or a name for getattr.
-                words = set(_IDENTIFIER.findall(node.value)) if _is_typelike(node.value) else set()
-                for word in words & set(module.bindings):
-                    self.need(module, word)
-                if self.is_dynamic(module) and (found := self.places.source(node.value)) is not None:
-                    self.whole(self.module(found))
+                words = _IDENTIFIER.findall(node.value) if _is_typelike(node.value) else []
+                for word in words:
+                    if word in module.bindings:
+                        self.need(module, word)
+                if module.imports_by_name:
+                    self.named(module, node.value)
 
-    def is_dynamic(self, module: _Module) -> bool:
-        return any(
-            (isinstance(node, ast.Name) and node.id in ("import_module", "__import__"))
-            or (isinstance(node, ast.Attribute) and node.attr == "import_module")
-            for index in module.taken
-            for node in ast.walk(module.statements[index])
-        )
+    def unseen(self, module: _Module, by_name: bool) -> None:
+        """Take a module that does at run time what cannot be seen here; `by_name` where it imports."""
+        self.whole(module)
+        if by_name and not module.imports_by_name:
+            module.imports_by_name = True
+            self.waiting += [(module, index) for index in module.taken]  # their texts mean more now
+
+    def named(self, module: _Module, text: str) -> None:
+        """Take the modules that a text may name: by a full or relative name, or by the beginning of one ("lib.")."""
+        name = text.strip(".")
+        places = [name] if not text.startswith(".") else []
+        places += [".".join(filter(None, [module.package, name]))] if module.package else []
+        for place in places:
+            if (found := self.places.source(place)) is not None:
+                self.whole(self.module(found))
+                if text.endswith(".") and found.is_package:
+                    for inner in self.places.inside(place):
+                        self.whole(self.module(inner))
+
+    def module_meant(self, module: _Module, node: ast.expr) -> Source | None:
+        """The module that a name or a chain of attributes (`lib.deep`) stands for, None for anything else."""
+        if isinstance(node, ast.Attribute):
+            above = self.module_meant(module, node.value)
+            return self.places.source(f"{above.name}.{node.attr}") if above is not None and above.is_package else None
+        if not isinstance(node, ast.Name):
+            return None
+        for index in module.bindings.get(node.id, []):
+            statement = module.statements[index]
+            if isinstance(statement, ast.Import):
+                (alias,) = statement.names
+                return self.places.source(alias.name if alias.asname else node.id)
+            if isinstance(statement, ast.ImportFrom):
+                (alias,) = statement.names
+                above_name = _absolute(module.source, statement)
+                if above_name or statement.level:
+                    return self.places.source(".".join(filter(None, [above_name, alias.name])))
+        return None
 
     def imports(self, module: _Module, node: ast.stmt, used: bool) -> None:
         """Follow an import to a module that belongs here; where nothing uses it, only what it does at import."""
@@ -298,57 +358,102 @@ class _Tree:
             self.need(module, name)
 
     def take_registered(self, module: _Module) -> bool:
-        """Take definitions that register themselves with something that is used; whether there were any."""
+        """Take what enters itself into something that is used; whether there was any."""
         found = False
         for index, statement in enumerate(module.statements):
-            if index in module.taken or not isinstance(statement, _Definition):
+            if index in module.taken:
                 continue
-            into = self.reached_by(module, statement.decorator_list)
-            heirs = isinstance(statement, ast.ClassDef) and self.base_watches(module, statement)
-            if heirs or any(self.is_store(module, name) for name in into):
+            if index not in module.entered:
+                module.entered[index] = frozenset(self.entered(module, statement))
+            heir = isinstance(statement, ast.ClassDef) and self.is_watched(module, statement)
+            if heir or any(self.is_store(name) for name in module.entered[index]):
                 self.take(module, index)
                 found = True
         return found
 
-    def reached_by(self, module: _Module, expressions: Sequence[ast.expr]) -> set[str]:
-        """Names of this module that the expressions mention, and those that these mention in turn."""
-        found: set[str] = set()
-        nodes: list[ast.AST] = list(expressions)
-        while nodes:
-            for node in ast.walk(nodes.pop()):
-                if isinstance(node, ast.Name) and node.id in module.bindings and node.id not in found:
-                    found.add(node.id)
-                    nodes += [
-                        statement
-                        for index in module.bindings[node.id]
-                        if isinstance(statement := module.statements[index], _Definition)
-                    ]
+    def entered(self, module: _Module, statement: ast.stmt) -> set[_Name]:
+        """What a definition's decorators, or an assigned call, mention, and what definitions among that mention."""
+        waiting: list[tuple[_Module, ast.AST]] = []
+        if isinstance(statement, _Definition):
+            waiting = [(module, one) for one in statement.decorator_list]
+        elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            calls = [node for node in ast.walk(statement.value) if isinstance(node, ast.Call)]
+            waiting = [(module, call.func) for call in calls]
+        found: set[_Name] = set()
+        seen: set[tuple[str, Path | None, str]] = set()
+        while waiting:
+            place, tree = waiting.pop()
+            for node in ast.walk(tree):
+                if not isinstance(node, ast.Name | ast.Attribute):
+                    continue
+                whole = node.value if isinstance(node, ast.Attribute) else node
+                for owner, name in self.meant(place, whole) + (self.meant(place, node) if whole is not node else []):
+                    key = (owner.source.name, owner.source.file, name)
+                    found.add(_Name(*key, within=isinstance(node, ast.Attribute)))
+                    if key not in seen:
+                        seen.add(key)
+                        bound = [owner.statements[one] for one in owner.bindings[name]]
+                        waiting += [(owner, one) for one in bound if isinstance(one, _Definition)]
         return found
 
-    def is_store(self, module: _Module, name: str) -> bool:
+    def meant(self, module: _Module, node: ast.expr) -> list[tuple[_Module, str]]:
+        """The modules and names that a name, or an attribute of a module, stands for, imports followed."""
+        if isinstance(node, ast.Name):
+            place, name = module, node.id
+        elif isinstance(node, ast.Attribute) and (source := self.module_meant(module, node.value)) is not None:
+            place, name = self.module(source), node.attr
+        else:
+            return []
+        found: list[tuple[_Module, str]] = []
+        seen: set[tuple[str, str]] = set()
+        waiting = [(place, name)]
+        while waiting:
+            place, name = waiting.pop()
+            if name not in place.bindings or (place.source.name, name) in seen:
+                continue
+            seen.add((place.source.name, name))
+            found.append((place, name))
+            for index in place.bindings[name]:
+                statement = place.statements[index]
+                if isinstance(statement, ast.ImportFrom):
+                    above = _absolute(place.source, statement)
+                    source = self.places.source(above) if above else None
+                    if source is not None:
+                        waiting.append((self.module(source), statement.names[0].name))
+        return found
+
+    def is_store(self, name: _Name) -> bool:
         """Whether a name is used and may be a collection that others enter themselves into."""
-        for index in module.bindings[name]:
+        module = self.modules[name.module, name.file]
+        for index in module.bindings[name.name]:
             statement = module.statements[index]
             if index not in module.taken:
                 continue
             if isinstance(statement, ast.Assign | ast.AnnAssign) and not isinstance(statement.value, ast.Constant):
                 return True
-            if isinstance(statement, ast.ImportFrom):
-                place = _absolute(module.source, statement)
-                owner = self.places.source(place) if place else None
-                if owner is not None and name in (theirs := self.module(owner)).bindings:
-                    return any(isinstance(theirs.statements[i], ast.Assign) for i in theirs.bindings[name])
+            if name.within and isinstance(statement, _Definition):  # `@judge.register`
+                return True
         return False
 
-    def base_watches(self, module: _Module, statement: ast.ClassDef) -> bool:
-        for base in statement.bases:
-            name = base.id if isinstance(base, ast.Name) else ""
-            for index in module.bindings.get(name, []):
-                above = module.statements[index]
-                if index in module.taken and isinstance(above, ast.ClassDef):
-                    methods = {inner.name for inner in above.body if isinstance(inner, _Definition)}
-                    if "__init_subclass__" in methods:
-                        return True
+    def is_watched(self, module: _Module, statement: ast.ClassDef) -> bool:
+        """Whether a used class, or its metaclass, learns of this heir."""
+        waiting = [(module, statement)]
+        seen: set[int] = set()
+        while waiting:
+            place, heir = waiting.pop()
+            metaclasses = [keyword.value for keyword in heir.keywords if keyword.arg == "metaclass"]
+            for base in (*heir.bases, *metaclasses):
+                for owner, name in self.meant(place, base):
+                    for index in owner.bindings[name]:
+                        above = owner.statements[index]
+                        if not isinstance(above, ast.ClassDef) or id(above) in seen:
+                            continue
+                        seen.add(id(above))
+                        methods = {inner.name for inner in above.body if isinstance(inner, _Definition)}
+                        learns = base in metaclasses or "__init_subclass__" in methods or self.asks_for_heirs
+                        if learns and index in owner.taken:
+                            return True
+                        waiting.append((owner, above))
         return False
 
 
@@ -368,25 +473,34 @@ def _is_typelike(text: str) -> bool:
 # --------------------------------------------------------------------------- normal form
 
 
-def _normal(node: Any) -> str:
-    """A syntax tree as text: the same on every Python, without places, docstrings or empty fields."""
-    if isinstance(node, ast.AST):
-        parts = []
-        for name in node._fields:
-            value = getattr(node, name, None)
-            if name == "body" and isinstance(node, _Definition):
-                value = _without_docstring(value or [])
-            if name not in _UNSEEN_FIELDS and value is not None and value != []:
-                parts.append(f"{name}={_normal(value)}")
-        return f"{type(node).__name__}({','.join(parts)})"
-    if isinstance(node, list):
-        return f"[{','.join(map(_normal, node))}]"
-    return repr(node)
+def _normal(node: ast.AST) -> str:
+    """A syntax tree as text: the same on every Python, without places, docstrings, `pass` or empty fields."""
+    # Without recursion: a long sum is a tree as deep as it is long.
+    done: list[str] = []
+    waiting: list[tuple[bool, Any]] = [(False, node)]
+    while waiting:
+        is_text, item = waiting.pop()
+        if is_text:
+            done.append(item)
+        elif isinstance(item, ast.AST):
+            parts: list[tuple[bool, Any]] = [(True, f"{type(item).__name__}(")]
+            for name in item._fields:
+                value = getattr(item, name, None)
+                if isinstance(value, list):
+                    value = [one for one in value if not _does_nothing(one)]
+                if name not in _UNSEEN_FIELDS and value is not None and value != []:
+                    parts += [(True, f"{',' if len(parts) > 1 else ''}{name}="), (False, value)]
+            waiting += reversed([*parts, (True, ")")])
+        elif isinstance(item, list):
+            inner = [part for one in item for part in ((True, ","), (False, one))]
+            waiting += reversed([(True, "["), *inner[1:], (True, "]")])
+        else:
+            done.append(repr(item))
+    return "".join(done)
 
 
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    documents = (
-        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+def _does_nothing(statement: Any) -> bool:
+    """A docstring, a bare constant, `pass`."""
+    return isinstance(statement, ast.Pass) or (
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
     )
-    return body[1:] if documents else body

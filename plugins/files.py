@@ -25,8 +25,8 @@ from typing import Any
 from plugins.api import Plugin
 from plugins.code import Code, code_of_file, files_reached
 from plugins.errors import InputError
-from plugins.installed import fault
-from plugins.places import Folder, absolute
+from plugins.installed import fault, quietly
+from plugins.places import Folder, absolute, module_name
 
 PREFIX = "nsd_file_plugin_"
 
@@ -44,6 +44,8 @@ def is_file_module(name: str) -> bool:
 def located(name: str, base_dir: Path | None = None) -> str:
     """`./file.py:Class` with the file's absolute path. Raises InputError for text that no path can be."""
     file_name, _, class_name = name.rpartition(":")
+    if not class_name.isidentifier():
+        raise InputError(f"{class_name!r} is no name of a class: write {file_name}:NameOfTheClass")
     return f"{absolute(file_name, base_dir or Path.cwd())}:{class_name}"
 
 
@@ -51,9 +53,10 @@ def load(kind: str, name: str, base_dir: Path | None = None) -> type[Plugin]:
     """Run the file and return its class. Raises InputError, naming the place."""
     path, class_name = _file(kind, name, base_dir)
     package = _package(path)
-    module_name = f"{package}.{path.stem}"
+    name_among = f"{package}.{module_name(path)}"
     try:
-        module = sys.modules.get(module_name) or _run(module_name, path)
+        with quietly():
+            module = sys.modules.get(name_among) or _run(name_among, path)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a file may well end in sys.exit()

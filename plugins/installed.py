@@ -11,11 +11,16 @@ cannot be read, a class that is none, of another kind, without the decorator, or
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
+import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import Any
 
 from plugins.api import BASES, KINDS, Plugin, PluginConfig
 from plugins.code import Code, code_of_module
@@ -166,11 +171,19 @@ def load(one: Installed) -> type[Plugin]:
 
 def _load(one: Installed) -> type[Plugin] | str:
     try:
-        found = metadata.EntryPoint(one.name, one.target, GROUP).load()
+        with quietly():
+            found = metadata.EntryPoint(one.name, one.target, GROUP).load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit at import included
         return f"importing {one.target} failed: {_told(error)}"
+    try:
+        return _fault_of_installed(found, one) or found
+    except Exception as error:  # a metaclass may do anything
+        return f"looking at {one.target} failed: {_told(error)}"
+
+
+def _fault_of_installed(found: Any, one: Installed) -> str | None:
     if reason := fault(found, one.kind):
         return reason
     own = vars(found)
@@ -179,10 +192,17 @@ def _load(one: Installed) -> type[Plugin] | str:
     if found.name != one.name:
         return f"the class calls itself {found.name!r}, its entry point {one.name!r}"
     try:
-        found.Config.model_json_schema()
+        json.dumps(found.Config.model_json_schema(), allow_nan=False)
     except Exception as error:
         return f"its Config has no schema: {_told(error)}"
-    return found  # type: ignore[no-any-return]
+    return None
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """While a stranger's module is imported: what it prints goes to standard error, for the answer may be JSON."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def fault(found: object, kind: str) -> str | None:
@@ -199,6 +219,9 @@ def fault(found: object, kind: str) -> str | None:
         return f"the class {found.__name__} says that it is a {kind} and does not derive from {base.__name__}"
     if not (isinstance(found.Config, type) and issubclass(found.Config, PluginConfig)):
         return f"the Config of {found.__name__} does not derive from PluginConfig"
+    for what, cls in ((found.__name__, found), (f"the Config of {found.__name__}", found.Config)):
+        if inspect.isabstract(cls):
+            return f"{what} is abstract: it lacks {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,21 @@ class Places(Protocol):
     def source(self, name: str) -> Source | None:
         """The module of this dotted name, None where it does not belong here."""
         ...
+
+    def inside(self, name: str) -> list[Source]:
+        """The modules right inside a package."""
+        ...
+
+
+def module_name(path: Path) -> str:
+    """What a plugin file is called among modules: one part, whatever dots its name has."""
+    return path.stem.replace(".", " ")
+
+
+def _inside(places: Places, name: str, folders: Iterable[Path]) -> list[Source]:
+    stems = sorted({path.stem for folder in folders for path in folder.glob("*") if path.suffix in ("", ".py")})
+    found = [places.source(f"{name}.{stem}") for stem in stems if stem.isidentifier() and stem != "__init__"]
+    return [source for source in found if source is not None]
 
 
 def _in(folder: Path, name: str, full_name: str) -> Source | None:
@@ -70,6 +86,10 @@ class Folder:
             return None
         return _in(self.folder.joinpath(*parents), last, name)
 
+    def inside(self, name: str) -> list[Source]:
+        """See Places."""
+        return _inside(self, name, [self.folder.joinpath(*name.split("."))])
+
 
 @dataclass(frozen=True)
 class Packages:
@@ -82,18 +102,28 @@ class Packages:
         top, *rest = name.split(".")
         if top not in self.tops or top in OURS or not all(part.isidentifier() for part in rest):
             return None
-        try:
-            spec = importlib.util.find_spec(top)
-        except (ImportError, ValueError):
-            return None
-        if spec is None:
-            return None
-        folders = [Path(place) for place in spec.submodule_search_locations or ()]
+        file, folders = _found(top)
         if not rest:
-            file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
             return Source(name, file, bool(folders)) if file is not None or folders else None
         *parents, last = rest
         for folder in folders:
             if (found := _in(folder.joinpath(*parents), last, name)) is not None:
                 return found
         return None
+
+    def inside(self, name: str) -> list[Source]:
+        """See Places."""
+        top, *rest = name.split(".")
+        return _inside(self, name, [folder.joinpath(*rest) for folder in _found(top)[1]])
+
+
+def _found(top: str) -> tuple[Path | None, list[Path]]:
+    """The file of an installed top-level module, and its folders where it is a package. Imports nothing."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None, []
+    if spec is None:
+        return None, []
+    file = Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    return file, [Path(place) for place in spec.submodule_search_locations or ()]

@@ -128,10 +128,12 @@ def costs_of(
     """
     held = stages if stages is not None else read_stages(connection)
     users: dict[str, list[str]] = {}
+    met: set[tuple[str, str]] = set()  # a manifest may name itself among its causes
 
     def visit(digest: str, run: str) -> None:
-        if digest not in held or run in users.get(digest, ()):
+        if digest not in held or (digest, run) in met:
             return
+        met.add((digest, run))
         inputs = held[digest][5]
         for cause in (json.loads(inputs) if inputs else {}).values():
             visit(cause, run)

@@ -5,13 +5,16 @@
 
 Where a table does not fit, first its headers and then its first column are wrapped at spaces; where that is not enough,
 the first column stands on a line of its own, above the others. Only a single word longer than a whole line is
-shortened, in its middle, and shows it (…). Widths are those of a terminal, where some characters take two places.
+shortened, in its middle, and shows it (…). Widths are those of a terminal, where some characters take two places, and
+of the text as it is shown: what would hide or drive the terminal is written out first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+from reports.untrusted import one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +36,8 @@ def lay_out(
 ) -> list[Text]:
     """The lines of a table, none longer than `width` (None: no limit). Columns named in `right` are flushed right."""
     sides = ["right" if name in right else "left" for name in columns]
+    columns = [one_line(name) for name in columns]
+    rows = [[Cell(one_line(cell.text), cell.style) for cell in row] for row in rows]
     widest = [max([_size(row[place].text) for row in rows], default=0) for place in range(len(columns))]
     whole = [max(widest[place], _size(name)) for place, name in enumerate(columns)]
     if width is None or _total(whole) <= width:
@@ -82,7 +87,7 @@ def wrapped(text: str, first: int, later: int | None = None) -> list[str]:
     """Text on lines of at most so many places, broken at spaces; a longer word is shortened."""
     lines: list[str] = []
     room = first
-    for word in text.split():
+    for word in visible(text).split():
         if lines and _size(lines[-1]) + 1 + _size(word) <= room:
             lines[-1] += f" {word}"
             continue

@@ -56,6 +56,10 @@ def is_part(name: object) -> bool:
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, which lies in `folder` whatever links are on the way. Raises UnsafeName."""
     path = folder / checked(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        leads_out = not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle
+        raise UnsafeName(f"{path} leads nowhere ({error})") from None
+    if leads_out:
         raise UnsafeName(f"{path} is a link that leads out of {folder}")
     return path

@@ -10,9 +10,10 @@ write fewer and more. A manifest speaks of its own folder, so that none can pass
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -59,17 +60,45 @@ class _EvalInfo(_Shape):
     samples: Int32
 
 
+def _counts(found: list[int]) -> list[int]:
+    if len(found) != 2 or not 0 <= found[0] <= found[1] or found[1] == 0:
+        raise ValueError("it should be how many are right, and of how many")
+    return found
+
+
 class _Imported(_Shape):
     run: str
     eval_digest: Part | None = None
-    counts: Annotated[list[Int64], Field(min_length=2, max_length=2)] | None = None
+    counts: Annotated[list[Int64], AfterValidator(_counts)] | None = None
+
+
+class _Machine(_Shape):
+    gpus: list[str] = []
+
+
+class _Cost(_Shape):
+    usd: float | None = None
+    usd_per_hour: float | None = None
+
+
+class _Generation(_Shape):
+    tokens: int | None = None
+    completions: int | None = None
+
+
+class _Sampling(_Shape):
+    temperature: float | None = None
+
+
+class _Key(_Shape):
+    sampling: _Sampling | None = None
 
 
 class _Manifest(_Shape):
     kind: Part
     digest: Part
     plugin: str | None = None
-    key: dict[str, Any] = {}
+    key: _Key = _Key()
     inputs: dict[str, Part] = {}
     seed: Int64 | None = None
     data_hash: Part | None = None
@@ -79,12 +108,12 @@ class _Manifest(_Shape):
     seconds: float | None = None
     gpu_seconds: float | None = None
     packages: dict[str, str] = {}
-    machine: dict[str, Any] = {}
+    machine: _Machine = _Machine()
     git_commit: str | None = None
-    cost: dict[str, Any] = {}
+    cost: _Cost | None = None
     events: list[_Event] = []
     eval: _EvalInfo | None = None
-    generation: dict[str, Any] | None = None
+    generation: _Generation | None = None
     labels: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     imported: list[_Imported] = []
@@ -126,14 +155,34 @@ class _Run(_Shape):
     ended_at: Time | None = None
 
 
+class _Claim(_Shape):
+    text: str
+    kind: Literal["better", "not_worse_by", "equivalent_within"]
+    better: str
+    worse: str
+    margin: float | None = None
+
+
+class _Hypotheses(_Shape):
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    correction: Literal["holm", "bonferroni", "bh", "none"] = "holm"
+    looks: Annotated[int, Field(ge=1)] | None = None
+    claims: list[_Claim] = []
+
+
+class _Resolved(_Shape):
+    conditions: dict[str, Any] | None = None
+
+
 class _Record(_Shape):
     experiment: str
     spec_digest: Part
     question: str | None
     spec_yaml: str
-    resolved: dict[str, Any]
-    hypotheses: dict[str, Any] | None
+    resolved: _Resolved
+    hypotheses: _Hypotheses | None
     recorded_at: Time
+    run_at: Time | None = None
     runs: list[_Run]
 
 
@@ -179,12 +228,18 @@ def parse_object(content: bytes, path: Path | str) -> dict[str, Any]:
     if not content.strip(b"\x00 \t\r\n"):
         raise Broken(Path(path), "it is empty")
     try:
-        found = json.loads(content)
+        # NaN and Infinity are no JSON and no measurement: they count as unknown, as null does.
+        found = json.loads(content, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Broken(Path(path), f"it is no JSON ({error})") from error
     if not isinstance(found, dict):
         raise Broken(Path(path), "it is no JSON object")
     return found
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _checked(shape: type[_Shape], found: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from plugins.api import LoraConfig, OutputNeutral, Plugin, PluginConfig, Prompt
-from plugins.errors import InputError
+from plugins.errors import InputError, NsdError
 from plugins.files import is_path
 from runner.spec_errors import SpecError, SpecErrors
 from runner.spec_resolve import BLOCKS, CONDITION_KEYS, OVERRIDABLE
@@ -112,10 +112,18 @@ class Block:
         return next((found for block in self.nested.values() if (found := block.not_run)), None)
 
     def make(self) -> Plugin:
-        """An instance. Raises InputError where the plugin's file was not run."""
+        """An instance. Raises InputError where the plugin's file was not run, or the class cannot be made."""
         if (not_run := self.not_run) is not None:
             raise InputError(f"{not_run} is in a file, and a spec's files are run only where --run-files says so")
-        return self.cls(self.config)
+        try:
+            return self.cls(self.config)
+        except NsdError:
+            raise
+        except Exception as error:
+            if self.cls.__module__.startswith("plugins."):
+                raise
+            told = f"{type(error).__name__}: {error}"
+            raise InputError(f"the {self.kind} {self.use!r} cannot be made of its config: {told}") from error
 
     def to_json(self) -> dict[str, Any]:
         """`use` and every field of the config, JSON-able; of a plugin in a file the fields that were written.

@@ -14,11 +14,13 @@ import json
 import os
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from runner import provenance
 from runner.artifacts import now
+from runner.shapes import Broken, read_object
 
 FILE = "begun.json"
 WRITE_SECONDS = 1.0
@@ -109,11 +111,15 @@ class Spending:
 def _read(path: Path) -> dict[str, Any] | None:
     """What the attempts before left, None where there was none or their file is broken."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_object(path)
         for name in ("spent_seconds", "gpu_seconds", "usd"):
-            float(found.get(name) or 0.0)
-        if not isinstance(found.get("versions") or {}, dict) or not isinstance(found.get("started_at") or "", str):
+            if float(found.get(name) or 0.0) < 0:
+                return None
+        if found.get("started_at"):
+            datetime.fromisoformat(found["started_at"])
+        versions = found.get("versions") or {}
+        if not isinstance(versions, dict) or not all(isinstance(one, str) for one in versions.values()):
             return None
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (Broken, ValueError, TypeError, OverflowError):
         return None
-    return dict(found)
+    return found

@@ -384,6 +384,9 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Insert the rows of one finished stage folder inside the caller's transaction."""
     manifest = read_manifest(folder)
     digest = manifest["digest"]
+    held = connection.execute("SELECT folder FROM stages WHERE digest = ?", [digest]).fetchone()
+    if held and held[0] != folder.name and (folder.parent / held[0] / "manifest.json").is_file():
+        raise ValueError(f"{held[0]} has the same digest")  # its rows would take the place of that one's
     for table in TABLES_BY_STAGE:
         connection.execute(f"DELETE FROM {table} WHERE {STAGE_KEY[table]} = ?", [digest])
     _put(

@@ -221,10 +221,19 @@ def find_run(workspace: Workspace, name: str) -> dict[str, Any]:
 
 def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> list[dict[str, Any]]:
     """Manifests of a finished stage and of everything it came from, causes first; [] where it is not finished."""
-    if digest is None or digest not in manifests:
-        return []
-    causes = [m for wanted in manifests[digest].get("inputs", {}).values() for m in stage_chain(manifests, wanted)]
-    return [*causes, manifests[digest]]
+    chain: dict[str, dict[str, Any]] = {}
+    met: set[str] = set()  # a manifest may name itself among its causes
+
+    def visit(wanted: str) -> None:
+        if wanted not in met and wanted in manifests:
+            met.add(wanted)
+            for cause in manifests[wanted].get("inputs", {}).values():
+                visit(cause)
+            chain[wanted] = manifests[wanted]
+
+    if digest is not None:
+        visit(digest)
+    return list(chain.values())
 
 
 def find_stages(workspace: Workspace, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -333,7 +342,7 @@ def print_plugins(kind: str | None, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     for plugin_kind, name, cls in registry.all_plugins():
         if kind in (None, plugin_kind):
-            summary = (cls.__doc__ or "").strip().split("\n")[0]
+            summary = str(cls.__doc__ or "").strip().split("\n")[0]
             schema = cls.Config.model_json_schema()
             found.append(
                 {"kind": plugin_kind, "name": name, "version": cls.version, "about": summary, "config": schema}

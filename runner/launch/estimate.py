@@ -157,9 +157,12 @@ class _Rates:
             gpus = manifest.get("machine", {}).get("gpus", [])
             there = bool(gpus) and gpu is not None and _same_gpu(gpu, gpus[0])
             if there or (gpu is None and not gpus):
-                tokens = _tokens_of(manifest)
+                try:
+                    tokens, kind = _tokens_of(manifest), _kind_of(manifest["key"], self.keys)
+                except (LookupError, TypeError, ValueError, AttributeError):  # of another version, or of no use
+                    continue
                 if tokens and manifest.get("seconds"):
-                    self._seen.setdefault(_kind_of(manifest["key"], self.keys), []).append(manifest["seconds"] / tokens)
+                    self._seen.setdefault(kind, []).append(manifest["seconds"] / tokens)
 
     def seconds(self, stage: Stage, work: Work, gpus: int) -> tuple[float, str]:
         tokens = work.trained or work.generated

@@ -286,3 +286,152 @@ def test_a_file_that_ends_the_process_is_an_error_with_its_place(tmp_path: Path)
     (tmp_path / "x.py").write_text("import sys\nsys.exit(5)\n")
     with pytest.raises(InputError, match=rf"running {tmp_path / 'x.py'} failed: SystemExit: 5"):
         registry.find("verifier", "./x.py:Mine", tmp_path)
+
+
+# What enters itself into something used, in a module that the plugin merely imports: p.py, helper.py, rules.py.
+REGISTRY = (
+    "RULES = {}\ndef rule(f):\n    RULES[f.__name__] = f\n    return f\ndef judge(x):\n    return RULES['last'](x)\n"
+)
+WATCHING = "class Base:\n    heirs = []\n    def __init_subclass__(cls):\n        Base.heirs.append(cls)\n"
+META = "class Meta(type):\n    heirs = []\n    def __init__(cls, *rest):\n        Meta.heirs.append(cls)\n"
+DISPATCH = "import functools\n@functools.singledispatch\ndef judge(x):\n    return 0\n"
+JUDGE = "import rules\nfrom helper import judge\n\nclass Mine:\n    run = judge\n"
+HEIRS = "import rules\nfrom helper import WHO\n\nclass Mine:\n    def run(self):\n        return WHO.heirs\n"
+ELSEWHERE = {
+    "a decorator": (JUDGE, REGISTRY, "from helper import rule\n@rule\ndef last(x):\n    return 1\n"),
+    "a decorator of a module": (JUDGE, REGISTRY, "import helper as h\n@h.rule\ndef last(x):\n    return 1\n"),
+    "an assigned call": (
+        JUDGE,
+        REGISTRY,
+        "from helper import rule\ndef last(x):\n    return 1\n_last = rule(last)\n",
+    ),
+    "single dispatch": (
+        JUDGE,
+        DISPATCH,
+        "from helper import judge\n@judge.register\ndef _(x: int):\n    return 1\n",
+    ),
+    "an heir": (HEIRS.replace("WHO", "Base"), WATCHING, "from helper import Base\nclass Heir(Base):\n    value = 1\n"),
+    "an heir of an heir": (
+        HEIRS.replace("WHO", "Base"),
+        WATCHING,
+        "import helper\nclass Middle(helper.Base):\n    pass\nclass Heir(Middle):\n    value = 1\n",
+    ),
+    "a class of a metaclass": (
+        HEIRS.replace("WHO", "Meta"),
+        META,
+        "from helper import Meta\nclass Heir(metaclass=Meta):\n    value = 1\n",
+    ),
+    "an heir that is asked for": (
+        HEIRS.replace("WHO.heirs", "Base.__subclasses__()").replace("WHO", "Base"),
+        "class Base:\n    pass\n",
+        "from helper import Base\nclass Heir(Base):\n    value = 1\n",
+    ),
+    "a submodule that another module imports": (
+        "import lib, helper\n\nclass Mine:\n    def run(self):\n        return lib.rules.VALUE\n",
+        "import lib.rules\n",
+        "VALUE = 1\n",
+    ),
+    "a lazy package": (
+        "from lib import VALUE\n\nclass Mine:\n    run = VALUE\n",
+        "",
+        "VALUE = 1\n",
+    ),
+    "a module whose name is put together": (
+        "import importlib\n\nclass Mine:\n    def run(self, how='rules'):\n"
+        "        return importlib.import_module(f'lib.{how}').VALUE\n",
+        "",
+        "VALUE = 1\n",
+    ),
+    "an import function of another name": (
+        "from importlib import import_module as get\n\nclass Mine:\n    def run(self):\n        return get('rules')\n",
+        "",
+        "VALUE = 1\n",
+    ),
+}
+LAZY = (
+    "import importlib\nWHERE = {'VALUE': '.rules'}\n\ndef __getattr__(name):\n"
+    "    return getattr(importlib.import_module(WHERE[name], __name__), name)\n"
+)
+
+
+@pytest.mark.parametrize("how", ELSEWHERE)
+def test_what_enters_itself_from_another_module_is_seen(how: str, tmp_path: Path) -> None:
+    plugin, helper, rules = ELSEWHERE[how]
+    (tmp_path / "lib").mkdir()
+    files = {"p.py": plugin, "helper.py": helper, "lib/__init__.py": LAZY}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    trees = set()
+    for text in (rules, rules.replace("1", "2")):
+        for place in ("rules.py", "lib/rules.py"):
+            (tmp_path / place).write_text(text)
+        trees.add(tree(tmp_path / "p.py"))
+    assert len(trees) == 2
+
+
+def test_only_a_run_as_a_script_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    trees = {}
+    for test in ("__name__ == '__main__'", '"__main__" == __name__', "__name__ != '__main__'", "__name__ > ''"):
+        for number in (1, 2):
+            path.write_text(f"LIST = []\nif {test}:\n    LIST.append({number})\n\nclass Mine:\n    list = LIST\n")
+            trees.setdefault(test, set()).add(tree(path))
+    assert [len(found) for found in trees.values()] == [1, 1, 2, 2]
+
+
+def test_statements_that_do_nothing_and_imports_for_annotations_are_not_in_it(tmp_path: Path) -> None:
+    texts = ("pass", '"""About."""', "...\n        pass", '"""About."""\n        """More."""')
+    plain = [
+        "class Mine:\n    class Config:\n        " + text + "\n    def run(self):\n        return 1\n" for text in texts
+    ]
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nsd import Verifier\n" + plain[0]
+    trees = set()
+    for text in (*plain, typed):
+        (tmp_path / "x.py").write_text(text)
+        trees.add(tree(tmp_path / "x.py"))
+    assert len(trees) == 1
+
+
+def test_a_file_whose_name_has_dots_finds_what_lies_beside_it(tmp_path: Path) -> None:
+    text = "from nsd import Verifier\nfrom .helper import give\n\nclass Mine(Verifier):\n    extract = give\n"
+    (tmp_path / "mine.v1.py").write_text(text)
+    trees = set()
+    for said in ("'a'", "'b'"):
+        (tmp_path / "helper.py").write_text(f"def give(self, text):\n    return {said}\n")
+        assert registry.find("verifier", "./mine.v1.py:Mine", tmp_path)().extract("...") == said.strip("'")
+        trees.add(tree(tmp_path / "mine.v1.py"))
+    assert len(trees) == 2
+
+
+def test_a_large_table_and_a_long_sum_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in nodes looked at, not in seconds: twice the table may take twice the work."""
+    import ast
+
+    looks = []
+    real = ast.walk
+    monkeypatch.setattr(ast, "walk", lambda node: (looks.append(1) or one for one in real(node)))
+    work = []
+    for size in (500, 1000):
+        table = ", ".join(f"'key{number}': 'value{number}'" for number in range(size))
+        (tmp_path / "x.py").write_text(
+            f"TABLE = {{{table}}}\nSUM = {' + '.join(['1'] * 2500)}\n\nclass Mine:\n    t = TABLE, SUM\n"
+        )
+        looks.clear()
+        tree(tmp_path / "x.py")
+        work.append(len(looks))
+    assert work[1] < 2.2 * work[0]
+
+
+@pytest.mark.parametrize("name", ["", "Mine\n", " Mine", "Mine.Config"])
+def test_what_is_no_name_of_a_class_is_said_without_running_the_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text("raise SystemExit\n")
+    with pytest.raises(InputError, match=r"is no name of a class: write ./x\.py:NameOfTheClass"):
+        registry.find("verifier", f"./x.py:{name}", tmp_path)
+
+
+def test_what_a_file_prints_at_import_stays_out_of_the_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.py").write_text("print('loud')\nfrom nsd import Verifier\n\nclass Mine(Verifier):\n    pass\n")
+    registry.find("verifier", "./x.py:Mine", tmp_path)
+    assert capsys.readouterr() == ("", "loud\n")

@@ -98,3 +98,38 @@ def test_a_paragraph_hangs() -> None:
 def test_colours_are_styles_and_never_text() -> None:
     (*_, line) = lay_out(("claim", "verdict"), [[Cell("a > b"), Cell("BETTER", "green")]], 80)
     assert line.plain == " a > b  BETTER" and any(span.style == "green" for span in line.spans)
+
+
+HOSTILE = (
+    "\u200bzero",
+    "\x1b[31mred",
+    "👩\u200d👩",
+    "\u202eabc",
+    "a\nb",
+    "a\tb",
+    "\r",
+    "\ud800",
+    "日本語",
+    "e\u0301",
+    "",
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(HOSTILE), max_size=4).map(" ".join), min_size=4, max_size=4), st.integers(20, 90)
+)
+def test_what_a_terminal_gets_of_hostile_text_is_no_wider_than_it(texts: list[str], width: int) -> None:
+    import contextlib
+    import io
+
+    from reports.text_table import show_lines
+    from runner.screen import console
+
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        lines = lay_out([*COLUMNS[:3], texts[0]], [list(map(Cell, texts))] * 2, width)
+        show_lines(console(), [*lines, *paragraph(" ".join(texts), width)])
+    printed = shown.getvalue().removesuffix("\n").split("\n")
+    assert max(map(cell_len, printed)) <= width
+    assert len(printed) == len(lines) + len(paragraph(" ".join(texts), width))

@@ -76,6 +76,18 @@ def values_are(content: bytes | None) -> Callable[[Workspace], Path]:
     return breaks
 
 
+def values_are_a_circle(workspace: Workspace) -> Path:
+    path = values_are(None)(workspace)
+    path.symlink_to(path.name)
+    return path
+
+
+def values_are_a_folder(workspace: Workspace) -> Path:
+    path = values_are(None)(workspace)
+    path.mkdir()
+    return path
+
+
 def values_of_the_same_size(workspace: Workspace) -> Path:
     path = workspace.folder("eval", "bad") / "values.parquet"
     path.write_bytes(b"x" * path.stat().st_size)
@@ -106,7 +118,14 @@ BREAKS: dict[str, Callable[[Workspace], Path]] = {
     "a time that is none": with_fields(ended_at="yesterday"),
     "a seed beyond the index": with_fields(seed=2**70),
     "eval without its fields": with_fields(eval={"metric": "accuracy"}),
+    "a price that is text": with_fields(cost={"usd_per_hour": "x"}),
+    "a GPU that is none": with_fields(machine={"gpus": [{}]}),
+    "tokens that are text": with_fields(generation={"tokens": "x"}),
+    "a temperature that is text": with_fields(key={"sampling": {"temperature": "hot"}}),
+    "counts that are none": with_fields(imported=[{"run": "z", "counts": [5, 3]}]),
     "missing file": values_are(None),
+    "a link to itself": values_are_a_circle,
+    "a folder for a file": values_are_a_folder,
     "empty file": values_are(b""),
     "torn file": values_are(b"PAR1 and no more"),
     "changed content": values_of_the_same_size,
@@ -234,6 +253,53 @@ def test_a_full_disk_sets_nothing_aside(workspace: Workspace, monkeypatch: pytes
     with pytest.raises(duckdb.IOException):
         Store(workspace).rebuild()
     assert workspace.is_whole("eval", "bad") and workspace.is_whole("eval", "good")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_none_counts_as_unknown(workspace: Workspace, number: str) -> None:
+    path = manifest_of(workspace)
+    unknown = {"seconds": "NUMBER", "gpu_seconds": "NUMBER", "cost": {"usd_per_hour": "NUMBER"}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **unknown}).replace('"NUMBER"', number))
+    assert run(workspace, "db", "rebuild")[1].startswith("indexed 2 stages")
+    for command in (["log"], ["show", "toy/bad/seed1"], ["runs"]):
+        assert run(workspace, *command)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hypotheses": {"claims": 7}},
+        {"hypotheses": {"claims": [7]}},
+        {"hypotheses": {"alpha": "x", "claims": []}},
+        {"hypotheses": {"alpha": 0.05, "claims": [{"text": "a", "kind": "nope", "better": "good", "worse": "bad"}]}},
+        {"hypotheses": {"alpha": 0.05, "claims": [{"text": "a", "kind": "better", "better": "good"}]}},
+        {"resolved": {"conditions": 7}},
+        {"run_at": 7},
+        {"run_at": "soon"},
+    ],
+    ids=str,
+)
+def test_a_record_of_another_shape_takes_nothing_down(workspace: Workspace, fields: dict[str, object]) -> None:
+    path = workspace.record_path("toy", "aaaaaaaaaaaa")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+    code, out, err = run(workspace, "db", "rebuild")
+    assert code == 0 and "indexed 2 stages and 0 experiment records" in out and str(path) in err
+
+
+def test_stages_that_name_each_other_as_causes_stop_nothing(workspace: Workspace) -> None:
+    with_fields(inputs={"model": "bad", "samples": "good"})(workspace)
+    assert run(workspace, "db", "rebuild")[1].startswith("indexed 2 stages")
+    for command in (["log"], ["show", "toy/bad/seed1"]):
+        assert run(workspace, *command)[0] == 0
+
+
+def test_a_stage_with_the_digest_of_another_does_not_take_its_place(workspace: Workspace) -> None:
+    folder = workspace.folder("train", "good")
+    folder.mkdir()
+    (folder / "manifest.json").write_text('{"kind": "train", "digest": "good"}')
+    code, out, err = run(workspace, "db", "rebuild")
+    assert code == 0 and "indexed 3 stages" not in out and "train-good" in err and "has the same digest" in err
+    assert "0.5000" in run(workspace, "runs")[1]
 
 
 GARBAGE = (b"garbage\n", b"\xff\xfe\n", b"[1]\n7\nnull\n", b"[" * 100_000 + b"\n", b'{"run": 7}\n', b'{"torn')

@@ -75,6 +75,30 @@ BROKEN = {
         GOOD.format(name="mine").replace("strict: bool = False", "strict: __import__('typing').Callable = print"),
         "its Config has no schema: PydanticInvalidForJsonSchema",
     ),
+    "default that is no JSON": (
+        "verifier.mine",
+        GOOD.format(name="mine").replace("strict: bool = False", "least: float = float('nan')"),
+        "its Config has no schema: ValueError: Out of range float values are not JSON compliant",
+    ),
+    "abstract config": (
+        "verifier.mine",
+        "import abc\n"
+        + GOOD.format(name="mine")
+        .replace("class Config(PluginConfig)", "class Config(PluginConfig, abc.ABC)")
+        .replace("strict: bool = False", "@abc.abstractmethod\n        def lacking(self): ..."),
+        "the Config of Good is abstract: it lacks lacking",
+    ),
+    "a class that does not let itself be looked at": (
+        "verifier.mine",
+        "class Meta(type):\n    def __getattribute__(cls, name):\n        raise RuntimeError(f'no {name}')\n\n"
+        "class Good(metaclass=Meta):\n    pass\n",
+        "looking at broken_one:Good failed: RuntimeError: no",
+    ),
+    "an error that is no Exception": (
+        "verifier.mine",
+        "class Odd(BaseException):\n    pass\n\nraise Odd('at import')\n",
+        "importing broken_one:Good failed: Odd: at import",
+    ),
     "name without a kind": ("mine", GOOD.format(name="mine"), "its name should be KIND.NAME"),
     "kind that is none": ("verifyer.mine", GOOD.format(name="mine"), "its name should be KIND.NAME"),
     "built-in name": ("verifier.numeric", GOOD.format(name="numeric"), "nsd has a verifier of this name itself"),
@@ -124,7 +148,8 @@ def spec(folder: Path, verifier: str) -> Path:
 def every_fault(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder of distributions in which everything is wrong that can be, beside a good one."""
     site = tmp_path_factory.mktemp("every")
-    distribution(site, "good-one", {"verifier.good": "good_one:Good"}, "good_one", GOOD.format(name="good"))
+    loud = GOOD.format(name="good") + "\nGood.__doc__ = 7\nprint('loud at import')\n__import__('sys').stdout = None\n"
+    distribution(site, "good-one", {"verifier.good": "good_one:Good"}, "good_one", loud)
     for number, (point, text, _) in enumerate(BROKEN.values()):
         point = point.replace("mine", f"mine{number}")
         text = text.replace("mine", f"mine{number}")
@@ -169,7 +194,10 @@ def test_json_has_what_was_left_out(every_fault: Path) -> None:
     found = json.loads(nsd(every_fault, "plugins", "verifier", "--json").stdout)
     assert "good" in {entry["name"] for entry in found["plugins"]}
     (shadow,) = [entry for entry in found["left_out"] if entry["name"] == "verifier.numeric"]
-    assert shadow["distribution"] == "broken-15 1.2" and "nsd has a verifier of this name" in shadow["reason"]
+    assert (
+        shadow["distribution"] == f"broken-{list(BROKEN).index('built-in name')} 1.2"
+        and "nsd has a verifier of this name" in shadow["reason"]
+    )
 
 
 def test_the_schema_offers_what_can_be_used(every_fault: Path) -> None:
@@ -225,3 +253,11 @@ def test_a_run_says_from_which_distribution_its_plugins_came(tmp_path: Path) -> 
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: good-one\nVersion: 1.3\n")
     after = json.loads(nsd(site, "plan", str(path), "--json", cwd=tmp_path).stdout)
     assert after["stages"][0]["changed_since_nearest"] == ["verifier.code.distribution_version: 1.2 -> 1.3"]
+
+
+def test_a_class_that_cannot_be_made_of_its_config_is_an_error_that_says_so(tmp_path: Path) -> None:
+    text = GOOD.format(name="good") + "\n    def __init__(self, config, more):\n        pass\n"
+    distribution(tmp_path / "site", "good-one", {"verifier.good": "good_one:Good"}, "good_one", text)
+    done = nsd(tmp_path / "site", "plan", str(spec(tmp_path, "good")))
+    assert done.returncode == 2, done.stderr
+    assert "the verifier 'good' cannot be made of its config: TypeError" in done.stderr

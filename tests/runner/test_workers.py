@@ -191,7 +191,19 @@ def test_gpu_seconds_count_every_gpu_of_every_machine(tmp_path: Path, monkeypatc
     assert Spending(tmp_path).gpu_seconds == pytest.approx(spending.gpu_seconds)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"spent_seconds": "long"}', '{"versions": 3}'])
+TORN = (
+    "",
+    "{",
+    "[]",
+    "[" * 100_000,
+    '{"spent_seconds": "long"}',
+    '{"spent_seconds": -5}',
+    '{"started_at": "yesterday"}',
+)
+TORN += ('{"started_at": 7}', '{"versions": 3}', '{"versions": {"torch": 2}}')
+
+
+@pytest.mark.parametrize("content", TORN, ids=lambda content: content[:30])
 def test_a_torn_account_is_begun_anew(tmp_path: Path, content: str) -> None:
     from runner.spending import Spending
 
