@@ -327,3 +327,8 @@ def test_the_shortest_target_is_the_one_of_the_fewest_tokens() -> None:
     labeler = Consensus(Consensus.Config(k=3, target="shortest"))
     (found,) = labeler.label([Question("q", "How many?")], {"q": samples}, Numeric(), 0)
     assert found.target == drawn[1][0]
+
+
+def test_the_last_mark_of_a_gsm8k_solution_announces_the_answer() -> None:
+    row = sources.Row("here", {"question": "How many?", "answer": "First #### 3 are lost.\n#### 5"})
+    assert gsm8k._question(row).answer == "5"

@@ -323,3 +323,24 @@ def test_copies_do_not_speak_for_the_noise_of_what_is_sampled() -> None:
     found = noise_floor(results.connection, [sampled, greedy])
     # 1.96 * sqrt(1 discordant question) / 4 questions
     assert noise_sentence(found).startswith("Differences below 49.0 points are within the noise of sampling")
+
+
+@pytest.mark.parametrize("reason", ["length", "error"])
+def test_more_cut_or_failed_answers_are_neither_better_nor_worse(results: Results, reason: str) -> None:
+    for run in ("a", "b"):
+        results.add(run, [0.0] * 40)
+    results.connection.execute("UPDATE eval_samples SET stop_reason = ? WHERE eval_digest = 'eval-b'", [reason])
+    metric = {"length": "truncated", "error": "failed"}[reason]
+    (found,) = compare_runs(results.connection, ["a", "b"], metric=metric)
+    assert (found.difference, found.verdict) == (1.0, "HIGHER")
+
+
+def test_of_an_untrained_arm_that_was_drawn_more_often_as_many_draws_count(results: Results) -> None:
+    for seed, right in enumerate((10, 12, 30, 30), 1):
+        results.add(f"s/a/seed{seed}", [1.0] * right + [0.0] * (40 - right), trained=False, temperature=0.7)
+    for seed in (1, 2):
+        results.add(f"s/b/seed{seed}", [1.0] * 20 + [0.0] * 20, trained=False, temperature=0.7)
+    claim = {"text": "b > a", "kind": "better", "better": "b", "worse": "a", "margin": None}
+    (found,) = verdicts(results, {"alpha": 0.05, "correction": "none", "claims": [claim]})
+    assert found.comparison is not None and found.comparison.mean_a == pytest.approx(11 / 40)
+    assert "a was sampled more often: only 2 of its evaluations count" in found.note
