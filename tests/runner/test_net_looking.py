@@ -211,8 +211,8 @@ def test_the_level_of_power_is_the_one_asked_for_else_the_specs(
     (tmp_path / "toy.yaml").write_text(
         "name: toy\nmodel: builtin:wordmath-1m\ndata: {use: wordmath, split: {labeled: 8, unlabeled: 8, test: 50}}\n"
         "conditions: {a: {train_on: []}, b: {train_on: [], eval: {use: accuracy, temperature: 0.7}}}\n"
-        "hypotheses: {alpha: 0.1, correction: none, claims: [a > b]}\n"
+        "hypotheses: {alpha: 0.1, correction: bonferroni, claims: [a > b, b > a]}\n"
     )
     arguments = ["power", str(tmp_path / "toy.yaml"), "--power", "0.9", "--json", "-w", str(tmp_path / "w"), *more]
     found = json.loads(CliRunner().invoke(app, arguments).stdout)
-    assert (found["alpha"], found["power"], found["correction"]) == (alpha, 0.9, "none")
+    assert (found["alpha"], found["power"], found["correction"]) == (alpha, 0.9, "bonferroni")
