@@ -117,6 +117,7 @@ def test_a_plan_owes_a_model_that_is_gone_and_needed(plan: Plan, here: Workspace
 
 
 def test_counts_that_were_imported_have_a_share_and_no_questions(here: Workspace, tmp_path: Path) -> None:
+    Store(here).rebuild()  # an index made before has it too
     (tmp_path / "counts.csv").write_text("condition,correct,n\nmine,30,40\n")
     for _ in range(2):
         import_file(here, tmp_path / "counts.csv", {"counts": True, "name": None})
@@ -201,3 +202,17 @@ def test_a_gold_answer_that_does_not_verify_is_named_wherever_it_stands(
     said = capsys.readouterr().err
     assert f"{pool} {row}?" in said and "8 of 9 gold answers of jsonl verify under numeric" in said
     assert validate_files([tmp_path / "toy.yaml"], gold=False, run_files=False, as_json=False) == 0
+
+
+@pytest.mark.parametrize(("more", "alpha"), [((), 0.1), (("--alpha", "0.01"), 0.01)])
+def test_the_level_of_power_is_the_one_asked_for_else_the_specs(
+    tmp_path: Path, more: tuple[str, ...], alpha: float
+) -> None:
+    (tmp_path / "toy.yaml").write_text(
+        "name: toy\nmodel: builtin:wordmath-1m\ndata: {use: wordmath, split: {labeled: 8, unlabeled: 8, test: 50}}\n"
+        "conditions: {a: {train_on: []}, b: {train_on: [], eval: {use: accuracy, temperature: 0.7}}}\n"
+        "hypotheses: {alpha: 0.1, correction: bonferroni, claims: [a > b, b > a]}\n"
+    )
+    arguments = ["power", str(tmp_path / "toy.yaml"), "--power", "0.9", "--json", "-w", str(tmp_path / "w"), *more]
+    found = json.loads(CliRunner().invoke(app, arguments).stdout)
+    assert (found["alpha"], found["power"], found["correction"]) == (alpha, 0.9, "bonferroni")

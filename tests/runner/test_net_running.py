@@ -16,6 +16,7 @@ import pytest
 from plugins.errors import InputError
 from runner import record as recording
 from runner import running
+from runner import worker as working
 from runner.artifacts import Workspace
 from runner.bucket import Bucket
 from runner.execute import Outcome, _Workers, execute
@@ -25,6 +26,7 @@ from runner.spec import load_spec
 from runner.store import Store
 from runner.sync import Sync
 from runner.work import worker_environment
+from runner.worker import Worker
 from support import PATIENCE, REPOSITORY, wait_until
 
 TOYS = Path(__file__).with_name("toy_plugins.py")
@@ -350,3 +352,17 @@ def test_a_worker_knows_its_parent_and_imports_nothing_of_the_current_folder() -
     environment = worker_environment()
     told = {name: environment[name] for name in ("NSD_PARENT_PID", "TOKENIZERS_PARALLELISM", "PYTHONSAFEPATH")}
     assert told == {"NSD_PARENT_PID": str(os.getpid()), "TOKENIZERS_PARALLELISM": "false", "PYTHONSAFEPATH": "1"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("handlers")
+def test_a_worker_that_is_told_to_stop_looks_at_a_flag(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def run(self: Worker, job: Path) -> int:
+        os.kill(os.getpid(), number)
+        return 75 if self.stop.is_set() else 0
+
+    monkeypatch.setattr(Worker, "run", run)
+    signal.signal(number, lambda *_: None)
+    assert working.main(["--job", "job.json", str(tmp_path / "events")]) == 75
