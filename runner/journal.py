@@ -65,7 +65,7 @@ def parse(content: bytes) -> Entries:
     found = []
     for line in content.splitlines():
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, parse_constant=lambda _: None)
         except (ValueError, RecursionError):  # torn by a crash, or not text
             continue
         if isinstance(entry, dict):

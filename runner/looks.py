@@ -20,6 +20,7 @@ from typing import Any
 
 from runner import journal
 from runner.artifacts import Workspace, canonical_json, now
+from runner.shapes import is_look
 
 _told: set[str] = set()  # workspaces whose being read-only was said already
 
@@ -35,7 +36,7 @@ def record_looks(workspace: Workspace, command: str, entries: Sequence[Mapping[s
     wanted = [{"looked_at": stamp, **entry, "command": command} for entry in entries]
 
     def new_ones(held: journal.Entries) -> journal.Entries:
-        seen = {_key(entry) for entry in held}
+        seen = {_key(entry) for entry in held if is_look(entry)}
         fresh = []
         for entry in wanted:
             if (key := _key(entry)) not in seen:

@@ -47,6 +47,8 @@ def collect_samples(
         held = tables.held_questions(workspace, manifest["data_hash"]) if manifest.get("data_hash") else []
         questions = {q.id: q for q in held}
         for sample in tables.read(folder / "samples.parquet"):
+            if "question_id" not in sample:
+                raise InputError(f"{folder / 'samples.parquet'} holds no completions of questions")
             key = sample["question_id"]
             shown = by_question.setdefault(key, Shown(questions.get(key, Question(id=key, text=key)), {}))
             shown.rows.setdefault(name, []).append(sample)

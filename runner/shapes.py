@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -213,6 +214,18 @@ def check_record(found: dict[str, Any], path: Path | str) -> dict[str, Any]:
 def read_word(path: Path) -> dict[str, Any]:
     """How a job of a launch said that it ended. Raises Broken."""
     return _checked(_Word, read_object(path), path)
+
+
+def is_look(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of the journal of looks says who was held against whom, and on what evidence."""
+    texts = all(isinstance(entry.get(name), str) for name in ("a", "b"))
+    return texts and _has_sides(entry.get("evidence")) and (not entry.get("train") or _has_sides(entry["train"]))
+
+
+def _has_sides(evidence: Any) -> bool:
+    return isinstance(evidence, dict) and all(
+        isinstance(side := evidence.get(name), list) and all(isinstance(one, str) for one in side) for name in "ab"
+    )
 
 
 def read_object(path: Path) -> dict[str, Any]:

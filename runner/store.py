@@ -28,7 +28,7 @@ from plugins.errors import InputError, NsdError
 from runner import opening, tables
 from runner.artifacts import Workspace, check_files
 from runner.opening import fault_of, hold, open_index, replace, set_aside, wait_a_little
-from runner.shapes import Broken, read_manifest
+from runner.shapes import Broken, is_look, read_manifest
 
 if TYPE_CHECKING:
     import duckdb
@@ -429,6 +429,9 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             ],
         )
     _copy(connection, folder / "values.parquet", "eval_values", "question_id, value", digest)
+    odd = "SELECT 1 FROM eval_values WHERE eval_digest = ? AND NOT isfinite(value) LIMIT 1"
+    if connection.execute(odd, [digest]).fetchone():
+        raise Broken(folder / "values.parquet", "it holds values that are no numbers")
     if info is not None:
         columns = "question_id, sample, score, correct, answer, stop_reason, tokens"
         _copy(connection, folder / "samples.parquet", "eval_samples", columns, digest)
@@ -523,6 +526,8 @@ def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace)
         evidence = json.dumps({"evidence": entry.get("evidence"), "train": entry.get("train")})
         row = _row({**entry, "evidence": evidence}, "looked_at", LOOK_TEXTS)
         n, p = entry.get("n"), entry.get("p")
+        if not is_look(entry):
+            continue
         if row is not None and isinstance(n, int) and abs(n) < 2**62 and (p is None or isinstance(p, (int, float))):
             looks.append([*row, n, None if p is None else float(p)])
     _replace(connection, "notes(written_at, run, text)", [note for note in notes if note is not None])

@@ -286,6 +286,26 @@ def test_a_record_of_another_shape_takes_nothing_down(workspace: Workspace, fiel
     assert code == 0 and "indexed 2 stages and 0 experiment records" in out and str(path) in err
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_left_out_and_named(workspace: Workspace, value: float) -> None:
+    path = workspace.folder("eval", "bad") / "values.parquet"
+    tables.write(path, tables.VALUES, [{"question_id": "q0", "value": value}])
+    with_fields(files={"values.parquet": path.stat().st_size}, sha256={})(workspace)
+    code, out, err = run(workspace, "db", "rebuild")
+    assert code == 0 and "indexed 1 stages" in out and str(path) in err
+    assert run(workspace, "log")[0] == 0
+
+
+@pytest.mark.parametrize("evidence", ["NaN", "7", "[]", '{"a": ["x"]}', '{"a": 7, "b": []}', '{"a": [[]], "b": []}'])
+def test_a_look_without_both_sides_is_passed_over(workspace: Workspace, evidence: str) -> None:
+    look = {"looked_at": "2026-01-01", "experiment": "toy", "a": "toy/good", "b": "toy/bad", "metric": "accuracy"}
+    look |= {"n": 2, "p": 0.25, "verdict": "UNRESOLVED", "command": "compare", "evidence": "EVIDENCE"}
+    workspace.looks.write_text(json.dumps(look).replace('"EVIDENCE"', evidence) + "\n")
+    assert run(workspace, "compare", "toy/good/seed1", "toy/bad/seed1")[0] == 0
+    with Store(workspace).read() as connection:
+        assert connection.execute("SELECT count(*) FROM looks WHERE p = 0.25").fetchone() == (0,)
+
+
 def test_stages_that_name_each_other_as_causes_stop_nothing(workspace: Workspace) -> None:
     with_fields(inputs={"model": "bad", "samples": "good"})(workspace)
     assert run(workspace, "db", "rebuild")[1].startswith("indexed 2 stages")
