@@ -22,7 +22,7 @@ from e2e.command_line import TINY_SPEC
 from support import PATIENCE, wait_until
 
 HERE = ("--infra", "slurm/local", "--yes")
-OURS = re.compile(r"\S*python[0-9.]* (-m runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az --partial")
+OURS = re.compile(r"\S*python[0-9.]* ((-P )?-m runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az --partial")
 
 
 @contextlib.contextmanager
@@ -102,7 +102,7 @@ def launched(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Launch
 def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny: Path) -> None:
     workspace, printed, caller = launched.workspace, launched.printed, environment(slurm.client)
     assert results(workspace) == results(tiny) and not list(workspace.rglob("*.safetensors"))
-    assert re.search(r"student > baseline +UNRESOLVED", printed) and "the machine nsd-tiny-" in printed
+    assert re.search(r"student > baseline +○ UNRESOLVED", printed) and "the machine nsd-tiny-" in printed
     assert gone(slurm, "nsd-tiny-")
     assert "[7/7]" in nsd(launched.folder, caller, "launch", "logs")  # kept here: the machine's are gone with it
 
