@@ -184,6 +184,7 @@ def test_the_base_solves_between_15_and_45_percent_of_the_test_pool() -> None:
 # --------------------------------------------------------------------------- the recipe
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_the_shipped_tokenizer() -> None:
     from plugins.embedded.recipe import build_tokenizer
 

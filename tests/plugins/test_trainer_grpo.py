@@ -206,6 +206,7 @@ def test_each_seed_does_its_own_work(model: Path, tmp_path: Path) -> None:
     assert init[0] == base[0] and init[1][:8] == base[1][:8]
 
 
+@pytest.mark.slow
 def test_micro_batches_change_rounding_only(model: Path, tmp_path: Path) -> None:
     curves = []
     for micro in (None, 4, 2):

@@ -115,6 +115,7 @@ def test_training_learns_the_targets(model: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- output-neutral fields, seeds
 
 
+@pytest.mark.slow
 def test_micro_batches_change_rounding_only(model: Path, tmp_path: Path) -> None:
     curves = []
     for micro in (None, 2, 1):
@@ -126,6 +127,7 @@ def test_micro_batches_change_rounding_only(model: Path, tmp_path: Path) -> None
     assert curves[2] == pytest.approx(curves[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_and_logging_change_nothing(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-3}
     plain = in_pieces(tmp_path / "a", [], config, model)[0]
