@@ -100,13 +100,9 @@ class Bucket:
     def manifest(self, kind: str, digest: str) -> dict[str, Any] | None:
         """The manifest of a stage, None where the bucket has none. Raises BrokenThere for one that cannot be used."""
         name = f"manifests/{kind}-{digest}.json"
-        found = self.read_json(name)
+        found = self.read_json(name, check_manifest)
         if found is None:
             return None
-        try:
-            check_manifest(found, f"{self.uri}/{name}")
-        except Broken as broken:
-            raise BrokenThere(str(broken)) from broken
         if (found["kind"], found["digest"]) != (kind, digest) or not is_part(found.get("upload")):
             raise BrokenThere(f"{self.uri}/{name} is broken: it is of another stage, or names no upload")
         return found
@@ -248,13 +244,9 @@ class Bucket:
     def record(self, experiment: str, spec_digest: str) -> dict[str, Any] | None:
         """The record of one version of a spec, None where there is none. Raises BrokenThere."""
         name = f"experiments/{experiment}/{spec_digest}.json"
-        found = self.read_json(name)
+        found = self.read_json(name, check_record)
         if found is None:
             return None
-        try:
-            check_record(found, f"{self.uri}/{name}")
-        except Broken as broken:
-            raise BrokenThere(str(broken)) from broken
         if (found["experiment"], found["spec_digest"]) != (experiment, spec_digest):
             raise BrokenThere(f"{self.uri}/{name} is broken: it is of another spec")
         return found
@@ -277,8 +269,10 @@ class Bucket:
             if record is not None:
                 write_atomically(workspace.record_path(experiment, name.stem), json.dumps(record, indent=1))
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """A small JSON file, None where there is none. Raises BucketError where it holds no JSON object."""
+    def read_json(
+        self, name: str, check: Callable[[dict[str, Any], str], dict[str, Any]] | None = None
+    ) -> dict[str, Any] | None:
+        """A small JSON file, None where there is none. Raises BrokenThere for one that `check` does not take."""
 
         def read() -> dict[str, Any] | None:
             try:
@@ -288,7 +282,8 @@ class Bucket:
                 return None
 
         try:
-            return self._try(read)
+            found = self._try(read)
+            return found if found is None or check is None else check(found, f"{self.uri}/{name}")
         except Broken as broken:
             raise BrokenThere(str(broken)) from broken
 
