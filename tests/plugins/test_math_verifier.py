@@ -15,7 +15,7 @@ from plugins.labelers.consensus import Consensus
 from plugins.protocols.maj_at_k import MajAtK
 from plugins.protocols.pass_at_k import PassAtK
 from plugins.verifiers.boxed import last_boxed
-from plugins.verifiers.math import Math, tidy
+from plugins.verifiers.math import Math, _Helper, tidy
 from support import PATIENCE, shared_data
 
 pytest.importorskip("math_verify", reason="needs the extra nsd[math]")
@@ -83,6 +83,18 @@ def test_an_endless_comparison_is_cut_and_the_next_one_works() -> None:
     hasty = Math(Math.Config(cpu_seconds=1))
     assert not hasty.same("9^{9^{9^{9}}}", "1")
     assert hasty.same(r"\frac{2}{4}", "0.5")
+
+
+def test_the_comparing_process_is_one_and_ends_when_it_is_stopped() -> None:
+    helper = _Helper()
+    helper.stop()  # nothing runs yet
+    assert helper.equal(r"\frac{1}{5}", "0.2", 5)
+    first = helper._process
+    assert first is not None and helper.equal(r"\frac{2}{5}", "0.4", 5) and helper._process is first
+    helper.stop()
+    assert first.poll() is not None
+    assert helper.equal(r"\frac{3}{5}", "0.6", 5) and helper._process is not first
+    helper.stop()
 
 
 def test_long_answers_are_compared_as_text() -> None:

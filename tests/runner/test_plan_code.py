@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from runner.artifacts import Workspace, digest_of
 from runner.cli import app
 from runner.plan import Plan, build_plan
+from runner.plan_changes import made_before_code
 from runner.spec import SpecErrors, load_spec
 
 MINE = """\
@@ -79,7 +81,48 @@ def test_a_rewards_fields_are_in_the_digest_and_its_path_is_not(tmp_path: Path) 
     assert train.job["trainer"]["config"]["rewards"][1]["use"] == f"{tmp_path / 'mine.py'}:Prize"
 
 
+def test_a_path_in_a_digest_is_as_it_was_written(tmp_path: Path) -> None:
+    code = MINE.replace(
+        "    needs_model = False\n",
+        "    needs_model = False\n\n    class Config(PluginConfig):\n        voice: Annotated[str, SpecPath()]\n",
+    )
+    code = code.replace(
+        "from nsd import Completion", "from typing import Annotated\n\nfrom nsd import SpecPath, Completion"
+    )
+    (tmp_path / "deep.txt").write_text("")
+    text = (
+        "name: toy\nmodel: builtin:wordmath-1m\n"
+        + DATA
+        + "engine: {use: './mine.py:Voice', voice: ./deep.txt}\nconditions: {a: {train_on: []}}\n"
+    )
+    (stage,) = plan_of(tmp_path, text, code).stages.values()
+    assert stage.key["engine"]["config"] == {"voice": "./deep.txt"}
+    assert stage.job["engine"]["config"] == {"voice": str(tmp_path / "deep.txt")}
+
+
 # --------------------------------------------------------------------------- workspaces made before
+
+
+TREE = {"use": "./mine.py:Voice", "config": {}, "code": {"tree": "1"}}
+NESTED = {"use": "./mine.py:Voice", "config": {}, "inside": {"x": TREE}}
+BEFORE = {"use": "./mine.py:Voice", "config": {}, "version": 1}
+
+
+@pytest.mark.parametrize(
+    ("finished", "said"),
+    [
+        ([BEFORE], True),
+        ([TREE], False),
+        ([NESTED], False),
+        ([TREE, BEFORE], True),  # one of today's beside it changes nothing
+        ([{**BEFORE, "use": "another"}], False),
+        ([], False),
+    ],
+)
+def test_only_results_without_code_are_made_before(finished: list[dict[str, Any]], said: bool) -> None:
+    owed = [("score", {"engine": {**TREE, "use": "Voice"}})]
+    sentence = made_before_code(owed, {"score": [{"key": {"engine": key}} for key in finished]})
+    assert (sentence is not None) is said
 
 
 def test_plan_says_once_why_stages_made_before_are_owed(tmp_path: Path) -> None:
