@@ -240,6 +240,7 @@ def test_a_built_in_name_stays_the_built_in_plugin(tmp_path: Path) -> None:
     assert done.stdout == "7\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_says_from_which_distribution_its_plugins_came(tmp_path: Path) -> None:
     site = tmp_path / "site"
     distribution(site, "good-one", {"verifier.good": "good_one:Good"}, "good_one", GOOD.format(name="good"))

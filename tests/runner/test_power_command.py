@@ -108,6 +108,7 @@ def changed(folder: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_questions_seeds_and_assumptions_can_be_tried_out(tmp_path: Path) -> None:
     assert changed(tmp_path, "--questions", "4000")["design"]["questions"] == 4000
     recipe = changed(tmp_path, "--seeds", "3", "--seed-sd", "0.01")

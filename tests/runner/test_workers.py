@@ -92,6 +92,7 @@ os.execv(sys.executable, [sys.executable, "-m", "runner.worker", "--job", job, e
 """
 
 
+@pytest.mark.slow
 def test_no_serving_worker_is_alive_when_several_processes_train(
     tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +124,7 @@ def begun(workspace: Workspace, plan: Plan) -> dict[str, float]:
     return dict(json.loads(path.read_text())) if path.exists() else {"spent_seconds": 0.0}
 
 
+@pytest.mark.slow
 def test_what_was_spent_before_kill_9_is_in_the_manifest(
     tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,6 +338,7 @@ def test_a_failure_takes_down_all_that_came_of_it_and_nothing_else(tmp_path: Pat
     assert found == sorted((of(plan, name, "eval"),) for name in ("base", "other"))
 
 
+@pytest.mark.slow
 def test_gc_keeps_every_model_that_an_unfinished_run_comes_from(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, CHAIN)
     workspace = Workspace(tmp_path / "ws")
