@@ -90,7 +90,7 @@ def peer(kind: str, source: Path) -> None:
 def _peer_models(source: Path) -> Any:
     import pandas  # type: ignore[import-untyped]
 
-    from plugins.registry import find
+    from nsd.plugins.registry import find
 
     verifier: Any = find("verifier", "numeric")()
     rows = []
@@ -128,8 +128,8 @@ def make_workspace(root: Path, runs: int, questions: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet
 
-    from plugins.api import question_id
-    from runner.artifacts import digest_of, write_atomically
+    from nsd.plugins.api import question_id
+    from nsd.runner.store.workspace import digest_of, write_atomically
 
     generator = np.random.default_rng(0)
     ids = pa.array([question_id(f"question {number}") for number in range(questions)])

@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from itertools import combinations
 
-from plugins.api import Completion, ModelRef, Request, Sampling
-from plugins.datasets.wordmath import Wordmath
-from plugins.engines.hf import HfEngine
-from plugins.models import load_model, resolve
+from nsd.plugins.api import Completion, ModelRef, Request, Sampling
+from nsd.plugins.datasets.wordmath import Wordmath
+from nsd.plugins.engines.hf import HfEngine
+from nsd.plugins.models import load_model, resolve
 
 PEER_BATCHES = (16, 64)  # prompts in a left-padded batch
 INDEPENDENCE_BATCHES = (1, 7, 64)

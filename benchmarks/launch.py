@@ -55,7 +55,7 @@ def measure(root: Path) -> None:
         folder.mkdir()
         (folder / "spec.yaml").write_text(SPEC)
         caller = {**here.environment, "NSD_SKY": str(PYTHON.parents[1]), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "runner.cli", "launch", "spec.yaml", "--infra", "slurm/local", "--yes"]
+        command = [sys.executable, "-m", "nsd.runner.cli", "launch", "spec.yaml", "--infra", "slurm/local", "--yes"]
         parts, last = {}, time.perf_counter()
         began, marks = last, list(MARKS)
         process = subprocess.Popen(

@@ -44,7 +44,7 @@ def rows(count: int) -> list[tuple[str, str]]:
 def plugin_stage(kind: str, folder: Path) -> None:
     """The nsd side, in a process of its own."""
     started = time.perf_counter()
-    from plugins.api import (
+    from nsd.plugins.api import (
         Budget,
         Example,
         ModelRef,
@@ -56,7 +56,7 @@ def plugin_stage(kind: str, folder: Path) -> None:
         Verifier,
         question_id,
     )
-    from plugins.registry import find, plugin
+    from nsd.plugins.registry import find, plugin
 
     @plugin("reward", "vowel_share")
     class VowelShare(Reward):
@@ -122,7 +122,7 @@ def default_model(folder: Path) -> Path:
     if (EMBEDDED / "config.json").is_file():
         return EMBEDDED
     sys.path.insert(0, str(ROOT / "tests"))
-    from tiny_model import make_tiny_model  # type: ignore[import-not-found]
+    from tiny_model import make_tiny_model
 
     made: Path = make_tiny_model(
         folder / "model",

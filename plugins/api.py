@@ -181,7 +181,7 @@ class Splits:
 
 
 class Dataset(Plugin):
-    """Rows with question, gold answer, gold solution. Splitting is done by `plugins.datasets.split`."""
+    """Rows with question, gold answer, gold solution. Splitting is done by `nsd.plugins.datasets.split`."""
 
     kind = "dataset"
     default_prompt: ClassVar[Prompt] = Prompt()

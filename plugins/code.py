@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugins.places import Folder, Packages, Places, Source, module_name
+from nsd.plugins.places import Folder, Packages, Places, Source, module_name
 
 _DYNAMIC_NAMES = {"exec", "eval", "globals", "locals", "vars", "__import__", "import_module", "__loader__"}
 _DYNAMIC_ATTRIBUTES = {"import_module", "spec_from_file_location", "module_from_spec", "__subclasses__", "modules"}

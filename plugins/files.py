@@ -22,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plugins.api import Plugin
-from plugins.code import Code, code_of_file, files_reached
-from plugins.errors import InputError
-from plugins.installed import fault, quietly
-from plugins.places import Folder, absolute, module_name
+from nsd.plugins.api import Plugin
+from nsd.plugins.code import Code, code_of_file, files_reached
+from nsd.plugins.errors import InputError
+from nsd.plugins.installed import fault, quietly
+from nsd.plugins.places import Folder, absolute, module_name
 
 PREFIX = "nsd_file_plugin_"
 

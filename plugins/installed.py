@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from plugins.api import BASES, KINDS, Plugin, PluginConfig
-from plugins.code import Code, code_of_module
-from plugins.errors import InputError
+from nsd.plugins.api import BASES, KINDS, Plugin, PluginConfig
+from nsd.plugins.code import Code, code_of_module
+from nsd.plugins.errors import InputError
 
 GROUP = "nsd.plugins"
 

@@ -23,8 +23,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from plugins.api import ModelRef
-from plugins.errors import InputError, MissingExtra
+from nsd.plugins.api import ModelRef
+from nsd.plugins.errors import InputError, MissingExtra
 
 BUILTIN_PREFIX = "builtin:"
 EMBEDDED = Path(__file__).parent / "embedded"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from plugins.errors import InputError
+from nsd.plugins.errors import InputError
 
 OURS = ("nsd", "plugins", "runner", "reports")
 

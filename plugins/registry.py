@@ -14,38 +14,38 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plugins import files, installed
-from plugins.api import KINDS, Plugin, PluginType
-from plugins.errors import InputError
+from nsd.plugins import files, installed
+from nsd.plugins.api import KINDS, Plugin, PluginType
+from nsd.plugins.errors import InputError
 
 if TYPE_CHECKING:
-    from plugins.code import Code
+    from nsd.plugins.code import Code
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "dataset": {
-        "wordmath": "plugins.datasets.wordmath",
-        "gsm8k": "plugins.datasets.gsm8k",
-        "math": "plugins.datasets.math",
-        "numinamath": "plugins.datasets.numinamath",
-        "jsonl": "plugins.datasets.jsonl",
+        "wordmath": "nsd.plugins.datasets.wordmath",
+        "gsm8k": "nsd.plugins.datasets.gsm8k",
+        "math": "nsd.plugins.datasets.math",
+        "numinamath": "nsd.plugins.datasets.numinamath",
+        "jsonl": "nsd.plugins.datasets.jsonl",
     },
-    "verifier": {"numeric": "plugins.verifiers.numeric", "math": "plugins.verifiers.math"},
-    "engine": {"hf": "plugins.engines.hf", "replay": "plugins.engines.replay"},
+    "verifier": {"numeric": "nsd.plugins.verifiers.numeric", "math": "nsd.plugins.verifiers.math"},
+    "engine": {"hf": "nsd.plugins.engines.hf", "replay": "nsd.plugins.engines.replay"},
     "labeler": {
-        "consensus": "plugins.labelers.consensus",
-        "noisy_oracle": "plugins.labelers.noisy_oracle",
+        "consensus": "nsd.plugins.labelers.consensus",
+        "noisy_oracle": "nsd.plugins.labelers.noisy_oracle",
     },
-    "trainer": {"sft": "plugins.trainers.sft", "grpo": "plugins.trainers.grpo"},
+    "trainer": {"sft": "nsd.plugins.trainers.sft", "grpo": "nsd.plugins.trainers.grpo"},
     "protocol": {
-        "accuracy": "plugins.protocols.accuracy",
-        "avg_at_k": "plugins.protocols.avg_at_k",
-        "pass_at_k": "plugins.protocols.pass_at_k",
-        "maj_at_k": "plugins.protocols.maj_at_k",
+        "accuracy": "nsd.plugins.protocols.accuracy",
+        "avg_at_k": "nsd.plugins.protocols.avg_at_k",
+        "pass_at_k": "nsd.plugins.protocols.pass_at_k",
+        "maj_at_k": "nsd.plugins.protocols.maj_at_k",
     },
     "reward": {
-        "correct": "plugins.rewards.correct",
-        "one_answer": "plugins.rewards.one_answer",
-        "finished": "plugins.rewards.finished",
+        "correct": "nsd.plugins.rewards.correct",
+        "one_answer": "nsd.plugins.rewards.one_answer",
+        "finished": "nsd.plugins.rewards.finished",
     },
 }
 

@@ -16,13 +16,14 @@ from typer.main import get_command
 
 import nsd
 from benchmarks.__main__ import MODULES
-from plugins.api import KINDS
-from plugins.errors import InputError, Interrupted, NsdError, StageFailed
-from runner.cli import app
-from runner.launch import jobs, launching
-from runner.schema import json_schema
-from runner.spec import ClaimConfig, ConditionConfig, HypothesesConfig, Resources, load_spec
-from runner.sync import PUSH_SECONDS
+from nsd.plugins.api import KINDS
+from nsd.plugins.errors import InputError, Interrupted, NsdError, StageFailed
+from nsd.runner.cli.app import app
+from nsd.runner.launch import jobs, launching
+from nsd.runner.spec.load import load_spec
+from nsd.runner.spec.model import ClaimConfig, ConditionConfig, HypothesesConfig, Resources
+from nsd.runner.spec.schema import json_schema
+from nsd.runner.work.sync import PUSH_SECONDS
 from support import REPOSITORY
 
 DOCUMENTS = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from plugins.api import Question
-from plugins.registry import find
-from runner.spec import load_spec
+from nsd.plugins.api import Question
+from nsd.plugins.registry import find
+from nsd.runner.spec.load import load_spec
 from support import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugins.api import (
+from nsd.plugins.api import (
     Budget,
     Example,
     LoraConfig,
@@ -32,8 +32,8 @@ from plugins.api import (
     Verifier,
     question_id,
 )
-from plugins.registry import find, plugin
-from runner.worker import leave_group
+from nsd.plugins.registry import find, plugin
+from nsd.runner.work.worker import leave_group
 
 
 class LastWord(Verifier):

@@ -17,9 +17,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
-from plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
-from plugins.registry import plugin
+from nsd.plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
+from nsd.plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
+from nsd.plugins.registry import plugin
 
 
 @plugin("dataset", "gsm8k")

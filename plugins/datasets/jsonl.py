@@ -22,10 +22,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, SpecPath, question_id
-from plugins.datasets.gsm8k import Gsm8k
-from plugins.datasets.sources import Row, SourceConfig, local_files, read, read_file, to_questions, with_unlabeled
-from plugins.registry import plugin
+from nsd.plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, SpecPath, question_id
+from nsd.plugins.datasets.gsm8k import Gsm8k
+from nsd.plugins.datasets.sources import Row, SourceConfig, local_files, read, read_file, to_questions, with_unlabeled
+from nsd.plugins.registry import plugin
 
 
 class Fields(PluginConfig):

@@ -19,11 +19,20 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
-from plugins.datasets.sources import Row, SourceConfig, is_local, known, local_files, read, to_questions, with_unlabeled
-from plugins.errors import InputError
-from plugins.registry import plugin
-from plugins.verifiers.boxed import last_boxed
+from nsd.plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
+from nsd.plugins.datasets.sources import (
+    Row,
+    SourceConfig,
+    is_local,
+    known,
+    local_files,
+    read,
+    to_questions,
+    with_unlabeled,
+)
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import plugin
+from nsd.plugins.verifiers.boxed import last_boxed
 
 HUB_SUBSETS = (
     "algebra",

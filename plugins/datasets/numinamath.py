@@ -25,13 +25,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
-from plugins.datasets.math import MathProblems
-from plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
-from plugins.errors import InputError
-from plugins.registry import plugin
-from plugins.verifiers.boxed import last_boxed
-from plugins.verifiers.numeric import bare_number
+from nsd.plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
+from nsd.plugins.datasets.math import MathProblems
+from nsd.plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import plugin
+from nsd.plugins.verifiers.boxed import last_boxed
+from nsd.plugins.verifiers.numeric import bare_number
 
 
 @plugin("dataset", "numinamath")

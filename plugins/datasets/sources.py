@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from plugins import registry
-from plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
-from plugins.errors import InputError, MissingExtra
+from nsd.plugins import registry
+from nsd.plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
+from nsd.plugins.errors import InputError, MissingExtra
 
 if TYPE_CHECKING:
     import pyarrow

@@ -25,8 +25,8 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from plugins.api import Pools, Question, SplitConfig, Splits
-from plugins.errors import InputError
+from nsd.plugins.api import Pools, Question, SplitConfig, Splits
+from nsd.plugins.errors import InputError
 
 SHOWN = 3
 

@@ -21,10 +21,10 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, question_id
-from plugins.datasets.wordmath_stories import FAMILIES, Draw, Story, UnfitError
-from plugins.registry import plugin
-from plugins.seeds import stream
+from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, question_id
+from nsd.plugins.datasets.wordmath_stories import FAMILIES, Draw, Story, UnfitError
+from nsd.plugins.registry import plugin
+from nsd.plugins.seeds import stream
 
 
 def problem(draw: Draw, family: str, steps: int) -> Question:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from plugins.datasets import wordmath_templates as words
+from nsd.plugins.datasets import wordmath_templates as words
 
 T = TypeVar("T")
 LIMIT = 999

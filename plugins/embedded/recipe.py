@@ -1,6 +1,6 @@
 """Makes the embedded model `wordmath-1m` again, from random weights, on a CPU.
 
-    python -m plugins.embedded.recipe --out DIR [--steps N] [--threads 1]
+    python -m nsd.plugins.embedded.recipe --out DIR [--steps N] [--threads 1]
 
 A Qwen3-type transformer of about one million parameters learns to solve `wordmath` problems from a corpus made
 on purpose unlike the test split: nine of fourteen story families are rare in it, and so are long problems. So the
@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from plugins.api import Question
-from plugins.datasets.wordmath import Wordmath, even_mix, generate
-from plugins.datasets.wordmath_stories import FAMILIES, Draw
-from plugins.seeds import stream
+from nsd.plugins.api import Question
+from nsd.plugins.datasets.wordmath import Wordmath, even_mix, generate
+from nsd.plugins.datasets.wordmath_stories import FAMILIES, Draw
+from nsd.plugins.seeds import stream
 
 SEED = 20
 END, PAD = "<|endoftext|>", "<|pad|>"

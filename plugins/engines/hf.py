@@ -37,22 +37,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from plugins import models
-from plugins.api import (
-    Completion,
-    Engine,
-    ModelRef,
-    OutputNeutral,
-    PluginConfig,
-    Request,
-    Sampling,
-    StopReason,
-)
-from plugins.engines.hf_decode import Decoded, Rows, decode
-from plugins.engines.hf_sizes import batch_shape
-from plugins.errors import InputError, StageFailed
-from plugins.registry import plugin
-from plugins.seeds import stream
+from nsd.plugins import models
+from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
+from nsd.plugins.engines.hf_decode import Decoded, Rows, decode
+from nsd.plugins.engines.hf_sizes import batch_shape
+from nsd.plugins.errors import InputError, StageFailed
+from nsd.plugins.registry import plugin
+from nsd.plugins.seeds import stream
 
 LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; each look waits for the device
 

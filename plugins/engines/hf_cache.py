@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from plugins.errors import InputError
+from nsd.plugins.errors import InputError
 
 ROOM = 64  # tokens; larger saves copies and costs memory, and every drop of rows makes new room anyway
 

@@ -15,9 +15,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from plugins.api import Sampling
-from plugins.engines.hf_sampling import choose, levels, uniforms
-from plugins.errors import InputError
+from nsd.plugins.api import Sampling
+from nsd.plugins.engines.hf_sampling import choose, levels, uniforms
+from nsd.plugins.errors import InputError
 
 UNIFORM_BLOCK = 32  # steps drawn at once: the integer hash is a dozen small kernels, so it is not run every step
 COMPACT_BELOW = 0.8  # rows leave when fewer than this share of the batch are still being written
@@ -53,7 +53,7 @@ def decode(
     """
     import torch
 
-    from plugins.engines.hf_cache import select_rows
+    from nsd.plugins.engines.hf_cache import select_rows
 
     # Models differ in what their forward takes: some count positions themselves, some cannot leave logits out.
     accepts = inspect.signature(type(model).forward).parameters.keys()
@@ -115,7 +115,7 @@ def _prefill(
     """Run the prompts: (next-token logits [P, V], cache, mask [P, L], position of the last token [P])."""
     import torch
 
-    from plugins.engines.hf_cache import make_cache
+    from nsd.plugins.engines.hf_cache import make_cache
 
     if "past_key_values" not in accepts:
         raise _unfit(model)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from plugins.api import Sampling
+from nsd.plugins.api import Sampling
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1, _MIX_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB

@@ -15,7 +15,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from plugins.api import Sampling
+from nsd.plugins.api import Sampling
 
 ROWS_ON_CPU = 256  # from 64 to 1024 rows the embedded model's rate is the same within noise: the rest is shard size
 ROWS_ON_ACCELERATOR = 1024

@@ -25,7 +25,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from plugins.api import (
+from nsd.plugins.api import (
     Completion,
     Engine,
     ModelRef,
@@ -37,9 +37,9 @@ from plugins.api import (
     StopReason,
     question_id,
 )
-from plugins.datasets.sources import Row, read_file
-from plugins.errors import InputError
-from plugins.registry import plugin
+from nsd.plugins.datasets.sources import Row, read_file
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import plugin
 
 SHARD = 4096  # completions per yielded batch
 

@@ -21,10 +21,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Sampling, Verifier
-from plugins.registry import plugin
-from plugins.seeds import stream
-from plugins.verifiers.voting import majority
+from nsd.plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Sampling, Verifier
+from nsd.plugins.registry import plugin
+from nsd.plugins.seeds import stream
+from nsd.plugins.verifiers.voting import majority
 
 
 @plugin("labeler", "consensus")

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Verifier
-from plugins.errors import InputError
-from plugins.registry import plugin
-from plugins.seeds import stream
+from nsd.plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Verifier
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import plugin
+from nsd.plugins.seeds import stream
 
 
 @plugin("labeler", "noisy_oracle")

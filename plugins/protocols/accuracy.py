@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plugins.api import Protocol, Sampling, Scored, Verifier
-from plugins.protocols.sampled import SampledConfig
-from plugins.registry import plugin
+from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
+from nsd.plugins.protocols.sampled import SampledConfig
+from nsd.plugins.registry import plugin
 
 
 @plugin("protocol", "accuracy")

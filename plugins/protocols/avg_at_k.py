@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from plugins.api import Protocol, Sampling, Scored, Verifier
-from plugins.protocols.sampled import SampledConfig
-from plugins.registry import plugin
+from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
+from nsd.plugins.protocols.sampled import SampledConfig
+from nsd.plugins.registry import plugin
 
 
 @plugin("protocol", "avg_at_k")

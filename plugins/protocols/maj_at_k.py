@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from plugins.api import Protocol, Sampling, Scored, Verifier
-from plugins.protocols.sampled import SampledConfig
-from plugins.registry import plugin
-from plugins.verifiers.voting import majority
+from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
+from nsd.plugins.protocols.sampled import SampledConfig
+from nsd.plugins.registry import plugin
+from nsd.plugins.verifiers.voting import majority
 
 
 @plugin("protocol", "maj_at_k")

@@ -15,9 +15,9 @@ from math import comb
 
 from pydantic import Field, model_validator
 
-from plugins.api import Protocol, Sampling, Scored, Verifier
-from plugins.protocols.sampled import SampledConfig
-from plugins.registry import plugin
+from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
+from nsd.plugins.protocols.sampled import SampledConfig
+from nsd.plugins.registry import plugin
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

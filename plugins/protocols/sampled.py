@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from plugins.api import PluginConfig, Sampling
+from nsd.plugins.api import PluginConfig, Sampling
 
 
 class SampledConfig(PluginConfig):

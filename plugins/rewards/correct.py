@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plugins.api import Question, Reward, Verifier
-from plugins.registry import plugin
+from nsd.plugins.api import Question, Reward, Verifier
+from nsd.plugins.registry import plugin
 
 
 @plugin("reward", "correct")

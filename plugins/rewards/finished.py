@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from plugins.api import PluginConfig, Question, Reward, Verifier
-from plugins.registry import plugin
+from nsd.plugins.api import PluginConfig, Question, Reward, Verifier
+from nsd.plugins.registry import plugin
 
 
 @plugin("reward", "finished")

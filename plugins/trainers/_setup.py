@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from plugins.api import LoraConfig, ModelRef, TrainJob
-from plugins.errors import InputError, MissingExtra
-from plugins.models import load_model
-from plugins.trainers._options import TrlTrainerConfig
+from nsd.plugins.api import LoraConfig, ModelRef, TrainJob
+from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.models import load_model
+from nsd.plugins.trainers._options import TrlTrainerConfig
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugins.api import TrainJob
-from plugins.errors import Interrupted, ResumeRefused, StageFailed
-from plugins.trainers import _checkpoints
-from plugins.trainers._checkpoints import Cadence, Marker
-from plugins.trainers._options import TrlTrainerConfig
-from plugins.trainers._setup import hf_seed
+from nsd.plugins.api import TrainJob
+from nsd.plugins.errors import Interrupted, ResumeRefused, StageFailed
+from nsd.plugins.trainers import _checkpoints
+from nsd.plugins.trainers._checkpoints import Cadence, Marker
+from nsd.plugins.trainers._options import TrlTrainerConfig
+from nsd.plugins.trainers._setup import hf_seed
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
-from plugins import registry
-from plugins.api import NestedPlugin, OutputNeutral, Question, Reward, Trainer, TrainJob, TrainResult, Verifier
-from plugins.errors import InputError, StageFailed
-from plugins.registry import plugin
-from plugins.trainers import _setup, _trl, _trl_fields
-from plugins.trainers._options import TrlTrainerConfig, trl_fields_type
-from plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
+from nsd.plugins import registry
+from nsd.plugins.api import NestedPlugin, OutputNeutral, Question, Reward, Trainer, TrainJob, TrainResult, Verifier
+from nsd.plugins.errors import InputError, StageFailed
+from nsd.plugins.registry import plugin
+from nsd.plugins.trainers import _setup, _trl, _trl_fields
+from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
+from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 _OWN = {
     "num_train_epochs": "use trainer.steps",

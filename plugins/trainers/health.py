@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from plugins.api import PluginConfig
+from nsd.plugins.api import PluginConfig
 
 CLIPPED = "completions/clipped_ratio"
 TERMINATED = "completions/mean_terminated_length"

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from plugins.api import Example, Trainer, TrainJob, TrainResult
-from plugins.errors import StageFailed
-from plugins.registry import plugin
-from plugins.trainers import _setup, _trl, _trl_fields
-from plugins.trainers._options import TrlTrainerConfig, trl_fields_type
+from nsd.plugins.api import Example, Trainer, TrainJob, TrainResult
+from nsd.plugins.errors import StageFailed
+from nsd.plugins.registry import plugin
+from nsd.plugins.trainers import _setup, _trl, _trl_fields
+from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
 
 _OWN = {
     "num_train_epochs": "use trainer.epochs",

@@ -1,4 +1,4 @@
-"""The process in which the math-verify library compares two LaTeX answers; run by `plugins.verifiers.math`.
+"""The process in which the math-verify library compares two LaTeX answers; run by `nsd.plugins.verifiers.math`.
 
 Reads JSON lines `[a, b, cpu_seconds]` and writes `true` or `false` for each. It is a process of its own because
 a computer algebra system may run for ever (`9^{9^{9^9}}`, inside C code where no signal handler runs) or take all

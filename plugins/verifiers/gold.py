@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from plugins.api import Question, Splits, Verifier
+from nsd.plugins.api import Question, Splits, Verifier
 
 SHOWN = 5
 

@@ -28,10 +28,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from plugins.api import PluginConfig, Verifier
-from plugins.errors import MissingExtra
-from plugins.registry import plugin
-from plugins.verifiers.boxed import last_boxed
+from nsd.plugins.api import PluginConfig, Verifier
+from nsd.plugins.errors import MissingExtra
+from nsd.plugins.registry import plugin
+from nsd.plugins.verifiers.boxed import last_boxed
 
 LONGEST_COMPARED = 1000
 REMEMBERED = 200_000

@@ -28,8 +28,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-from plugins.api import Verifier
-from plugins.registry import plugin
+from nsd.plugins.api import Verifier
+from nsd.plugins.registry import plugin
 
 TOLERANCE = Decimal("1e-6")
 # Beyond this a string of digits is a runaway generation: compared as text, so that cost stays bounded.

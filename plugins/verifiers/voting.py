@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from plugins.api import Verifier
+from nsd.plugins.api import Verifier
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from plugins.errors import InputError, NsdError
+from nsd.plugins.errors import InputError, NsdError
 
 SETTING = "NSD_SKY"
 VERSIONS = ("0.14",)

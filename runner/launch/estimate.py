@@ -20,10 +20,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from plugins.api import Trainer
-from runner.artifacts import Workspace, canonical_json
-from runner.plan import Plan, Stage
-from runner.stages import make_plugin
+from nsd.plugins.api import Trainer
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.workspace import Workspace, canonical_json
+from nsd.runner.work.stages import make_plugin
 
 # Dense bf16 (fp16 where there is no bf16) TFLOPS and memory bandwidth in GB/s, of the makers' data sheets.
 GPUS = {

@@ -8,20 +8,22 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
-from plugins.errors import NsdError
-from runner.artifacts import Workspace, now
-from runner.bucket import Bucket, BucketError
-from runner.execute import Failure, Outcome
-from runner.launch import home
-from runner.launch.bridge import SkyError, SkyPilot, without_colours
-from runner.launch.jobs import cancel, refresh, start_ready
-from runner.launch.launches import Launch, Launches, job_name, plan_as_launched
-from runner.plan import Plan
-from runner.screen import console, table
-from runner.sync import read_words
-from runner.views import print_outcome
+from nsd.plugins.errors import NsdError
+from nsd.plugins.screen import console, table
+from nsd.runner.launch import home
+from nsd.runner.launch.bridge import SkyError, SkyPilot, without_colours
+from nsd.runner.launch.jobs import cancel, refresh, start_ready
+from nsd.runner.launch.launches import Launch, Launches, job_name, plan_as_launched
+from nsd.runner.plan.build import Plan
+from nsd.runner.store.bucket import Bucket, BucketError
+from nsd.runner.store.workspace import Workspace, now
+from nsd.runner.work.execute import Failure, Outcome
+from nsd.runner.work.sync import read_words
+
+Answering = Callable[[Plan, Workspace, Outcome], None]  # prints what a launch has come to; the command brings it
 
 POLL_SECONDS = 15.0
 WAITING_LINE = "nsd: waiting for the results to be fetched"
@@ -30,7 +32,9 @@ SILENT_POLLS = 20
 _PREFIX = re.compile(r"^\([^)]*pid=\d+[^)]*\) ?")
 
 
-def follow(sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launch, plan: Plan) -> int:
+def follow(
+    sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launch, plan: Plan, answer: Answering
+) -> int:
     """Follow to the end. Returns the exit code: 0 all done, 1 something failed or is missing."""
     screen = console(stderr=True)
     before = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
@@ -42,10 +46,12 @@ def follow(sky: SkyPilot, workspace: Workspace, launches: Launches, found: Launc
     except KeyboardInterrupt:
         screen.print(f"no longer following; the work goes on. nsd launch status | pull | cancel {found.identity}")
         return 75
-    return finish(workspace, launches, found, plan, before)
+    return finish(workspace, launches, found, plan, before, answer)
 
 
-def finish(workspace: Workspace, launches: Launches, found: Launch, plan: Plan, before: set[str]) -> int:
+def finish(
+    workspace: Workspace, launches: Launches, found: Launch, plan: Plan, before: set[str], answer: Answering
+) -> int:
     """Index what came, print the answer, and say what is missing."""
     names = [job_name(found, job) for job in found.jobs]
     if found.store:
@@ -64,7 +70,7 @@ def finish(workspace: Workspace, launches: Launches, found: Launch, plan: Plan, 
     outcome.failures = [
         Failure(plan.stages[one["stage"]], one["reason"], one["log"]) for one in failures if one["stage"] in plan.stages
     ]
-    print_outcome(plan, workspace, outcome, as_json=False)
+    answer(plan, workspace, outcome)
     screen = console()
     for failure in failures:
         for line in failure.get("log_end", [])[-10:]:
@@ -221,7 +227,7 @@ def logs(workspace: Workspace, identity: str | None) -> None:
             sky.ask("follow", on_line=lambda line: print(clean(line)), cluster=cluster, job=job.sky_job)
 
 
-def pull(workspace: Workspace, identity: str | None, weights: bool) -> int:
+def pull(workspace: Workspace, identity: str | None, weights: bool, answer: Answering) -> int:
     """Take home what is there, index it and print the answer. Starts jobs whose turn has come."""
     launches = Launches(workspace)
     found = launches.find(identity)
@@ -255,7 +261,7 @@ def pull(workspace: Workspace, identity: str | None, weights: bool) -> int:
             if ended:
                 sky.ask("down", cluster=cluster)
                 screen.print(f"the machine {cluster} is gone")
-    return finish(workspace, launches, found, plan, before)
+    return finish(workspace, launches, found, plan, before, answer)
 
 
 def _failed(workspace: Workspace, cluster: str) -> bool:

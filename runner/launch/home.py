@@ -16,17 +16,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plugins.errors import NsdError
-from runner.artifacts import WEIGHTS, Workspace, check_files, files_of
-from runner.bucket import BrokenThere, Bucket
-from runner.launch.unplanned import learn, learn_from
-from runner.paths import is_part
-from runner.plan import Plan, Stage
-from runner.record import Record
-from runner.shapes import Broken, read_manifest
-from runner.store import Store
-from runner.sync import fetch_finished, read_words
-from runner.work import write_data
+from nsd.plugins.errors import NsdError
+from nsd.runner.launch.unplanned import learn, learn_from
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.bucket import BrokenThere, Bucket
+from nsd.runner.store.index import Store
+from nsd.runner.store.paths import is_part
+from nsd.runner.store.shapes import Broken, read_manifest
+from nsd.runner.store.workspace import WEIGHTS, Workspace, check_files, files_of
+from nsd.runner.work.jobs import write_data
+from nsd.runner.work.record import Record
+from nsd.runner.work.sync import fetch_finished, read_words
 
 
 class FetchError(NsdError):

@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from plugins.errors import NsdError
-from runner.artifacts import now
-from runner.launch.bridge import SkyPilot, plain
-from runner.launch.launches import STARTING, Job, Launch, Launches, job_name
-from runner.launch.task import secrets_here
+from nsd.plugins.errors import NsdError
+from nsd.runner.launch.bridge import SkyPilot, plain
+from nsd.runner.launch.launches import STARTING, Job, Launch, Launches, job_name
+from nsd.runner.launch.task import secrets_here
+from nsd.runner.store.workspace import now
 
 IDLE_MINUTES = 5  # after which a machine with nothing to do goes down
 

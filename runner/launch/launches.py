@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from plugins.errors import InputError, MissingExtra
-from runner.artifacts import Workspace, now, write_atomically
-from runner.launch.unplanned import learn_from, unplanned
-from runner.plan import Plan, build_plan
-from runner.shapes import Broken, read_object
-from runner.spec import load_spec
+from nsd.plugins.errors import InputError, MissingExtra
+from nsd.runner.launch.unplanned import learn_from, unplanned
+from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.spec.load import load_spec
+from nsd.runner.store.shapes import Broken, read_object
+from nsd.runner.store.workspace import Workspace, now, write_atomically
 
 STARTING = "STARTING"
 OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "GONE")

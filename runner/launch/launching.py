@@ -18,22 +18,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from plugins.errors import InputError, Interrupted
-from runner.artifacts import Workspace
-from runner.bucket import Bucket
-from runner.execute import Outcome
-from runner.launch.bridge import SkyPilot
-from runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
-from runner.launch.follow import follow
-from runner.launch.home import from_store, push_finished
-from runner.launch.jobs import start_ready
-from runner.launch.launches import Job, Launch, Launches, job_name, plan_of
-from runner.launch.task import Wanted, task_for, write
-from runner.plan import Plan, Stage
-from runner.record import Record
-from runner.screen import console, table
-from runner.store import Store
-from runner.views import print_outcome
+from nsd.plugins.errors import InputError, Interrupted
+from nsd.plugins.screen import console, table
+from nsd.runner.launch.bridge import SkyPilot
+from nsd.runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
+from nsd.runner.launch.follow import Answering, follow
+from nsd.runner.launch.home import from_store, push_finished
+from nsd.runner.launch.jobs import start_ready
+from nsd.runner.launch.launches import Job, Launch, Launches, job_name, plan_of
+from nsd.runner.launch.task import Wanted, task_for, write
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.index import Store
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.execute import Outcome
+from nsd.runner.work.record import Record
 
 LONG_HOURS = 2.0  # from here on a job is managed, where a store lets it be
 SHARING = ("slurm", "kubernetes", "ssh")  # where a folder can be the same one on both sides
@@ -63,7 +62,7 @@ class Options:
     dry_run: bool = False
 
 
-def launch(workspace: Workspace, spec: Path, options: Options) -> int:
+def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering) -> int:
     """Launch a spec and, unless detached, follow it home. Returns the exit code.
 
     Raises InputError for what cannot be launched, before anything is started.
@@ -83,7 +82,7 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     screen = console()
     if plan.known and not pending:
         screen.print(f"all {len(plan.stages)} stages of {plan.name} are finished; nothing to launch")
-        return _show(workspace, plan)
+        return _show(workspace, plan, answer)
 
     sky = SkyPilot.find()
     sky.check()
@@ -163,7 +162,7 @@ def launch(workspace: Workspace, spec: Path, options: Options) -> int:
     if options.detach:
         screen.print(f"detached; nsd launch status | logs | pull | cancel {found.identity}")
         return 0
-    return follow(sky, workspace, launches, found, plan)
+    return follow(sky, workspace, launches, found, plan, answer)
 
 
 def _to_run(plan: Plan, workspace: Workspace, bucket: Bucket | None) -> list[Stage]:
@@ -362,7 +361,7 @@ def _write_tasks(
         write(task_for(wanted, name, spec, workdir, envs), launches.path(found) / job.task_file)
 
 
-def _show(workspace: Workspace, plan: Plan) -> int:
+def _show(workspace: Workspace, plan: Plan, answer: Answering) -> int:
     Record(plan, workspace, Store(workspace)).save()
-    print_outcome(plan, workspace, Outcome(cached=len(plan.stages)), as_json=False)
+    answer(plan, workspace, Outcome(cached=len(plan.stages)))
     return 0

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from runner.artifacts import Workspace
-from runner.plan import Plan, PlannedRun, Stage, spec_digest
-from runner.spec import Experiment
+from nsd.runner.plan.build import Plan, PlannedRun, Stage, spec_digest
+from nsd.runner.spec.model import Experiment
+from nsd.runner.store.workspace import Workspace
 
 ManifestOf = Callable[[str, str], Mapping[str, Any] | None]  # kind and digest to manifest, None where not finished
 

@@ -16,8 +16,8 @@ from e2e import command_line
 from support import PATIENCE, REPOSITORY, wait_until
 
 CANARY = "canary-5b1f0c9d"
-SOURCE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "nsd.py", "sky.yaml")
-PACKAGES = ("runner", "plugins", "reports")
+SOURCE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "sky.yaml")
+PACKAGES = ("nsd", "runner", "plugins", "reports")
 
 
 def environment(client: Client, **more: str) -> dict[str, str]:
@@ -38,7 +38,7 @@ class Command:
 
     def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "runner.cli", *arguments],
+            [sys.executable, "-m", "nsd.runner.cli", *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -25,7 +25,7 @@ def make(folder: Path, user: str, uv: Path) -> Path:
     (site / "borrowed.pth").write_text(f"import site; site.addsitedir({str(packages)!r})\n")
     account = pwd.getpwnam(user)
     tried = subprocess.run(
-        [str(python), "-c", "import torch, trl, runner.cli"],
+        [str(python), "-c", "import torch, trl, nsd.runner.cli"],
         user=account.pw_uid,
         group=account.pw_gid,
         extra_groups=[],
@@ -39,6 +39,6 @@ def make(folder: Path, user: str, uv: Path) -> Path:
         install = [str(uv), "pip", "install", "--quiet", "--python", str(python), "-c", "constraints.txt"]
         subprocess.run([*install, "torch"], cwd=REPOSITORY, check=True)
         subprocess.run([*install, ".[train,math]"], cwd=REPOSITORY, check=True)
-    (folder / "bin/nsd").write_text(f"#!{python}\nfrom runner.cli import main\nmain()\n")
+    (folder / "bin/nsd").write_text(f"#!{python}\nfrom nsd.runner.cli.app import main\nmain()\n")
     (folder / "bin/nsd").chmod(0o755)
     return folder

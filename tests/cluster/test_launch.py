@@ -120,7 +120,7 @@ def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     assert CANARY not in launched.printed
     # SkyPilot's own ssh commands hold the script of a job with its secrets, on the machine that launches; ours do not.
     ours = [line for line in launched.processes if OURS.match(line)]
-    for what in ("sky_side.py", "rsync", "bin/nsd run", "runner.worker", "runner.cli launch"):
+    for what in ("sky_side.py", "rsync", "bin/nsd run", "nsd.runner.work.worker", "nsd.runner.cli launch"):
         assert any(what in line for line in ours), f"no process was seen: {what}"
     assert [line for line in ours if CANARY in line] == []
 

@@ -13,7 +13,7 @@ from cluster.commands import Command, nsd, project, results
 from cluster.one_machine.bucket import Service
 from e2e import command_line
 from e2e.command_line import TINY_SPEC
-from runner.bucket import Bucket
+from nsd.runner.store.bucket import Bucket
 
 
 @pytest.fixture

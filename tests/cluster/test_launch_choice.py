@@ -12,9 +12,9 @@ from cluster.commands import Command, environment, nsd, project
 from cluster.conftest import Cluster
 from cluster.one_machine.client import Client
 from e2e.command_line import TINY_SPEC
-from runner.launch.bridge import SkyPilot
-from runner.launch.task import Wanted, task_for
-from runner.spec import Resources
+from nsd.runner.launch.bridge import SkyPilot
+from nsd.runner.launch.task import Wanted, task_for
+from nsd.runner.spec.model import Resources
 
 
 def asking(resources: str) -> str:

@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start `nsd ...` in `folder`, in a session of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "runner.cli", *arguments],
+        [sys.executable, "-m", "nsd.runner.cli", *arguments],
         cwd=folder,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -45,7 +45,7 @@ def test_weights_are_safetensors_and_nothing_is_pickled(finished: Path) -> None:
 def test_a_second_run_trains_nothing_and_loads_no_torch(finished: Path) -> None:
     code = (
         "import sys; sys.argv = ['nsd', 'run', 'tiny.yaml', '--json']\n"
-        "from runner.cli import main\n"
+        "from nsd.runner.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"

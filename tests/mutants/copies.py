@@ -24,7 +24,9 @@ def tracked(root: Path = ROOT) -> list[Path]:
         check=True,
     ).stdout
     return sorted(
-        Path(os.fsdecode(name)) for name in listed.split(b"\0") if name and (root / os.fsdecode(name)).is_file()
+        Path(os.fsdecode(name))
+        for name in listed.split(b"\0")
+        if name and ((path := root / os.fsdecode(name)).is_file() or path.is_symlink())
     )
 
 

@@ -83,7 +83,11 @@ def sources_key() -> str:
     """Hash of the files that the map depends on: the product, its tests and its specs."""
     digest = hashlib.sha256()
     for path in tracked():
-        if path.parts[0] in (*PACKAGES, "nsd.py", "tests", "specs") and path.parts[:2] != ("tests", "mutants"):
+        if (
+            (ROOT / path).is_file()
+            and path.parts[0] in (*PACKAGES, "nsd", "tests", "specs")
+            and path.parts[:2] != ("tests", "mutants")
+        ):
             digest.update(f"{path}\0".encode() + hashlib.sha256((ROOT / path).read_bytes()).digest())
     return digest.hexdigest()[:16]
 

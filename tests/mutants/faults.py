@@ -28,37 +28,13 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOMS = {
-    "plan": ["runner/plan*.py"],
-    "stages": ["runner/stages.py"],
+    "plan": ["runner/plan/*.py"],
+    "stages": ["runner/work/stages.py"],
     "labelers": ["plugins/labelers/*.py", "plugins/protocols/*.py", "plugins/rewards/*.py"],
     "verifiers": ["plugins/verifiers/*.py"],
-    "judge": [
-        "reports/runs.py",
-        "reports/pairs.py",
-        "reports/compare.py",
-        "reports/comparison.py",
-        "reports/hypotheses.py",
-        "reports/answer.py",
-        "reports/matrix.py",
-        "reports/looks.py",
-        "reports/metrics.py",
-        "reports/label_quality.py",
-        "reports/spread.py",
-        "reports/noise.py",
-        "reports/cost.py",
-    ],
-    "stats": ["reports/stats.py", "reports/choose.py", "reports/needed.py", "reports/power.py"],
-    "store": [
-        "runner/artifacts.py",
-        "runner/tables.py",
-        "runner/store.py",
-        "runner/bucket.py",
-        "runner/gc.py",
-        "runner/journal.py",
-        "runner/notes.py",
-        "runner/looks.py",
-        "runner/provenance.py",
-    ],
+    "judge": ["reports/judge/*.py", "reports/text/matrix.py"],
+    "stats": ["reports/stats/*.py"],
+    "store": ["runner/store/*.py"],
 }
 SQL = re.compile(
     r"\s*(SELECT|INSERT|CREATE|DELETE|UPDATE|DROP|ALTER|WITH|FROM|LEFT|JOIN|USING|WHERE|GROUP|ORDER|AND)\b"

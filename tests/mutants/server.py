@@ -67,7 +67,7 @@ def main() -> None:
             print(f"not warm: {name}: {error}", flush=True)
     for plugin in entry_points(group="pytest11"):
         plugin.load()
-    warm = [name for name in sys.modules if name.split(".")[0] in ("runner", "plugins", "reports", "nsd")]
+    warm = [name for name in sys.modules if name.split(".")[0] == "nsd"]
     assert not warm, f"imported before the fork: {warm}"
     gc.freeze()  # pytest and Hypothesis collect often; without this, each time through all that was imported
     answers.write('{"ready": true}\n')

@@ -9,14 +9,14 @@ import pytest
 
 from .copies import ROOT, Copy, environment
 
-ASK = "import runner.stages, plugins, reports; print(runner.stages.__file__, getattr(runner.stages, 'CHANGED', None))"
+ASK = "from nsd.runner.work import stages; print(stages.__file__, getattr(stages, 'CHANGED', None))"
 # A worker is started as `python -m ...`, by another process, in a folder of its own.
 THROUGH_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-P', '-c', {ASK!r}], check=True)"
 
 
 @pytest.mark.slow
 def test_a_process_started_by_a_process_imports_the_changed_copy(tmp_path: Path) -> None:
-    before = (ROOT / "runner" / "stages.py").read_bytes()
+    before = (ROOT / "runner" / "work" / "stages.py").read_bytes()
     copy = Copy(tmp_path / "copy")
 
     def asked() -> list[str]:
@@ -25,7 +25,7 @@ def test_a_process_started_by_a_process_imports_the_changed_copy(tmp_path: Path)
             command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
         ).stdout.split()
 
-    stages = copy.root / "runner" / "stages.py"
+    stages = copy.root / "runner" / "work" / "stages.py"
     whole = stages.read_bytes()
     assert asked() == [str(stages), "None"]
     # The same size within the same second: bytecode kept by time and size would hide each change from the next.
@@ -34,4 +34,4 @@ def test_a_process_started_by_a_process_imports_the_changed_copy(tmp_path: Path)
         assert asked() == [str(stages), value.decode()]
     stages.write_bytes(whole)
     assert asked() == [str(stages), "None"]
-    assert (ROOT / "runner" / "stages.py").read_bytes() == before
+    assert (ROOT / "runner" / "work" / "stages.py").read_bytes() == before

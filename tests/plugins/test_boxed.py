@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.verifiers.boxed import last_boxed
+from nsd.plugins.verifiers.boxed import last_boxed
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Completion, PseudoLabel, Question, Sampling, StopReason, question_id
-from plugins.labelers.consensus import Consensus
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Completion, PseudoLabel, Question, Sampling, StopReason, question_id
+from nsd.plugins.labelers.consensus import Consensus
+from nsd.plugins.verifiers.numeric import Numeric
 
 QUESTION = Question(id=question_id("How many?"), text="How many?")
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins import models
-from plugins.api import Question
-from plugins.datasets.wordmath import Wordmath
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins import models
+from nsd.plugins.api import Question
+from nsd.plugins.datasets.wordmath import Wordmath
+from nsd.plugins.verifiers.numeric import Numeric
 from support import shared_data
 
 FOLDER = Path(models.resolve("builtin:wordmath-1m"))
@@ -65,7 +65,7 @@ def test_it_is_a_tied_qwen3_in_float32_without_machine_paths() -> None:
 def test_the_card_states_the_size_and_the_recipe() -> None:
     card = (FOLDER / "README.md").read_text()
     assert f"{PARAMETERS:,}" in card
-    assert "python -m plugins.embedded.recipe" in card
+    assert "python -m nsd.plugins.embedded.recipe" in card
 
 
 # --------------------------------------------------------------------------- the tokenizer
@@ -160,7 +160,7 @@ PINNED = "Now: 25 + 17 = 42\n#### 42"
 
 
 def test_the_numeric_verifier_reads_the_models_answers() -> None:
-    from plugins.verifiers.numeric import Numeric
+    from nsd.plugins.verifiers.numeric import Numeric
 
     verifier = Numeric()
     answers = [verifier.extract(greedy(str(PROMPT.render(question)))) for question in questions()[:8]]
@@ -169,8 +169,8 @@ def test_the_numeric_verifier_reads_the_models_answers() -> None:
 
 @pytest.mark.slow
 def test_the_base_solves_between_15_and_45_percent_of_the_test_pool() -> None:
-    from plugins.api import ModelRef, Request, Sampling
-    from plugins.engines.hf import HfEngine
+    from nsd.plugins.api import ModelRef, Request, Sampling
+    from nsd.plugins.engines.hf import HfEngine
 
     by_id = {question.id: question for question in questions()[:600]}
     requests = [Request(question.id, PROMPT.render(question)) for question in by_id.values()]
@@ -186,7 +186,7 @@ def test_the_base_solves_between_15_and_45_percent_of_the_test_pool() -> None:
 
 @pytest.mark.slow
 def test_the_recipe_makes_the_shipped_tokenizer() -> None:
-    from plugins.embedded.recipe import build_tokenizer
+    from nsd.plugins.embedded.recipe import build_tokenizer
 
     made = build_tokenizer()
     assert made.get_vocab() == tokenizer().get_vocab()
@@ -195,7 +195,7 @@ def test_the_recipe_makes_the_shipped_tokenizer() -> None:
 
 @pytest.mark.slow
 def test_the_recipe_run_twice_writes_the_same_bytes_and_learns(tmp_path: Path) -> None:
-    from plugins.embedded.recipe import build_model, make, train
+    from nsd.plugins.embedded.recipe import build_model, make, train
 
     for name in ("a", "b"):
         make(tmp_path / name, steps=3, threads=1)
@@ -206,7 +206,7 @@ def test_the_recipe_run_twice_writes_the_same_bytes_and_learns(tmp_path: Path) -
 
 
 def test_the_corpus_has_no_question_of_the_default_pools() -> None:
-    from plugins.embedded.recipe import corpus
+    from nsd.plugins.embedded.recipe import corpus
 
     pools = Wordmath().pools()
     own = {question.id for question in [*pools.train, *(pools.test or [])]}

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins import models
-from plugins.api import Completion, ModelRef, Request, Sampling, StopReason
-from plugins.engines import hf
-from plugins.engines.hf import HfEngine
-from plugins.engines.hf_decode import Rows, decode
-from plugins.engines.hf_sizes import batch_shape
-from plugins.errors import InputError, StageFailed
+from nsd.plugins import models
+from nsd.plugins.api import Completion, ModelRef, Request, Sampling, StopReason
+from nsd.plugins.engines import hf
+from nsd.plugins.engines.hf import HfEngine
+from nsd.plugins.engines.hf_decode import Rows, decode
+from nsd.plugins.engines.hf_sizes import batch_shape
+from nsd.plugins.errors import InputError, StageFailed
 from tiny_model import make_tiny_model, make_tokenizer, with_end_tokens
 
 PROMPTS = [f"{'Well, ' * (number % 5)}Tom has {number} apples. How many?" for number in range(24)]
@@ -201,7 +201,7 @@ def test_looking_less_often_at_what_has_ended_changes_nothing(ref: ModelRef) -> 
 def test_the_roomy_cache_holds_what_transformers_own_holds(steps: list[int | list[int]]) -> None:
     from transformers.cache_utils import DynamicLayer
 
-    from plugins.engines.hf_cache import RoomyLayer
+    from nsd.plugins.engines.hf_cache import RoomyLayer
 
     roomy, plain, rows = RoomyLayer(), DynamicLayer(), 3
     generator = torch.Generator().manual_seed(0)

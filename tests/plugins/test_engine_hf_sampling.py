@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from plugins.api import Sampling
-from plugins.engines.hf_sampling import _top_k, _top_p, choose, draw, levels, uniforms
-from plugins.seeds import stream
+from nsd.plugins.api import Sampling
+from nsd.plugins.engines.hf_sampling import _top_k, _top_p, choose, draw, levels, uniforms
+from nsd.plugins.seeds import stream
 
 seeds = st.integers(0, 2**63 - 1)
 unhurried = settings(deadline=None)  # the first call of a torch function is slow

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plugins.api import Completion, Request, Sampling, StopReason, question_id
-from plugins.engines.replay import ReplayEngine
-from plugins.errors import InputError
-from plugins.registry import find
+from nsd.plugins.api import Completion, Request, Sampling, StopReason, question_id
+from nsd.plugins.engines.replay import ReplayEngine
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import find
 from support import shared_data
 
 

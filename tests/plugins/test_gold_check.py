@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from plugins.api import Question
-from plugins.verifiers.gold import check_gold
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Question
+from nsd.plugins.verifiers.gold import check_gold
+from nsd.plugins.verifiers.numeric import Numeric
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
+from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "plugins" / "embedded" / "wordmath-1m"
 Curve = Callable[[int], float]
@@ -205,8 +205,8 @@ def test_any_metrics_are_taken_and_the_same_ones_say_the_same(given_rows: list[d
 def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path) -> None:
     if not (EMBEDDED / "config.json").is_file():
         pytest.skip("the embedded model is not built here")
-    from plugins.api import Example, Prompt
-    from plugins.registry import find
+    from nsd.plugins.api import Example, Prompt
+    from nsd.plugins.registry import find
     from training_job import Events, job, train
 
     dataset_class: Any = find("dataset", "wordmath")

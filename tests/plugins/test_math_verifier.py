@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Completion, Question, Scored, StopReason, question_id
-from plugins.labelers.consensus import Consensus
-from plugins.protocols.maj_at_k import MajAtK
-from plugins.protocols.pass_at_k import PassAtK
-from plugins.verifiers.boxed import last_boxed
-from plugins.verifiers.math import Math, _Helper, tidy
+from nsd.plugins.api import Completion, Question, Scored, StopReason, question_id
+from nsd.plugins.labelers.consensus import Consensus
+from nsd.plugins.protocols.maj_at_k import MajAtK
+from nsd.plugins.protocols.pass_at_k import PassAtK
+from nsd.plugins.verifiers.boxed import last_boxed
+from nsd.plugins.verifiers.math import Math, _Helper, tidy
 from support import PATIENCE, shared_data
 
 pytest.importorskip("math_verify", reason="needs the extra nsd[math]")

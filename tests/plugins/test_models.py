@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from plugins import models
-from plugins.api import ModelRef
-from plugins.errors import InputError
+from nsd.plugins import models
+from nsd.plugins.api import ModelRef
+from nsd.plugins.errors import InputError
 from tiny_model import make_tiny_model
 
 
@@ -110,7 +110,7 @@ def test_identity_of_a_hub_model_is_its_commit(tmp_path: Path, monkeypatch: pyte
 
 def test_identity_loads_nothing_heavy(tiny: Path) -> None:
     code = (
-        "import sys; from plugins.models import identity; identity(sys.argv[1]); identity('gpt2');"
+        "import sys; from nsd.plugins.models import identity; identity(sys.argv[1]); identity('gpt2');"
         "print([name for name in ('torch', 'transformers', 'numpy', 'huggingface_hub') if name in sys.modules])"
     )
     found = subprocess.run([sys.executable, "-c", code, str(tiny)], capture_output=True, text=True, check=True)

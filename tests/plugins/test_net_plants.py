@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from plugins import files, models
-from plugins.api import (
+from nsd.plugins import files, models
+from nsd.plugins.api import (
     Completion,
     ModelRef,
     Pools,
@@ -21,22 +21,22 @@ from plugins.api import (
     StopReason,
     question_id,
 )
-from plugins.code import Code, code_of_file
-from plugins.datasets import gsm8k, math, numinamath, sources
-from plugins.datasets.jsonl import Jsonl
-from plugins.datasets.split import data_hash, split
-from plugins.engines import hf
-from plugins.engines.hf import HfEngine
-from plugins.engines.replay import recorded_end
-from plugins.errors import InputError
-from plugins.labelers.consensus import Consensus
-from plugins.labelers.noisy_oracle import NoisyOracle
-from plugins.places import Folder
-from plugins.verifiers import math as math_verifier
-from plugins.verifiers.boxed import last_boxed
-from plugins.verifiers.gold import unreadable_notes
-from plugins.verifiers.numeric import Numeric
-from plugins.verifiers.voting import majority
+from nsd.plugins.code import Code, code_of_file
+from nsd.plugins.datasets import gsm8k, math, numinamath, sources
+from nsd.plugins.datasets.jsonl import Jsonl
+from nsd.plugins.datasets.split import data_hash, split
+from nsd.plugins.engines import hf
+from nsd.plugins.engines.hf import HfEngine
+from nsd.plugins.engines.replay import recorded_end
+from nsd.plugins.errors import InputError
+from nsd.plugins.labelers.consensus import Consensus
+from nsd.plugins.labelers.noisy_oracle import NoisyOracle
+from nsd.plugins.places import Folder
+from nsd.plugins.verifiers import math as math_verifier
+from nsd.plugins.verifiers.boxed import last_boxed
+from nsd.plugins.verifiers.gold import unreadable_notes
+from nsd.plugins.verifiers.numeric import Numeric
+from nsd.plugins.verifiers.voting import majority
 from tiny_model import make_tiny_model, make_tokenizer
 
 # --------------------------------------------------------------------------- engines and models
@@ -265,7 +265,7 @@ def test_a_file_beside_a_plugin_never_stands_for_pythons_own_module(tmp_path: Pa
 
 
 def test_a_class_of_another_kind_in_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("from plugins.rewards.correct import Correct\nclass Mine(Correct): pass\n")
+    (tmp_path / "mine.py").write_text("from nsd.plugins.rewards.correct import Correct\nclass Mine(Correct): pass\n")
     with pytest.raises(InputError, match="Mine is a reward, not a verifier"):
         files.load("verifier", "./mine.py:Mine", tmp_path)
 

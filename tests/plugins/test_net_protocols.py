@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from plugins.protocols.pass_at_k import PassAtK
+from nsd.plugins.protocols.pass_at_k import PassAtK
 
 
 def test_pass_at_k_takes_exactly_k_completions_and_no_fewer() -> None:

@@ -11,18 +11,18 @@ import pytest
 from pydantic import ValidationError
 
 import training_job
-from plugins.api import Budget, Question, Reward, Verifier
-from plugins.errors import ResumeRefused, StageFailed
-from plugins.models import EMBEDDED
-from plugins.registry import find
-from plugins.rewards.correct import Correct
-from plugins.rewards.finished import Finished
-from plugins.trainers import _checkpoints, _setup, _trl
-from plugins.trainers._checkpoints import Cadence, Marker
-from plugins.trainers.grpo import Grpo, _with_resumable_order, reward_function
-from plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
-from plugins.trainers.sft import Sft
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Budget, Question, Reward, Verifier
+from nsd.plugins.errors import ResumeRefused, StageFailed
+from nsd.plugins.models import EMBEDDED
+from nsd.plugins.registry import find
+from nsd.plugins.rewards.correct import Correct
+from nsd.plugins.rewards.finished import Finished
+from nsd.plugins.trainers import _checkpoints, _setup, _trl
+from nsd.plugins.trainers._checkpoints import Cadence, Marker
+from nsd.plugins.trainers.grpo import Grpo, _with_resumable_order, reward_function
+from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
+from nsd.plugins.trainers.sft import Sft
+from nsd.plugins.verifiers.numeric import Numeric
 
 MODEL = EMBEDDED / "wordmath-1m"
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import PseudoLabel, Question, question_id
-from plugins.errors import InputError
-from plugins.labelers.noisy_oracle import NoisyOracle
-from plugins.verifiers.math import Math
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import PseudoLabel, Question, question_id
+from nsd.plugins.errors import InputError
+from nsd.plugins.labelers.noisy_oracle import NoisyOracle
+from nsd.plugins.verifiers.math import Math
+from nsd.plugins.verifiers.numeric import Numeric
 
 
 def questions(n: int) -> list[Question]:

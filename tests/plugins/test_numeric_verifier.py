@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Question, question_id
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Question, question_id
+from nsd.plugins.verifiers.numeric import Numeric
 from support import shared_data
 
 VERIFIER = Numeric()

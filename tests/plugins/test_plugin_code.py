@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from plugins import registry
-from plugins.code import code_of_file, code_of_module
-from plugins.errors import InputError
+from nsd.plugins import registry
+from nsd.plugins.code import code_of_file, code_of_module
+from nsd.plugins.errors import InputError
 
 FILE = '''\
 """What this is."""

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plugins.api import Completion, Protocol, Question, Sampling, Scored, StopReason
-from plugins.protocols.accuracy import Accuracy
-from plugins.protocols.avg_at_k import AvgAtK
-from plugins.protocols.maj_at_k import MajAtK
-from plugins.protocols.pass_at_k import PassAtK, pass_at_k
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Completion, Protocol, Question, Sampling, Scored, StopReason
+from nsd.plugins.protocols.accuracy import Accuracy
+from nsd.plugins.protocols.avg_at_k import AvgAtK
+from nsd.plugins.protocols.maj_at_k import MajAtK
+from nsd.plugins.protocols.pass_at_k import PassAtK, pass_at_k
+from nsd.plugins.verifiers.numeric import Numeric
 
 VERIFIER = Numeric()
 QUESTION = Question(id="q", text="q", answer="7")

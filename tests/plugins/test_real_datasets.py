@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from plugins.api import SplitConfig
-from plugins.datasets.gsm8k import Gsm8k
-from plugins.datasets.math import MathProblems
-from plugins.datasets.split import split
-from plugins.errors import InputError
-from plugins.verifiers.gold import check_gold
-from plugins.verifiers.math import Math
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import SplitConfig
+from nsd.plugins.datasets.gsm8k import Gsm8k
+from nsd.plugins.datasets.math import MathProblems
+from nsd.plugins.datasets.split import split
+from nsd.plugins.errors import InputError
+from nsd.plugins.verifiers.gold import check_gold
+from nsd.plugins.verifiers.math import Math
+from nsd.plugins.verifiers.numeric import Numeric
 from support import shared_data
 
 

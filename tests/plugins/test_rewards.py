@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from plugins.api import Question
-from plugins.rewards.correct import Correct
-from plugins.rewards.finished import Finished
-from plugins.rewards.one_answer import OneAnswer
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Question
+from nsd.plugins.rewards.correct import Correct
+from nsd.plugins.rewards.finished import Finished
+from nsd.plugins.rewards.one_answer import OneAnswer
+from nsd.plugins.verifiers.numeric import Numeric
 
 TEXTS = ["no answer", "#### 5", "#### 5 #### 5", "#### 6"]
 QUESTIONS = [Question(id=str(i), text="q", answer="5.0") for i in range(4)]

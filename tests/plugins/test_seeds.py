@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugins.seeds import stream
+from nsd.plugins.seeds import stream
 
 STREAMS: list[tuple[int, tuple[str | int, ...], int]] = [
     (42, (), 4153354983022741318),

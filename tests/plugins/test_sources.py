@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plugins.api import Question, SplitConfig
-from plugins.datasets.gsm8k import Gsm8k
-from plugins.datasets.jsonl import Jsonl
-from plugins.datasets.math import MathProblems
-from plugins.datasets.numinamath import NuminaMath
-from plugins.datasets.sources import _read_hub, read, read_file
-from plugins.datasets.split import data_hash, split
-from plugins.errors import InputError
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.api import Question, SplitConfig
+from nsd.plugins.datasets.gsm8k import Gsm8k
+from nsd.plugins.datasets.jsonl import Jsonl
+from nsd.plugins.datasets.math import MathProblems
+from nsd.plugins.datasets.numinamath import NuminaMath
+from nsd.plugins.datasets.sources import _read_hub, read, read_file
+from nsd.plugins.datasets.split import data_hash, split
+from nsd.plugins.errors import InputError
+from nsd.plugins.verifiers.numeric import Numeric
 from support import shared_data
 
 ROWS = [{"question": "2 + 3?", "answer": "5"}, {"question": "4 + 4?", "answer": "8"}]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Pools, Question, SplitConfig, question_id
-from plugins.datasets.gsm8k import Gsm8k
-from plugins.datasets.split import data_hash, shuffled, split
-from plugins.errors import InputError
+from nsd.plugins.api import Pools, Question, SplitConfig, question_id
+from nsd.plugins.datasets.gsm8k import Gsm8k
+from nsd.plugins.datasets.split import data_hash, shuffled, split
+from nsd.plugins.errors import InputError
 from support import shared_data
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import training_job
-from plugins.api import LoraConfig, ModelRef
-from plugins.models import EMBEDDED
-from plugins.registry import find
-from plugins.trainers import _setup
+from nsd.plugins.api import LoraConfig, ModelRef
+from nsd.plugins.models import EMBEDDED
+from nsd.plugins.registry import find
+from nsd.plugins.trainers import _setup
 
 MODEL = EMBEDDED / "wordmath-1m"
 # Field -> a value that is not its default, and what TRL's config then holds.

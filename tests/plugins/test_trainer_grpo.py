@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from plugins.api import LoraConfig, ModelRef, PluginConfig, Question, Reward, TrainSeeds, Verifier
-from plugins.errors import InputError, Interrupted, StageFailed
-from plugins.models import load_model
-from plugins.registry import find, plugin
-from plugins.trainers import grpo
+from nsd.plugins.api import LoraConfig, ModelRef, PluginConfig, Question, Reward, TrainSeeds, Verifier
+from nsd.plugins.errors import InputError, Interrupted, StageFailed
+from nsd.plugins.models import load_model
+from nsd.plugins.registry import find, plugin
+from nsd.plugins.trainers import grpo
 from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Budget, LoraConfig, ModelRef, Prompt, TrainSeeds
-from plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused, StageFailed
-from plugins.models import load_model
-from plugins.registry import find
-from plugins.trainers.sft import examples_seen
+from nsd.plugins.api import Budget, LoraConfig, ModelRef, Prompt, TrainSeeds
+from nsd.plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused, StageFailed
+from nsd.plugins.models import load_model
+from nsd.plugins.registry import find
+from nsd.plugins.trainers.sft import examples_seen
 from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
 

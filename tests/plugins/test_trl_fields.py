@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from plugins.registry import find
-from plugins.trainers import _options, _trl_fields, grpo, sft
+from nsd.plugins.registry import find
+from nsd.plugins.trainers import _options, _trl_fields, grpo, sft
 
 
 def config(kind: str) -> Any:
@@ -91,7 +91,7 @@ def test_schema_lists_the_allowed_fields() -> None:
 def test_configs_survive_a_round_trip_and_load_nothing_heavy() -> None:
     code = """
 import sys
-from plugins.registry import find
+from nsd.plugins.registry import find
 for kind, block in (("sft", {"trl": {"adam_beta1": 0.8}}), ("grpo", {"rewards": ["./r.py:R"]})):
     Config = find("trainer", kind).Config
     made = Config.model_validate(block)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugins.api import Verifier
-from plugins.verifiers.numeric import Numeric
-from plugins.verifiers.voting import majority
+from nsd.plugins.api import Verifier
+from nsd.plugins.verifiers.numeric import Numeric
+from nsd.plugins.verifiers.voting import majority
 
 LETTERS = "abcdefg"
 ANSWERS = st.lists(st.sampled_from([*LETTERS, None]), max_size=14)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plugins.api import Question, question_id
-from plugins.datasets import wordmath
-from plugins.datasets.wordmath import Wordmath, even_mix, generate, problem
-from plugins.datasets.wordmath_stories import FAMILIES, Draw, Story
-from plugins.registry import find
+from nsd.plugins.api import Question, question_id
+from nsd.plugins.datasets import wordmath
+from nsd.plugins.datasets.wordmath import Wordmath, even_mix, generate, problem
+from nsd.plugins.datasets.wordmath_stories import FAMILIES, Draw, Story
+from nsd.plugins.registry import find
 
 LINE = re.compile(r"[A-Z][a-z]+: (\d+) ([-+*/]) (\d+) = (\d+)")
 
@@ -89,7 +89,7 @@ def test_no_placeholder_is_left_and_sentences_are_written_as_sentences() -> None
 
 def test_the_same_seed_gives_the_same_questions_in_another_process() -> None:
     code = (
-        "from plugins.datasets.wordmath import Wordmath; p = Wordmath(Wordmath.Config(train=50, test=50)).pools();"
+        "from nsd.plugins.datasets.wordmath import Wordmath; p = Wordmath(Wordmath.Config(train=50, test=50)).pools();"
         "print(*[q.id for q in p.train + p.test])"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -145,7 +145,7 @@ def test_few_stories_are_begun_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_the_dataset_loads_nothing_heavy() -> None:
     code = (
-        "import sys, plugins.datasets.wordmath as w; w.Wordmath().pools();"
+        "import sys, nsd.plugins.datasets.wordmath as w; w.Wordmath().pools();"
         "print([m for m in ('numpy', 'torch', 'pyarrow', 'duckdb', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,7 +1,7 @@
 """A finished experiment on disk, with everything a report shows and texts of the test's own choosing.
 
-Every file is what a run leaves: Parquet through runner.tables, manifests through Workspace.commit, a record, and the
-index that `nsd db rebuild` makes of them.
+Every file is what a run leaves: Parquet through runner/store/tables.py, manifests through Workspace.commit, a record,
+and the index that `nsd db rebuild` makes of them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner import tables
-from runner.artifacts import Workspace, write_atomically
-from runner.store import Store
+from nsd.runner.store import tables
+from nsd.runner.store.index import Store
+from nsd.runner.store.workspace import Workspace, write_atomically
 
 DATA = "d" * 64
 TIMES = {"started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:01:00+00:00"}

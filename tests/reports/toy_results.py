@@ -8,9 +8,9 @@ from typing import Any
 
 import duckdb
 
-from reports.hypotheses import Verdict, family_adjusted, verdict_on, weigh_claim
-from reports.runs import condition_arms, load_values
-from runner.store import SCHEMA_SQL
+from nsd.reports.judge.hypotheses import Verdict, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.runs import condition_arms, load_values
+from nsd.runner.store.index import SCHEMA_SQL
 
 
 class Results:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.artifacts import Workspace
-from runner.bucket import Bucket
-from runner.plan import Plan, build_plan
-from runner.spec import load_spec
+from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.spec.load import load_spec
+from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.workspace import Workspace
 from support import REPOSITORY
 
 

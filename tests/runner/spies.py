@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from plugins.api import (
+from nsd.plugins.api import (
     Completion,
     Engine,
     ModelRef,
@@ -31,9 +31,9 @@ from plugins.api import (
     TrainResult,
     Verifier,
 )
-from plugins.labelers.consensus import Consensus
-from plugins.protocols.avg_at_k import AvgAtK
-from plugins.verifiers.numeric import Numeric
+from nsd.plugins.labelers.consensus import Consensus
+from nsd.plugins.protocols.avg_at_k import AvgAtK
+from nsd.plugins.verifiers.numeric import Numeric
 
 HERE = Path(__file__).parent
 HIDDEN = "HIDDEN"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from plugins.api import (
+from nsd.plugins.api import (
     Completion,
     Engine,
     ModelRef,
@@ -25,8 +25,8 @@ from plugins.api import (
     TrainJob,
     TrainResult,
 )
-from plugins.errors import StageFailed
-from plugins.registry import plugin
+from nsd.plugins.errors import StageFailed
+from nsd.plugins.registry import plugin
 
 
 def place() -> Path:

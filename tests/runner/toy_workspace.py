@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner import tables
-from runner.artifacts import Workspace, write_atomically
+from nsd.runner.store import tables
+from nsd.runner.store.workspace import Workspace, write_atomically
 
 
 def finish(workspace: Workspace, digest: str, values: Sequence[float], **manifest: Any) -> str:

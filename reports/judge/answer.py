@@ -1,0 +1,397 @@
+"""What an experiment says: its declared claims as one family, everything else as another, and what marks them.
+
+    with Store(workspace).read() as connection:
+        found = answer(connection, "quickstart")
+        print(found.headline())
+
+The **family** of a claim is every claim that the experiment's spec declares or has ever declared under its name,
+corrected together as the spec says (Holm by default). One that is unfinished, failed or dropped keeps its place, the
+first two as p = 1: finishing or losing an arm changes nothing for the others. A claim on record before its results is
+judged in it. Everything else is **exploratory** and corrected by Benjamini-Hochberg: every other pair of conditions,
+and claims written after their results existed, which carry a mark. A claim's result exists from the moment both its
+conditions have an evaluation.
+
+Limits: only what was run in this workspace is known; who deletes records deletes this memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.errors import InputError
+from nsd.reports.judge.compare import Weighed, check_comparable, conclude, weigh
+from nsd.reports.judge.comparison import Comparison
+from nsd.reports.judge.hypotheses import TestedClaim, Verdict, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.looks import earlier_looks, look_number
+from nsd.reports.judge.metrics import NEUTRAL
+from nsd.reports.judge.runs import Arm, Values, condition_arms, load_values, measured_by
+from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.versions import (
+    Version,
+    as_version,
+    claims_of,
+    current_version,
+    declared_earlier,
+    seeds_elsewhere,
+    versions_of,
+)
+from nsd.reports.stats import significance as stats
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Both families of an experiment.
+
+    `verdicts`: on claims declared before their results (primary). `late`: on claims written afterwards, each with
+    its `mark`. `exploratory`: other pairs of conditions. `primary_family`: every claim declared now or earlier;
+    `dropped` are those of earlier versions, `unfinished` counts those that cannot be judged (yet).
+    `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
+    `spec_digest` of the spec asked for; `seeds` are theirs.
+    `metric`: one asked for instead of the evaluation's own.
+    """
+
+    experiment: str
+    question: str | None
+    spec_digest: str | None
+    runs: list[str]
+    seeds: list[int]
+    recorded_at: datetime | None
+    alpha: float
+    correction: str
+    primary_family: int
+    exploratory_family: int
+    verdicts: list[Verdict]
+    late: list[Verdict]
+    exploratory: list[Comparison]
+    dropped: list[str]
+    unfinished: int
+    notes: list[str]
+    metric: str | None = None
+
+    def headline(self) -> str:
+        """The outcome of the declared claims in one sentence, exploratory ones named as such."""
+        claims = self.verdicts or self.late
+        if not claims:
+            found = [one for one in self.exploratory if one.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER")]
+            none = "No hypothesis was declared in the spec"
+            if self.metric in NEUTRAL:
+                none = f"More {self.metric} is neither better nor worse, so no claim of the spec is judged by it"
+            return (
+                f"{none}; of "
+                f"{_count(len(self.exploratory), 'exploratory comparison')} {len(found)} "
+                f"{'shows' if len(found) == 1 else 'show'} a difference."
+            )
+        groups = [
+            ("holds", "hold", [one for one in claims if one.holds]),
+            ("is refuted", "are refuted", [one for one in claims if one.holds is False]),
+            ("is not decided", "are not decided", [one for one in claims if one.holds is None]),
+        ]
+        said = [
+            f"{len(mine)} {single if len(mine) == 1 else many} ({', '.join(one.claim for one in mine)})"
+            for single, many, mine in groups
+            if mine
+        ]
+        kind = _count(len(claims), "declared claim")
+        if not self.verdicts and self.metric is not None:
+            kind = f"{_count(len(claims), 'claim')}, judged by {self.metric} instead (exploratory)"
+        elif not self.verdicts:
+            kind = f"{_count(len(claims), 'claim')}, all written after the results (exploratory)"
+        family = f" ({self.family_line()})" if self.verdicts else ""
+        return f"Of {kind}{family}: {'; '.join(said)}."
+
+    def family_line(self) -> str:
+        """The family that declared claims are corrected in, and what of it is not in the table."""
+        parts = [
+            (len(self.late), "written late"),
+            (len(self.dropped), "of earlier versions"),
+            (self.unfinished, "without a result"),
+        ]
+        more = ", ".join(f"{count} {what}" for count, what in parts if count)
+        return f"family of {self.primary_family}{': ' if more else ''}{more}"
+
+    def runs_line(self) -> str:
+        """Which runs every number comes from."""
+        seeds = f"seed{'' if len(self.seeds) == 1 else 's'} {', '.join(map(str, self.seeds))}"
+        version = f", version {self.spec_digest[:8]} of the spec" if self.spec_digest else ""
+        return f"From {_count(len(self.runs), 'run')}: {seeds if self.seeds else 'no seed'}{version}."
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        found = dict(vars(self))
+        for name in ("verdicts", "late", "exploratory"):
+            found[name] = [one.to_json() for one in found[name]]
+        found["recorded_at"] = None if self.recorded_at is None else self.recorded_at.isoformat()
+        return {**found, "headline": self.headline()}
+
+    def comparisons(self) -> list[Comparison]:
+        """Every comparison behind the answer, declared ones first."""
+        return self.judged() + self.exploratory
+
+    def judged(self) -> list[Comparison]:
+        """The comparisons behind the claims."""
+        found = [verdict.comparison for verdict in (*self.verdicts, *self.late)]
+        return [one for one in found if one is not None]
+
+
+def answer(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    spec_digest: str | None = None,
+    *,
+    hypotheses: Mapping[str, Any] | None = None,
+    claim: str | None = None,
+    metric: str | None = None,
+    groups: Mapping[str, str] | None = None,
+    pairs: bool = True,
+) -> Answer:
+    """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
+
+    Every number comes from the runs that this version asked for; a version that was never run is answered by those of
+    the one last run, and a note says so.
+
+    `hypotheses` is the block of a spec file that may not have been run yet: claims that are on no record are as
+    late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
+    `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
+    780 of them. Raises InputError where there is no such experiment, or the data cannot carry the reading.
+    """
+    versions = versions_of(connection, experiment)
+    current = current_version(versions, spec_digest)
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        arms = condition_arms(connection, experiment)
+        if not versions and not arms:
+            raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
+        return _judge(
+            connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs
+        )
+
+
+def _judge(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    versions: Sequence[Version],
+    current: Version | None,
+    arms: dict[str, Arm],
+    asked_for: str | None,
+    hypotheses: Mapping[str, Any] | None,
+    claim: str | None,
+    metric: str | None,
+    groups: Mapping[str, str] | None,
+    pairs: bool,
+) -> Answer:
+    block = hypotheses if hypotheses is not None else current.hypotheses if current else {}
+    alpha, correction = float(block.get("alpha", 0.05)), str(block.get("correction", "holm"))
+    if current is not None:  # in the order of the spec
+        arms = {name: arms[name] for name in (*current.conditions, *arms) if name in arms}
+    if metric is not None:
+        arms = {name: measured_by(arm, metric) for name, arm in arms.items()}
+    values = load_values(connection, list(arms.values()), groups, metric)
+    known_at = _Known(connection, experiment, arms, [one for one in versions if current and one.rest == current.rest])
+
+    asked = {} if metric in NEUTRAL else claims_of(block)
+    marks = {key: _mark(key, one, versions, known_at) for key, one in asked.items()}
+    if metric is not None:
+        marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
+    dropped = [] if metric else declared_earlier(versions, list(asked.values()))
+    on_time = [weigh_claim(one, arms, values, alpha, claim) for key, one in asked.items() if not marks[key]]
+    late = [(weigh_claim(one, arms, values, alpha, claim), marks[key]) for key, one in asked.items() if marks[key]]
+    gone = [_weigh_dropped(one, arms, values, alpha) for one in dropped]
+    family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
+    adjusted = family_adjusted(family, correction)
+
+    others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
+    claimed = [one.p for one, _ in late]
+    side = stats.adjust([1.0 if p is None else p for p in claimed] + [one.result.p for one in others], "bh")
+    size = sum(p is not None for p in side)
+    side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
+    verdicts = [
+        verdict_on(one, p, values, alpha, correction, len(family)) for one, p in zip(on_time, adjusted, strict=False)
+    ]
+    judged = [verdict_on(one, p, values, alpha, "bh", size, mark) for (one, mark), p in zip(late, side, strict=False)]
+    unknown: list[float | None] = [None] * len(others)
+    exploratory = conclude(others, side[len(late) :], unknown, values, alpha, "bh", size)
+    found = Answer(
+        experiment=experiment,
+        question=current.question if current else None,
+        spec_digest=current.spec_digest if current else None,
+        runs=[run.name for arm in arms.values() for run in arm.runs],
+        seeds=sorted({run.seed for arm in arms.values() for run in arm.runs if run.seed is not None}),
+        recorded_at=current.recorded_at if current else None,
+        alpha=alpha,
+        correction=correction,
+        primary_family=len(family),
+        exploratory_family=size,
+        verdicts=verdicts,
+        late=judged,
+        exploratory=exploratory,
+        dropped=[str(one["text"]) for one in dropped],
+        unfinished=sum(p is None for p in family),
+        notes=[
+            *_runs_notes(connection, experiment, current, asked_for),
+            *_partly_notes(connection, experiment, arms),
+            *_notes(versions, current, dropped, hypotheses),
+        ],
+        metric=metric,
+    )
+    return _with_looks(found, earlier_looks(connection, experiment), block.get("looks"), on_time, values)
+
+
+class _Known:
+    """When the result of a claim was first there to be seen: when both its conditions had an evaluation."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        experiment: str,
+        arms: Mapping[str, Arm],
+        versions: Sequence[Version],
+    ) -> None:
+        """`versions`: those with the same settings, whose results under other seeds were there to be seen too."""
+        ended = dict(connection.execute("SELECT digest, ended_at FROM stages").fetchall())
+        evaluations = {name: {run.eval_digest for run in arm.runs} for name, arm in arms.items()}
+        for condition, digest in connection.execute(
+            "SELECT condition, eval_digest FROM version_runs "
+            "WHERE experiment = ? AND spec_digest IN (SELECT unnest(?::TEXT[]))",
+            [experiment, [version.spec_digest for version in versions]],
+        ).fetchall():
+            evaluations.setdefault(condition, set()).add(digest)
+        self.first = {
+            name: min((at for digest in mine if (at := ended.get(digest)) is not None), default=None)
+            for name, mine in evaluations.items()
+        }
+
+    def at(self, claim: Mapping[str, Any]) -> datetime | None:
+        """None while there is no result yet."""
+        both = [self.first.get(str(claim[side])) for side in ("better", "worse")]
+        return None if None in both else max(at for at in both if at is not None)
+
+
+def _mark(key: str, claim: Mapping[str, Any], versions: Sequence[Version], known: _Known) -> str:
+    """Why a claim is exploratory; "" where it was on record before its result existed."""
+    seen = known.at(claim)
+    if seen is None:
+        return ""
+    declared = next((version.recorded_at for version in versions if key in version.claims), None)
+    if declared is None:
+        return f"EXPLORATORY: on no record; its results exist since {seen:%Y-%m-%d %H:%M}"
+    if declared <= seen:
+        return ""
+    said = f"EXPLORATORY: recorded {declared:%Y-%m-%d %H:%M}, after its results existed ({seen:%Y-%m-%d %H:%M})"
+    same = [claims for version in versions for claims in version.claims.values() if claims["text"] == claim["text"]]
+    return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
+
+
+def _weigh_dropped(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
+    """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
+    try:
+        return weigh_claim(claim, arms, values, alpha).p
+    except InputError:  # what an earlier version of nsd let through must not stop the claims of today
+        return None
+
+
+def _other_pairs(
+    arms: Mapping[str, Arm],
+    claims: Sequence[Mapping[str, Any]],
+    values: Values,
+    alpha: float,
+    claim: str | None,
+) -> list[Weighed]:
+    declared = {frozenset((str(one["better"]), str(one["worse"]))) for one in claims}
+    found = []
+    for first, second in combinations(arms, 2):
+        if frozenset((first, second)) in declared:
+            continue
+        a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
+        try:
+            check_comparable(a, b, force=False)
+        except InputError:
+            continue  # conditions may override data or verifier; such pairs are no comparison
+        found.append(weigh(a, b, values, alpha, note, claim=reading))
+    return found
+
+
+def _runs_notes(
+    connection: duckdb.DuckDBPyConnection, experiment: str, current: Version | None, asked_for: str | None
+) -> list[str]:
+    """What the runs shown are not: of the version asked for, or all that there are."""
+    if current is None:
+        return []
+    notes = []
+    if asked_for is not None and asked_for != current.spec_digest:
+        notes.append(
+            f"this version of the spec has not been run: the runs are those of version {current.spec_digest[:8]}"
+        )
+    elsewhere = seeds_elsewhere(connection, experiment, current.spec_digest)
+    return [*notes, elsewhere.sentence()] if elsewhere is not None else notes
+
+
+def _partly_notes(connection: duckdb.DuckDBPyConnection, experiment: str, arms: Mapping[str, Arm]) -> list[str]:
+    """Which seeds a condition with a result still lacks, and why: what is said of it is said of the others."""
+    lacking: dict[tuple[str, str], list[int]] = {}
+    for condition, seed, status, reason in connection.execute(
+        "SELECT r.condition, r.seed, r.status, r.reason FROM runs r LEFT JOIN eval_info i USING (eval_digest) "
+        "WHERE r.experiment = ? AND i.metric IS NULL AND r.seed IS NOT NULL ORDER BY r.condition, r.seed",
+        [experiment],
+    ).fetchall():
+        if condition in arms:
+            lacking.setdefault((condition, f"{status}: {reason}" if reason else status), []).append(seed)
+    return [
+        f"{condition}: no result of seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))} ({why}), so "
+        "what is said of it is said of the other seeds"
+        for (condition, why), seeds in lacking.items()
+    ]
+
+
+def _notes(
+    versions: Sequence[Version],
+    current: Version | None,
+    dropped: Sequence[Mapping[str, Any]],
+    hypotheses: Mapping[str, Any] | None,
+) -> list[str]:
+    notes = []
+    if dropped:
+        texts = ", ".join(str(one["text"]) for one in dropped)
+        notes.append(f"declared by an earlier version of the spec, still counted in the family: {texts}")
+    others = {version.rest for version in versions}
+    if len(others) > 1:
+        notes.append(
+            f"{len(others)} versions of this experiment (other settings, not only other hypotheses) were run here; "
+            "an answer picked among them is no longer what its p-value says"
+        )
+    if hypotheses is not None and current is not None and set(claims_of(hypotheses)) - set(current.claims):
+        notes.append("the spec file holds claims that are not yet on record: `nsd run` records them, with the date")
+    return notes
+
+
+def _with_looks(
+    found: Answer, entries: Sequence[Mapping[str, Any]], planned: Any, tested: Sequence[TestedClaim], values: Values
+) -> Answer:
+    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
+    looks = int(planned) if planned else 1
+    judged = []
+    for one, verdict in zip(tested, found.verdicts, strict=True):
+        if verdict.comparison is None:
+            judged.append(verdict)
+            continue
+        number = look_number(entries, verdict.comparison)
+        if looks > 1:
+            p = verdict.comparison.p_adjusted
+            p = None if p is None else min(1.0, p * looks)
+            verdict = verdict_on(one, p, values, found.alpha, found.correction, found.primary_family, verdict.mark)
+            said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
+            verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
+        if number > looks:
+            plan = f"{looks} were planned" if planned else "none was planned (hypotheses.looks)"
+            verdict = replace(verdict, mark=f"EXPLORATORY: look {number} at growing data, and {plan}")
+        judged.append(verdict)
+    return replace(found, verdicts=judged)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

@@ -1,0 +1,138 @@
+"""The arms of an experiment with their seeds: means, intervals, what is unfinished, what was warned of.
+
+arms = summarise_arms(connection, "quickstart")
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.pairs import RESAMPLING_SEED
+from nsd.reports.judge.runs import Arm, Run, Values, all_runs, load_values, measured_by, run_names
+from nsd.reports.judge.versions import as_version, current_version, versions_of
+from nsd.reports.stats import significance as stats
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from nsd.reports.judge.runs import Floats
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One condition over all its seeds. Without a result `mean` is None and `status` says why.
+
+    `seeds` are training seeds, `seed_means` has a value for each distinct model, `samples` counts those of a question
+    over all draws of one, `copies` the runs that repeat another to the letter and count for nothing.
+    """
+
+    condition: str
+    runs: list[str]
+    metric: str | None
+    mean: float | None
+    ci: tuple[float, float] | None
+    interval: str | None
+    n: int
+    samples: int
+    seeds: list[int]
+    seed_means: list[float]
+    truncated: float | None
+    failed: float | None
+    status: str
+    copies: int = 0
+
+
+@contextlib.contextmanager
+def version_runs(
+    connection: duckdb.DuckDBPyConnection, experiment: str, spec_digest: str | None
+) -> Iterator[list[str]]:
+    """The names of a version's runs, in the order of its conditions; inside, everything is read of these alone."""
+    current = current_version(versions_of(connection, experiment), spec_digest)
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        yield run_names(connection, experiment, current.conditions if current else ())
+
+
+def summarise_arms(
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], level: float = 0.95, metric: str | None = None
+) -> list[ArmSummary]:
+    """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
+    finished, unfinished = all_runs(connection)
+    places = {
+        run: (condition or run) for run, condition in connection.execute("SELECT run, condition FROM runs").fetchall()
+    }
+    grouped: dict[str, list[str]] = {}
+    for run in runs:
+        grouped.setdefault(places.get(run, run), []).append(run)
+    arms = {
+        condition: Arm(condition, tuple(finished[run] for run in names if run in finished))
+        for condition, names in grouped.items()
+    }
+    if metric is not None:
+        arms = {condition: measured_by(arm, metric) for condition, arm in arms.items()}
+    values = load_values(connection, [arm for arm in arms.values() if arm.runs], metric=metric)
+    return [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
+
+
+def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
+    waiting = [f"{name}: {unfinished.get(name, 'not run')}" for name in names if name not in {r.name for r in arm.runs}]
+    status = "; ".join(waiting) or "done"
+    if not arm.runs:
+        return ArmSummary(arm.name, names, None, None, None, None, 0, 0, [], [], None, None, status)
+    first = arm.runs[0]
+    truncated, failed = (_mean_of(shares, arm) for shares in (values.truncated, values.failed))
+    if first.counts is not None:
+        right, n = first.counts
+        interval, means = stats.wilson(right, n, level), [right / n]
+    else:
+        per_question = [_per_question(draws, values) for draws in arm.observations]
+        means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
+        if len(per_question) > 1:
+            interval = stats.paired_t(means, level, "seeds").interval
+            interval = interval if interval is None or first.metric in UNITS else interval.as_share()
+        elif ((per_question[0] == 0) | (per_question[0] == 1)).all():
+            interval = stats.wilson(round(float(per_question[0].sum())), n, level)
+        else:
+            interval = stats.cluster_bootstrap(per_question[0], seed=RESAMPLING_SEED, level=level)
+    return ArmSummary(
+        condition=arm.name,
+        runs=[run.name for run in arm.runs],
+        metric=first.metric,
+        mean=sum(means) / len(means) if means else None,
+        ci=None if interval is None else (interval.low, interval.high),
+        interval=None if interval is None else interval.name,
+        n=n,
+        samples=sum(run.samples for run in arm.observations[0]),
+        seeds=arm.seeds,
+        seed_means=means,
+        truncated=truncated,
+        failed=failed,
+        status=status,
+        copies=len(arm.copies),
+    )
+
+
+def _per_question(draws: Sequence[Run], values: Values) -> Floats:
+    """Values of the questions that every draw from the same weights answered, their mean over the draws."""
+    rows = [values.row[str(run.eval_digest)] for run in draws]
+    found: Floats = values.matrix[rows][:, values.present[rows].all(axis=0)].mean(axis=0)
+    return found
+
+
+def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:
+    known = [shares[str(run.eval_digest)] for run in arm.runs if run.eval_digest in shares]
+    return sum(known) / len(known) if known else None
+
+
+def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
+    """What training stages warned about, each text once a run with the step of its first sight."""
+    rows = connection.execute(
+        "SELECT r.run, min(e.step), e.text, any_value(e.field) FROM events e "
+        "JOIN runs r ON e.digest IN (r.train_digest, r.label_digest, r.eval_digest) "
+        "WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY r.run, e.text ORDER BY r.run, 2",
+        [list(runs)],
+    ).fetchall()
+    return [{"run": run, "step": step, "text": text, "field": field} for run, step, text, field in rows]

@@ -1,0 +1,375 @@
+"""Which of two runs is better: every pair of the runs named, tested, corrected for many looks, with a verdict.
+
+    with Store(workspace).read() as connection:
+        for comparison in compare_runs(connection, ["study/baseline/seed42", "study/oracle/seed42"]):
+            print(comparison.sentence())
+
+The difference is always mean_b - mean_a, and BETTER or WORSE speaks of b. Runs are paired by question id; a
+different data or verifier hash is refused unless forced; questions that one run lacks are counted and bounded.
+The test is chosen by `reports/stats/choose.py`, and every result says which and why.
+
+Limits: the correction covers the comparisons of one call, not those of earlier calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from nsd.plugins.errors import InputError
+from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.comparison import Comparison, amount, say_p
+from nsd.reports.judge.metrics import NEUTRAL, UNITS
+from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
+from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
+from nsd.reports.judge.runs import Arm, Values, load_values, measured_by, resolve
+from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.stats import significance as stats
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from nsd.reports.judge.runs import Floats
+
+
+def compare_runs(
+    connection: duckdb.DuckDBPyConnection,
+    runs: Sequence[str],
+    alpha: float = 0.05,
+    correction: str = "bh",
+    test: str | None = None,
+    force: bool = False,
+    *,
+    claim: str | None = None,
+    margin: float | None = None,
+    baseline: str | None = None,
+    metric: str | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> list[Comparison]:
+    """Compare every pair of the runs named, in order; with `baseline`, only the pairs with that run.
+
+    `runs` are names, globs, `experiment/condition` or experiments (see `runs.resolve`). `margin` asks also
+    whether a pair is equivalent within it (TOST, corrected like the tests). `metric` measures the stored samples
+    by another metric than the evaluation's own (reports/judge/metrics.py); `groups` gives question ids their groups.
+    These pairs were not declared beforehand, hence Benjamini-Hochberg by default. Raises InputError for unknown
+    names, for a test that the data cannot carry, and for different data, verifiers or metrics unless `force`.
+    """
+    check_options(alpha, correction, margin, metric)
+    arms, skipped = resolve(connection, runs)
+    if baseline is not None:
+        first, _ = resolve(connection, [baseline], at_least=1)
+        if len(first) != 1:
+            raise InputError(f"baseline {baseline!r} names {len(first)} runs: name one")
+        pairs = [(first[0], arm) for arm in arms if arm.name != first[0].name]
+        arms = list(dict.fromkeys([*first, *arms]))
+    else:
+        pairs = list(combinations(arms, 2))
+    if metric is not None:
+        renamed = {arm.name: measured_by(arm, metric) for arm in arms}
+        pairs = [(renamed[a.name], renamed[b.name]) for a, b in pairs]
+        arms = list(renamed.values())
+    marks = [check_comparable(a, b, force) for a, b in pairs]
+    values = load_values(connection, arms, groups, metric)
+    weighed = []
+    for (a, b), mark in zip(pairs, marks, strict=True):
+        if claim is None and test is None and not (a.counts_only or b.counts_only):
+            # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
+            a, b, _, note, reading = choose_seeds(a, b)
+            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin))
+        else:
+            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin))
+    adjusted = stats.adjust([one.result.p for one in weighed], correction)
+    same = stats.adjust([one.same_p for one in weighed], correction)
+    found = conclude(weighed, adjusted, same, values, alpha, correction)
+    if skipped:
+        passed = f"passed over: {'; '.join(skipped)}"
+        found = [replace(comparison, note=_joined([comparison.note, passed])) for comparison in found]
+    return found
+
+
+def check_options(alpha: float, correction: str, margin: float | None = None, metric: str | None = None) -> None:
+    """Raises InputError for a level, correction or margin that is none."""
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha {alpha}: a level between 0 and 1, such as 0.05")
+    if correction not in CORRECTIONS:
+        raise InputError(f"no correction {correction!r}: one of {', '.join(CORRECTIONS)}")
+    if margin is not None and metric in UNITS:
+        if margin <= 0:
+            raise InputError(f"margin {margin}: {UNITS[metric]} above 0, in the unit of the metric")
+    elif margin is not None and not 0 < margin < 1:
+        raise InputError(f"margin {margin}: a share between 0 and 1, such as 0.02 for two points")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A pair with its test, not yet corrected for the others. `same` is the test of equivalence within `margin`."""
+
+    evidence: Evidence
+    result: stats.Result
+    same: stats.Result | None
+    mark: str
+    margin: float | None = None
+
+    @property
+    def same_p(self) -> float | None:
+        """One-sided p of equivalence, None where no margin was given or nothing could be tested."""
+        return None if self.same is None else self.same.p
+
+    @property
+    def within(self) -> tuple[float, stats.Interval] | None:
+        """The margin with the interval of the test of equivalence, None where there is no such interval."""
+        if self.margin is None or self.same is None or self.same.interval is None:
+            return None
+        return self.margin, self.same.interval
+
+
+def weigh(
+    a: Arm,
+    b: Arm,
+    values: Values,
+    alpha: float,
+    mark: str = "",
+    test: str | None = None,
+    claim: str | None = None,
+    margin: float | None = None,
+) -> Weighed:
+    """Gather and test one pair. Raises InputError for a test or claim that the data cannot carry."""
+    evidence = gather(a, b, values, claim, test)
+    same = None if margin is None else evidence.margin_test(margin, both_sides=True, alpha=alpha)
+    return Weighed(evidence, evidence.test(1 - alpha), same, mark, margin)
+
+
+def conclude(
+    weighed: Sequence[Weighed],
+    adjusted: Sequence[float | None],
+    same: Sequence[float | None],
+    values: Values,
+    alpha: float,
+    correction: str,
+    family: int | None = None,
+) -> list[Comparison]:
+    """Verdicts from adjusted p. `family` is the number of tests adjusted together, by default those given here."""
+    size = sum(p is not None for p in adjusted) if family is None else family
+    found = []
+    for one, p, same_p in zip(weighed, adjusted, same, strict=True):
+        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
+        if one.evidence.a.runs[0].metric in NEUTRAL:
+            verdict = {"BETTER": "HIGHER", "WORSE": "LOWER"}.get(verdict, verdict)
+        if verdict == "UNRESOLVED" and same_p is not None and same_p < alpha:
+            verdict = "EQUIVALENT"
+        notes = [_within_note(one, same_p), one.mark]
+        about = (one.evidence, one.result, p, verdict, values, alpha, correction, size, notes)
+        found.append(describe(*about, same=one.within if verdict == "EQUIVALENT" else None))
+    return found
+
+
+def _within_note(one: Weighed, adjusted: float | None) -> str:
+    """What came of the question whether two arms are equivalent within a margin; "" where nobody asked it."""
+    if one.same is None or one.margin is None or one.same.p is None:
+        return ""
+    metric = one.evidence.a.runs[0].metric
+    said = f"equivalence within {amount(one.margin, metric)}: {one.same.name}, {say_p(one.same.p)}, "
+    said += f"adjusted {say_p(adjusted)}"
+    if one.same.interval is None:
+        return said
+    low, high = (amount(limit, metric, signed=True) for limit in (one.same.interval.low, one.same.interval.high))
+    return f"{said}, {one.same.interval.level:.0%} interval {low.split()[0]} to {high.split()[0]}"
+
+
+def verdict_of(difference: float | None, p: float | None, alpha: float, interval: stats.Interval | None = None) -> str:
+    """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED.
+
+    UNRESOLVED also where the interval holds zero: test and interval are no exact duals, and where they disagree nothing
+    is decided.
+    """
+    if p is None or p >= alpha or not difference:
+        return "UNRESOLVED"
+    if interval is not None and interval.low <= 0 <= interval.high:
+        return "UNRESOLVED"
+    return "BETTER" if difference > 0 else "WORSE"
+
+
+def check_comparable(a: Arm, b: Arm, force: bool) -> str:
+    """Refuse what cannot be compared, or return the mark that a forced comparison carries ("" where all is well)."""
+    faults = []
+    for attribute, what in (("data_hash", "data"), ("verifier_hash", "verifiers"), ("metric", "metrics")):
+        found = {getattr(run, attribute) for run in (*a.runs, *b.runs) if getattr(run, attribute) is not None}
+        if len(found) > 1:
+            faults.append(f"different {what} ({', '.join(sorted(map(str, found)))})")
+    if not faults:
+        return ""
+    if not force:
+        raise InputError(
+            f"{a.name} and {b.name} were measured with {' and '.join(faults)}: a difference between them would not be "
+            "one between the models. Evaluate both alike, or compare anyway with --force"
+        )
+    return f"FORCED in spite of {' and '.join(faults)}"
+
+
+def describe(
+    evidence: Evidence,
+    result: stats.Result,
+    p_adjusted: float | None,
+    verdict: str,
+    values: Values,
+    alpha: float,
+    correction: str,
+    family: int,
+    notes: Sequence[str] = (),
+    claim: tuple[str, float] | None = None,
+    same: tuple[float, stats.Interval] | None = None,
+) -> Comparison:
+    """Put evidence, result and verdict together with what a reader needs to judge them.
+
+    `claim` is the kind and margin of a claim of no harm or equivalence, whose test is one-sided; `same` the margin
+    and interval of a test of equivalence that decided beside the two-sided one.
+    """
+    a, b = evidence.a, evidence.b
+    counts_only = evidence.shape.counts_only
+    left = level_left(result.p, p_adjusted, alpha, correction, family)
+    detectable, needed_n, needed_seeds, needed_paired, remark = power(evidence, result, verdict, left)
+    needed_for = OBSERVED
+    if claim is not None:
+        kind, margin = claim
+        needed_n, needed_seeds = needed_within(evidence, result, verdict, left, kind, margin)
+        needed_paired, remark = None, ""
+        needed_for = f"showing a true difference of zero to be {kind.replace('_', ' ')} {margin:g}"
+    interval = result.interval
+    ci_a, ci_b = _arm_intervals(evidence, 1 - alpha)
+    shares = [[_share(part, arm) for arm in (a, b)] for part in (values.truncated, values.failed)]
+    decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
+    said = [result.note, remark, *_missing_notes(evidence, verdict, *decided_by), *notes]
+    said += [a.copies_note, b.copies_note]
+    if claim is None and interval is not None and result.p is not None:
+        excludes_zero = interval.low > 0 or interval.high < 0
+        if excludes_zero != (result.p < alpha):
+            said.append("p and interval come from different approximations and disagree at the edge")
+    paired = not counts_only and evidence.choice.test not in ("two-proportion", "seeds")
+    return Comparison(
+        a=a.name,
+        b=b.name,
+        metric=a.runs[0].metric,
+        n=min(evidence.n_a, evidence.n_b),
+        mean_a=evidence.mean_a,
+        mean_b=evidence.mean_b,
+        difference=evidence.difference,
+        ci=None if interval is None else (interval.low, interval.high),
+        test=result.name,
+        p=result.p,
+        p_adjusted=p_adjusted,
+        discordant=None if evidence.table is None else (evidence.table[1], evidence.table[2]),
+        verdict=verdict,
+        because=evidence.choice.because,
+        claim=evidence.claim,
+        paired=paired,
+        seeds=evidence.shape.seeds,
+        statistic=result.statistic if result.statistic is None or math.isfinite(result.statistic) else None,
+        interval=None if interval is None else interval.name,
+        level=1 - alpha if interval is None else interval.level,
+        alpha=alpha,
+        correction=correction,
+        family=family,
+        ci_a=ci_a,
+        ci_b=ci_b,
+        n_a=evidence.n_a,
+        n_b=evidence.n_b,
+        unmatched=evidence.unmatched,
+        bounds=evidence.bounds,
+        truncated=(shares[0][0], shares[0][1]),
+        failed=(shares[1][0], shares[1][1]),
+        detectable=detectable,
+        needed_n=needed_n,
+        needed_seeds=needed_seeds,
+        needed_for=needed_for,
+        needed_paired=needed_paired,
+        forced=any(note.startswith("FORCED") for note in notes),
+        note=_joined(said),
+        evals_a=_evaluations(a),
+        evals_b=_evaluations(b),
+        trained_a=tuple(draws[0].train_digest or "untrained" for draws in a.observations),
+        trained_b=tuple(draws[0].train_digest or "untrained" for draws in b.observations),
+    )
+
+
+def _evaluations(arm: Arm) -> tuple[str, ...]:
+    """Digests of the evaluations that are observations: a copy adds nothing to look at."""
+    return tuple(run.eval_digest for draws in arm.observations for run in draws if run.eval_digest)
+
+
+def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
+    """Each arm's own interval: Wilson for right-or-wrong answers, t over seeds for a recipe, else None."""
+    found: list[tuple[float, float] | None] = []
+    if evidence.difference is not None and (evidence.table is not None or evidence.shape.counts_only):
+        right_a, n_a, right_b, n_b = evidence.counts
+        intervals = [stats.wilson(right_a, n_a, level), stats.wilson(right_b, n_b, level)]
+    elif evidence.claim == "recipe" and evidence.seed_values is not None:
+        intervals = [_over_seeds(block, level) for block in evidence.seed_values]
+        if evidence.a.runs[0].metric not in UNITS:
+            intervals = [interval and interval.as_share() for interval in intervals]
+    else:
+        intervals = [None, None]
+    found = [None if interval is None else (interval.low, interval.high) for interval in intervals]
+    return found[0], found[1]
+
+
+def _over_seeds(block: Floats, level: float) -> stats.Interval | None:
+    """t over the seed means of a block [weights, questions]; over questions for an arm that is not trained."""
+    if len(block) > 1:
+        return stats.paired_t(block.mean(axis=1), level).interval
+    if ((block == 0) | (block == 1)).all():
+        return stats.wilson(round(float(block.sum())), block.shape[1], level)
+    return stats.cluster_bootstrap(block[0], seed=RESAMPLING_SEED, level=level)
+
+
+def _missing_notes(
+    evidence: Evidence, verdict: str, interval: stats.Interval | None, claim: tuple[str, float] | None
+) -> list[str]:
+    notes = []
+    only_a, only_b = evidence.unmatched
+    if only_a or only_b:
+        notes.append(f"{only_a} questions only in {evidence.a.name}, {only_b} only in {evidence.b.name}: left out")
+    if evidence.bounds is not None and _depends(evidence, verdict, interval, claim):
+        low, high = evidence.bounds
+        what = "missing, truncated or failed answers could make the difference anything from "
+        notes.append(f"{what}{low * 100:+.1f} to {high * 100:+.1f} points; the verdict depends on them")
+    return notes
+
+
+def _depends(
+    evidence: Evidence, verdict: str, interval: stats.Interval | None, claim: tuple[str, float] | None
+) -> bool:
+    """Whether the verdict would be another if all missing answers had gone one way.
+
+    The interval is taken along to either bound; what it shows there (of zero, or of the margin of a claim that has
+    one) is compared with what it shows here.
+    """
+    difference, bounds = evidence.difference, evidence.bounds
+    if difference is None or bounds is None:
+        return False
+    below, above = (0.0, 0.0) if interval is None else (difference - interval.low, interval.high - difference)
+    if claim is None:
+        shown = {"BETTER": 1, "HIGHER": 1, "WORSE": -1, "LOWER": -1}.get(verdict, 0)
+        return any((1 if bound > below else -1 if bound < -above else 0) != shown for bound in bounds)
+    kind, margin = claim
+    both_sides = kind == "equivalent_within"
+
+    def state(at: float) -> int:
+        low, high = at - below, at + above
+        if low > -margin and not (both_sides and high >= margin):
+            return 1
+        return -1 if high < -margin or (both_sides and low > margin) else 0
+
+    shown = {"EQUIVALENT": 1, "NOT WORSE": 1, "UNRESOLVED": 0}.get(verdict, -1)
+    return any(state(bound) != shown for bound in bounds)
+
+
+def _share(shares: dict[str, float], arm: Arm) -> float | None:
+    known = [shares[str(run.eval_digest)] for run in arm.runs if run.eval_digest in shares]
+    return sum(known) / len(known) if known else None
+
+
+def _joined(notes: Sequence[str]) -> str:
+    return "; ".join(note for note in notes if note)

@@ -1,0 +1,135 @@
+"""One comparison of two arms, as data and as a sentence; `reports/judge/compare.py` makes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.needed import ASSUMED_DISCORDANCE
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """b against a. Means are over the shared questions; None stands for "cannot be known from these data".
+
+    `n`: shared questions (the smaller arm's where only counts are known). `ci`: interval of the difference.
+    `discordant`: questions that only a, only b, has right, for one right-or-wrong value per question.
+    `unmatched`: questions that only a, only b, has. `bounds`: the difference if every missing, truncated or
+    failed answer had gone the worst or best way. `detectable`: smallest true difference this comparison
+    finds with 80 % power, at the level that the correction leaves it (`level_left`); `needed_n`, `needed_seeds`: what
+    would show `needed_for` at that level, itself only as sure as the data;
+    `needed_paired`: where only counts are known, the questions of a paired re-run at ASSUMED_DISCORDANCE.
+    `evals_a`, `evals_b`: digests of the evaluations it rests on; `trained_a`, `trained_b`: of the models' training.
+    """
+
+    a: str
+    b: str
+    metric: str
+    n: int
+    mean_a: float | None
+    mean_b: float | None
+    difference: float | None
+    ci: tuple[float, float] | None
+    test: str
+    p: float | None
+    p_adjusted: float | None
+    discordant: tuple[int, int] | None
+    verdict: str
+    because: str
+    claim: str
+    paired: bool
+    seeds: tuple[int, int]
+    statistic: float | None
+    interval: str | None
+    level: float
+    alpha: float
+    correction: str
+    family: int
+    ci_a: tuple[float, float] | None
+    ci_b: tuple[float, float] | None
+    n_a: int
+    n_b: int
+    unmatched: tuple[int, int]
+    bounds: tuple[float, float] | None
+    truncated: tuple[float | None, float | None]
+    failed: tuple[float | None, float | None]
+    detectable: float | None
+    needed_n: int | None
+    needed_seeds: int | None
+    needed_for: str
+    forced: bool
+    note: str
+    evals_a: tuple[str, ...] = ()
+    evals_b: tuple[str, ...] = ()
+    trained_a: tuple[str, ...] = ()
+    trained_b: tuple[str, ...] = ()
+    needed_paired: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the first thirteen keys are a promise to readers, the others may grow."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+    def sentence(self) -> str:
+        """The outcome in words."""
+        if self.difference is None:
+            return f"{self.b} against {self.a}: {self.note}."
+        told = self.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER")
+        size = amount(abs(self.difference) if told else self.difference, self.metric, signed=not told)
+        range_ = ""
+        if self.ci:
+            low, high = (amount(limit, self.metric, signed=True) for limit in self.ci)
+            range_ = f", interval {low.split()[0]} to {high.split()[0]}"
+        facts = f"({size}{range_}; {self.test}, {say_p(self.p)}, adjusted {say_p(self.p_adjusted)}; n = {self.n})"
+        if told:
+            return f"{self.b} is {self.verdict.lower()} than {self.a} {facts}."
+        if self.verdict in ("EQUIVALENT", "NOT WORSE"):
+            return f"{self.b} is {self.verdict.lower()} to {self.a} {facts}.".replace("not worse to", "not worse than")
+        more = f" {self.still_needed()}" if self.still_needed() else ""
+        return f"no difference shown between {self.a} and {self.b} {facts}.{more}"
+
+    def still_needed(self) -> str:
+        """What it would take to see a difference here."""
+        parts = []
+        if self.detectable is not None:
+            parts.append(
+                f"this comparison finds a true difference of {amount(self.detectable, self.metric)} in 4 of 5 cases"
+            )
+        if self.needed_seeds is not None:
+            parts.append(f"{self.needed_for} needs {self.needed_seeds} seeds per arm")
+        if self.needed_n is not None:
+            parts.append(f"{self.needed_for} needs {self.needed_n} questions")
+        if self.needed_paired is not None:
+            parts.append(
+                f"paired on the same questions about {self.needed_paired} would do, at {ASSUMED_DISCORDANCE:.0%} "
+                "discordance"
+            )
+        return ("; ".join(parts) + ".").capitalize() if parts else ""
+
+    def needed_in_short(self) -> str:
+        """The same in a few words, "" where nothing can be named."""
+        counts = [(self.needed_seeds, "seeds per arm"), (self.needed_n, "questions")]
+        takes = [f"{count} {what}" for count, what in counts if count is not None]
+        if self.needed_paired is not None:
+            takes.append(f"{self.needed_paired} if paired")
+        parts = [f"would take {', or '.join(takes)}"] if takes else []
+        if self.detectable is not None:
+            parts.append(f"finds {amount(self.detectable, self.metric)}")
+        return ", ".join(parts)
+
+
+def amount(value: float, metric: str, signed: bool = False) -> str:
+    """A difference with its unit: percentage points for shares, else the metric's own."""
+    unit = UNITS.get(metric)
+    number = value if unit else value * 100
+    return f"{number:+.1f} {unit or 'points'}" if signed else f"{number:.1f} {unit or 'points'}"
+
+
+def say_p(p: float | None) -> str:
+    """A p-value inside a sentence."""
+    return "no p" if p is None else f"p {show_p(p)}" if p < 1e-4 else f"p = {show_p(p)}"
+
+
+def show_p(p: float | None) -> str:
+    """A p-value for people: no leading zero dropped, three digits, never "0"."""
+    return "-" if p is None else "< .0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}"

@@ -1,0 +1,153 @@
+"""Verdicts on the claims a spec declared before the run, as one family of tests.
+
+    tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
+    adjusted = family_adjusted([one.p for one in tested], "holm")
+    print(verdict_on(tested[0], adjusted[0], values, alpha, "holm", family=len(tested)).sentence())
+
+A claim is `{text, kind, better, worse, margin}` with condition names. Kinds: `better` (two-sided, so that
+WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
+last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or more training seeds in each
+condition that trains, a claim speaks of the recipe; otherwise it is decided on questions, and speaks of one checkpoint
+each, or of models as they are where nothing was trained. The verdict says which.
+
+Whether a claim was declared before its results is judged in reports/judge/answer.py, which is what people see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nsd.plugins.errors import InputError
+from nsd.reports.judge.compare import check_comparable, describe, verdict_of
+from nsd.reports.judge.comparison import Comparison
+from nsd.reports.judge.pairs import Evidence, gather
+from nsd.reports.judge.runs import Arm, Values
+from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.stats import significance as stats
+
+KINDS = ("better", "not_worse_by", "equivalent_within")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the data say of one claim. `comparison` is `better` (b) against `worse` (a), None where a run lacks.
+
+    `holds`: True, False, or None where the data do not decide. `about`: this checkpoint, or this recipe.
+    `mark`: why the verdict is exploratory, "" where the claim was declared before its results.
+    """
+
+    claim: str
+    kind: str
+    margin: float | None
+    verdict: str
+    holds: bool | None
+    about: str
+    family: int
+    correction: str
+    alpha: float
+    comparison: Comparison | None
+    note: str
+    mark: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, the comparison's keys under `comparison`."""
+        found = dict(vars(self))
+        found["comparison"] = None if self.comparison is None else self.comparison.to_json()
+        return found
+
+    def sentence(self) -> str:
+        """The verdict in words."""
+        state = {True: "holds", False: "is refuted", None: "is not decided"}[self.holds]
+        detail = self.note if self.comparison is None else self.comparison.sentence()
+        mark = f" [{self.mark}]" if self.mark else ""
+        return f"`{self.claim}` {state}, for {self.about}: {detail}{mark}"
+
+
+@dataclass(frozen=True)
+class TestedClaim:
+    """A claim with its test, not yet corrected for the others."""
+
+    claim: Mapping[str, Any]
+    evidence: Evidence | None
+    result: stats.Result | None
+    about: str
+    notes: list[str]
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p (one-sided for a claim with a margin), None where nothing could be tested."""
+        return None if self.result is None else self.result.p
+
+
+def weigh_claim(
+    claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float, about: str | None = None
+) -> TestedClaim:
+    """Test one claim. `about` "recipe" or "checkpoint" asks for that reading.
+
+    Raises InputError for a malformed claim, and for "recipe" where a condition that trains has one seed only.
+    """
+    kind, margin = str(claim["kind"]), None if claim["kind"] == "better" else claim.get("margin")
+    if kind not in KINDS:
+        raise InputError(f"claim {claim['text']!r}: kind {kind!r} is none of {', '.join(KINDS)}")
+    if kind != "better" and (margin is None or not 0 < margin < 1):
+        raise InputError(f"claim {claim['text']!r}: {kind} needs a margin between 0 and 1, such as 0.02")
+    absent = [name for name in (claim["worse"], claim["better"]) if name not in arms]
+    if absent:
+        return TestedClaim(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
+    a, b, subject, note, reading = choose_seeds(arms[claim["worse"]], arms[claim["better"]], about)
+    try:
+        check_comparable(a, b, force=False)
+    except InputError as error:  # the other claims still deserve their verdicts
+        return TestedClaim(claim, None, None, subject, [str(error).replace(", or compare anyway with --force", "")])
+    evidence = gather(a, b, values, reading)
+    if margin is None:
+        result = evidence.test(1 - alpha)
+    else:
+        result = evidence.margin_test(margin, both_sides=kind == "equivalent_within", alpha=alpha)
+    return TestedClaim(claim, evidence, result, subject, [note])
+
+
+def family_adjusted(p_values: Sequence[float | None], correction: str) -> list[float | None]:
+    """Adjusted p of a declared family. A claim that could not be tested (None) keeps its place, as p = 1.
+
+    So an adjusted p never rises because another claim is finished, and an arm that fails for good relaxes nothing.
+    """
+    adjusted = stats.adjust([1.0 if p is None else p for p in p_values], correction)
+    return [None if p is None else one for p, one in zip(p_values, adjusted, strict=True)]
+
+
+def verdict_on(
+    one: TestedClaim, p: float | None, values: Values, alpha: float, correction: str, family: int, mark: str = ""
+) -> Verdict:
+    """The verdict from the adjusted p."""
+    claim, kind = one.claim, str(one.claim["kind"])
+    margin = None if kind == "better" else float(claim["margin"])
+    known = (str(claim["text"]), kind, margin)
+    if one.evidence is None or one.result is None:
+        return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0], mark)
+    if margin is None:
+        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
+        holds = {"BETTER": True, "WORSE": False}.get(verdict)
+    else:
+        verdict, holds = _margin_verdict(one.evidence, p, kind, margin, alpha, family)
+    within = None if margin is None else (kind, margin)
+    comparison = describe(
+        one.evidence, one.result, p, verdict, values, alpha, correction, family, one.notes, claim=within
+    )
+    return Verdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
+
+
+def _margin_verdict(
+    evidence: Evidence, p: float | None, kind: str, margin: float, alpha: float, family: int
+) -> tuple[str, bool | None]:
+    if p is not None and p < alpha:
+        return ("EQUIVALENT" if kind == "equivalent_within" else "NOT WORSE"), True
+    # Refuted where a two-sided interval, Bonferroni-corrected for the family, lies wholly beyond the margin.
+    interval = evidence.test(1 - alpha / max(family, 1)).interval
+    if interval is not None and interval.high < -margin:
+        return "WORSE", False
+    if interval is not None and interval.low > margin and kind == "equivalent_within":
+        return "BETTER", False
+    return "UNRESOLVED", None

@@ -1,0 +1,311 @@
+"""The log of experiments: what was asked, what came out, what it cost, and what people decided about it.
+
+    for entry in log_entries(workspace):                # every version of every experiment, oldest first
+        print("\n".join(lines_of(entry)))
+
+One entry for each version of a spec that was run, smoke runs, failures and negative results included; one for each
+imported file; notes under what they are about. Verdicts are judged as that version declared its claims, on the
+results that version has.
+
+Limits: a stage shared by several entries is in the cost of each, and in what was spent for the first; a stage that
+never finished or was thrown away is in neither. What `answer` cannot judge is said in words.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.errors import InputError
+from nsd.runner.store import journal
+from nsd.runner.store.notes import nearest
+from nsd.runner.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from nsd.reports.judge.cost import TotalCost
+    from nsd.reports.judge.hypotheses import Verdict
+
+
+@dataclass(frozen=True)
+class LogArm:
+    """A condition with its mean over seeds, on `n` questions."""
+
+    condition: str
+    metric: str
+    mean: float
+    n: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One version of an experiment, one imported file (`kind` import), or a note whose run is gone (`kind` note).
+
+    `date`: when its last run ended, else when it was recorded (ISO 8601). `runs`: names by state, one of done, failed
+    and pending. `failures`: run and reason. `verdicts` and `late` as in answer.py. `cost`: all stages behind the runs;
+    `spent`: those among them that no entry before this one needed. `notes`: run, written_at, text.
+    """
+
+    kind: str
+    date: str
+    recorded_at: str
+    experiment: str
+    spec_digest: str | None
+    question: str | None
+    smoke: bool
+    runs: dict[str, str]
+    failures: dict[str, str]
+    arms: list[LogArm]
+    verdicts: list[Verdict]
+    late: list[Verdict]
+    remarks: list[str]
+    cost: TotalCost | None
+    spent: TotalCost | None
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best(self) -> LogArm | None:
+        """The arm with the highest mean among those measured like the first; None without a result."""
+        alike = [arm for arm in self.arms if arm.metric == self.arms[0].metric]
+        return max(alike, key=lambda arm: arm.mean, default=None)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many runs are in which state."""
+        states = list(self.runs.values())
+        return {state: states.count(state) for state in ("done", "imported", "failed", "pending") if state in states}
+
+    def result(self) -> str:
+        """The outcome in a few words: the best arm, and how many claims hold, are refuted or undecided."""
+        if self.best is None:
+            return "no result yet" if self.kind == "experiment" else ""
+        many = f" of {len(self.arms)}" if len(self.arms) > 1 else ""
+        parts = [
+            f"best{many}: {self.best.condition} {self.best.mean:.4f} {self.best.metric} on {self.best.n} questions"
+        ]
+        for claims, what in ((self.verdicts, "declared"), (self.late, "late")):
+            states = [{True: "hold", False: "refuted", None: "undecided"}[one.holds] for one in claims]
+            said = [f"{states.count(state)} {state}" for state in ("hold", "refuted", "undecided") if state in states]
+            if said:
+                parts.append(f"{len(claims)} {what} claim{'' if len(claims) == 1 else 's'}: {', '.join(said)}")
+        return "; ".join(parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data under stable names."""
+        return {
+            **{name: value for name, value in vars(self).items() if name not in _AS_OBJECTS},
+            "counts": self.counts,
+            "result": self.result(),
+            "arms": [vars(arm) for arm in self.arms],
+            "claims": [_claim_json(one) for one in (*self.verdicts, *self.late)],
+            "cost": None if self.cost is None else self.cost.to_json(),
+            "spent": None if self.spent is None else self.spent.to_json(),
+        }
+
+
+_AS_OBJECTS = ("arms", "verdicts", "late", "cost", "spent")
+
+
+def _claim_json(verdict: Verdict) -> dict[str, Any]:
+    one = verdict.comparison
+    return {
+        "claim": verdict.claim,
+        "verdict": verdict.verdict,
+        "holds": verdict.holds,
+        "mark": verdict.mark,
+        "difference": None if one is None else one.difference,
+        "p_adjusted": None if one is None else one.p_adjusted,
+        "n": None if one is None else one.n,
+    }
+
+
+def claim_line(verdict: Verdict) -> str:
+    """A claim's verdict in a few words."""
+    from nsd.reports.judge.comparison import amount, say_p
+
+    one = verdict.comparison
+    detail = verdict.note
+    if one is not None and one.difference is not None:
+        detail = f"{amount(one.difference, one.metric, signed=True)}, adjusted {say_p(one.p_adjusted)}, n = {one.n}"
+    state = {True: "holds", False: "REFUTED", None: "UNRESOLVED"}[verdict.holds]
+    mark = f" [{verdict.mark}]" if verdict.mark else ""
+    return f"{state}: {verdict.claim} ({detail}){mark}" if detail else f"{state}: {verdict.claim}{mark}"
+
+
+# --------------------------------------------------------------------------- entries
+
+
+def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
+    """Every entry whose experiment is like the pattern, oldest first, with its notes.
+
+    Raises InputError where nothing was run here, or nothing is like the pattern (with the nearest names).
+    """
+    from nsd.runner.store.index import Store
+
+    records = workspace.records()
+    imports = _import_groups(workspace)
+    notes = journal.read(workspace.notes)
+    names = [*(record["experiment"] for record in records), *imports]
+    with Store(workspace).read() as connection:
+        spent = _costs(connection, records)
+        entries = [
+            _experiment_entry(connection, record, *cost)
+            for record, cost in zip(records, spent, strict=True)
+            if fnmatch.fnmatchcase(record["experiment"], pattern)
+        ]
+        entries += [
+            _import_entry(connection, name, manifests)
+            for name, manifests in imports.items()
+            if fnmatch.fnmatchcase(name, pattern)
+        ]
+    known = {run for record in records for run in [record["experiment"], *(run["run"] for run in record["runs"])]}
+    known |= {
+        run["run"] for manifests in imports.values() for manifest in manifests for run in manifest.get("imported", [])
+    }
+    entries = _with_notes(entries, notes)
+    entries += [
+        _orphan(note)
+        for note in notes
+        if note.get("run") not in known and fnmatch.fnmatchcase(text_of(note, "run"), pattern)
+    ]
+    if not entries:
+        raise InputError(f"no experiment is like {pattern!r}{nearest(pattern, names)}")
+    return sorted(entries, key=lambda entry: (entry.date, entry.experiment))
+
+
+def _costs(
+    connection: duckdb.DuckDBPyConnection, records: Sequence[Mapping[str, Any]]
+) -> list[tuple[TotalCost, TotalCost]]:
+    """For each record, oldest first: the cost of all stages behind it, and of those that no earlier one needed."""
+    from nsd.reports.judge.cost import costs_of, read_stages, total
+
+    held = read_stages(connection)
+    seen: set[str] = set()
+    found = []
+    for record in records:
+        ends: dict[str, list[str]] = {}
+        for run in record["runs"]:
+            digests = [run.get(key) for key in ("label_digest", "train_digest", "eval_digest")]
+            digests += [repeat["eval_digest"] for repeat in run.get("repeats", [])]
+            ends[run["run"]] = [digest for digest in digests if digest is not None]
+        stages = costs_of(connection, ends, stages=held)
+        found.append((total(stages), total([stage for stage in stages if stage.digest not in seen])))
+        seen |= {stage.digest for stage in stages}
+    return found
+
+
+def _experiment_entry(
+    connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any], cost: TotalCost, spent: TotalCost
+) -> LogEntry:
+    from nsd.reports.judge.answer import answer
+    from nsd.reports.judge.versions import as_version
+
+    runs = record["runs"]
+    remarks: list[str] = []
+    verdicts: list[Verdict] = []
+    late: list[Verdict] = []
+    with as_version(connection, record["experiment"], record["spec_digest"]):
+        arms = _arms(connection, record["experiment"])
+        try:
+            found = answer(connection, record["experiment"], record["spec_digest"], pairs=False)
+            verdicts, late = found.verdicts, found.late
+        except InputError as error:  # one experiment that cannot be judged must not hide the others
+            remarks.append(str(error))
+    ended = [run["ended_at"] for run in runs if run.get("ended_at")]
+    return LogEntry(
+        kind="experiment",
+        date=max(ended, default=record["recorded_at"]),
+        recorded_at=record["recorded_at"],
+        experiment=record["experiment"],
+        spec_digest=record["spec_digest"],
+        question=record["question"],
+        smoke=record["experiment"] != record["resolved"].get("name", record["experiment"]),
+        runs={run["run"]: run["status"] for run in runs},
+        failures={run["run"]: run["reason"] or "" for run in runs if run["status"] == "failed"},
+        arms=arms,
+        verdicts=verdicts,
+        late=late,
+        remarks=remarks,
+        cost=cost,
+        spent=spent,
+    )
+
+
+def _arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[LogArm]:
+    from nsd.reports.judge.arms import summarise_arms
+
+    names = connection.execute("SELECT run FROM runs WHERE experiment = ?", [experiment]).fetchall()
+    return [
+        LogArm(arm.condition, str(arm.metric), arm.mean, arm.n, max(1, len(arm.seeds)))
+        for arm in summarise_arms(connection, [name for (name,) in names])
+        if arm.mean is not None
+    ]
+
+
+def _import_groups(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
+    """Import manifests by the name their entry goes under."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for manifest in workspace.manifests("import"):
+        groups.setdefault(f"import of {manifest.get('source_file')}", []).append(manifest)
+    return groups
+
+
+def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: Sequence[Mapping[str, Any]]) -> LogEntry:
+    runs = [run["run"] for manifest in manifests for run in manifest.get("imported", [])]
+    rows = connection.execute(
+        "SELECT r.run, coalesce(i.metric, 'accuracy'), coalesce(v.mean, c.correct / c.n), coalesce(v.n, c.n), 1 "
+        "FROM runs r LEFT JOIN eval_info i USING (eval_digest) LEFT JOIN counts c ON c.run = r.run "
+        "LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v "
+        "USING (eval_digest) WHERE r.run IN (SELECT unnest(?::TEXT[])) ORDER BY list_position(?::TEXT[], r.run)",
+        [runs, runs],
+    ).fetchall()
+    return LogEntry(
+        kind="import",
+        date=max(manifest.get("ended_at") or "" for manifest in manifests),
+        recorded_at=min(manifest.get("started_at") or "" for manifest in manifests),
+        experiment=name,
+        spec_digest=None,
+        question=None,
+        smoke=False,
+        runs=dict.fromkeys(runs, "imported"),
+        failures={},
+        arms=[LogArm(*row) for row in rows if row[2] is not None],
+        verdicts=[],
+        late=[],
+        remarks=[],
+        cost=None,
+        spent=None,
+    )
+
+
+def _with_notes(entries: list[LogEntry], notes: Sequence[dict[str, Any]]) -> list[LogEntry]:
+    """Each note goes to the version that was the newest with its run when it was written."""
+    held: dict[int, list[dict[str, Any]]] = {}
+    for note in notes:
+        about = [
+            (entry.recorded_at, number)
+            for number, entry in enumerate(entries)
+            if note.get("run") == entry.experiment or note.get("run") in entry.runs
+        ]
+        if about:
+            before = [pair for pair in about if pair[0] <= text_of(note, "written_at")]
+            held.setdefault(max(before)[1] if before else min(about)[1], []).append(note)
+    return [replace(entry, notes=held.get(number, [])) for number, entry in enumerate(entries)]
+
+
+def _orphan(note: Mapping[str, Any]) -> LogEntry:
+    date = text_of(note, "written_at")
+    remarks = ["nothing is recorded under this name any more"]
+    empty: dict[str, Any] = {"runs": {}, "failures": {}, "arms": [], "verdicts": [], "late": [], "remarks": remarks}
+    return LogEntry(
+        "note", date, date, text_of(note, "run"), None, None, False, **empty, cost=None, spent=None, notes=[dict(note)]
+    )
+
+
+def text_of(entry: Mapping[str, Any], name: str) -> str:
+    value = entry.get(name)
+    return value if isinstance(value, str) else ""

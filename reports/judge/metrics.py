@@ -1,0 +1,105 @@
+"""Other metrics than an evaluation's own, computed from its stored samples, without generating anything.
+
+    compare_runs(connection, runs, metric="pass@4")
+
+    own          the evaluation's own value per question (the default)
+    accuracy     share of a question's samples that are right (avg@k over all stored samples)
+    avg@K, pass@K, maj@K    over the first K samples (pass@K: unbiased, over all of them)
+    score        mean score of a question's samples, for verifiers that grade
+    tokens       mean length of a completion, in tokens
+    truncated, failed       share of samples cut at the token limit, ended by an error
+
+A failed completion scores 0 and has no vote. `pass@K` is 1 - C(n - c, K) / C(n, K) for c right among n samples (Chen
+et al. 2021, arXiv 2107.03374, equation 1).
+`maj@K` here counts answers as equal where their normalised texts are; on a tie the answer seen first wins. A verifier
+that knows more equalities (`math`) may merge votes that this keeps apart; the protocol `maj@k` asks the verifier.
+Limits: runs imported without samples have only their own value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nsd.plugins.errors import InputError
+
+if TYPE_CHECKING:
+    import duckdb
+
+# What an evaluation scored, whichever version of nsd stored it: a failed completion scores 0 and has no answer.
+_SAMPLES = (
+    "(SELECT * REPLACE (CASE WHEN failed THEN 0 ELSE score END AS score, correct AND NOT failed AS correct, "
+    "CASE WHEN failed THEN NULL ELSE answer END AS answer) "
+    "FROM (SELECT *, stop_reason IS NOT DISTINCT FROM 'error' AS failed FROM eval_samples))"
+)
+PLAIN = {
+    "accuracy": "avg(correct::INT)",
+    "score": "avg(score)",
+    "tokens": "avg(tokens)",
+    "truncated": "avg((stop_reason IS NOT DISTINCT FROM 'length')::INT)",
+    "failed": "avg((stop_reason IS NOT DISTINCT FROM 'error')::INT)",
+}
+UNITS = {"tokens": "tokens"}  # what is no share of one; all others are read in points
+NEUTRAL = ("tokens", "truncated", "failed")  # more of it is neither better nor worse: verdicts say HIGHER, LOWER
+_WITH_K = re.compile(r"(avg|pass|maj)@([1-9][0-9]{0,5})")
+
+
+def check_metric(metric: str) -> None:
+    """Raises InputError for a metric there is not."""
+    if metric not in PLAIN and not _WITH_K.fullmatch(metric):
+        raise InputError(f"no metric {metric!r}: one of {', '.join(PLAIN)}, avg@K, pass@K or maj@K, such as pass@4")
+
+
+def values_sql(connection: duckdb.DuckDBPyConnection, metric: str | None, digests: Sequence[str]) -> str:
+    """A query for (eval_digest, question_id, value) of every evaluation. Raises InputError for too few samples."""
+    if metric is None:
+        return "SELECT eval_digest, question_id, value FROM eval_values"
+    _check_samples(connection, metric, digests)
+    if metric in PLAIN:
+        return f"SELECT eval_digest, question_id, {PLAIN[metric]} AS value FROM {_SAMPLES} GROUP BY 1, 2"
+    match = _WITH_K.fullmatch(metric)
+    assert match is not None
+    kind, k = match[1], int(match[2])
+    if kind == "avg":
+        return (
+            f"SELECT eval_digest, question_id, avg(correct::INT) AS value FROM {_SAMPLES} "
+            f"WHERE sample < {k} GROUP BY 1, 2"
+        )
+    if kind == "pass":
+        missed = f"list_product(list_transform(range({k}), lambda i: greatest(n - c - i, 0) / (n - i)))"
+        return (
+            f"SELECT eval_digest, question_id, 1 - {missed} AS value FROM (SELECT eval_digest, question_id, "
+            f"count(*) AS n, count(*) FILTER (WHERE correct) AS c FROM {_SAMPLES} GROUP BY 1, 2)"
+        )
+    return (
+        "SELECT eval_digest, question_id, first(is_right::INT ORDER BY votes DESC, seen) AS value FROM ("
+        "SELECT eval_digest, question_id, answer, count(answer) AS votes, min(sample) AS seen, "
+        "coalesce(arg_min(correct, sample), false) AND answer IS NOT NULL AS is_right "
+        f"FROM {_SAMPLES} WHERE sample < {k} GROUP BY 1, 2, 3) GROUP BY 1, 2"
+    )
+
+
+def _check_samples(connection: duckdb.DuckDBPyConnection, metric: str, digests: Sequence[str]) -> None:
+    fewest = dict(
+        connection.execute(
+            "SELECT eval_digest, min(stored) FROM (SELECT eval_digest, question_id, count(*) AS stored "
+            "FROM eval_samples WHERE eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2) GROUP BY 1",
+            [list(digests)],
+        ).fetchall()
+    )
+    if any(digest not in fewest for digest in digests):
+        raise InputError(f"{metric} needs stored samples, and a run of these was imported without any")
+    match = _WITH_K.fullmatch(metric)
+    if match is not None and fewest and min(fewest.values()) < int(match[2]):
+        raise InputError(
+            f"{metric} needs {match[2]} samples per question and {min(fewest.values())} are stored; "
+            f"evaluate with more (eval.k), or ask for {match[1]}@{min(fewest.values())}"
+        )
+    if metric == "tokens":
+        unknown = connection.execute(
+            "SELECT count(*) FROM eval_samples WHERE tokens IS NULL AND eval_digest IN (SELECT unnest(?::TEXT[]))",
+            [list(digests)],
+        ).fetchall()
+        if unknown[0][0]:
+            raise InputError("tokens were not recorded for every sample of these runs (imported ones have none)")

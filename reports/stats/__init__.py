@@ -1,0 +1,1 @@
+"""Tests, intervals and the table that chooses among them: pure functions over arrays."""

@@ -1,0 +1,1 @@
+"""Answers, comparisons and matrices as text, Markdown, CSV and JSON."""

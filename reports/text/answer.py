@@ -1,0 +1,217 @@
+"""An experiment's answer for people and machines: both families, their sizes, and every mark.
+
+    render_answer(answer(connection, "quickstart"), "table", console)
+
+Names come from specs and imported files: they are shown as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
+from nsd.plugins.untrusted import visible, visible_json
+from nsd.plugins.words import CORRECTIONS
+from nsd.reports.text.render import (
+    CSV_FIELDS,
+    attrition_lines,
+    check_format,
+    comparison_table,
+    csv_row,
+    difference_cell,
+    escaped,
+    footnotes,
+    markdown_table,
+    needs,
+    needs_lines,
+    pairs_lines,
+    reasons,
+    short_lines,
+    show,
+    show_interval,
+    verdict_cell,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from nsd.reports.judge.answer import Answer
+    from nsd.reports.judge.hypotheses import Verdict
+
+
+def render_answer(found: Answer, output: str, console: Console, wide: bool = False) -> None:
+    """Print an answer in one of FORMATS. Machine formats go out as they are, whatever the console's width."""
+    check_format(output)
+    if output == "table":
+        print_answer(found, console, wide=wide)
+    else:
+        console.file.write(visible({"json": answer_json, "md": answer_markdown, "csv": answer_csv}[output](found)))
+
+
+def answer_json(found: Answer) -> str:
+    """The answer's fields, and under `comparisons` every comparison behind it."""
+    facts = {**found.to_json(), "comparisons": [one.to_json() for one in found.comparisons()]}
+    return visible_json(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def answer_csv(found: Answer) -> str:
+    """A line a comparison, with its family (declared, late, exploratory), claim, verdict on the claim and mark."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, ("in_family", "claim_text", "mark", *CSV_FIELDS), lineterminator="\n")
+    writer.writeheader()
+    for kind, verdicts in (("declared", found.verdicts), ("late", found.late)):
+        for one in verdicts:
+            row = {"family": one.family} if one.comparison is None else csv_row(one.comparison)
+            writer.writerow(
+                {**row, "verdict": one.verdict, "in_family": kind, "claim_text": one.claim, "mark": one.mark}
+            )
+    for comparison in found.exploratory:
+        writer.writerow({**csv_row(comparison), "in_family": "exploratory", "claim_text": "", "mark": ""})
+    return buffer.getvalue()
+
+
+def answer_markdown(found: Answer) -> str:
+    """Tables to paste: declared claims, late ones, other pairs."""
+    lines = [f"**{escaped(found.experiment)}**: {escaped(found.question or '')}".rstrip(": "), ""]
+    lines += [found.headline(), "", found.runs_line(), ""]
+    columns = ("claim", "verdict", "needs", "b - a", "interval", "p", "adjusted", "n", "discordant", "test", "about")
+    for title, verdicts in (("Declared claims", found.verdicts), ("Late claims, exploratory", found.late)):
+        if verdicts:
+            rows = [[escaped(cell) for cell in verdict_cells(one)] for one in verdicts]
+            lines += [f"{title} ({family_of(found, verdicts[0])})", "", *markdown_table(columns, rows), ""]
+            lines += [f"- {escaped(f'{one.claim}: {note}')}" for one in verdicts for note in said_of(one)]
+    if found.exploratory:
+        lines += ["", f"Other pairs, exploratory ({exploratory_line(found)})", ""]
+        lines += comparison_table(found.exploratory)
+        lines += ["", *(f"- {escaped(line)}" for line in footnotes(found.exploratory))]
+    lines += [f"- {line}" for line in (*reasons(found.comparisons()), *attrition_lines(found.comparisons()))]
+    lines += [f"- {escaped(note)}" for note in found.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool = False) -> None:
+    """The answer on the screen, the sentence first; without `pairs` only the claims. With `wide` every column."""
+    width = width_of(console, wide)
+    show_lines(console, [*paragraph(found.headline(), width, 0), *paragraph(found.runs_line(), width, 0), ""])
+    for verdicts, title in ((found.verdicts, "declared claims"), (found.late, "late claims, EXPLORATORY")):
+        if not verdicts:
+            continue
+        gap = [""] if verdicts is found.late and found.verdicts else []
+        show_lines(console, [*gap, *verdicts_lines(verdicts, width, wide), ""])
+        said = [f"{title}: {family_of(found, verdicts[0])}"] + ([DISCORDANT] if wide else about_lines(verdicts))
+        said += [f"- {one.claim}: {note}" for one in verdicts for note in (said_of if wide else short_notes)(one)]
+        _say(console, said, width)
+    if pairs and found.exploratory:
+        gap = [""] if found.verdicts or found.late else []
+        show_lines(console, [*gap, *pairs_lines(found.exploratory, width, f"{found.experiment}/", wide), ""])
+        _say(console, [f"exploratory: {exploratory_line(found)}"], width)
+        _say(console, [f"- {line}" for line in footnotes(found.exploratory)], width)
+    comparisons = found.comparisons() if pairs else found.judged()
+    said = [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)] if wide else []
+    said = said or short_lines(comparisons)[1:]
+    said += [f"note: {note}" for note in found.notes]
+    if not pairs and found.exploratory:
+        size = len(found.exploratory)
+        said.append(f"{size} other pair{'' if size == 1 else 's'} of conditions: nsd compare tests them")
+    _say(console, said, width)
+
+
+def _say(console: Console, lines: Sequence[str], width: int | None) -> None:
+    for line in lines:
+        show_lines(console, paragraph(line, width))
+
+
+DISCORDANT = "discordant: questions that only the second, only the first condition of a claim has right"
+
+
+def family_of(found: Answer, verdict: Verdict) -> str:
+    """How the p-values of this verdict's family were corrected, over how many tests."""
+    how = CORRECTIONS.get(verdict.correction, verdict.correction)
+    family = f"family of {verdict.family}" if verdict.mark else found.family_line()
+    return f"a {family}; p adjusted by {how}, level {verdict.alpha:g}"
+
+
+def exploratory_line(found: Answer) -> str:
+    """The same for the exploratory family."""
+    late = f" ({len(found.late)} late claim{'' if len(found.late) == 1 else 's'} among them)" if found.late else ""
+    return f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
+
+
+def said_of(verdict: Verdict) -> list[str]:
+    """What stands below the table for a verdict: mark, note, and what an unresolved one still needs."""
+    needs = verdict.comparison.still_needed() if verdict.comparison and verdict.verdict == "UNRESOLVED" else ""
+    return [text for text in (verdict.mark, verdict.note, needs) if text]
+
+
+def verdict_cells(verdict: Verdict) -> list[str]:
+    """claim, verdict, needs, difference, interval, p, adjusted p, n, discordant, test, about."""
+    from nsd.reports.judge.comparison import show_p
+
+    one = verdict.comparison
+    word = verdict.verdict + (" *" if verdict.mark else "")
+    if one is None:
+        return [verdict.claim, word, "", *["-"] * 7, verdict.about]
+    pair = "-" if one.discordant is None else "{} / {}".format(*one.discordant)
+    level = "" if one.ci is None or abs(one.level - (1 - one.alpha)) < 1e-9 else f" ({one.level:.0%})"
+    cells = [show(one.difference, True), show_interval(one.ci, True) + level, show_p(one.p), show_p(one.p_adjusted)]
+    return [verdict.claim, word, needs(one), *cells, str(one.n), pair, one.test, verdict.about]
+
+
+def verdicts_lines(verdicts: Sequence[Verdict], width: int | None, wide: bool = False) -> list[Text]:
+    """Claims with verdicts, for the screen; with `wide` every column."""
+    from nsd.reports.judge.comparison import show_p
+
+    rows = []
+    for one in verdicts:
+        found, style = one.comparison, {True: "green", False: "red", None: ""}[one.holds]
+        if wide:
+            cells = verdict_cells(one)
+            rows.append([Cell(cells[0]), Cell(cells[1], style), *map(Cell, cells[2:])])
+            continue
+        numbers = [Cell("-"), Cell("-")] if found is None else [difference_cell(found), Cell(show_p(found.p_adjusted))]
+        rows.append([Cell(one.claim), verdict_cell(one.verdict, style, bool(one.mark)), *numbers])
+    if wide:
+        facts = ("needs", "difference", "interval", "p", "adjusted", "n", "discordant", "test", "about")
+        return lay_out(("claim", "verdict", *facts), rows, None, right=("difference", "p", "adjusted", "n"))
+    columns = ("claim", "verdict", "difference [interval]", "adjusted p")
+    return lay_out(columns, rows, width, right=("adjusted p",))
+
+
+def short_notes(verdict: Verdict) -> list[str]:
+    """What stands below the narrow table for a verdict: mark, what it still needs, and what could change it."""
+    one = verdict.comparison
+    needed = one.needed_in_short() if one is not None and verdict.verdict == "UNRESOLVED" else ""
+    return [text for text in (verdict.mark, needed, verdict.note) if text]
+
+
+def about_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """What the claims speak of, each once, with the claims where not all speak of the same."""
+    about: dict[str, list[str]] = {}
+    for one in verdicts:
+        if one.comparison is not None:
+            about.setdefault(one.about, []).append(one.claim)
+    return [
+        f"about {subject}" if len(about) == 1 else f"about {subject}: {', '.join(claims)}"
+        for subject, claims in about.items()
+    ]
+
+
+def answer_facts(found: Answer) -> dict[str, Any]:
+    """What a summary in JSON holds of an answer."""
+    return {
+        "headline": found.headline(),
+        "spec_digest": found.spec_digest,
+        "runs": found.runs,
+        "seeds": found.seeds,
+        "verdicts": [one.to_json() for one in found.verdicts],
+        "late_verdicts": [one.to_json() for one in found.late],
+        "dropped": found.dropped,
+        "primary_family": found.primary_family,
+        "exploratory_family": found.exploratory_family,
+        "notes": found.notes,
+    }

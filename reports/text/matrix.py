@@ -1,0 +1,142 @@
+"""Many runs at a glance: differences of all pairs as a matrix, runs ordered by their means.
+
+    render_matrix(comparisons, "table", console)
+
+A cell is the row's mean less the column's, in points (or the metric's own unit); `*` marks a difference that the
+adjusted p shows, `=` equivalence within the margin asked for. From `WIDE` runs on the screen shows signs instead of
+numbers: + and - for differences shown, a dot where none is; csv and md have the numbers always.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nsd.plugins.layout import Cell, lay_out, show_lines
+from nsd.plugins.untrusted import visible, visible_json
+from nsd.reports.judge.comparison import Comparison
+from nsd.reports.judge.metrics import UNITS
+from nsd.reports.text.render import escaped, family_lines, markdown_table, plain_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+WIDE = 12
+UNLIMITED = 100_000  # columns, for asking how wide a table would like to be
+SHOWN = ("BETTER", "WORSE", "HIGHER", "LOWER")
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """`runs` from the highest mean down, `means` beside them; `cells` [i][j] is run i against run j."""
+
+    runs: list[str]
+    means: list[float | None]
+    cells: list[list[tuple[float, str] | None]]  # difference, verdict of i against j
+
+
+def matrix_of(comparisons: Sequence[Comparison]) -> Matrix:
+    """Arrange comparisons; a pair without a result is None."""
+    means: dict[str, float | None] = {}
+    held: dict[tuple[str, str], tuple[float, str]] = {}
+    other = {"BETTER": "WORSE", "WORSE": "BETTER", "HIGHER": "LOWER", "LOWER": "HIGHER"}
+    for one in comparisons:
+        for name, mean in ((one.a, one.mean_a), (one.b, one.mean_b)):
+            # A mean is over the questions shared with the other run of a pair: the first full one is kept.
+            means[name] = mean if means.get(name) is None else means[name]
+        if one.difference is not None:
+            held[one.b, one.a] = (one.difference, one.verdict)
+            held[one.a, one.b] = (-one.difference, other.get(one.verdict, one.verdict))
+    runs = sorted(means, key=lambda name: (means[name] is None, -(means[name] or 0.0), name))
+    return Matrix(runs, [means[name] for name in runs], [[held.get((a, b)) for b in runs] for a in runs])
+
+
+def render_matrix(comparisons: Sequence[Comparison], output: str, console: Console) -> None:
+    """Print the matrix as table, md, csv or json."""
+    made = matrix_of(comparisons)
+    scale = 1.0 if comparisons and comparisons[0].metric in UNITS else 100.0
+    unit = UNITS.get(comparisons[0].metric, "points") if comparisons else "points"
+    if output == "json":
+        pairs = [[None if c is None else {"difference": c[0], "verdict": c[1]} for c in row] for row in made.cells]
+        facts = {"runs": made.runs, "means": made.means, "cells": pairs, "family": family_lines(comparisons)}
+        console.file.write(visible_json(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)) + "\n")
+        return
+    numbers = [[_number(cell, scale) for cell in row] for row in made.cells]
+    means = ["-" if mean is None else f"{mean * scale:.1f}" for mean in made.means]
+    if output == "csv":
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["run", "mean", *made.runs])
+        for name, mean, row in zip(made.runs, means, numbers, strict=True):
+            writer.writerow([name, mean, *row])
+        console.file.write(visible(buffer.getvalue()))
+        return
+    legend = f"row less column in {unit}; * shown by the adjusted p, = equivalent within the margin"
+    if output == "md":
+        body = [[escaped(name), mean, *row] for name, mean, row in zip(made.runs, means, numbers, strict=True)]
+        lines = markdown_table(["run", "mean", *map(escaped, made.runs)], body)
+        console.file.write(visible("\n".join([*lines, "", legend, *family_lines(comparisons)]) + "\n"))
+        return
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    wide = len(made.runs) > WIDE
+    keys = [str(number) for number in range(1, len(made.runs) + 1)]
+    table = plain_table({"#": "right", "run": "left", "mean": "right", **dict.fromkeys(keys, "right")})
+    if wide:
+        table.padding = (0, 0, 0, 0)
+        for column in table.columns[3:]:
+            column.header = str(column.header)[-1]  # a digit is enough to count along
+    for key, name, mean, row, cells in zip(keys, made.runs, means, numbers, made.cells, strict=True):
+        shown = [_sign(cell) for cell in cells] if wide else row
+        table.add_row(*map(Text, [f"{key} ", f"{name} ", f"{mean} ", *shown]))
+    fits = Measurement.get(console, console.options.update(max_width=UNLIMITED), table).maximum <= console.width
+    if fits:
+        console.print(table)
+    else:
+        shown_cells = [[_sign(cell) for cell in row] for row in made.cells] if wide else numbers
+        show_lines(console, _in_blocks(list(zip(made.runs, keys, means, strict=True)), shown_cells, console.width))
+    signs = "row against column: + higher, - lower, . no difference shown, = equivalent within the margin"
+    console.print(Text(signs if wide else legend))
+    for line in family_lines(comparisons):
+        console.print(Text(line))
+
+
+def _number(cell: tuple[float, str] | None, scale: float) -> str:
+    if cell is None:
+        return ""
+    said = f"{cell[0] * scale:+.1f}"
+    mark = {"EQUIVALENT": "="}.get(cell[1], "*" if cell[1] in SHOWN else "")
+    return ("0.0" if said in ("+0.0", "-0.0") else said) + mark
+
+
+def _sign(cell: tuple[float, str] | None) -> str:
+    if cell is None:
+        return " "
+    difference, verdict = cell
+    if verdict in SHOWN:
+        return "+" if difference > 0 else "-"
+    return "=" if verdict == "EQUIVALENT" else "."
+
+
+def _in_blocks(rows: Sequence[tuple[str, str, str]], cells: Sequence[Sequence[str]], width: int) -> list[Text]:
+    """The lines of a matrix too wide for one table: as many columns at a time as fit, each with the runs again."""
+    keys = [key for _, key, _ in rows]
+    from rich.text import Text
+
+    lines: list[Text] = []
+    start = 0
+    while start < len(keys):
+        for stop in range(len(keys), start, -1):
+            columns = ["run", "#", "mean", *keys[start:stop]]
+            body = [[*map(Cell, row), *map(Cell, line[start:stop])] for row, line in zip(rows, cells, strict=True)]
+            if stop == start + 1 or lay_out(columns, body, None)[1].cell_len <= width:
+                break
+        lines += [*lay_out(columns, body, width, columns[1:]), Text("")]
+        start = stop
+    return lines

@@ -1,0 +1,5 @@
+"""`python -m nsd.runner.cli`: the same as the command `nsd`."""
+
+from nsd.runner.cli.app import main
+
+main()

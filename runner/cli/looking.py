@@ -1,0 +1,248 @@
+"""The commands that look at what there is, help to write specs, and keep the workspace in order. Thin, as cli.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nsd.runner.cli.options import JsonOption, WorkspaceOption, workspace_at
+
+looking = typer.Typer(rich_markup_mode=None)
+db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The DuckDB index over the artifacts.")
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Give `app` these commands."""
+    app.add_typer(looking)
+    app.add_typer(db_app, name="db")
+
+
+# --------------------------------------------------------------------------- looking
+
+
+@looking.command()
+def runs(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only these, e.g. 'quickstart/*'.")] = "*",
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """List runs with their results."""
+    from nsd.runner.cli.show_runs import print_runs
+
+    print_runs(workspace_at(workspace), pattern, as_json)
+
+
+@looking.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="RUN|DIGEST", help="A run, or the start of a stage's digest.")],
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Everything known about a run or a stage: result, stages, configs, health, provenance."""
+    from nsd.runner.cli.show_runs import print_run
+
+    print_run(workspace_at(workspace), name, as_json)
+
+
+@looking.command()
+def samples(
+    names: Annotated[list[str], typer.Argument(metavar="RUN [RUN]", help="One run, or two to see where they differ.")],
+    wrong: Annotated[bool, typer.Option("--wrong", help="Only wrong completions.")] = False,
+    right: Annotated[bool, typer.Option("--right", help="Only right completions.")] = False,
+    disagree: Annotated[
+        bool, typer.Option("--disagree", help="Only questions on which two runs differ, or samples of one run do.")
+    ] = False,
+    search: Annotated[str | None, typer.Option(help="Only where question or completion holds this text.")] = None,
+    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
+    size: Annotated[int, typer.Option(min=1, max=1000, help="Questions on a page.")] = 5,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Page through questions and completions."""
+    from nsd.runner.cli.samples import print_samples
+
+    print_samples(workspace_at(workspace), names, wrong, right, disagree, search, page, size, as_json)
+
+
+@looking.command()
+def logs(
+    name: Annotated[str, typer.Argument(metavar="RUN|DIGEST")],
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 100,
+    kind: Annotated[str | None, typer.Option("--stage", help="train, sample, label or eval.")] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Print what the stages of a run wrote while they ran, failed ones included."""
+    from nsd.runner.cli.show_runs import print_logs
+
+    print_logs(workspace_at(workspace), name, lines, kind)
+
+
+@looking.command()
+def labels(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN|EXPERIMENT|SPEC...", help="Runs, patterns, experiments or a spec file.")
+    ],
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """What pseudo-labels were like: accuracy and coverage by confidence, calibration, agreement of labelers."""
+    from nsd.runner.cli.show_labels import print_labels
+
+    print_labels(workspace_at(workspace), names, as_json)
+
+
+@looking.command()
+def revote(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN|EXPERIMENT|SPEC...", help="Runs, patterns, experiments or a spec file.")
+    ],
+    k: Annotated[
+        list[int] | None, typer.Option("--k", metavar="N", help="Vote of the first N samples; repeatable.")
+    ] = None,
+    threshold: Annotated[
+        list[float] | None, typer.Option("--threshold", metavar="T", help="Least share that agrees; repeatable.")
+    ] = None,
+    ties: Annotated[
+        str, typer.Option("--ties", metavar="RULE", help="first: the labeler's own rule; drop: keep no tied label.")
+    ] = "first",
+    resample: Annotated[
+        int, typer.Option("--resample", metavar="B", min=0, help="Also B random choices of N samples, for a spread.")
+    ] = 0,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Vote again over stored samples with another K, threshold or tie rule; generates and writes nothing."""
+    from nsd.runner.cli.show_revote import print_revote
+
+    print_revote(workspace_at(workspace), names, k or (), threshold or (), ties, resample, as_json)
+
+
+@looking.command()
+def log(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only these experiments, e.g. 'gsm8k-*'.")] = "*",
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page instead.")] = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Every experiment run here, oldest first: question, result, verdicts, cost and notes, negative results too."""
+    from nsd.runner.cli.show_log import print_log
+
+    print_log(workspace_at(workspace), pattern, limit, html, as_json)
+
+
+@looking.command()
+def note(
+    name: Annotated[str, typer.Argument(metavar="RUN|EXPERIMENT")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What was decided or learned.")],
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Attach a dated note to a run or an experiment; nsd log shows it."""
+    from nsd.runner.store.notes import add_note
+
+    written = add_note(workspace_at(workspace), name, text)
+    print(f"noted on {written['run']}, {written['written_at']}")
+
+
+# --------------------------------------------------------------------------- help for writing specs
+
+
+@looking.command()
+def plugins(
+    kind: Annotated[str | None, typer.Argument(metavar="[KIND]", help="dataset, verifier, engine, ...")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what a spec can name with `use:`, with every field and its default."""
+    from nsd.runner.cli.show_runs import print_plugins
+
+    print_plugins(kind, as_json)
+
+
+@looking.command()
+def schema(
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead.")] = None,
+) -> None:
+    """Print the JSON schema of the spec language, for completion in editors."""
+    from nsd.runner.spec.schema import json_schema
+
+    text = json.dumps(json_schema(), indent=2)
+    if out is None:
+        print(text)
+    else:
+        out.write_text(text + "\n", encoding="utf-8")
+
+
+@looking.command()
+def new(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write the new spec.")],
+    start: Annotated[str, typer.Option("--from", metavar="NAME", help="wordmath or gsm8k.")] = "wordmath",
+) -> None:
+    """Write a commented starting spec."""
+    from nsd.runner.cli.new import write_new
+
+    print(f"wrote {write_new(path, start)}; next: nsd validate {path} && nsd run {path} --smoke")
+
+
+# --------------------------------------------------------------------------- upkeep
+
+
+@looking.command(name="import")
+def import_results(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Per-sample JSONL, or a CSV of counts.")],
+    name: Annotated[str | None, typer.Option(metavar="RUN", help="Name of the imported run.")] = None,
+    id_field: Annotated[str | None, typer.Option("--id", metavar="FIELD", help="The question's id.")] = None,
+    correct: Annotated[str | None, typer.Option(metavar="FIELD", help="0/1 or true/false.")] = None,
+    answer: Annotated[str | None, typer.Option(metavar="FIELD", help="The answer given.")] = None,
+    gold: Annotated[str | None, typer.Option(metavar="FIELD", help="The right answer.")] = None,
+    verifier: Annotated[str | None, typer.Option(metavar="NAME", help="How answers are compared.")] = None,
+    finish: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Why the completion ended: stop, length, error, ...")
+    ] = None,
+    counts: Annotated[bool, typer.Option("--counts", help="A CSV with columns condition, correct, n.")] = False,
+    id_is_text: Annotated[
+        bool, typer.Option("--id-is-text", help="The id field holds the question's text: pair with nsd's own runs.")
+    ] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Bring in recorded results of other tools, to compare with or among."""
+    from nsd.runner.work.imports import import_file
+
+    options = {
+        "name": name,
+        "id_field": id_field,
+        "correct": correct,
+        "finish": finish,
+        "answer": answer,
+        "gold": gold,
+        "verifier": verifier,
+        "counts": counts,
+        "id_is_text": id_is_text,
+    }
+    for line in import_file(workspace_at(workspace), file, options):
+        print(line)
+
+
+@looking.command(name="gc")
+def free_weights(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    partial: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Instead drop what a half-done stage has so far.")
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Delete weights that no unfinished run needs; results, curves and provenance stay."""
+    from nsd.runner.store.gc import collect
+
+    collect(workspace_at(workspace), yes, partial)
+
+
+@db_app.command()
+def rebuild(workspace: WorkspaceOption = None) -> None:
+    """Make the DuckDB index again from the artifacts."""
+    from nsd.runner.store.index import Store
+
+    counts = Store(workspace_at(workspace)).rebuild()
+    print(f"indexed {counts['stages']} stages and {counts['experiments']} experiment records")

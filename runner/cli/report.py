@@ -1,0 +1,94 @@
+"""`nsd report`: an experiment, or runs that no one spec declares, as a page or as text.
+
+    print_report(workspace, ["specs/quickstart.yaml"], html=Path("report.html"))
+    print_report(workspace, ["gsm/*"], output="csv")
+
+A spec file or an experiment's name gives the experiment's report with its declared claims; anything else is a
+comparison of the runs named. Making a report is a look at the data, and is recorded as one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsd.plugins.errors import InputError
+from nsd.runner.store.index import Store
+from nsd.runner.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from nsd.reports.page.data import PageData
+
+FORMATS = ("md", "csv", "json")
+
+
+def print_report(
+    workspace: Workspace,
+    names: Sequence[str],
+    html: Path | None = None,
+    output: str | None = None,
+    baseline: str | None = None,
+    force: bool = False,
+    metric: str | None = None,
+) -> None:
+    """Write the page to `html`, or print one of FORMATS (md where neither is named); both where both are."""
+    from nsd.reports.judge.looks import look_entries
+    from nsd.runner.store.looks import record_looks
+
+    if output is not None and output not in FORMATS:
+        raise InputError(f"no format {output!r}: one of {', '.join(FORMATS)}; a page is --html FILE")
+    if html is not None and (html.is_dir() or not html.absolute().parent.is_dir()):
+        raise InputError(f"cannot write {html}: name a file in a folder that exists")
+    with Store(workspace).read() as connection:
+        data = collect(connection, workspace, names, baseline, force, metric)
+    if html is not None:
+        from nsd.reports.page.page import render_page
+
+        page = render_page(data).encode()
+        try:
+            html.write_bytes(page)
+        except OSError as error:
+            raise InputError(f"cannot write {html}: {error.strerror or error}") from error
+        print(f"wrote {html} ({len(page) / 1e6:.1f} MB): {data.headline}", file=sys.stderr if output else sys.stdout)
+    if output is not None or html is None:
+        from nsd.reports.page import text as page_text
+
+        render = {"md": page_text.as_markdown, "csv": page_text.as_csv, "json": page_text.as_json}[output or "md"]
+        sys.stdout.write(render(data))
+    record_looks(workspace, "report", look_entries(data.comparisons))
+
+
+def collect(
+    connection: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    names: Sequence[str],
+    baseline: str | None = None,
+    force: bool = False,
+    metric: str | None = None,
+) -> PageData:
+    """The report that these names mean. Raises InputError for names that mean nothing, or too little to compare."""
+    from nsd.reports.page.data import collect_comparison, collect_experiment
+
+    single = names[0] if len(names) == 1 else ""
+    is_spec = single.endswith((".yaml", ".yml"))
+    if not is_spec and not _is_experiment(connection, single):
+        return collect_comparison(connection, workspace, names, baseline, force=force, metric=metric)
+    if baseline is not None or force:
+        raise InputError("--baseline and --force are for comparing runs: an experiment's claims name their own pairs")
+    if not is_spec:
+        return collect_experiment(connection, workspace, single, metric=metric)
+    from nsd.runner.plan.build import spec_digest
+    from nsd.runner.spec.load import load_spec
+
+    experiment = load_spec(Path(single))
+    hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else {}
+    return collect_experiment(connection, workspace, experiment.name, spec_digest(experiment), hypotheses, metric)
+
+
+def _is_experiment(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    found = connection.execute("SELECT 1 FROM runs WHERE experiment = ? LIMIT 1", [name]).fetchone()
+    return found is not None

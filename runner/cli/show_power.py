@@ -1,0 +1,370 @@
+"""`nsd power` and the power lines of `nsd plan`: what a design can detect, for people and as JSON.
+
+    print_power(workspace, "specs/quickstart.yaml", Wanted(detect=0.02), as_json=False)
+    print_power(workspace, None, Wanted(questions=1319), as_json=False)
+    plan_power(plan, workspace)                                   # nsd.reports.judge.power.Power of a plan
+
+A spec need not have run; an experiment that ran is read from the results database, with the claims it ran with last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.errors import InputError
+from nsd.plugins.words import did_you_mean
+from nsd.reports.judge.runs import condition_arms, draws_nothing
+from nsd.runner.store.index import Store
+from nsd.runner.store.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from nsd.reports.judge.power import Claimed, ClaimPower, Design, Power, Reach
+    from nsd.runner.plan.build import Plan
+
+CLAIMS_IN_A_LINE = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person asks of `nsd power`; None leaves it to the spec, the experiment or the default."""
+
+    detect: float = 0.02
+    power: float = 0.8
+    alpha: float | None = None
+    questions: int | None = None
+    samples: int | None = None
+    seeds: int | None = None
+    discordance: float | None = None
+    seed_sd: float | None = None
+
+
+def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -> Power:
+    """Power of a plan's claims. Needs no results; uses those the workspace has."""
+    hypotheses = plan.experiment.hypotheses
+    claims = hypotheses.to_json()["claims"] if hypotheses else []
+    block = {"claims": claims}
+    if hypotheses is not None:
+        block |= {"alpha": hypotheses.alpha, "correction": hypotheses.correction}
+    with _earlier(workspace) as connection:
+        family = len(claims) + (0 if connection is None else _earlier_claims(connection, plan.name, claims))
+        return _power(connection, plan.name, _designs_of_plan(plan), block, family, wanted or Wanted())
+
+
+def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool, run_files: bool = False) -> None:
+    """The command. Raises InputError for a name that is neither a spec nor an experiment with results."""
+    if name is None:
+        if wanted.questions is None:
+            raise InputError(
+                "say how many questions the test set has (nsd power --questions 1319), or name a spec or an experiment"
+            )
+        from nsd.reports.judge.power import Design
+
+        design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
+        found = _power(None, None, {"": design}, {"claims": []}, 0, wanted)
+    elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
+        from nsd.runner.plan.build import build_plan
+        from nsd.runner.spec.load import load_spec
+
+        found = plan_power(build_plan(load_spec(Path(name), run_files=run_files)), workspace, wanted)
+    else:
+        with Store(workspace).read() as connection:
+            designs, block = _designs_of_experiment(connection, name)
+            family = len(block["claims"]) + _earlier_claims(connection, name, block["claims"])
+            found = _power(connection, name, designs, block, family, wanted)
+    if as_json:
+        from nsd.plugins.screen import print_json
+
+        print_json(found.to_json())
+        return
+    _print(found)
+
+
+def _power(
+    connection: duckdb.DuckDBPyConnection | None,
+    experiment: str | None,
+    designs: Mapping[str, Design],
+    block: Mapping[str, Any],
+    family: int,
+    wanted: Wanted,
+) -> Power:
+    """Designs by condition, and the hypotheses block, to power; `family` counts every claim ever declared."""
+    from nsd.reports.judge.power import power_of
+
+    designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
+    if not designs:
+        raise InputError(f"{experiment} has nothing to evaluate: no design to judge")
+    trained = [design for design in designs.values() if any(design.trained)]
+    common, _ = Counter(trained or designs.values()).most_common(1)[0]
+    return power_of(
+        [claimed for claim in block["claims"] if (claimed := _claimed(claim, designs)) is not None],
+        design=common,
+        connection=connection,
+        experiment=experiment,
+        alpha=block.get("alpha", 0.05) if wanted.alpha is None else wanted.alpha,
+        power=wanted.power,
+        detect=wanted.detect,
+        correction=block.get("correction", "holm"),
+        discordance=wanted.discordance,
+        seed_sd=wanted.seed_sd,
+        family=family,
+    )
+
+
+def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Mapping[str, Any]]) -> int:
+    """How many claims earlier versions of the spec declared beside these."""
+    from nsd.reports.judge.versions import declared_earlier, versions_of
+
+    return len(declared_earlier(versions_of(connection, experiment), claims))
+
+
+def _changed(design: Design, wanted: Wanted) -> Design:
+    from nsd.reports.judge.power import averages
+
+    if wanted.samples is not None and wanted.samples != design.samples and not averages(design.metric):
+        raise InputError(
+            f"--samples says nothing of {design.metric}: its value is one decision over its samples, not their mean"
+        )
+    return replace(
+        design,
+        questions=wanted.questions or design.questions,
+        samples=wanted.samples or design.samples,
+        seeds=(wanted.seeds or design.seeds) if any(design.trained) else 1,
+    )
+
+
+def _claimed(claim: Mapping[str, Any], designs: Mapping[str, Design]) -> Claimed | None:
+    """The claim with the design both conditions share; None where one of them is not planned."""
+    from nsd.reports.judge.power import Claimed
+
+    better, worse = designs.get(claim["better"]), designs.get(claim["worse"])
+    if better is None or worse is None:
+        return None
+    note = ""
+    if better.data_hash != worse.data_hash or better.metric != worse.metric:
+        note = "the two conditions are measured on different questions or metrics, which nsd compare refuses"
+    design = replace(
+        better,
+        questions=min(better.questions, worse.questions),
+        samples=min(better.samples, worse.samples),
+        seeds=min((one.seeds for one in (better, worse) if any(one.trained)), default=1),
+        greedy=better.greedy and worse.greedy,
+        trained=(better.trained[0], worse.trained[0]),
+    )
+    margin = None if claim["kind"] == "better" else float(claim["margin"])
+    return Claimed(claim["text"], claim["kind"], claim["better"], claim["worse"], margin, design, note)
+
+
+def _designs_of_plan(plan: Plan) -> dict[str, Design]:
+    from nsd.reports.judge.power import Design
+
+    found: dict[str, Design] = {}
+    seeds = Counter(run.condition for run in plan.runs)
+    for run in plan.runs:
+        key = plan.stages[run.eval_digest].key
+        condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
+        greedy = draws_nothing(key["engine"]["use"], key["sampling"]["temperature"])
+        metric = condition.eval.make().metric()  # type: ignore[attr-defined]
+        trained = run.train_digest is not None
+        found[run.condition] = Design(
+            questions=len(plan.data[key["questions"]]),
+            samples=key["sampling"]["n"] * _draws(trained, greedy, metric, seeds[run.condition]),
+            seeds=seeds[run.condition] if trained else 1,
+            metric=metric,
+            data_hash=key["questions"],
+            greedy=greedy,
+            trained=(trained, trained),
+        )
+    return found
+
+
+def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
+    """How many times an arm's seeds sample each question of one model: seeds that train nothing draw again, or not."""
+    from nsd.reports.judge.power import averages
+
+    return 1 if trained or greedy or not averages(metric) else seeds
+
+
+def _designs_of_experiment(
+    connection: duckdb.DuckDBPyConnection, name: str
+) -> tuple[dict[str, Design], dict[str, Any]]:
+    """Designs and hypotheses of an experiment that ran. Raises InputError with the nearest names."""
+    from nsd.reports.judge.power import Design
+
+    questions = dict(connection.execute("SELECT eval_digest, questions FROM eval_info").fetchall())
+    found = {}
+    for condition, arm in condition_arms(connection, name).items():
+        run = arm.runs[0]
+        seeds = len(arm.observations) if arm.trained else 1
+        samples = run.samples * _draws(arm.trained, run.repeats_itself, run.metric, len(arm.runs))
+        found[condition] = Design(
+            questions=questions[run.eval_digest],
+            samples=samples,
+            seeds=seeds,
+            metric=run.metric,
+            data_hash=run.data_hash,
+            greedy=run.repeats_itself,
+            trained=(arm.trained, arm.trained),
+        )
+    if not found:
+        query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
+        names = [row[0] for row in connection.execute(query).fetchall()]
+        hint = did_you_mean(name, names, "; `nsd runs` lists what ran")
+        raise InputError(f"no spec file and no experiment with results is named {name!r}{hint}")
+    from nsd.reports.judge.versions import current_version, versions_of
+
+    current = current_version(versions_of(connection, name))
+    return found, {"claims": [], **(current.hypotheses if current is not None else {})}
+
+
+@contextlib.contextmanager
+def _earlier(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection | None]:
+    """A connection to earlier results, None where the workspace has none."""
+    if not workspace.database.exists():
+        yield None
+        return
+    with Store(workspace).read() as connection:
+        yield connection
+
+
+# --------------------------------------------------------------------------- for people
+
+
+def power_lines(found: Power) -> list[str]:
+    """One to three lines for below a plan: the experiment, its claims, its seeds."""
+    overall = found.overall
+    alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
+    many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
+    chance = f"{found.power:.0%} power at alpha {found.alpha:g}"
+    source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
+    lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
+    reaches = [show_reach(claim, claim.hardest) for claim in found.claims]
+    if reaches:
+        level = "each claim" if hardest == alone else "each claim, at its hardest"
+        shown = [f"{claim.claim} {reach}" for claim, reach in zip(found.claims, reaches, strict=True)]
+        rest = len(shown) - CLAIMS_IN_A_LINE
+        more = f"; and {rest} more (nsd power)" if rest > 0 else ""
+        same = f"the same {reaches[0]}" if len(shown) > 1 else shown[0]
+        lines.append(f"{level}: {same if len(set(reaches)) == 1 else '; '.join(shown[:CLAIMS_IN_A_LINE]) + more}")
+    lines.append(_seed_line(overall))
+    return lines
+
+
+def _seed_line(claim: ClaimPower) -> str:
+    seeds, wanted = claim.design.seeds, _points(claim.wanted)
+    takes = f"{claim.alone.seeds} seeds per arm" if claim.alone.seeds else "more seeds than can be run"
+    if claim.about == "checkpoint":
+        return (
+            f"one seed speaks of these checkpoints, never of the recipe: {wanted} would take {takes} "
+            f"({claim.spread.seed_source})"
+        )
+    lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
+    return (
+        f"{seeds} seeds per arm speak of the recipe; permuting them cannot give a p below {lowest}; "
+        f"{wanted} would take {takes}"
+    )
+
+
+def _print(found: Power) -> None:
+    from rich.text import Text
+
+    from nsd.plugins.screen import console, table
+
+    screen = console()
+    title = f"{found.experiment or 'a test set'}: {found.power:.0%} power at alpha {found.alpha:g}"
+    if found.family > 1 and found.correction != "none":
+        title += f"; two numbers: a test alone, and the hardest of {found.family} claims ({found.correction})"
+    shown = table(
+        "claim", "about", "design", "detects now", "to see", "questions", "or samples", "or seeds", title=title
+    )
+    rows = found.claims or [found.overall]
+    for claim in rows:
+        shown.add_row(*map(Text, _cells(claim)))
+    screen.print(shown)
+    for line in _notes(rows):
+        screen.print(Text(f"- {line}"))
+
+
+def _cells(claim: ClaimPower) -> list[str]:
+    pairs = [
+        _both(show_reach(claim, claim.alone), show_reach(claim, claim.hardest)),
+        _points(claim.wanted) if claim.margin is None else f"margin {_points(claim.wanted)}",
+        *(_both(show(claim, claim.alone), show(claim, claim.hardest)) for show in (_questions, _samples, _seeds)),
+    ]
+    return [claim.claim, f"this {claim.about}", show_design(claim.design), *pairs]
+
+
+def _both(alone: str, hardest: str) -> str:
+    return alone if alone == hardest else f"{alone} / {hardest}"
+
+
+def show_reach(claim: ClaimPower, reach: Reach) -> str:
+    """The detectable difference (or the margin that can be shown) in words."""
+    if reach.detectable is None:
+        return "no difference"
+    best = "" if reach.at_best is None else f" (at best {_points(reach.at_best)})"
+    return ("" if claim.margin is None else "margin ") + _points(reach.detectable) + best
+
+
+def show_design(design: Design) -> str:
+    """Questions, samples and seeds in words."""
+    parts = [(design.questions, "question"), (design.samples, "sample"), (design.seeds, "seed")]
+    words = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in parts if count > 1 or word == "question"]
+    return " x ".join(words)
+
+
+def _questions(claim: ClaimPower, reach: Reach) -> str:
+    return "no number" if claim.about == "recipe" else str(reach.questions or "no number")
+
+
+def _samples(claim: ClaimPower, reach: Reach) -> str:
+    if reach.samples is not None:
+        return str(reach.samples)
+    return "no number" if reach.samples_at_least is None else f"{reach.samples_at_least} or more"
+
+
+def _seeds(claim: ClaimPower, reach: Reach) -> str:
+    return str(reach.seeds) if reach.seeds else "none to vary" if not any(claim.design.trained) else "no number"
+
+
+def _notes(rows: Sequence[ClaimPower]) -> list[str]:
+    """Where the numbers come from, each once, with the claims it belongs to where not to all."""
+    said: dict[str, list[str]] = {}
+    for claim in rows:
+        recipe = claim.about == "recipe"
+        lines = [claim.spread.seed_source] if recipe else [claim.spread.source, f"seeds: {claim.spread.seed_source}"]
+        if recipe:
+            lines.append(
+                "a claim about a recipe is decided on seed means: neither questions nor samples stand in for seeds"
+            )
+            lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
+            lines.append(f"permuting {claim.design.seeds} seeds per arm cannot give a p below {lowest}")
+        else:
+            lines.append("one seed never supports a claim about the recipe; `or seeds` is what that claim would take")
+            lines += claim.notes[:1] if claim.alone.samples_at_least else []
+            if claim.alone.samples is None and claim.alone.samples_at_least is None:
+                lines.append(_why_no_samples(claim))
+        if claim.margin is not None:
+            lines.append("a margin is shown at a true difference of zero, on one side")
+        lines += [note for note in claim.notes if "refuses" in note]
+        for line in lines:
+            said.setdefault(line, []).append(claim.claim)
+    return [line if len(names) == len(rows) else f"{', '.join(names)}: {line}" for line, names in said.items()]
+
+
+def _why_no_samples(claim: ClaimPower) -> str:
+    if claim.design.greedy:
+        return "no number of samples is enough: at temperature 0 every sample is the same"
+    if claim.spread.sampling is None:
+        return f"more samples do not sharpen {claim.design.metric}, one decision over all of them"
+    return "no number of samples is enough: the questions themselves differ too much"
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:.1f} points"

@@ -1,0 +1,114 @@
+"""Prints what `nsd revote` found: a table for each set of stored samples, then the spec line that makes a row real.
+
+print_revote(workspace, ["quickstart"], ks=[4], thresholds=[0.5], ties="first", resamples=0, as_json=False)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nsd.plugins.screen import console, print_json, table
+from nsd.plugins.words import percent
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.revote import Revotes, Spread, revote
+
+
+def print_revote(
+    workspace: Workspace,
+    names: Sequence[str],
+    ks: Sequence[int],
+    thresholds: Sequence[float],
+    ties: str,
+    resamples: int,
+    as_json: bool,
+) -> None:
+    """The tables, and the spec lines that would make a setting real."""
+    found = revote(workspace, names, ks, thresholds, ties, resamples)
+    if as_json:
+        print_json({"revotes": [asdict(one) for one in found]})
+        return
+    for one in found:
+        _print_votes(one)
+
+
+def _print_votes(votes: Revotes) -> None:
+    screen = console()
+    screen.print(
+        f"labels of {'; '.join(votes.labels_of)}: {votes.labeler} with verifier {votes.verifier}, "
+        f"{votes.stored} stored samples of each of {votes.questions} questions"
+    )
+    spread = next((row.spread for row in votes.rows if row.spread), None)
+    right = ("K", "threshold", "with a label", "tied", "kept", "coverage", "right labels kept", "right of kept")
+    more = (f"kept in {spread.resamples} choices", "right of kept in them") if spread else ()
+    dropping = any(row.ties != "first" for row in votes.rows)
+    shown = table(*right, *more, *(("ties",) if dropping else ()), "", right=(*right, *more))
+    for row in votes.rows:
+        cells = [_number(row.k), _number(row.threshold), str(row.voted), str(row.tied), str(row.kept)]
+        cells += [percent(row.coverage), str(row.right_kept) if row.known_kept else "-", percent(row.accuracy_kept)]
+        if spread:
+            cells += _spread_cells(row.spread)
+        cells += [row.ties] if dropping else []
+        shown.add_row(*cells, f"original of {'; '.join(row.original_of)}" if row.original_of else "")
+    screen.print(shown)
+    for note in [*votes.notes, *_advice(votes)]:
+        screen.print(f"- {note}", soft_wrap=True)
+    for line in spec_lines(votes):
+        screen.print(line, soft_wrap=True)
+    screen.print()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _spread_cells(spread: Spread | None) -> list[str]:
+    if spread is None:
+        return ["-", "-"]
+    kept = f"{spread.kept_mean:.0f}" + ("" if spread.kept_sd is None else f" ± {spread.kept_sd:.0f}")
+    share = percent(spread.accuracy_kept_mean)
+    return [kept, share + ("" if spread.accuracy_kept_sd is None else f" ± {100 * spread.accuracy_kept_sd:.1f}")]
+
+
+def _advice(votes: Revotes) -> list[str]:
+    notes = []
+    if all(row.known_kept == 0 for row in votes.rows):
+        notes.append("the truth of no kept label is known: the table shows what is kept, not what is right")
+    elif len(votes.rows) > 1:
+        notes.append(
+            "right is against the hidden truth, which a real run would not have: a setting chosen by it is chosen "
+            "with knowledge that self-training lacks"
+        )
+    return notes
+
+
+def spec_lines(votes: Revotes) -> list[str]:
+    """The labeler block that makes a setting real: of the one asked for, else with K and T to be filled in."""
+    asked = [row for row in votes.rows if not row.original_of]
+    possible = [row for row in asked or votes.rows if row.spec is not None]
+    if not possible:
+        return [
+            f"no field of labeler {votes.labeler!r} drops ties; a threshold above 0.5 does: no vote ties above a half"
+        ]
+    block = dict(possible[0].spec or {})
+    lines = []
+    if len(possible) > 1:
+        block |= {name: letter for name, letter in (("k", "K"), ("threshold", "T")) if name in block}
+        lines.append("in the spec, with K and T of the row wanted:")
+    else:
+        lines.append("in the spec:")
+    inner = ", ".join(f"{name}: {_yaml(value)}" for name, value in block.items())
+    lines.append(f"  labeler: {{{inner}}}")
+    original = {row.k for row in votes.rows if row.original_of}
+    if any(row.k not in original for row in possible):
+        lines.append("another threshold uses the stored samples; another k samples again")
+    return lines
+
+
+def _yaml(value: Any) -> str:
+    plain = (
+        isinstance(value, str) and value.replace("_", "").isalnum() and value.lower() not in ("true", "false", "null")
+    )
+    return str(value) if plain else json.dumps(value)

@@ -1,0 +1,1 @@
+"""From a spec to its stages, each with a digest of everything that can change its output."""

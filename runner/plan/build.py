@@ -1,0 +1,514 @@
+"""From a validated spec to stages: what will run, in which order, under which digest.
+
+A stage is one of
+
+    train    a model from a start model and examples
+    sample   completions of a model for the unlabeled questions (shared by every vote over them)
+    label    pseudo-labels from samples, or from the hidden truth
+    eval     a model's completions for the test questions, scored
+
+and its digest is the sha256 of its `key`: everything that can change its output and nothing else
+(no paths, inference batch sizes, worker counts). Inputs enter by their own digests, so two conditions,
+or two specs, that share a stage run it once. Sampling is a stage of its own so that labelers which differ
+in threshold, ties or target alone share the costly part.
+
+`build_plan` reads the data (content hashes are part of the keys) and loads no model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nsd.plugins.api import Dataset, Question, Splits, Trainer, Verifier
+from nsd.plugins.errors import InputError
+from nsd.plugins.seeds import stream
+from nsd.runner.plan.budget import budget, example_count
+from nsd.runner.plan.keys import block_job, block_key
+from nsd.runner.spec.model import Condition, Experiment
+from nsd.runner.store.workspace import Workspace, digest_of
+
+SMOKE_QUESTIONS = 16
+SMOKE_STEPS = 2
+STAGE_KINDS = ("train", "sample", "label", "eval")
+
+
+@dataclass
+class Stage:
+    """One unit of work. `key` decides the digest; `job` is what the worker needs besides."""
+
+    kind: str
+    digest: str
+    key: dict[str, Any]
+    inputs: dict[str, str]  # role -> digest of the stage it comes from
+    job: dict[str, Any]
+    size: str
+    used_by: list[str] = field(default_factory=list)  # "condition/seedN"
+    repeat: int | None = None  # which repetition of an evaluation it is
+
+    @property
+    def title(self) -> str:
+        """How a person refers to the stage while it runs."""
+        more = f" (+{len(self.used_by) - 1})" if len(self.used_by) > 1 else ""
+        return f"{self.kind} {self.used_by[0]}{more}{f', repeat {self.repeat}' if self.repeat else ''}"
+
+
+@dataclass
+class PlannedRun:
+    """One row of the results: a condition under a seed, and the stages that make it.
+
+    `repeats` are digests of further evaluations of the same weights, which differ in the sampling seed alone.
+    """
+
+    run: str
+    condition: str
+    seed: int
+    eval_digest: str
+    train_digest: str | None
+    label_digest: str | None
+    repeats: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """Stages in an order in which every input comes first."""
+
+    experiment: Experiment
+    name: str
+    spec_digest: str
+    stages: dict[str, Stage]
+    runs: list[PlannedRun]
+    data: dict[str, list[Question]]  # content hash -> questions
+    notes: list[str]
+    known: bool = True  # False where the data could not be read here; see launch/unplanned.py
+
+    def pending(self, workspace: Workspace) -> list[Stage]:
+        """Stages to run, in order: unfinished ones, and finished trainings whose weights `nsd gc` took
+        and an unfinished stage needs.
+        """
+        found: list[Stage] = []
+        wanted: set[str] = set()
+        for stage in reversed(self.stages.values()):
+            whole = workspace.is_whole(stage.kind, stage.digest)
+            lost = (
+                whole and stage.digest in wanted and stage.kind == "train" and not workspace.has_weights(stage.digest)
+            )
+            if not whole or lost:
+                found.append(stage)
+                wanted |= set(stage.inputs.values())
+        return found[::-1]
+
+    def with_causes(self, digests: Iterable[str]) -> set[str]:
+        """These stages and everything they depend on, however far back."""
+        found: set[str] = set()
+        waiting = list(digests)
+        while waiting:
+            digest = waiting.pop()
+            if digest not in found:
+                found.add(digest)
+                waiting.extend(self.stages[digest].inputs.values())
+        return found
+
+    def needs(self, digest: str) -> list[str]:
+        """Digests of every training a stage depends on, however far back."""
+        found: list[str] = []
+        for wanted in self.stages[digest].inputs.values():
+            found += [*self.needs(wanted), *([wanted] if self.stages[wanted].kind == "train" else [])]
+        return list(dict.fromkeys(found))
+
+
+def build_plan(
+    experiment: Experiment,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    smoke: bool = False,
+    pin: bool = False,
+    repeats: int = 0,
+) -> Plan:
+    """Resolve data and digests. Raises InputError for impossible splits, unknown conditions or models.
+
+    `repeats` adds that many further evaluations of every run (an A/A comparison), after everything else.
+
+    `pin` asks the hub for the commit of a model that the local cache does not know: a run needs it, because digests
+    hold the commit and would change once the model is downloaded.
+    """
+    if repeats < 0:
+        raise InputError(f"{repeats} repeated evaluations: name one or more, or 0 for none")
+    return _Builder(experiment, smoke, pin).build(only, tuple(seeds) or experiment.seeds, repeats)
+
+
+def spec_digest(experiment: Experiment) -> str:
+    """Digest of everything the spec says, hypotheses included; resources and trackers left out."""
+    resolved = {
+        key: value for key, value in experiment.resolved.items() if key not in ("resources", "track", "question")
+    }
+    return digest_of(json.loads(json.dumps(resolved, default=str)))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A model in the plan: the spec's base where `digest` is None, else a train stage's output."""
+
+    condition: Condition
+    digest: str | None
+
+
+class _Builder:
+    def __init__(self, experiment: Experiment, smoke: bool, pin: bool) -> None:
+        self.experiment = experiment
+        self.smoke = smoke
+        self.pin = pin
+        self._revisions: dict[tuple[str, str | None], str | None] = {}
+        self.stages: dict[str, Stage] = {}
+        self.data: dict[str, list[Question]] = {}
+        self.notes: list[str] = []
+        self._splits: dict[str, Splits] = {}
+        self._read: set[str] = set()
+        self._hashes: dict[int, str] = {}
+        self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
+        self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
+
+    def build(self, only: Sequence[str], seeds: tuple[int, ...], repeats: int = 0) -> Plan:
+        conditions = self._chosen(only)
+        name = self.experiment.name + ("-smoke" if self.smoke else "")
+        runs: list[PlannedRun] = []
+        # Conditions outermost would leave the second seed of the first arm to the very end of a long
+        # run; seeds outermost gives one complete experiment first.
+        for seed in seeds:
+            for condition in conditions:
+                self._check_gold(condition)
+                self._model_of(condition, seed)
+                runs.extend(self._runs_of(condition, seed, name))
+        self._repeat(repeats)
+        return Plan(
+            experiment=self.experiment,
+            name=name,
+            spec_digest=spec_digest(self.experiment),
+            stages=self.stages,
+            runs=runs,
+            data=self.data,
+            notes=self.notes,
+        )
+
+    def _chosen(self, only: Sequence[str]) -> list[Condition]:
+        unknown = [name for name in only if name not in self.experiment.conditions]
+        if unknown:
+            there_are = ", ".join(self.experiment.conditions)
+            raise InputError(f"no condition {unknown[0]!r} in {self.experiment.path}: there are {there_are}")
+        return [condition for name, condition in self.experiment.conditions.items() if not only or name in only]
+
+    # ------------------------------------------------------------------ data
+
+    def splits(self, condition: Condition) -> Splits:
+        from nsd.plugins.datasets.split import split
+
+        block = condition.data
+        cache_key = json.dumps(block_job(block), sort_keys=True, default=str)
+        if cache_key not in self._splits:
+            dataset = block.make()
+            assert isinstance(dataset, Dataset)
+            splits, report = split(dataset.pools(), block.config.split)  # type: ignore[attr-defined]
+            self.notes.extend(note for note in report.notes() if note not in self.notes)
+            if self.smoke:
+                cut = SMOKE_QUESTIONS
+                splits = Splits(splits.labeled[:cut], splits.unlabeled[:cut], splits.test[:cut])
+            self._splits[cache_key] = splits
+        return self._splits[cache_key]
+
+    def _check_gold(self, condition: Condition) -> None:
+        """Note the gold answers that the condition's verifier cannot read."""
+        from nsd.plugins.verifiers.gold import unreadable_notes
+
+        pair = json.dumps([block_key(condition.data), block_key(condition.verifier)], sort_keys=True, default=str)
+        if pair not in self._read:
+            self._read.add(pair)
+            verifier = condition.verifier.make()
+            assert isinstance(verifier, Verifier)
+            found = unreadable_notes(self.splits(condition), verifier)
+            self.notes.extend(note for note in found if note not in self.notes)
+
+    def questions(self, questions: list[Question]) -> str:
+        from nsd.plugins.datasets.split import data_hash
+
+        if id(questions) not in self._hashes:
+            self._hashes[id(questions)] = data_hash(questions)
+        content = self._hashes[id(questions)]
+        self.data[content] = questions
+        return content
+
+    # ------------------------------------------------------------------ models
+
+    def _model_of(self, condition: Condition, seed: int) -> tuple[_Trained, str | None]:
+        """The condition's final model and the label stage of its last round; plans what they need."""
+        if (condition.name, seed) not in self._final:
+            if not condition.train_on:
+                self._final[condition.name, seed] = (_Trained(condition, None), None)
+            else:
+                *_, last = self._rounds(condition, seed)
+                self._final[condition.name, seed] = last
+        return self._final[condition.name, seed]
+
+    def _rounds(self, condition: Condition, seed: int) -> list[tuple[_Trained, str | None]]:
+        teacher: _Trained | None = None
+        if condition.label_with is not None:
+            teacher, _ = self._model_of(self.experiment.conditions[condition.label_with], seed)
+        rounds: list[tuple[_Trained, str | None]] = []
+        for number in range(1, condition.rounds + 1):
+            label = self._label(condition, teacher, seed, number) if "pseudo" in condition.train_on else None
+            student = _Trained(condition, self._train(condition, teacher, label, seed, number))
+            rounds.append((student, label))
+            teacher = student
+        return rounds
+
+    def _runs_of(self, condition: Condition, seed: int, name: str) -> list[PlannedRun]:
+        runs = []
+        rounds = self._rounds(condition, seed) if condition.rounds > 1 else []
+        numbered = [(f"{condition.name}@round{n}", model, label) for n, (model, label) in enumerate(rounds[:-1], 1)]
+        final, label = self._model_of(condition, seed)
+        for run_condition, model, run_label in [*numbered, (condition.name, final, label)]:
+            run = PlannedRun(
+                run=f"{name}/{run_condition}/seed{seed}",
+                condition=run_condition,
+                seed=seed,
+                eval_digest=self._eval(condition, run_condition, model, seed),
+                train_digest=model.digest,
+                label_digest=run_label,
+            )
+            runs.append(run)
+            self._evaluated.append((run, condition, model))
+        return runs
+
+    def _repeat(self, times: int) -> None:
+        """Plan further evaluations of every run, last of all: the answer itself does not wait for them."""
+        for number in range(1, times + 1):
+            for run, condition, model in self._evaluated:
+                run.repeats.append(self._eval(condition, run.condition, model, run.seed, repeat=number))
+        if times:
+            self.notes.extend(_repeat_notes([condition for _, condition, _ in self._evaluated]))
+
+    def _base_identity(self, condition: Condition) -> dict[str, Any]:
+        from nsd.plugins.models import identity
+
+        return identity(condition.weights, self._revision(condition), condition.model.dtype)
+
+    def _revision(self, condition: Condition) -> str | None:
+        from nsd.plugins import models
+
+        model = condition.model
+        if not self.pin:
+            return model.revision
+        wanted = (condition.weights, model.revision)
+        if wanted not in self._revisions:
+            self._revisions[wanted] = models.pin(*wanted) or model.revision
+        return self._revisions[wanted]
+
+    def _model_key(self, model: _Trained) -> dict[str, Any]:
+        return {"train": model.digest} if model.digest else {"base": self._base_identity(model.condition)}
+
+    def _model_job(self, model: _Trained) -> dict[str, Any]:
+        spec = model.condition.model
+        from nsd.plugins.models import resolve
+
+        return {
+            "path": resolve(model.condition.weights),
+            "revision": self._revision(model.condition),
+            "dtype": spec.dtype,
+            "train": model.digest,
+        }
+
+    # ------------------------------------------------------------------ stages
+
+    def _add(self, stage: Stage, condition: str, seed: int) -> str:
+        known = self.stages.setdefault(stage.digest, stage)
+        user = f"{condition}/seed{seed}"
+        if user not in known.used_by:
+            known.used_by.append(user)
+        return stage.digest
+
+    def _stage(
+        self,
+        kind: str,
+        key: dict[str, Any],
+        inputs: dict[str, str | None],
+        job: dict[str, Any],
+        size: str,
+    ) -> Stage:
+        given = {role: digest for role, digest in inputs.items() if digest is not None}
+        full_key = {"kind": kind, **key}
+        return Stage(kind=kind, digest=digest_of(full_key), key=full_key, inputs=given, job=job, size=size)
+
+    def _generation(
+        self, condition: Condition, model: _Trained, questions: list[Question], sampling: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+        """Key, job and model input that any stage drawing completions has."""
+        needs_model = condition.engine.cls.needs_model  # type: ignore[attr-defined]
+        if model.digest is not None and not needs_model:
+            raise InputError(
+                f"condition {condition.name!r}: the engine {condition.engine.use!r} loads no weights, so it would "
+                "ignore the training"
+            )
+        key = {
+            "engine": block_key(condition.engine),
+            "model": self._model_key(model) if needs_model else None,
+            "prompt": condition.prompt.model_dump(exclude={"separator"}),
+            "sampling": sampling,
+        }
+        job = {
+            "engine": block_job(condition.engine),
+            "model": self._model_job(model) if needs_model else None,
+            "prompt": condition.prompt.model_dump(),
+            "sampling": sampling,
+            "questions": self.questions(questions),
+        }
+        return key, job, model.digest if needs_model else None
+
+    def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
+        assert condition.labeler is not None  # the spec guarantees it where pseudo is trained on
+        unlabeled = self.splits(condition).unlabeled
+        labeler = condition.labeler.make()
+        sampling = labeler.sampling()  # type: ignore[attr-defined]
+        samples: str | None = None
+        label_seed = stream(seed, "label", round_number)
+        if sampling is not None:
+            if teacher is None:
+                raise InputError(
+                    f"condition {condition.name!r}: this labeler samples a model; say which with label_with"
+                )
+            # Prompt, engine and model are the labelling condition's own; round 1 relabels with the teacher.
+            source = teacher.condition if round_number == 1 else condition
+            key, job, model_input = self._generation(source, teacher, unlabeled, asdict(sampling))
+            key["questions"] = digest_of([[question.id, question.text] for question in unlabeled])
+            key["seed"] = stream(seed, "rollout", round_number)
+            job["seed"] = key["seed"]
+            size = f"{len(unlabeled)} questions x {sampling.n}"
+            samples = self._add(self._stage("sample", key, {"model": model_input}, job, size), condition.name, seed)
+        labeler_key = block_key(condition.labeler)
+        for name in type(labeler).sampling_fields if samples else ():  # type: ignore[attr-defined]
+            if name != "k":
+                labeler_key["config"].pop(name, None)
+        stage = self._stage(
+            "label",
+            {
+                "labeler": labeler_key,
+                "verifier": block_key(condition.verifier),
+                "samples": samples,
+                "questions": self.questions(unlabeled),
+                "seed": label_seed,
+            },
+            {"samples": samples},
+            {
+                "labeler": block_job(condition.labeler),
+                "verifier": block_job(condition.verifier),
+                "questions": self.questions(unlabeled),
+                "seed": label_seed,
+            },
+            f"{len(unlabeled)} questions",
+        )
+        return self._add(stage, condition.name, seed)
+
+    def _train(
+        self, condition: Condition, teacher: _Trained | None, label: str | None, seed: int, round_number: int
+    ) -> str:
+        assert condition.trainer is not None
+        splits = self.splits(condition)
+        start = _Trained(condition, None)
+        if condition.init == "teacher":
+            if teacher is None:
+                raise InputError(
+                    f"condition {condition.name!r}: init: teacher needs a teacher; name one with label_with"
+                )
+            start = teacher
+        sources: list[dict[str, Any]] = []
+        for source in condition.train_on:
+            if source == "pseudo":
+                sources.append({"source": source, "labels": label})
+            else:
+                sources.append({"source": source, "data": self.questions(getattr(splits, source))})
+        trainer = condition.trainer.make()
+        assert isinstance(trainer, Trainer)
+        seeds = {name: stream(seed, name, round_number) % 2**31 for name in ("init", "order", "rollout")}
+        budget_key, budget_job = budget(self.experiment, condition, self.splits, self.questions)
+        lora = condition.model.lora
+        key: dict[str, Any] = {
+            "trainer": block_key(condition.trainer),
+            "start": self._model_key(start),
+            "lora": lora.model_dump(mode="json") if lora else None,
+            "prompt": condition.prompt.model_dump(),
+            "train_on": sources,
+            "seeds": seeds,
+        }
+        if not trainer.needs_targets:
+            key["verifier"] = block_key(condition.verifier)
+        if budget_key:
+            key["match"] = budget_key
+        if self.smoke:
+            key["smoke_steps"] = SMOKE_STEPS
+        job = {
+            "trainer": block_job(condition.trainer),
+            "verifier": block_job(condition.verifier),
+            "model": self._model_job(start),
+            "lora": key["lora"],
+            "prompt": key["prompt"],
+            "train_on": [
+                {**source, **({"data": self.questions(splits.unlabeled)} if source["source"] == "pseudo" else {})}
+                for source in sources
+            ],
+            "seeds": seeds,
+            "seed": seed,
+            "budget": budget_job,
+            "processes": self.experiment.resources.processes,
+            "track": list(self.experiment.track),
+            "max_steps_cap": SMOKE_STEPS if self.smoke else None,
+        }
+        count = example_count(condition, splits)
+        at_most = "up to " if "pseudo" in condition.train_on else ""
+        steps = budget_job.get("steps") or trainer.planned_steps(count)
+        if self.smoke and steps:
+            steps = min(steps, SMOKE_STEPS)
+        size = f"{at_most}{count} examples" + (f", {steps} steps" if steps else "")
+        stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
+        return self._add(stage, condition.name, seed)
+
+    def _eval(
+        self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
+    ) -> str:
+        test = self.splits(condition).test
+        sampling = condition.eval.make().sampling()  # type: ignore[attr-defined]
+        key, job, model_input = self._generation(condition, model, test, asdict(sampling))
+        eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
+        key |= {
+            "protocol": block_key(condition.eval),
+            "verifier": block_key(condition.verifier),
+            "questions": self.questions(test),
+            "seed": eval_seed,
+        }
+        job |= {
+            "protocol": block_job(condition.eval),
+            "verifier": block_job(condition.verifier),
+            "seed": eval_seed,
+        }
+        size = f"{len(test)} questions x {sampling.n}"
+        stage = self._stage("eval", key, {"model": model_input}, job, size)
+        stage.repeat = repeat
+        return self._add(stage, run_condition, seed)
+
+
+def _repeat_notes(conditions: Sequence[Condition]) -> list[str]:
+    """Which of these conditions' repeated evaluations cannot differ, and why."""
+    greedy, recorded = [], []
+    for condition in {condition.name: condition for condition in conditions}.values():
+        if not condition.engine.cls.needs_model:  # type: ignore[attr-defined]
+            recorded.append(condition.name)
+        elif condition.eval.make().sampling().temperature == 0:  # type: ignore[attr-defined]
+            greedy.append(condition.name)
+    notes = []
+    if greedy:
+        notes.append(
+            f"{', '.join(greedy)}: evaluated at temperature 0, so repeats cannot differ but by float rounding; "
+            "they run because --repeat-eval asks for them"
+        )
+    if recorded:
+        notes.append(f"{', '.join(recorded)}: the engine draws nothing from a model, so repeats may all be the same")
+    return notes

@@ -1,0 +1,73 @@
+"""Why a stage is not finished yet: which fields of its key differ from the nearest finished stage's.
+
+changed_fields(stage.key, workspace.manifests("train"))   # ["trainer.config.learning_rate: 2e-05 -> 0.0001"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nsd.plugins.registry import is_path
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """A nested key as dotted leaves."""
+    if isinstance(value, dict):
+        return {
+            k: v
+            for name, item in value.items()
+            for k, v in flatten(item, f"{prefix}.{name}" if prefix else name).items()
+        }
+    if isinstance(value, list):
+        return {k: v for i, item in enumerate(value) for k, v in flatten(item, f"{prefix}[{i}]").items()} or {
+            prefix: []
+        }
+    return {prefix: value}
+
+
+def changed_fields(key: dict[str, Any], manifests: Iterable[dict[str, Any]]) -> list[str] | None:
+    """Which fields differ from the nearest finished stage of the same kind, None where there is none.
+
+    Each entry reads `trainer.config.learning_rate: 2e-05 -> 0.0001`.
+    """
+    mine = flatten(key)
+    nearest: list[str] | None = None
+    for manifest in manifests:
+        theirs = flatten(manifest.get("key", {}))
+        names = [*mine, *(name for name in theirs if name not in mine)]
+        absent = object()
+        differing = [
+            f"{name}: {theirs.get(name, '(absent)')} -> {mine.get(name, '(absent)')}"
+            for name in names
+            if mine.get(name, absent) != theirs.get(name, absent)
+        ]
+        if nearest is None or len(differing) < len(nearest):
+            nearest = differing
+    return nearest
+
+
+def made_before_code(
+    owed: Iterable[tuple[str, dict[str, Any]]], manifests: Mapping[str, Sequence[dict[str, Any]]]
+) -> str | None:
+    """One sentence where stages are owed because results of third-party plugins do not say from which code they came.
+
+    `owed` are (kind, key) of unfinished stages, `manifests` the finished ones by kind. None where there is none.
+    """
+    names: dict[str, None] = {}
+    for kind, key in owed:
+        for role, block in key.items():
+            if not (isinstance(block, dict) and ("code" in block or "inside" in block)):
+                continue
+            for manifest in manifests.get(kind, ()):
+                theirs = manifest.get("key", {}).get(role)
+                if not isinstance(theirs, dict) or "code" in theirs or "inside" in theirs:
+                    continue
+                if theirs.get("use") == block["use"] or is_path(str(theirs.get("use"))):
+                    names[block["use"]] = None
+    if not names:
+        return None
+    return (
+        f"finished stages that use {', '.join(names)} were made before the code of such plugins was part of a digest: "
+        "nobody can tell which code made them, so they are kept and can be reported, and the stages are owed again"
+    )

@@ -1,0 +1,103 @@
+"""Reads `hypotheses:`: claims about pairs of conditions, with every name checked.
+
+    hypotheses = read_hypotheses(item, swept, known, problems)
+
+A claim that names a swept condition becomes one claim for each of its points; see runner/spec/sweep.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nsd.runner.spec.check import describe, validate
+from nsd.runner.spec.errors import Problems
+from nsd.runner.spec.model import Claim, ClaimConfig, Hypotheses, HypothesesConfig
+from nsd.runner.spec.sweep import Swept
+from nsd.runner.spec.yaml import Item
+
+_CLAIM = re.compile(r"\s*([A-Za-z0-9._-]+)\s*([<>])\s*([A-Za-z0-9._-]+)\s*")
+_CLAIM_FORMS = "write  a > b  or  {compare: [a, b], not_worse_by: 0.02}  or  {compare: [a, b], equivalent_within: 0.02}"
+
+
+def read_hypotheses(
+    item: Item | None, swept: Swept, known: Callable[[Item], bool], problems: Problems
+) -> Hypotheses | None:
+    """The hypotheses of a spec, None where it has none. `known` says whether a condition exists, else reports it."""
+    if item is None or item.value is None:
+        return None
+    config = validate(HypothesesConfig, item, "hypotheses", problems)
+    reader = _Reader(swept, known, problems)
+    claims: list[Claim] = []
+    written = item.mapping.get("claims")
+    for element in written.items if written is not None else []:
+        for claim in reader.claim(element):
+            if any((claim.kind, claim.better, claim.worse) == (c.kind, c.better, c.worse) for c in claims):
+                problems.add(element.position, f"the claim {claim.text!r} stands here twice")
+            claims.append(claim)
+    return None if config is None else Hypotheses(config.alpha, config.correction, tuple(claims), config.looks)
+
+
+@dataclass
+class _Reader:
+    swept: Swept
+    known: Callable[[Item], bool]
+    problems: Problems
+
+    def claim(self, item: Item) -> list[Claim]:
+        kind, margin = "better", None
+        if isinstance(item.value, str):
+            match = _CLAIM.fullmatch(item.value)
+            if match is None:
+                self.problems.add(item.position, f"cannot read the claim {item.value[:80]!r}", _CLAIM_FORMS)
+                return []
+            a, sign, b = match.groups()
+            pair = [item.with_value(a), item.with_value(b)]
+            if sign == "<":
+                pair.reverse()
+        elif isinstance(item.value, dict):
+            config = validate(ClaimConfig, item, "the claim", self.problems)
+            if config is None:
+                return []
+            pair = item.mapping["compare"].items
+            margins = {key: getattr(config, key) for key in ("not_worse_by", "equivalent_within")}
+            given = [key for key, value in margins.items() if value is not None] + ["better"] * bool(config.better)
+            if len(given) != 1:
+                self.problems.add(
+                    item.position, "a claim says one of better, not_worse_by or equivalent_within", _CLAIM_FORMS
+                )
+                return []
+            kind, margin = given[0], margins.get(given[0])
+        else:
+            self.problems.add(item.position, f"a claim must be text or a mapping, is {describe(item)}", _CLAIM_FORMS)
+            return []
+        pairs = self.claim_pairs(pair)
+        return [_claim(kind, a, b, margin) for a, b in pairs]
+
+    def claim_pairs(self, pair: list[Item]) -> list[tuple[str, str]]:
+        """The conditions that a claim compares; a swept condition stands for each of its points."""
+        names = [str(item.value) for item in pair]
+        if names[0] == names[1]:
+            self.problems.add(pair[0].position, f"the claim compares {names[0]!r} with itself")
+            return []
+        spread = [self.swept.points.get(name) for name in names]
+        if spread[0] and spread[1] and self.swept.sweep_of[names[0]] != self.swept.sweep_of[names[1]]:
+            self.problems.add(
+                pair[0].position, f"{names[0]!r} and {names[1]!r} are swept apart: name the points to compare"
+            )
+            return []
+        known = [bool(points) or self.known(item) for points, item in zip(spread, pair, strict=True)]
+        if not all(known):
+            return []
+        size = max(len(points) if points else 1 for points in spread)
+        columns = [points or [name] * size for points, name in zip(spread, names, strict=True)]
+        return list(zip(*columns, strict=True))
+
+
+def _claim(kind: str, a: str, b: str, margin: float | None) -> Claim:
+    if kind == "better":
+        return Claim(f"{a} > {b}", "better", a, b)
+    if kind == "not_worse_by":
+        return Claim(f"{a} not worse than {b} by {margin:g}", "not_worse_by", a, b, margin)
+    return Claim(f"{a} equivalent to {b} within {margin:g}", "equivalent_within", a, b, margin)

@@ -1,0 +1,417 @@
+"""From a merged tree to a checked `Experiment`: defaults, conditions, and what they say about each other.
+
+    experiment = load_spec(Path("specs/quickstart.yaml"), run_files=True)
+
+Everything is checked before anything is raised, and an error that
+only follows from another one (a condition whose block could not be read) is not reported again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from nsd.plugins import api, registry
+from nsd.plugins.api import Dataset
+from nsd.runner.spec.blocks import BlockReader, use_or, with_use
+from nsd.runner.spec.check import validate
+from nsd.runner.spec.claims import read_hypotheses
+from nsd.runner.spec.errors import Position, Problems, did_you_mean
+from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
+from nsd.runner.spec.model import (
+    Block,
+    Condition,
+    ConditionConfig,
+    Experiment,
+    Hypotheses,
+    Match,
+    ModelSpec,
+    TopConfig,
+    UncheckedConfig,
+)
+from nsd.runner.spec.sweep import Swept, expand_sweeps
+from nsd.runner.spec.yaml import Item
+
+DEFAULT_USE = {"engine": "hf", "eval": "accuracy"}
+
+
+def load_spec(path: Path | str, *, run_files: bool = False) -> Experiment:
+    """Read, merge, check and complete a spec. Raises SpecErrors, holding every error, and nothing else.
+
+    Only with `run_files` the file of a `./file.py:Name` plugin is run (see runner/spec/model.py).
+    """
+    path, problems = Path(path), Problems()
+    tree = read_family(path, str(path), problems)
+    if tree is None:
+        problems.raise_if_any()
+        raise AssertionError("a file that cannot be read leaves a problem")
+    return _Loader(path, tree, problems, BlockReader(problems, run_files)).load()
+
+
+@dataclass
+class _Loader:
+    """Carries one spec from its merged tree to an Experiment.
+
+    `missed` are the blocks whose absence was reported, `broken` the conditions that are named but not right.
+    """
+
+    path: Path
+    tree: Item
+    problems: Problems
+    reader: BlockReader
+    missed: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+
+    def load(self) -> Experiment:
+        top = self.top()
+        base = self.base()
+        templates = self.templates()
+        swept = expand_sweeps(templates, self.tree.mapping.get("sweep"), self.problems)
+        conditions: dict[str, Condition] = {}
+        for name, item in swept.conditions.items():
+            merged = merge_condition(base, item)
+            condition = self.condition(name, merged, item)
+            if condition is None:
+                self.broken.add(name)
+            else:
+                conditions[name] = condition
+                self.check_engine(condition, merged.mapping.get("engine"), item)
+        self.check_teachers(conditions, swept)
+        self.check_unused_blocks(base)
+        claimed = self.tree.mapping.get("hypotheses")
+        hypotheses = read_hypotheses(claimed, swept, lambda item: self.known(item, swept), self.problems)
+        if top is not None:
+            self.check_match(top.match, conditions, swept)
+        self.problems.raise_if_any()
+        assert top is not None
+        return self.experiment(top, conditions, hypotheses)
+
+    def experiment(self, top: TopConfig, conditions: dict[str, Condition], hypotheses: Hypotheses | None) -> Experiment:
+        resolved = {
+            "name": top.name,
+            "question": top.question,
+            "seeds": top.seeds,
+            "conditions": {name: condition.to_json() for name, condition in conditions.items()},
+            "hypotheses": hypotheses.to_json() if hypotheses else None,
+            "resources": top.resources.model_dump(mode="json"),
+            "match": top.match.model_dump(mode="json"),
+            "track": top.track,
+        }
+        return Experiment(
+            name=top.name,
+            question=top.question,
+            seeds=tuple(top.seeds),
+            conditions=conditions,
+            hypotheses=hypotheses,
+            resources=top.resources,
+            match=top.match,
+            track=tuple(top.track),
+            path=self.path,
+            text=self.tree.position.source.text,
+            resolved=resolved,
+        )
+
+    # ----- the top
+
+    def top(self) -> TopConfig | None:
+        fields = {
+            key: item
+            for key, item in self.tree.mapping.items()
+            if key in TopConfig.model_fields and (item.value is not None or key == "name")
+        }
+        top = validate(TopConfig, self.tree.with_value(fields), "", self.problems)
+        name, seeds, track = (self.tree.mapping.get(key) for key in ("name", "seeds", "track"))
+        if name is not None and isinstance(name.value, str):
+            self.check_name(name)
+        for item, what in ((seeds, "seed"), (track, "tracker")):
+            if item is not None:
+                self.check_repeats(item, what)
+        return top
+
+    def check_name(self, item: Item) -> None:
+        name = str(item.value)
+        if not NAME.fullmatch(name) or name in (".", ".."):
+            fixed = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:100]
+            self.problems.add(
+                item.position,
+                f"the name {name[:60]!r} may hold only letters, digits, dots, - and _, for it names folders and runs",
+                f"such as {fixed!r}" if fixed else None,
+            )
+        elif len(name) > 100:
+            self.problems.add(item.position, "the name may have at most 100 characters")
+
+    def check_repeats(self, item: Item, what: str) -> None:
+        seen: set[Any] = set()
+        for element in item.items:
+            if isinstance(element.value, (dict, list)):
+                continue
+            if element.value in seen:
+                self.problems.add(element.position, f"the {what} {element.raw} stands here twice")
+            seen.add(element.value)
+
+    def base(self) -> Item:
+        entries = {key: item for key, item in self.tree.mapping.items() if key in OVERRIDABLE}
+        return self.tree.with_value(
+            {
+                key: with_use(item, DEFAULT_USE[key]) if key in DEFAULT_USE and item.value is not None else item
+                for key, item in entries.items()
+            }
+        )
+
+    def templates(self) -> dict[str, Item]:
+        conditions = self.tree.mapping.get("conditions")
+        if conditions is None or not conditions.value:
+            place = conditions.place if conditions else Position(self.tree.position.source, 1, 1, 0)
+            self.problems.add(place, "the spec has no conditions", "such as  conditions: {base: {train_on: []}}")
+            return {}
+        for name, item in conditions.mapping.items():
+            if item.value is None:
+                self.problems.add(
+                    item.place, f"the condition {name!r} is empty", f"such as  {name}: {{train_on: [labeled]}}"
+                )
+        self.broken.update(name for name, item in conditions.mapping.items() if not isinstance(item.value, dict))
+        return {name: item for name, item in conditions.mapping.items() if isinstance(item.value, dict)}
+
+    # ----- conditions
+
+    def condition(self, name: str, merged: Item, written: Item) -> Condition | None:
+        before = len(self.problems)
+        where = f"the condition {name!r}"
+        own = {key: item for key, item in merged.mapping.items() if key in ConditionConfig.model_fields}
+        own = {key: item for key, item in own.items() if item.value is not None}
+        fields = validate(ConditionConfig, written.with_value(own), where, self.problems)
+        items = {key: item for key, item in merged.mapping.items() if key in OVERRIDABLE and item.value is not None}
+        if fields is None:
+            return None
+        self.check_repeats(own["train_on"], "source")
+        pseudo = "pseudo" in fields.train_on
+        if pseudo and "unlabeled" in fields.train_on:
+            self.problems.add(
+                own["train_on"].position,
+                "pseudo and unlabeled are the same questions, once with guessed and once with true labels",
+                "keep one of them",
+            )
+        data = self.needed("data", items, where, written)
+        engine = self.reader.block("engine", use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
+        protocol = self.reader.block("eval", use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
+        dataset = cast(type[Dataset], data.cls) if data is not None else Dataset
+        verifier = None
+        if data is not None or "use" in (items["verifier"].mapping if "verifier" in items else {}):
+            default = items.get("data", written)
+            verifier = self.verifier(data, items.get("verifier"), dataset, default)
+        model = self.model(items.get("model"), engine, fields, where, written)
+        data_known = data is None or not isinstance(data.config, UncheckedConfig)
+        prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
+        labeler = self.needed("labeler", items, f"{where} trains on pseudo-labels, so it", written) if pseudo else None
+        trainer = self.needed("trainer", items, f"{where} trains, so it", written) if fields.train_on else None
+        if not pseudo:
+            self.no_effect(written, ("labeler", "label_with", "rounds", "init"), f"{where} has no pseudo in train_on")
+        if not fields.train_on:
+            self.no_effect(written, ("trainer",), f"{where} trains on nothing")
+        if data is not None:
+            self.check_split(data, fields, items["data"], own["train_on"], where)
+        if labeler is not None:
+            self.check_labeler(labeler, fields, own, where, written)
+        weights = self.reader.weights(items.get("model"), model) if model is not None else ""
+        if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
+            return None
+        return Condition(
+            name=name,
+            train_on=tuple(fields.train_on),
+            label_with=fields.label_with,
+            rounds=fields.rounds,
+            init=fields.init,
+            model=model,
+            data=data,
+            prompt=prompt,
+            verifier=verifier,
+            engine=engine,
+            labeler=labeler,
+            trainer=trainer,
+            eval=protocol,
+            weights=weights,
+            from_file=_from_file(data, items),
+        )
+
+    def verifier(self, data: Block | None, item: Item | None, dataset: type[Dataset], default: Item) -> Block | None:
+        """The verifier; which one is the default, and so has these fields, a file that was not run does not say."""
+        names_one = item is not None and "use" in item.mapping
+        if data is not None and isinstance(data.config, UncheckedConfig) and not names_one:
+            written = item.plain() if item is not None else {}
+            if item is not None:
+                self.reader.used.add(id(item.value))
+            return Block("verifier", data.use, data.place, api.Verifier, UncheckedConfig(**written), written)
+        return self.reader.block("verifier", use_or(item, dataset.default_verifier, default))
+
+    def check_engine(self, condition: Condition, item: Item | None, written: Item) -> None:
+        """An engine that loads no weights cannot show what a training did."""
+        if not condition.train_on or getattr(condition.engine.cls, "needs_model", True):
+            return
+        use = condition.engine.use
+        self.problems.add(
+            item.place if item is not None else written.place,
+            f"the condition {condition.name!r} trains, but its engine {use!r} loads no weights: the trained model "
+            "would be ignored wherever it is to answer",
+            f"give {condition.name!r} an engine that does, such as  engine: hf",
+        )
+
+    def needed(self, key: str, items: dict[str, Item], who: str, written: Item) -> Block | None:
+        if key in items:
+            return self.reader.block(key, items[key])
+        if key not in self.missed:  # one error is enough, however many conditions need the block
+            self.missed.add(key)
+            names = ", ".join(registry.names(BLOCKS[key]))
+            self.problems.add(written.place, f"{who} needs a block {key!r}", f"add it at the top; there are: {names}")
+        return None
+
+    def no_effect(self, written: Item, keys: tuple[str, ...], why: str) -> None:
+        for key in keys:
+            item = written.mapping.get(key)
+            default = {"rounds": 1, "init": "base"}.get(key)
+            if item is not None and item.value is not None and item.value != default:
+                self.problems.add(item.place, f"{why}, so {key!r} has no effect", "remove it")
+
+    def check_split(self, data: Block, fields: ConditionConfig, item: Item, train_on: Item, where: str) -> None:
+        split = getattr(data.config, "split", None)
+        if not isinstance(split, api.SplitConfig):
+            return
+        written = item.mapping.get("split", item)
+        if split.test == 0:
+            place = written.mapping.get("test", written).position
+            self.problems.add(place, "data.split.test is 0: nothing could be measured", "null takes all there are")
+        for source, pool in (("labeled", "labeled"), ("pseudo", "unlabeled"), ("unlabeled", "unlabeled")):
+            if source in fields.train_on and getattr(split, pool) == 0:
+                element = next((inner for inner in train_on.items if inner.value == source), train_on)
+                self.problems.add(
+                    element.position,
+                    f"{where} trains on {source}, but data.split.{pool} is 0",
+                    f"give data.split.{pool} a number of questions",
+                )
+
+    def check_labeler(
+        self, labeler: Block, fields: ConditionConfig, own: dict[str, Item], where: str, written: Item
+    ) -> None:
+        needs_model = bool(getattr(labeler.cls, "needs_model", True))
+        if isinstance(labeler.config, UncheckedConfig):
+            return
+        if needs_model and fields.label_with is None:
+            self.problems.add(
+                written.place,
+                f"{where} trains on pseudo-labels, so it needs label_with: the condition whose model labels",
+            )
+        if not needs_model:
+            if fields.init == "teacher" and fields.label_with is None:
+                self.problems.add(
+                    own["init"].place, f"{where}: init: teacher needs label_with, the condition to start from"
+                )
+            if fields.init == "base" and fields.label_with is not None:
+                self.problems.add(
+                    own["label_with"].place,
+                    f"{where}: the labeler {labeler.use!r} asks no model, so 'label_with' has no effect",
+                    "remove it",
+                )
+            if fields.rounds > 1:
+                self.problems.add(
+                    own["rounds"].place,
+                    f"{where}: the labeler {labeler.use!r} asks no model, so more rounds give the same labels",
+                    "remove it",
+                )
+
+    def model(
+        self, item: Item | None, engine: Block | None, fields: ConditionConfig, where: str, written: Item
+    ) -> ModelSpec | None:
+        if item is not None:
+            return self.reader.model(item)
+        loads_none = engine is not None and (
+            isinstance(engine.config, UncheckedConfig) or not getattr(engine.cls, "needs_model", True)
+        )
+        if loads_none and not fields.train_on:
+            return ModelSpec(path="none")
+        if "model" not in self.missed:
+            self.missed.add("model")
+            suggestion = "add  model: builtin:wordmath-1m  or a hub id at the top"
+            self.problems.add(written.place, f"{where} has no model", suggestion)
+        return None
+
+    def check_unused_blocks(self, base: Item) -> None:
+        """Check a block that every condition replaces or none needs."""
+        for key, item in base.mapping.items():
+            if isinstance(item.value, dict) and id(item.value) not in self.reader.used:
+                self.reader.check_alone(key, item)
+
+    # ----- references between conditions
+
+    def check_teachers(self, conditions: dict[str, Condition], swept: Swept) -> None:
+        teachers: dict[str, str] = {}
+        for name, item in swept.conditions.items():
+            teacher = item.mapping.get("label_with")
+            sources = [source.value for source in item.mapping.get("train_on", item).items]
+            if teacher is None or not isinstance(teacher.value, str) or "pseudo" not in sources:
+                continue  # without pseudo-labels it has no effect, which is said elsewhere
+            if self.known(teacher, swept):
+                teachers[name] = teacher.value
+        reported: set[str] = set()
+        for name in teachers:
+            chain = [name]
+            while (after := teachers.get(chain[-1])) is not None and after not in chain:
+                chain.append(after)
+            if after == name and name not in reported:
+                reported.update(chain)
+                place = swept.conditions[name].mapping["label_with"].position
+                if len(chain) == 1:
+                    self.problems.add(
+                        place, f"{name!r} cannot label for itself", "rounds: 2 labels again with the improved model"
+                    )
+                else:
+                    circle = " -> ".join([*chain, name])
+                    self.problems.add(place, f"label_with goes in a circle: {circle}")
+        for name, condition in conditions.items():
+            teacher_condition = conditions.get(condition.label_with or "")
+            if condition.init != "teacher" or teacher_condition is None:
+                continue
+            mine, theirs = condition.model, teacher_condition.model
+            if (condition.weights, mine.revision) != (teacher_condition.weights, theirs.revision):
+                self.problems.add(
+                    swept.conditions[name].mapping["init"].place,
+                    f"{name!r} starts from the weights of {teacher_condition.name!r} ({theirs.path}), "
+                    f"but its model is {mine.path}",
+                    "give both the same model, or use init: base",
+                )
+
+    def known(self, item: Item, swept: Swept) -> bool:
+        name = str(item.value)
+        if name in swept.conditions or name in self.broken:
+            return True
+        if name in swept.points:
+            points = ", ".join(swept.points[name][:6])
+            self.problems.add(item.position, f"{name!r} is swept: name one of its points", f"there are: {points}")
+        else:
+            self.problems.add(
+                item.position, f"there is no condition {name!r}", did_you_mean(name, [*swept.conditions, *self.broken])
+            )
+        return False
+
+    def check_match(self, match: Match, conditions: dict[str, Condition], swept: Swept) -> None:
+        item = self.tree.mapping.get("match")
+        target = item.mapping.get("to") if item is not None else None
+        if item is None or target is None or match.to is None or match.to in self.broken:
+            return
+        if match.by == "epochs":
+            self.problems.add(target.place, "match.to has no effect with epochs", "match by steps or tokens")
+        elif self.known(target, swept) and not conditions[match.to].train_on:
+            self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
+
+
+def _from_file(data: Block, items: dict[str, Item]) -> dict[str, Any]:
+    """What the resolved spec says of prompt and verifier where a dataset in a file decides them: what was written.
+
+    So it is the same whether or not the file was run.
+    """
+    if not registry.is_path(data.use):
+        return {}
+    said: dict[str, Any] = {"prompt": items["prompt"].plain() if "prompt" in items else {}}
+    if "verifier" not in items or "use" not in items["verifier"].mapping:
+        said["verifier"] = items["verifier"].plain() if "verifier" in items else None
+    return said

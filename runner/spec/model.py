@@ -1,0 +1,359 @@
+"""The spec language: `load_spec` turns a YAML file into a checked, complete `Experiment`.
+
+    experiment = load_spec(Path("specs/quickstart.yaml"))
+    experiment.conditions["noisy_student"].trainer.config.learning_rate
+
+A spec names an experiment, its blocks (`data`, `prompt`, `verifier`, `engine`, `labeler`, `trainer`, `eval`:
+each a plugin with its own typed config, and `model`) and its `conditions`, which say what is trained on what
+and may override any field of any block. Merging, short forms and `extends` are described in
+runner/spec/merge.py, `sweep` in spec_sweep.py, YAML itself in spec_yaml.py; the work is done in spec_load.py
+and spec_blocks.py, and runner/spec/schema.py makes the JSON schema.
+
+What is filled in: the verifier and the prompt come from the dataset (a partial `prompt:` changes single
+fields), the engine is `hf`, the evaluation `accuracy`, the seed 42. `model.chat`, where given, decides over
+`prompt.chat`. A condition that trains on nothing has no trainer, one without pseudo-labels no labeler.
+
+`pseudo` are the unlabeled questions with labels from `label_with`'s model; `unlabeled` are the same questions
+with their hidden true labels, so a condition has one or the other.
+
+Claims: `a > b`, or `{compare: [a, b], not_worse_by: 0.02}`, `{compare: [a, b], equivalent_within: 0.02}`,
+`{compare: [a, b], better: true}`.
+
+All errors of a spec are raised at once as SpecErrors, also those in files it extends. Only the plugins that
+the spec names are imported. A block may name `./file.py:Name` (relative to the file that says so), which RUNS
+that file, and happens only with `run_files=True`. Else the block's fields stay unchecked (`Block.config` is an
+UncheckedConfig), and what the file's dataset decides (prompt, verifier) is not known. The same holds for blocks
+inside blocks (`data.unlabeled_from`, `trainer.rewards`).
+
+Every relative path (`extends`, a plugin's file, a model's folder, the files of a dataset or engine) counts from the
+folder of the file in which it is written. A config then holds the absolute path; `resolved` and digests hold what
+was written.
+
+Limits: whether a split fits the dataset, and whether a model or data file exists, is found out when planning. A
+third party's field is known as a path where its type is `pathlib.Path` or it is marked with `SpecPath`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from nsd.plugins.api import LoraConfig, OutputNeutral, Plugin, PluginConfig, Prompt
+from nsd.plugins.errors import InputError, NsdError
+from nsd.plugins.files import is_path
+from nsd.runner.spec.merge import BLOCKS, CONDITION_KEYS, OVERRIDABLE
+
+__all__ = [
+    "Block",
+    "Claim",
+    "Condition",
+    "Experiment",
+    "Hypotheses",
+    "Match",
+    "ModelSpec",
+    "Resources",
+    "UncheckedConfig",
+    "digest_config",
+]
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Frozen(BaseModel):
+    # Building a validator takes about a millisecond a class: only those that a spec needs are built.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class ModelSpec(_Frozen):
+    """The weights a condition starts from: a hub id, a local folder, or `builtin:wordmath-1m`."""
+
+    path: str = Field(description="A hub id, a local folder (./..., /...) or builtin:wordmath-1m.", min_length=1)
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub model.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="Number type of the weights; auto takes bfloat16 on a GPU that has it."
+    )
+    lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of every weight.")
+    chat: bool | None = Field(default=None, description="Decides over prompt.chat where it is given.")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A resolved plugin block: the class and its typed config, every default filled in and every path absolute.
+
+    `use` is as written, `place` the same with a plugin file's absolute path. `texts` are the paths in the config as
+    they were written, by where they stand; `nested` the blocks inside the config, likewise; `written` the fields as
+    they were written.
+    """
+
+    kind: str
+    use: str
+    place: str
+    cls: type[Plugin]
+    config: PluginConfig
+    written: Mapping[str, Any] = field(default_factory=dict)
+    texts: Mapping[Steps, str] = field(default_factory=dict)
+    nested: Mapping[Steps, Block] = field(default_factory=dict)
+
+    @property
+    def not_run(self) -> str | None:
+        """A plugin in a file that was not run: this one, or one inside it."""
+        if isinstance(self.config, UncheckedConfig):
+            return f"{self.kind} {self.use!r}"
+        return next((found for block in self.nested.values() if (found := block.not_run)), None)
+
+    def make(self) -> Plugin:
+        """An instance. Raises InputError where the plugin's file was not run, or the class cannot be made."""
+        if (not_run := self.not_run) is not None:
+            raise InputError(f"{not_run} is in a file, and a spec's files are run only where --run-files says so")
+        try:
+            return self.cls(self.config)
+        except NsdError:
+            raise
+        except Exception as error:
+            if self.cls.__module__.startswith("plugins."):
+                raise
+            told = f"{type(error).__name__}: {error}"
+            raise InputError(f"the {self.kind} {self.use!r} cannot be made of its config: {told}") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """`use` and every field of the config, JSON-able; of a plugin in a file the fields that were written.
+
+        The same whether or not the file was run.
+        """
+        if is_path(self.use):
+            return {"use": self.use, **self.written}
+        return {"use": self.use, **self.as_written(self.config.model_dump(mode="json"))}
+
+    def as_written(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """The dumped config with every path, and every block that names a file, as it was written."""
+        for steps, text in self.texts.items():
+            put(dumped, steps, text)
+        for steps, block in self.nested.items():
+            if is_path(block.use):
+                put(dumped, steps, block.to_json())
+            else:
+                inner = at(dumped, steps)
+                if isinstance(inner, dict):
+                    block.as_written(inner)
+        return dumped
+
+
+Steps = tuple[str | int, ...]  # where something stands in a config: ("rewards", 0, "use")
+
+
+def put(data: Any, steps: Steps, value: Any) -> None:
+    """Replace what stands at a place in nested mappings and lists, where there is such a place."""
+    *way, last = steps
+    if at(data, steps) is not None:
+        at(data, tuple(way))[last] = value
+
+
+def at(data: Any, steps: Steps) -> Any:
+    """What stands at a place in nested mappings and lists, None where there is no such place."""
+    try:
+        for step in steps:
+            data = data[step]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return data
+
+
+class UncheckedConfig(PluginConfig):
+    """Holds the fields of a `./file.py:Name` block whose file was not run, as written."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One arm: what it trains on, who labels, and its blocks with all overrides merged.
+
+    `weights` is `model.path` with a local folder's absolute path. `from_file` says what stands in the resolved spec for
+    the blocks that a dataset in a file decides.
+    """
+
+    name: str
+    train_on: tuple[str, ...]
+    label_with: str | None
+    rounds: int
+    init: str
+    model: ModelSpec
+    data: Block
+    prompt: Prompt
+    verifier: Block
+    engine: Block
+    labeler: Block | None
+    trainer: Block | None
+    eval: Block
+    weights: str
+    from_file: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field but the name, JSON-able."""
+        blocks = {key: block.to_json() if (block := getattr(self, key)) else None for key in BLOCKS}
+        return {
+            "train_on": list(self.train_on),
+            "label_with": self.label_with,
+            "rounds": self.rounds,
+            "init": self.init,
+            "model": self.model.model_dump(mode="json"),
+            "prompt": self.prompt.model_dump(mode="json"),
+            **blocks,
+            **self.from_file,
+        }
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within."""
+
+    text: str
+    kind: Literal["better", "not_worse_by", "equivalent_within"]
+    better: str
+    worse: str
+    margin: float | None = None
+
+
+@dataclass(frozen=True)
+class Hypotheses:
+    """What is claimed before the run, as one family of tests."""
+
+    alpha: float = 0.05
+    correction: Literal["holm", "bonferroni", "none"] = "holm"
+    claims: tuple[Claim, ...] = ()
+    looks: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        looks = {} if self.looks is None else {"looks": self.looks}
+        claims = [vars(claim) for claim in self.claims]
+        return {"alpha": self.alpha, "correction": self.correction, **looks, "claims": claims}
+
+
+class HypothesesConfig(_Frozen):
+    """`hypotheses:` as written."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=1, description="Family-wise error rate of the claims together.")
+    correction: Literal["holm", "bonferroni", "none"] = Field(default="holm")
+    looks: int | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Planned looks at growing data (seeds or questions added later); each is tested at alpha / looks.",
+    )
+    claims: list[Any] = Field(
+        default_factory=list, description="`a > b`, or {compare: [a, b], not_worse_by: 0.02} and the like."
+    )
+
+
+class ClaimConfig(_Frozen):
+    """A claim written as a mapping."""
+
+    compare: list[str] = Field(min_length=2, max_length=2, description="the two conditions, [a, b]")
+    better: Literal[True] | None = Field(default=None, description="a is better than b.")
+    not_worse_by: float | None = Field(default=None, gt=0, lt=1, description="a is worse than b by less than this.")
+    equivalent_within: float | None = Field(default=None, gt=0, lt=1, description="a and b differ by less than this.")
+
+
+class Resources(_Frozen):
+    """Where and with what a run happens; nothing here changes what comes out."""
+
+    accelerators: str | list[str] | None = Field(
+        default=None, description="GPU type and count, such as L4:1, or a list of acceptable ones."
+    )
+    cpus: int | str | None = Field(default=None, description="Number of CPU cores, 8+ means at least 8.")
+    memory: int | str | None = Field(default=None, description="Main memory in GB, 32+ means at least 32.")
+    use_spot: bool = Field(default=False, description="Take cheaper machines that may be taken away.")
+    max_hours: float | None = Field(default=None, gt=0, description="Stop after this many hours.")
+    max_usd: float | None = Field(default=None, gt=0, description="Stop before this many dollars are spent.")
+    regions: list[str] = Field(default_factory=list, description="Regions to choose from; none means all.")
+    infra: str | None = Field(default=None, description="Where to launch: a cloud, kubernetes, slurm/NAME, ssh/NAME.")
+    disk_size: int | None = Field(default=None, gt=0, description="Disk in GB.")
+    image_id: str | None = Field(default=None, description="Machine image or docker:IMAGE.")
+    processes: int = Field(default=1, ge=1, description="Training processes started by accelerate on one machine.")
+    nodes: int = Field(default=1, ge=1, description="Machines of a launch; trainings are spread over all of them.")
+
+
+class Match(_Frozen):
+    """Compute matching: in what unit every trained condition gets the same budget as `to`."""
+
+    by: Literal["steps", "epochs", "tokens"] = Field(
+        default="epochs", description="epochs: each condition takes its trainer's own epochs or steps."
+    )
+    to: str | None = Field(default=None, description="The condition whose budget all others get.")
+
+
+class TopConfig(_Frozen):
+    """The plain fields at the top of a spec."""
+
+    name: str = Field(description="a name of its own, for folders and runs; it is not inherited through extends")
+    question: str | None = Field(default=None, description="What the experiment asks, in a sentence.")
+    seeds: list[Seed] = Field(default=[42], min_length=1, description="Every condition runs once with each.")
+    resources: Resources = Field(default_factory=Resources)
+    match: Match = Field(default_factory=Match)
+    track: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
+        default_factory=list, description="Trackers that get the training curves."
+    )
+
+
+class ConditionConfig(_Frozen):
+    """The fields of a condition beside its overrides."""
+
+    train_on: list[Literal["labeled", "pseudo", "unlabeled"]] = Field(
+        description="train_on: [] leaves the model untrained, [labeled] is the supervised baseline"
+    )
+    label_with: str | None = Field(default=None, description="The condition whose model gives the pseudo-labels.")
+    rounds: int = Field(default=1, ge=1, description="How often to label and train, each time with the newest model.")
+    init: Literal["base", "teacher"] = Field(
+        default="base", description="Start every student from the base model, or from label_with's weights."
+    )
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A whole spec, checked, every default filled in. `resolved` is the same as plain JSON-able data."""
+
+    name: str
+    question: str | None
+    seeds: tuple[int, ...]
+    conditions: dict[str, Condition]
+    hypotheses: Hypotheses | None
+    resources: Resources
+    match: Match
+    track: tuple[str, ...]
+    path: Path
+    text: str
+    resolved: dict[str, Any]
+
+
+def digest_config(config: BaseModel) -> dict[str, Any]:
+    """A config as JSON-able data without its output-neutral fields, at any depth; what stage digests hash."""
+    return {
+        name: _digest_value(getattr(config, name))
+        for name, info in type(config).model_fields.items()
+        if not any(isinstance(mark, OutputNeutral) or mark is OutputNeutral for mark in info.metadata)
+    } | {name: _digest_value(value) for name, value in sorted((config.model_extra or {}).items())}
+
+
+def _digest_value(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return digest_config(value)
+    if isinstance(value, enum.Enum):
+        return _digest_value(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): _digest_value(inner) for key, inner in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted((_digest_value(inner) for inner in value), key=lambda inner: json.dumps(inner, sort_keys=True))
+    if isinstance(value, (list, tuple)):
+        return [_digest_value(inner) for inner in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+assert set(ConditionConfig.model_fields) | set(OVERRIDABLE) == set(CONDITION_KEYS)

@@ -1,0 +1,211 @@
+"""The Parquet files of artifacts: one place that knows their columns.
+
+Every table is small enough for memory (a million completions of 256 tokens is about 1 GB); rows keep
+the order they are written in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.api import Completion, PseudoLabel, Question, Scored, StopReason
+from nsd.runner.store.shapes import Broken
+from nsd.runner.store.workspace import Workspace, flush
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def _schema(columns: dict[str, str]) -> pyarrow.Schema:
+    import pyarrow
+
+    types = {
+        "text": pyarrow.string(),
+        "int": pyarrow.int64(),
+        "float": pyarrow.float64(),
+        "bool": pyarrow.bool_(),
+    }
+    return pyarrow.schema([(name, types[kind]) for name, kind in columns.items()])
+
+
+QUESTIONS = {"id": "text", "text": "text", "answer": "text", "solution": "text", "context": "text", "meta": "text"}
+COMPLETIONS = {
+    "question_id": "text",
+    "sample": "int",
+    "text": "text",
+    "tokens": "int",
+    "stop_reason": "text",
+    "error": "text",
+}
+SCORED = {**COMPLETIONS, "score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
+VALUES = {"question_id": "text", "value": "float"}
+LABELS = {
+    "question_id": "text",
+    "label": "text",
+    "target": "text",
+    "confidence": "float",
+    "votes": "int",
+    "k": "int",
+    "kept": "bool",
+    "correct": "bool",
+    "tally": "text",
+}
+CURVES = {"step": "int", "metric": "text", "value": "float"}
+
+
+def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -> None:
+    """Write rows under a temporary name and rename, so that a file with its name is whole."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cleaned = [{name: _storable(row.get(name)) for name in columns} for row in rows]
+    table = pyarrow.Table.from_pylist(cleaned, schema=_schema(columns))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pyarrow.parquet.write_table(table, temporary, compression="zstd")
+    flush(temporary)
+    temporary.replace(path)
+
+
+def looks_whole(path: Path) -> bool:
+    """Whether a Parquet file is there with its end: a file that was cut off has none."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 4))
+            return size > 12 and file.read() == b"PAR1"
+    except OSError:
+        return False
+
+
+def _storable(value: Any) -> Any:
+    # Lone surrogates (a model can be made to print them) have no UTF-8 form.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) and not value.isascii() else value
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All rows of a Parquet file. Raises Broken where it is torn, is none, or cannot be read."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise Broken(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    return rows
+
+
+def write_questions(path: Path, questions: Sequence[Question]) -> None:
+    """Store questions in order."""
+    write(
+        path,
+        QUESTIONS,
+        (
+            {
+                "id": question.id,
+                "text": question.text,
+                "answer": question.answer,
+                "solution": question.solution,
+                "context": question.context,
+                "meta": json.dumps(dict(question.meta), sort_keys=True, default=str),
+            }
+            for question in questions
+        ),
+    )
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Questions as `write_questions` stored them. Raises Broken."""
+    try:
+        return [Question(**{**row, "meta": json.loads(row["meta"])}) for row in read(path)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(path, f"it holds no questions ({error})") from error
+
+
+def held_questions(workspace: Workspace, content_hash: str) -> list[Question]:
+    """The questions of a split that a workspace has; [] where it has none, and a broken file is set aside."""
+    path = workspace.data_file(content_hash)
+    try:
+        return read_questions(path) if path.is_file() else []
+    except Broken as broken:
+        workspace.set_aside(path, broken, "the next `nsd run` of its spec writes it again")
+        return []
+
+
+def write_completions(path: Path, completions: Iterable[Completion]) -> None:
+    """Store completions in the order given."""
+    write(path, COMPLETIONS, (completion_row(completion) for completion in completions))
+
+
+def completion_row(completion: Completion) -> dict[str, Any]:
+    """A completion as a row."""
+    return {
+        "question_id": completion.question_id,
+        "sample": completion.sample,
+        "text": completion.text,
+        "tokens": completion.tokens,
+        "stop_reason": str(completion.stop_reason),
+        "error": completion.error,
+    }
+
+
+def read_completions(path: Path) -> list[Completion]:
+    """Completions as `write_completions` (or `write_scored`) stored them. Raises Broken."""
+    try:
+        return [
+            Completion(
+                question_id=row["question_id"],
+                sample=row["sample"],
+                text=row["text"],
+                tokens=row["tokens"],
+                stop_reason=StopReason(row["stop_reason"]),
+                error=row["error"],
+            )
+            for row in read(path)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Broken(path, f"it holds no completions ({error})") from error
+
+
+def write_scored(path: Path, scored: Iterable[Scored]) -> None:
+    """Store completions with their verdicts."""
+    write(
+        path,
+        SCORED,
+        (
+            {
+                **completion_row(item.completion),
+                "score": item.score.score,
+                "correct": item.score.correct,
+                "answer": item.score.answer,
+                "feedback": item.score.feedback,
+            }
+            for item in scored
+        ),
+    )
+
+
+def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> None:
+    """Store pseudo-labels; `correct[i]` tells whether label i equals the hidden truth, None: unknown."""
+    write(
+        path,
+        LABELS,
+        (
+            {
+                "question_id": label.question_id,
+                "label": label.label,
+                "target": label.target,
+                "confidence": label.confidence,
+                "votes": label.votes,
+                "k": label.k,
+                "kept": label.kept,
+                "correct": right,
+                "tally": json.dumps(dict(label.tally), ensure_ascii=False),
+            }
+            for label, right in zip(labels, correct, strict=True)
+        ),
+    )

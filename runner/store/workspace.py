@@ -1,0 +1,342 @@
+"""Artifacts on disk: the truth that everything else can be made from again.
+
+    workspace/
+      artifacts/KIND-DIGEST/   a finished stage: its files and manifest.json, renamed into place whole
+      partial/KIND-DIGEST/     a stage under way: lock, job.json, log.txt, shards/, checkpoints/, artifact/
+      data/HASH.parquet        the questions of a split, by content hash
+      experiments/NAME/        one record for each version of a spec that was run
+      notes.jsonl              what people wrote about runs (`nsd note`), one JSON object a line
+      looks.jsonl              which pairs were judged when, on what evidence
+      set-aside/               what was found broken: nothing reads it, nothing deletes it
+      nsd.duckdb               an index over the above (`nsd db rebuild` makes it again)
+
+A folder under artifacts/ with a manifest is a whole stage: the manifest is written after every other file, all of it
+is flushed to the disk, and the rename is the last step. A stage whose manifest cannot be read, or that lacks a file of
+its manifest, is named on standard error, set aside and owed again; so is a broken record. Model files are what
+`nsd gc` may take: `has_weights` looks after those.
+
+Limits: `lock` needs a file system with flock (local disks, NFSv4). Sizes are looked at whenever a stage is; contents
+(sha256) where a stage is fetched or indexed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.errors import InputError
+from nsd.runner.store.paths import UnsafeName, inside, part
+from nsd.runner.store.shapes import Broken, read_manifest, read_record
+
+WORKSPACE_VARIABLE = "NSD_WORKSPACE"
+DIGEST_LENGTH = 20  # hex digits: 80 bits, far from any collision among a person's stages
+WEIGHTS = "model"  # the folder of a train stage that `nsd gc` may free
+TRACKERS = "trackers"  # what trackers wrote, links among it: no stage needs it
+_told: set[Path] = set()  # broken files that were named already
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spare blanks, so that equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """The first 20 hex digits of the sha256 of `value` as canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
+
+
+def now() -> str:
+    """The time now as ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old text or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Have a file, or the names in a folder, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """Every file below a folder by its name there. Links are none: they may lead anywhere."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and path.resolve().is_relative_to(folder.resolve()):
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def check_files(
+    folder: Path, manifest: Mapping[str, Any], weights: bool = False, contents: Collection[str] = ()
+) -> None:
+    """Raise Broken where a file that the manifest names is not there as it was written.
+
+    `weights` looks at the model alone, else it is left out. Of the files in `contents` the sha256 is compared, where
+    the manifest has it.
+    """
+    for name, size in manifest.get("files", {}).items():
+        top = name.partition("/")[0]
+        if (top == WEIGHTS) != weights or top == TRACKERS:
+            continue
+        try:
+            path = inside(folder, name)
+            found = path.stat().st_size
+            if found != size:
+                raise Broken(path, f"it has {found} bytes where {size} were written")
+            expected = manifest.get("sha256", {}).get(name)
+            if name in contents and expected is not None and sha256_of(path) != expected:
+                raise Broken(path, "its content is not what was written")
+        except UnsafeName as error:
+            raise Broken(folder / "manifest.json", str(error)) from error
+        except OSError as error:
+            raise Broken(folder / name, error.strerror or str(error)) from error
+
+
+class Workspace:
+    """The folder a person's results live in. Creating the object touches nothing on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.artifacts = self.root / "artifacts"
+        self.partials = self.root / "partial"
+        self.data = self.root / "data"
+        self.experiments = self.root / "experiments"
+        self.notes = self.root / "notes.jsonl"
+        self.looks = self.root / "looks.jsonl"
+        self.database = self.root / "nsd.duckdb"
+
+    @classmethod
+    def locate(cls, given: Path | None = None) -> Workspace:
+        """The workspace named by flag, else by NSD_WORKSPACE, else ./nsd-workspace."""
+        root = given or Path(os.environ.get(WORKSPACE_VARIABLE) or "nsd-workspace")
+        if root.exists() and not root.is_dir():
+            raise InputError(f"the workspace {root} is a file: name a folder with --workspace or {WORKSPACE_VARIABLE}")
+        return cls(root)
+
+    def create(self) -> None:
+        """Make the folders. Raises InputError where the place cannot be written."""
+        try:
+            for folder in (self.artifacts, self.partials, self.data, self.experiments):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write the workspace {self.root}: {error.strerror or error}") from error
+
+    def data_file(self, content_hash: str) -> Path:
+        """Where the questions of a split lie."""
+        return self.data / f"{part(content_hash)}.parquet"
+
+    def outcome_path(self, job: str) -> Path:
+        """Where a job of a launch leaves word of its end."""
+        return self.root / "outcomes" / f"{part(job)}.json"
+
+    def set_aside(self, path: Path, broken: Broken, loss: str) -> None:
+        """Move what is broken to set-aside/, where that can be written, and name it once; `loss` says what follows."""
+        place = self.root / "set-aside"
+        name = path.relative_to(self.root).as_posix().removeprefix("artifacts/").replace("/", "-")
+        target = place / name
+        for number in range(2, 1000):
+            if not os.path.lexists(target):
+                break
+            target = place / f"{name}.{number}"
+        try:
+            place.mkdir(exist_ok=True)
+            path.rename(target)
+            done = f"kept as {target}; {loss}"
+        except FileNotFoundError:  # another process was faster
+            return
+        except OSError:
+            done = f"passed over; {loss}"
+        if broken.path not in _told:
+            _told.add(broken.path)
+            print(f"nsd: {broken}; {done}", file=sys.stderr)
+
+    def records_set_aside(self) -> list[Path]:
+        """Experiment records that were found broken."""
+        return sorted((self.root / "set-aside").glob("experiments-*"))
+
+    def set_aside_owner(self, broken: Broken) -> None:
+        """Set aside the stage, or the questions, that a file found broken while it was read belongs to."""
+        for place, loss in ((self.artifacts, "the stage is owed again"), (self.data, "the next `nsd run` writes it")):
+            if broken.path.is_relative_to(place) and broken.path != place:
+                self.set_aside(place / broken.path.relative_to(place).parts[0], broken, loss)
+
+    # ------------------------------------------------------------------ finished stages
+
+    def folder(self, kind: str, digest: str) -> Path:
+        """Where a finished stage lies. Raises UnsafeName for what could be no stage's name."""
+        return self.artifacts / part(f"{kind}-{digest}")
+
+    def is_whole(self, kind: str, digest: str) -> bool:
+        """Whether the stage is finished: its manifest is there, and every file that it names but a model's."""
+        return self._usable(self.folder(kind, digest)) is not None
+
+    def has_weights(self, digest: str) -> bool:
+        """Whether a finished train stage still has its whole model (`nsd gc` may have freed it)."""
+        folder = self.folder("train", digest)
+        if not (folder / WEIGHTS).is_dir():
+            return False
+        try:
+            check_files(folder, read_manifest(folder), weights=True)
+        except Broken:  # a deletion that was cut short, or a model that lost a file: it is trained again
+            return False
+        return True
+
+    def manifest(self, kind: str, digest: str) -> dict[str, Any]:
+        """The manifest of a finished stage. Raises Broken."""
+        return read_manifest(self.folder(kind, digest))
+
+    def manifests(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
+        """Every finished stage's manifest, oldest name first; `folder` is added to each."""
+        if not self.artifacts.is_dir():
+            return
+        for folder in sorted(self.artifacts.iterdir()):
+            if kind is None or folder.name.startswith(f"{kind}-"):
+                manifest = self._usable(folder)
+                if manifest is not None:
+                    yield {**manifest, "folder": str(folder)}
+
+    def _usable(self, folder: Path) -> dict[str, Any] | None:
+        """The manifest of a whole stage, None for another; a broken one is set aside."""
+        if not os.path.lexists(folder / "manifest.json"):
+            return None
+        try:
+            manifest = read_manifest(folder)
+            check_files(folder, manifest)
+        except Broken as broken:
+            if os.path.lexists(folder / "manifest.json"):  # else replaced or taken away meanwhile
+                self.set_aside(folder, broken, "the stage is owed again")
+            return None
+        return manifest
+
+    # ------------------------------------------------------------------ stages under way
+
+    def partial(self, kind: str, digest: str) -> Path:
+        """Where a stage under way keeps what it has."""
+        return self.partials / part(f"{kind}-{digest}")
+
+    @contextlib.contextmanager
+    def lock(self, kind: str, digest: str, on_wait: Any = None) -> Iterator[Path]:
+        """Hold a stage against other processes; a dead holder's lock is free. Yields its partial folder."""
+        import fcntl
+
+        folder = self.partial(kind, digest)
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+            except FileNotFoundError:  # a holder that finished removed the folder just now
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if on_wait is not None:
+                    on_wait()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # The holder before us may have finished and removed the folder: then this lock guards nothing.
+            try:
+                current = (folder / "lock").stat()
+            except FileNotFoundError:
+                current = None
+            if current is not None and current.st_ino == os.fstat(descriptor).st_ino:
+                break
+            os.close(descriptor)
+        try:
+            yield folder
+        finally:
+            os.close(descriptor)
+
+    def commit(self, kind: str, digest: str, manifest: Mapping[str, Any]) -> Path:
+        """Turn partial/.../artifact into the finished stage, manifest last. Call under `lock`."""
+        partial = self.partial(kind, digest)
+        staging = partial / "artifact"
+        for left in staging.rglob(".*.tmp"):  # of an attempt that was killed while it wrote
+            left.unlink()
+        found = {name: path for name, path in files_of(staging).items() if name != "manifest.json"}
+        for path in found.values():
+            flush(path)
+        facts = {
+            "files": {name: path.stat().st_size for name, path in found.items()},
+            "sha256": {name: sha256_of(path) for name, path in found.items()},
+        }
+        write_atomically(staging / "manifest.json", json.dumps({**manifest, **facts}, indent=1))
+        for folder in {path.parent for path in found.values()}:
+            flush(folder)
+        final = self.folder(kind, digest)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():  # a torn copy from elsewhere, or a stage that comes again with its model
+            final.rename(partial / f"replaced-{uuid.uuid4().hex}")
+        staging.rename(final)
+        flush(final.parent)
+        self.discard_partial(kind, digest)
+        return final
+
+    def discard_partial(self, kind: str, digest: str) -> None:
+        """Remove what a stage under way has. Call under `lock`.
+
+        One rename takes it all away: who waits for the lock then makes a folder of its own, and nothing of that goes.
+        """
+        partial = self.partial(kind, digest)
+        hidden = self.partials / f".removed-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            partial.rename(hidden)
+        for left in self.partials.glob(".removed-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    # ------------------------------------------------------------------ experiment records
+
+    def record_path(self, experiment: str, spec_digest: str) -> Path:
+        """The record of one version of a spec."""
+        return self.experiments / part(experiment) / f"{part(spec_digest)}.json"
+
+    def record(self, experiment: str, spec_digest: str) -> dict[str, Any] | None:
+        """The record of one version of a spec, None where there is none; a broken one is set aside."""
+        path = self.record_path(experiment, spec_digest)
+        return self._read_record(path) if os.path.lexists(path) else None
+
+    def _read_record(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return read_record(path)
+        except Broken as broken:
+            self.set_aside(path, broken, "the next `nsd run` of its spec writes it anew")
+            return None
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every experiment record, in the order in which they were first written."""
+        if not self.experiments.is_dir():
+            return []
+        found = [self._read_record(path) for path in sorted(self.experiments.glob("*/*.json"))]
+        kept = [record for record in found if record is not None]
+        return sorted(kept, key=lambda record: (record["recorded_at"], record["spec_digest"]))

@@ -1,0 +1,1 @@
+"""From a plan to finished stages: the executor, its worker processes and what they do."""

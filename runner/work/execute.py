@@ -1,0 +1,279 @@
+"""Runs the pending stages of a plan, one after another, and keeps the record of the experiment.
+
+The executor itself loads no model: a worker process does the work (`nsd.runner.work.worker`), so a crash or an
+out-of-memory kill of one stage is that stage's failure; arms that do not need it go on.
+
+    outcome = execute(plan, workspace)      # outcome.exit_code: 0 done, 1 something failed, 75 interrupted
+
+Everything finished is kept at every moment; the same call continues where the last one ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.errors import Interrupted
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.index import Store
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.jobs import worker_environment, write_data, write_job
+from nsd.runner.work.nodes import Nodes, training_command
+from nsd.runner.work.progress import Reporter, reporter
+from nsd.runner.work.record import Record
+from nsd.runner.work.sync import Sync
+
+RETIRE_SECONDS = 30.0  # an idle worker ends at once
+STOP_GRACE_SECONDS = 300.0  # a large model's checkpoint takes its time; a second Ctrl-C ends the wait
+
+
+@dataclass
+class Failure:
+    """A stage that could not be finished."""
+
+    stage: Stage
+    reason: str
+    log: str
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    done: int = 0
+    cached: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    skipped: list[Stage] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 the work failed, 75 interrupted and resumable."""
+        if self.interrupted:
+            return Interrupted.exit_code
+        return 1 if self.failures else 0
+
+
+def execute(
+    plan: Plan,
+    workspace: Workspace,
+    sync: Sync | None = None,
+    only: Collection[str] | None = None,
+    ends_process: bool = False,
+) -> Outcome:
+    """Run what is pending. Results are indexed as they come.
+
+    `sync` keeps a bucket in step; `only` limits the work to these stages and those they need. `ends_process` says that
+    the process ends after an interrupted call: SIGTERM, which Slurm sends twice, is ignored from then on.
+    """
+    workspace.create()
+    if sync is not None:
+        sync.fetch()
+    store = Store(workspace)
+    record = Record(plan, workspace, store)
+    record.save()
+    pending = plan.pending(workspace)
+    finished = [(s.kind, s.digest) for s in plan.stages.values() if s not in pending]
+    if only is not None:
+        wanted = plan.with_causes(only)
+        pending = [stage for stage in pending if stage.digest in wanted]
+    if unindexed := store.missing(finished):
+        store.index_stages(unindexed)
+    outcome = Outcome(cached=len(finished))
+    write_data(plan, workspace)
+    if pending:
+        if sync is not None:
+            sync.push_data()
+        with reporter() as shown, _Workers(ends_process) as workers:
+            _run_stages(plan, pending, workspace, store, record, shown, workers, outcome, sync)
+    record.save({user: failure.reason for failure in outcome.failures for user in failure.stage.used_by})
+    return outcome
+
+
+def _run_stages(
+    plan: Plan,
+    pending: list[Stage],
+    workspace: Workspace,
+    store: Store,
+    record: Record,
+    shown: Reporter,
+    workers: _Workers,
+    outcome: Outcome,
+    sync: Sync | None,
+) -> None:
+    lost: set[str] = set()
+    for number, stage in enumerate(pending, 1):
+        if lost & set(stage.inputs.values()):
+            lost.add(stage.digest)
+            outcome.skipped.append(stage)
+            continue
+        shown.start(stage.title, stage.size, number, len(pending))
+        if sync is not None and sync.begin(stage):
+            shown.message("continuing from what the store has of this stage")
+        job_path = write_job(plan, stage, workspace)
+        event = workers.do(stage, job_path, shown)
+        while event["event"] == "gone":  # a run beside this one finished the stage, or dropped it, just then
+            event = workers.do(stage, write_job(plan, stage, workspace), shown)
+        if sync is not None:
+            sync.end(stage)
+            for message in sync.told():
+                shown.message(message)
+        if event["event"] == "finished":
+            outcome.done += 1
+            store.index_stages([(stage.kind, stage.digest)])
+            record.save()
+            shown.end("done" if "by" not in event else "done by another run")
+        elif event["event"] == "interrupted":
+            outcome.interrupted = True
+            shown.end("interrupted; the same command continues here")
+            return
+        else:
+            lost.add(stage.digest)
+            outcome.failures.append(Failure(stage, event["reason"], event["log"]))
+            shown.end(f"FAILED: {event['reason']}")
+            shown.message(f"log: {event['log']}")
+
+
+class _Workers:
+    """The serving worker of a run, started when first needed, and its events."""
+
+    def __init__(self, ends_process: bool) -> None:
+        self.ends_process = ends_process
+        self.nodes = Nodes.here()
+        self.process: subprocess.Popen[str] | None = None
+        self.asked_to_stop = 0
+
+    def __enter__(self) -> _Workers:
+        self._folder = tempfile.TemporaryDirectory(prefix="nsd-")
+        self.events_path = Path(self._folder.name) / "events"
+        os.mkfifo(self.events_path)
+        # Opened for reading and writing so that it neither blocks nor ends when a worker goes away.
+        self._descriptor = os.open(self.events_path, os.O_RDWR | os.O_NONBLOCK)
+        self._buffer = b""
+        self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            ending = self.ends_process and self.asked_to_stop and number == signal.SIGTERM
+            signal.signal(number, signal.SIG_IGN if ending else handler)
+        self._retire()
+        os.close(self._descriptor)
+        self._folder.cleanup()
+
+    def _retire(self) -> None:
+        """End the serving worker, if there is one, and wait until it is gone with all it holds."""
+        if self.process is None:
+            return
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(timeout=RETIRE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+    def _on_signal(self, number: int, _: object) -> None:
+        # Only a person asks twice (Ctrl-C) to be done at once; Slurm sends SIGTERM twice to say it once.
+        if number == signal.SIGINT or not self.asked_to_stop:
+            self.asked_to_stop += 1
+
+    def do(self, stage: Stage, job_path: Path, shown: Reporter) -> dict[str, Any]:
+        """Have a worker do the job; returns the event that ended it."""
+        if self.asked_to_stop:
+            return {"event": "interrupted"}
+        together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
+        if together:
+            self._retire()  # its model holds the memory that the training wants
+            process = self._start(training_command(stage, job_path, self.events_path, self.nodes))
+        else:
+            if self.process is None or self.process.poll() is not None:
+                self.process = self._start(
+                    [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--serve", str(self.events_path)], serve=True
+                )
+            process = self.process
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it died just now: following it says how
+                process.stdin.write(f"{job_path}\n")
+                process.stdin.flush()
+        log = job_path.with_name("log.txt")
+        final = self._follow(process, shown)
+        if final is None:
+            if self.asked_to_stop:
+                return {"event": "interrupted"}
+            return {"event": "failed", "reason": _death(process), "log": str(log)}
+        if together:
+            process.wait()
+        return final
+
+    def _start(self, command: list[str], serve: bool = False) -> subprocess.Popen[str]:
+        log = (Path(self._folder.name) / "worker.log").open("ab")
+        with log:
+            # A session of its own: Ctrl-C reaches this process alone, which then asks the worker to stop.
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if serve else subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                env=worker_environment(),
+                start_new_session=True,
+            )
+
+    def _follow(self, process: subprocess.Popen[str], shown: Reporter) -> dict[str, Any] | None:
+        told, told_at = 0, 0.0
+        while True:
+            if self.asked_to_stop > told:
+                told, told_at = self.asked_to_stop, time.monotonic()
+                process.kill() if told > 1 else process.terminate()
+                if told == 1:
+                    shown.message("stopping: saving what there is (again to stop at once)")
+            if told and time.monotonic() - told_at > STOP_GRACE_SECONDS:
+                process.kill()
+            alive = process.poll() is None
+            for event in self._events(0.2 if alive else 0.0):
+                if event["event"] in ("finished", "failed", "interrupted", "gone"):
+                    return event
+                if event["event"] == "progress":
+                    shown.update(event)
+                elif event["event"] == "warning":
+                    step = "" if event.get("step") is None else f"step {event['step']}: "
+                    field = f" [{event['field']}]" if event["field"] else ""
+                    shown.message(f"warning: {step}{event['text']}{field}")
+                elif event["event"] == "waiting":
+                    shown.message("another run is at this stage; waiting for it")
+            if not alive:
+                return None
+
+    def _events(self, timeout: float) -> Iterator[dict[str, Any]]:
+        ready, _, _ = select.select([self._descriptor], [], [], timeout)
+        while ready:
+            with contextlib.suppress(BlockingIOError):
+                self._buffer += os.read(self._descriptor, 1 << 16)
+            ready, _, _ = select.select([self._descriptor], [], [], 0)
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a killed worker's torn line
+                yield json.loads(line)
+
+
+def _death(process: subprocess.Popen[str]) -> str:
+    code = process.returncode
+    if code == -signal.SIGKILL:
+        return "the worker was killed (SIGKILL): most often the machine ran out of memory"
+    if code is not None and code < 0:
+        return f"the worker died of {signal.Signals(-code).name}"
+    return f"the worker ended with exit code {code} before it could say why"

@@ -1,0 +1,57 @@
+"""What workers are given: data and job files, and an environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store import provenance, tables
+from nsd.runner.store.workspace import Workspace, write_atomically
+
+PARENT_VARIABLE = "NSD_PARENT_PID"
+
+
+def write_data(plan: Plan, workspace: Workspace) -> None:
+    """Write the questions of every split, for the workers to read."""
+    for content_hash, questions in plan.data.items():
+        path = workspace.data_file(content_hash)
+        if not tables.looks_whole(path):
+            tables.write_questions(path, questions)
+
+
+def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
+    """Write what the worker reads. The path of an earlier attempt is reused with the same content."""
+    job = {
+        **stage.job,
+        "kind": stage.kind,
+        "digest": stage.digest,
+        "key": stage.key,
+        "inputs": stage.inputs,
+        "used_by": stage.used_by,
+        "experiment": plan.name,
+        "workspace": str(workspace.root),
+        "git_commit": provenance.git_state()["commit"],
+    }
+    path = workspace.partial(stage.kind, stage.digest) / "job.json"
+    write_atomically(path, json.dumps(job, indent=1))
+    return path
+
+
+def worker_environment() -> dict[str, str]:
+    """What a worker process is started with."""
+    environment = {
+        **os.environ,
+        PARENT_VARIABLE: str(os.getpid()),
+        "TOKENIZERS_PARALLELISM": "false",
+        # `python -m` puts the current folder in front of everything else that can be imported; what lies there is a
+        # stranger's. Said in the environment, for accelerate starts further processes by itself.
+        "PYTHONSAFEPATH": "1",
+    }
+    return environment if _has_gpu() else {**environment, "ACCELERATE_USE_CPU": "true"}
+
+
+def _has_gpu() -> bool:
+    # Asking torch would load it; the driver's device files tell as well.
+    return Path("/dev/nvidia0").exists() or Path("/dev/kfd").exists()

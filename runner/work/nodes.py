@@ -1,0 +1,122 @@
+"""Several machines for one run: every one of them runs `nsd run SPEC`, and trainings are shared.
+
+The first machine (the leader) executes the plan as ever. The others only take part in trainings: for each one they
+fetch its inputs from the store, start their share of the processes, and wait until the leader has put the result into
+the store. Everything else (sampling, votes, evaluation) is the leader's work.
+
+Who is who comes from the environment, as SkyPilot sets it: SKYPILOT_NODE_RANK, SKYPILOT_NUM_NODES, SKYPILOT_NODE_IPS.
+Limits: a store that all can reach is needed. When the leader fails, the others wait until who started them ends them
+(SkyPilot does).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from nsd.plugins.errors import InputError, Interrupted, StageFailed
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.bucket import BrokenThere, patiently
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.jobs import worker_environment, write_data, write_job
+from nsd.runner.work.sync import Sync
+
+POLL_SECONDS = 2.0
+FIRST_PORT, PORTS = 20_000, 12_000  # below 32768, where Linux takes the ports of outgoing connections from
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """This machine among its fellows; `rank` 0 leads."""
+
+    rank: int
+    addresses: tuple[str, ...]
+
+    @classmethod
+    def here(cls) -> Nodes | None:
+        """None on a machine of its own. Raises InputError for an environment that contradicts itself."""
+        count = int(os.environ.get("SKYPILOT_NUM_NODES") or 1)
+        if count <= 1:
+            return None
+        addresses = tuple(os.environ.get("SKYPILOT_NODE_IPS", "").split())
+        rank = int(os.environ.get("SKYPILOT_NODE_RANK") or 0)
+        if len(addresses) != count or not 0 <= rank < count:
+            raise InputError(
+                f"SKYPILOT_NUM_NODES is {count}, SKYPILOT_NODE_RANK {rank}, and SKYPILOT_NODE_IPS has "
+                f"{len(addresses)} addresses: they must agree"
+            )
+        return cls(rank, addresses)
+
+
+def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes | None = None) -> list[str]:
+    """What starts a stage's processes on this machine.
+
+    `--multi_gpu` is what makes it start that many, on CPU too: there ACCELERATE_USE_CPU moves them off the GPU path.
+    Machines must know one port before they can talk: it follows from the stage's digest.
+    """
+    processes = stage.job.get("processes", 1)
+    if nodes is None:
+        where = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]  # 0: a free one
+    else:
+        machines = len(nodes.addresses)
+        where = ["--num_processes", str(processes * machines), "--num_machines", str(machines)]
+        where += ["--machine_rank", str(nodes.rank), "--main_process_ip", nodes.addresses[0]]
+        where += ["--main_process_port", str(FIRST_PORT + int(stage.digest[:8], 16) % PORTS)]
+        where += ["--rdzv_backend", "static"]
+    flags = ["--multi_gpu", *where, "--mixed_precision", "no", "--dynamo_backend", "no"]
+    worker = ["-m", "nsd.runner.work.worker", "--job", str(job), str(events)]
+    return [sys.executable, "-P", "-m", "accelerate.commands.launch", *flags, *worker]
+
+
+def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: Collection[str] | None = None) -> int:
+    """What every machine but the leader does. Returns the exit code."""
+    workspace.create()
+    sync.fetch()
+    wanted = None if only is None else plan.with_causes(only)
+    write_data(plan, workspace)
+    for stage in plan.pending(workspace):
+        if wanted is not None and stage.digest not in wanted:
+            continue
+        if stage.kind == "train" and not _is_there(sync, stage):
+            for cause in stage.inputs.values():
+                _wait_for(sync, plan.stages[cause])
+                sync.bucket.fetch_stage(workspace, plan.stages[cause].kind, cause, weights=True)
+            sync.bucket.fetch_partial(workspace, stage.kind, stage.digest)
+            _compute(stage, write_job(plan, stage, workspace), nodes)
+        _wait_for(sync, stage)
+    return 0
+
+
+def _is_there(sync: Sync, stage: Stage) -> bool:
+    try:
+        return sync.bucket.manifest(stage.kind, stage.digest) is not None
+    except BrokenThere:  # the leader makes it again
+        return False
+
+
+def _wait_for(sync: Sync, stage: Stage) -> None:
+    while not patiently(lambda: _is_there(sync, stage), print):
+        time.sleep(POLL_SECONDS)
+
+
+def _compute(stage: Stage, job: Path, nodes: Nodes) -> None:
+    """This machine's share of a training. Raises StageFailed or Interrupted."""
+    process = subprocess.Popen(training_command(stage, job, os.devnull, nodes), env=worker_environment())
+    handlers = {
+        number: signal.signal(number, lambda *_: process.terminate()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if code == Interrupted.exit_code:
+        raise Interrupted("stopped; the leader has saved what there is")
+    if code != 0:
+        raise StageFailed(f"this machine's share of {stage.title} ended with exit code {code}")

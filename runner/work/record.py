@@ -1,0 +1,117 @@
+"""The record of an experiment on disk: written before its first result, updated as its runs finish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from nsd.runner.plan.build import Plan, PlannedRun
+from nsd.runner.store import provenance
+from nsd.runner.store.index import Store, run_at
+from nsd.runner.store.workspace import Workspace, now, write_atomically
+
+
+class Record:
+    """The experiment record on disk: written before the first result, updated as runs finish."""
+
+    def __init__(self, plan: Plan, workspace: Workspace, store: Store) -> None:
+        self.plan, self.workspace, self.store = plan, workspace, store
+        self.path = workspace.record_path(plan.name, plan.spec_digest)
+        experiment = plan.experiment
+        hypotheses = experiment.hypotheses
+        self.record: dict[str, Any] = {
+            "experiment": plan.name,
+            "spec_digest": plan.spec_digest,
+            "question": experiment.question,
+            "spec_path": experiment.path.name,
+            "spec_yaml": experiment.text,
+            "resolved": json.loads(json.dumps(experiment.resolved, default=str)),
+            "hypotheses": hypotheses.to_json() if hypotheses else None,
+            "recorded_at": now(),
+            "git": provenance.git_state(),
+            "packages": provenance.packages(),
+            "runs": [],
+        }
+        if (held := workspace.record(plan.name, plan.spec_digest)) is not None:
+            self.record["recorded_at"] = held["recorded_at"]
+            self.record["runs"] = held["runs"]
+            if not plan.known:  # the spec may have changed since; what was recorded under this digest stands
+                self.record |= held
+            if _taken_up_since(workspace, held):
+                self.record["run_at"] = now()
+        self.known_repeats = _known_repeats(workspace, plan.name)
+
+    def save(self, failed: Mapping[str, str] | None = None) -> None:
+        """Bring every run's status up to date, on disk and in the index; touch nothing that did not change.
+
+        `failed` holds reasons by "condition/seedN".
+        """
+        runs = {run["run"]: run for run in self.record["runs"]}
+        failed = failed or {}
+        for planned in self.plan.runs:
+            held = runs.get(planned.run, {})
+            whole = self.workspace.is_whole("eval", planned.eval_digest)
+            condition = planned.condition.split("@")[0]
+            reason = failed.get(f"{condition}/seed{planned.seed}")
+            status = "done" if whole else "failed" if reason else "pending"
+            same = held.get("eval_digest") == planned.eval_digest
+            needs = self.plan.needs(planned.eval_digest)
+            if same and len(held.get("needs", [])) > len(
+                needs
+            ):  # a plan learned from afar may not know every cause yet
+                needs = held["needs"]
+            runs[planned.run] = {
+                "run": planned.run,
+                "condition": planned.condition,
+                "seed": planned.seed,
+                "eval_digest": planned.eval_digest,
+                "train_digest": planned.train_digest,
+                "label_digest": planned.label_digest,
+                "needs": needs,
+                "repeats": self._repeats(planned),
+                "status": status,
+                "reason": None if whole else reason,
+                "started_at": held.get("started_at") if same else now(),
+                "ended_at": self._ended_at(planned.eval_digest) if whole else None,
+            }
+        self.record["runs"] = list(runs.values())
+        text = json.dumps(self.record, indent=1)
+        if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
+            write_atomically(self.path, text)
+        # Indexed even where the file is unchanged: the database may have been deleted since.
+        self.store.index_record(self.record)
+
+    def _ended_at(self, digest: str) -> str | None:
+        """When the evaluation was finished, wherever that was."""
+        ended: str | None = self.workspace.manifest("eval", digest).get("ended_at")
+        return ended
+
+    def _repeats(self, planned: PlannedRun) -> list[dict[str, Any]]:
+        """The repeated evaluations of a run: those planned now, and those that an earlier command asked for."""
+        found = dict(self.known_repeats.get((planned.run, planned.eval_digest), {}))
+        for number, digest in enumerate(planned.repeats, 1):
+            found[number] = {"repeat": number, "eval_digest": digest, "needs": self.plan.needs(digest)}
+        return [found[number] for number in sorted(found)]
+
+
+def _taken_up_since(workspace: Workspace, held: Mapping[str, Any]) -> bool:
+    """Whether another version of the experiment was run after this one, which is now the current one again."""
+    return any(
+        run_at(record) >= run_at(held)
+        for record in workspace.records()
+        if record["experiment"] == held["experiment"] and record["spec_digest"] != held["spec_digest"]
+    )
+
+
+def _known_repeats(workspace: Workspace, experiment: str) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """Repeats by run and evaluation that any recorded version of an experiment's spec asked for.
+
+    A version that changes nothing of a run (a hypothesis, say) keeps its evaluation, and so its repeats.
+    """
+    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for record in workspace.records():
+        for run in record["runs"] if record["experiment"] == experiment else ():
+            known = found.setdefault((run["run"], run["eval_digest"]), {})
+            known.update((repeat["repeat"], repeat) for repeat in run.get("repeats", []))
+    return found

@@ -1,0 +1,125 @@
+"""What a stage under way has cost so far, kept in its `begun.json` so that no way to die loses it.
+
+    with Spending(partial) as spending: ...                 # a second's worth is the most that a kill -9 takes
+    spending.seconds, spending.gpu_seconds, spending.cost   # of this attempt and of all before it
+
+Every attempt adds to the file: those that failed, were stopped or killed, and those of other machines, whose file came
+through the store. GPU seconds are those of every GPU that an attempt had; dollars come from the price of its machine.
+Limits: of a machine that vanishes, what was not sent to the store yet is unknown elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from nsd.runner.store import provenance
+from nsd.runner.store.shapes import Broken, read_object
+from nsd.runner.store.workspace import now
+
+FILE = "begun.json"
+WRITE_SECONDS = 1.0
+
+
+class Spending:
+    """The clock of one attempt; it writes from entering to leaving. `started_at` is the first attempt's."""
+
+    def __init__(self, partial: Path) -> None:
+        self.path = partial / FILE
+        held = _read(self.path)
+        self.resumed = held is not None
+        self.held = held or {}
+        self.started_at: str = self.held.get("started_at") or now()
+        self.versions: dict[str, str] = self.held.get("versions") or {}
+        self._before = {name: float(self.held.get(name) or 0.0) for name in ("spent_seconds", "gpu_seconds", "usd")}
+        self._priced = "usd" in self.held
+        self._clock: float | None = None
+        self._ended: float | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._keep_writing, daemon=True)
+
+    def __enter__(self) -> Spending:
+        self._clock = time.monotonic()
+        self.write()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = time.monotonic()
+        self._stop.set()
+        self._thread.join()
+        self.write()
+
+    @property
+    def _here(self) -> float:
+        """Seconds of this attempt."""
+        if self._clock is None:
+            return 0.0
+        return (self._ended or time.monotonic()) - self._clock
+
+    @property
+    def seconds(self) -> float:
+        """Of all attempts."""
+        return self._before["spent_seconds"] + self._here
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Of all attempts; each counts the GPUs that it had."""
+        return self._before["gpu_seconds"] + self._here * provenance.gpu_count() * provenance.machines()
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """The manifest's `cost`: a price per hour that gives the dollars of all attempts; {} where none had a price."""
+        price = provenance.usd_per_hour()
+        if price is None and not self._priced:
+            return {}
+        return {"cost": {"usd_per_hour": price if self.seconds == 0 else self._usd * 3600 / self.seconds}}
+
+    @property
+    def _usd(self) -> float:
+        return self._before["usd"] + self._here / 3600 * (provenance.usd_per_hour() or 0.0)
+
+    def write(self) -> None:
+        """Bring the file up to date. A reader sees the old or the new, and a full disk is no reason to fail."""
+        facts: dict[str, Any] = {
+            "started_at": self.started_at,
+            "spent_seconds": self.seconds,
+            "gpu_seconds": self.gpu_seconds,
+            "versions": self.versions,
+        }
+        if self._priced or provenance.usd_per_hour() is not None:
+            facts["usd"] = self._usd
+        temporary = self.path.with_name(f".{FILE}.{os.getpid()}.tmp")
+        with self._lock:
+            try:
+                temporary.write_text(json.dumps(facts), encoding="utf-8")
+                temporary.replace(self.path)
+            except OSError as error:
+                print(f"what this stage has cost so far cannot be written: {error}")
+
+    def _keep_writing(self) -> None:
+        while not self._stop.wait(WRITE_SECONDS):
+            self.write()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What the attempts before left, None where there was none or their file is broken."""
+    try:
+        found = read_object(path)
+        for name in ("spent_seconds", "gpu_seconds", "usd"):
+            if float(found.get(name) or 0.0) < 0:
+                return None
+        if found.get("started_at"):
+            datetime.fromisoformat(found["started_at"])
+        versions = found.get("versions") or {}
+        if not isinstance(versions, dict) or not all(isinstance(one, str) for one in versions.values()):
+            return None
+    except (Broken, ValueError, TypeError, OverflowError):
+        return None
+    return found

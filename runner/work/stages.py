@@ -1,0 +1,401 @@
+"""What each kind of stage does, inside a worker process.
+
+`run_stage(job, context)` does the work of one stage in `context.partial` and returns what its manifest
+says beyond the common facts. Everything here resumes: completions are kept in shards, training in its
+checkpoints. Heavy packages are loaded by the plugins, when they are used.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.api import (
+    Budget,
+    Completion,
+    Engine,
+    Example,
+    Labeler,
+    LoraConfig,
+    ModelRef,
+    Plugin,
+    Prompt,
+    Protocol,
+    PseudoLabel,
+    Question,
+    Request,
+    Sampling,
+    Scored,
+    Trainer,
+    TrainJob,
+    TrainSeeds,
+    Verifier,
+    without_truth,
+)
+from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.plugins.registry import code, find
+from nsd.runner.store import tables
+from nsd.runner.store.shapes import Broken
+from nsd.runner.store.workspace import Workspace, digest_of
+from nsd.runner.work.failures import failures, without_failed_text
+
+
+@dataclass
+class Context:
+    """What a stage may use of the world: its folders, how to report, whether to stop."""
+
+    workspace: Workspace
+    partial: Path
+    emit: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+    leader: bool = True  # false in every process but the first of a multi-process stage
+    engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def artifact(self) -> Path:
+        """The folder that becomes the finished stage."""
+        return self.partial / "artifact"
+
+    def questions(self, content_hash: str) -> list[Question]:
+        """Questions of a split by their content hash."""
+        return tables.read_questions(self.workspace.data_file(content_hash))
+
+    def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
+        """Tell the person how far the stage is."""
+        self.emit({"event": "progress", "done": done, "total": total, "unit": unit, **more})
+
+    def warn(self, text: str, spec_field: str = "", step: int | None = None) -> None:
+        """Tell the person what is wrong, and keep it in the manifest."""
+        self.events.append({"step": step, "text": text, "field": spec_field})
+        self.emit({"event": "warning", "text": text, "field": spec_field, "step": step})
+
+
+def make_plugin(block: Mapping[str, Any]) -> Plugin:
+    """The plugin of a job's block, with its config validated again.
+
+    Raises StageFailed where a third party's code is no longer what the stage was planned with.
+    """
+    for planned in block.get("code", ()):
+        now = code(planned["kind"], planned["use"])
+        if now is None or now.to_json() != planned["code"]:
+            raise StageFailed(
+                f"the {planned['kind']} {planned['use']} has changed since this run began; run the spec again"
+            )
+    cls = find(block["kind"], block["use"])
+    return cls(cls.Config.model_validate(block["config"]))
+
+
+def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Do one stage. Raises Interrupted, StageFailed, InputError or whatever a plugin raises."""
+    return {"train": run_train, "sample": run_sample, "label": run_label, "eval": run_eval}[job["kind"]](job, context)
+
+
+# --------------------------------------------------------------------------- completions
+
+
+def model_ref(model: Mapping[str, Any], workspace: Workspace) -> ModelRef:
+    """The model of a job: the spec's own, or what a train stage left."""
+    if model["train"] is None:
+        return ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"])
+    folder = workspace.folder("train", model["train"]) / "model"
+    if (folder / "adapter_config.json").is_file():
+        return ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"], adapter=str(folder))
+    return ModelRef(path=str(folder), dtype=model["dtype"])
+
+
+def draw(job: dict[str, Any], context: Context) -> list[Completion]:
+    """All completions of a job, in question order then sample order.
+
+    Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
+    Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
+    """
+    questions = context.questions(job["questions"])
+    prompt = Prompt.model_validate(job["prompt"])
+    sampling = Sampling(**job["sampling"])
+    shards = context.partial / "shards"
+    shards.mkdir(parents=True, exist_ok=True)
+    held: dict[tuple[str, int], Completion] = {}
+    for path in sorted(shards.glob("*.parquet")):
+        try:
+            held |= {(item.question_id, item.sample): item for item in tables.read_completions(path)}
+        except Broken as broken:  # its completions are owed again
+            path.replace(path.with_name(f"{path.name}.broken"))
+            print(f"{broken}; kept as {path.name}.broken, and drawn again")
+    held = {key: item for key, item in held.items() if not item.failed}
+    total = len(questions) * sampling.n
+    context.progress(len(held), total, "completions", resumed=len(held))
+    if len(held) < total:
+        key = json.dumps(job["engine"], sort_keys=True)
+        for other, loaded in context.engines.items():
+            if other != key:  # one loaded model at a time on a device
+                loaded.close()
+        if key not in context.engines:
+            engine = make_plugin(job["engine"])
+            assert isinstance(engine, Engine)
+            context.engines[key] = engine
+        ref = model_ref(job["model"], context.workspace) if job["model"] is not None else None
+        requests = [Request(question.id, prompt.render(question)) for question in questions]
+        number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1
+        tokens, started = 0, time.monotonic()
+        for batch in context.engines[key].generate(ref, requests, sampling, job["seed"], frozenset(held)):
+            tables.write_completions(shards / f"{number:06d}.parquet", batch)
+            number += 1
+            held |= {(item.question_id, item.sample): item for item in batch}
+            tokens += sum(item.tokens for item in batch)
+            rate = tokens / max(time.monotonic() - started, 1e-9)
+            context.progress(len(held), total, "completions", tokens_per_second=round(rate))
+            if context.should_stop():
+                raise Interrupted("stopped after a shard")
+    missing = [(q.id, s) for q in questions for s in range(sampling.n) if (q.id, s) not in held]
+    if missing:
+        raise StageFailed(f"the engine returned no completion for {len(missing)} of {total} requests")
+    completions = [held[question.id, sample] for question in questions for sample in range(sampling.n)]
+    if (failed := failures(completions)) is not None:
+        if failed.most:
+            raise StageFailed(failed.sentence())
+        context.warn(f"{failed.sentence()}; a failed completion scores 0 and has no vote")
+    return completions
+
+
+def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
+    """Counts a report wants of any stage that draws completions."""
+    reasons = [str(item.stop_reason) for item in completions]
+    return {
+        "completions": len(completions),
+        "tokens": sum(item.tokens for item in completions),
+        "stop_reasons": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
+    }
+
+
+def run_sample(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Completions of the unlabeled questions."""
+    completions = draw(job, context)
+    tables.write_completions(context.artifact / "samples.parquet", completions)
+    return {"data_hash": job["questions"], "generation": generation_facts(completions)}
+
+
+# --------------------------------------------------------------------------- labels
+
+
+def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Pseudo-labels, each also held against the hidden truth where the dataset has it."""
+    questions = context.questions(job["questions"])
+    labeler, verifier = make_plugin(job["labeler"]), make_plugin(job["verifier"])
+    assert isinstance(labeler, Labeler) and isinstance(verifier, Verifier)
+    samples: dict[str, list[Completion]] = {}
+    if (digest := job["inputs"].get("samples")) is not None:
+        path = context.workspace.folder("sample", digest) / "samples.parquet"
+        completions = tables.read_completions(path)
+        # Samples that an earlier version of nsd kept although most of them had failed.
+        if (failed := failures(completions)) is not None and failed.most:
+            raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
+        for completion in completions:
+            samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
+    asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
+    labels = labeler.label(asked, samples, verifier, job["seed"])
+    correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
+    tables.write_labels(context.artifact / "labels.parquet", labels, correct)
+    context.progress(len(labels), len(labels), "labels")
+    return {"data_hash": job["questions"], "labels": label_facts(labels, correct)}
+
+
+def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
+    """Whether a label equals the hidden truth; None where it is not known or unreadable. No label is not right."""
+    gold = None if question.answer is None else verifier.normalise(question.answer)
+    if gold is None:
+        return None
+    return label.label is not None and verifier.same(label.label, gold)
+
+
+def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> dict[str, Any]:
+    """Coverage, accuracy and the histogram of confidence."""
+    voted = [right for label, right in zip(labels, correct, strict=True) if label.label is not None]
+    kept = [right for label, right in zip(labels, correct, strict=True) if label.kept]
+    histogram: dict[str, int] = {}
+    for label in labels:
+        bar = f"{label.confidence:.3f}"
+        histogram[bar] = histogram.get(bar, 0) + 1
+
+    def accuracy(values: Sequence[bool | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return sum(map(int, known)) / len(known) if known else None
+
+    return {
+        "questions": len(labels),
+        "voted": len(voted),
+        "kept": len(kept),
+        "accuracy_voted": accuracy(voted),
+        "accuracy_kept": accuracy(kept),
+        "confidence_histogram": dict(sorted(histogram.items())),
+    }
+
+
+# --------------------------------------------------------------------------- evaluation
+
+
+def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Draw, score, and reduce to one value per question."""
+    completions = draw(job, context)
+    questions = context.questions(job["questions"])
+    verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
+    assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
+    by_id = {question.id: question for question in questions}
+    scored = [Scored.judge(item, by_id[item.question_id], verifier) for item in completions]
+    tables.write_scored(context.artifact / "samples.parquet", scored)
+    groups: dict[str, list[Scored]] = {}
+    for item in scored:
+        seen = Scored(without_failed_text(item.completion), item.score)
+        groups.setdefault(seen.completion.question_id, []).append(seen)
+    values = {key: protocol.value(group, verifier) for key, group in groups.items()}
+    rows = ({"question_id": key, "value": value} for key, value in values.items())
+    tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
+    return {
+        "data_hash": job["questions"],
+        "generation": generation_facts(completions),
+        "eval": {
+            "metric": protocol.metric(),
+            "protocol": protocol.name,
+            "data_hash": job["questions"],
+            "verifier_hash": digest_of(job["key"]["verifier"]),
+            "questions": len(values),
+            "samples": job["sampling"]["n"],
+            "mean": sum(values.values()) / len(values) if values else None,
+        },
+    }
+
+
+# --------------------------------------------------------------------------- training
+
+
+def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
+    """Training examples of every source, in the order the condition names them."""
+    prompt = Prompt.model_validate(job["prompt"])
+    examples: list[Example] = []
+    for source in job["train_on"]:
+        questions = context.questions(source["data"])
+        if source["source"] != "pseudo":
+            examples += [Example(q, prompt.render(q), q.answer, q.solution, source["source"]) for q in questions]
+            continue
+        by_id = {question.id: question for question in questions}
+        for row in tables.read(context.workspace.folder("label", source["labels"]) / "labels.parquet"):
+            if row["kept"]:
+                question = by_id[row["question_id"]]
+                # The hidden truth stays hidden: a trainer sees the question with the guessed answer only.
+                blind = Question(id=question.id, text=question.text, answer=row["label"], solution=row["target"])
+                examples.append(Example(blind, prompt.render(question), row["label"], row["target"], "pseudo"))
+    return examples
+
+
+def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Train or resume, leave the model in artifact/model and the curves beside it."""
+    trainer, verifier = make_plugin(job["trainer"]), make_plugin(job["verifier"])
+    assert isinstance(trainer, Trainer) and isinstance(verifier, Verifier)
+    examples = examples_of(job, context)
+    if not examples:
+        raise StageFailed(
+            "nothing to train on: no pseudo-label was kept (lower labeler.threshold, or look at "
+            "the label stage's confidence histogram)"
+        )
+    if trainer.needs_targets and (lacking := sum(example.target is None for example in examples)):
+        raise StageFailed(
+            f"{lacking} of {len(examples)} examples have no solution text to imitate: trainer {trainer.name!r} "
+            "needs one; map data.fields.solution, or use a trainer that learns from answers (grpo)"
+        )
+    for engine in context.engines.values():  # training wants the memory that the last generation's model holds
+        engine.close()
+    curves = Curves(context.partial / "curves.jsonl", write=context.leader)
+
+    def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:
+        if context.leader:
+            curves.add(step, metrics)
+            context.progress(step, total, "steps", metrics=dict(metrics))
+
+    result = trainer.train(
+        TrainJob(
+            model=model_ref(job["model"], context.workspace),
+            lora=LoraConfig.model_validate(job["lora"]) if job["lora"] else None,
+            examples=examples,
+            prompt=Prompt.model_validate(job["prompt"]),
+            verifier=verifier,
+            seeds=TrainSeeds(**job["seeds"]),
+            budget=budget_of(job, context),
+            output_dir=context.artifact / "model",
+            checkpoint_dir=context.partial / "checkpoints",
+            report=report,
+            warn=context.warn,
+            should_stop=context.should_stop,
+            trackers=job["track"],
+            run_name=f"{job['experiment']}/{job['used_by'][0]}",
+            max_steps_cap=job["max_steps_cap"],
+        )
+    )
+    if context.leader:
+        tables.write(context.artifact / "curves.parquet", tables.CURVES, curves.rows())
+    sources = [example.source for example in examples]
+    return {
+        "training": {
+            **asdict(result),
+            "notes": dict(result.notes),
+            "examples": {source: sources.count(source) for source in sorted(set(sources))},
+        }
+    }
+
+
+def budget_of(job: dict[str, Any], context: Context) -> Budget:
+    """The matched compute of a train stage; tokens are counted with the start model's tokenizer."""
+    budget = job["budget"]
+    if "tokens_of" not in budget:
+        return Budget(steps=budget.get("steps"))
+    from nsd.plugins.models import load_tokenizer
+
+    tokenizer = load_tokenizer(model_ref(job["model"], context.workspace))
+    reference = budget["tokens_of"]
+    prompt = Prompt.model_validate(job["prompt"])
+    config = make_plugin(reference["trainer"]).config
+    tokens = 0
+    for content_hash in reference["data"]:
+        for question in context.questions(content_hash):
+            rendered = prompt.render(question)
+            if not isinstance(rendered, str):
+                rendered = tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True)
+            tokens += len(tokenizer(rendered + prompt.separator + (question.solution or ""))["input_ids"]) + 1
+    return Budget(tokens=round(tokens * float(getattr(config, "epochs", 1))))
+
+
+class Curves:
+    """Training metrics, appended as they come so that a killed run keeps them.
+
+    A torn last line is a point still owed; a step reported again after a resume replaces the first.
+    """
+
+    def __init__(self, path: Path, write: bool = True) -> None:
+        self.path = path
+        self.points: dict[tuple[int, str], float] = {}
+        if path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    record = json.loads(line)
+                    self._keep(int(record["step"]), record["metrics"])
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+                    continue
+        self._write = write
+
+    def _keep(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.points[step, name] = float(value)
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep a step's metrics."""
+        self._keep(step, metrics)
+        if self._write:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "metrics": dict(metrics)}) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every point, by step then metric."""
+        return [{"step": step, "metric": name, "value": value} for (step, name), value in sorted(self.points.items())]

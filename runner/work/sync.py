@@ -1,0 +1,175 @@
+"""Keeps a run and a bucket in step, so that a machine that goes away takes nothing with it.
+
+    sync = Sync(bucket, workspace, plan)
+    sync.fetch()                                     # brings what the bucket has of this plan
+    sync.begin(stage); ...; sync.end(stage)          # sends what a stage has, every PUSH_SECONDS and at its end
+
+What a preempted machine had sent, the next one continues from: shards of completions, and the newest checkpoint of
+a training. Limits: what was made since the last push is made again (the same, since every stage is seeded).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.errors import NsdError
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.bucket import BrokenThere, Bucket, patiently
+from nsd.runner.store.shapes import Broken, read_word
+from nsd.runner.store.workspace import Workspace, write_atomically
+
+PUSH_SECONDS = float(os.environ.get("NSD_PUSH_SECONDS", "20"))
+LOG_LINES = 30
+
+
+class Sync:
+    """The link between a run and its bucket."""
+
+    def __init__(self, bucket: Bucket, workspace: Workspace, plan: Plan) -> None:
+        self.bucket, self.workspace, self.plan = bucket, workspace, plan
+        self.messages: list[str] = []
+        self._replaced: set[str] = set()  # stages that the bucket has broken
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # ------------------------------------------------------------------ before and after
+
+    def fetch(self) -> int:
+        """Bring finished stages of the plan, weights only where an unfinished stage needs them. Returns how many."""
+        # When the claims were first recorded is known there, should this machine be a new one.
+        name = self.plan.name
+        self.bucket.fetch_records(self.workspace, name, self._say)
+        there = set(self.bucket.stages())
+        unfinished = [
+            stage
+            for stage in self.plan.stages.values()
+            if not self.workspace.is_whole(stage.kind, stage.digest) and (stage.kind, stage.digest) not in there
+        ]
+        needed = {digest for stage in unfinished for digest in stage.inputs.values()}
+        return len(fetch_finished(self.bucket, self.workspace, self.plan, there, needed, self._broken_there))
+
+    def _broken_there(self, stage: Stage, error: NsdError) -> None:
+        self._say(f"made here again: {error}")
+        self._replaced.add(stage.digest)
+
+    def push_data(self) -> None:
+        """Send the questions and the experiment's record."""
+        for content_hash in self.plan.data:
+            path = self.workspace.data_file(content_hash)
+            if path.exists() and not self.bucket.has(f"data/{path.name}"):
+                self.bucket.push_file(path, f"data/{path.name}")
+        record = self.workspace.record(self.plan.name, self.plan.spec_digest)
+        path = self.workspace.record_path(self.plan.name, self.plan.spec_digest)
+        try:  # the first one written has the date that counts, and `fetch` brought it
+            held = self.bucket.record(self.plan.name, self.plan.spec_digest)
+        except BrokenThere:
+            held = None
+        if record is not None and (held is None or _names(held) < _names(record)):
+            self.bucket.push_file(path, f"experiments/{self.plan.name}/{path.name}")
+
+    # ------------------------------------------------------------------ a stage
+
+    def begin(self, stage: Stage) -> bool:
+        """Bring what another machine has made of this stage and begin sending. Returns whether anything came."""
+        try:
+            came = self.bucket.fetch_partial(self.workspace, stage.kind, stage.digest)
+        except NsdError as error:  # half a state is no reason to fail: the stage begins anew
+            self._say(f"begun anew: {error}")
+            came = False
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._keep_pushing, args=(stage,), daemon=True)
+        self._thread.start()
+        return came
+
+    def end(self, stage: Stage) -> None:
+        """Send the rest: the finished stage, or where it stopped."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self.workspace.is_whole(stage.kind, stage.digest):
+            replace = stage.digest in self._replaced
+            patiently(
+                lambda: self.bucket.push_stage(self.workspace, stage.kind, stage.digest, replace=replace), self._say
+            )
+            self._replaced.discard(stage.digest)
+        elif self.workspace.partial(stage.kind, stage.digest).is_dir():
+            try:
+                self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
+            except (NsdError, OSError) as error:  # it stays here; how the stage ended matters more
+                self._say(f"not sent: {error}")
+
+    def _keep_pushing(self, stage: Stage) -> None:
+        while not self._stop.wait(PUSH_SECONDS):
+            try:
+                self.bucket.push_partial(self.workspace, stage.kind, stage.digest)
+            except (NsdError, OSError) as error:  # a file that vanished meanwhile, or a store that is away for a while
+                self._say(f"not sent for now: {error}")
+
+    def _say(self, text: str) -> None:
+        if text not in self.messages:
+            self.messages.append(text)
+
+    def told(self) -> list[str]:
+        """What there is to tell a person, each once."""
+        messages, self.messages = self.messages, []
+        return messages
+
+
+def fetch_finished(
+    bucket: Bucket,
+    workspace: Workspace,
+    plan: Plan,
+    there: Collection[tuple[str, str]],
+    weights: Collection[str],
+    on_broken: Callable[[Stage, NsdError], None],
+) -> list[Stage]:
+    """Bring the stages of a plan that are `there` and not here, trainings in `weights` with their models.
+
+    `on_broken` is told of a stage that the bucket has and that cannot be used; it is not brought.
+    """
+    found = []
+    for stage in plan.stages.values():
+        wanted = stage.kind == "train" and stage.digest in weights
+        lacking = not workspace.is_whole(stage.kind, stage.digest)
+        lacking |= wanted and not workspace.has_weights(stage.digest)
+        if not lacking or (stage.kind, stage.digest) not in there:
+            continue
+        try:
+            if bucket.fetch_stage(workspace, stage.kind, stage.digest, weights=wanted):
+                found.append(stage)
+        except BrokenThere as error:
+            on_broken(stage, error)
+    return found
+
+
+def _names(record: dict[str, Any]) -> set[str]:
+    return {run["run"] for run in record["runs"]}
+
+
+def leave_word(workspace: Workspace, bucket: Bucket | None, job: str, facts: dict[str, Any]) -> None:
+    """Write down how a job of a launch ended, for who follows from afar: failures with the end of their logs."""
+    for failure in facts["failures"]:
+        log = Path(failure["log"])
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+        failure["log_end"] = lines[-LOG_LINES:]
+    path = workspace.outcome_path(job)
+    write_atomically(path, json.dumps(facts))
+    if bucket is not None:
+        bucket.push_file(path, f"outcomes/{job}.json")
+
+
+def read_words(workspace: Workspace, jobs: Iterable[str]) -> list[dict[str, Any]]:
+    """What these jobs left; a file that cannot be used is set aside."""
+    found = []
+    for path in map(workspace.outcome_path, jobs):
+        try:
+            if path.is_file():
+                found.append(read_word(path))
+        except Broken as broken:
+            workspace.set_aside(path, broken, "how that job ended is not known")
+    return found

@@ -1,0 +1,234 @@
+"""The process that does the work of stages, so that the command line stays light and survives a crash.
+
+    python -m nsd.runner.work.worker --serve EVENTS      reads job paths from standard input, one a line
+    python -m nsd.runner.work.worker --job JOB EVENTS    does one job; what `accelerate launch` starts, once a GPU
+
+Events go as JSON lines to the FIFO or file EVENTS. One serving worker does all single-process stages of a
+run, so torch is imported once. A worker whose parent died ends at once; SIGTERM sets a flag that stages
+look at after each shard or step, and the worker exits with 75.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
+from nsd.runner.store import provenance
+from nsd.runner.store.shapes import Broken
+from nsd.runner.store.workspace import Workspace, now
+from nsd.runner.work.jobs import PARENT_VARIABLE
+from nsd.runner.work.spending import Spending
+from nsd.runner.work.stages import Context, run_stage
+
+INTERRUPTED = Interrupted.exit_code
+SHAPING = ("torch", "transformers", "trl", "peft")  # packages that a half-done stage must be continued with
+
+
+class Worker:
+    """Runs jobs and reports events; `rank` 0 leads where several processes share a job."""
+
+    def __init__(self, events: TextIO | None) -> None:
+        self.events = events
+        self.stop = threading.Event()
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.engines: dict[str, Any] = {}
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Send one event to the parent."""
+        if self.events is not None and self.rank == 0:
+            self.events.write(json.dumps(event, default=str) + "\n")
+            self.events.flush()
+
+    def run(self, job_path: Path) -> int:
+        """Do one job. Returns 0, 1 (failed) or 75 (interrupted, resumable)."""
+        try:
+            job = json.loads(job_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:  # whoever held the stage before finished it and removed the folder
+            self.emit({"event": "gone"})
+            return 0
+        workspace = Workspace(Path(job["workspace"]))
+        kind, digest = job["kind"], job["digest"]
+        if self.rank != 0:  # the leader holds the lock and writes; the others only compute
+            return self._work(job, workspace, workspace.partial(kind, digest))
+        waiting = {"event": "waiting", "digest": digest}
+        with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
+            if workspace.is_whole(kind, digest) and (kind != "train" or workspace.has_weights(digest)):
+                workspace.discard_partial(kind, digest)  # what a death just after the rename left, or the job alone
+                self.emit({"event": "finished", "digest": digest, "by": "another run"})
+                return 0
+            return self._work(job, workspace, partial)
+
+    def _work(self, job: dict[str, Any], workspace: Workspace, partial: Path) -> int:
+        kind, digest = job["kind"], job["digest"]
+        log = partial / ("log.txt" if self.rank == 0 else f"log-rank{self.rank}.txt")
+        context = Context(
+            workspace=workspace,
+            partial=partial,
+            emit=self.emit,
+            should_stop=self.stop.is_set,
+            leader=self.rank == 0,
+            engines=self.engines,
+        )
+        with redirected(log):
+            print(f"--- {now()} {kind} {digest} for {', '.join(job['used_by'])}")
+            spending = Spending(partial)
+            try:
+                self._refuse_other_versions(job, partial, spending)
+                self.emit({"event": "started", "digest": digest})
+                # One writes what it costs: the processes beside it share its time.
+                with spending if self.rank == 0 else contextlib.nullcontext():
+                    context.artifact.mkdir(parents=True, exist_ok=True)
+                    facts = run_stage(job, context)
+            except Interrupted:
+                self.emit({"event": "interrupted", "digest": digest})
+                return INTERRUPTED
+            except NsdError as error:
+                if isinstance(error, Broken):
+                    workspace.set_aside_owner(error)
+                print(f"failed: {error}")
+                if error.__cause__ is not None:
+                    traceback.print_exc()
+                return self._failed(digest, str(error), log, refused=isinstance(error, InputError))
+            except Exception as error:
+                traceback.print_exc()
+                return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
+            if self.rank == 0:
+                self._finish(job, workspace, context, facts, spending)
+                self.emit({"event": "finished", "digest": digest, "seconds": spending.seconds})
+        return 0
+
+    def _refuse_other_versions(self, job: dict[str, Any], partial: Path, spending: Spending) -> None:
+        """Raise ResumeRefused where the packages that shape results changed since the stage began."""
+        versions = {name: version for name, version in provenance.packages().items() if name in SHAPING}
+        old = spending.versions
+        if spending.resumed:
+            names = sorted({*old, *versions})
+            differing = [f"{n}: {old.get(n)} -> {versions.get(n)}" for n in names if old.get(n) != versions.get(n)]
+            if differing and (any((partial / "checkpoints").glob("*")) or any((partial / "shards").glob("*"))):
+                raise ResumeRefused(
+                    f"this {job['kind']} stage was begun with other package versions ({'; '.join(differing)}); install "
+                    f"those again to continue it, or start it anew after: nsd gc --partial {job['digest']}"
+                )
+        spending.versions = versions
+
+    def _failed(self, digest: str, reason: str, log: Path, refused: bool) -> int:
+        self.emit({"event": "failed", "digest": digest, "reason": reason, "log": str(log), "refused": refused})
+        return 1
+
+    def _finish(
+        self,
+        job: dict[str, Any],
+        workspace: Workspace,
+        context: Context,
+        facts: dict[str, Any],
+        spending: Spending,
+    ) -> None:
+        sys.stdout.flush()
+        log = context.partial / "log.txt"
+        (context.artifact / "log.txt").write_bytes(log.read_bytes())
+        plugin = {"train": "trainer", "sample": "engine", "label": "labeler", "eval": "protocol"}[job["kind"]]
+        manifest = {
+            "kind": job["kind"],
+            "digest": job["digest"],
+            "plugin": job[plugin]["use"],
+            "key": job["key"],
+            "inputs": job["inputs"],
+            "seed": job["seed"],
+            "used_by": job["used_by"],
+            "started_at": spending.started_at,
+            "ended_at": now(),
+            "seconds": spending.seconds,
+            "gpu_seconds": spending.gpu_seconds,
+            "packages": provenance.packages(),
+            "machine": provenance.machine(),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "git_commit": job["git_commit"],
+            **spending.cost,
+            "events": context.events,
+            **facts,
+        }
+        workspace.commit(job["kind"], job["digest"], manifest)
+
+
+@contextlib.contextmanager
+def redirected(log: Path) -> Iterator[None]:
+    """Send everything printed, by C libraries too, to the stage's log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        for descriptor in kept:
+            os.close(descriptor)
+
+
+def watch_parent() -> None:
+    """End this process soon after the process named in NSD_PARENT_PID is gone."""
+    parent = os.environ.get(PARENT_VARIABLE)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while True:
+            try:
+                os.kill(int(parent), 0)
+            except ProcessLookupError:
+                os._exit(1)
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def leave_group() -> None:
+    """Take this process out of the group that trained together.
+
+    Left to the end of the interpreter, gloo's threads now and then abort a process that has done all its work
+    ("terminate called without an active exception", pytorch issue 190489), and the launcher then stops the others.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def main(arguments: list[str]) -> int:
+    """Entry point; see the module's docstring."""
+    mode, *rest = arguments
+    watch_parent()
+    events_path = Path(rest[-1])
+    with events_path.open("w", encoding="utf-8") as events:
+        worker = Worker(events)
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
+        signal.signal(signal.SIGINT, lambda *_: worker.stop.set())
+        if mode == "--job":
+            status = worker.run(Path(rest[0]))
+            if status in (0, INTERRUPTED):  # after a failure the others may still wait for this one in a collective
+                leave_group()
+            return status
+        for line in sys.stdin:
+            status = worker.run(Path(line.strip()))
+            if status == INTERRUPTED or worker.stop.is_set():
+                return INTERRUPTED
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

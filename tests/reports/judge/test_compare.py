@@ -1,0 +1,323 @@
+"""Comparisons from a real (small) database: pairing, choice of test, verdicts, refusals, missing answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from nsd.plugins.errors import InputError
+from nsd.reports.judge.compare import compare_runs
+from nsd.reports.stats import significance as stats
+from nsd.reports.stats.choose import NEEDS, Shape, choose
+from toy_results import Results, table_runs
+
+
+@pytest.fixture
+def results() -> Results:
+    return Results()
+
+
+def test_the_promised_keys_come_first_and_in_order(results: Results) -> None:
+    table_runs(results, "a", "b", 50, 10, 25, 15)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    promised = "a b metric n mean_a mean_b difference ci test p p_adjusted discordant verdict"
+    assert " ".join(list(found.to_json())[:13]) == promised
+    assert found.to_json()["discordant"] == [10, 25]
+
+
+def test_one_binary_value_per_question_is_paired_by_question(results: Results) -> None:
+    table_runs(results, "a", "b", 50, 10, 25, 15)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert (found.mean_a, found.mean_b, found.difference) == pytest.approx((0.60, 0.75, 0.15))
+    assert found.p == stats.mcnemar(10, 25).p and found.test == "McNemar mid-p"
+    interval = stats.newcombe_paired(50, 10, 25, 15)
+    assert interval is not None and found.ci == (interval.low, interval.high)
+    assert found.verdict == "BETTER"
+    (back,) = compare_runs(results.connection, ["b", "a"])
+    assert back.verdict == "WORSE" and back.discordant == (25, 10) and back.difference == pytest.approx(-0.15)
+
+
+def test_pairing_goes_by_id_and_not_by_order(results: Results) -> None:
+    results.add("a", {"x": 1.0, "y": 0.0, "z": 1.0})
+    results.add("b", {"z": 1.0, "y": 0.0, "x": 1.0})
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.discordant == (0, 0) and found.p == 1.0 and found.verdict == "UNRESOLVED"
+
+
+def test_every_pair_comes_in_the_order_named_and_is_adjusted_over_all(results: Results) -> None:
+    table_runs(results, "c", "a", 50, 10, 25, 15)
+    table_runs(results, "b", "d", 50, 12, 22, 16)
+    found = compare_runs(results.connection, ["c", "a", "b"])
+    assert [(one.a, one.b) for one in found] == [("c", "a"), ("c", "b"), ("a", "b")]
+    assert [one.p_adjusted for one in found] == stats.adjust([one.p for one in found], "bh")
+    assert {one.family for one in found} == {3}
+    raw = compare_runs(results.connection, ["c", "a", "b"], correction="none")
+    assert [one.p_adjusted for one in raw] == [one.p for one in raw]
+
+
+def test_a_baseline_limits_the_family(results: Results) -> None:
+    table_runs(results, "c", "a", 50, 10, 25, 15)
+    table_runs(results, "b", "d", 50, 12, 22, 16)
+    found = compare_runs(results.connection, ["a", "b", "d"], baseline="c")
+    assert [(one.a, one.b, one.family) for one in found] == [("c", "a", 3), ("c", "b", 3), ("c", "d", 3)]
+
+
+def test_samples_are_never_pooled(results: Results) -> None:
+    generator = np.random.default_rng(0)
+    a, b = generator.binomial(8, 0.5, 60) / 8, generator.binomial(8, 0.6, 60) / 8
+    results.add("a", list(a), samples=8)
+    results.add("b", list(b), samples=8)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.n == 60 and found.discordant is None
+    assert found.test == "sign-flip permutation (exact)" and found.interval == "cluster bootstrap"
+    assert found.p == stats.sign_flip(b - a, seed=0).p
+
+
+def test_a_vote_over_samples_is_one_binary_decision(results: Results) -> None:
+    results.add("a", [1.0, 0.0, 1.0, 0.0] * 9, samples=8, metric="maj@8")
+    results.add("b", [1.0, 1.0, 1.0, 0.0] * 9, samples=8, metric="maj@8")
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.test == "McNemar mid-p" and found.discordant == (0, 9)
+
+
+def test_continuous_values_take_permutation_and_bca(results: Results) -> None:
+    generator = np.random.default_rng(1)
+    results.add("a", list(generator.random(40)))
+    results.add("b", list(generator.random(40)))
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.test.startswith("sign-flip permutation (") and found.interval == "bootstrap BCa"
+    assert compare_runs(results.connection, ["a", "b"])[0] == found  # resampling repeats to the digit
+
+
+def test_counts_are_unpaired_and_say_so(results: Results) -> None:
+    results.add_counts("baseline", 135, 500)
+    results.add_counts("oracle", 162, 500)
+    (found,) = compare_runs(results.connection, ["baseline", "oracle"])
+    assert round(float(found.p or 0), 3) == 0.062
+    assert "unpaired" in found.test and found.discordant is None and not found.paired
+    assert found.verdict == "UNRESOLVED" and found.needed_n is not None and found.needed_paired is not None
+
+
+def test_counts_against_answers_use_the_answers_as_counts(results: Results) -> None:
+    results.add_counts("published", 60, 100)
+    results.add("mine", [1.0] * 75 + [0.0] * 25)
+    (found,) = compare_runs(results.connection, ["published", "mine"])
+    assert found.p == stats.two_proportion(60, 100, 75, 100).p
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [({"data": "other"}, "data"), ({"verifier": "math"}, "verifiers"), ({"metric": "pass@8"}, "metrics")],
+)
+def test_different_measurements_are_refused_unless_forced(results: Results, fields: dict[str, str], word: str) -> None:
+    results.add("a", [1.0, 0.0] * 20)
+    results.add("b", [1.0, 1.0] * 20, **fields)
+    with pytest.raises(InputError, match=f"different {word}.*--force"):
+        compare_runs(results.connection, ["a", "b"])
+    (found,) = compare_runs(results.connection, ["a", "b"], force=True)
+    assert found.forced and "FORCED" in found.note
+
+
+def test_an_import_whose_data_are_not_known_is_not_refused(results: Results) -> None:
+    results.add("a", [1.0, 0.0] * 20, data=None, verifier=None)
+    results.add("b", [1.0, 1.0] * 20)
+    assert compare_runs(results.connection, ["a", "b"])[0].n == 40
+
+
+def test_missing_questions_are_reported_and_bounded(results: Results) -> None:
+    full = {f"q{i}": float(i % 2) for i in range(100)}
+    results.add("a", full)
+    results.add("b", dict.fromkeys(list(full)[:90], 1.0))
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.n == 90 and found.unmatched == (10, 0)
+    assert found.bounds == pytest.approx(((45 - 5) / 100, (45 + 5) / 100))
+    assert "10 questions only in a" in found.note and "depends" not in found.note
+
+
+def test_a_verdict_that_hangs_on_missing_questions_says_so(results: Results) -> None:
+    full = {f"q{i}": float(i % 2) for i in range(200)}
+    results.add("a", full)
+    results.add("b", {f"q{i}": 1.0 if i < 20 else full[f"q{i}"] for i in range(150)})
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.verdict == "BETTER" and "the verdict depends on them" in found.note
+
+
+def test_truncated_answers_count_as_wrong_and_are_bounded(results: Results) -> None:
+    results.add("a", [1.0] * 50 + [0.0] * 50, truncated=[f"q{i}" for i in range(50, 80)])
+    results.add("b", [1.0] * 70 + [0.0] * 30)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.difference == pytest.approx(0.2) and found.verdict == "BETTER"
+    assert found.truncated == (0.3, 0.0)
+    assert found.bounds == pytest.approx((-0.1, 0.2)) and "depends on them" in found.note
+
+
+def test_no_question_in_common_is_a_sentence_and_not_a_number(results: Results) -> None:
+    results.add("a", {"x": 1.0, "y": 0.0})
+    results.add("b", {"u": 1.0, "v": 0.0})
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert (found.n, found.mean_a, found.ci, found.p, found.verdict) == (0, None, None, None, "UNRESOLVED")
+    assert "no question in common" in found.sentence()
+
+
+@pytest.mark.parametrize("values", [[1.0] * 30, [0.0] * 30, [1.0], [0.5] * 30, [0.5]])
+def test_runs_without_any_difference_are_unresolved(results: Results, values: list[float]) -> None:
+    results.add("a", values)
+    results.add("b", values)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.verdict == "UNRESOLVED" and found.difference == 0
+    assert found.p in (1.0, None)
+    numbers = [value for value in found.to_json().values() if isinstance(value, float)]
+    assert not any(math.isnan(number) for number in numbers)
+
+
+def test_an_unresolved_pair_names_what_it_could_see_and_what_it_needs(results: Results) -> None:
+    table_runs(results, "a", "b", 200, 50, 60, 190)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.verdict == "UNRESOLVED"
+    assert found.detectable == pytest.approx(2.8016 * math.sqrt((110 / 500 - (10 / 500) ** 2) / 500), rel=1e-4)
+    assert found.needed_n == stats.sample_size(10 / 500, 110 / 500 - (10 / 500) ** 2)
+    assert str(found.needed_n) in found.sentence()
+
+
+def test_a_margin_can_show_equivalence(results: Results) -> None:
+    table_runs(results, "a", "b", 900, 20, 22, 400)
+    assert compare_runs(results.connection, ["a", "b"])[0].verdict == "UNRESOLVED"
+    assert compare_runs(results.connection, ["a", "b"], margin=0.02)[0].verdict == "EQUIVALENT"
+
+
+# --------------------------------------------------------------------------- names
+
+
+def test_globs_conditions_and_experiments_name_arms(results: Results) -> None:
+    for condition in ("base", "tuned"):
+        for seed in (1, 2, 3):
+            generator = np.random.default_rng([seed, condition == "base"])
+            results.add(f"study/{condition}/seed{seed}", list(generator.integers(0, 2, 40).astype(float)))
+    assert len(compare_runs(results.connection, ["study/*/seed1"])) == 1
+    assert len(compare_runs(results.connection, ["study/*"])) == 15
+    (by_condition,) = compare_runs(results.connection, ["study/base", "study/tuned"])
+    (by_experiment,) = compare_runs(results.connection, ["study"])
+    assert by_condition == by_experiment
+    assert by_condition.claim == "recipe" and by_condition.seeds == (3, 3) and by_condition.test.startswith("Welch")
+
+
+def test_an_unknown_name_gets_the_nearest(results: Results) -> None:
+    results.add("study/base/seed1", [1.0])
+    results.add("study/tuned/seed1", [1.0])
+    with pytest.raises(InputError, match="did you mean 'study/tuned/seed1'"):
+        compare_runs(results.connection, ["study/base/seed1", "study/tuend/seed1"])
+
+
+def test_one_run_is_not_a_comparison(results: Results) -> None:
+    results.add("a", [1.0])
+    with pytest.raises(InputError, match="two or more"):
+        compare_runs(results.connection, ["a", "a"])
+
+
+def test_an_unfinished_run_is_refused_by_name_and_reported_under_a_glob(results: Results) -> None:
+    results.add("s/a/seed1", [1.0, 0.0])
+    results.add("s/b/seed1", [1.0, 1.0])
+    results.add("s/c/seed1", None, status="failed")
+    with pytest.raises(InputError, match="no result to compare"):
+        compare_runs(results.connection, ["s/a/seed1", "s/c/seed1"])
+    (found,) = compare_runs(results.connection, ["s/*"])
+    assert "s/c/seed1 has no result yet" in found.note
+
+
+def test_names_with_glob_characters_are_found_as_they_are(results: Results) -> None:
+    results.add("odd[1]*", [1.0, 0.0])
+    results.add("plain", [1.0, 1.0])
+    assert compare_runs(results.connection, ["odd[1]*", "plain"])[0].a == "odd[1]*"
+
+
+# --------------------------------------------------------------------------- seeds and named tests
+
+
+def add_seeds(results: Results, condition: str, means: list[float], order: str | None = None) -> None:
+    for seed, mean in enumerate(means, 1):
+        right = round(100 * mean)
+        results.add(f"s/{condition}/seed{seed}", [1.0] * right + [0.0] * (100 - right), order=order and f"{order}")
+
+
+def test_seeds_carry_a_claim_about_a_recipe(results: Results) -> None:
+    add_seeds(results, "a", [0.30, 0.34, 0.28])
+    add_seeds(results, "b", [0.40, 0.44, 0.45])
+    (found,) = compare_runs(results.connection, ["s/a", "s/b"])
+    welch = stats.welch_t([0.30, 0.34, 0.28], [0.40, 0.44, 0.45])
+    assert welch.interval is not None
+    assert (found.p, found.difference) == pytest.approx((welch.p, welch.estimate))
+    assert found.ci == pytest.approx((welch.interval.low, welch.interval.high))
+
+
+def test_seeds_are_paired_where_they_share_the_order_of_the_data(results: Results) -> None:
+    add_seeds(results, "a", [0.30, 0.34, 0.28], order="labeled")
+    add_seeds(results, "b", [0.40, 0.44, 0.45], order="labeled")
+    add_seeds(results, "c", [0.40, 0.44, 0.45], order="labeled and pseudo")
+    assert compare_runs(results.connection, ["s/a", "s/b"])[0].test == "paired t on seed means"
+    assert compare_runs(results.connection, ["s/a", "s/c"])[0].test == "Welch t on seed means"
+
+
+def test_a_recipe_claim_without_seeds_is_refused(results: Results) -> None:
+    table_runs(results, "s/a/seed1", "s/b/seed1", 50, 10, 25, 15)
+    with pytest.raises(InputError, match=r"needs training seeds.*s/a has 1.*9 seeds per arm.*seeds: \[1, 2"):
+        compare_runs(results.connection, ["s/a", "s/b"], claim="recipe")
+
+
+def test_a_checkpoint_claim_over_seeds_averages_each_question(results: Results) -> None:
+    add_seeds(results, "a", [0.30, 0.34, 0.28])
+    add_seeds(results, "b", [0.40, 0.44, 0.45])
+    (found,) = compare_runs(results.connection, ["s/a", "s/b"], claim="checkpoint")
+    assert found.test == "sign-flip permutation (exact)" and found.n == 100
+
+
+@pytest.mark.parametrize("test", sorted(set(NEEDS) - {"cluster", "seeds", "seeds-paired", "two-level"}))
+def test_a_person_may_name_another_test(results: Results, test: str) -> None:
+    table_runs(results, "a", "b", 50, 10, 25, 15)
+    (found,) = compare_runs(results.connection, ["a", "b"], test=test)
+    assert found.verdict in ("BETTER", "UNRESOLVED") and found.ci is not None and found.because == "asked for"
+
+
+def test_a_named_test_that_cannot_be_right_is_refused_with_the_one_that_fits(results: Results) -> None:
+    results.add("a", [0.5, 0.25] * 10, samples=4)
+    results.add("b", [0.75, 0.25] * 10, samples=4)
+    with pytest.raises(InputError, match=r"'mcnemar' needs one right-or-wrong.*'permutation' fits"):
+        compare_runs(results.connection, ["a", "b"], test="mcnemar")
+    with pytest.raises(InputError, match=r"'seeds' needs at least two training seeds.*'permutation' fits"):
+        compare_runs(results.connection, ["a", "b"], test="seeds")
+    with pytest.raises(InputError, match="no test 'anova'"):
+        compare_runs(results.connection, ["a", "b"], test="anova")
+
+
+@pytest.mark.parametrize(
+    ("shape", "test"),
+    [
+        (Shape(counts_only=True), "two-proportion"),
+        (Shape(binary=True, n=500), "mcnemar"),
+        (Shape(sampled=True, n=500), "permutation"),
+        (Shape(sampled=True, n=50_000), "t"),
+        (Shape(clustered=True, binary=True, n=500), "cluster"),
+        (Shape(recipe=True, binary=True, seeds=(3, 3), n=500), "seeds"),
+        (Shape(recipe=True, shared_order=True, seeds=(3, 3), n=500), "seeds-paired"),
+    ],
+)
+def test_the_table_of_tests(shape: Shape, test: str) -> None:
+    assert choose(shape).test == test
+    assert choose(shape).because
+
+
+@pytest.mark.parametrize("arguments", [{"alpha": 0.0}, {"correction": "sidak"}, {"margin": 2.0}])
+def test_bad_options_are_input_errors(results: Results, arguments: dict[str, object]) -> None:
+    table_runs(results, "a", "b", 5, 1, 2, 1)
+    with pytest.raises(InputError):
+        compare_runs(results.connection, ["a", "b"], **arguments)  # type: ignore[arg-type]
+
+
+def test_where_test_and_interval_disagree_nothing_is_decided() -> None:
+    from nsd.reports.judge.compare import verdict_of
+
+    beside, across = stats.Interval(0.001, 0.2, 0.95, "t"), stats.Interval(-0.001, 0.2, 0.95, "t")
+    assert verdict_of(0.1, 0.04, 0.05, beside) == verdict_of(0.1, 0.04, 0.05) == "BETTER"
+    assert verdict_of(0.1, 0.04, 0.05, across) == verdict_of(0.1, 0.05, 0.05, beside) == "UNRESOLVED"
+    assert verdict_of(-0.1, 0.04, 0.05, stats.Interval(-0.2, -0.001, 0.95, "t")) == "WORSE"

@@ -1,0 +1,76 @@
+"""Costs of an experiment: shared stages once, prices where they are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from nsd.reports.judge.cost import by_kind, costs, total
+from toy_costs import run, stage
+from toy_results import Results
+
+
+@pytest.fixture
+def study() -> Results:
+    """A teacher whose samples two students share, each student with labels, training and evaluation."""
+    results = Results()
+    h200 = {"machine": {"gpus": ["H200", "H200"]}}
+    stage(results, "teacher", "train", 100, 200, **h200)
+    stage(results, "samples", "sample", 50, 50, inputs={"model": "teacher"}, generation={"tokens": 9, "completions": 3})
+    for name in ("one", "two"):
+        stage(results, f"label-{name}", "label", 1, inputs={"samples": "samples"})
+        stage(results, f"train-{name}", "train", 10, 10, inputs={"labels": f"label-{name}"})
+        drawn = {"tokens": 5, "completions": 2}
+        stage(results, f"eval-{name}", "eval", 2, inputs={"model": f"train-{name}"}, generation=drawn)
+        run(results, f"study/{name}/seed1", f"train-{name}", f"label-{name}", f"eval-{name}")
+    stage(results, "stranger", "train", 9999)
+    return results
+
+
+def test_shared_stages_count_once(study: Results) -> None:
+    sums = total(costs(study.connection, "study"))
+    assert (sums.stages, sums.seconds, sums.gpu_seconds) == (8, 100 + 50 + 2 * 13, 270)
+    assert (sums.tokens, sums.completions) == (19, 7)
+    assert sums.gpus == ["H200"] and sums.gpu_hours == pytest.approx(270 / 3600)
+
+
+def test_causes_come_first_and_know_their_users(study: Results) -> None:
+    found = costs(study.connection, "study")
+    assert [one.digest for one in found[:2]] == ["teacher", "samples"]
+    assert found[1].used_by == ["study/one/seed1", "study/two/seed1"]
+
+
+def test_single_runs_can_be_asked_for(study: Results) -> None:
+    assert {one.digest for one in costs(study.connection, None, ["study/two/seed1"])} == {
+        *("teacher", "samples", "label-two", "train-two", "eval-two")
+    }
+
+
+def test_repeated_evaluations_belong_to_it_and_are_marked(study: Results) -> None:
+    stage(study, "again", "eval", 3, inputs={"model": "train-one"})
+    study.connection.execute("INSERT INTO repeats VALUES ('study/one/seed1', 1, 'again')")
+    kinds = by_kind(costs(study.connection, "study"))
+    assert kinds["repeat"].seconds == 3 and kinds["eval"].seconds == 4
+
+
+def test_no_known_price_is_none_not_zero(study: Results) -> None:
+    assert total(costs(study.connection, "study")).dollars is None
+
+
+def test_prices_come_from_the_manifest(study: Results) -> None:
+    stage(study, "eval-three", "eval", 1800, cost={"usd_per_hour": 3.0})
+    stage(study, "eval-four", "eval", 10, cost={"usd_per_hour": 3.0, "usd": 0.25})
+    run(study, "study/three/seed1", None, None, "eval-three")
+    run(study, "study/four/seed1", None, None, "eval-four")
+    sums = total(costs(study.connection, "study"))
+    assert sums.dollars == pytest.approx(1.75) and sums.priced == 2
+    assert "$1.75 and 8 stages of unknown price" in sums.describe()
+
+
+def test_unfinished_stages_cost_nothing_yet(study: Results) -> None:
+    run(study, "study/later/seed1", "train-later", None, "eval-later")
+    assert total(costs(study.connection, "study")).stages == 8
+
+
+def test_an_unknown_experiment_has_no_stages(study: Results) -> None:
+    assert costs(study.connection, "nothing") == []
+    assert total([]).describe() == "0 s"

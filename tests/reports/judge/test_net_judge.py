@@ -1,0 +1,82 @@
+"""What single planted faults in the judge got past: constants, edges and the sentences that hang on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from nsd.reports.judge.compare import compare_runs
+from nsd.reports.judge.hypotheses import weigh_claim
+from nsd.reports.judge.noise import noise_floor, noise_sentence
+from nsd.reports.judge.runs import condition_arms, load_values
+from nsd.reports.stats import significance as stats
+from toy_designs import one, undecided_against_decided
+from toy_repeats import RUN, with_repeats
+from toy_results import Results
+
+
+def shares(results: Results) -> None:
+    """Two runs of 40 questions; the values are of no lattice, so that no two seeds draw the same limits."""
+    draw = np.random.default_rng(3)
+    for name in ("a", "b"):
+        results.add(name, list(draw.random(40)), samples=64, metric="avg@64")
+
+
+def test_a_resampled_interval_is_the_same_to_the_digit_today_and_tomorrow() -> None:
+    results = Results()
+    shares(results)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.interval == "cluster bootstrap" and found.test == "sign-flip permutation (20000 draws)"
+    # Literals, not computed here: another resampling seed gives others for the same data.
+    assert found.ci == pytest.approx((-0.051135498349960916, 0.18633798982243338), abs=1e-12)
+    assert found.p == pytest.approx(0.28428578571071444, abs=1e-12)
+
+
+def test_a_bootstrap_with_many_ties_is_scipys() -> None:
+    # The mean of ten zeros and ones takes eleven values, so a quarter of the resampled means equal the estimate.
+    values = [1.0] * 3 + [0.0] * 7
+    found = stats.bca_bootstrap(values, seed=0)
+    theirs = bootstrap((values,), np.mean, n_resamples=9999, method="BCa", rng=1).confidence_interval
+    assert found is not None and found.name == "bootstrap BCa"
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.051)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.6))
+
+
+@pytest.mark.parametrize(("clusters", "few"), [(29, True), (30, False)])
+def test_fewer_than_thirty_clusters_are_few(clusters: int, few: bool) -> None:
+    differences = np.random.default_rng(0).normal(size=2 * clusters)
+    found = stats.cluster_t(differences, np.repeat(np.arange(clusters), 2))
+    assert bool(found.note) == few
+
+
+def test_checkpoints_of_equally_many_seeds_are_compared_by_their_mean() -> None:
+    results = Results()
+    for seed in (1, 2):
+        results.add(f"s/base/seed{seed}", [1.0] * (50 + seed) + [0.0] * (50 - seed))
+        results.add(f"s/tuned/seed{seed}", [1.0] * (60 + seed) + [0.0] * (40 - seed))
+    arms = condition_arms(results.connection, "s")
+    claim = {"text": "tuned > base", "kind": "better", "better": "tuned", "worse": "base", "margin": None}
+    found = weigh_claim(claim, arms, load_values(results.connection, list(arms.values())), 0.05, "checkpoint")
+    assert found.about == "these checkpoints (2 seeds, their mean per question)"
+    assert found.evidence is not None and found.evidence.mean_a == pytest.approx(0.515)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "said"),
+    [
+        (0.0, "Repeated evaluations agreed on every question: sampling at temperature 0 repeats itself."),
+        (0.1, "Repeated evaluations agreed on every question."),
+    ],
+)
+def test_repeats_without_a_difference_read_in_full(temperature: float, said: str) -> None:
+    found = noise_floor(with_repeats([1, 0], [1, 0], temperature=temperature).connection, [RUN])
+    assert noise_sentence(found) == said
+
+
+def test_one_sample_is_enough_where_it_is() -> None:
+    results = Results()
+    claim = undecided_against_decided(results)
+    # .002525 + .5 is below the allowed 100 * .04 / 7.8489 = .5096
+    found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.2)
+    assert (found.alone.samples, found.alone.samples_at_least) == (1, None)

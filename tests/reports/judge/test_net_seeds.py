@@ -1,0 +1,61 @@
+"""Where the spread between training seeds comes from, and what paired seeds and counts need, worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from nsd.reports.judge.compare import compare_runs
+from nsd.reports.judge.power import Claimed, Design
+from nsd.reports.stats import significance as stats
+from toy_designs import alternating, one
+from toy_results import Results
+
+
+def seeds(results: Results, arm: str, rights: list[int]) -> None:
+    """Trained runs of one condition, one a seed, on the same hundred questions."""
+    for seed, right in enumerate(rights, 1):
+        results.add(f"{arm}/seed{seed}", alternating(100, right), order="same")
+
+
+def spread(results: Results, experiment: str = "toy", data_hash: str | None = "data") -> tuple[float, str]:
+    claim = Claimed("d > c", "better", "d", "c", design=Design(100, seeds=3, data_hash=data_hash))
+    found = one(claim.design, claim, connection=results.connection, experiment=experiment).spread
+    return found.seed_sd, "; ".join([found.source, *found.notes, found.seed_source])
+
+
+def test_the_spread_of_the_experiments_own_arms_is_pooled_by_degrees_of_freedom() -> None:
+    results = Results()
+    seeds(results, "toy/a", [50, 52, 54])  # variance 4 points^2, 2 degrees of freedom
+    seeds(results, "toy/b", [60, 64])  # variance 8, 1 degree
+    sd, source = spread(results)
+    assert sd == pytest.approx(math.sqrt((2 * 4 + 1 * 8) / 3) / 100)
+    assert "earlier runs of toy" in source and "2 conditions, 3 degrees of freedom" in source
+
+
+def test_other_experiments_count_on_the_same_questions_alone() -> None:
+    results = Results()
+    seeds(results, "other/a", [50, 52, 54])
+    sd, source = spread(results)
+    assert sd == pytest.approx(0.02) and "other runs on the same questions" in source
+    sd, source = spread(results, data_hash="elsewhere")
+    assert sd == 0.014 and "assumed" in source
+
+
+def test_the_claims_own_arms_come_first_and_are_paired_where_their_seeds_are() -> None:
+    results = Results()
+    seeds(results, "toy/c", [50, 55, 60])
+    seeds(results, "toy/d", [52, 58, 61])  # differences 2, 3, 1: SD 1 point
+    sd, source = spread(results)
+    assert sd == pytest.approx(0.01) and "the paired difference over seeds" in source
+
+
+def test_paired_seeds_are_tested_by_their_differences() -> None:
+    results = Results()
+    seeds(results, "toy/c", [50, 55, 60])
+    seeds(results, "toy/d", [52, 58, 61])
+    (found,) = compare_runs(results.connection, ["toy/c", "toy/d"], test="seeds-paired")
+    expected = stats.paired_t([0.02, 0.03, 0.01])
+    assert found.p == pytest.approx(expected.p) and expected.interval is not None
+    assert found.ci == pytest.approx((expected.interval.low, expected.interval.high))

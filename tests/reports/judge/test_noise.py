@@ -1,0 +1,97 @@
+"""The noise floor, worked by hand, and checked against simulated repeats."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from nsd.reports.judge.noise import noise_floor, noise_sentence, sampling_floor
+from toy_repeats import RUN, with_repeats
+
+
+def test_three_evaluations_by_hand() -> None:
+    results = with_repeats([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0])
+    (one,) = noise_floor(results.connection, [RUN])
+    assert (one.repeats, one.n, one.pairs) == (2, 4, 3)
+    assert one.means == [0.5, 0.25, 0.75]
+    assert one.mean == 0.5 and one.sd == pytest.approx(0.25)
+    assert one.discordant == pytest.approx(4 / 3)  # 1, 1 and 2 questions
+    assert one.floor == pytest.approx(1.959964 * math.sqrt(4 / 3) / 4, abs=1e-6)
+    assert one.called_different == 0
+
+
+def test_pairs_that_mcnemar_calls_different_are_counted() -> None:
+    # Five questions lost and none won: mid-p is 2/32 - 1/32 = .031; four would be .0625.
+    results = with_repeats([1] * 5 + [0] * 5, [0] * 10, [1] * 4 + [0] * 6)
+    (one,) = noise_floor(results.connection, [RUN])
+    assert one.called_different == 1 and one.pairs == 3
+
+
+def test_shares_use_squared_differences_and_a_t_test() -> None:
+    results = with_repeats([0.5, 0.25, 1.0], [0.75, 0.25, 0.5], metric="avg@4")
+    (one,) = noise_floor(results.connection, [RUN])
+    assert one.discordant is None and one.test.startswith("paired t")
+    assert one.floor == pytest.approx(1.959964 * math.sqrt(0.25**2 + 0.5**2) / 3, abs=1e-6)
+
+
+def test_one_repeat_is_enough_for_a_floor() -> None:
+    (one,) = noise_floor(with_repeats([1, 0], [0, 1]).connection, [RUN])
+    assert one.floor > 0 and one.sd == 0
+
+
+def test_unfinished_repeats_and_runs_without_any_are_left_out() -> None:
+    results = with_repeats([1, 0], [1, 1], None)
+    with_repeats([1, 0], results=results, run="toy/other/seed1")
+    with_repeats([1, 0], None, results=results, run="toy/third/seed1")
+    found = noise_floor(results.connection, ["toy/other/seed1", "toy/third/seed1", RUN])
+    assert [(one.run, one.repeats) for one in found] == [(RUN, 1)]
+    assert noise_sentence([]) == ""
+
+
+def test_only_questions_that_every_evaluation_has_count() -> None:
+    (one,) = noise_floor(with_repeats([1, 0, 1], [1, 1]).connection, [RUN])
+    assert one.n == 2 and one.means == [0.5, 1.0]
+
+
+def test_nothing_in_common_gives_nothing() -> None:
+    assert noise_floor(with_repeats([1, 0], []).connection, [RUN]) == []
+
+
+def test_greedy_repeats_that_agree_say_so() -> None:
+    found = noise_floor(with_repeats([1, 0], [1, 0], temperature=0.0).connection, [RUN])
+    assert found[0].greedy and found[0].floor == 0
+    assert "temperature 0" in found[0].note
+    assert "agreed on every question" in noise_sentence(found)
+
+
+def test_a_temperature_above_zero_is_not_greedy() -> None:
+    found = noise_floor(with_repeats([1, 0], [1, 0], temperature=0.1).connection, [RUN])
+    assert not found[0].greedy and "temperature" not in noise_sentence(found)
+
+
+def test_the_sentence_names_the_noisiest_run() -> None:
+    results = with_repeats([1, 1, 1, 0], [1, 1, 1, 0])
+    with_repeats([1, 1, 0, 0], [0, 0, 0, 0], results=results, run="toy/loud/seed1")
+    found = noise_floor(results.connection, [RUN, "toy/loud/seed1"])
+    points = 1.959964 * math.sqrt(2) / 4 * 100
+    assert f"below {points:.1f} points" in noise_sentence(found) and "4 questions" in noise_sentence(found)
+
+
+def test_one_question_is_a_sensible_sentence() -> None:
+    found = noise_floor(with_repeats([1], [0]).connection, [RUN])
+    assert "nan" not in found[0].sentence() + noise_sentence(found)
+
+
+def test_nineteen_of_twenty_simulated_pairs_stay_below_the_floor() -> None:
+    draw = np.random.default_rng(5)
+    inside = trials = 0
+    for _ in range(40):
+        chance = draw.beta(0.6, 0.6, 500)
+        floor = sampling_floor((draw.random((4, 500)) < chance).astype(float))
+        fresh = (draw.random((2, 50, 500)) < chance).mean(axis=2)
+        inside += int((np.abs(fresh[0] - fresh[1]) < floor).sum())
+        trials += 50
+    # 2,000 pairs: three standard errors of .95 are .015, and the floor itself is an estimate.
+    assert abs(inside / trials - 0.95) < 0.025

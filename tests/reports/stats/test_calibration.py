@@ -1,0 +1,246 @@
+"""How often each test cries wolf, and how often each interval holds: simulated, seeded, vectorised.
+
+The rates are those that decide which test reports/stats/choose.py takes. Questions have a difficulty that both models
+share, so that the answers to one question are correlated; "no effect" means equal true means.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nsd.reports.stats import significance as stats
+
+ALPHA = 0.05
+
+
+@functools.cache
+def midp(a_only: int, b_only: int) -> float:
+    p = stats.mcnemar(a_only, b_only).p
+    assert p is not None
+    return p
+
+
+@functools.cache
+def exact(a_only: int, b_only: int) -> float:
+    p = stats.mcnemar(a_only, b_only, "exact").p
+    assert p is not None
+    return p
+
+
+def paired_tables(
+    n: int, simulations: int, seed: int, shape: tuple[float, float] = (0.55, 0.85), effect: float = 0.0
+) -> NDArray[np.int64]:
+    """[simulations, 4] of both, a only, b only, neither, for question difficulties drawn from a Beta."""
+    a, b = shape
+    mean, square = a / (a + b), a * (a + 1) / ((a + b) * (a + b + 1))
+    cells = [square, mean - square - effect / 2, mean - square + effect / 2, 1 - 2 * mean + square]
+    return np.random.default_rng(seed).multinomial(n, cells, size=simulations)
+
+
+def rate(p_values: list[float] | NDArray[np.float64]) -> float:
+    return float((np.asarray(p_values) < ALPHA).mean())
+
+
+def error_of(simulations: int, share: float = ALPHA) -> float:
+    return math.sqrt(share * (1 - share) / simulations)
+
+
+def test_paired_tests_keep_their_level_and_the_unpaired_one_wastes_it() -> None:
+    simulations = 20_000
+    tables = paired_tables(500, simulations, seed=1)
+    midp_rate = rate([midp(a, b) for _, a, b, _ in tables.tolist()])
+    exact_rate = rate([exact(a, b) for _, a, b, _ in tables.tolist()])
+    both, a, b = tables[:, 0], tables[:, 1], tables[:, 2]
+    share_a, share_b = (both + a) / 500, (both + b) / 500
+    pooled = (share_a + share_b) / 2
+    unpaired = np.abs(share_b - share_a) / np.sqrt(2 * pooled * (1 - pooled) / 500) > 1.959964
+    assert abs(midp_rate - ALPHA) < 3 * error_of(simulations)
+    assert 0.034 < exact_rate < 0.046
+    assert abs(float(unpaired.mean()) - 0.012) < 4 * error_of(simulations, 0.012)
+    assert float(unpaired.mean()) < exact_rate < midp_rate
+
+
+def test_paired_tests_find_an_effect_that_the_unpaired_one_misses() -> None:
+    simulations = 5_000
+    tables = paired_tables(500, simulations, seed=2, effect=0.07)
+    midp_power = rate([midp(a, b) for _, a, b, _ in tables.tolist()])
+    exact_power = rate([exact(a, b) for _, a, b, _ in tables.tolist()])
+    unpaired_power = rate(
+        [float(stats.two_proportion(both + a, 500, both + b, 500).p or 0) for both, a, b, _ in tables.tolist()]
+    )
+    assert midp_power > exact_power > unpaired_power + 0.1
+
+
+def sampled_differences(simulations: int, seed: int) -> NDArray[np.float64]:
+    """[simulations, 100] differences of the means of 8 samples, each model with its own strength per question."""
+    generator = np.random.default_rng(seed)
+    common = generator.normal(0, 1.5, size=(simulations, 100))
+    own = generator.normal(0, 0.7, size=(2, simulations, 100))
+    right = generator.binomial(8, 1 / (1 + np.exp(-(common + own))))
+    return np.stack([right[0], right[1]]).astype(np.float64)
+
+
+def test_pooling_k_samples_cries_wolf_and_question_means_do_not() -> None:
+    simulations = 4_000
+    right_a, right_b = sampled_differences(simulations, seed=3)
+    generator = np.random.default_rng(4)
+    # Sample s of one model is paired with sample s of the other: hypergeometric overlap given both totals.
+    both = generator.hypergeometric(right_a.astype(int), 8 - right_a.astype(int), right_b.astype(int))
+    a_only, b_only = (right_a - both).sum(axis=1), (right_b - both).sum(axis=1)
+    pooled = rate([midp(int(a), int(b)) for a, b in zip(a_only, b_only, strict=True)])
+    differences = (right_b - right_a) / 8
+    t_rate = rate([float(stats.paired_t(row).p or 0) for row in differences])
+    flip_rate = rate([float(stats.sign_flip(row, seed=0).p or 0) for row in differences])
+    assert abs(pooled - 0.128) < 4 * error_of(simulations, 0.128)
+    assert abs(t_rate - ALPHA) < 4 * error_of(simulations)
+    assert abs(flip_rate - ALPHA) < 4 * error_of(simulations)
+
+
+def seed_tables(sd: float, seeds: int, simulations: int, seed: int) -> NDArray[np.int64]:
+    """[simulations, seeds, 3] of a only, b only, equal on 500 questions; each training shifts an arm's true mean."""
+    generator = np.random.default_rng(seed)
+    shift = generator.normal(0, sd * math.sqrt(2), size=(simulations, seeds))
+    cells = np.stack([0.09 - shift / 2, 0.09 + shift / 2, np.full_like(shift, 0.82)], axis=-1)
+    return generator.multinomial(500, np.clip(cells, 0.001, 1) / np.clip(cells, 0.001, 1).sum(-1, keepdims=True))
+
+
+def test_ignoring_training_seeds_cries_wolf_the_more_the_seeds_differ() -> None:
+    simulations = 6_000
+    rates = []
+    for sd in (0.008, 0.014, 0.029):
+        tables = seed_tables(sd, 1, simulations, seed=5)[:, 0]
+        rates.append(rate([midp(a, b) for a, b, _ in tables.tolist()]))
+    assert 0.07 < rates[0] < 0.12 and 0.16 < rates[1] < 0.24 and 0.40 < rates[2] < 0.50
+
+
+def test_pooling_more_seeds_does_not_help() -> None:
+    tables = seed_tables(0.014, 5, 4_000, seed=6).sum(axis=1)
+    assert rate([midp(a, b) for a, b, _ in tables.tolist()]) > 0.15
+
+
+def test_tests_on_seed_means_keep_their_level() -> None:
+    simulations = 6_000
+    generator = np.random.default_rng(7)
+    for seeds in (3, 5):
+        means = generator.normal(0.3, 0.014, size=(2, simulations, seeds))
+        welch = rate([float(stats.welch_t(a, b).p or 0) for a, b in zip(*means, strict=True)])
+        paired = rate([float(stats.paired_t(b - a).p or 0) for a, b in zip(*means, strict=True)])
+        assert 0.03 < welch < ALPHA + 4 * error_of(simulations)
+        assert abs(paired - ALPHA) < 4 * error_of(simulations)
+
+
+def test_two_level_t_keeps_its_level_when_seeds_and_questions_both_vary() -> None:
+    simulations, generator = 3_000, np.random.default_rng(8)
+    p_values = []
+    for _ in range(simulations):
+        question = generator.beta(2, 3, size=80)
+        trained = generator.normal(0, 0.05, size=(2, 4, 1)) + generator.normal(0, 0.1, size=(2, 1, 80))
+        right = generator.random((2, 4, 80)) < question + trained
+        p_values.append(float(stats.two_level(right[0], right[1]).p or 0))
+    assert 0.02 < rate(p_values) < ALPHA + 4 * error_of(simulations)
+
+
+def test_holm_keeps_ten_arms_against_one_baseline_below_the_level() -> None:
+    simulations, generator = 2_000, np.random.default_rng(9)
+    raw_any, holm_any = [], []
+    for _ in range(simulations):
+        difficulty = generator.beta(0.55, 0.85, size=500)
+        right = generator.random((11, 500)) < difficulty
+        a_only, b_only = (right[0] & ~right[1:]).sum(axis=1), (~right[0] & right[1:]).sum(axis=1)
+        p_values = [midp(int(a), int(b)) for a, b in zip(a_only, b_only, strict=True)]
+        raw_any.append(min(p_values) < ALPHA)
+        holm_any.append(min(stats.holm(p_values)) < ALPHA)
+    assert 0.24 < np.mean(raw_any) < 0.35
+    assert 0.010 < np.mean(holm_any) < 0.040
+
+
+def test_cluster_robust_t_keeps_its_level_where_the_plain_t_does_not() -> None:
+    simulations, generator = 3_000, np.random.default_rng(10)
+    clusters = np.repeat(np.arange(40), 10)
+    differences = generator.normal(0, 0.2, size=(simulations, 40, 1)) + generator.normal(0, 0.4, (simulations, 40, 10))
+    rows = differences.reshape(simulations, 400)
+    robust = rate([float(stats.cluster_t(row, clusters).p or 0) for row in rows])
+    plain = rate([float(stats.paired_t(row).p or 0) for row in rows])
+    assert abs(robust - ALPHA) < 4 * error_of(simulations)
+    assert plain > 0.15
+
+
+def test_non_inferiority_at_the_margin_keeps_its_level() -> None:
+    simulations = 10_000
+    for n in (60, 500):
+        tables = paired_tables(n, simulations, seed=11, effect=-0.05)
+        found = functools.cache(lambda a, b, n=n: stats.margin_test_paired(a, b, n, 0.05, both_sides=False).p)
+        assert abs(rate([found(a, b) for _, a, b, _ in tables.tolist()]) - ALPHA) < 0.012
+
+
+def covered(tables: NDArray[np.int64], truth: float, wald: bool) -> float:
+    hits = []
+    for both, a, b, neither in tables.tolist():
+        n = both + a + b + neither
+        if wald:
+            d = (b - a) / n
+            half = 1.959964 * math.sqrt(max(a + b - (b - a) ** 2 / n, 0)) / n
+            hits.append(d - half <= truth <= d + half)
+        else:
+            interval = stats.newcombe_paired(both, a, b, neither)
+            assert interval is not None
+            hits.append(interval.low <= truth <= interval.high)
+    return float(np.mean(hits))
+
+
+def test_newcombe_paired_covers_small_samples_where_wald_does_not() -> None:
+    tables = paired_tables(30, 8_000, seed=12, shape=(0.15, 0.45), effect=0.05)
+    assert 0.97 < covered(tables, 0.05, wald=False) < 0.99
+    assert 0.905 < covered(tables, 0.05, wald=True) < 0.93
+
+
+def test_intervals_of_question_means_cover() -> None:
+    simulations = 1_000
+    right_a, right_b = sampled_differences(simulations, seed=13)
+    hits_bootstrap, hits_bca = [], []
+    for row in (right_b - right_a) / 8:
+        bootstrap = stats.cluster_bootstrap(row, seed=0, resamples=1_000)
+        bca = stats.bca_bootstrap(row, seed=0, resamples=1_000)
+        assert bootstrap is not None and bca is not None
+        hits_bootstrap.append(bootstrap.low <= 0 <= bootstrap.high)
+        hits_bca.append(bca.low <= 0 <= bca.high)
+    assert 0.92 < np.mean(hits_bootstrap) < 0.975
+    assert 0.92 < np.mean(hits_bca) < 0.975
+
+
+def test_recipe_against_an_untrained_model_keeps_its_level() -> None:
+    """Seeds in the trained arm only; base greedy, or sampled as often as a trained model is."""
+    simulations, generator = 1_500, np.random.default_rng(14)
+    for seeds, questions, spread, greedy in ((3, 60, 0.05, True), (5, 200, 0.02, True), (4, 60, 0.03, False)):
+        p_values = []
+        for _ in range(simulations):
+            difficulty = generator.beta(2, 3, size=questions)
+            base = difficulty if not greedy else np.clip(difficulty + generator.normal(0, 0.1, questions), 0, 1)
+            shift = generator.normal(0, spread, (seeds, 1)) + generator.normal(0, 0.1, (1, questions))
+            tuned = generator.random((seeds, questions)) < np.clip(difficulty + shift, 0, 1)
+            fixed = generator.random((1, questions)) < base
+            p_values.append(float(stats.two_level(fixed, tuned, trained=(False, True)).p or 0))
+        assert 0.02 < rate(p_values) < 0.065, (seeds, questions, rate(p_values))
+
+
+def test_copies_of_untrained_arms_cried_wolf_and_do_not() -> None:
+    """60 questions, no effect, "4 seeds" of greedy evaluations: the seed test took them for evidence."""
+    from toy_results import Results, verdicts
+
+    claim = {"text": "b > a", "kind": "better", "better": "b", "worse": "a", "margin": None}
+    p_values, tables = [], paired_tables(60, 12, seed=15)
+    for both, a_only, b_only, neither in tables.tolist():
+        results = Results()
+        for seed in (1, 2, 3, 4):
+            a = [1.0] * (both + a_only) + [0.0] * (b_only + neither)
+            b = [1.0] * both + [0.0] * a_only + [1.0] * b_only + [0.0] * neither
+            results.add(f"s/a/seed{seed}", a, trained=False, temperature=0.0)
+            results.add(f"s/b/seed{seed}", b, trained=False, temperature=0.0)
+        (found,) = verdicts(results, {"alpha": 0.05, "correction": "none", "claims": [claim]})
+        assert found.comparison is not None and found.comparison.p == midp(a_only, b_only)
+        p_values.append(found.comparison.p)
+    assert rate(p_values) <= 1 / 12  # the seed test decided wherever the means differed at all

@@ -1,0 +1,78 @@
+"""The end-of-run tables: arms, intervals, pseudo-labels, warnings."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from nsd.reports.judge.arms import summarise_arms
+from nsd.reports.stats import significance as stats
+from nsd.reports.text.summary import print_summary, summary_json
+from toy_results import Results, table_runs
+
+
+def printed(results: Results, hypotheses: dict[str, object] | None = None) -> str:
+    screen = Console(file=io.StringIO(), width=200, markup=False)
+    print_summary(results.connection, screen, "s", None, hypotheses, "Does it help?")
+    output = screen.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue()
+
+
+@pytest.fixture
+def results() -> Results:
+    results = Results()
+    table_runs(results, "s/base/seed1", "s/oracle/seed1", 110, 10, 50, 30)
+    return results
+
+
+def test_an_arm_of_binary_answers_has_a_wilson_interval(results: Results) -> None:
+    base, oracle = summarise_arms(results.connection, ["s/base/seed1", "s/oracle/seed1"])
+    wilson = stats.wilson(160, 200)
+    assert wilson is not None and oracle.ci == (wilson.low, wilson.high)
+    assert (base.mean, base.n, base.truncated) == (0.6, 200, 0.0)
+
+
+def test_an_arm_of_several_seeds_has_the_interval_of_its_seed_means(results: Results) -> None:
+    results.add("s/base/seed2", [1.0] * 130 + [0.0] * 70)
+    (base,) = summarise_arms(results.connection, ["s/base/seed1", "s/base/seed2"])
+    interval = stats.paired_t([0.6, 0.65]).interval
+    assert interval is not None and base.ci == pytest.approx((interval.low, interval.high))
+    assert base.mean == pytest.approx(0.625) and base.seeds == [1, 2]
+
+
+def test_an_arm_of_sampled_values_has_a_bootstrap_interval(results: Results) -> None:
+    results.add("s/avg/seed1", [0.25, 0.5, 1.0] * 20, samples=4)
+    (arm,) = summarise_arms(results.connection, ["s/avg/seed1"])
+    assert arm.interval == "cluster bootstrap" and arm.samples == 4
+
+
+def test_a_run_without_a_result_is_listed_with_its_status(results: Results) -> None:
+    results.add("s/grpo/seed1", None, status="failed")
+    arms = summarise_arms(results.connection, ["s/base/seed1", "s/grpo/seed1"])
+    assert arms[1].mean is None and "failed" in arms[1].status
+    assert "failed" in printed(results)
+
+
+def test_the_screen_has_arms_labels_warnings_and_verdicts(results: Results) -> None:
+    results.add_labels("L", [("1", 1.0, True, True), ("2", 0.5, False, False)])
+    results.add("s/noisy/seed1", [1.0, 0.0], label="L", order="x")
+    results.connection.execute("INSERT INTO events VALUES ('train-s/noisy/seed1', 7, 'reward_std is 0', 'trainer.n')")
+    claims = [{"text": "oracle > base", "kind": "better", "better": "oracle", "worse": "base", "margin": None}]
+    text = printed(results, {"claims": claims})
+    for part in ("Does it help?", "0.8000", "[0.7391, 0.8495]", "confidence", "reward_std is 0", "▲ BETTER"):
+        assert part in text
+    data = summary_json(results.connection, "s", None, {"claims": claims})
+    assert json.loads(json.dumps(data, allow_nan=False))["verdicts"][0]["holds"] is True
+
+
+def test_without_hypotheses_the_screen_says_how_to_compare(results: Results) -> None:
+    assert "nsd compare" in printed(results)
+
+
+def test_names_are_text_and_never_markup(results: Results) -> None:
+    results.add("s/[red]x[bold]/seed1", [1.0, 0.0])
+    assert "[red]x[bold]" in printed(results)

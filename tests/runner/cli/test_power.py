@@ -1,0 +1,142 @@
+"""`nsd power` and the power lines of `nsd plan`, through the real command line on the shipped quickstart."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.command_line import nsd, nsd_json, start
+from nsd.runner.store.index import Store
+from nsd.runner.store.workspace import Workspace
+from support import PATIENCE, REPOSITORY
+
+SPEC = str(REPOSITORY / "specs" / "quickstart.yaml")
+N = 1000
+
+
+def add_results(folder: Path, right: Mapping[str, int], data_hash: str) -> Path:
+    """A workspace in which conditions of quickstart have the first so many of 1,000 questions right."""
+    workspace = Workspace(folder / "earlier")
+    with Store(workspace).write() as connection:
+        for condition, count in right.items():
+            run, digest = f"quickstart/{condition}/seed42", f"eval-{condition}"
+            connection.execute(
+                "INSERT INTO runs VALUES (?, 'quickstart', ?, 42, 'spec', ?, ?, NULL, 'done', NULL, now(), now())",
+                [run, condition, digest, f"train-{condition}"],
+            )
+            connection.execute(
+                "INSERT INTO eval_info VALUES (?, 'accuracy', 'accuracy', ?, 'v', ?, 1)", [digest, data_hash, N]
+            )
+            connection.execute(
+                "INSERT INTO eval_values SELECT ?, 'q' || i, (i < ?)::DOUBLE FROM range(?) t(i)", [digest, count, N]
+            )
+    return workspace.root
+
+
+def refused(folder: Path, *arguments: str) -> str:
+    process = start(folder, *arguments)
+    err: str = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 2, err
+    return err
+
+
+def test_a_plan_without_results_uses_the_stated_assumption(tmp_path: Path) -> None:
+    found = nsd_json(tmp_path, "plan", SPEC, "--json")["power"]
+    assert found["family"] == 6 and found["correction"] == "holm"
+    assert found["overall"]["alone"]["detectable"] == pytest.approx(0.0396, abs=5e-5)  # 2.80 sqrt(.2 / 1000)
+    assert found["overall"]["design"]["questions"] == N
+    assert all(claim["spread"]["source"].startswith("assumed") for claim in found["claims"])
+    assert not (tmp_path / "nsd-workspace").exists()
+
+
+def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path) -> None:
+    lines = nsd(tmp_path, "plan", SPEC).splitlines()
+    below = lines[next(i for i, line in enumerate(lines) if line.endswith("to run") and "stages:" in line) + 1 :]
+    assert len(below) == 3
+    assert below[0].startswith("can detect 4.0 points (4.9 points in the hardest of 6 claims)")
+    assert below[1] == "each claim, at its hardest: the same 4.9 points"
+    assert "never of the recipe" in below[2] and "9 seeds per arm" in below[2]
+
+
+def test_the_plan_learns_from_earlier_runs(tmp_path: Path) -> None:
+    data_hash = nsd_json(tmp_path, "plan", SPEC, "--json")["power"]["overall"]["design"]["data_hash"]
+    workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400, "base": 200}, data_hash)
+    claims = nsd_json(tmp_path, "plan", SPEC, "--json", "-w", str(workspace))["power"]["claims"]
+    by_name = {claim["claim"]: claim for claim in claims}
+    assert by_name["oracle > baseline"]["spread"]["variance"] == pytest.approx(0.1)
+    assert "earlier runs of baseline and oracle" in by_name["oracle > baseline"]["spread"]["source"]
+    # noisy_student has no run: the middle of .1, .1 and .2 stands in
+    assert "earlier runs of quickstart" in by_name["noisy_student > baseline"]["spread"]["source"]
+
+
+def test_planning_loads_no_torch(tmp_path: Path) -> None:
+    import subprocess
+
+    script = (
+        "import sys; from pathlib import Path; from nsd.runner.store.workspace import Workspace;"
+        "from nsd.runner.plan.build import build_plan;"
+        "from nsd.runner.cli.show_power import plan_power; from nsd.runner.spec.load import load_spec;"
+        f"plan_power(build_plan(load_spec({SPEC!r})), Workspace(Path('none')));"
+        "print([name for name in ('torch', 'transformers', 'scipy.stats', 'statsmodels') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_command_shows_each_claim_with_what_a_wanted_difference_takes(tmp_path: Path) -> None:
+    out = nsd(tmp_path, "power", SPEC, "--detect", "0.04")
+    row = next(line for line in out.splitlines() if line.strip().startswith("oracle > baseline"))
+    # 7.8489 * .2 / .0016 = 981.1; at alpha / 6 (3.4799)^2 * .2 / .0016 = 1513.7
+    assert "982 / 1514" in row and "4.0 points / 4.9 points" in row
+    assert "assumed, for want of earlier runs: discordance 20%" in out
+
+
+def test_an_experiment_that_ran_needs_no_spec(tmp_path: Path) -> None:
+    workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400}, "hash")
+    found = nsd_json(tmp_path, "power", "quickstart", "--json", "-w", str(workspace))
+    assert found["claims"] == [] and found["overall"]["design"]["questions"] == N
+    assert found["overall"]["spread"]["variance"] == pytest.approx(0.1)
+    assert "did you mean 'quickstart'" in refused(tmp_path, "power", "quickstrat", "-w", str(workspace))
+
+
+def changed(folder: Path, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = nsd_json(folder, "power", SPEC, "--json", *options)["claims"][0]
+    return found
+
+
+@pytest.mark.slow
+def test_questions_seeds_and_assumptions_can_be_tried_out(tmp_path: Path) -> None:
+    assert changed(tmp_path, "--questions", "4000")["design"]["questions"] == 4000
+    recipe = changed(tmp_path, "--seeds", "3", "--seed-sd", "0.01")
+    assert recipe["about"] == "recipe" and recipe["smallest_p"] == pytest.approx(0.1)
+    assert recipe["spread"]["seed_source"].startswith("stated")
+    assert changed(tmp_path, "--discordance", "0.1")["spread"]["variance"] == 0.1
+
+
+def test_a_number_of_questions_alone_is_enough(tmp_path: Path) -> None:
+    out = nsd(tmp_path, "power", "--questions", "1319")
+    assert "3.4 points" in out and "any two conditions" in out
+
+
+def test_one_question_gets_a_sensible_answer(tmp_path: Path) -> None:
+    out = nsd(tmp_path, "power", "--questions", "1")
+    assert "no difference" in out and "nan" not in out
+
+
+def test_without_anything_to_plan_the_way_out_is_named(tmp_path: Path) -> None:
+    assert "--questions" in refused(tmp_path, "power")
+    assert "no results" in refused(tmp_path, "power", "quickstart")
+    assert "discordance 0.0" in refused(tmp_path, "power", "--questions", "9", "--discordance", "0")
+
+
+def test_samples_of_one_decision_cannot_be_tried_out(tmp_path: Path) -> None:
+    text = (REPOSITORY / "specs" / "quickstart.yaml").read_text()
+    plain = "eval: {use: accuracy, temperature: 0.1, max_tokens: 64}"
+    assert plain in text
+    (tmp_path / "voted.yaml").write_text(text.replace(plain, "eval: {use: maj_at_k, k: 8, max_tokens: 64}"))
+    assert "maj@8" in refused(tmp_path, "power", "voted.yaml", "--samples", "16")
+    assert "no number" in nsd(tmp_path, "power", "voted.yaml")

@@ -1,0 +1,83 @@
+"""What single planted faults in store and provenance got past."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsd.runner.store import provenance
+from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.workspace import Workspace
+
+
+def finished(workspace: Workspace, digest: str) -> None:
+    with workspace.lock("label", digest) as partial:
+        (partial / "artifact").mkdir(parents=True)
+        (partial / "artifact" / "labels.parquet").write_text("labels")
+        workspace.commit("label", digest, {"kind": "label", "digest": digest})
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind", "root"),
+    [
+        ("s3://results/runs/?region=eu-west-1", "s3", "results/runs"),
+        ("gs://anonymous@results/runs/", "gcs", "results/runs"),
+    ],
+)
+def test_a_cloud_address_opens_that_cloud_at_that_folder(
+    uri: str, kind: str, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    bucket = Bucket.open(uri)  # opening asks nobody
+    assert (bucket.filesystem.type_name, bucket.root, bucket.uri) == (kind, root, uri)
+
+
+def test_fetching_what_is_here_already_says_that_it_is_here(here: Workspace, bucket: Bucket) -> None:
+    finished(here, "d1")
+    bucket.push_stage(here, "label", "d1")
+    written = here.folder("label", "d1").stat().st_ino
+    assert bucket.fetch_stage(here, "label", "d1") is True
+    assert here.folder("label", "d1").stat().st_ino == written
+    assert bucket.fetch_stage(here, "label", "d2") is False
+
+
+def test_only_missing_records_of_an_experiment_are_brought(bucket: Bucket, here: Workspace) -> None:
+    there = Path(bucket.root) / "experiments" / "toy"
+    there.mkdir(parents=True)
+    fields = {"experiment": "toy", "spec_yaml": "", "resolved": {}, "hypotheses": None, "runs": []}
+
+    def record(digest: str, question: str) -> str:
+        return json.dumps({**fields, "spec_digest": digest, "question": question, "recorded_at": "2026-01-01T00:00:00"})
+
+    for digest in ("one", "two"):
+        (there / f"{digest}.json").write_text(record(digest, "theirs"))
+    here.record_path("toy", "one").parent.mkdir(parents=True)
+    here.record_path("toy", "one").write_text(record("one", "mine"))
+    bucket.fetch_records(here, "toy", say=pytest.fail)
+    assert {one["spec_digest"]: one["question"] for one in here.records()} == {"one": "mine", "two": "theirs"}
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory is a repository with one commit of one file, `code.py`."""
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        (tmp_path / "code.py").write_text("before\n")
+        identity = ["-c", "user.name=toy", "-c", "user.email=toy@example.org"]
+        subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    provenance.git_state.cache_clear()
+    yield tmp_path
+    provenance.git_state.cache_clear()
+
+
+def test_the_commit_and_what_is_not_committed_are_recorded(repository: Path) -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert provenance.git_state() == {"commit": head, "diff": None}
+    (repository / "code.py").write_text("after\n")
+    provenance.git_state.cache_clear()
+    diff = provenance.git_state()["diff"]
+    assert diff is not None and "-before\n+after\n" in diff
