@@ -189,3 +189,8 @@ def test_recorded_eight_samples_of_a_hundred_questions() -> None:
         if sorted(label.tally.values())[-2:].count(label.votes) == 2
     }
     assert tied == {17: True, 28: False, 58: True, 85: False}
+
+
+def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
+    assert VERIFIER.normalise(r"the sum is \boxed{ 5 }") == "5"
+    assert VERIFIER.normalise(" 5 ") == "5"

@@ -193,3 +193,9 @@ def test_other_pairs_may_be_left_out_where_no_late_claim_needs_them(results: Res
     assert short.exploratory == [] and short.verdicts == whole.verdicts
     record(results, AFTER, [claim("tuned", "base"), claim("third", "base")], "new")
     assert answer(results.connection, "s", pairs=False).late == answer(results.connection, "s").late != []
+
+
+def test_as_data_it_has_its_headline(results: Results) -> None:
+    record(results, BEFORE, [claim("tuned", "base")])
+    found = answer(results.connection, "s")
+    assert found.to_json()["headline"] == found.headline()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nsd.reports.judge.cost import by_kind, costs, total
+from nsd.reports.judge.cost import _short, by_kind, costs, total
 from toy_costs import run, stage
 from toy_results import Results
 
@@ -74,3 +74,10 @@ def test_unfinished_stages_cost_nothing_yet(study: Results) -> None:
 def test_an_unknown_experiment_has_no_stages(study: Results) -> None:
     assert costs(study.connection, "nothing") == []
     assert total([]).describe() == "0 s"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(999, "999"), (1500, "1.5 k"), (2_500_000, "2.5 M"), (3_000_000_000, "3.0 G")]
+)
+def test_large_counts_are_short(count: int, text: str) -> None:
+    assert _short(count) == text

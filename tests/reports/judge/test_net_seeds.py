@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from nsd.reports.judge.answer import answer
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.power import Claimed, Design
 from nsd.reports.stats import significance as stats
@@ -59,3 +60,21 @@ def test_paired_seeds_are_tested_by_their_differences() -> None:
     expected = stats.paired_t([0.02, 0.03, 0.01])
     assert found.p == pytest.approx(expected.p) and expected.interval is not None
     assert found.ci == pytest.approx((expected.interval.low, expected.interval.high))
+
+
+def test_a_pair_outside_the_claims_says_which_seeds_were_left_out() -> None:
+    results = Results()
+    seeds(results, "toy/a", [50, 52, 54])
+    seeds(results, "toy/b", [60])
+    (pair,) = answer(results.connection, "toy").exploratory
+    assert "b has one seed only, so the other seeds are left out" in pair.note
+
+
+@pytest.mark.parametrize(("test", "claim"), [("mcnemar", "checkpoint"), ("seeds", "recipe"), ("two-level", "recipe")])
+def test_the_test_that_is_asked_for_says_what_the_claim_is_about(test: str, claim: str) -> None:
+    results = Results()
+    for arm, right in (("a", 50), ("b", 60)):
+        seeds(results, f"toy/{arm}", [right, right + 2])
+    runs = ["toy/a/seed1", "toy/b/seed1"] if claim == "checkpoint" else ["toy/a", "toy/b"]
+    (found,) = compare_runs(results.connection, runs, test=test)
+    assert found.claim == claim

@@ -95,3 +95,8 @@ def test_nineteen_of_twenty_simulated_pairs_stay_below_the_floor() -> None:
         trials += 50
     # 2,000 pairs: three standard errors of .95 are .015, and the floor itself is an estimate.
     assert abs(inside / trials - 0.95) < 0.025
+
+
+def test_as_data_it_has_every_field() -> None:
+    (found,) = noise_floor(with_repeats([1, 0, 1, 0], [1, 1, 0, 0]).connection, [RUN])
+    assert found.to_json() == {name: getattr(found, name) for name in type(found).__dataclass_fields__}

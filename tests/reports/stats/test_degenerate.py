@@ -167,3 +167,12 @@ def test_importing_stats_loads_neither_scipy_stats_nor_statsmodels() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_the_bootstrap_of_many_distinct_values_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(3).normal(0.2, 1.0, 1000)  # more distinct values than are drawn as counts
+    found = stats.cluster_bootstrap(values, seed=1, resamples=4000)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(1000)
+    assert found is not None
+    assert found.low == pytest.approx(values.mean() - half, abs=0.006)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.006)

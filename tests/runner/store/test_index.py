@@ -7,10 +7,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from nsd.runner.store import provenance
+from nsd.runner.store import provenance, tables
 from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 
 
@@ -81,3 +84,25 @@ def test_the_commit_and_what_is_not_committed_are_recorded(repository: Path) -> 
     provenance.git_state.cache_clear()
     diff = provenance.git_state()["diff"]
     assert diff is not None and "-before\n+after\n" in diff
+
+
+def test_a_package_that_is_not_installed_hides_none_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGES", ("no-such-package", "duckdb"))
+    provenance.packages.cache_clear()
+    try:
+        assert set(provenance.packages()) == {"python", "duckdb"}
+    finally:
+        provenance.packages.cache_clear()
+
+
+def test_the_machine_says_how_many_threads_torch_takes() -> None:
+    torch = pytest.importorskip("torch")
+    assert provenance.machine()["torch_threads"] == torch.get_num_threads()
+
+
+def test_a_file_without_questions_is_broken_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "questions.parquet"
+    pq.write_table(pa.table({"id": ["q"], "meta": ["{}"], "unknown": ["x"]}), path)
+    with pytest.raises(Broken, match="it holds no questions") as raised:
+        tables.read_questions(path)
+    assert raised.value.path == path
