@@ -88,7 +88,7 @@ def peer(kind: str, source: Path) -> None:
 
 
 def _peer_models(source: Path) -> Any:
-    import pandas  # type: ignore[import-untyped]
+    import pandas  # type: ignore[import-untyped]  # its stubs are a package of their own
 
     from nsd.plugins.registry import find
 

@@ -80,7 +80,7 @@ class Plugin:
         pass
 
     def __init__(self, config: Any = None) -> None:
-        self.config = config if config is not None else self.Config()
+        self.config: Any = config if config is not None else self.Config()  # of the class's own Config
 
     def digest_extra(self) -> dict[str, Any]:
         """What else decides the output beyond name, version and config, JSON-able (a file's content hash)."""

@@ -157,11 +157,12 @@ def _on_demand(statement: ast.stmt) -> bool:
     if isinstance(statement, ast.If) and not statement.orelse:  # imports for annotations
         test = statement.test
         return getattr(test, "id", None) == "TYPE_CHECKING" or getattr(test, "attr", None) == "TYPE_CHECKING"
-    targets: list[ast.expr] = []
+    targets: list[Any] = []
     if isinstance(statement, ast.Assign):
         targets = statement.targets
     elif isinstance(statement, ast.AnnAssign) or type(statement).__name__ == "TypeAlias":
-        targets = [statement.target if isinstance(statement, ast.AnnAssign) else statement.name]  # type: ignore[attr-defined]
+        # A TypeAlias is known to Python 3.12 and later alone.
+        targets = [statement.target if isinstance(statement, ast.AnnAssign) else getattr(statement, "name", None)]
     plain = (ast.Name, ast.Tuple, ast.List, ast.Starred)
     return bool(targets) and all(isinstance(node, plain) for one in targets for node in _target_nodes(one))
 

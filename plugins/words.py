@@ -10,9 +10,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-# A verdict is told by its mark as well as by its colour.
-MARKS = {"BETTER": "▲", "HIGHER": "▲", "WORSE": "▼", "LOWER": "▼", "EQUIVALENT": "■", "NOT WORSE": "◆"}
-UNDECIDED = "○"
 CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "no correction"}
 
 

@@ -20,7 +20,7 @@ from nsd.plugins.errors import InputError
 ROOM = 64  # tokens; larger saves copies and costs memory, and every drop of rows makes new room anyway
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types here
     """DynamicLayer whose `keys` and `values` [R, heads, tokens, dim] are views of larger buffers."""
 
     keys: torch.Tensor

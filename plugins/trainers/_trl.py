@@ -66,7 +66,7 @@ class Run:
 def resumable(base: Any) -> Any:
     """A subclass of a TRL trainer whose checkpoints count only when whole, and which sends no telemetry."""
 
-    class Resumable(base):  # type: ignore[misc]
+    class Resumable(base):  # type: ignore[misc]  # a class of TRL's, which has no types
         nsd_run: Run
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -170,7 +170,7 @@ def _callback(trainer: Any, run: Run) -> Any:
         if run.observe is not None:
             run.fail_reason = run.observe(step, metrics, replayed) or run.fail_reason
 
-    class Callback(TrainerCallback):  # type: ignore[misc]
+    class Callback(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             optimizer = kwargs["optimizer"]
             if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):

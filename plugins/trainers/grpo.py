@@ -314,7 +314,7 @@ def _with_resumable_order(base: Any, seed: int) -> Any:
     """
     from trl.trainer.utils import RepeatSampler
 
-    class EpochSampler(RepeatSampler):  # type: ignore[misc]
+    class EpochSampler(RepeatSampler):  # type: ignore[misc]  # TRL has no types
         finished_epochs = 0
 
         def __iter__(self) -> Any:
@@ -327,7 +327,7 @@ def _with_resumable_order(base: Any, seed: int) -> Any:
             self.finished_epochs += 1
             return super().__iter__()
 
-    class Ordered(base):  # type: ignore[misc]
+    class Ordered(base):  # type: ignore[misc]  # a class of TRL's, which has no types
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             self._order = EpochSampler(
                 data_source=self.train_dataset if dataset is None else dataset,

@@ -23,9 +23,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.reports.judge.compare import Weighed, check_comparable, conclude, weigh
+from nsd.reports.judge.compare import Weighed, conclude, measured_with, weigh
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.hypotheses import TestedClaim, Verdict, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL
 from nsd.reports.judge.runs import Arm, Values, condition_arms, load_values, measured_by
@@ -67,8 +67,8 @@ class Answer:
     correction: str
     primary_family: int
     exploratory_family: int
-    verdicts: list[Verdict]
-    late: list[Verdict]
+    verdicts: list[ClaimVerdict]
+    late: list[ClaimVerdict]
     exploratory: list[Comparison]
     dropped: list[str]
     unfinished: int
@@ -79,7 +79,7 @@ class Answer:
         """The outcome of the declared claims in one sentence, exploratory ones named as such."""
         claims = self.verdicts or self.late
         if not claims:
-            found = [one for one in self.exploratory if one.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER")]
+            found = [one for one in self.exploratory if one.verdict.apart]
             none = "No hypothesis was declared in the spec"
             if self.metric in NEUTRAL:
                 none = f"More {self.metric} is neither better nor worse, so no claim of the spec is judged by it"
@@ -308,9 +308,7 @@ def _other_pairs(
         if frozenset((first, second)) in declared:
             continue
         a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
-        try:
-            check_comparable(a, b, force=False)
-        except InputError:
+        if measured_with(a, b):
             continue  # conditions may override data or verifier; such pairs are no comparison
         found.append(weigh(a, b, values, alpha, note, claim=reading))
     return found

@@ -27,6 +27,7 @@ from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
 from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
 from nsd.reports.judge.runs import Arm, Values, load_values, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
@@ -71,16 +72,21 @@ def compare_runs(
         renamed = {arm.name: measured_by(arm, metric) for arm in arms}
         pairs = [(renamed[a.name], renamed[b.name]) for a, b in pairs]
         arms = list(renamed.values())
-    marks = [check_comparable(a, b, force) for a, b in pairs]
+    faults = [measured_with(a, b) for a, b in pairs]
+    if not force:
+        for (a, b), fault in zip(pairs, faults, strict=True):
+            if fault:
+                raise InputError(f"{not_comparable(a, b, fault)}, or compare anyway with --force")
     values = load_values(connection, arms, groups, metric)
     weighed = []
-    for (a, b), mark in zip(pairs, marks, strict=True):
+    for (a, b), fault in zip(pairs, faults, strict=True):
+        mark = f"FORCED in spite of {fault}" if fault else ""
         if claim is None and test is None and not (a.counts_only or b.counts_only):
             # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
             a, b, _, note, reading = choose_seeds(a, b)
-            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin))
+            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin, bool(fault)))
         else:
-            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin))
+            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault)))
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction)
@@ -112,6 +118,7 @@ class Weighed:
     same: stats.Result | None
     mark: str
     margin: float | None = None
+    forced: bool = False
 
     @property
     def same_p(self) -> float | None:
@@ -135,11 +142,15 @@ def weigh(
     test: str | None = None,
     claim: str | None = None,
     margin: float | None = None,
+    forced: bool = False,
 ) -> Weighed:
-    """Gather and test one pair. Raises InputError for a test or claim that the data cannot carry."""
+    """Gather and test one pair; `forced` where they were not measured alike.
+
+    Raises InputError for a test or claim that the data cannot carry.
+    """
     evidence = gather(a, b, values, claim, test)
     same = None if margin is None else evidence.margin_test(margin, both_sides=True, alpha=alpha)
-    return Weighed(evidence, evidence.test(1 - alpha), same, mark, margin)
+    return Weighed(evidence, evidence.test(1 - alpha), same, mark, margin, forced)
 
 
 def conclude(
@@ -157,12 +168,13 @@ def conclude(
     for one, p, same_p in zip(weighed, adjusted, same, strict=True):
         verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
         if one.evidence.a.runs[0].metric in NEUTRAL:
-            verdict = {"BETTER": "HIGHER", "WORSE": "LOWER"}.get(verdict, verdict)
-        if verdict == "UNRESOLVED" and same_p is not None and same_p < alpha:
-            verdict = "EQUIVALENT"
+            verdict = verdict.as_neutral
+        if not verdict.resolved and same_p is not None and same_p < alpha:
+            verdict = Verdict.EQUIVALENT
         notes = [_within_note(one, same_p), one.mark]
+        same_as = one.within if verdict is Verdict.EQUIVALENT else None
         about = (one.evidence, one.result, p, verdict, values, alpha, correction, size, notes)
-        found.append(describe(*about, same=one.within if verdict == "EQUIVALENT" else None))
+        found.append(describe(*about, same=same_as, forced=one.forced))
     return found
 
 
@@ -179,41 +191,44 @@ def _within_note(one: Weighed, adjusted: float | None) -> str:
     return f"{said}, {one.same.interval.level:.0%} interval {low.split()[0]} to {high.split()[0]}"
 
 
-def verdict_of(difference: float | None, p: float | None, alpha: float, interval: stats.Interval | None = None) -> str:
+def verdict_of(
+    difference: float | None, p: float | None, alpha: float, interval: stats.Interval | None = None
+) -> Verdict:
     """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED.
 
     UNRESOLVED also where the interval holds zero: test and interval are no exact duals, and where they disagree nothing
     is decided.
     """
     if p is None or p >= alpha or not difference:
-        return "UNRESOLVED"
+        return Verdict.UNRESOLVED
     if interval is not None and interval.low <= 0 <= interval.high:
-        return "UNRESOLVED"
-    return "BETTER" if difference > 0 else "WORSE"
+        return Verdict.UNRESOLVED
+    return Verdict.BETTER if difference > 0 else Verdict.WORSE
 
 
-def check_comparable(a: Arm, b: Arm, force: bool) -> str:
-    """Refuse what cannot be compared, or return the mark that a forced comparison carries ("" where all is well)."""
+def measured_with(a: Arm, b: Arm) -> str:
+    """What differs in how two arms were measured ("different data (...)"), "" where they were measured alike."""
     faults = []
     for attribute, what in (("data_hash", "data"), ("verifier_hash", "verifiers"), ("metric", "metrics")):
         found = {getattr(run, attribute) for run in (*a.runs, *b.runs) if getattr(run, attribute) is not None}
         if len(found) > 1:
             faults.append(f"different {what} ({', '.join(sorted(map(str, found)))})")
-    if not faults:
-        return ""
-    if not force:
-        raise InputError(
-            f"{a.name} and {b.name} were measured with {' and '.join(faults)}: a difference between them would not be "
-            "one between the models. Evaluate both alike, or compare anyway with --force"
-        )
-    return f"FORCED in spite of {' and '.join(faults)}"
+    return " and ".join(faults)
+
+
+def not_comparable(a: Arm, b: Arm, fault: str) -> str:
+    """Why two arms that were measured with different things are no comparison."""
+    return (
+        f"{a.name} and {b.name} were measured with {fault}: a difference between them would not be "
+        "one between the models. Evaluate both alike"
+    )
 
 
 def describe(
     evidence: Evidence,
     result: stats.Result,
     p_adjusted: float | None,
-    verdict: str,
+    verdict: Verdict,
     values: Values,
     alpha: float,
     correction: str,
@@ -221,6 +236,7 @@ def describe(
     notes: Sequence[str] = (),
     claim: tuple[str, float] | None = None,
     same: tuple[float, stats.Interval] | None = None,
+    forced: bool = False,
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
@@ -241,7 +257,8 @@ def describe(
     ci_a, ci_b = _arm_intervals(evidence, 1 - alpha)
     shares = [[_share(part, arm) for arm in (a, b)] for part in (values.truncated, values.failed)]
     decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
-    said = [result.note, remark, *_missing_notes(evidence, verdict, *decided_by), *notes]
+    depends = _depends(evidence, verdict, *decided_by)
+    said = [result.note, remark, *_missing_notes(evidence, depends), *notes]
     said += [a.copies_note, b.copies_note]
     if claim is None and interval is not None and result.p is not None:
         excludes_zero = interval.low > 0 or interval.high < 0
@@ -285,12 +302,13 @@ def describe(
         needed_seeds=needed_seeds,
         needed_for=needed_for,
         needed_paired=needed_paired,
-        forced=any(note.startswith("FORCED") for note in notes),
+        forced=forced,
         note=_joined(said),
         evals_a=_evaluations(a),
         evals_b=_evaluations(b),
         trained_a=tuple(draws[0].train_digest or "untrained" for draws in a.observations),
         trained_b=tuple(draws[0].train_digest or "untrained" for draws in b.observations),
+        depends_on_missing=depends,
     )
 
 
@@ -324,14 +342,12 @@ def _over_seeds(block: Floats, level: float) -> stats.Interval | None:
     return stats.cluster_bootstrap(block[0], seed=RESAMPLING_SEED, level=level)
 
 
-def _missing_notes(
-    evidence: Evidence, verdict: str, interval: stats.Interval | None, claim: tuple[str, float] | None
-) -> list[str]:
+def _missing_notes(evidence: Evidence, depends: bool) -> list[str]:
     notes = []
     only_a, only_b = evidence.unmatched
     if only_a or only_b:
         notes.append(f"{only_a} questions only in {evidence.a.name}, {only_b} only in {evidence.b.name}: left out")
-    if evidence.bounds is not None and _depends(evidence, verdict, interval, claim):
+    if evidence.bounds is not None and depends:
         low, high = evidence.bounds
         what = "missing, truncated or failed answers could make the difference anything from "
         notes.append(f"{what}{low * 100:+.1f} to {high * 100:+.1f} points; the verdict depends on them")
@@ -339,7 +355,7 @@ def _missing_notes(
 
 
 def _depends(
-    evidence: Evidence, verdict: str, interval: stats.Interval | None, claim: tuple[str, float] | None
+    evidence: Evidence, verdict: Verdict, interval: stats.Interval | None, claim: tuple[str, float] | None
 ) -> bool:
     """Whether the verdict would be another if all missing answers had gone one way.
 
@@ -351,8 +367,7 @@ def _depends(
         return False
     below, above = (0.0, 0.0) if interval is None else (difference - interval.low, interval.high - difference)
     if claim is None:
-        shown = {"BETTER": 1, "HIGHER": 1, "WORSE": -1, "LOWER": -1}.get(verdict, 0)
-        return any((1 if bound > below else -1 if bound < -above else 0) != shown for bound in bounds)
+        return any((1 if bound > below else -1 if bound < -above else 0) != verdict.direction for bound in bounds)
     kind, margin = claim
     both_sides = kind == "equivalent_within"
 
@@ -362,7 +377,7 @@ def _depends(
             return 1
         return -1 if high < -margin or (both_sides and low > margin) else 0
 
-    shown = {"EQUIVALENT": 1, "NOT WORSE": 1, "UNRESOLVED": 0}.get(verdict, -1)
+    shown = -1 if verdict.apart else int(verdict.resolved)
     return any(state(bound) != shown for bound in bounds)
 
 

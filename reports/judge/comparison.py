@@ -7,6 +7,7 @@ from typing import Any
 
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.needed import ASSUMED_DISCORDANCE
+from nsd.reports.judge.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Comparison:
     failed answer had gone the worst or best way. `detectable`: smallest true difference this comparison
     finds with 80 % power, at the level that the correction leaves it (`level_left`); `needed_n`, `needed_seeds`: what
     would show `needed_for` at that level, itself only as sure as the data;
+    `depends_on_missing`: whether the verdict is another somewhere within `bounds`.
     `needed_paired`: where only counts are known, the questions of a paired re-run at ASSUMED_DISCORDANCE.
     `evals_a`, `evals_b`: digests of the evaluations it rests on; `trained_a`, `trained_b`: of the models' training.
     """
@@ -35,7 +37,7 @@ class Comparison:
     p: float | None
     p_adjusted: float | None
     discordant: tuple[int, int] | None
-    verdict: str
+    verdict: Verdict
     because: str
     claim: str
     paired: bool
@@ -65,16 +67,21 @@ class Comparison:
     trained_a: tuple[str, ...] = ()
     trained_b: tuple[str, ...] = ()
     needed_paired: int | None = None
+    depends_on_missing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the first thirteen keys are a promise to readers, the others may grow."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
+            if name != "depends_on_missing"  # `note` says it
+        }
 
     def sentence(self) -> str:
         """The outcome in words."""
         if self.difference is None:
             return f"{self.b} against {self.a}: {self.note}."
-        told = self.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER")
+        told = self.verdict.apart
         size = amount(abs(self.difference) if told else self.difference, self.metric, signed=not told)
         range_ = ""
         if self.ci:
@@ -83,7 +90,7 @@ class Comparison:
         facts = f"({size}{range_}; {self.test}, {say_p(self.p)}, adjusted {say_p(self.p_adjusted)}; n = {self.n})"
         if told:
             return f"{self.b} is {self.verdict.lower()} than {self.a} {facts}."
-        if self.verdict in ("EQUIVALENT", "NOT WORSE"):
+        if self.verdict.resolved:
             return f"{self.b} is {self.verdict.lower()} to {self.a} {facts}.".replace("not worse to", "not worse than")
         more = f" {self.still_needed()}" if self.still_needed() else ""
         return f"no difference shown between {self.a} and {self.b} {facts}.{more}"

@@ -20,18 +20,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.reports.judge.compare import check_comparable, describe, verdict_of
+from nsd.reports.judge.compare import describe, measured_with, not_comparable, verdict_of
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, Values
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.stats import significance as stats
 
 KINDS = ("better", "not_worse_by", "equivalent_within")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What the data say of one claim. `comparison` is `better` (b) against `worse` (a), None where a run lacks.
 
     `holds`: True, False, or None where the data do not decide. `about`: this checkpoint, or this recipe.
@@ -41,7 +42,7 @@ class Verdict:
     claim: str
     kind: str
     margin: float | None
-    verdict: str
+    verdict: Verdict
     holds: bool | None
     about: str
     family: int
@@ -97,10 +98,8 @@ def weigh_claim(
     if absent:
         return TestedClaim(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
     a, b, subject, note, reading = choose_seeds(arms[claim["worse"]], arms[claim["better"]], about)
-    try:
-        check_comparable(a, b, force=False)
-    except InputError as error:  # the other claims still deserve their verdicts
-        return TestedClaim(claim, None, None, subject, [str(error).replace(", or compare anyway with --force", "")])
+    if fault := measured_with(a, b):  # the other claims still deserve their verdicts
+        return TestedClaim(claim, None, None, subject, [not_comparable(a, b, fault)])
     evidence = gather(a, b, values, reading)
     if margin is None:
         result = evidence.test(1 - alpha)
@@ -120,34 +119,36 @@ def family_adjusted(p_values: Sequence[float | None], correction: str) -> list[f
 
 def verdict_on(
     one: TestedClaim, p: float | None, values: Values, alpha: float, correction: str, family: int, mark: str = ""
-) -> Verdict:
+) -> ClaimVerdict:
     """The verdict from the adjusted p."""
     claim, kind = one.claim, str(one.claim["kind"])
     margin = None if kind == "better" else float(claim["margin"])
     known = (str(claim["text"]), kind, margin)
     if one.evidence is None or one.result is None:
-        return Verdict(*known, "UNRESOLVED", None, one.about, family, correction, alpha, None, one.notes[0], mark)
+        return ClaimVerdict(
+            *known, Verdict.UNRESOLVED, None, one.about, family, correction, alpha, None, one.notes[0], mark
+        )
     if margin is None:
         verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
-        holds = {"BETTER": True, "WORSE": False}.get(verdict)
+        holds = None if not verdict.apart else verdict.direction > 0
     else:
         verdict, holds = _margin_verdict(one.evidence, p, kind, margin, alpha, family)
     within = None if margin is None else (kind, margin)
     comparison = describe(
         one.evidence, one.result, p, verdict, values, alpha, correction, family, one.notes, claim=within
     )
-    return Verdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
+    return ClaimVerdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
 
 
 def _margin_verdict(
     evidence: Evidence, p: float | None, kind: str, margin: float, alpha: float, family: int
-) -> tuple[str, bool | None]:
+) -> tuple[Verdict, bool | None]:
     if p is not None and p < alpha:
-        return ("EQUIVALENT" if kind == "equivalent_within" else "NOT WORSE"), True
+        return (Verdict.EQUIVALENT if kind == "equivalent_within" else Verdict.NOT_WORSE), True
     # Refuted where a two-sided interval, Bonferroni-corrected for the family, lies wholly beyond the margin.
     interval = evidence.test(1 - alpha / max(family, 1)).interval
     if interval is not None and interval.high < -margin:
-        return "WORSE", False
+        return Verdict.WORSE, False
     if interval is not None and interval.low > margin and kind == "equivalent_within":
-        return "BETTER", False
-    return "UNRESOLVED", None
+        return Verdict.BETTER, False
+    return Verdict.UNRESOLVED, None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from nsd.reports.judge.cost import TotalCost
-    from nsd.reports.judge.hypotheses import Verdict
+    from nsd.reports.judge.hypotheses import ClaimVerdict
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class LogEntry:
     runs: dict[str, str]
     failures: dict[str, str]
     arms: list[LogArm]
-    verdicts: list[Verdict]
-    late: list[Verdict]
+    verdicts: list[ClaimVerdict]
+    late: list[ClaimVerdict]
     remarks: list[str]
     cost: TotalCost | None
     spent: TotalCost | None
@@ -110,7 +110,7 @@ class LogEntry:
 _AS_OBJECTS = ("arms", "verdicts", "late", "cost", "spent")
 
 
-def _claim_json(verdict: Verdict) -> dict[str, Any]:
+def _claim_json(verdict: ClaimVerdict) -> dict[str, Any]:
     one = verdict.comparison
     return {
         "claim": verdict.claim,
@@ -123,15 +123,16 @@ def _claim_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def claim_line(verdict: Verdict) -> str:
+def claim_line(verdict: ClaimVerdict) -> str:
     """A claim's verdict in a few words."""
     from nsd.reports.judge.comparison import amount, say_p
+    from nsd.reports.judge.verdict import Verdict
 
     one = verdict.comparison
     detail = verdict.note
     if one is not None and one.difference is not None:
         detail = f"{amount(one.difference, one.metric, signed=True)}, adjusted {say_p(one.p_adjusted)}, n = {one.n}"
-    state = {True: "holds", False: "REFUTED", None: "UNRESOLVED"}[verdict.holds]
+    state = {True: "holds", False: "REFUTED", None: Verdict.UNRESOLVED.value}[verdict.holds]
     mark = f" [{verdict.mark}]" if verdict.mark else ""
     return f"{state}: {verdict.claim} ({detail}){mark}" if detail else f"{state}: {verdict.claim}{mark}"
 
@@ -206,8 +207,8 @@ def _experiment_entry(
 
     runs = record["runs"]
     remarks: list[str] = []
-    verdicts: list[Verdict] = []
-    late: list[Verdict] = []
+    verdicts: list[ClaimVerdict] = []
+    late: list[ClaimVerdict] = []
     with as_version(connection, record["experiment"], record["spec_digest"]):
         arms = _arms(connection, record["experiment"])
         try:

@@ -1,7 +1,7 @@
 """What a comparison could have found, and what an unresolved one still needs: questions, seeds, a paired re-run.
 
     left = level_left(p, p_adjusted, alpha=0.05, correction="holm", family=6)
-    detectable, questions, seeds, paired, remark = power(evidence, result, "UNRESOLVED", left)
+    detectable, questions, seeds, paired, remark = power(evidence, result, Verdict.UNRESOLVED, left)
 
 All at 80 % power, and at the level that the correction for the family leaves. Before any data, power.py asks
 the same of a plan. Limits: the spread is that of the data at hand, and the observed difference is itself uncertain,
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 
 from nsd.reports.judge.pairs import Evidence
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.stats import significance as stats
 
 OBSERVED = "a true difference as large as the observed one"
@@ -33,7 +34,7 @@ def level_left(p: float | None, p_adjusted: float | None, alpha: float, correcti
 
 
 def power(
-    evidence: Evidence, result: stats.Result, verdict: str, alpha: float
+    evidence: Evidence, result: stats.Result, verdict: Verdict, alpha: float
 ) -> tuple[float | None, int | None, int | None, int | None, str]:
     """Detectable difference; questions, seeds, or questions of a paired re-run needed (where unresolved); a remark.
 
@@ -43,7 +44,7 @@ def power(
     difference = evidence.difference
     if difference is None:
         return None, None, None, None, ""
-    unresolved = verdict == "UNRESOLVED"
+    unresolved = not verdict.resolved
     remark = "no difference at all was observed, so no n can be named" if unresolved and difference == 0 else ""
     if evidence.shape.counts_only or evidence.choice.test == "two-proportion":
         right_a, n_a, right_b, n_b = evidence.counts
@@ -67,14 +68,14 @@ def power(
 
 
 def needed_within(
-    evidence: Evidence, result: stats.Result, verdict: str, alpha: float, kind: str, margin: float
+    evidence: Evidence, result: stats.Result, verdict: Verdict, alpha: float, kind: str, margin: float
 ) -> tuple[int | None, int | None]:
     """Questions, or seeds, that show non-inferiority or equivalence within the margin if the true difference is zero.
 
     One-sided at alpha (z; for seeds the noncentral t), with 80 % power; for equivalence 90 % on each side, so that
     both pass in at least 80 %.
     """
-    if verdict != "UNRESOLVED" or evidence.difference is None:
+    if verdict.resolved or evidence.difference is None:
         return None, None
     chance = 0.9 if kind == "equivalent_within" else 0.8
     if evidence.claim == "recipe":

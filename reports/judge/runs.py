@@ -353,7 +353,8 @@ class Values:
     @cached_property
     def binary(self) -> NDArray[np.bool_]:
         """Per evaluation, whether every value is 0 or 1."""
-        return ((self.matrix == 0) | (self.matrix == 1)).all(axis=1)  # type: ignore[no-any-return]
+        found: NDArray[np.bool_] = ((self.matrix == 0) | (self.matrix == 1)).all(axis=1)
+        return found
 
     @cached_property
     def _counts(self) -> tuple[Floats, Floats, Floats]:
@@ -433,7 +434,7 @@ class _Columns:
         if found.null_count:
             self.ids = pyarrow.concat_arrays([self.ids, ids.filter(found.is_null())])
             found = pyarrow.compute.index_in(ids, value_set=self.ids)
-        return np.from_dlpack(found)  # type: ignore[return-value]
+        return np.from_dlpack(found).astype(np.int32, copy=False)
 
 
 def _clusters(columns: _Columns, groups: Mapping[str, str]) -> NDArray[np.int64]:

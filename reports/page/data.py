@@ -23,12 +23,13 @@ from nsd.reports.judge.arms import ArmSummary, summarise_arms
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.cost import StageCost, TotalCost, by_kind, costs, total
-from nsd.reports.judge.hypotheses import Verdict
+from nsd.reports.judge.hypotheses import ClaimVerdict
 from nsd.reports.judge.label_quality import Agreement, LabelQuality, label_quality, labeler_agreement
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, resolve, run_names
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.page.samples import Samples, collect_samples
 from nsd.reports.page.training import Curve, Origin, collect_curves, collect_origin, collect_warnings
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from nsd.runner.store.workspace import Workspace
 
-RESOLVED = ("BETTER", "WORSE", "HIGHER", "LOWER", "EQUIVALENT", "NOT WORSE")
 NONE_LISTED = 12  # names listed in a headline before "and N more"
 
 
@@ -51,7 +51,7 @@ class Against:
     difference: float | None
     low: float | None
     high: float | None
-    verdict: str
+    verdict: Verdict
     comparison: Comparison
 
 
@@ -114,12 +114,12 @@ class PageData:
     resampling_seed: int = RESAMPLING_SEED
 
     @property
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[ClaimVerdict]:
         """Claims declared before their results."""
         return self.answer.verdicts if self.answer else []
 
     @property
-    def late(self) -> list[Verdict]:
+    def late(self) -> list[ClaimVerdict]:
         """Claims written after results existed."""
         return self.answer.late if self.answer else []
 
@@ -187,9 +187,8 @@ def against(comparison: Comparison, reference: str | None) -> Against:
     if reference != comparison.b:
         return Against(comparison.b, comparison.a, difference, low, high, verdict, comparison)
     low, high = (None if limit is None else -limit for limit in (high, low))
-    turned = {"BETTER": "WORSE", "WORSE": "BETTER", "HIGHER": "LOWER", "LOWER": "HIGHER"}.get(verdict, verdict)
     difference = None if difference is None else -difference
-    return Against(comparison.a, comparison.b, difference, low, high, turned, comparison)
+    return Against(comparison.a, comparison.b, difference, low, high, verdict.turned, comparison)
 
 
 def collect_experiment(
@@ -358,10 +357,11 @@ def _headline(
     arms: Sequence[ArmSummary], pairs: Sequence[Comparison], best: ArmSummary | None, reference: str | None, named: bool
 ) -> str:
     """What was compared and what came out, in one sentence or two."""
-    apart = sum(one.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER") for one in pairs)
+    apart = sum(one.verdict.apart for one in pairs)
     if len(pairs) == 1:
-        sentence = pairs[0].sentence()
-        return f"N{sentence[1:]}" if sentence.startswith("no difference") else sentence  # else it begins with a name
+        first, sentence = pairs[0], pairs[0].sentence()
+        names_first = first.difference is None or first.verdict.resolved  # then it begins with a name, left as it is
+        return sentence if names_first else f"{sentence[:1].upper()}{sentence[1:]}"
     questions = sorted({one.n for one in pairs})
     span = f"{questions[0]:,}" if len(questions) == 1 else f"{questions[0]:,} to {questions[-1]:,}"
     said = [
@@ -372,7 +372,7 @@ def _headline(
         level = [
             against(one, best.condition).name
             for one in pairs
-            if best.condition in (one.a, one.b) and one.verdict not in ("BETTER", "WORSE", "HIGHER", "LOWER")
+            if best.condition in (one.a, one.b) and not one.verdict.apart
         ]
         more = f" and {len(level) - NONE_LISTED} more" if len(level) > NONE_LISTED else ""
         others = f"not told apart from it: {', '.join(level[:NONE_LISTED])}{more}" if level else "all others differ"
@@ -382,8 +382,9 @@ def _headline(
     if named and reference is not None:
         mine = [against(one, reference) for one in pairs if reference in (one.a, one.b)]
         tally = Counter(one.verdict for one in mine)
-        words = ("higher", "lower") if tally["HIGHER"] or tally["LOWER"] else ("better", "worse")
-        counted = ", ".join(f"{tally[word.upper()]} {word}" for word in words)
+        neutral = any(verdict.neutral for verdict in tally)
+        kinds = (Verdict.HIGHER, Verdict.LOWER) if neutral else (Verdict.BETTER, Verdict.WORSE)
+        counted = ", ".join(f"{tally[kind]} {kind.lower()}" for kind in kinds)
         said.append(f"Against the baseline {reference}: {counted}.")
     return " ".join(said)
 

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.untrusted import script_json, visible
-from nsd.plugins.words import CORRECTIONS, MARKS, UNDECIDED, duration
+from nsd.plugins.words import CORRECTIONS, duration
 from nsd.reports.judge.arms import ArmSummary
 from nsd.reports.judge.comparison import Comparison, show_p
-from nsd.reports.judge.hypotheses import Verdict
+from nsd.reports.judge.hypotheses import ClaimVerdict
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page import plots
 from nsd.reports.page.data import Against, PageData, against
 from nsd.reports.page.format import limits, mean, needed, number, points, share, share_limits
@@ -37,15 +38,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 FOREST_LINES = 60  # exploratory pairs drawn at most; the table beneath has them all
-KEY = {
-    "BETTER": "first is better",
-    "WORSE": "first is worse",
-    "HIGHER": "first is higher",
-    "LOWER": "first is lower",
-    "EQUIVALENT": "within the margin on both sides",
-    "NOT WORSE": "within the margin",
-    "UNRESOLVED": "not told apart",
-}
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def _environment(scale: float) -> Environment:
         "p": show_p,
         "number": number,
         "duration": duration,
-        "mark": lambda verdict: MARKS.get(verdict, UNDECIDED),
+        "mark": lambda verdict: verdict.mark,
         "correction": lambda name: CORRECTIONS.get(name, name),
         "slug": lambda text: str(text).lower().replace(" ", "-"),
         "needed": needed,
@@ -149,9 +141,8 @@ def draw(data: PageData) -> dict[str, Any]:
             found[name] = _both(
                 lambda i, w, lines=lines, title=title: plots.forest(lines, i, title, axis, scale, w, scaled), name
             )
-    found["kinds"] = [
-        (kind, text) for kind, text in KEY.items() if kind in {one.verdict for one in (*declared, *others)}
-    ]
+    shown_kinds = {one.verdict for one in (*declared, *others)}
+    found["kinds"] = [kind for kind in Verdict if kind in shown_kinds]
     if data.arms:
         spots = [_dot(data, arm) for arm in data.arms]
         metric = _metric(data)
@@ -173,7 +164,7 @@ def draw(data: PageData) -> dict[str, Any]:
         found["noise"] = _trusted(plots.noise_strip(strips, "noise"))
     matrix = _matrix(data)
     if matrix is not None:
-        cells = [[(None, "") if one is None else (one.difference, one.verdict) for one in row] for _, row in matrix]
+        cells = [[_cell(one) for one in row] for _, row in matrix]
         names = [data.short(name) for name, _ in matrix]
         found["matrix"] = _trusted(plots.heat_map(names, cells, "matrix", "Every pair of runs: row minus column"))
     return found
@@ -196,7 +187,7 @@ def _both(drawing: Any, identity: str) -> dict[str, Any]:
     }
 
 
-def _line(verdict: Verdict, name: str) -> plots.Line:
+def _line(verdict: ClaimVerdict, name: str) -> plots.Line:
     comparison, margin = verdict.comparison, verdict.margin
     if comparison is None:
         return plots.Line(name, None, None, None, verdict.verdict)
@@ -269,6 +260,10 @@ def _matrix(data: PageData) -> list[tuple[str, list[Against | None]]] | None:
         pairs = [held.get(frozenset((row, column))) if row != column else None for column in names]
         rows.append((row, [None if pair is None else _of(pair, row) for pair in pairs]))
     return rows
+
+
+def _cell(one: Against | None) -> tuple[float, Verdict] | None:
+    return None if one is None or one.difference is None else (one.difference, one.verdict)
 
 
 def _of(comparison: Comparison, name: str) -> Against:

@@ -1,6 +1,6 @@
 """The plots of a report, each an inline SVG that carries its own title and description.
 
-    forest([Line("a > b", 0.02, -0.01, 0.05, "UNRESOLVED")], "claims", "Declared claims")
+    forest([Line("a > b", 0.02, -0.01, 0.05, Verdict.UNRESOLVED)], "claims", "Declared claims")
 
 All are drawn by matplotlib in sentinel colours (see page_svg.py). A verdict is told by the marker's shape as well as
 by its colour; names and other texts are never read as mathematics. Differences and shares are drawn in percentage
@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.untrusted import visible
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page.axes import finish, new_figure, place_marker, write
 from nsd.reports.page.svg import COLOURS, svg
 
@@ -29,16 +30,6 @@ if TYPE_CHECKING:
 WIDE, NARROW = 800, 340  # pixels; the page shows the one that fits
 SMALL = 340  # a small multiple
 NAME_LENGTH = 34  # characters of a name beside a wide plot
-# Marker and colour of each verdict: what is resolved is filled, what is not is hollow.
-MARKS = {
-    "BETTER": ("^", "better"),
-    "HIGHER": ("^", "better"),
-    "WORSE": ("v", "worse"),
-    "LOWER": ("v", "worse"),
-    "EQUIVALENT": ("s", "same"),
-    "NOT WORSE": ("D", "same"),
-    "UNRESOLVED": ("o", "unsure"),
-}
 CELLS_WITH_NAMES = 60  # a larger matrix would have names too small to read
 
 
@@ -50,7 +41,7 @@ class Line:
     difference: float | None
     low: float | None
     high: float | None
-    verdict: str
+    verdict: Verdict
     margins: tuple[float, ...] = ()
 
 
@@ -96,7 +87,6 @@ def forest(
     axes.axvline(0, color=COLOURS["ink"], linewidth=1)
     for place, line in enumerate(lines):
         y = -place - (0 if wide else 0.2)
-        marker, colour = MARKS.get(line.verdict, ("o", "unsure"))
         label = fit(line.name, NAME_LENGTH if wide else 40)
         if wide:
             write(axes, -0.02, y, label, ha="right", of_axes=True)
@@ -112,8 +102,8 @@ def forest(
         axes.plot(spots, [y] * len(spots), "|", color=COLOURS["muted"], markersize=13, markeredgewidth=1.5)
         if line.low is not None and line.high is not None:
             ends = (max(line.low * scale, low), min(line.high * scale, high))
-            axes.plot(ends, (y, y), color=COLOURS[colour], linewidth=2, solid_capstyle="butt")
-        place_marker(axes, line.difference * scale, y, marker, colour, 8)
+            axes.plot(ends, (y, y), color=COLOURS[line.verdict.colour], linewidth=2, solid_capstyle="butt")
+        place_marker(axes, line.difference * scale, y, line.verdict.marker, line.verdict.colour, 8)
     axes.set_ylim(-len(lines) + 0.4 - (0.1 if not wide else 0), 0.6 if wide else 0.75)
     axes.set_xlim(low, high)
     finish(axes, axis, grid="x")
@@ -293,9 +283,9 @@ def calibration(label: LabelQuality, identity: str) -> str:
 
 
 def heat_map(
-    names: Sequence[str], cells: Sequence[Sequence[tuple[float | None, str]]], identity: str, title: str
+    names: Sequence[str], cells: Sequence[Sequence[tuple[float, Verdict] | None]], identity: str, title: str
 ) -> str:
-    """Row minus column: colour by sign and size, a triangle where it is resolved. `cells[i][j]` = (share, verdict)."""
+    """Row minus column: colour by sign and size, a triangle where it is resolved. `cells[i][j]`: share, verdict."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
@@ -309,26 +299,26 @@ def heat_map(
     axes.set_position(
         (room / (size + room + 12), 8 / (size + room + 12), size / (size + room + 12), size / (size + room + 12))
     )
-    most = max((abs(d) for row in cells for d, _ in row if d is not None), default=1.0) or 1.0
+    most = max((abs(cell[0]) for row in cells for cell in row if cell is not None), default=1.0) or 1.0
     groups: dict[tuple[str, float], list[Any]] = {}
-    spots: dict[str, tuple[list[float], list[float]]] = {"BETTER": ([], []), "WORSE": ([], [])}
+    spots: dict[int, tuple[list[float], list[float]]] = {1: ([], []), -1: ([], [])}
     for i, row in enumerate(cells):
-        for j, (difference, verdict) in enumerate(row):
-            if difference is None:
+        for j, pair in enumerate(row):
+            if pair is None:
                 continue
+            difference, verdict = pair
             # Square root, in eighths: small differences stay visible, and eight shades keep the file small.
             shade = math.ceil(8 * math.sqrt(abs(difference) / most)) / 8
             if shade:
                 key = ("better" if difference > 0 else "worse", shade)
                 groups.setdefault(key, []).append(Rectangle((j - 0.5, -i - 0.5), 1, 1))
-            kind = {"HIGHER": "BETTER", "LOWER": "WORSE"}.get(verdict, verdict)
-            if kind in spots:
-                spots[kind][0].append(j)
-                spots[kind][1].append(-i)
+            if verdict.apart:
+                spots[verdict.direction][0].append(j)
+                spots[verdict.direction][1].append(-i)
     for (colour, shade), squares in sorted(groups.items()):
         axes.add_collection(PatchCollection(squares, facecolor=COLOURS[colour], edgecolor="none", alpha=0.75 * shade))
-    for kind, marker in (("BETTER", "^"), ("WORSE", "v")):
-        axes.plot(*spots[kind], marker, color=COLOURS["ink"], markersize=max(2.5, cell * 0.3), markeredgewidth=0)
+    for direction, marker in ((1, Verdict.BETTER.marker), (-1, Verdict.WORSE.marker)):
+        axes.plot(*spots[direction], marker, color=COLOURS["ink"], markersize=max(2.5, cell * 0.3), markeredgewidth=0)
     if n <= CELLS_WITH_NAMES:
         text = min(12.0, max(7.5, cell * 0.72))
         for place, name in enumerate(names):

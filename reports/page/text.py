@@ -18,7 +18,7 @@ from typing import Any
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports.judge.comparison import Comparison, show_p
-from nsd.reports.judge.hypotheses import Verdict
+from nsd.reports.judge.hypotheses import ClaimVerdict
 from nsd.reports.page.data import PageData
 from nsd.reports.page.format import limits, mean, needed, points, share, share_limits
 from nsd.reports.text.render import CSV_FIELDS, csv_row, escaped, needs
@@ -89,7 +89,7 @@ def _table(columns: Sequence[str], right: int, rows: Sequence[Sequence[str]]) ->
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _claims(verdicts: Sequence[Verdict], data: PageData) -> str:
+def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
     rows = []
     for one in verdicts:
         found = one.comparison
@@ -141,9 +141,9 @@ def _against(data: PageData) -> str:
     return _table(columns, 2, rows)
 
 
-def _note(one: Verdict) -> str:
+def _note(one: ClaimVerdict) -> str:
     found = one.comparison
-    more = needed(found) if one.verdict == "UNRESOLVED" and found is not None else ""
+    more = needed(found) if not one.verdict.resolved and found is not None else ""
     return "; ".join(_text(part) for part in (one.mark, more, one.note) if part)
 
 

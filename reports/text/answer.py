@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from nsd.reports.judge.answer import Answer
-    from nsd.reports.judge.hypotheses import Verdict
+    from nsd.reports.judge.hypotheses import ClaimVerdict
 
 
 def render_answer(found: Answer, output: str, console: Console, wide: bool = False) -> None:
@@ -129,7 +129,7 @@ def _say(console: Console, lines: Sequence[str], width: int | None) -> None:
 DISCORDANT = "discordant: questions that only the second, only the first condition of a claim has right"
 
 
-def family_of(found: Answer, verdict: Verdict) -> str:
+def family_of(found: Answer, verdict: ClaimVerdict) -> str:
     """How the p-values of this verdict's family were corrected, over how many tests."""
     how = CORRECTIONS.get(verdict.correction, verdict.correction)
     family = f"family of {verdict.family}" if verdict.mark else found.family_line()
@@ -142,13 +142,13 @@ def exploratory_line(found: Answer) -> str:
     return f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
 
 
-def said_of(verdict: Verdict) -> list[str]:
+def said_of(verdict: ClaimVerdict) -> list[str]:
     """What stands below the table for a verdict: mark, note, and what an unresolved one still needs."""
-    needs = verdict.comparison.still_needed() if verdict.comparison and verdict.verdict == "UNRESOLVED" else ""
+    needs = verdict.comparison.still_needed() if verdict.comparison and not verdict.verdict.resolved else ""
     return [text for text in (verdict.mark, verdict.note, needs) if text]
 
 
-def verdict_cells(verdict: Verdict) -> list[str]:
+def verdict_cells(verdict: ClaimVerdict) -> list[str]:
     """claim, verdict, needs, difference, interval, p, adjusted p, n, discordant, test, about."""
     from nsd.reports.judge.comparison import show_p
 
@@ -162,7 +162,7 @@ def verdict_cells(verdict: Verdict) -> list[str]:
     return [verdict.claim, word, needs(one), *cells, str(one.n), pair, one.test, verdict.about]
 
 
-def verdicts_lines(verdicts: Sequence[Verdict], width: int | None, wide: bool = False) -> list[Text]:
+def verdicts_lines(verdicts: Sequence[ClaimVerdict], width: int | None, wide: bool = False) -> list[Text]:
     """Claims with verdicts, for the screen; with `wide` every column."""
     from nsd.reports.judge.comparison import show_p
 
@@ -182,14 +182,14 @@ def verdicts_lines(verdicts: Sequence[Verdict], width: int | None, wide: bool = 
     return lay_out(columns, rows, width, right=("adjusted p",))
 
 
-def short_notes(verdict: Verdict) -> list[str]:
+def short_notes(verdict: ClaimVerdict) -> list[str]:
     """What stands below the narrow table for a verdict: mark, what it still needs, and what could change it."""
     one = verdict.comparison
-    needed = one.needed_in_short() if one is not None and verdict.verdict == "UNRESOLVED" else ""
+    needed = one.needed_in_short() if one is not None and not verdict.verdict.resolved else ""
     return [text for text in (verdict.mark, needed, verdict.note) if text]
 
 
-def about_lines(verdicts: Sequence[Verdict]) -> list[str]:
+def about_lines(verdicts: Sequence[ClaimVerdict]) -> list[str]:
     """What the claims speak of, each once, with the claims where not all speak of the same."""
     about: dict[str, list[str]] = {}
     for one in verdicts:

@@ -20,6 +20,7 @@ from nsd.plugins.layout import Cell, lay_out, show_lines
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.text.render import escaped, family_lines, markdown_table, plain_table
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 WIDE = 12
 UNLIMITED = 100_000  # columns, for asking how wide a table would like to be
-SHOWN = ("BETTER", "WORSE", "HIGHER", "LOWER")
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,20 @@ class Matrix:
 
     runs: list[str]
     means: list[float | None]
-    cells: list[list[tuple[float, str] | None]]  # difference, verdict of i against j
+    cells: list[list[tuple[float, Verdict] | None]]  # difference, verdict of i against j
 
 
 def matrix_of(comparisons: Sequence[Comparison]) -> Matrix:
     """Arrange comparisons; a pair without a result is None."""
     means: dict[str, float | None] = {}
-    held: dict[tuple[str, str], tuple[float, str]] = {}
-    other = {"BETTER": "WORSE", "WORSE": "BETTER", "HIGHER": "LOWER", "LOWER": "HIGHER"}
+    held: dict[tuple[str, str], tuple[float, Verdict]] = {}
     for one in comparisons:
         for name, mean in ((one.a, one.mean_a), (one.b, one.mean_b)):
             # A mean is over the questions shared with the other run of a pair: the first full one is kept.
             means[name] = mean if means.get(name) is None else means[name]
         if one.difference is not None:
             held[one.b, one.a] = (one.difference, one.verdict)
-            held[one.a, one.b] = (-one.difference, other.get(one.verdict, one.verdict))
+            held[one.a, one.b] = (-one.difference, one.verdict.turned)
     runs = sorted(means, key=lambda name: (means[name] is None, -(means[name] or 0.0), name))
     return Matrix(runs, [means[name] for name in runs], [[held.get((a, b)) for b in runs] for a in runs])
 
@@ -107,21 +106,21 @@ def render_matrix(comparisons: Sequence[Comparison], output: str, console: Conso
         console.print(Text(line))
 
 
-def _number(cell: tuple[float, str] | None, scale: float) -> str:
+def _number(cell: tuple[float, Verdict] | None, scale: float) -> str:
     if cell is None:
         return ""
     said = f"{cell[0] * scale:+.1f}"
-    mark = {"EQUIVALENT": "="}.get(cell[1], "*" if cell[1] in SHOWN else "")
+    mark = "*" if cell[1].apart else "=" if cell[1] is Verdict.EQUIVALENT else ""
     return ("0.0" if said in ("+0.0", "-0.0") else said) + mark
 
 
-def _sign(cell: tuple[float, str] | None) -> str:
+def _sign(cell: tuple[float, Verdict] | None) -> str:
     if cell is None:
         return " "
     difference, verdict = cell
-    if verdict in SHOWN:
+    if verdict.apart:
         return "+" if difference > 0 else "-"
-    return "=" if verdict == "EQUIVALENT" else "."
+    return "=" if verdict is Verdict.EQUIVALENT else "."
 
 
 def _in_blocks(rows: Sequence[tuple[str, str, str]], cells: Sequence[Sequence[str]], width: int) -> list[Text]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from nsd.plugins.errors import InputError
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible, visible_json
-from nsd.plugins.words import CORRECTIONS, MARKS, UNDECIDED
+from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,7 +162,7 @@ def needs(comparison: Comparison) -> str:
     """What an unresolved comparison still needs, in a few letters, and what it could have found."""
     from nsd.reports.judge.comparison import amount
 
-    if comparison.verdict != "UNRESOLVED":
+    if comparison.verdict.resolved:
         return ""
     parts = []
     if comparison.needed_seeds is not None:
@@ -197,8 +198,8 @@ def outcome(comparisons: Sequence[Comparison]) -> str:
     """What came out, in a sentence."""
     if len(comparisons) == 1:
         return comparisons[0].sentence()
-    apart = sum(one.verdict in ("BETTER", "WORSE", "HIGHER", "LOWER") for one in comparisons)
-    same = sum(one.verdict == "EQUIVALENT" for one in comparisons)
+    apart = sum(one.verdict.apart for one in comparisons)
+    same = sum(one.verdict is Verdict.EQUIVALENT for one in comparisons)
     equal = f", {same} {'is' if same == 1 else 'are'} equivalent" if same else ""
     rest = len(comparisons) - apart - same
     return (
@@ -218,12 +219,12 @@ def pairs_lines(
         rows = []
         for one in comparisons:
             cells = [Cell(cell.removeprefix(prefix) if i < 2 else cell) for i, cell in enumerate(_cells(one))]
-            rows.append([*cells[:-2], Cell(one.verdict, VERDICT_STYLES.get(one.verdict, "")), cells[-1]])
+            rows.append([*cells[:-2], Cell(one.verdict, one.verdict.style), cells[-1]])
         return lay_out(COLUMNS, rows, None, right=numeric)
     rows = [
         [
             Cell(f"{one.b.removeprefix(prefix)} against {one.a.removeprefix(prefix)}"),
-            verdict_cell(one.verdict, VERDICT_STYLES.get(one.verdict, "")),
+            verdict_cell(one.verdict, one.verdict.style),
             difference_cell(one),
             Cell(show_p(one.p_adjusted)),
         ]
@@ -232,12 +233,9 @@ def pairs_lines(
     return lay_out(("pair", "verdict", "difference [interval]", "adjusted p"), rows, width, right=("adjusted p",))
 
 
-VERDICT_STYLES = {"BETTER": "green", "WORSE": "red"}
-
-
-def verdict_cell(verdict: str, style: str, marked: bool = False) -> Cell:
+def verdict_cell(verdict: Verdict, style: str, marked: bool = False) -> Cell:
     """A verdict with its mark; a star where a note says that it is exploratory."""
-    return Cell(f"{MARKS.get(verdict, UNDECIDED)} {verdict}{' *' if marked else ''}", style)
+    return Cell(f"{verdict.mark} {verdict}{' *' if marked else ''}", style)
 
 
 def difference_cell(one: Comparison) -> Cell:
@@ -313,7 +311,7 @@ def attrition_lines(comparisons: Sequence[Comparison]) -> list[str]:
     ]
     if not moved:
         return []
-    decided = sum("the verdict depends on them" in one.note for one in comparisons)
+    decided = sum(one.depends_on_missing for one in comparisons)
     so = f"{decided} of {len(comparisons)} verdicts depend on them" if decided else "no verdict depends on them"
     left_out = any(any(one.unmatched) for one in comparisons)
     rule = "failed answers score 0, truncated ones what their text scores"

@@ -170,7 +170,7 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
         key = plan.stages[run.eval_digest].key
         condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
         greedy = draws_nothing(key["engine"]["use"], key["sampling"]["temperature"])
-        metric = condition.eval.make().metric()  # type: ignore[attr-defined]
+        metric = condition.eval.make().metric()
         trained = run.train_digest is not None
         found[run.condition] = Design(
             questions=len(plan.data[key["questions"]]),

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Dataset, Question, Splits, Trainer, Verifier
+from nsd.plugins.api import Question, Splits, Trainer, Verifier
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
@@ -208,8 +208,7 @@ class _Builder:
         cache_key = json.dumps(block_job(block), sort_keys=True, default=str)
         if cache_key not in self._splits:
             dataset = block.make()
-            assert isinstance(dataset, Dataset)
-            splits, report = split(dataset.pools(), block.config.split)  # type: ignore[attr-defined]
+            splits, report = split(dataset.pools(), dataset.config.split)
             self.notes.extend(note for note in report.notes() if note not in self.notes)
             if self.smoke:
                 cut = SMOKE_QUESTIONS
@@ -343,7 +342,7 @@ class _Builder:
         self, condition: Condition, model: _Trained, questions: list[Question], sampling: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any], str | None]:
         """Key, job and model input that any stage drawing completions has."""
-        needs_model = condition.engine.cls.needs_model  # type: ignore[attr-defined]
+        needs_model = condition.engine.cls.needs_model
         if model.digest is not None and not needs_model:
             raise InputError(
                 f"condition {condition.name!r}: the engine {condition.engine.use!r} loads no weights, so it would "
@@ -368,7 +367,7 @@ class _Builder:
         assert condition.labeler is not None  # the spec guarantees it where pseudo is trained on
         unlabeled = self.splits(condition).unlabeled
         labeler = condition.labeler.make()
-        sampling = labeler.sampling()  # type: ignore[attr-defined]
+        sampling = labeler.sampling()
         samples: str | None = None
         label_seed = stream(seed, "label", round_number)
         if sampling is not None:
@@ -385,7 +384,7 @@ class _Builder:
             size = f"{len(unlabeled)} questions x {sampling.n}"
             samples = self._add(self._stage("sample", key, {"model": model_input}, job, size), condition.name, seed)
         labeler_key = block_key(condition.labeler)
-        for name in type(labeler).sampling_fields if samples else ():  # type: ignore[attr-defined]
+        for name in type(labeler).sampling_fields if samples else ():
             if name != "k":
                 labeler_key["config"].pop(name, None)
         stage = self._stage(
@@ -475,7 +474,7 @@ class _Builder:
         self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
     ) -> str:
         test = self.splits(condition).test
-        sampling = condition.eval.make().sampling()  # type: ignore[attr-defined]
+        sampling = condition.eval.make().sampling()
         key, job, model_input = self._generation(condition, model, test, asdict(sampling))
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
         key |= {
@@ -499,9 +498,9 @@ def _repeat_notes(conditions: Sequence[Condition]) -> list[str]:
     """Which of these conditions' repeated evaluations cannot differ, and why."""
     greedy, recorded = [], []
     for condition in {condition.name: condition for condition in conditions}.values():
-        if not condition.engine.cls.needs_model:  # type: ignore[attr-defined]
+        if not condition.engine.cls.needs_model:
             recorded.append(condition.name)
-        elif condition.eval.make().sampling().temperature == 0:  # type: ignore[attr-defined]
+        elif condition.eval.make().sampling().temperature == 0:
             greedy.append(condition.name)
     notes = []
     if greedy:

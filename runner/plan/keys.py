@@ -9,7 +9,7 @@ from nsd.plugins.registry import code
 from nsd.runner.spec.model import Block, digest_config, put
 
 
-def block_key(block: Block) -> dict[str, Any]:
+def block_key(block: Block[Plugin]) -> dict[str, Any]:
     """The part of a digest: name, version, the config fields that shape output, and the plugin's own extra.
 
     Paths stand as they were written. Of a third party's plugin its code counts too, also of one inside the block.
@@ -37,7 +37,7 @@ def plugin_key(made: Plugin, config: dict[str, Any], kind: str, place: str) -> d
     return key if its_code is None else {**key, "code": its_code.to_json()}
 
 
-def block_job(block: Block) -> dict[str, Any]:
+def block_job(block: Block[Plugin]) -> dict[str, Any]:
     """The part of a job; a plugin in a file goes by the file's absolute path.
 
     `code` lists what third parties' code was planned with, so that a worker does not run another.
@@ -48,11 +48,11 @@ def block_job(block: Block) -> dict[str, Any]:
     return {**job, "code": codes} if codes else job
 
 
-def _codes(block: Block) -> list[dict[str, Any]]:
+def _codes(block: Block[Plugin]) -> list[dict[str, Any]]:
     its_code = code(block.kind, block.place)
     mine = [] if its_code is None else [{"kind": block.kind, "use": block.place, "code": its_code.to_json()}]
     return mine + [one for nested in block.nested.values() for one in _codes(nested)]
 
 
-def _third_party(block: Block) -> bool:
+def _third_party(block: Block[Plugin]) -> bool:
     return bool(_codes(block))

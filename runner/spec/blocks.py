@@ -1,7 +1,7 @@
 """Reads the blocks of a spec: plugin blocks with their typed configs, `model` and `prompt`.
 
     reader = BlockReader(problems, run_files=True)
-    block = reader.block("labeler", item)
+    block = reader.block(Labeler, "labeler", item)
 
 Only the plugin that a block names is imported. Equal blocks are validated once. Errors go to `problems`; a method
 then returns None.
@@ -21,7 +21,7 @@ from nsd.plugins.places import absolute
 from nsd.runner.spec.check import describe, how_to_fix, validate
 from nsd.runner.spec.errors import Problems, did_you_mean
 from nsd.runner.spec.merge import BLOCKS
-from nsd.runner.spec.model import Block, ModelSpec, UncheckedConfig
+from nsd.runner.spec.model import Block, Made, ModelSpec, UncheckedConfig, holds
 from nsd.runner.spec.nested import NestedReader
 from nsd.runner.spec.yaml import Item
 
@@ -37,18 +37,22 @@ class BlockReader:
 
     problems: Problems
     run_files: bool
-    blocks: dict[tuple[str, str, tuple[Path, ...]], Block] = field(default_factory=dict)
+    blocks: dict[tuple[str, str, tuple[Path, ...]], Block[Plugin]] = field(default_factory=dict)
     used: set[int] = field(default_factory=set)
     fields: dict[int, dict[str, Item]] = field(default_factory=dict)  # by id of the block that was made of them
 
-    def block(self, key: str, item: Item) -> Block | None:
-        """The block's plugin and typed config, or None with the errors in `problems`."""
+    def block(self, base: type[Made], key: str, item: Item) -> Block[Made] | None:
+        """The block's plugin, of this base class, and typed config, or None with the errors in `problems`."""
         self.used.add(id(item.value))
         if not isinstance(item.value, dict):
             return None  # reported when the short forms were written out
-        return self.plugin(BLOCKS[key], key, item)
+        block = self.plugin(BLOCKS[key], key, item)
+        if block is None or holds(block, base):
+            return block
+        self.problems.add(item.place, f"{key}: {block.use!r} is no {base.__name__}", f"derive it from {base.__name__}")
+        return None
 
-    def plugin(self, kind: str, key: str, item: Item) -> Block | None:
+    def plugin(self, kind: str, key: str, item: Item) -> Block[Plugin] | None:
         """A block of any kind, at any depth; `key` is how messages name it."""
         use = item.mapping.get("use")
         if use is None or use.value is None:
@@ -67,7 +71,7 @@ class BlockReader:
             self.blocks[cache] = block
         return self.blocks[cache]
 
-    def fresh_block(self, kind: str, key: str, item: Item, use: Item) -> Block | None:
+    def fresh_block(self, kind: str, key: str, item: Item, use: Item) -> Block[Plugin] | None:
         name, folder = str(use.value), _folder(use)
         fields = item.with_value({field: inner for field, inner in item.mapping.items() if field != "use"})
         try:
@@ -101,7 +105,7 @@ class BlockReader:
         self.fields[id(block)] = inside.item.mapping
         return block
 
-    def fields_of(self, block: Block) -> dict[str, Item]:
+    def fields_of(self, block: Block[Plugin]) -> dict[str, Item]:
         """The fields that a block was made of, with absolute paths."""
         return self.fields[id(block)]
 
@@ -177,7 +181,7 @@ class BlockReader:
         alone = Problems()
         reader = BlockReader(alone, self.run_files)
         if key in BLOCKS and "use" in item.mapping:
-            reader.block(key, item)
+            reader.block(api.BASES[BLOCKS[key]], key, item)
         elif key == "prompt":
             validate(Prompt, item, "prompt", alone)
         elif key == "model":

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from nsd.plugins import api, registry
-from nsd.plugins.api import Dataset
+from nsd.plugins.api import Dataset, Engine, Labeler, Protocol, Trainer, Verifier
 from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
@@ -26,6 +26,7 @@ from nsd.runner.spec.model import (
     ConditionConfig,
     Experiment,
     Hypotheses,
+    Made,
     Match,
     ModelSpec,
     TopConfig,
@@ -193,10 +194,10 @@ class _Loader:
                 "pseudo and unlabeled are the same questions, once with guessed and once with true labels",
                 "keep one of them",
             )
-        data = self.needed("data", items, where, written)
-        engine = self.reader.block("engine", use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
-        protocol = self.reader.block("eval", use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
-        dataset = cast(type[Dataset], data.cls) if data is not None else Dataset
+        data = self.needed(Dataset, "data", items, where, written)
+        engine = self.reader.block(Engine, "engine", use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
+        protocol = self.reader.block(Protocol, "eval", use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
+        dataset = data.cls if data is not None else Dataset
         verifier = None
         if data is not None or "use" in (items["verifier"].mapping if "verifier" in items else {}):
             default = items.get("data", written)
@@ -204,8 +205,11 @@ class _Loader:
         model = self.model(items.get("model"), engine, fields, where, written)
         data_known = data is None or not isinstance(data.config, UncheckedConfig)
         prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
-        labeler = self.needed("labeler", items, f"{where} trains on pseudo-labels, so it", written) if pseudo else None
-        trainer = self.needed("trainer", items, f"{where} trains, so it", written) if fields.train_on else None
+        labeler, trainer = None, None
+        if pseudo:
+            labeler = self.needed(Labeler, "labeler", items, f"{where} trains on pseudo-labels, so it", written)
+        if fields.train_on:
+            trainer = self.needed(Trainer, "trainer", items, f"{where} trains, so it", written)
         if not pseudo:
             self.no_effect(written, ("labeler", "label_with", "rounds", "init"), f"{where} has no pseudo in train_on")
         if not fields.train_on:
@@ -235,19 +239,21 @@ class _Loader:
             from_file=_from_file(data, items),
         )
 
-    def verifier(self, data: Block | None, item: Item | None, dataset: type[Dataset], default: Item) -> Block | None:
+    def verifier(
+        self, data: Block[Dataset] | None, item: Item | None, dataset: type[Dataset], default: Item
+    ) -> Block[Verifier] | None:
         """The verifier; which one is the default, and so has these fields, a file that was not run does not say."""
         names_one = item is not None and "use" in item.mapping
         if data is not None and isinstance(data.config, UncheckedConfig) and not names_one:
             written = item.plain() if item is not None else {}
             if item is not None:
                 self.reader.used.add(id(item.value))
-            return Block("verifier", data.use, data.place, api.Verifier, UncheckedConfig(**written), written)
-        return self.reader.block("verifier", use_or(item, dataset.default_verifier, default))
+            return Block("verifier", data.use, data.place, Verifier, UncheckedConfig(**written), written)
+        return self.reader.block(Verifier, "verifier", use_or(item, dataset.default_verifier, default))
 
     def check_engine(self, condition: Condition, item: Item | None, written: Item) -> None:
         """An engine that loads no weights cannot show what a training did."""
-        if not condition.train_on or getattr(condition.engine.cls, "needs_model", True):
+        if not condition.train_on or condition.engine.cls.needs_model:
             return
         use = condition.engine.use
         self.problems.add(
@@ -257,9 +263,9 @@ class _Loader:
             f"give {condition.name!r} an engine that does, such as  engine: hf",
         )
 
-    def needed(self, key: str, items: dict[str, Item], who: str, written: Item) -> Block | None:
+    def needed(self, base: type[Made], key: str, items: dict[str, Item], who: str, written: Item) -> Block[Made] | None:
         if key in items:
-            return self.reader.block(key, items[key])
+            return self.reader.block(base, key, items[key])
         if key not in self.missed:  # one error is enough, however many conditions need the block
             self.missed.add(key)
             names = ", ".join(registry.names(BLOCKS[key]))
@@ -273,7 +279,9 @@ class _Loader:
             if item is not None and item.value is not None and item.value != default:
                 self.problems.add(item.place, f"{why}, so {key!r} has no effect", "remove it")
 
-    def check_split(self, data: Block, fields: ConditionConfig, item: Item, train_on: Item, where: str) -> None:
+    def check_split(
+        self, data: Block[Dataset], fields: ConditionConfig, item: Item, train_on: Item, where: str
+    ) -> None:
         split = getattr(data.config, "split", None)
         if not isinstance(split, api.SplitConfig):
             return
@@ -291,9 +299,9 @@ class _Loader:
                 )
 
     def check_labeler(
-        self, labeler: Block, fields: ConditionConfig, own: dict[str, Item], where: str, written: Item
+        self, labeler: Block[Labeler], fields: ConditionConfig, own: dict[str, Item], where: str, written: Item
     ) -> None:
-        needs_model = bool(getattr(labeler.cls, "needs_model", True))
+        needs_model = labeler.cls.needs_model
         if isinstance(labeler.config, UncheckedConfig):
             return
         if needs_model and fields.label_with is None:
@@ -320,13 +328,11 @@ class _Loader:
                 )
 
     def model(
-        self, item: Item | None, engine: Block | None, fields: ConditionConfig, where: str, written: Item
+        self, item: Item | None, engine: Block[Engine] | None, fields: ConditionConfig, where: str, written: Item
     ) -> ModelSpec | None:
         if item is not None:
             return self.reader.model(item)
-        loads_none = engine is not None and (
-            isinstance(engine.config, UncheckedConfig) or not getattr(engine.cls, "needs_model", True)
-        )
+        loads_none = engine is not None and (isinstance(engine.config, UncheckedConfig) or not engine.cls.needs_model)
         if loads_none and not fields.train_on:
             return ModelSpec(path="none")
         if "model" not in self.missed:
@@ -404,7 +410,7 @@ class _Loader:
             self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
 
 
-def _from_file(data: Block, items: dict[str, Item]) -> dict[str, Any]:
+def _from_file(data: Block[Dataset], items: dict[str, Item]) -> dict[str, Any]:
     """What the resolved spec says of prompt and verifier where a dataset in a file decides them: what was written.
 
     So it is the same whether or not the file was run.

@@ -40,11 +40,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from nsd.plugins.api import LoraConfig, OutputNeutral, Plugin, PluginConfig, Prompt
+from nsd.plugins.api import (
+    Dataset,
+    Engine,
+    Labeler,
+    LoraConfig,
+    OutputNeutral,
+    Plugin,
+    PluginConfig,
+    Prompt,
+    Protocol,
+    Trainer,
+    Verifier,
+)
 from nsd.plugins.errors import InputError, NsdError
 from nsd.plugins.files import is_path
 from nsd.runner.spec.merge import BLOCKS, CONDITION_KEYS, OVERRIDABLE
@@ -82,8 +94,12 @@ class ModelSpec(_Frozen):
     chat: bool | None = Field(default=None, description="Decides over prompt.chat where it is given.")
 
 
+Made = TypeVar("Made", bound=Plugin)
+Kind = TypeVar("Kind", bound=Plugin, covariant=True)
+
+
 @dataclass(frozen=True)
-class Block:
+class Block(Generic[Kind]):
     """A resolved plugin block: the class and its typed config, every default filled in and every path absolute.
 
     `use` is as written, `place` the same with a plugin file's absolute path. `texts` are the paths in the config as
@@ -94,11 +110,11 @@ class Block:
     kind: str
     use: str
     place: str
-    cls: type[Plugin]
+    cls: type[Kind]
     config: PluginConfig
     written: Mapping[str, Any] = field(default_factory=dict)
     texts: Mapping[Steps, str] = field(default_factory=dict)
-    nested: Mapping[Steps, Block] = field(default_factory=dict)
+    nested: Mapping[Steps, Block[Plugin]] = field(default_factory=dict)
 
     @property
     def not_run(self) -> str | None:
@@ -107,7 +123,7 @@ class Block:
             return f"{self.kind} {self.use!r}"
         return next((found for block in self.nested.values() if (found := block.not_run)), None)
 
-    def make(self) -> Plugin:
+    def make(self) -> Kind:
         """An instance. Raises InputError where the plugin's file was not run, or the class cannot be made."""
         if (not_run := self.not_run) is not None:
             raise InputError(f"{not_run} is in a file, and a spec's files are run only where --run-files says so")
@@ -142,6 +158,11 @@ class Block:
                 if isinstance(inner, dict):
                     block.as_written(inner)
         return dumped
+
+
+def holds(block: Block[Plugin], base: type[Made]) -> TypeGuard[Block[Made]]:
+    """Whether the block's plugin is of this base class."""
+    return issubclass(block.cls, base)
 
 
 Steps = tuple[str | int, ...]  # where something stands in a config: ("rewards", 0, "use")
@@ -184,13 +205,13 @@ class Condition:
     rounds: int
     init: str
     model: ModelSpec
-    data: Block
+    data: Block[Dataset]
     prompt: Prompt
-    verifier: Block
-    engine: Block
-    labeler: Block | None
-    trainer: Block | None
-    eval: Block
+    verifier: Block[Verifier]
+    engine: Block[Engine]
+    labeler: Block[Labeler] | None
+    trainer: Block[Trainer] | None
+    eval: Block[Protocol]
     weights: str
     from_file: Mapping[str, Any] = field(default_factory=dict)
 

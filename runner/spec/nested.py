@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from nsd.plugins.api import NestedPlugin, SpecPath
+from nsd.plugins.api import NestedPlugin, Plugin, SpecPath
 from nsd.plugins.errors import InputError
 from nsd.plugins.places import absolute
 from nsd.runner.spec.errors import Problems
@@ -32,8 +32,8 @@ class Reader(Protocol):
 
     problems: Problems
 
-    def plugin(self, kind: str, key: str, item: Item) -> Block | None: ...
-    def fields_of(self, block: Block) -> dict[str, Item]: ...
+    def plugin(self, kind: str, key: str, item: Item) -> Block[Plugin] | None: ...
+    def fields_of(self, block: Block[Plugin]) -> dict[str, Item]: ...
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Inside:
 
     item: Item
     texts: dict[Steps, str] = field(default_factory=dict)
-    nested: dict[Steps, Block] = field(default_factory=dict)
+    nested: dict[Steps, Block[Plugin]] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)  # fields with a block that has errors of its own
 
 

@@ -12,7 +12,7 @@ Imports every plugin's module, so it takes longer than validating does.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -115,7 +115,8 @@ def _model(model: type[BaseModel], prefix: str, definitions: Schema) -> Schema:
     schema = model.model_json_schema(ref_template=f"#/$defs/{prefix}.{{model}}")
     for name, inner in schema.pop("$defs", {}).items():
         definitions[f"{prefix}.{name}"] = _without_required(inner)
-    return cast(Schema, _without_required(schema))
+    kept: Schema = _without_required(schema)
+    return kept
 
 
 def _plugin(kind: str, name: str, config: type[PluginConfig], definitions: Schema) -> Schema:

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from nsd.reports.judge.hypotheses import Verdict, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.hypotheses import ClaimVerdict, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.runs import condition_arms, load_values
 from nsd.runner.store.index import SCHEMA_SQL
 
@@ -103,7 +103,7 @@ def table_runs(results: Results, a: str, b: str, both: int, a_only: int, b_only:
     results.add(b, [1.0] * both + [0.0] * a_only + [1.0] * b_only + [0.0] * neither)
 
 
-def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") -> list[Verdict]:
+def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") -> list[ClaimVerdict]:
     """The claims of a spec's hypotheses block as one family, all declared in time."""
     alpha, correction = block["alpha"], block["correction"]
     arms = condition_arms(results.connection, experiment)

@@ -10,7 +10,7 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.hypotheses import Verdict
+from nsd.reports.judge.hypotheses import ClaimVerdict
 from nsd.reports.stats import significance as stats
 from nsd.reports.text.render import attrition_lines, needs
 from toy_results import Results, table_runs, verdicts
@@ -33,7 +33,7 @@ def seeded(results: Results) -> Results:
     return results
 
 
-def judge(results: Results, kind: str, margin: float) -> Verdict:
+def judge(results: Results, kind: str, margin: float) -> ClaimVerdict:
     claim: dict[str, Any] = {"text": "b as a", "kind": kind, "better": "b", "worse": "a", "margin": margin}
     (found,) = verdicts(results, {"alpha": 0.05, "correction": "holm", "claims": [claim]})
     return found

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nsd.reports.judge.label_quality import CalibrationBin, ConfidenceBar, CoveragePoint, LabelQuality
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page import plots
 from nsd.reports.page.training import Curve, Event
 
@@ -77,9 +78,9 @@ def spots(values: Sequence[float], pixels: Sequence[float], scale: Callable[[flo
 
 
 LINES = [
-    plots.Line("a > b", 0.05, 0.01, 0.12, "BETTER"),
-    plots.Line("c > d", -0.02, -0.07, 0.02, "UNRESOLVED", (-0.03,)),
-    plots.Line("e > f", -0.09, -0.11, -0.03, "WORSE"),
+    plots.Line("a > b", 0.05, 0.01, 0.12, Verdict.BETTER),
+    plots.Line("c > d", -0.02, -0.07, 0.02, Verdict.UNRESOLVED, (-0.03,)),
+    plots.Line("e > f", -0.09, -0.11, -0.03, Verdict.WORSE),
 ]
 
 
@@ -115,21 +116,20 @@ def test_a_forest_has_each_difference_interval_margin_and_zero_in_its_place(widt
 
 
 def test_a_triangle_points_the_way_of_the_difference() -> None:
-    def tip(verdict: str) -> float:
+    def tip(verdict: Verdict) -> float:
         root = ElementTree.fromstring(
             plots.forest([plots.Line("x", 0.01, None, None, verdict)], "i", "t", AXIS, (-2, 2))
         )
-        (colour,) = [plots.MARKS[verdict][1]]
-        (use,) = [one for one in root.iter("use") if one.get("stroke") == f"var(--{colour})"]
+        (use,) = [one for one in root.iter("use") if one.get("stroke") == f"var(--{verdict.colour})"]
         (path,) = [one for one in root.iter("path") if f"#{one.get('id')}" == use.get("href")]
         ys = [float(y) for _, y in re.findall(r"([-\d.]+) ([-\d.]+)", path.get("d", ""))]
         return max(ys.count(y) * (1 if y < 0 else -1) for y in (min(ys), max(ys)) if ys.count(y) == 1)
 
-    assert tip("BETTER") == 1 and tip("WORSE") == -1  # in SVG up is negative
+    assert tip(Verdict.BETTER) == 1 and tip(Verdict.WORSE) == -1  # in SVG up is negative
 
 
 def test_an_interval_beyond_the_axis_ends_at_the_axis() -> None:
-    drawn = Drawing(plots.forest([plots.Line("x", 0.0, -0.5, 0.5, "UNRESOLVED")], "i", "t", AXIS, (-10.0, 10.0)))
+    drawn = Drawing(plots.forest([plots.Line("x", 0.0, -0.5, 0.5, Verdict.UNRESOLVED)], "i", "t", AXIS, (-10.0, 10.0)))
     (ends,) = drawn.paths("unsure")
     spots([-10, 10], [ends[0][0], ends[-1][0]], drawn.scale(across=True))
 
@@ -168,7 +168,7 @@ def test_common_limits_hold_every_value_and_a_margin() -> None:
     ]
     assert plots.curve_limits(lines) == pytest.approx((0.35, 3.15))
     assert plots.curve_limits([]) is None
-    assert plots.span([plots.Line("x", 0.1, -0.1, 0.3, "BETTER", (-0.2,))]) == pytest.approx((-23.0, 33.0))
+    assert plots.span([plots.Line("x", 0.1, -0.1, 0.3, Verdict.BETTER, (-0.2,))]) == pytest.approx((-23.0, 33.0))
 
 
 def labels() -> LabelQuality:
@@ -228,8 +228,11 @@ def test_repeats_stand_at_their_values() -> None:
 
 
 def test_a_matrix_puts_row_minus_column_in_its_cell() -> None:
-    cells = [[(None, ""), (0.1, "BETTER"), (0.4, "HIGHER")], [(-0.1, "WORSE"), (None, ""), (0.0, "UNRESOLVED")]]
-    cells.append([(-0.4, "LOWER"), (0.0, "UNRESOLVED"), (None, "")])
+    cells = [
+        [None, (0.1, Verdict.BETTER), (0.4, Verdict.HIGHER)],
+        [(-0.1, Verdict.WORSE), None, (0.0, Verdict.UNRESOLVED)],
+        [(-0.4, Verdict.LOWER), (0.0, Verdict.UNRESOLVED), None],
+    ]
     drawn = Drawing(plots.heat_map(["a", "b", "c"], cells, "m", "t"))
     marks = sorted(drawn.uses("ink"), key=lambda spot: (round(spot[1]), spot[0]))
     size = marks[1][0] - marks[0][0]

@@ -9,15 +9,16 @@ from xml.etree import ElementTree
 import pytest
 
 from nsd.reports.judge.label_quality import label_quality
+from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page import plots
 from nsd.reports.page.training import Curve, Event
 from nsd.runner.store.index import Store
 from report_workspace import HOSTILE, Written, better_and_worse
 
 LINES = [
-    plots.Line("a > b", 0.05, 0.01, 0.09, "BETTER"),
-    plots.Line("c > d", -0.02, -0.06, 0.02, "UNRESOLVED"),
-    plots.Line("e > f", None, None, None, "UNRESOLVED"),
+    plots.Line("a > b", 0.05, 0.01, 0.09, Verdict.BETTER),
+    plots.Line("c > d", -0.02, -0.06, 0.02, Verdict.UNRESOLVED),
+    plots.Line("e > f", None, None, None, Verdict.UNRESOLVED),
 ]
 AXIS = "difference (percentage points)"
 
@@ -67,7 +68,7 @@ def test_two_plots_share_no_id_and_every_reference_has_its_target() -> None:
 
 def test_verdicts_differ_in_shape_not_only_in_colour() -> None:
     shapes = set()
-    for verdict in ("BETTER", "WORSE", "EQUIVALENT", "NOT WORSE", "UNRESOLVED"):
+    for verdict in Verdict:
         svg = plots.forest([plots.Line("x", 0.01, None, None, verdict)], "i", "t", AXIS, (-2.0, 2.0))
         shapes.add(re.sub(r"var\(--\w+\)", "", "".join(re.findall(r"<path[^>]*>", svg))))
     assert len(shapes) == 5
@@ -76,7 +77,7 @@ def test_verdicts_differ_in_shape_not_only_in_colour() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_names_stay_text_and_are_no_mathematics(text: str) -> None:
     for width in (plots.WIDE, plots.NARROW):
-        svg = plots.forest([plots.Line(text, 0.1, 0.0, 0.2, "BETTER")], "i", text, text, None, width)
+        svg = plots.forest([plots.Line(text, 0.1, 0.0, 0.2, Verdict.BETTER)], "i", text, text, None, width)
         root = ElementTree.fromstring(svg)
         assert not {"script", "iframe", "img", "a"} & {element.tag for element in root.iter()}
         shown = "".join(element.text or "" for element in root.iter("text"))
@@ -90,7 +91,7 @@ def test_nothing_to_draw_still_draws() -> None:
     assert ElementTree.fromstring(one).tag == "svg"
     flat = plots.curve([curve([], [(float(i), 0.0) for i in range(30)])], "i", "t", (0.0, 0.1))
     assert "nan" not in flat
-    assert plots.span([plots.Line("x", None, None, None, "UNRESOLVED")]) == (-0.5, 0.5)
+    assert plots.span([plots.Line("x", None, None, None, Verdict.UNRESOLVED)]) == (-0.5, 0.5)
 
 
 def test_a_health_warning_is_marked_at_its_step() -> None:
@@ -110,7 +111,7 @@ def test_label_plots_of_a_real_label_set(tmp_path: Path) -> None:
 
 
 def test_a_matrix_has_a_triangle_for_each_resolved_pair() -> None:
-    cells = [[(None, ""), (0.1, "BETTER")], [(-0.1, "WORSE"), (None, "")]]
+    cells = [[None, (0.1, Verdict.BETTER)], [(-0.1, Verdict.WORSE), None]]
     root = ElementTree.fromstring(plots.heat_map(["a", "b"], cells, "m", "Matrix"))
     assert len([one for one in root.iter("use") if one.get("fill") == "var(--ink)"]) == 2
     assert {"a", "b"} <= {element.text for element in root.iter("text")}
