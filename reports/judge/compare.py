@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports import stats
 from nsd.reports.judge.comparison import Comparison, amount, say_p
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
 from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
 from nsd.reports.judge.runs import Arm, Values, load_values, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
-from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
     import duckdb

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.compare import check_comparable, describe, verdict_of
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, Values
 from nsd.reports.judge.seeds import choose_seeds
-from nsd.reports.stats import significance as stats
 
 KINDS = ("better", "not_worse_by", "equivalent_within")
 
