@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.screen import console, print_json, table
-from nsd.plugins.words import did_you_mean, duration
+from nsd.plugins.words import duration, hint
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Broken, read_object
 from nsd.runner.store.workspace import Workspace
@@ -218,7 +218,7 @@ def find_run(workspace: Workspace, name: str) -> dict[str, Any]:
     for row in rows:
         if row["run"] == name:
             return row
-    raise InputError(f"no run {name!r}{did_you_mean(name, [row['run'] for row in rows], '; `nsd runs` lists them')}")
+    raise InputError(f"no run {name!r}{hint(name, [row['run'] for row in rows], '; `nsd runs` lists them', most=3)}")
 
 
 def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> list[dict[str, Any]]:
