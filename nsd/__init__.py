@@ -186,7 +186,7 @@ def answer(experiment: str, *, workspace: str | Path | None = None) -> Answer:
 
 def load_results(pattern: str = "*", *, workspace: str | Path | None = None) -> list[dict[str, Any]]:
     """Runs with their results, one dictionary each, like `nsd runs --json`."""
-    from nsd.runner.cli.show_runs import run_rows
+    from nsd.reports.judge.rows import run_rows
 
     return run_rows(_workspace(workspace), pattern)
 

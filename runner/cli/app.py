@@ -114,7 +114,7 @@ def plan(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show the stages of a spec: what is finished already, and why the rest is not."""
-    from nsd.runner.cli.show_runs import print_plan
+    from nsd.runner.cli.show_plan import print_plan
     from nsd.runner.plan.build import build_plan
     from nsd.runner.spec.load import load_spec
 

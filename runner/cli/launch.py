@@ -72,7 +72,7 @@ def start(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Launch a spec; `nsd launch SPEC` is short for it."""
-    from nsd.runner.cli.show_runs import print_outcome
+    from nsd.runner.cli.show_outcome import print_outcome
     from nsd.runner.launch import launching
 
     options = launching.Options(
@@ -115,7 +115,7 @@ def logs(name: LaunchName = None, workspace: WorkspaceOption = None) -> None:
 @launch_app.command()
 def pull(name: LaunchName = None, weights: WeightsOption = False, workspace: WorkspaceOption = None) -> None:
     """Take home what is finished; also starts jobs whose turn has come."""
-    from nsd.runner.cli.show_runs import print_outcome
+    from nsd.runner.cli.show_outcome import print_outcome
     from nsd.runner.launch import follow
 
     raise typer.Exit(follow.pull(workspace_at(workspace), name, weights, print_outcome))

@@ -93,7 +93,7 @@ def test_run(noted: Noted) -> None:
 
 
 def test_plan(noted: Noted) -> None:
-    calls = noted(**PLANNING, nsd__runner__cli__show_runs__print_plan=None)
+    calls = noted(**PLANNING, nsd__runner__cli__show_plan__print_plan=None)
     command("plan", "x.yaml")
     command("plan", "x.yaml", *CHOICE, "--run-files", "--json", "-w", "there")
     assert calls == [
@@ -193,7 +193,7 @@ def test_power(noted: Noted) -> None:
         ),
         (
             "logs a -n 7 --stage train",
-            "nsd__runner__cli__show_runs__print_logs",
+            "nsd__runner__cli__show_logs__print_logs",
             {**HERE, "name": "a", "lines": 7, "kind": "train"},
         ),
         (
@@ -216,7 +216,7 @@ def test_power(noted: Noted) -> None:
         ),
         ("gc", "nsd__runner__store__gc__collect", {"workspace": "nsd-workspace", "yes": False, "partial": None}),
         ("runs a* --json", "nsd__runner__cli__show_runs__print_runs", {**HERE, "pattern": "a*", "as_json": True}),
-        ("show a --json", "nsd__runner__cli__show_runs__print_run", {**HERE, "name": "a", "as_json": True}),
+        ("show a --json", "nsd__runner__cli__show_run__print_run", {**HERE, "name": "a", "as_json": True}),
         ("labels a --json", "nsd__runner__cli__show_labels__print_labels", {**HERE, "names": ["a"], "as_json": True}),
     ],
 )
@@ -322,7 +322,7 @@ def test_the_python_face_runs_and_plans_alike(noted: Noted) -> None:
 
 
 def test_the_python_face_lists_runs_of_its_workspace(noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = noted(nsd__runner__cli__show_runs__run_rows=[])
+    calls = noted(nsd__reports__judge__rows__run_rows=[])
     nsd.load_results()
     monkeypatch.setenv("NSD_WORKSPACE", "set")
     nsd.load_results("toy/*")
