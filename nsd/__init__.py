@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from nsd.plugins.api import (
         Completion,
         Dataset,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from nsd.plugins.registry import plugin
     from nsd.plugins.seeds import stream
     from nsd.reports.judge.answer import Answer
+    from nsd.reports.judge.compare import Options
     from nsd.reports.judge.comparison import Comparison
     from nsd.runner.plan.build import Plan
     from nsd.runner.work.execute import Outcome
@@ -159,35 +162,17 @@ def run(
     return execute(planned, _workspace(workspace))
 
 
-def compare(
-    *runs: str,
-    alpha: float = 0.05,
-    correction: str = "bh",
-    test: str | None = None,
-    claim: str | None = None,
-    baseline: str | None = None,
-    metric: str | None = None,
-    margin: float | None = None,
-    force: bool = False,
-    workspace: str | Path | None = None,
-) -> list[Comparison]:
-    """Every pair of the runs named (patterns too), in order; the options are those of `nsd compare`."""
+def compare(*runs: str, workspace: str | Path | None = None, **options: Unpack[Options]) -> list[Comparison]:
+    """Every pair of the runs named (patterns too), in order.
+
+    `options` are those of `nsd compare`: alpha, correction, test, force, claim, margin, baseline, metric and groups
+    (`nsd.reports.judge.compare.Options` says what each is).
+    """
     from nsd.reports.judge.compare import compare_runs
     from nsd.runner.store.index import Store
 
     with Store(_workspace(workspace)).read() as connection:
-        return compare_runs(
-            connection,
-            list(runs),
-            alpha=alpha,
-            correction=correction,
-            test=test,
-            force=force,
-            claim=claim,
-            baseline=baseline,
-            metric=metric,
-            margin=margin,
-        )
+        return compare_runs(connection, list(runs), **options)
 
 
 def answer(experiment: str, *, workspace: str | Path | None = None) -> Answer:
@@ -201,7 +186,7 @@ def answer(experiment: str, *, workspace: str | Path | None = None) -> Answer:
 
 def load_results(pattern: str = "*", *, workspace: str | Path | None = None) -> list[dict[str, Any]]:
     """Runs with their results, one dictionary each, like `nsd runs --json`."""
-    from nsd.runner.cli.show_runs import run_rows
+    from nsd.reports.judge.rows import run_rows
 
     return run_rows(_workspace(workspace), pattern)
 

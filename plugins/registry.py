@@ -7,7 +7,6 @@ else is installed or registered under it.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from nsd.plugins import files, installed
 from nsd.plugins.api import KINDS, Plugin, PluginType
 from nsd.plugins.errors import InputError
+from nsd.plugins.words import hint
 
 if TYPE_CHECKING:
     from nsd.plugins.code import Code
@@ -100,9 +100,8 @@ def find(kind: str, name: str, base_dir: Path | None = None) -> type[Plugin]:
         raise InputError(f"the {kind} {name!r} cannot be used: {reasons}")
     if (kind, name) in _registered:
         return _registered[kind, name]
-    near = difflib.get_close_matches(name, names(kind), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UnknownPluginError(f"unknown {kind} {name!r}{hint} (there are: {', '.join(names(kind))})")
+    known = names(kind)
+    raise UnknownPluginError(f"unknown {kind} {name!r}{hint(name, known)} (there are: {', '.join(known)})")
 
 
 def is_path(name: str) -> bool:

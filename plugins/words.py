@@ -2,12 +2,12 @@
 
 duration(185)                                        # "3 min 05 s"
 percent(None)                                        # "-"
-did_you_mean("studnt", names, "; `nsd runs` ...")    # "; did you mean 'student'?"
+did_you_mean("studnt", names)                        # "did you mean 'student'?"
+hint("studnt", names, "; `nsd runs` lists them")     # "; did you mean 'student'?"
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "no correction"}
@@ -26,7 +26,21 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def did_you_mean(name: str, names: Iterable[str], otherwise: str) -> str:
-    """The end of an error about an unknown name: up to three that are near, else `otherwise`."""
-    near = difflib.get_close_matches(name, list(dict.fromkeys(names)), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else otherwise
+def nearest(word: str, choices: Iterable[str], most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Up to `most` choices that are like `word`, the likest first, upper and lower case alike."""
+    import difflib
+
+    by_lower = {choice.lower(): choice for choice in choices}
+    return [by_lower[one] for one in difflib.get_close_matches(word.lower()[:100], by_lower, most, cutoff)]
+
+
+def did_you_mean(word: str, choices: Iterable[str], most: int = 1, cutoff: float = 0.6) -> str:
+    """What to say about an unknown name: the choices that are near, "" where none is."""
+    near = nearest(word, choices, most, cutoff)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def hint(word: str, choices: Iterable[str], otherwise: str = "", most: int = 1) -> str:
+    """The end of an error about an unknown name: what was meant, else `otherwise`."""
+    meant = did_you_mean(word, choices, most)
+    return f"; {meant}" if meant else otherwise

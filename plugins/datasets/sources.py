@@ -14,7 +14,6 @@ answer, solution or context that is null, empty or blank, a NaN, or one of the w
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from pydantic import Field, field_validator
 from nsd.plugins import registry
 from nsd.plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
 from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.words import hint
 
 if TYPE_CHECKING:
     import pyarrow
@@ -142,9 +142,8 @@ class Row:
         return text
 
     def _hint(self, name: str) -> str:
-        near = difflib.get_close_matches(name, map(str, self.values), n=1)
-        suggestion = f"; did you mean {near[0]!r}?" if near else ""
-        return f"{suggestion} (the row has: {', '.join(map(str, self.values)) or 'nothing'})"
+        names = [str(key) for key in self.values]
+        return f"{hint(name, names)} (the row has: {', '.join(names) or 'nothing'})"
 
 
 def known(text: str | None) -> str | None:

@@ -23,6 +23,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.compare import Weighed, conclude, measured_with, weigh
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
@@ -39,7 +40,6 @@ from nsd.reports.judge.versions import (
     seeds_elsewhere,
     versions_of,
 )
-from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, Run, Values, all_runs, load_values, measured_by, run_names
 from nsd.reports.judge.versions import as_version, current_version, versions_of
-from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,10 +17,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports import stats
 from nsd.reports.judge.comparison import Comparison, amount, say_p
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
@@ -28,36 +29,40 @@ from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
 from nsd.reports.judge.runs import Arm, Values, load_values, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.verdict import Verdict
-from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import duckdb
 
     from nsd.reports.judge.runs import Floats
 
 
-def compare_runs(
-    connection: duckdb.DuckDBPyConnection,
-    runs: Sequence[str],
-    alpha: float = 0.05,
-    correction: str = "bh",
-    test: str | None = None,
-    force: bool = False,
-    *,
-    claim: str | None = None,
-    margin: float | None = None,
-    baseline: str | None = None,
-    metric: str | None = None,
-    groups: Mapping[str, str] | None = None,
-) -> list[Comparison]:
-    """Compare every pair of the runs named, in order; with `baseline`, only the pairs with that run.
+class Options(TypedDict, total=False):
+    """What can be asked of a comparison, here, by `nsd.compare` and by `nsd compare`."""
 
-    `runs` are names, globs, `experiment/condition` or experiments (see `runs.resolve`). `margin` asks also
-    whether a pair is equivalent within it (TOST, corrected like the tests). `metric` measures the stored samples
-    by another metric than the evaluation's own (reports/judge/metrics.py); `groups` gives question ids their groups.
-    These pairs were not declared beforehand, hence Benjamini-Hochberg by default. Raises InputError for unknown
+    alpha: float  # level of the tests; 0.05 unless given
+    correction: str  # bh unless given (these pairs were not declared beforehand), holm, bonferroni or none
+    test: str | None  # this test instead of the one that reports/stats/choose.py takes
+    force: bool  # compare also what has different data, verifiers or metrics
+    claim: str | None  # "checkpoint" or "recipe", instead of what the seeds allow
+    margin: float | None  # ask also whether a pair is equivalent within it (TOST, corrected like the tests)
+    baseline: str | None  # only pairs with this run
+    metric: str | None  # measure the stored samples by another metric than the evaluation's (reports/judge/metrics.py)
+    groups: Mapping[str, str] | None  # question id -> group, where questions come in groups
+
+
+def compare_runs(
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], **options: Unpack[Options]
+) -> list[Comparison]:
+    """Compare every pair of the runs named, in order.
+
+    `runs` are names, globs, `experiment/condition` or experiments (see `runs.resolve`). Raises InputError for unknown
     names, for a test that the data cannot carry, and for different data, verifiers or metrics unless `force`.
     """
+    alpha, correction, force = options.get("alpha", 0.05), options.get("correction", "bh"), options.get("force", False)
+    test, claim, margin = options.get("test"), options.get("claim"), options.get("margin")
+    baseline, metric = options.get("baseline"), options.get("metric")
     check_options(alpha, correction, margin, metric)
     arms, skipped = resolve(connection, runs)
     if baseline is not None:
@@ -77,7 +82,7 @@ def compare_runs(
         for (a, b), fault in zip(pairs, faults, strict=True):
             if fault:
                 raise InputError(f"{not_comparable(a, b, fault)}, or compare anyway with --force")
-    values = load_values(connection, arms, groups, metric)
+    values = load_values(connection, arms, options.get("groups"), metric)
     weighed = []
     for (a, b), fault in zip(pairs, faults, strict=True):
         mark = f"FORCED in spite of {fault}" if fault else ""

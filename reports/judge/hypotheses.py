@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.compare import describe, measured_with, not_comparable, verdict_of
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, Values
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.verdict import Verdict
-from nsd.reports.stats import significance as stats
 
 KINDS = ("better", "not_worse_by", "equivalent_within")
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from nsd.reports.stats import significance as stats
+from nsd.reports import stats
 
 if TYPE_CHECKING:
     import duckdb

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 
+from nsd.reports import stats
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.judge.verdict import Verdict
-from nsd.reports.stats import significance as stats
 
 OBSERVED = "a true difference as large as the observed one"
 ASSUMED_DISCORDANCE = 0.2  # where no paired data say better; about that of two similar models on GSM8K

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from nsd.reports import stats
 from nsd.reports.judge.runs import draws_nothing
-from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
     import duckdb

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.runs import Arm, Values
-from nsd.reports.stats import significance as stats
 from nsd.reports.stats.choose import Choice, Shape, choose, shows_training
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.spread import Claimed, Design, Spread, Spreads, averages
-from nsd.reports.stats import significance as stats
 
 if TYPE_CHECKING:
     import duckdb

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.plugins.words import did_you_mean
+from nsd.plugins.words import hint
 from nsd.reports.judge.metrics import check_metric, values_sql
 from nsd.reports.judge.versions import as_version, current_version, seeds_elsewhere, versions_of
 
@@ -276,7 +276,7 @@ def resolve(
             experiments = [name.rpartition("/")[0] for name in conditions]
             names = [*experiments, *conditions, *finished, *unfinished]
             otherwise = "; `nsd runs` lists them all" if names else ": there are no runs yet"
-            raise InputError(f"no run or experiment is named {pattern!r}{did_you_mean(pattern, names, otherwise)}")
+            raise InputError(f"no run or experiment is named {pattern!r}{hint(pattern, names, otherwise, most=3)}")
         arms.update((arm.name, arm) for arm in found)
     if len(arms) < at_least:
         without = f" ({'; '.join(skipped)})" if skipped else ""

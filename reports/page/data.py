@@ -274,7 +274,8 @@ def collect_comparison(
             raise InputError(f"baseline {baseline!r} names {len(first)} runs: name one")
         found = list({arm.name: arm for arm in (*first, *found)}.values())
         baseline = first[0].name
-    pairs = compare_runs(connection, [arm.name for arm in found], alpha, correction, force=force, metric=metric)
+    names = [arm.name for arm in found]
+    pairs = compare_runs(connection, names, alpha=alpha, correction=correction, force=force, metric=metric)
     arms = _summaries(connection, found, metric)
     if len({one.metric for one in arms}) == 1:
         arms = sorted(arms, key=lambda arm: -(arm.mean or 0))

@@ -1,1 +1,85 @@
-"""Tests, intervals and the table that chooses among them: pure functions over arrays."""
+"""The tests, intervals, corrections and power formulas behind every verdict: pure functions over counts and arrays.
+
+    from nsd.reports import stats
+    stats.mcnemar(a_only=40, b_only=62).p                     # two arms, the same questions, right or wrong
+    stats.wilson(successes=40, n=62)
+
+Every difference is b - a. A function takes numbers and returns numbers: which one fits the data is decided in
+`reports/stats/choose.py`. Degenerate input (nothing to compare, one row, identical arms, a constant difference) gives a
+defined result with a `note`: `p` None means that no test is possible, `interval` None that no interval exists; no
+function returns nan or emits a warning. Only `scipy.special` is imported on the usual path (scipy.stats costs about a
+second); the tests check every function against R, scipy.stats or statsmodels.
+
+Limits: questions (or clusters) are taken as independent draws, and values as bounded or at least of finite variance.
+"""
+
+from nsd.reports.stats.intervals import (
+    LEVEL,
+    Interval,
+    bca_bootstrap,
+    cluster_bootstrap,
+    missing_bounds,
+    newcombe_paired,
+    newcombe_unpaired,
+    tango_interval,
+    tango_score,
+    wilson,
+)
+from nsd.reports.stats.power import (
+    minimum_detectable_effect,
+    sample_size,
+    seeds_needed,
+    smallest_permutation_p,
+    t_detectable,
+)
+from nsd.reports.stats.significance import (
+    Result,
+    adjust,
+    benjamini_hochberg,
+    bonferroni,
+    cluster_t,
+    holm,
+    margin_test_paired,
+    margin_test_t,
+    margin_test_unpaired,
+    mcnemar,
+    paired_t,
+    sign_flip,
+    two_proportion,
+    welch_t,
+)
+from nsd.reports.stats.two_level import two_level, two_level_seeds_needed
+
+__all__ = [
+    "LEVEL",
+    "Interval",
+    "Result",
+    "adjust",
+    "bca_bootstrap",
+    "benjamini_hochberg",
+    "bonferroni",
+    "cluster_bootstrap",
+    "cluster_t",
+    "holm",
+    "margin_test_paired",
+    "margin_test_t",
+    "margin_test_unpaired",
+    "mcnemar",
+    "minimum_detectable_effect",
+    "missing_bounds",
+    "newcombe_paired",
+    "newcombe_unpaired",
+    "paired_t",
+    "sample_size",
+    "seeds_needed",
+    "sign_flip",
+    "smallest_permutation_p",
+    "t_detectable",
+    "tango_interval",
+    "tango_score",
+    "two_level",
+    "two_level_seeds_needed",
+    "two_proportion",
+    "welch_t",
+    "wilson",
+]

@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 # Start-up: pydantic looks through the metadata of every installed package for instrumentation plugins, and the
 # cyclic collector by default runs many times over objects that all stay.
@@ -21,6 +21,7 @@ import typer  # noqa: E402
 
 from nsd.plugins.errors import NsdError  # noqa: E402
 from nsd.plugins.screen import guard  # noqa: E402
+from nsd.runner.cli.launch import launch_app  # noqa: E402
 from nsd.runner.cli.looking import add_commands  # noqa: E402
 from nsd.runner.cli.options import (  # noqa: E402
     JsonOption,
@@ -113,7 +114,7 @@ def plan(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Show the stages of a spec: what is finished already, and why the rest is not."""
-    from nsd.runner.cli.show_runs import print_plan
+    from nsd.runner.cli.show_plan import print_plan
     from nsd.runner.plan.build import build_plan
     from nsd.runner.spec.load import load_spec
 
@@ -187,10 +188,18 @@ def compare(
 
     Of a spec: its declared claims as one family, every other pair as another.
     """
-    from nsd.runner.cli.compare import Options, print_comparison
+    from nsd.runner.cli.compare import print_comparison
 
-    options = Options(claim, baseline, metric, matrix, alpha, correction, margin, test, groups, force, wide)
-    print_comparison(workspace_at(workspace), runs, output, options)
+    asked: dict[str, Any] = {
+        "claim": claim,
+        "baseline": baseline,
+        "metric": metric,
+        "alpha": alpha,
+        "correction": correction,
+    }
+    asked |= {"margin": margin, "test": test, "force": force or None}
+    given = {name: value for name, value in asked.items() if value is not None}
+    print_comparison(workspace_at(workspace), runs, output, matrix=matrix, groups_from=groups, wide=wide, **given)
 
 
 @app.command()
@@ -217,78 +226,7 @@ def report(
     print_report(workspace_at(workspace), names, html, output, baseline, force, metric)
 
 
-# --------------------------------------------------------------------------- elsewhere
-
-
-@app.command()
-def launch(
-    target: Annotated[
-        str, typer.Argument(metavar="SPEC|status|logs|pull|cancel", help="A spec file, or what to do with a launch.")
-    ],
-    identity: Annotated[
-        str | None, typer.Argument(metavar="[LAUNCH]", help="Which launch, for status, logs, pull, cancel [the last].")
-    ] = None,
-    infra: Annotated[str | None, typer.Option(help="aws, gcp/us-central1, kubernetes, slurm/NAME, ...")] = None,
-    gpus: Annotated[str | None, typer.Option(help="Accelerators instead of the spec's, such as L4:1.")] = None,
-    spot: Annotated[bool | None, typer.Option("--spot/--no-spot", help="Machines that may be taken away.")] = None,
-    max_usd: Annotated[float | None, typer.Option(help="Refuse above, and stop before, this many dollars.")] = None,
-    max_hours: Annotated[float | None, typer.Option(help="Stop after this many hours.")] = None,
-    store: Annotated[
-        str | None, typer.Option(metavar="URI", help="Where artifacts go: s3://..., gs://..., file:///shared.")
-    ] = None,
-    environment: Annotated[
-        str | None, typer.Option(metavar="DIR", help="A ready environment on the machine, instead of making one.")
-    ] = None,
-    managed: Annotated[
-        bool | None, typer.Option("--managed/--no-managed", help="Have SkyPilot bring jobs back after a preemption.")
-    ] = None,
-    parallel: Annotated[int, typer.Option(metavar="N", help="Spread the arms over this many jobs.")] = 1,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not stay; nsd launch pull takes the results.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show machines, times and prices; launch nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    weights: Annotated[bool, typer.Option("--weights", help="Bring the trained models home too.")] = False,
-    only: OnlyOption = None,
-    smoke: SmokeOption = False,
-    seed: SeedOption = None,
-    workspace: WorkspaceOption = None,
-) -> None:
-    """Run a spec on a rented machine, through SkyPilot, and bring the results home."""
-    from nsd.runner.cli.show_runs import print_outcome
-    from nsd.runner.launch import follow, launching
-
-    place = workspace_at(workspace)
-    if target == "status":
-        follow.status(place, identity)
-    elif target == "logs":
-        follow.logs(place, identity)
-    elif target == "cancel":
-        follow.cancel_launch(place, identity)
-    elif target == "pull":
-        raise typer.Exit(follow.pull(place, identity, weights, print_outcome))
-    else:
-        options = launching.Options(
-            infra=infra,
-            gpus=gpus,
-            spot=spot,
-            max_usd=max_usd,
-            max_hours=max_hours,
-            store=store or os.environ.get("NSD_STORE"),
-            environment=environment,
-            managed=managed,
-            parallel=parallel,
-            detach=detach,
-            yes=yes,
-            only=tuple(only or ()),
-            seeds=tuple(seed or ()),
-            smoke=smoke,
-            weights=weights,
-            dry_run=dry_run,
-        )
-        raise typer.Exit(launching.launch(place, Path(target), options, print_outcome))
-
-
+app.add_typer(launch_app, name="launch")
 add_commands(app)
 
 

@@ -7,7 +7,6 @@ test of one's own, a margin, a level, a correction, a matrix) compare its condit
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,76 +16,61 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import duckdb
 
+    from nsd.reports.judge.compare import Options
+
 CLAIMS = ("checkpoint", "recipe")
+ABOUT_PAIRS = {"baseline", "alpha", "correction", "margin", "test", "force"}  # not about the claims of a spec
 
 
-@dataclass(frozen=True)
-class Options:
-    """Flags of `nsd compare`."""
+def print_comparison(
+    workspace: Workspace,
+    names: list[str],
+    output: str,
+    *,
+    matrix: bool = False,
+    groups_from: str | None = None,
+    wide: bool = False,
+    **asked: Unpack[Options],
+) -> None:
+    """Compare and print. `asked` holds what was given; `groups_from` names a CSV file or a field of the questions.
 
-    claim: str | None = None
-    baseline: str | None = None
-    metric: str | None = None
-    matrix: bool = False
-    alpha: float | None = None
-    correction: str | None = None
-    margin: float | None = None
-    test: str | None = None
-    groups: str | None = None
-    force: bool = False
-    wide: bool = False
-
-    @property
-    def as_pairs(self) -> bool:
-        """Whether the question is about pairs, not about the claims of a spec."""
-        given = (self.baseline, self.alpha, self.correction, self.margin, self.test)
-        return self.matrix or self.force or any(value is not None for value in given)
-
-
-def print_comparison(workspace: Workspace, names: list[str], output: str, options: Options) -> None:
-    """Compare and print. Raises InputError for unknown runs, formats, metrics, or what the data cannot carry."""
+    Raises InputError for unknown runs, formats, metrics, or what the data cannot carry.
+    """
     from nsd.reports.judge.compare import compare_runs
     from nsd.reports.judge.looks import look_entries
     from nsd.reports.text.matrix import render_matrix
     from nsd.reports.text.render import check_format, render
 
     check_format(output)
-    if options.claim is not None and options.claim not in CLAIMS:
-        raise InputError(f"no claim {options.claim!r}: {' or '.join(CLAIMS)}")
-    baseline = options.baseline
+    if asked.get("claim", CLAIMS[0]) not in CLAIMS:
+        raise InputError(f"no claim {asked['claim']!r}: {' or '.join(CLAIMS)}")
     if len(names) == 1 and names[0].endswith((".yaml", ".yml")):
-        if not options.as_pairs:
-            _print_answer(workspace, Path(names[0]), output, options)
+        if not matrix and not ABOUT_PAIRS & asked.keys():
+            _print_answer(workspace, Path(names[0]), output, asked, groups_from, wide)
             return
         from nsd.runner.spec.load import load_spec
 
         experiment = load_spec(Path(names[0])).name
         names = [experiment]
-        baseline = f"{experiment}/{baseline}" if baseline and "/" not in baseline else baseline
+        if (baseline := asked.get("baseline")) and "/" not in baseline:
+            asked["baseline"] = f"{experiment}/{baseline}"
     with Store(workspace).read() as connection:
-        comparisons = compare_runs(
-            connection,
-            names,
-            alpha=0.05 if options.alpha is None else options.alpha,
-            correction=options.correction or "bh",
-            test=options.test,
-            force=options.force,
-            claim=options.claim,
-            margin=options.margin,
-            baseline=baseline,
-            metric=options.metric,
-            groups=read_groups(workspace, connection, options.groups),
-        )
-    if options.matrix:
+        asked["groups"] = read_groups(workspace, connection, groups_from)
+        comparisons = compare_runs(connection, names, **asked)
+    if matrix:
         render_matrix(comparisons, output, console())
     else:
-        render(comparisons, output, console(), options.wide)
+        render(comparisons, output, console(), wide)
     _record(workspace, look_entries(comparisons))
 
 
-def _print_answer(workspace: Workspace, path: Path, output: str, options: Options) -> None:
+def _print_answer(
+    workspace: Workspace, path: Path, output: str, asked: Options, groups_from: str | None, wide: bool
+) -> None:
     from nsd.reports.judge.answer import answer
     from nsd.reports.judge.looks import look_entries
     from nsd.reports.text.answer import render_answer
@@ -101,11 +85,11 @@ def _print_answer(workspace: Workspace, path: Path, output: str, options: Option
             spec.name,
             spec_digest(spec),
             hypotheses=hypotheses,
-            claim=options.claim,
-            metric=options.metric,
-            groups=read_groups(workspace, connection, options.groups),
+            claim=asked.get("claim"),
+            metric=asked.get("metric"),
+            groups=read_groups(workspace, connection, groups_from),
         )
-    render_answer(found, output, console(), options.wide)
+    render_answer(found, output, console(), wide)
     _record(workspace, look_entries(found.comparisons()))
 
 

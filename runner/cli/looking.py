@@ -42,7 +42,7 @@ def show(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Everything known about a run or a stage: result, stages, configs, health, provenance."""
-    from nsd.runner.cli.show_runs import print_run
+    from nsd.runner.cli.show_run import print_run
 
     print_run(workspace_at(workspace), name, as_json)
 
@@ -75,7 +75,7 @@ def logs(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Print what the stages of a run wrote while they ran, failed ones included."""
-    from nsd.runner.cli.show_runs import print_logs
+    from nsd.runner.cli.show_logs import print_logs
 
     print_logs(workspace_at(workspace), name, lines, kind)
 
@@ -156,7 +156,7 @@ def plugins(
     as_json: JsonOption = False,
 ) -> None:
     """List what a spec can name with `use:`, with every field and its default."""
-    from nsd.runner.cli.show_runs import print_plugins
+    from nsd.runner.cli.show_plugins import print_plugins
 
     print_plugins(kind, as_json)
 

@@ -18,7 +18,7 @@ def run_plan(
     plan: Plan, workspace: Workspace, stages: Sequence[str], store: str | None, as_json: bool, wide: bool = False
 ) -> int:
     """Execute, print the outcome, and return the exit code. `stages` are digests or their beginnings."""
-    from nsd.runner.cli.show_runs import outcome_json, print_outcome
+    from nsd.runner.cli.show_outcome import outcome_json, print_outcome
     from nsd.runner.store.bucket import Bucket
     from nsd.runner.work.execute import execute
     from nsd.runner.work.nodes import Nodes, take_part

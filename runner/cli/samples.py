@@ -12,7 +12,7 @@ from typing import Any
 from nsd.plugins.api import Question
 from nsd.plugins.errors import InputError
 from nsd.plugins.screen import console, print_json
-from nsd.runner.cli.show_runs import find_run
+from nsd.reports.judge.rows import find_run
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 

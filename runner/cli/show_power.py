@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.plugins.words import did_you_mean
+from nsd.plugins.words import hint
 from nsd.reports.judge.runs import condition_arms, draws_nothing
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
@@ -215,8 +215,8 @@ def _designs_of_experiment(
     if not found:
         query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
         names = [row[0] for row in connection.execute(query).fetchall()]
-        hint = did_you_mean(name, names, "; `nsd runs` lists what ran")
-        raise InputError(f"no spec file and no experiment with results is named {name!r}{hint}")
+        meant = hint(name, names, "; `nsd runs` lists what ran", most=3)
+        raise InputError(f"no spec file and no experiment with results is named {name!r}{meant}")
     from nsd.reports.judge.versions import current_version, versions_of
 
     current = current_version(versions_of(connection, name))

@@ -19,7 +19,7 @@ from nsd.plugins.api import Plugin, Prompt
 from nsd.plugins.errors import InputError
 from nsd.plugins.places import absolute
 from nsd.runner.spec.check import describe, how_to_fix, validate
-from nsd.runner.spec.errors import Problems, did_you_mean
+from nsd.runner.spec.errors import Problems, suggest
 from nsd.runner.spec.merge import BLOCKS
 from nsd.runner.spec.model import Block, Made, ModelSpec, UncheckedConfig, holds
 from nsd.runner.spec.nested import NestedReader
@@ -114,7 +114,7 @@ class BlockReader:
             return registry.find(kind, name, folder)
         except registry.UnknownPluginError:
             known = registry.names(kind)
-            self.problems.add(use.position, f"there is no {kind} {name!r}", did_you_mean(name, known))
+            self.problems.add(use.position, f"there is no {kind} {name!r}", suggest(name, known))
         except InputError as error:
             self.problems.add(use.position, str(error))
         except Exception as error:
@@ -133,7 +133,7 @@ class BlockReader:
         scheme, _, name = model.path.partition(":")
         if scheme == "builtin" and name not in BUILT_IN_MODELS:
             near = [f"builtin:{known}" for known in BUILT_IN_MODELS]
-            self.problems.add(path.position, f"there is no built-in model {name!r}", did_you_mean(model.path, near))
+            self.problems.add(path.position, f"there is no built-in model {name!r}", suggest(model.path, near))
         elif scheme != "builtin" and not _LOCAL.match(model.path) and not _HUB_ID.fullmatch(model.path):
             self.problems.add(
                 path.position,

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from nsd.runner.spec.errors import Position, Problems, did_you_mean, nearest
+from nsd.plugins.words import did_you_mean, nearest
+from nsd.runner.spec.errors import Position, Problems, suggest
 from nsd.runner.spec.yaml import Item
 
 ModelType = TypeVar("ModelType", bound=BaseModel)
@@ -147,7 +148,7 @@ def _explain(
     if extra and isinstance(location[-1] if location else None, str):
         owner = _model_at(model, location[:-1])
         inside = _inside(where, location[:-1])
-        suggestion = did_you_mean(str(location[-1]), field_names(owner)) if owner else None
+        suggestion = suggest(str(location[-1]), field_names(owner)) if owner else None
         problems.add(item.place, f"unknown key {str(location[-1])!r} in {inside}", suggestion)
         return
     for detail in missing:
@@ -208,8 +209,7 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
         one_of = f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
         wanted = " or ".join(filter(None, [one_of, wanted]))
         if isinstance(item.value, str):
-            near = nearest(item.value, choices)
-            suggestion = f"did you mean {near!r}?" if near else None
+            suggestion = did_you_mean(item.value, choices) or None
         elif isinstance(item.value, bool) and item.raw.lower() in choices:
             suggestion = f'quote it: "{item.raw}"'
     suggestion = suggestion or how_to_fix(wanted, item)

@@ -8,13 +8,12 @@
       did you mean 'threshold'?
 
 `Problems` gathers all errors of a spec, so that one run shows every one of them. Limits: 200 errors are kept and
-the rest counted; a line is cut to 100 characters around the caret; control characters are shown as a replacement
-character, so that a hostile file cannot drive a terminal.
+the rest counted; a line is cut to 100 characters around the caret; control characters are written out, so
+that a hostile file cannot drive a terminal.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.untrusted import one_line
+from nsd.plugins.words import did_you_mean
 
 CONTEXT_LINES = 2
 MAX_LINE = 100
@@ -118,11 +119,11 @@ class Problems:
             self.left_out += 1
         elif key not in self.found:
             self.found[key] = SpecError(
-                file=printable(place.source.shown),
+                file=one_line(place.source.shown),
                 line=place.line,
                 column=place.column,
-                message=printable(message),
-                suggestion=printable(suggestion) if suggestion else None,
+                message=one_line(message),
+                suggestion=one_line(suggestion) if suggestion else None,
                 frame=code_frame(place),
             )
 
@@ -155,38 +156,26 @@ def code_frame(place: Position) -> str:
         mark = ">" if number == place.line else " "
         rows.append(f" {mark} {number:>{width}} | {shown}".rstrip())
         if number == place.line and place.length:
-            before = _cells(printable(source.line(number)[offset : place.column - 1])) + (1 if offset else 0)
+            before = _cells(_shown(source.line(number)[offset : place.column - 1])) + (1 if offset else 0)
             under = source.line(number)[place.column - 1 : place.column - 1 + place.length]
-            carets = "^" * min(max(_cells(printable(under)), 1), MAX_LINE - min(before, MAX_LINE - 1))
+            carets = "^" * min(max(_cells(_shown(under)), 1), MAX_LINE - min(before, MAX_LINE - 1))
             rows.append(f"   {'':>{width}} | {' ' * before}{carets}")
     return "\n".join(rows)
 
 
-def printable(text: str) -> str:
-    """The text with every control character replaced, line breaks and tabs by a blank."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else " " if character in "\t\n\r" else "\ufffd" for character in text
-    )
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, or None where none is near."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word.lower()[:100], by_lower, n=1, cutoff=0.6)
-    return by_lower[near[0]] if near else None
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
+def suggest(word: str, choices: Iterable[str]) -> str:
     """A suggestion: the nearest right name, else all of them."""
     known = list(dict.fromkeys(choices))
-    near = nearest(word, known)
-    return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}"
+    return did_you_mean(word, known) or f"there are: {', '.join(known)}"
+
+
+def _shown(line: str) -> str:
+    """A line of the file, its tabs as blanks: they are no error and would only be in the way."""
+    return one_line(line.replace("\t", " "))
 
 
 def _cut(line: str, offset: int) -> str:
-    shown = printable(line[offset : offset + MAX_LINE])
+    shown = _shown(line[offset : offset + MAX_LINE])
     return ("…" if offset and shown else "") + shown + ("…" if len(line) > offset + MAX_LINE else "")
 
 

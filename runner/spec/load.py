@@ -18,7 +18,7 @@ from nsd.plugins.api import Dataset, Engine, Labeler, Protocol, Trainer, Verifie
 from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
-from nsd.runner.spec.errors import Position, Problems, did_you_mean
+from nsd.runner.spec.errors import Position, Problems, suggest
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
     Block,
@@ -395,7 +395,7 @@ class _Loader:
             self.problems.add(item.position, f"{name!r} is swept: name one of its points", f"there are: {points}")
         else:
             self.problems.add(
-                item.position, f"there is no condition {name!r}", did_you_mean(name, [*swept.conditions, *self.broken])
+                item.position, f"there is no condition {name!r}", suggest(name, [*swept.conditions, *self.broken])
             )
         return False
 

@@ -25,8 +25,9 @@ import os
 import re
 from pathlib import Path
 
+from nsd.plugins.words import nearest
 from nsd.runner.spec.check import describe, how_to_fix
-from nsd.runner.spec.errors import Position, Problems, did_you_mean, nearest
+from nsd.runner.spec.errors import Position, Problems, suggest
 from nsd.runner.spec.yaml import Item, read_yaml
 
 # The key of a block in a spec, and the plugin kind it names.
@@ -182,9 +183,8 @@ def _right_key(key: str, item: Item, owner: Item, where: str, known: tuple[str, 
     """The key, or where it is unknown the one that was surely meant, so that it is not missed as well; else ""."""
     if key in known:
         return key
-    near = nearest(key, known)
-    problems.add(item.place, f"unknown key {key!r} in {where}", did_you_mean(key, [near] if near else known))
-    return near if near is not None and near not in owner.mapping else ""
+    problems.add(item.place, f"unknown key {key!r} in {where}", suggest(key, known))
+    return next((near for near in nearest(key, known) if near not in owner.mapping), "")
 
 
 # --------------------------------------------------------------------------- merging

@@ -25,7 +25,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from nsd.runner.spec.check import describe, how_to_fix
-from nsd.runner.spec.errors import Position, Problems, did_you_mean
+from nsd.runner.spec.errors import Position, Problems, suggest
 from nsd.runner.spec.merge import CONDITION_KEYS, NAME, OVERRIDABLE, merge_condition, normalise_condition
 from nsd.runner.spec.yaml import Item
 
@@ -72,7 +72,7 @@ def _read_sweep(
         return [], []
     for key, item in sweep.mapping.items():
         if key not in ("conditions", "grid"):
-            problems.add(item.place, f"unknown key {key!r} in sweep", did_you_mean(key, ("conditions", "grid")))
+            problems.add(item.place, f"unknown key {key!r} in sweep", suggest(key, ("conditions", "grid")))
     chosen = sweep.mapping.get("conditions")
     templates: list[str] = []
     if chosen is None:
@@ -86,9 +86,7 @@ def _read_sweep(
                     how_to_fix("text", item),
                 )
             elif item.value not in conditions:
-                problems.add(
-                    item.position, f"there is no condition {item.value!r}", did_you_mean(item.value, conditions)
-                )
+                problems.add(item.position, f"there is no condition {item.value!r}", suggest(item.value, conditions))
             elif item.value in swept.points or item.value in templates:
                 problems.add(
                     item.position, f"the condition {item.value!r} is swept twice", "put the fields into one grid"
@@ -115,7 +113,7 @@ def _axis(key: str, item: Item, problems: Problems) -> _Axis | None:
         problems.add(
             item.place,
             f"{key!r} is not a field of a condition",
-            did_you_mean(path[0], CONDITION_KEYS) if path[0] not in CONDITION_KEYS else None,
+            suggest(path[0], CONDITION_KEYS) if path[0] not in CONDITION_KEYS else None,
         )
         return None
     values: list[tuple[str, Item]] = []

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from nsd.plugins.words import did_you_mean
 from nsd.runner.spec.errors import Position, Problems, Source
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ def read_yaml(path: Path, shown: str, problems: Problems, asked_at: Position | N
             refuse(f"{shown} is a folder; name a YAML file in it")
             return None
         if not path.exists():
-            near = _near_file(path)
-            refuse(f"there is no file {shown}", near and f"did you mean {near!r}?")
+            near = _meant(path)
+            refuse(f"there is no file {shown}", near)
             return None
         if not path.is_file():
             refuse(f"{shown} is not a regular file")
@@ -362,12 +363,9 @@ def _syntax_error(error: yaml.YAMLError, source: Source, problems: Problems) -> 
     problems.add(place, message, suggestion)
 
 
-def _near_file(path: Path) -> str | None:
-    import difflib
-
+def _meant(path: Path) -> str | None:
     try:
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
     except OSError:
         return None
-    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
-    return near[0] if near else None
+    return did_you_mean(path.name, names, cutoff=0.75) or None  # they all end alike

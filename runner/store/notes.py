@@ -15,7 +15,7 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.untrusted import one_line
-from nsd.plugins.words import did_you_mean
+from nsd.plugins.words import hint
 from nsd.runner.store import journal
 from nsd.runner.store.workspace import Workspace, now
 
@@ -54,4 +54,4 @@ def _names_of(record: Mapping[str, Any]) -> list[str]:
 def nearest(name: str, names: Sequence[str]) -> str:
     """The end of an error message about an unknown name: the nearest ones, else where to find them."""
     otherwise = "; `nsd log` and `nsd runs` list what there is" if names else ": nothing was run in this workspace yet"
-    return did_you_mean(name, names, otherwise)
+    return hint(name, names, otherwise, most=3)

@@ -31,7 +31,6 @@ Limits: the whole file is held in memory; CSV is read for counts only.
 from __future__ import annotations
 
 import csv
-import difflib
 import fnmatch
 import json
 from collections.abc import Iterator, Sequence
@@ -41,6 +40,7 @@ from typing import Any
 
 from nsd.plugins.api import StopReason, Verifier, question_id
 from nsd.plugins.errors import InputError
+from nsd.plugins.words import hint
 from nsd.runner.store.workspace import digest_of
 
 _ABSENT = object()
@@ -252,9 +252,7 @@ def _expand(path: Path, lines: Sequence[tuple[int, dict[str, Any]]], name: str) 
 def _fields_there(row: dict[str, Any], wanted: str = "") -> str:
     """The nearest field of a line, else its fields, for an error message."""
     inside = [f"{key}.{inner}" for key, value in row.items() if isinstance(value, dict) for inner in value]
-    if near := difflib.get_close_matches(wanted, [*row, *inside], n=1):
-        return f"; did you mean {near[0]!r}?"
-    return f"; the first has {', '.join(map(repr, list(row)[:12]))}" if row else ""
+    return hint(wanted, [*row, *inside], f"; the first has {', '.join(map(repr, list(row)[:12]))}" if row else "")
 
 
 def _line_id(path: Path, number: int, row: dict[str, Any], id_field: str, is_text: bool) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.plugins.words import did_you_mean
+from nsd.plugins.words import hint
 
 if TYPE_CHECKING:
     import duckdb
@@ -49,7 +49,7 @@ def labelled_runs(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -
         if not matching:
             known = sorted({text for run, experiment, *_ in rows for text in (run, experiment) if text})
             otherwise = "; `nsd runs` lists them all" if rows else ": there are no runs yet"
-            raise InputError(f"no run or experiment is named {wanted!r}{did_you_mean(wanted, known, otherwise)}")
+            raise InputError(f"no run or experiment is named {wanted!r}{hint(wanted, known, otherwise, most=3)}")
         found.update((row[0], row) for row in matching)
     finished = [
         LabelledRun(run, condition, seed, digest)

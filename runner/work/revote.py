@@ -17,11 +17,11 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier, without_truth
+from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Score, Verifier, without_truth
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.registry import code, find, is_path
 from nsd.plugins.seeds import stream
@@ -166,7 +166,7 @@ class _Voting:
         self.notes: list[str] = []
         self.workspace = workspace
         self.labeler_class = self._class("labeler")
-        self.verifier = remembering(self._make_verifier())
+        self.verifier = Remembering(self._make_verifier())
         self.questions = tables.read_questions(workspace.data_file(self.key["questions"]))
         self.asked = [without_truth(question) for question in self.questions]
         self.samples, self.sampling = self._read_samples(group[0].manifest["inputs"]["samples"])
@@ -368,13 +368,44 @@ class _Voting:
         return {"use": self.key["labeler"]["use"], **written, **changed}
 
 
-def remembering(verifier: Verifier) -> Verifier:
-    """The same verifier, which reads each text and compares each pair only once."""
-    for name in ("extract", "normalise", "same"):
-        setattr(verifier, name, functools.cache(getattr(verifier, name)))
-    group: Callable[[tuple[str | None, ...]], list[int | None]] = functools.cache(verifier.group)
-    setattr(verifier, "group", lambda answers: list(group(tuple(answers))))  # noqa: B010 (a method, to mypy)
-    return verifier
+class Remembering(Verifier):
+    """Another verifier that reads each text, and forms the classes of each set of answers, only once."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(verifier.config)
+        self.verifier = verifier
+        self._extract = functools.cache(verifier.extract)
+        self._normalise = functools.cache(verifier.normalise)
+        self._same = functools.cache(verifier.same)
+        self._classes = functools.cache(self._class_numbers)
+
+    def extract(self, completion: str) -> str | None:
+        return self._extract(completion)
+
+    def normalise(self, answer: str) -> str | None:
+        return self._normalise(answer)
+
+    def recorded(self, answer: str) -> str | None:
+        return self.verifier.recorded(answer)
+
+    def same(self, a: str, b: str) -> bool:
+        return self._same(a, b)
+
+    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        """Classes do not depend on the order of the answers, so each choice of samples is looked up sorted."""
+        given = [answer for answer in answers if answer is not None]
+        classes = self._classes(tuple(sorted(given)))
+        first: dict[int | None, int] = {}
+        for index, answer in enumerate(answers):
+            if answer is not None:
+                first.setdefault(classes[answer], index)
+        return [None if answer is None else first[classes[answer]] for answer in answers]
+
+    def _class_numbers(self, answers: tuple[str, ...]) -> dict[str, int | None]:
+        return dict(zip(answers, self.verifier.group(answers), strict=True))
+
+    def score(self, completion: str, question: Question) -> Score:
+        return self.verifier.score(completion, question)
 
 
 def is_tied(label: PseudoLabel) -> bool:

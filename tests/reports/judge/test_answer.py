@@ -7,9 +7,9 @@ import json
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.looks import look_entries
-from nsd.reports.stats import significance as stats
 from nsd.reports.text.answer import answer_csv, answer_json, answer_markdown
 from toy_answers import AFTER, BEFORE, RESULTS, claim, record, texts
 from toy_results import Results, table_runs

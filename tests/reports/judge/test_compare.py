@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
-from nsd.reports.stats import significance as stats
 from nsd.reports.stats.choose import NEEDS, Shape, choose
 from toy_results import Results, table_runs
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
-from nsd.reports.stats import significance as stats
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.imports import import_file

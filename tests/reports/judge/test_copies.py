@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.arms import summarise_arms
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
@@ -17,7 +18,6 @@ from nsd.reports.judge.looks import look_entries
 from nsd.reports.judge.noise import noise_floor, noise_sentence
 from nsd.reports.judge.power import Claimed, Design, power_of
 from nsd.reports.judge.runs import condition_arms
-from nsd.reports.stats import significance as stats
 from toy_results import Results, verdicts
 
 SEEDS = (1, 2, 3, 4)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nsd.reports.stats import significance as stats
+from nsd.reports import stats
 from toy_results import Results, table_runs, verdicts
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
+from nsd.reports import stats
 from nsd.reports.judge.label_quality import (
     EQUAL_COUNT_BINS,
     Agreement,
@@ -20,7 +21,6 @@ from nsd.reports.judge.label_quality import (
     labeler_agreement,
     risk_coverage,
 )
-from nsd.reports.stats import significance as stats
 from toy_results import Results
 
 Row = tuple[str | None, float, bool, bool | None]  # label, confidence, kept, right

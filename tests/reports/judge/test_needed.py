@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict
-from nsd.reports.stats import significance as stats
 from nsd.reports.text.render import attrition_lines, needs
 from toy_results import Results, table_runs, verdicts
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import weigh_claim
 from nsd.reports.judge.noise import noise_floor, noise_sentence
 from nsd.reports.judge.runs import condition_arms, load_values
-from nsd.reports.stats import significance as stats
 from toy_designs import one, undecided_against_decided
 from toy_repeats import RUN, with_repeats
 from toy_results import Results

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from nsd.reports import stats
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.power import Claimed, Design
-from nsd.reports.stats import significance as stats
 from toy_designs import alternating, one
 from toy_results import Results
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.power import Claimed, Design, power_of
 from nsd.reports.judge.spread import ASSUMED_SEED_SD
-from nsd.reports.stats import significance as stats
 from toy_designs import alternating, one, undecided_against_decided
 from toy_results import Results
 

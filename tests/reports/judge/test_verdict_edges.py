@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from nsd.reports import stats
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import family_adjusted
 from nsd.reports.judge.looks import look_number
 from nsd.reports.judge.needed import level_left
-from nsd.reports.stats import significance as stats
 from toy_results import Results, table_runs, verdicts
 
 BLOCK = {"alpha": 0.05, "correction": "holm"}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.arms import summarise_arms
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.label_quality import label_quality
@@ -19,7 +20,6 @@ from nsd.reports.judge.pairs import gather
 from nsd.reports.judge.power import Claimed, Design
 from nsd.reports.judge.runs import condition_arms, load_values
 from nsd.reports.judge.spread import MOST_OTHERS
-from nsd.reports.stats import significance as stats
 from toy_designs import one
 from toy_repeats import RUN, with_repeats
 from toy_results import Results, table_runs, verdicts

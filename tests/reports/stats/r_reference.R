@@ -1,6 +1,6 @@
-# Reference numbers for reports/stats/significance.py, from base R alone (stats package).
+# Reference numbers for reports/stats, from base R alone (stats package).
 # Make r_reference.json again with:   Rscript r_reference.R > r_reference.json
-# Formulas that base R lacks are worked out below from their papers, by another route than stats.py takes
+# Formulas that base R lacks are worked out below from their papers, by another route than reports/stats takes
 # wherever there is one (uniroot on an explicitly maximised likelihood instead of a closed form, enumeration
 # instead of a Fourier transform).
 

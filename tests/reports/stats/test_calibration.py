@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from nsd.reports.stats import significance as stats
+from nsd.reports import stats
 
 ALPHA = 0.05
 

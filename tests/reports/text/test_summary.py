@@ -8,8 +8,8 @@ import json
 import pytest
 from rich.console import Console
 
+from nsd.reports import stats
 from nsd.reports.judge.arms import summarise_arms
-from nsd.reports.stats import significance as stats
 from nsd.reports.text.summary import print_summary, summary_json
 from toy_results import Results, table_runs
 

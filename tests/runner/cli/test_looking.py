@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from nsd.reports.judge.rows import run_rows
 from nsd.runner.cli.app import app
 from nsd.runner.cli.samples import collect_samples
-from nsd.runner.cli.show_runs import print_runs, run_rows, stage_chain
+from nsd.runner.cli.show_run import stage_chain
+from nsd.runner.cli.show_runs import print_runs
 from nsd.runner.store import tables
 from nsd.runner.store.gc import unneeded_weights
 from nsd.runner.store.workspace import Workspace

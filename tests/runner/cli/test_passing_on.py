@@ -93,7 +93,7 @@ def test_run(noted: Noted) -> None:
 
 
 def test_plan(noted: Noted) -> None:
-    calls = noted(**PLANNING, nsd__runner__cli__show_runs__print_plan=None)
+    calls = noted(**PLANNING, nsd__runner__cli__show_plan__print_plan=None)
     command("plan", "x.yaml")
     command("plan", "x.yaml", *CHOICE, "--run-files", "--json", "-w", "there")
     assert calls == [
@@ -193,7 +193,7 @@ def test_power(noted: Noted) -> None:
         ),
         (
             "logs a -n 7 --stage train",
-            "nsd__runner__cli__show_runs__print_logs",
+            "nsd__runner__cli__show_logs__print_logs",
             {**HERE, "name": "a", "lines": 7, "kind": "train"},
         ),
         (
@@ -216,7 +216,7 @@ def test_power(noted: Noted) -> None:
         ),
         ("gc", "nsd__runner__store__gc__collect", {"workspace": "nsd-workspace", "yes": False, "partial": None}),
         ("runs a* --json", "nsd__runner__cli__show_runs__print_runs", {**HERE, "pattern": "a*", "as_json": True}),
-        ("show a --json", "nsd__runner__cli__show_runs__print_run", {**HERE, "name": "a", "as_json": True}),
+        ("show a --json", "nsd__runner__cli__show_run__print_run", {**HERE, "name": "a", "as_json": True}),
         ("labels a --json", "nsd__runner__cli__show_labels__print_labels", {**HERE, "names": ["a"], "as_json": True}),
     ],
 )
@@ -237,8 +237,7 @@ def test_import(noted: Noted) -> None:
 
 # --------------------------------------------------------------------------- comparisons
 
-COMPARED = {"connection": "open", "runs": ["a", "b"], "alpha": 0.05, "correction": "bh", "test": None, "force": False}
-COMPARED |= {"claim": None, "margin": None, "baseline": None, "metric": None, "groups": None}
+COMPARED: dict[str, Any] = {"connection": "open", "runs": ["a", "b"]}
 ASKED = {"alpha": 0.01, "correction": "holm", "test": "mcnemar", "force": True, "claim": "recipe", "margin": 0.02}
 ASKED |= {"baseline": "a", "metric": "tokens"}
 SPEC = "name: toy\nmodel: builtin:wordmath-1m\ndata: wordmath\nconditions: {a: {train_on: []}}\n"
@@ -268,9 +267,9 @@ def test_compare(noted: Noted, tmp_path: Path) -> None:
     command("compare", "toy.yaml", "--baseline", "a", "--matrix")
     compared = [call for name, call in calls if name == "compare_runs"]
     assert compared == [
-        COMPARED,
-        {**COMPARED, **ASKED, "groups": {"q1": "one"}},
-        {**COMPARED, "runs": ["toy"], "baseline": "toy/a"},
+        {**COMPARED, "options": {"groups": None}},
+        {**COMPARED, "options": {**ASKED, "groups": {"q1": "one"}}},
+        {**COMPARED, "runs": ["toy"], "options": {"baseline": "toy/a", "groups": None}},
     ]
     shown = [(name, call["output"], call.get("wide")) for name, call in calls if name != "compare_runs"]
     assert shown == [("render", "table", False), ("render", "json", True), ("render_matrix", "table", None)]
@@ -298,7 +297,10 @@ def test_the_python_face_compares_alike(noted: Noted) -> None:
     assert nsd.compare("a", "b") == ["found"]
     nsd.compare("a", "b", **ASKED)
     assert nsd.answer("toy") == "an answer"
-    assert calls[:2] == [("compare_runs", COMPARED), ("compare_runs", {**COMPARED, **ASKED})]
+    assert calls[:2] == [
+        ("compare_runs", {**COMPARED, "options": {}}),
+        ("compare_runs", {**COMPARED, "options": ASKED}),
+    ]
     assert {**calls[2][1], "connection": ""}["experiment"] == "toy" and calls[2][1]["spec_digest"] is None
 
 
@@ -320,7 +322,7 @@ def test_the_python_face_runs_and_plans_alike(noted: Noted) -> None:
 
 
 def test_the_python_face_lists_runs_of_its_workspace(noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = noted(nsd__runner__cli__show_runs__run_rows=[])
+    calls = noted(nsd__reports__judge__rows__run_rows=[])
     nsd.load_results()
     monkeypatch.setenv("NSD_WORKSPACE", "set")
     nsd.load_results("toy/*")

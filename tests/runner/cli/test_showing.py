@@ -10,9 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from nsd.plugins.errors import InputError
+from nsd.reports.judge.rows import run_rows
 from nsd.runner.cli.app import app
 from nsd.runner.cli.samples import collect_samples
-from nsd.runner.cli.show_runs import find_stages, plan_json, run_rows
+from nsd.runner.cli.show_plan import plan_json
+from nsd.runner.cli.show_run import find_stages
 from nsd.runner.cli.validate import validate_files
 from nsd.runner.plan.build import Plan
 from nsd.runner.store import tables

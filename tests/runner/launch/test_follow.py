@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from nsd.plugins.errors import NsdError
-from nsd.runner.cli.show_runs import print_outcome
+from nsd.runner.cli.show_outcome import print_outcome
 from nsd.runner.launch import follow, home
 from nsd.runner.launch.bridge import SkyError, SkyPilot
 from nsd.runner.launch.jobs import cancel, refresh, start_ready

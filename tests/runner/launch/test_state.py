@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nsd.plugins.errors import InputError
-from nsd.runner.cli.show_runs import print_outcome
+from nsd.runner.cli.show_outcome import print_outcome
 from nsd.runner.launch import launching
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.home import push_finished, take_over

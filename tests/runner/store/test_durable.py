@@ -14,7 +14,7 @@ import pytest
 
 from nsd.plugins.api import Completion, PseudoLabel, StopReason
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
-from nsd.runner.cli.show_runs import run_rows
+from nsd.reports.judge.rows import run_rows
 from nsd.runner.plan.build import Plan, build_plan, spec_digest
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import opening

@@ -1,0 +1,96 @@
+"""The numerics that tests, intervals and power share: quantiles, a root, resampling, sums over clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+
+def normal_quantile(level: float) -> float:
+    """The z within which a standard normal lies with chance `level`: 1.96 at 0.95."""
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + level) / 2))
+
+
+def upper_normal(z: float) -> float:
+    """P(Z >= z)."""
+    from scipy.special import ndtr
+
+    return float(ndtr(-z))
+
+
+def two_sided_normal(z: float) -> float:
+    """P(|Z| >= |z|)."""
+    return min(1.0, 2 * upper_normal(abs(z)))
+
+
+def z_sum(alpha: float, power: float) -> float:
+    """z_{alpha/2} + z_power: how many standard errors a two-sided test finds with chance `power`."""
+    from scipy.special import ndtri
+
+    return float(ndtri(1 - alpha / 2) + ndtri(power))
+
+
+def t_power(shift: float, df: float, alpha: float) -> float:
+    """Power of a two-sided t test whose true difference is `shift` (at most 37) standard errors."""
+    from scipy.special import nctdtr, stdtrit
+
+    limit = float(stdtrit(df, 1 - alpha / 2))
+    if shift - limit > 30:
+        return 1.0  # a miss is beyond all doubt, and scipy's nctdtr gives nan out there
+    upper: Any = nctdtr(df, shift, limit)
+    return 1 - float(upper)  # the chance of rejecting on the wrong side is left out: below 1e-4 at any useful power
+
+
+def constant(x: Floats) -> bool:
+    """Whether all values of `x` [n] are the same up to rounding."""
+    return float(x.max() - x.min()) <= 1e-12 * max(1.0, abs(float(x[0])))
+
+
+def crossing(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is zero in [low, high], by bisection to 1e-14."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+        if high - low < 1e-14:
+            break
+    return (low + high) / 2
+
+
+def chunks(rows: int, width: int, cells: int = 4_000_000) -> list[int]:
+    """Row counts that sum to `rows`, each at most `cells` cells of this width, to bound memory."""
+    step = max(1, cells // max(width, 1))
+    return [min(step, rows - start) for start in range(0, rows, step)]
+
+
+def bootstrap_means(x: Floats, seed: int, resamples: int) -> Floats:
+    """Means of `resamples` resamples of x. Few distinct values are drawn as multinomial counts: the same law."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    distinct, counts = np.unique(x, return_counts=True)
+    if len(distinct) <= 256:
+        drawn = generator.multinomial(len(x), counts / len(x), size=resamples)
+        return np.asarray(drawn @ distinct / len(x), dtype=np.float64)
+    parts = [x[generator.integers(0, len(x), size=(rows, len(x)))].mean(axis=1) for rows in chunks(resamples, len(x))]
+    return np.concatenate(parts)
+
+
+def cluster_sums(d: Floats, clusters: ArrayLike) -> tuple[Floats, Floats]:
+    """Sums of `d` [n] and sizes, by cluster: two arrays [G]. Raises ValueError where the shapes differ."""
+    import numpy as np
+
+    labels = np.asarray(clusters)
+    if labels.shape != d.shape:
+        raise ValueError(f"clusters of shape {labels.shape} for differences of shape {d.shape}")
+    _, index = np.unique(labels, return_inverse=True)
+    size = int(index.max()) + 1 if len(index) else 0
+    sums: Floats = np.bincount(index, weights=d, minlength=size).astype(np.float64)
+    return sums, np.bincount(index, minlength=size).astype(np.float64)
