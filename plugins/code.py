@@ -1,19 +1,19 @@
-"""What of a third-party plugin's code enters stage digests, so that an edit is another stage and a comment is not.
+"""The part of a third-party plugin's code that enters stage digests: an edit is another stage, a comment is not.
 
     code_of_file(Path("last_word.py"), "LastWord")                      # a class in a file, with what lies beside it
     code_of_module("their.module", "LastWord", ("their",), "their-distribution", "1.2")
 
-The normalised syntax tree is hashed: of the class, and of everything at the top of a module that it uses by name,
-directly or through others, imports followed within the file's folder or the distribution. Comments, layout and
-docstrings are not in it, nor any path or file name. Beside that the distribution's name and version count.
+The hash is that of the normalised syntax tree: of the class, and of everything at the top of a module that the class
+uses by name, directly or through others. Imports are followed within the file's folder or the distribution. Comments,
+layout, docstrings, paths and file names are not in the hash. The distribution's name and version count too.
 
-What takes part though nothing names it: statements at the top of a module that are no definitions (loops, calls,
-assignments into something), functions, classes and assigned calls that enter themselves into something that is used (a
-registry, `singledispatch`), in whichever module that is, heirs of a class that learns of them. A module that imports or
-evaluates at run time (exec, eval, importlib, globals) enters whole, since what it uses cannot be seen, and with it the
-modules that its texts name.
+Some code takes part though nothing names it: statements at the top of a module that are no definitions (loops, calls,
+assignments into something); functions, classes and assigned calls that enter themselves into something that is used (a
+registry, `singledispatch`), in whichever module; heirs of a class that learns of its heirs. A module that imports or
+evaluates at run time (exec, eval, importlib, globals) enters whole, because its uses cannot be seen. The modules that
+its texts name enter with it.
 
-Limits: a docstring that is read at run time is left out all the same; files that the plugin reads are for its
+Limits: a docstring that is read at run time is left out all the same; files that the plugin reads belong into its
 `digest_extra`; compiled modules are known by the distribution's version alone.
 """
 

@@ -1,9 +1,9 @@
 """Plugins in files: a spec's `use: ./my_verifier.py:LastWord`. Naming a file here runs it.
 
 A plugin file may import what lies beside it, as a script may: `import helper`, `from lib.tables import RULES`, or
-relatively, `from .helper import words`. That works without the folder on `sys.path`, where it would be in front of
-everybody's imports: such a module belongs to the plugin alone, under a name of its own. Python's own modules and nsd's
-are never taken from beside the file.
+relatively, `from .helper import words`. The folder does not go on `sys.path`, where it would be in front of everybody's
+imports. A module from beside the file belongs to the plugin alone, under a name of its own. Python's own modules and
+nsd's are never taken from there.
 
 Limits: `importlib.import_module("helper")` knows nothing of this; write an import statement.
 """
@@ -73,7 +73,7 @@ def load(kind: str, name: str, base_dir: Path | None = None) -> type[Plugin]:
 
 
 def code(kind: str, name: str, base_dir: Path | None = None) -> Code:
-    """What of the file enters digests."""
+    """The part of the file's code that enters digests."""
     path, class_name = _file(kind, name, base_dir)
     return _code(path, class_name, _package(path))
 

@@ -3,10 +3,10 @@
     [project.entry-points."nsd.plugins"]
     "verifier.last_word" = "their_package.last_word:LastWord"
 
-`scan` reads metadata alone and imports nothing; `load` imports one plugin and checks the class. What is broken is
-named and left out, so that one package cannot take the others down: a bad name, a name that a built-in plugin has, a
-name that two distributions claim (which of them is meant would depend on the machine), metadata or a module that
-cannot be read, a class that is none, of another kind, without the decorator, or with a config that has no schema.
+`scan` reads metadata alone and imports nothing; `load` imports one plugin and checks the class. One broken package
+does not take the others down: it is named and left out. Broken are: a bad name; a name that a built-in plugin has; a
+name that two distributions claim (the machine would decide between them); metadata or a module that cannot be read; a
+class that is none, is of another kind, lacks the decorator, or has a config without a schema.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LeftOut:
 
 @dataclass
 class Scan:
-    """What the metadata of all installed distributions says."""
+    """The entry points in the metadata of all installed distributions."""
 
     found: dict[tuple[str, str], Installed] = field(default_factory=dict)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -200,7 +200,7 @@ def _fault_of_installed(found: Any, one: Installed) -> str | None:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """While a stranger's module is imported: what it prints goes to standard error, for the answer may be JSON."""
+    """Send to standard error what a stranger's module prints at its import: the command's answer may be JSON."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
@@ -227,7 +227,7 @@ def fault(found: object, kind: str) -> str | None:
 
 @functools.cache
 def code(one: Installed) -> Code:
-    """What of its code enters digests."""
+    """The part of the plugin's code that enters digests."""
     module, _, attribute = one.target.partition(":")
     attribute = attribute.partition("[")[0].strip()
     return code_of_module(module.strip(), attribute, one.packages, one.distribution, one.version)

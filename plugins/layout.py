@@ -3,10 +3,10 @@
     for line in lay_out(["claim", "verdict"], [[Cell("a > b"), Cell("BETTER", "green")]], width=80): ...
     for line in paragraph("- a note", 80): ...
 
-Where a table does not fit, first its headers and then its first column are wrapped at spaces; where that is not enough,
-the first column stands on a line of its own, above the others. Only a single word longer than a whole line is
-shortened, in its middle, and shows it (…). Widths are those of a terminal, where some characters take two places, and
-of the text as it is shown: what would hide or drive the terminal is written out first.
+A table that does not fit has its headers wrapped at spaces, then its first column. Where that is not enough, the first
+column stands on a line of its own, above the others. Only a single word longer than a whole line is shortened, in its
+middle, with a mark (…). Widths are those of a terminal, where some characters take two places, and of the text as it
+is shown: characters that would hide or drive the terminal are written out first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where a model's weights are, what identifies them, and how they are loaded: for engines and trainers alike.
+"""A model's weights for engines and trainers alike: their place, their identity, and their loading.
 
     resolve("builtin:wordmath-1m")            the folder of the model that ships with the package
     resolve("./my-model"), resolve("org/m")   a local folder (absolute), a hub id as it is
@@ -10,8 +10,8 @@ float32: exact for the weights, and CPUs without bfloat16 units are many times s
 "auto" in both cases, so write the dtype out where a CPU and a GPU must not share stages.
 
 Limits: causal language models that transformers knows without remote code. A hub id is only as fixed as its
-revision: before the first download its commit is not known, so `identity` of an unpinned hub model changes once,
-when the files arrive; `pin` looks the commit up first.
+revision. The commit is not known before the first download, so `identity` of an unpinned hub model changes once, when
+the files arrive; `pin` looks the commit up first.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the modules are that belong to a plugin of a third party: beside its file, or in its distribution."""
+"""The modules that belong to a third party's plugin: those beside its file, or those of its distribution."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Places(Protocol):
 
 
 def module_name(path: Path) -> str:
-    """What a plugin file is called among modules: one part, whatever dots its name has."""
+    """A plugin file's name among modules: one part, whatever dots the file's name has."""
     return path.stem.replace(".", " ")
 
 

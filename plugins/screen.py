@@ -1,8 +1,8 @@
 r"""How the commands print: a rich console that leaves data alone, plain tables, JSON.
 
-What is printed may come from a model, a file or a store, and a terminal obeys what it is sent. So one neutraliser
-stands before everything: `guard` puts it before standard output and standard error (print, typer, warnings,
-tracebacks), and `console` has it inside, so that colours of our own pass and those in the data do not. Control
+Printed text may come from a model, a file or a store, and a terminal obeys what it is sent. So one neutraliser stands
+before everything: `guard` puts it before standard output and standard error (print, typer, warnings, tracebacks), and
+`console` has it inside: colours of our own pass, those in the data do not. Control
 characters, escape sequences, and marks that hide or reorder text are written out: `\x1b`, `\u202e`.
 
     guard()                            # at the start of every command

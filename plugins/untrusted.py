@@ -4,7 +4,7 @@
     safe_json({"x": "\\x9b2J"})   # JSON that says the same and holds no such character
     script_json({"x": "</script>"})   # JSON that can stand in a <script> element
 
-Escaping for HTML is the template engine's (autoescape). This is about what escaping leaves: control characters, lone
+The template engine escapes HTML (autoescape). This module neutralises what escaping leaves: control characters, lone
 surrogates, bidirectional and invisible marks, and the ends of script elements.
 """
 

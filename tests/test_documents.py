@@ -25,6 +25,7 @@ from nsd.runner.spec.model import ClaimConfig, ConditionConfig, HypothesesConfig
 from nsd.runner.spec.schema import json_schema
 from nsd.runner.work.sync import PUSH_SECONDS
 from support import REPOSITORY
+from test_arrows import ARROWS
 
 DOCUMENTS = {
     path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
@@ -256,6 +257,26 @@ PATHS = {span for span in spans(EVERYTHING) if re.match(r"(?!bin/)[a-z_]+/[\w./-
 @pytest.mark.parametrize("path", sorted(PATHS))
 def test_every_path_exists(path: str) -> None:
     assert (REPOSITORY / path).exists()
+
+
+ARCHITECTURE = DOCUMENTS["docs/architecture.md"]
+
+
+@pytest.mark.parametrize(("name", "path"), sorted(set(re.findall(r"`(\w+)`\s+\(`([\w/]+\.py)`\)", ARCHITECTURE))))
+def test_every_name_is_in_the_file_named_with_it(name: str, path: str) -> None:
+    tree = ast.parse((REPOSITORY / path).read_text(encoding="utf-8"))
+    defined = {getattr(node, "name", None) for node in tree.body}
+    assigned = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert name in defined | assigned
+
+
+def test_the_table_of_rooms_has_the_arrows() -> None:
+    table = re.search(r"^\| room \|.*\n\|[-|]+\|\n((?:\|.*\n)+)", ARCHITECTURE, re.MULTILINE)
+    assert table is not None
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[1].splitlines()]
+    said = {spans(room)[0].replace("/", "."): {one.replace("/", ".") for one in spans(few)} for room, _, few in cells}
+    assert said.pop("runner.cli") == set() and cells[-1][2] == "every room"
+    assert said == {room: few for room, few in ARROWS.items() if room != "runner.cli"}
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", EVERYTHING))))

@@ -12,8 +12,8 @@ those that have an answer at all. What a filter leaves out is counted in the not
 
 Used on its own it has no test rows: the test split is cut from its train rows.
 
-Limit: the sources overlap GSM8K and MATH. The split leaves out what is word for word in the test rows; a
-reworded copy it cannot see, so prefer sources that are not made from the benchmark measured (`gsm8k`, `math`,
+Limit: the sources overlap GSM8K and MATH. The split leaves out rows that are word for word in the test rows and
+cannot see a reworded copy. So avoid sources that are made from the benchmark measured (`gsm8k`, `math`,
 `synthetic_math`, `synthetic_amc`).
 """
 

@@ -1,4 +1,4 @@
-"""Cuts a dataset's pools into labeled, unlabeled and test questions, and says what that met.
+"""Cuts a dataset's pools into labeled, unlabeled and test questions, and counts repeats, leaks and lacking answers.
 
     splits, report = split(dataset.pools(), config.split)
     print(report.notes())
@@ -33,7 +33,7 @@ SHOWN = 3
 
 @dataclass
 class SplitReport:
-    """What splitting met. Questions are counted over the whole pools, used or not.
+    """Repeats, leaks and lacking answers. Questions are counted over the whole pools, used or not.
 
     `leaked` are train or unlabeled rows left out because their question is in the test rows; `duplicates` are
     repeats left out (from an unlabeled pool of its own also what is already labeled);

@@ -300,7 +300,7 @@ def _shopping(story: Story, steps: int) -> None:
 
 
 def _backwards(story: Story, steps: int) -> None:
-    """What happened and what is left are told; the solution undoes it, last change first."""
+    """The story tells the changes and what is left; the solution undoes the changes, last one first."""
     draw = story.draw
     story.fill["i"] = draw.pick(words.ITEMS)
     story.say(words.BACK_OPEN)

@@ -2,11 +2,11 @@
 
     python -m nsd.plugins.embedded.recipe --out DIR [--steps N] [--threads 1]
 
-A Qwen3-type transformer of about one million parameters learns to solve `wordmath` problems from a corpus made
-on purpose unlike the test split: nine of fourteen story families are rare in it, and so are long problems. So the
-base model knows arithmetic and the answer format, solves about two test problems in five, and has something to
-learn from labeled examples, from its own majority votes and from rewards. None of the questions in the default
-pools of the dataset is in the corpus (compared by question id; names and numbers aside, wordings recur).
+A Qwen3-type transformer of about one million parameters learns to solve `wordmath` problems. Its corpus differs from
+the test split on purpose: nine of fourteen story families are rare in it, and so are long problems. So the base model
+knows arithmetic and the answer format, solves about two test problems in five, and has something to learn from labeled
+examples, from its own majority votes and from rewards. The corpus has none of the questions in the default pools of
+the dataset (compared by question id; names and numbers aside, wordings recur).
 
 Everything is seeded. Run twice on one machine with the same torch and threads, it writes the same bytes; on another
 processor floating-point sums come in another order, and the weights are alike, not equal.

@@ -2,10 +2,10 @@
 
     labeler: {use: noisy_oracle, accuracy: 0.75}
 
-It answers what a vote cannot: how accurate must pseudo-labels be for training on them to help? Of n questions
-exactly round((1 - accuracy) * n) get a wrong label, chosen by a seeded order of the questions, so the wrong ones at
-accuracy 0.9 are among the wrong ones at 0.8, with the same wrong labels. A wrong label is another question's
-gold answer that the verifier does not call equal.
+The plugin answers what a vote cannot: how accurate must pseudo-labels be for training on them to help? Exactly
+round((1 - accuracy) * n) of n questions get a wrong label, chosen by a seeded order of the questions. So the wrong
+ones at accuracy 0.9 are among those at 0.8, with the same labels. A wrong label is another question's gold answer that
+the verifier does not call equal.
 
 The target is the gold solution, for a wrong label with its final answer replaced: the steps stay right and only
 the conclusion is wrong. Real pseudo-labels are wrong along the way too, so this is noise of the label alone.

@@ -1,4 +1,4 @@
-"""What the protocols share: the sampling fields, with the noisy-student study's evaluation as defaults."""
+"""The config that protocols share: the sampling fields, with the noisy-student study's evaluation as defaults."""
 
 from __future__ import annotations
 

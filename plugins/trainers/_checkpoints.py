@@ -1,4 +1,4 @@
-"""What makes a training checkpoint whole, which one to resume from, and when to write the next.
+"""Training checkpoints: which are whole, which one to resume from, and when to write the next.
 
 transformers writes `checkpoint-N` in place, so a killed run can leave half of one. Here a checkpoint counts only
 once `nsd.json` is in it, written last, after every file has reached the disk. Limits: the optimizer's and random

@@ -1,4 +1,4 @@
-"""What a TRL trainer needs before it runs: the TRL config, the start weights, LoRA, the share of each process.
+"""The needs of a TRL trainer before it runs: the TRL config, the start weights, LoRA, the share of each process.
 
 Under `accelerate launch` every process builds the same; only the first one writes and warns. Note that accelerate
 1.15 starts one process under `--cpu` whatever `--num_processes` says: use `--multi_gpu` with ACCELERATE_USE_CPU=true.

@@ -1,8 +1,8 @@
 """Runs a TRL trainer as an nsd stage: reports, checkpoints that survive a kill, stopping, saving.
 
-A plugin builds its TRL trainer (`_setup.py`) from a class that `resumable` made and hands it to `run`.
-What holds afterwards: the same job again, after a kill at any moment, ends in bit-identical weights (same machine,
-same number of threads and processes); under several processes only the first reports and writes.
+A plugin builds its TRL trainer (`_setup.py`) from a class that `resumable` made and hands it to `run`. The same job
+again, after a kill at any moment, then ends in bit-identical weights (same machine, same number of threads and
+processes). Under several processes only the first reports and writes.
 
 The seeds: `init` draws LoRA's first weights, `order` shuffles the examples, `rollout` drives everything after that
 (generation, dropout). On a GPU the kernels' own non-determinism remains (set `trl: {full_determinism: true}`).

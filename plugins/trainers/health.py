@@ -5,8 +5,8 @@
 
 A pure object: the same metrics give the same warnings, so a resumed run replays the earlier points and goes on as
 if it had not been interrupted. Each problem is said once per episode: again only after it was gone for a whole
-window. What it watches is what the author of the noisy-student study lost days to: groups without any difference in
-reward, a KL that does not leave 0, completions that stop ending; and a reward that falls.
+window. The watch looks for the problems that cost the author of the noisy-student study days: groups without any
+difference in reward, a KL that does not leave 0, completions that stop ending. It also looks for a reward that falls.
 
 Limits: thresholds are rules of thumb over a sliding window, not tests; a run can be silent and still learn nothing
 useful. The metric names are those of TRL 1.16.

@@ -1,13 +1,13 @@
-"""What an experiment says: its declared claims as one family, everything else as another, and what marks them.
+"""An experiment's answer: its declared claims as one family, everything else as another, each with its marks.
 
     with Store(workspace).read() as connection:
         found = answer(connection, "quickstart")
         print(found.headline())
 
 The **family** of a claim is every claim that the experiment's spec declares or has ever declared under its name,
-corrected together as the spec says (Holm by default). One that is unfinished, failed or dropped keeps its place, the
-first two as p = 1: finishing or losing an arm changes nothing for the others. A claim on record before its results is
-judged in it. Everything else is **exploratory** and corrected by Benjamini-Hochberg: every other pair of conditions,
+corrected together as the spec says (Holm by default). An unfinished, failed or dropped claim keeps its place, the first
+two as p = 1: finishing or losing an arm changes nothing for the others. A claim on record before its results is judged
+in the family. Everything else is **exploratory** and corrected by Benjamini-Hochberg: every other pair of conditions,
 and claims written after their results existed, which carry a mark. A claim's result exists from the moment both its
 conditions have an evaluation.
 
@@ -317,7 +317,7 @@ def _other_pairs(
 def _runs_notes(
     connection: duckdb.DuckDBPyConnection, experiment: str, current: Version | None, asked_for: str | None
 ) -> list[str]:
-    """What the runs shown are not: of the version asked for, or all that there are."""
+    """Notes where the runs shown are not those of the version asked for, or not all that there are."""
     if current is None:
         return []
     notes = []
@@ -330,7 +330,7 @@ def _runs_notes(
 
 
 def _partly_notes(connection: duckdb.DuckDBPyConnection, experiment: str, arms: Mapping[str, Arm]) -> list[str]:
-    """Which seeds a condition with a result still lacks, and why: what is said of it is said of the others."""
+    """Which seeds a condition with a result still lacks, and why: its numbers are those of the other seeds."""
     lacking: dict[tuple[str, str], list[int]] = {}
     for condition, seed, status, reason in connection.execute(
         "SELECT r.condition, r.seed, r.status, r.reason FROM runs r LEFT JOIN eval_info i USING (eval_digest) "

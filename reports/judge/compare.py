@@ -184,7 +184,7 @@ def conclude(
 
 
 def _within_note(one: Weighed, adjusted: float | None) -> str:
-    """What came of the question whether two arms are equivalent within a margin; "" where nobody asked it."""
+    """The outcome of a test of equivalence within a margin in words; "" where nobody asked for one."""
     if one.same is None or one.margin is None or one.same.p is None:
         return ""
     metric = one.evidence.a.runs[0].metric
@@ -364,8 +364,8 @@ def _depends(
 ) -> bool:
     """Whether the verdict would be another if all missing answers had gone one way.
 
-    The interval is taken along to either bound; what it shows there (of zero, or of the margin of a claim that has
-    one) is compared with what it shows here.
+    The interval moves along to either bound. Where it holds zero there and not here, or the other way round, the
+    verdict depends on the missing answers. The margin of a claim that has one stands for zero.
     """
     difference, bounds = evidence.difference, evidence.bounds
     if difference is None or bounds is None:

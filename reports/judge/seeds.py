@@ -27,8 +27,8 @@ class Chosen(NamedTuple):
 def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
     """The arms to compare, what the claim is about, and a note where seeds had to be left out.
 
-    A claim about a recipe speaks of what training again would do, so it needs seeds in the arms that train; nothing is
-    said of a recipe where neither does, whatever is asked for.
+    A claim about a recipe speaks of training again, so it needs seeds in the arms that train. Where neither arm trains,
+    nothing is said of a recipe, whatever is asked for.
     """
     many_a, many_b = len(a.observations), len(b.observations)
     if not (a.trained or b.trained):
@@ -60,7 +60,7 @@ def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
 
 
 def _alike_note(arm: Arm) -> str:
-    """What is said of an arm some of whose seeds left the same weights."""
+    """The note on an arm with seeds that left the same weights."""
     if arm.copies or not arm.trained or len(arm.observations) == len(arm.runs):
         return arm.copies_note
     return f"{arm.name}: {len(arm.runs)} seeds left {len(arm.observations)} distinct model(s)"

@@ -2,13 +2,13 @@
 
     Spreads(connection, "quickstart").of(claim).source          # where the assumption comes from, in words
 
-The first of these that has an answer is taken, and its name goes with the number: what the person states; earlier runs
+The first source that has an answer is taken, and its name goes with the number: what the person states; earlier runs
 of the two conditions; any two conditions of the same experiment; other runs on the same questions; an assumption
 (20 % discordance, 1.4 points over seeds). Runs are used only where their metric fits and they ever differ: two arms
 with the same answers to every question say nothing of how others will.
 
-Limits: the arms to come may differ more or less than those before. Of other runs on the same questions the newest
-`MOST_OTHERS` are taken.
+Limits: the arms to come may differ more or less than those before. The newest `MOST_OTHERS` of other runs on the same
+questions are taken.
 """
 
 from __future__ import annotations

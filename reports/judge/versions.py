@@ -1,11 +1,11 @@
-"""Which version of a spec an answer is about: whose runs it shows, and what every version has declared.
+"""The versions of a spec: the one that an answer is about, its runs, and the claims that every version declared.
 
     current = current_version(versions_of(connection, "quickstart"), wanted_digest)
     with as_version(connection, "quickstart", current.spec_digest):
         ...                                   # `runs` and `repeats` hold what that version asked for, and no more
 
 An experiment's name may stand for several versions of a spec, with other seeds, claims or settings. The index's `runs`
-keeps what was run last under each name, whichever version that was, so one answer made of it could mix them.
+has the last run under each name, of whichever version, so an answer made of all of them could mix versions.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def claims_of(hypotheses: Mapping[str, Any] | None) -> dict[str, Mapping[str, An
 
 
 def said_by(claim: Mapping[str, Any]) -> str:
-    """What a claim says, whatever the rules it is judged by: the same text means the same test.
+    """A claim's statement without the rules it is judged by: the same text means the same test.
 
     Another margin is another claim: it is a test of its own. Another alpha, correction or number of looks is not.
     """

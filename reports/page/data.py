@@ -130,23 +130,23 @@ class PageData:
 
     @property
     def level(self) -> float:
-        """Of the intervals, but those of claims with a margin: 1 - alpha."""
+        """The level of all intervals but those of claims with a margin: 1 - alpha."""
         return 1 - self.families[0].alpha if self.families else 0.95
 
     @property
     def unit(self) -> str:
-        """Of differences: points, or the unit of the metric that all arms are measured by."""
+        """The unit of differences: points, or that of the metric that all arms are measured by."""
         metrics = {arm.metric for arm in self.arms if arm.metric}
         return UNITS.get(metrics.pop(), "points") if len(metrics) == 1 else "points"
 
     @property
     def scale(self) -> float:
-        """By what values are multiplied to be shown in `unit`."""
+        """The factor that brings values into `unit`."""
         return 100.0 if self.unit == "points" else 1.0
 
     @property
     def bounded(self) -> list[Comparison]:
-        """Those that missing, truncated or failed answers could move."""
+        """Comparisons that missing, truncated or failed answers could move."""
         return [one for one in self.comparisons if one.bounds is not None]
 
     def label_name(self, label: LabelQuality) -> str:
@@ -313,7 +313,7 @@ def _gathered(
     runs: Sequence[str],
     stages: list[StageCost],
 ) -> dict[str, Any]:
-    """What does not depend on how the runs were named."""
+    """The parts of a report that do not depend on how the runs were named."""
     noise = noise_floor(connection, runs)
     return {
         "curves": collect_curves(connection, stages, runs),

@@ -2,9 +2,9 @@
 
     Path("report.html").write_text(render_page(collect_experiment(connection, workspace, "quickstart")))
 
-The templates (reports/templates/) escape everything they are given; hidden characters are written out; samples travel
-as JSON and reach the page as text nodes only. The content security policy allows exactly the style and the script
-that stand in the file, by their hashes, and nothing else.
+The templates (reports/page/templates/) escape everything they are given; hidden characters are written out; samples
+travel as JSON and reach the page as text nodes only. The content security policy allows exactly the style and the
+script that stand in the file, by their hashes, and nothing else.
 
 Limits: made for screens from 380 pixels and for print; without JavaScript everything but the browser of samples and
 the filter of pairs is there.

@@ -2,7 +2,7 @@
 
     forest([Line("a > b", 0.02, -0.01, 0.05, Verdict.UNRESOLVED)], "claims", "Declared claims")
 
-All are drawn by matplotlib in sentinel colours (see page_svg.py). A verdict is told by the marker's shape as well as
+All are drawn by matplotlib in sentinel colours (see svg.py). A verdict is told by the marker's shape as well as
 by its colour; names and other texts are never read as mathematics. Differences and shares are drawn in percentage
 points and percent. Numbers stand in the tables beside the plots; a plot shows their shape.
 

@@ -4,8 +4,8 @@
     samples.to_json()          # texts of a question once, then every arm's completions
 
 Where everything does not fit, whole questions are taken until the budget is spent: first those on which the arms
-disagree most, then by id, so that the choice never depends on what the completions say otherwise. Of many samples per
-question the first `PER_QUESTION` are shown, and a longer text is cut with a mark that says so.
+disagree most, then by id, so that the choice never depends on what the completions say otherwise. The first
+`PER_QUESTION` samples of a question are shown. A longer text is cut, with a mark that says so.
 
 Limits: completions come from the artifacts' Parquet files; runs imported with a verdict only have no text.
 """

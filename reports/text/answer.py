@@ -143,7 +143,7 @@ def exploratory_line(found: Answer) -> str:
 
 
 def said_of(verdict: ClaimVerdict) -> list[str]:
-    """What stands below the table for a verdict: mark, note, and what an unresolved one still needs."""
+    """The lines below the table for a verdict: mark, note, and what an unresolved one still needs."""
     needs = verdict.comparison.still_needed() if verdict.comparison and not verdict.verdict.resolved else ""
     return [text for text in (verdict.mark, verdict.note, needs) if text]
 
@@ -183,7 +183,7 @@ def verdicts_lines(verdicts: Sequence[ClaimVerdict], width: int | None, wide: bo
 
 
 def short_notes(verdict: ClaimVerdict) -> list[str]:
-    """What stands below the narrow table for a verdict: mark, what it still needs, and what could change it."""
+    """The lines below the narrow table for a verdict: mark, what it still needs, and what could change it."""
     one = verdict.comparison
     needed = one.needed_in_short() if one is not None and not verdict.verdict.resolved else ""
     return [text for text in (verdict.mark, needed, verdict.note) if text]
@@ -202,7 +202,7 @@ def about_lines(verdicts: Sequence[ClaimVerdict]) -> list[str]:
 
 
 def answer_facts(found: Answer) -> dict[str, Any]:
-    """What a summary in JSON holds of an answer."""
+    """The part of an answer that a summary in JSON holds."""
     return {
         "headline": found.headline(),
         "spec_digest": found.spec_digest,

@@ -195,7 +195,7 @@ def _print_table(comparisons: Sequence[Comparison], console: Console, wide: bool
 
 
 def outcome(comparisons: Sequence[Comparison]) -> str:
-    """What came out, in a sentence."""
+    """The outcome in a sentence."""
     if len(comparisons) == 1:
         return comparisons[0].sentence()
     apart = sum(one.verdict.apart for one in comparisons)

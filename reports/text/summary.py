@@ -1,4 +1,4 @@
-"""What a finished experiment says, in one screen: arms with intervals, pseudo-labels, warnings, verdicts.
+"""A finished experiment on one screen: arms with intervals, pseudo-labels, warnings, verdicts.
 
     print_summary(connection, console, "quickstart", spec_digest, hypotheses, question)
     summary_json(connection, "quickstart", spec_digest, hypotheses)      # the same as plain data

@@ -1,4 +1,4 @@
-"""The commands that look at what there is, help to write specs, and keep the workspace in order. Thin, as cli.py."""
+"""The commands that look at what there is, help to write specs, and keep the workspace in order. Thin, as app.py."""
 
 from __future__ import annotations
 

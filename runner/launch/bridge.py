@@ -1,4 +1,4 @@
-"""The way to SkyPilot, which lives in a Python of its own: it cannot be installed beside nsd's training packages.
+"""The way to SkyPilot. It lives in a Python of its own: it cannot be installed beside nsd's training packages.
 
     sky = SkyPilot.find()             # NSD_SKY, this Python, or `sky` on PATH; a MissingSky says what to install
     sky.check()                       # {"version": ..., "clouds": [...]}
@@ -83,7 +83,7 @@ class SkyPilot:
         subprocess.run(command, capture_output=True, env=_environment(), timeout=300, check=False)
 
     def ask(self, action: str, on_line: Callable[[str], None] | None = None, **request: Any) -> dict[str, Any]:
-        """Have SkyPilot do one thing. What it prints goes to `on_line`, line by line, or nowhere.
+        """Have SkyPilot do one thing. Its output goes to `on_line`, line by line, or nowhere.
 
         Raises NoMachine, InputError or SkyError with SkyPilot's reason in a sentence.
         """

@@ -1,6 +1,6 @@
 """Stays with a launch until it is over: progress, results as they come, and the answer at the end.
 
-Whoever stops following loses nothing: the jobs go on, and `nsd launch pull` takes the results later.
+Nothing is lost when following stops: the jobs go on, and `nsd launch pull` takes the results later.
 """
 
 from __future__ import annotations

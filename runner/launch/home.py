@@ -58,7 +58,7 @@ def push_finished(bucket: Bucket, workspace: Workspace, plan: Plan) -> int:
 
 
 def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> list[dict[str, Any]]:
-    """How the jobs said they ended."""
+    """The last word of each job: how it ended."""
     for job in jobs:
         bucket.fetch_file(f"outcomes/{job}.json", workspace.outcome_path(job))
     return read_words(workspace, jobs)

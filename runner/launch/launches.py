@@ -1,4 +1,4 @@
-"""What is known about launches: a folder each under the workspace, so that any later command can go on with one.
+"""The record of launches: a folder each under the workspace, so that any later command can go on with one.
 
     launches/ID/launch.json    what was launched, where, at which price, and what became of it
     launches/ID/*.yaml         the exact tasks; `sky launch` on one of them does the same run

@@ -4,7 +4,7 @@ A **cluster** job has a machine of its own that goes down when the results are h
 back by SkyPilot after a preemption and continues from the store, so it needs one. `--parallel N` spreads the arms over
 N managed jobs; stages that several of them need are made once, by a job that goes first.
 
-What ends a run that costs too much stands outside the training process: the machine's own `timeout` stops it at the
+A run that costs too much is ended from outside the training process: the machine's own `timeout` stops it at the
 deadline that `max_hours` and `max_usd` give, and the machine goes down when idle, whether or not anybody looks.
 """
 
@@ -166,7 +166,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
 
 
 def _to_run(plan: Plan, workspace: Workspace, bucket: Bucket | None) -> list[Stage]:
-    """What a machine will have to make: without a store it has nothing but the spec."""
+    """The stages that a machine will have to make: without a store it has nothing but the spec."""
     pending = plan.pending(workspace)
     if bucket is None:
         return list(plan.stages.values()) if pending else []

@@ -192,7 +192,7 @@ ACTIONS |= {"jobs_cancel": jobs_cancel, "jobs_find": jobs_find}
 
 
 def watch_parent() -> None:
-    """End with the command that asked, also when that one is killed. What the server was asked for goes on there."""
+    """End with the command that asked, also when that one is killed. The server goes on with what it was asked for."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -3,8 +3,8 @@
     plan = unplanned(experiment, smoke=False, why="...")      # no stages yet
     learn(plan, record, manifest_of)                          # what the machine wrote down of its own plan
 
-The machine plans for itself and records its runs before its first stage. From that record and from the manifests of
-finished stages this plan learns what there is to bring home. Limits: no estimate of time, no `--parallel`.
+The machine plans for itself and records its runs before its first stage. This plan learns from that record, and from
+the manifests of finished stages, what there is to bring home. Limits: no estimate of time, no `--parallel`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _add(plan: Plan, kind: str, digest: str, user: str, manifest_of: ManifestOf)
 
 
 def _kind_of(kind: str, role: str) -> str:
-    """The kind of stage that plays this role for one of `kind` (see plan.py)."""
+    """The kind of stage that plays this role for one of `kind` (see runner/plan/build.py)."""
     if role == "samples":
         return "sample"
     return "label" if role == "labels" else "train"

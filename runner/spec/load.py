@@ -2,8 +2,8 @@
 
     experiment = load_spec(Path("specs/quickstart.yaml"), run_files=True)
 
-Everything is checked before anything is raised, and an error that
-only follows from another one (a condition whose block could not be read) is not reported again.
+Everything is checked before anything is raised. An error that only follows from another one (a condition whose block
+could not be read) is not reported again.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class _Loader:
     def verifier(
         self, data: Block[Dataset] | None, item: Item | None, dataset: type[Dataset], default: Item
     ) -> Block[Verifier] | None:
-        """The verifier; which one is the default, and so has these fields, a file that was not run does not say."""
+        """The verifier. A dataset in a file that was not run does not say which one is the default, nor its fields."""
         names_one = item is not None and "use" in item.mapping
         if data is not None and isinstance(data.config, UncheckedConfig) and not names_one:
             written = item.plain() if item is not None else {}
@@ -411,9 +411,9 @@ class _Loader:
 
 
 def _from_file(data: Block[Dataset], items: dict[str, Item]) -> dict[str, Any]:
-    """What the resolved spec says of prompt and verifier where a dataset in a file decides them: what was written.
+    """The resolved spec's prompt and verifier where a dataset in a file decides them: as they were written.
 
-    So it is the same whether or not the file was run.
+    So they are the same whether or not the file was run.
     """
     if not registry.is_path(data.use):
         return {}

@@ -6,10 +6,10 @@
 A spec names an experiment, its blocks (`data`, `prompt`, `verifier`, `engine`, `labeler`, `trainer`, `eval`:
 each a plugin with its own typed config, and `model`) and its `conditions`, which say what is trained on what
 and may override any field of any block. Merging, short forms and `extends` are described in
-runner/spec/merge.py, `sweep` in spec_sweep.py, YAML itself in spec_yaml.py; the work is done in spec_load.py
-and spec_blocks.py, and runner/spec/schema.py makes the JSON schema.
+runner/spec/merge.py, `sweep` in runner/spec/sweep.py, YAML itself in runner/spec/yaml.py. The work is done in
+runner/spec/load.py and runner/spec/blocks.py, and runner/spec/schema.py makes the JSON schema.
 
-What is filled in: the verifier and the prompt come from the dataset (a partial `prompt:` changes single
+Defaults: the verifier and the prompt come from the dataset (a partial `prompt:` changes single
 fields), the engine is `hf`, the evaluation `accuracy`, the seed 42. `model.chat`, where given, decides over
 `prompt.chat`. A condition that trains on nothing has no trainer, one without pseudo-labels no labeler.
 

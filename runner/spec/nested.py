@@ -1,12 +1,12 @@
-"""What in a plugin's config is more than data: paths, which count from the spec's folder, and further plugin blocks.
+"""The fields of a plugin's config that are more than data: paths from the spec's folder, and further plugin blocks.
 
     inside = NestedReader(reader, "data", "jsonl").read(Jsonl.Config, fields)
     inside.item       # the fields with absolute paths and with every inner block completed
     inside.texts      # {("train",): "train.jsonl"}: the paths as they were written
     inside.nested     # {("unlabeled_from",): Block(...)}
 
-Which fields these are, their types say: `pathlib.Path`, `SpecPath`, `NestedPlugin` (plugins/api.py), at any depth of
-models and lists.
+Their types tell these fields: `pathlib.Path`, `SpecPath`, `NestedPlugin` (plugins/api.py), at any depth of models and
+lists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nsd.runner.spec.yaml import Item
 
 
 class Reader(Protocol):
-    """What reads a block inside a block: the BlockReader of runner/spec/blocks.py, which reads the outer one too."""
+    """The reader of a block inside a block: the BlockReader of runner/spec/blocks.py, which reads the outer one too."""
 
     problems: Problems
 

@@ -4,8 +4,8 @@
 
 Draft 2020-12, with every plugin's config in it: which fields a block may have depends on its `use`. The schema is
 looser than `load_spec` on purpose: nothing is required, because any part of a spec may come from `extends`, from
-the top of the spec or from a default, and what conditions say about each other is not in it. What it refuses,
-`load_spec` refuses. Limit: an editor that reads YAML 1.2 takes `chat: off` for text, so write `false` there.
+the top of the spec or from a default, and what conditions say about each other is not in it. `load_spec` refuses
+whatever the schema refuses. Limit: an editor that reads YAML 1.2 takes `chat: off` for text, so write `false` there.
 
 Imports every plugin's module, so it takes longer than validating does.
 """

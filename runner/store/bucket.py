@@ -1,4 +1,4 @@
-"""Artifacts in a bucket: what a stage has is put there as it is made, and fetched from there where it is missing.
+"""Artifacts in a bucket: stages are put there as they are made, and fetched from there where they are missing.
 
     bucket = Bucket.open("s3://my-bucket/nsd")        # or gs://..., or file:///shared/folder
     bucket.push_stage(workspace, "train", digest)     # files first, manifest last
@@ -14,15 +14,15 @@ Layout under the given address:
 
 A manifest is one object, written after every file it names: an upload that was cut off leaves files nobody refers to,
 never a stage that looks whole. Two machines that finish the same stage both upload under names of their own, and the
-manifest written last is consistent with its own files. What is fetched is checked against the sizes in the manifest,
+manifest written last is consistent with its own files. Fetched files are checked against the sizes in the manifest,
 and against the sha256 where it has one.
 
-Whoever can write to a store is not trusted with this machine: its names are data. Nothing they say leaves the
-workspace or, in a shared folder, the store, whether by `..` or by a link; links are never sent.
+A store's writers are not trusted with this machine: names in a store are data. No name leads out of the workspace or,
+in a shared folder, out of the store, whether by `..` or by a link; links are never sent.
 
 The file systems are pyarrow's. Credentials come from where the cloud's own tools take them (environment, profile,
-instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: of a stage under way sizes are checked, not
-contents; nothing is ever deleted but states of stages that are finished.
+instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: the files of a stage under way are checked
+by size, not by content; nothing is ever deleted but states of stages that are finished.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BucketError(NsdError):
 
 
 class BrokenThere(BucketError):
-    """What the bucket has cannot be used: waiting does not help."""
+    """A thing in the bucket cannot be used: waiting does not help."""
 
 
 @dataclass(frozen=True)

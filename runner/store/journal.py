@@ -1,9 +1,9 @@
-"""Append-only JSON lines under the workspace: what people did, which no artifact could tell again.
+"""Append-only JSON lines under the workspace, for what people did: no artifact could tell it again.
 
     append(workspace.root / "notes.jsonl", [{"run": "quickstart", "text": "..."}])
     entries = read(workspace.root / "notes.jsonl")
 
-One writer at a time (flock); a line is whole or it is not an entry: what a crash tore off is passed over when
+One writer at a time (flock). A line is whole or it is no entry: a line that a crash tore off is passed over when
 reading, and the next entry starts on a line of its own. Limits: as for the workspace's locks, the file system
 needs flock.
 """

@@ -1,11 +1,11 @@
-"""Opens the index's file: waits for whoever holds it, and sets aside what is no database any more.
+"""Opens the index's file: waits for its holder, and sets aside a file that is no database any more.
 
     connection = open_index(path, read_only=False)      # a broken file is set aside first
     with hold(path) as held: ...                        # nobody else can open it meanwhile
 
 DuckDB says in words alone why it cannot open a file, and the words "lock" and "block" come in reasons of every kind.
-What tells the two apart is the lock itself, a POSIX lock on the file: whoever can take it has no holder to wait for.
-Then a copy of the file is tried, which no other process can be holding; if that does not open either, it is broken.
+The lock itself, a POSIX lock on the file, tells a held file from a broken one: a lock that can be taken has no holder.
+Then a copy of the file is tried, which no other process can hold. If the copy does not open either, the file is broken.
 
 Limits: as for every lock of a workspace, the file system must have them. A POSIX lock ends with the first descriptor of
 the file that its process closes: nothing may open the index by other means while it is held here.

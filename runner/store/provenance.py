@@ -1,4 +1,4 @@
-"""Where a number came from: code, packages, machine and times, as recorded in every manifest.
+"""The origin of a number: code, packages, machine and times, as recorded in every manifest.
 
 Limits: the git state is that of the working directory's repository, and its diff is cut at 1 MB.
 """

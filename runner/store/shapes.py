@@ -1,4 +1,4 @@
-"""What a manifest and an experiment record must look like to be used: the one place that reads their JSON.
+"""The shapes of manifests and experiment records: the one place that reads their JSON.
 
     manifest = read_manifest(folder)        # Broken, with the file and the reason, where it cannot be used
     record = read_record(path)

@@ -104,8 +104,8 @@ def check_files(
 ) -> None:
     """Raise Broken where a file that the manifest names is not there as it was written.
 
-    `weights` looks at the model alone, else it is left out. Of the files in `contents` the sha256 is compared, where
-    the manifest has it.
+    `weights` looks at the model alone, else the model is left out. The sha256 of the files in `contents` is compared,
+    where the manifest has it.
     """
     for name, size in manifest.get("files", {}).items():
         top = name.partition("/")[0]

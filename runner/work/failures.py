@@ -1,4 +1,4 @@
-"""What failed completions do to the stage that drew them.
+"""Failed completions, and the stage that drew them.
 
     found = failures(completions)                     # None where none failed
     found.most, found.sentence()                      # True from a half on; "12 of 20 completions failed: ..."
@@ -59,5 +59,5 @@ def _reason(completion: Completion) -> str:
 
 
 def without_failed_text(completion: Completion) -> Completion:
-    """The completion as a vote or a protocol may see it: one that failed has no text to be read or trained on."""
+    """The completion as a vote or a protocol may see it: a failed one has no text to be read or trained on."""
     return replace(completion, text="") if completion.failed else completion

@@ -1,12 +1,12 @@
-"""Several machines for one run: every one of them runs `nsd run SPEC`, and trainings are shared.
+"""Several machines for one run: each of them runs `nsd run SPEC`, and trainings are shared.
 
 The first machine (the leader) executes the plan as ever. The others only take part in trainings: for each one they
 fetch its inputs from the store, start their share of the processes, and wait until the leader has put the result into
 the store. Everything else (sampling, votes, evaluation) is the leader's work.
 
-Who is who comes from the environment, as SkyPilot sets it: SKYPILOT_NODE_RANK, SKYPILOT_NUM_NODES, SKYPILOT_NODE_IPS.
-Limits: a store that all can reach is needed. When the leader fails, the others wait until who started them ends them
-(SkyPilot does).
+The environment says who is who, as SkyPilot sets it: SKYPILOT_NODE_RANK, SKYPILOT_NUM_NODES, SKYPILOT_NODE_IPS.
+Limits: a store that all can reach is needed. When the leader fails, the others wait until they are ended from outside
+(SkyPilot does that).
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Nodes:
 
 
 def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes | None = None) -> list[str]:
-    """What starts a stage's processes on this machine.
+    """The command that starts a stage's processes on this machine.
 
-    `--multi_gpu` is what makes it start that many, on CPU too: there ACCELERATE_USE_CPU moves them off the GPU path.
+    Only with `--multi_gpu` does accelerate start that many, on CPU too; ACCELERATE_USE_CPU then keeps them off the GPU.
     Machines must know one port before they can talk: it follows from the stage's digest.
     """
     processes = stage.job.get("processes", 1)
@@ -75,7 +75,7 @@ def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes |
 
 
 def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: Collection[str] | None = None) -> int:
-    """What every machine but the leader does. Returns the exit code."""
+    """Do the part of every machine but the leader. Returns the exit code."""
     workspace.create()
     sync.fetch()
     wanted = None if only is None else plan.with_causes(only)
