@@ -51,19 +51,19 @@ def plugin_stage(kind: str, folder: Path) -> None:
         Prompt,
         Question,
         Reward,
+        Rollout,
         TrainJob,
         TrainSeeds,
-        Verifier,
         question_id,
     )
     from nsd.plugins.registry import find, plugin
+    from nsd.plugins.verifiers.numeric import Numeric
 
     @plugin("reward", "vowel_share")
     class VowelShare(Reward):
-        def rewards(
-            self, completions: Sequence[str], questions: Any, truncated: Any, verifier: Verifier
-        ) -> list[float]:
-            return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in completions]
+        def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+            texts = [rollout.text for rollout in rollouts]
+            return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in texts]
 
     import torch  # noqa: F401  (imports are outside the second clock, as in the bare script)
     from trl import GRPOTrainer, SFTTrainer  # noqa: F401
@@ -87,7 +87,7 @@ def plugin_stage(kind: str, folder: Path) -> None:
         lora=None,
         examples=examples,
         prompt=Prompt(),
-        verifier=Verifier(),
+        verifier=Numeric(),
         seeds=TrainSeeds(task["seed"], task["seed"], task["seed"]),
         budget=Budget(steps=task["steps"]),
         output_dir=folder / "nsd",

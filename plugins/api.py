@@ -1,4 +1,4 @@
-"""The base types of everything a spec can name with `use:`, and the registry that finds them.
+"""The base types of everything a spec can name with `use:`. The registry (registry.py) finds them.
 
 A plugin is one class with one pydantic `Config`, registered by `@plugin(kind, name)`:
 
@@ -13,60 +13,99 @@ A plugin is one class with one pydantic `Config`, registered by `@plugin(kind, n
 Third parties register with the entry-point group `nsd.plugins` (the entry point's name is
 `kind.name`), or a spec names a class in a file: `use: ./my_verifier.py:LastWord` (running that file).
 Nothing in this module imports a heavy package; plugins import theirs inside the functions that need them.
+
+The data that passes between plugins is in data.py, what configs are made of in config.py; all of it can be imported
+from here.
 """
 
 from __future__ import annotations
 
-import enum
-import hashlib
-import unicodedata
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from nsd.plugins.config import (
+    DatasetConfig,
+    LoraConfig,
+    NestedPlugin,
+    OutputNeutral,
+    PluginConfig,
+    SpecPath,
+    SplitConfig,
+)
+from nsd.plugins.data import (
+    Budget,
+    Completion,
+    Confidence,
+    Example,
+    ModelRef,
+    Pools,
+    Prompt,
+    PseudoLabel,
+    Question,
+    Request,
+    Rollout,
+    Sampling,
+    Score,
+    Shown,
+    Splits,
+    StopReason,
+    TokenStatistics,
+    TrainResult,
+    TrainSeeds,
+    question_id,
+    without_truth,
+)
+
+__all__ = [
+    "BASES",
+    "KINDS",
+    "Budget",
+    "Completion",
+    "Confidence",
+    "Dataset",
+    "DatasetConfig",
+    "Engine",
+    "Example",
+    "Labeler",
+    "LoraConfig",
+    "ModelRef",
+    "NestedPlugin",
+    "OutputNeutral",
+    "Plugin",
+    "PluginConfig",
+    "PluginType",
+    "Pools",
+    "Prompt",
+    "Protocol",
+    "PseudoLabel",
+    "Question",
+    "Request",
+    "Reward",
+    "Rollout",
+    "Sampling",
+    "Score",
+    "Scored",
+    "Shown",
+    "SpecPath",
+    "SplitConfig",
+    "Splits",
+    "StopReason",
+    "TokenStatistics",
+    "TrainJob",
+    "TrainResult",
+    "TrainSeeds",
+    "Trainer",
+    "Verifier",
+    "question_id",
+    "without_truth",
+]
 
 KINDS = ("dataset", "verifier", "engine", "labeler", "trainer", "protocol", "reward")
-
-
-class OutputNeutral:
-    """Marks a config field that changes how fast or where a stage runs, never what comes out.
-
-    Used as `Annotated[int, OutputNeutral()]`; such fields are left out of every digest.
-    """
-
-
-@dataclass(frozen=True)
-class SpecPath:
-    """Marks a config field (text, or a list of texts) that names a file or folder, counted from the spec's folder.
-
-    Used as `Annotated[str, SpecPath()]`; a field of type `pathlib.Path` is one without a mark. With `hub` the text may
-    be the name of a hub dataset as well: then it is a path where it looks like one or exists in the spec's folder.
-    The field is no path where the field `unless` is given. The plugin gets the absolute path; digests keep the text.
-    """
-
-    hub: bool = False
-    unless: str | None = None
-
-
-@dataclass(frozen=True)
-class NestedPlugin:
-    """Marks a config field that holds a plugin block ({use: NAME, ...}), or a list of such blocks, of this kind.
-
-    Used as `Annotated[dict[str, Any], NestedPlugin("reward")]`. The spec's reader checks what stands there like any
-    other block; the plugin finds the class with `registry.find(kind, block["use"])`.
-    """
-
-    kind: str
-
-
-class PluginConfig(BaseModel):
-    """Base of every plugin's config: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Plugin:
@@ -90,96 +129,6 @@ class Plugin:
 PluginType = TypeVar("PluginType", bound=type[Plugin])
 
 
-# --------------------------------------------------------------------------- data
-
-
-def question_id(question: str) -> str:
-    """Content hash of a question: 16 hex digits over NFC text with runs of white space folded to one blank."""
-    text = " ".join(unicodedata.normalize("NFC", question).split())
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One problem. `answer` is what a verifier compares with; `solution` is the gold worked completion.
-
-    Both are None where nobody knows them (NuminaMath used as unlabeled data). `context` is privileged
-    text that only a teacher may see; `meta` holds what a verifier may need (level, tests, ...). `place` says in
-    messages where the row stands (`train.jsonl:12`); it is no part of the question and enters no digest.
-    """
-
-    id: str
-    text: str
-    answer: str | None = None
-    solution: str | None = None
-    context: str | None = None
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    place: str | None = field(default=None, compare=False, repr=False)
-
-
-class Prompt(BaseModel):
-    """How a question becomes model input. `template` has `{question}`; other braces stay as they are."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    template: str = Field(default="{question}", description="Text with {question} where the question goes.")
-    chat: bool = Field(default=False, description="Apply the tokenizer's chat template to a user message.")
-    system: str | None = Field(default=None, description="System message; needs chat: true.")
-    separator: str = Field(
-        default=" ", description="What stands between a plain prompt and the completion in training text."
-    )
-
-    def render(self, question: Question) -> str | list[dict[str, str]]:
-        """Return plain text, or chat messages (role, content) where `chat` is true."""
-        text = self.template.replace("{question}", question.text)
-        if not self.chat:
-            return text
-        system = [{"role": "system", "content": self.system}] if self.system is not None else []
-        return [*system, {"role": "user", "content": text}]
-
-
-class SplitConfig(PluginConfig):
-    """How many questions go where. Counts are of distinct questions; `test: null` takes all there are."""
-
-    labeled: int = Field(default=0, ge=0)
-    unlabeled: int = Field(default=0, ge=0)
-    test: int | None = Field(default=None, ge=0)
-    seed: int = Field(default=42, ge=0, lt=2**32, description="Seed of the shuffle, the same for every run seed.")
-
-
-class DatasetConfig(PluginConfig):
-    """Base of every dataset's config."""
-
-    split: SplitConfig = SplitConfig()
-
-
-def without_truth(question: Question) -> Question:
-    """The question as somebody who must not know its answer may see it: id and text alone."""
-    return Question(id=question.id, text=question.text)
-
-
-@dataclass(frozen=True)
-class Pools:
-    """What a dataset offers before splitting. `test` None means: cut the test split from `train`.
-
-    `unlabeled` None means: take the unlabeled split from the rest of `train`. `notes` are sentences about
-    the rows that a person should read (rows without an answer, rows a filter left out).
-    """
-
-    train: list[Question]
-    test: list[Question] | None
-    unlabeled: list[Question] | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Disjoint by question id. `unlabeled` keeps its hidden truth where the dataset has it."""
-
-    labeled: list[Question]
-    unlabeled: list[Question]
-    test: list[Question]
-
-
 class Dataset(Plugin):
     """Rows with question, gold answer, gold solution. Splitting is done by `nsd.plugins.datasets.split`."""
 
@@ -194,70 +143,19 @@ class Dataset(Plugin):
         """Load every row. Raises InputError where a file or field is missing."""
         raise NotImplementedError
 
+    def shown(self) -> Shown:
+        """What a pseudo example, whose true answer must stay hidden, keeps of an unlabeled question.
+
+        The default keeps nothing but id and text. Name only what tells nothing of the answer.
+        """
+        return Shown()
+
     def source_files(self) -> list[Path]:
         """Local files the rows come from, [] for generated or hub data (used only to cache loading)."""
         return []
 
 
-# --------------------------------------------------------------------------- completions and verdicts
-
-
-class StopReason(enum.StrEnum):
-    """Why a completion ended.
-
-    ERROR scores 0 and gives no vote, whatever its text says. LENGTH scores what its text scores. Both are counted,
-    and reports say how far they could have moved a result.
-    """
-
-    STOP = "stop"
-    LENGTH = "length"
-    ERROR = "error"
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How completions are drawn. `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 leave all tokens in."""
-
-    n: int
-    temperature: float
-    max_tokens: int
-    top_p: float = 1.0
-    top_k: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One prompt whose samples 0..n-1 are wanted."""
-
-    question_id: str
-    prompt: str | list[dict[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One sampled answer. `tokens` counts generated tokens, the end token included."""
-
-    question_id: str
-    sample: int
-    text: str
-    tokens: int
-    stop_reason: StopReason
-    error: str | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether it ended by an error: then it has no answer, and its text is nobody's training target."""
-        return self.stop_reason is StopReason.ERROR
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A verifier's verdict: `score` in [0, 1], `correct` the decision, `answer` what was extracted."""
-
-    score: float
-    correct: bool
-    answer: str | None
-    feedback: str | None = None
+# --------------------------------------------------------------------------- verdicts
 
 
 class Verifier(Plugin):
@@ -267,6 +165,9 @@ class Verifier(Plugin):
     # True states that `same` is equality of normalised answers, so that a vote can count them by hash. A class that
     # leaves `same` as it is need not say so; one that replaces it is asked pair by pair unless it says so itself.
     same_is_equality: ClassVar[bool] = True
+    # False states that a vote over its answers means nothing (code: no two programs are equal), so that what votes,
+    # the consensus labeler and maj_at_k, refuses it.
+    votes: ClassVar[bool] = True
 
     def extract(self, completion: str) -> str | None:
         """The normalised final answer in a completion, or None where there is none."""
@@ -326,30 +227,34 @@ class Verifier(Plugin):
         correct = answer is not None and gold is not None and self.same(answer, gold)
         return Score(score=float(correct), correct=correct, answer=answer)
 
+    def score_many(self, items: Sequence[tuple[str, Question]]) -> list[Score]:
+        """Judge completions, each with its question: one verdict per item, in order.
 
-# --------------------------------------------------------------------------- models and engines
-
-
-class LoraConfig(PluginConfig):
-    """Low-rank adapters instead of full fine-tuning (arXiv 2106.09685)."""
-
-    rank: int = Field(ge=1)
-    alpha: float = Field(default=32, gt=0)
-    targets: str | list[str] = Field(default="all-linear", description='"all-linear" or module names.')
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+        The default calls `score` for each. Replace it where many at once are quicker (tests of programs in parallel);
+        the verdicts must be those of `score`.
+        """
+        return [self.score(completion, question) for completion, question in items]
 
 
-@dataclass(frozen=True)
-class ModelRef:
-    """Where weights are: a hub id, a local folder, or a train stage's artifact folder.
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A completion with its verdict. One that failed has score 0 and no answer, whatever it is made with."""
 
-    `adapter` is a LoRA adapter folder to apply on top of `path`.
-    """
+    completion: Completion
+    score: Score
 
-    path: str
-    revision: str | None = None
-    dtype: str = "auto"
-    adapter: str | None = None
+    def __post_init__(self) -> None:
+        if self.completion.failed:
+            object.__setattr__(self, "score", Score(score=0.0, correct=False, answer=None))
+
+    @classmethod
+    def judge(cls, completion: Completion, question: Question, verifier: Verifier) -> Scored:
+        """Have a verifier score a completion; the text of one that failed is not looked at."""
+        nothing = Score(score=0.0, correct=False, answer=None)
+        return cls(completion, nothing if completion.failed else verifier.score(completion.text, question))
+
+
+# --------------------------------------------------------------------------- engines and labelers
 
 
 class Engine(Plugin):
@@ -377,26 +282,6 @@ class Engine(Plugin):
         """Free the model."""
 
 
-# --------------------------------------------------------------------------- labelers
-
-
-@dataclass(frozen=True, slots=True)
-class PseudoLabel:
-    """A label somebody guessed. `label` None: no answer could be voted. `kept`: goes into training.
-
-    `tally` maps normalised answers to votes in order of first sight; `confidence` = votes / k.
-    """
-
-    question_id: str
-    label: str | None
-    target: str | None
-    confidence: float
-    votes: int
-    k: int
-    kept: bool
-    tally: Mapping[str, int] = field(default_factory=dict)
-
-
 class Labeler(Plugin):
     """Gives unlabeled questions labels, from samples of a model or otherwise.
 
@@ -405,9 +290,10 @@ class Labeler(Plugin):
 
     kind = "labeler"
     needs_model: ClassVar[bool] = True
+    needs_votes: ClassVar[bool] = False  # True: it counts a verifier's answers, so a verifier without votes is an error
     # Config fields that shape the samples; the others only shape the vote, so that two labelers which
     # differ in threshold alone share their samples.
-    sampling_fields: ClassVar[tuple[str, ...]] = ("k", "temperature", "top_p", "top_k", "max_tokens")
+    sampling_fields: ClassVar[tuple[str, ...]] = ("k", "temperature", "top_p", "top_k", "max_tokens", "stop")
 
     def sampling(self) -> Sampling | None:
         """How to sample, None where no samples are needed."""
@@ -428,37 +314,6 @@ class Labeler(Plugin):
 
 
 # --------------------------------------------------------------------------- trainers and rewards
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One training question: `answer` is the (pseudo-)label, `target` the text to imitate.
-
-    `source` is "labeled", "pseudo" or "unlabeled".
-    """
-
-    question: Question
-    prompt: str | list[dict[str, str]]
-    answer: str | None
-    target: str | None
-    source: str
-
-
-@dataclass(frozen=True)
-class TrainSeeds:
-    """Named streams of a training stage, each recorded in the manifest."""
-
-    init: int
-    order: int
-    rollout: int
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Compute matching: at most one is set; None leaves the trainer's own epochs or steps in force."""
-
-    steps: int | None = None
-    tokens: int | None = None
 
 
 @dataclass
@@ -487,17 +342,6 @@ class TrainJob:
     max_steps_cap: int | None = None  # --smoke only: cuts how many steps, never what a step is
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a trainer says at its end; goes into the manifest."""
-
-    steps: int
-    examples_seen: int
-    tokens_seen: int
-    adapter_only: bool = False
-    notes: Mapping[str, Any] = field(default_factory=dict)
-
-
 class Trainer(Plugin):
     """Trains a model on examples. Runs in a worker process, possibly one of several under accelerate."""
 
@@ -518,46 +362,40 @@ class Reward(Plugin):
     """A term of an RL reward. Every reward's config may carry `weight` (default 1)."""
 
     kind = "reward"
+    needs_logprobs: ClassVar[bool] = False  # True: rollouts come with `logprobs`, at the price of a forward pass
+    needs_statistics: ClassVar[bool] = False  # True: with `statistics`, likewise
 
     class Config(PluginConfig):
         weight: float = 1.0
 
-    def rewards(
-        self,
-        completions: Sequence[str],
-        questions: Sequence[Question],
-        truncated: Sequence[bool],
-        verifier: Verifier,
-    ) -> list[float]:
-        """Unweighted reward per completion. `questions[i].answer` is the (pseudo-)label."""
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """The unweighted reward of each rollout, in order: all rollouts of a step on this process, groups together."""
         raise NotImplementedError
 
 
+def old_reward(cls: type[Plugin]) -> str | None:
+    """What is wrong with a reward that is written as rewards once were, None where nothing is."""
+    if not issubclass(cls, Reward):
+        return None
+    try:
+        inspect.signature(cls.rewards).bind(None, [])
+    except TypeError:
+        written = ", ".join(inspect.signature(cls.rewards).parameters)
+        return (
+            f"{cls.__name__}.rewards({written}) is no longer how a reward is written: write rewards(self, rollouts), "
+            "each rollout with question, text, tokens, stop_reason, truncated and the verifier's score"
+        )
+    return None
+
+
 # --------------------------------------------------------------------------- protocols
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A completion with its verdict. One that failed has score 0 and no answer, whatever it is made with."""
-
-    completion: Completion
-    score: Score
-
-    def __post_init__(self) -> None:
-        if self.completion.failed:
-            object.__setattr__(self, "score", Score(score=0.0, correct=False, answer=None))
-
-    @classmethod
-    def judge(cls, completion: Completion, question: Question, verifier: Verifier) -> Scored:
-        """Have a verifier score a completion; the text of one that failed is not looked at."""
-        nothing = Score(score=0.0, correct=False, answer=None)
-        return cls(completion, nothing if completion.failed else verifier.score(completion.text, question))
 
 
 class Protocol(Plugin):
     """How a model is measured: how many samples of each question, and one value per question from them."""
 
     kind = "protocol"
+    needs_votes: ClassVar[bool] = False  # as of a labeler
 
     def metric(self) -> str:
         """The metric's name, e.g. "accuracy", "pass@8"."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-from nsd.plugins.api import BASES, KINDS, Plugin, PluginConfig
+from nsd.plugins.api import BASES, KINDS, Plugin, PluginConfig, old_reward
 from nsd.plugins.code import Code, code_of_module
 from nsd.plugins.errors import InputError
 
@@ -222,7 +222,7 @@ def fault(found: object, kind: str) -> str | None:
     for what, cls in ((found.__name__, found), (f"the Config of {found.__name__}", found.Config)):
         if inspect.isabstract(cls):
             return f"{what} is abstract: it lacks {', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}"
-    return None
+    return old_reward(found)
 
 
 @functools.cache

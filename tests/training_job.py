@@ -26,6 +26,7 @@ from nsd.plugins.api import (
     Prompt,
     Question,
     Reward,
+    Rollout,
     TrainJob,
     TrainResult,
     TrainSeeds,
@@ -51,16 +52,10 @@ class ShareOfVowels(Reward):
     class Config(PluginConfig):
         weight: float = 1.0
 
-    def rewards(
-        self,
-        completions: Sequence[str],
-        questions: Sequence[Question],
-        truncated: Sequence[bool],
-        verifier: Verifier,
-    ) -> list[float]:
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
         return [
-            sum(c in "aeiou" for c in text) / max(1, len(text)) - 0.1 * cut
-            for text, cut in zip(completions, truncated, strict=True)
+            sum(c in "aeiou" for c in rollout.text) / max(1, len(rollout.text)) - 0.1 * rollout.truncated
+            for rollout in rollouts
         ]
 
 

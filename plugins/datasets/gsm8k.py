@@ -17,8 +17,17 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from nsd.plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
-from nsd.plugins.datasets.sources import Row, SourceConfig, known, local_files, read, to_questions, with_unlabeled
+from nsd.plugins.api import Dataset, Pools, Prompt, Question, Shown, SpecPath, question_id
+from nsd.plugins.datasets.sources import (
+    Row,
+    SourceConfig,
+    known,
+    local_files,
+    read,
+    shown_of,
+    to_questions,
+    with_unlabeled,
+)
 from nsd.plugins.registry import plugin
 
 
@@ -55,6 +64,10 @@ class Gsm8k(Dataset):
             pools[split], found = to_questions(rows, _question, config)
             notes += found
         return with_unlabeled(Pools(train=pools["train"], test=pools["test"], notes=notes), config)
+
+    def shown(self) -> Shown:
+        """Nothing: the context is the gold solution."""
+        return shown_of(self.config, Shown())
 
     def source_files(self) -> list[Path]:
         return local_files(self.config.path, ("train", "test"), self.config.subset)

@@ -11,20 +11,31 @@
 Dotted names reach into objects and lists (`messages.0.content`). `question` must be there in every row; `answer`
 may be null or empty, NaN, or a word for nothing such as `NA` or `None` (all of them: `NO_ANSWER` in `sources.py`),
 which is the same; `solution` is needed for supervised fine-tuning on labeled questions; `context` is privileged text
-for a teacher; `id` is kept as `meta["id"]` (questions are identified by their content). Without `test`, the test
-split is cut from train. Errors name file, line, and the fields that the row has.
+for a teacher; `id` is kept as `meta["id"]` (questions are identified by their content). A pseudo example keeps of
+context and id what `shown` names: `shown: [context]` where the context does not give the answer away. Without `test`,
+the test split is cut from train. Errors name file, line, and the fields that the row has.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nsd.plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, SpecPath, question_id
+from nsd.plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, Shown, SpecPath, question_id
+from nsd.plugins.config import unset
 from nsd.plugins.datasets.gsm8k import Gsm8k
-from nsd.plugins.datasets.sources import Row, SourceConfig, local_files, read, read_file, to_questions, with_unlabeled
+from nsd.plugins.datasets.sources import (
+    Row,
+    SourceConfig,
+    local_files,
+    read,
+    read_file,
+    shown_of,
+    to_questions,
+    with_unlabeled,
+)
 from nsd.plugins.registry import plugin
 
 
@@ -61,6 +72,11 @@ class Jsonl(Dataset):
             default=None, description="File or files whose rows are the unlabeled pool; with `hub` a split."
         )
         fields: Fields = Field(default=Fields(), description="Which field holds what.")
+        shown: list[Literal["context", "id"]] = Field(
+            default=[],
+            exclude_if=unset,
+            description="What a pseudo example keeps of its row; name only what does not give the answer away.",
+        )
 
         @model_validator(mode="after")
         def _one_source(self) -> Jsonl.Config:
@@ -83,6 +99,11 @@ class Jsonl(Dataset):
             unlabeled = [self._question(row, known=False) for row in self._rows(config.unlabeled)]
         pools = Pools(train=train, test=test, unlabeled=unlabeled, notes=train_notes + test_notes)
         return with_unlabeled(pools, config)
+
+    def shown(self) -> Shown:
+        """What the config says."""
+        kept = self.config.shown
+        return shown_of(self.config, Shown("context" in kept, frozenset(kept) - {"context"}))
 
     def source_files(self) -> list[Path]:
         config = self.config

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from nsd.plugins.api import Dataset, Pools, Prompt, Question, SpecPath, question_id
+from nsd.plugins.api import Dataset, Pools, Prompt, Question, Shown, SpecPath, question_id
 from nsd.plugins.datasets.sources import (
     Row,
     SourceConfig,
@@ -27,6 +27,7 @@ from nsd.plugins.datasets.sources import (
     known,
     local_files,
     read,
+    shown_of,
     to_questions,
     with_unlabeled,
 )
@@ -78,6 +79,10 @@ class MathProblems(Dataset):
         train, train_notes = self._wanted(self._rows("train"))
         test, test_notes = self._wanted(self._test_rows())
         return with_unlabeled(Pools(train=train, test=test, notes=train_notes + test_notes), self.config)
+
+    def shown(self) -> Shown:
+        """Level and type; the context is the gold solution."""
+        return shown_of(self.config, Shown(meta=frozenset(("level", "type"))))
 
     def source_files(self) -> list[Path]:
         config = self.config

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from nsd.plugins import registry
-from nsd.plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question
+from nsd.plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question, Shown
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.words import hint
 
@@ -85,6 +85,11 @@ def with_unlabeled(pools: Pools, config: SourceConfig) -> Pools:
         return pools
     other = _other_dataset(config.unlabeled_from).pools()
     return Pools(train=pools.train, test=pools.test, unlabeled=other.train, notes=pools.notes + other.notes)
+
+
+def shown_of(config: SourceConfig, own: Shown) -> Shown:
+    """What the unlabeled questions show: `own`, or what `config.unlabeled_from` shows where they are of that."""
+    return own if config.unlabeled_from is None else _other_dataset(config.unlabeled_from).shown()
 
 
 # --------------------------------------------------------------------------- rows

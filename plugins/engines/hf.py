@@ -8,7 +8,9 @@ hf_sampling.py), and batches are cut from the prompts sorted by length and quest
 neither on its batch nor on the order of the questions, up to rounding in the model (below). Only what the
 spec says shapes the distribution: temperature, top_p, top_k. A checkpoint's own sampling defaults (the
 generation_config of Qwen2.5's Instruct models has a repetition penalty, a top_k and a top_p, which plain `generate`
-applies unasked) are NOT applied; only its end tokens are taken.
+applies unasked) are NOT applied; only its end tokens are taken. A stop string ends a completion too, however many
+tokens it spans (hf_stops.py). Each completion comes with how sure the model was of it, before temperature, top_k and
+top_p (plugins/confidence.py).
 
 Rounding: a matrix product of another shape is summed in another order, so logits differ in their last bits between
 batches, and a token changes where a random number falls that close to a boundary; from there the text is another
@@ -39,8 +41,10 @@ from pydantic import Field
 
 from nsd.plugins import models
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
+from nsd.plugins.data import cut_at_stop
 from nsd.plugins.engines.hf_decode import Decoded, Rows, decode
 from nsd.plugins.engines.hf_sizes import batch_shape
+from nsd.plugins.engines.hf_stops import Stops
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
@@ -185,7 +189,7 @@ class HfEngine(Engine):
             [one.tokens[:-1] if one.ended else one.tokens for one in decoded], skip_special_tokens=True
         )
         return [
-            _completion(prompt.question_id, sample, text, one)
+            _completion(prompt.question_id, sample, *cut_at_stop(text, sampling.stop), one)
             for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
         ]
 
@@ -198,6 +202,8 @@ def _check(requests: Sequence[Request], sampling: Sampling) -> None:
         raise InputError(f"engine hf: n and max_tokens must be at least 1 and temperature at least 0, not {sampling}")
     if not 0 < sampling.top_p <= 1 or sampling.top_k < 0:
         raise InputError(f"engine hf: top_p must be in (0, 1] and top_k at least 0, not {sampling}")
+    if not all(sampling.stop):
+        raise InputError("engine hf: a stop string is empty, and every text holds it")
     seen: set[str] = set()
     for request in requests:
         if request.question_id in seen:
@@ -269,16 +275,17 @@ def _decode(loaded: _Loaded, rows: Sequence[_Row], sampling: Sampling, seed: int
         loaded.end_ids,
         loaded.pad_id,
         check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
+        stops=Stops(loaded.tokenizer, sampling.stop, len(wanted)) if sampling.stop else None,
     )
     return [decoded[place[prompt.question_id]] for prompt, _ in rows] if sampling.temperature == 0 else decoded
 
 
-def _completion(question: str, sample: int, text: str, decoded: Decoded) -> Completion:
+def _completion(question: str, sample: int, text: str, stopped: bool, decoded: Decoded) -> Completion:
     if decoded.failed:
         reason = "the model's logits are not finite numbers (it has diverged)"
         return Completion(question, sample, text, len(decoded.tokens), StopReason.ERROR, reason)
-    stop = StopReason.STOP if decoded.ended else StopReason.LENGTH
-    return Completion(question, sample, text, len(decoded.tokens), stop)
+    stop = StopReason.STOP if decoded.ended or stopped else StopReason.LENGTH
+    return Completion(question, sample, text, len(decoded.tokens), stop, confidence=decoded.confidence)
 
 
 # --------------------------------------------------------------------------- the model and its memory

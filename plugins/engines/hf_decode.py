@@ -12,11 +12,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Sampling
+from nsd.plugins.api import Confidence, Sampling
+from nsd.plugins.confidence import summary, token_confidence
 from nsd.plugins.engines.hf_sampling import choose, levels, uniforms
+from nsd.plugins.engines.hf_stops import Stops
 from nsd.plugins.errors import InputError
 
 UNIFORM_BLOCK = 32  # steps drawn at once: the integer hash is a dozen small kernels, so it is not run every step
@@ -35,21 +37,31 @@ class Rows:
 
 @dataclass(frozen=True)
 class Decoded:
-    """One row's tokens, the end token included. `ended`: by an end token; `failed`: the logits were not finite."""
+    """One row's tokens, the end token included. `ended`: by an end token; `failed`: the logits were not finite.
+
+    `confidence` is None where there are no tokens.
+    """
 
     tokens: list[int]
     ended: bool
     failed: bool
+    confidence: Confidence | None = field(default=None, compare=False)
 
 
 def decode(
-    model: Any, rows: Rows, sampling: Sampling, end_ids: Sequence[int], pad_id: int, check_every: int = 1
+    model: Any,
+    rows: Rows,
+    sampling: Sampling,
+    end_ids: Sequence[int],
+    pad_id: int,
+    check_every: int = 1,
+    stops: Stops | None = None,
 ) -> list[Decoded]:
-    """Decode every row until an end token or its limit; returns them in order.
+    """Decode every row until an end token, a stop string or its limit; returns them in order.
 
     `end_ids` may be empty. `check_every` is how many steps pass between looks at which rows have ended (a look
-    waits for the accelerator); it changes nothing in the output. Raises InputError for a model whose cache cannot
-    be cut by rows, and lets torch's out-of-memory error through.
+    waits for the accelerator); it changes nothing in the output. `stops` is fresh and for as many rows. Raises
+    InputError for a model whose cache cannot be cut by rows, and lets torch's out-of-memory error through.
     """
     import torch
 
@@ -74,6 +86,9 @@ def decode(
         lengths = torch.zeros(count, dtype=torch.int64, device=device)
         ended = torch.zeros(count, dtype=torch.bool, device=device)
         failed = torch.zeros(count, dtype=torch.bool, device=device)
+        logprobs = torch.zeros((count, longest), device=device)
+        confidences = torch.zeros((count, longest), device=device)
+        looked = 0  # steps whose tokens were looked at for stop strings
         place = torch.arange(count, device=device)
         alive = torch.ones(count, dtype=torch.bool, device=device)
 
@@ -85,10 +100,23 @@ def decode(
             alive = alive & usable
             tokens = tokens.where(alive, pad_id)
             written[place, step] = tokens
+            logprobs[place, step], confidences[place, step] = token_confidence(logits, tokens)
             lengths[place] += alive
             at_end = alive & torch.isin(tokens, ends)
             ended[place] |= at_end
             alive = alive & ~at_end & (limits > step + 1)
+            if stops is not None and (step + 1 == longest or (step + 1) % check_every == 0):
+                new = written[place, looked : step + 1].tolist()
+                for index, (row, tokens_of, length, end) in enumerate(
+                    zip(place.tolist(), new, lengths[place].tolist(), ended[place].tolist(), strict=True)
+                ):
+                    # An end token has no text; rows that have ended before have nothing new.
+                    position = stops.first(row, tokens_of[: max(0, length - end - looked)])
+                    if position is not None:
+                        # What came after, an end token or a failure, is not of this row.
+                        lengths[row] = looked + position + 1
+                        ended[row], failed[row], alive[index] = False, False, False
+                looked = step + 1
             if step + 1 == longest:
                 break
             if (step + 1) % check_every == 0:
@@ -103,7 +131,11 @@ def decode(
             positions = positions + 1
             logits = _forward(model, accepts, tokens[:, None], mask[:, : width + step + 1], positions[:, None], cache)
         columns = [one.tolist() for one in (written, lengths, ended, failed)]
-    return [Decoded(tokens[:length], end, fail) for tokens, length, end, fail in zip(*columns, strict=True)]
+        drawn, sure = (one.cpu().numpy() for one in (logprobs, confidences))
+    return [
+        Decoded(tokens[:length], end, fail, summary(drawn[row, :length], sure[row, :length]))
+        for row, (tokens, length, end, fail) in enumerate(zip(*columns, strict=True))
+    ]
 
 
 # --------------------------------------------------------------------------- the model

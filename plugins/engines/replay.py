@@ -10,8 +10,12 @@ A row holds one completion, or a list of them; rows of the same question follow 
 with `fields.id`, by that id. Dotted names reach into objects and lists (`choices.0.message.content`). The file's
 content, not its path, is what a stage's digest holds.
 
-Limits: the sampling asked for only says how many completions are wanted; temperature and token limit are those of
-the recording, whatever the spec says. Token counts are 0 unless `fields.tokens` has them. The file is read whole.
+A text is cut before the first stop string in it, and has then ended by itself; its token count stays that of the
+recording.
+
+Limits: the sampling asked for only says how many completions are wanted, and where they stop; temperature and token
+limit are those of the recording, whatever the spec says. There are no confidences.
+Token counts are 0 unless `fields.tokens` has them. The file is read whole.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from nsd.plugins.api import (
     StopReason,
     question_id,
 )
+from nsd.plugins.data import cut_at_stop
 from nsd.plugins.datasets.sources import Row, read_file
 from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
@@ -116,7 +121,7 @@ class ReplayEngine(Engine):
         seed: int,
         done: AbstractSet[tuple[str, int]] = frozenset(),
     ) -> Iterator[list[Completion]]:
-        """See Engine.generate. `model` and `seed` are not used; of `sampling` only n."""
+        """See Engine.generate. `model` and `seed` are not used; of `sampling` only n and stop."""
         recorded = self._recorded()
         if self.config.missing == "error":
             self._check(requests, sampling.n, recorded)
@@ -126,7 +131,11 @@ class ReplayEngine(Engine):
             for sample in range(sampling.n)
         ]
         for start in range(0, len(rows), SHARD):
-            shard = [row for row in rows[start : start + SHARD] if (row.question_id, row.sample) not in done]
+            shard = [
+                _stopped(row, sampling.stop)
+                for row in rows[start : start + SHARD]
+                if (row.question_id, row.sample) not in done
+            ]
             if shard:
                 yield shard
 
@@ -223,6 +232,14 @@ def _count(row: Row, name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InputError(f"{row.place}: field {name!r} should be a whole number from 0, it is {value!r}")
     return value
+
+
+def _stopped(completion: Completion, stop: Sequence[str]) -> Completion:
+    """The completion, cut before its first stop string; one that failed stays as it is."""
+    text, found = cut_at_stop(completion.text, stop)
+    if not found or completion.failed:
+        return completion
+    return replace(completion, text=text, stop_reason=StopReason.STOP)
 
 
 def _absent(identifier: str, sample: int, path: str) -> Completion:

@@ -17,11 +17,12 @@ Limit: the vote measures agreement, not truth; a model that is confidently wrong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from nsd.plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Sampling, Verifier
+from nsd.plugins.config import unset
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
 from nsd.plugins.verifiers.voting import majority
@@ -32,6 +33,7 @@ class Consensus(Labeler):
     """Majority vote of K samples."""
 
     version = 2
+    needs_votes = True
 
     class Config(PluginConfig):
         k: int = Field(default=8, ge=1, description="Samples of each question.")
@@ -39,6 +41,11 @@ class Consensus(Labeler):
         top_p: float = Field(default=1.0, gt=0, le=1)
         top_k: int = Field(default=0, ge=0, description="0 leaves every token in.")
         max_tokens: int = Field(default=256, ge=1, description="New tokens of one sample at most.")
+        stop: list[Annotated[str, Field(min_length=1)]] = Field(
+            default=[],
+            exclude_if=unset,
+            description="Texts before which a sample ends, wherever they come; they are no part of it.",
+        )
         threshold: float = Field(
             default=0.0, ge=0, le=1, description="Least share of the K samples that must agree for a label to be used."
         )
@@ -57,6 +64,7 @@ class Consensus(Labeler):
             max_tokens=config.max_tokens,
             top_p=config.top_p,
             top_k=config.top_k,
+            stop=tuple(config.stop),
         )
 
     def label(

@@ -25,6 +25,7 @@ class MajAtK(Protocol):
     """Correctness of the majority answer."""
 
     version = 2
+    needs_votes = True
 
     class Config(SampledConfig):
         k: int = Field(default=8, ge=1, description="Completions that vote.")

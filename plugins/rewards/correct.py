@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nsd.plugins.api import Question, Reward, Verifier
+from nsd.plugins.api import Reward, Rollout
 from nsd.plugins.registry import plugin
 
 
@@ -12,15 +12,6 @@ from nsd.plugins.registry import plugin
 class Correct(Reward):
     """Correctness against the label."""
 
-    def rewards(
-        self,
-        completions: Sequence[str],
-        questions: Sequence[Question],
-        truncated: Sequence[bool],
-        verifier: Verifier,
-    ) -> list[float]:
-        """1.0 or 0.0 for each completion."""
-        return [
-            float(verifier.score(completion, question).correct)
-            for completion, question in zip(completions, questions, strict=True)
-        ]
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """1.0 or 0.0 for each rollout."""
+        return [float(rollout.score.correct) for rollout in rollouts]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from nsd.plugins.api import PluginConfig, Question, Reward, Verifier
+from nsd.plugins.api import PluginConfig, Reward, Rollout
 from nsd.plugins.registry import plugin
 
 
@@ -25,12 +25,6 @@ class Finished(Reward):
 
     config: Config
 
-    def rewards(
-        self,
-        completions: Sequence[str],
-        questions: Sequence[Question],
-        truncated: Sequence[bool],
-        verifier: Verifier,
-    ) -> list[float]:
-        """`bonus` for each completion that was not cut, else 0."""
-        return [0.0 if cut else self.config.bonus for cut in truncated]
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """`bonus` for each rollout that was not cut, else 0."""
+        return [0.0 if rollout.truncated else self.config.bonus for rollout in rollouts]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from nsd.plugins.api import PluginConfig, Question, Reward, Verifier
+from nsd.plugins.api import PluginConfig, Reward, Rollout
 from nsd.plugins.registry import plugin
 
 
@@ -28,13 +28,7 @@ class OneAnswer(Reward):
 
     config: Config
 
-    def rewards(
-        self,
-        completions: Sequence[str],
-        questions: Sequence[Question],
-        truncated: Sequence[bool],
-        verifier: Verifier,
-    ) -> list[float]:
-        """`once`, `several` or 0 for each completion."""
-        counts = [completion.count(self.config.marker) for completion in completions]
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        """`once`, `several` or 0 for each rollout."""
+        counts = [rollout.text.count(self.config.marker) for rollout in rollouts]
         return [self.config.once if count == 1 else self.config.several if count > 1 else 0.0 for count in counts]

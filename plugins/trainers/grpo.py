@@ -14,18 +14,19 @@ Limits: questions whose (pseudo-)label is unknown get reward 0 from `correct`; p
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from nsd.plugins import registry
-from nsd.plugins.api import NestedPlugin, OutputNeutral, Question, Reward, Trainer, TrainJob, TrainResult, Verifier
+from nsd.plugins.api import NestedPlugin, OutputNeutral, Reward, Trainer, TrainJob, TrainResult, old_reward
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _setup, _trl, _trl_fields
 from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
+from nsd.plugins.trainers._rollouts import Rollouts, reward_function
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 _OWN = {
@@ -188,15 +189,14 @@ class Grpo(Trainer):
         _setup.warn_of_lost_updates(job, model, config.learning_rate)
         questions = [replace(example.question, answer=example.answer) for example in job.examples]
         end_tokens: set[int] = set()
+        rollouts = Rollouts(questions, job.verifier, [reward for _, reward in rewards], end_tokens)
         trainer_class = _with_resumable_order(_trl.resumable(GRPOTrainer), _setup.hf_seed(job.seeds.order))
         with _setup.quiet_datasets():
             trainer = _setup.build(
                 trainer_class,
                 model=model,
                 args=args,
-                reward_funcs=[
-                    reward_function(name, reward, questions, job.verifier, end_tokens) for name, reward in rewards
-                ],
+                reward_funcs=[reward_function(name, reward, rollouts) for name, reward in rewards],
                 train_dataset=Dataset.from_list(
                     [{"prompt": example.prompt, "example": index} for index, example in enumerate(job.examples)]
                 ),
@@ -204,6 +204,7 @@ class Grpo(Trainer):
                 peft_config=_setup.peft_config(job.lora),
             )
         end_tokens.update(trainer.eos_token_ids)
+        rollouts.trainer = trainer
         warnings: list[HealthWarning] = []
         state = _trl.Run(
             job,
@@ -262,45 +263,21 @@ class Grpo(Trainer):
 
 
 def load_rewards(blocks: Sequence[Mapping[str, Any]]) -> list[tuple[str, Reward]]:
-    """The reward plugins of `trainer.rewards` with the names their curves carry, numbered where one occurs twice."""
+    """The reward plugins of `trainer.rewards` with the names their curves carry, numbered where one occurs twice.
+
+    Raises InputError for one that is written in the old form.
+    """
     loaded: list[tuple[str, Reward]] = []
     for block in blocks:
         found = registry.find("reward", block["use"])
         assert issubclass(found, Reward)
+        if reason := old_reward(found):
+            raise InputError(f"reward {block['use']!r}: {reason}")
         config = found.Config.model_validate({key: value for key, value in block.items() if key != "use"})
         name = found.name
         taken = sum(other == name or other.startswith(f"{name}_") for other, _ in loaded)
         loaded.append((name if not taken else f"{name}_{taken + 1}", found(config)))
     return loaded
-
-
-def reward_function(
-    name: str, reward: Reward, questions: Sequence[Question], verifier: Verifier, end_tokens: set[int]
-) -> Callable[..., list[float]]:
-    """A TRL reward function that asks a reward plugin.
-
-    `questions[i].answer` is the (pseudo-)label of dataset row i. A rollout is truncated when its last token is none
-    of `end_tokens`. None has failed: where a model's logits are no numbers, TRL's generation ends the stage. Raises
-    StageFailed, naming the reward, where the plugin fails or returns what is no number.
-    """
-
-    def score(
-        prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], example: list[int], **_: Any
-    ) -> list[float]:
-        texts = [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
-        truncated = [not ids or ids[-1] not in end_tokens for ids in completion_ids]
-        try:
-            values = [
-                float(v) for v in reward.rewards(texts, [questions[index] for index in example], truncated, verifier)
-            ]
-        except Exception as error:
-            raise StageFailed(f"reward {name!r} failed: {type(error).__name__}: {error}") from error
-        if len(values) != len(texts) or not all(map(math.isfinite, values)):
-            raise StageFailed(f"reward {name!r} returned {len(values)} values for {len(texts)} rollouts, or no numbers")
-        return values
-
-    score.__name__ = name
-    return score
 
 
 # --------------------------------------------------------------------------- order

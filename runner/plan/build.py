@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Question, Splits, Trainer, Verifier
+from nsd.plugins.api import Dataset, Question, Shown, Splits, Trainer, Verifier
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
@@ -216,6 +216,13 @@ class _Builder:
             self._splits[cache_key] = splits
         return self._splits[cache_key]
 
+    def _shown(self, condition: Condition) -> Shown | None:
+        """What pseudo examples keep of their questions, None where nothing."""
+        dataset = condition.data.make()
+        assert isinstance(dataset, Dataset)
+        shown = dataset.shown()
+        return None if shown == Shown() else shown
+
     def _check_gold(self, condition: Condition) -> None:
         """Note the gold answers that the condition's verifier cannot read."""
         from nsd.plugins.verifiers.gold import unreadable_notes
@@ -377,7 +384,7 @@ class _Builder:
                 )
             # Prompt, engine and model are the labelling condition's own; round 1 relabels with the teacher.
             source = teacher.condition if round_number == 1 else condition
-            key, job, model_input = self._generation(source, teacher, unlabeled, asdict(sampling))
+            key, job, model_input = self._generation(source, teacher, unlabeled, sampling.to_json())
             key["questions"] = digest_of([[question.id, question.text] for question in unlabeled])
             key["seed"] = stream(seed, "rollout", round_number)
             job["seed"] = key["seed"]
@@ -422,7 +429,8 @@ class _Builder:
         sources: list[dict[str, Any]] = []
         for source in condition.train_on:
             if source == "pseudo":
-                sources.append({"source": source, "labels": label})
+                shown = self._shown(condition)
+                sources.append({"source": source, "labels": label, **({"shown": shown.to_json()} if shown else {})})
             else:
                 sources.append({"source": source, "data": self.questions(getattr(splits, source))})
         trainer = condition.trainer.make()
@@ -475,7 +483,7 @@ class _Builder:
     ) -> str:
         test = self.splits(condition).test
         sampling = condition.eval.make().sampling()
-        key, job, model_input = self._generation(condition, model, test, asdict(sampling))
+        key, job, model_input = self._generation(condition, model, test, sampling.to_json())
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
         key |= {
             "protocol": block_key(condition.eval),

@@ -218,6 +218,9 @@ class _Loader:
             self.check_split(data, fields, items["data"], own["train_on"], where)
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
+            self.check_votes(labeler, verifier, items["labeler"], "use another labeler")
+        if protocol is not None and "eval" in items:
+            self.check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k")
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None
@@ -326,6 +329,17 @@ class _Loader:
                     f"{where}: the labeler {labeler.use!r} asks no model, so more rounds give the same labels",
                     "remove it",
                 )
+
+    def check_votes(self, block: Block[Any], verifier: Block[Verifier] | None, item: Item, way_out: str) -> None:
+        """Whoever counts votes needs a verifier whose answers can be voted on. What a file's class says needs a run."""
+        if not getattr(block.cls, "needs_votes", False) or verifier is None or getattr(verifier.cls, "votes", True):
+            return
+        use = item.mapping.get("use", item)
+        self.problems.add(
+            use.position,
+            f"{block.kind} {block.use!r} votes over answers, and those of verifier {verifier.use!r} cannot be voted on",
+            f"{way_out}, or a verifier whose answers are equal or not, such as numeric",
+        )
 
     def model(
         self, item: Item | None, engine: Block[Engine] | None, fields: ConditionConfig, where: str, written: Item

@@ -353,11 +353,15 @@ class Experiment:
 
 
 def digest_config(config: BaseModel) -> dict[str, Any]:
-    """A config as JSON-able data without its output-neutral fields, at any depth; what stage digests hash."""
+    """A config as JSON-able data without its output-neutral fields, at any depth; what stage digests hash.
+
+    A field that its class excludes from dumps (`exclude_if=unset`) is left out too.
+    """
     return {
         name: _digest_value(getattr(config, name))
         for name, info in type(config).model_fields.items()
-        if not any(isinstance(mark, OutputNeutral) or mark is OutputNeutral for mark in info.metadata)
+        if not (info.exclude_if is not None and info.exclude_if(getattr(config, name)))
+        and not any(isinstance(mark, OutputNeutral) or mark is OutputNeutral for mark in info.metadata)
     } | {name: _digest_value(value) for name, value in sorted((config.model_extra or {}).items())}
 
 

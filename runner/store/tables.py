@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsd.plugins.api import Completion, PseudoLabel, Question, Scored, StopReason
+from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Scored, StopReason
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, flush
 
@@ -41,6 +41,9 @@ COMPLETIONS = {
     "stop_reason": "text",
     "error": "text",
 }
+# Null where an engine has no log-probabilities; files of before have none of these columns.
+CONFIDENCES = {name: f"confidence_{name}" for name in Confidence.__dataclass_fields__}
+COMPLETIONS |= dict.fromkeys(CONFIDENCES.values(), "float")
 SCORED = {**COMPLETIONS, "score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
 VALUES = {"question_id": "text", "value": "float"}
 LABELS = {
@@ -150,7 +153,15 @@ def completion_row(completion: Completion) -> dict[str, Any]:
         "tokens": completion.tokens,
         "stop_reason": str(completion.stop_reason),
         "error": completion.error,
+        **{column: getattr(completion.confidence, name, None) for name, column in CONFIDENCES.items()},
     }
+
+
+def confidence_of(row: Mapping[str, Any]) -> Confidence | None:
+    """The confidences of a completion's row, None where it has none."""
+    values = {name: row.get(column) for name, column in CONFIDENCES.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    return Confidence(**known) if len(known) == len(values) else None
 
 
 def read_completions(path: Path) -> list[Completion]:
@@ -164,6 +175,7 @@ def read_completions(path: Path) -> list[Completion]:
                 tokens=row["tokens"],
                 stop_reason=StopReason(row["stop_reason"]),
                 error=row["error"],
+                confidence=confidence_of(row),
             )
             for row in read(path)
         ]

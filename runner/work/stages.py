@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from nsd.plugins.api import (
     Request,
     Sampling,
     Scored,
+    Shown,
     Trainer,
     TrainJob,
     TrainSeeds,
@@ -282,11 +283,12 @@ def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
             examples += [Example(q, prompt.render(q), q.answer, q.solution, source["source"]) for q in questions]
             continue
         by_id = {question.id: question for question in questions}
+        shown = Shown.of(source.get("shown", {}))
         for row in tables.read(context.workspace.folder("label", source["labels"]) / "labels.parquet"):
             if row["kept"]:
                 question = by_id[row["question_id"]]
-                # The hidden truth stays hidden: a trainer sees the question with the guessed answer only.
-                blind = Question(id=question.id, text=question.text, answer=row["label"], solution=row["target"])
+                # The true answer stays hidden: a trainer sees the guessed one, and what tells nothing of the true.
+                blind = replace(without_truth(question, shown), answer=row["label"], solution=row["target"])
                 examples.append(Example(blind, prompt.render(question), row["label"], row["target"], "pseudo"))
     return examples
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 import training_job
-from nsd.plugins.api import Budget, Question, Reward, Verifier
+from nsd.plugins.api import Budget, Question, Reward, Rollout
 from nsd.plugins.errors import ResumeRefused, StageFailed
 from nsd.plugins.models import EMBEDDED
 from nsd.plugins.registry import find
@@ -19,7 +20,8 @@ from nsd.plugins.rewards.correct import Correct
 from nsd.plugins.rewards.finished import Finished
 from nsd.plugins.trainers import _checkpoints, _setup, _trl
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
-from nsd.plugins.trainers.grpo import Grpo, _with_resumable_order, reward_function
+from nsd.plugins.trainers._rollouts import Rollouts, reward_function
+from nsd.plugins.trainers.grpo import Grpo, _with_resumable_order
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 from nsd.plugins.trainers.sft import Sft
 from nsd.plugins.verifiers.numeric import Numeric
@@ -164,25 +166,32 @@ def test_while_a_run_is_broken_nothing_else_is_advised() -> None:
 class Sees(Reward):
     """Keeps what it is given."""
 
-    given: list[tuple[Any, ...]]
+    given: list[list[tuple[Any, ...]]]
 
-    def rewards(self, completions: Any, questions: Any, truncated: Any, verifier: Verifier) -> list[float]:
-        self.given.append((list(completions), [one.answer for one in questions], list(truncated)))
-        return [0.5] * len(completions)
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        self.given.append([(one.text, one.question.answer, one.sample, one.tokens, one.truncated) for one in rollouts])
+        return [0.5] * len(rollouts)
 
 
 def test_a_rollout_without_a_token_or_without_an_end_is_truncated() -> None:
     reward = Sees()
     reward.given = []
     questions = [Question(str(i), "q", str(i)) for i in range(3)]
-    score = reward_function("sees", reward, questions, Numeric(), {1, 9})
+    score = reward_function("sees", reward, Rollouts(questions, Numeric(), [reward], {1, 9}))
     chat = [{"role": "assistant", "content": "d"}]
     ids = [[], [5, 1], [1, 5], [9]]
     assert (
         score(prompts=[""] * 4, completions=["a", "b", "c", chat], completion_ids=ids, example=[2, 0, 0, 1])
         == [0.5] * 4
     )
-    assert reward.given == [(["a", "b", "c", "d"], ["2", "0", "0", "1"], [True, False, True, False])]
+    assert reward.given == [
+        [
+            ("a", "2", 0, (), True),
+            ("b", "0", 0, (5, 1), False),
+            ("c", "0", 1, (1, 5), True),
+            ("d", "1", 0, (9,), False),
+        ]
+    ]
 
 
 class Base:

@@ -6,12 +6,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
 
-from nsd.plugins.api import LoraConfig, ModelRef, PluginConfig, Question, Reward, TrainSeeds, Verifier
+from nsd.plugins.api import LoraConfig, ModelRef, PluginConfig, Reward, Rollout, TrainSeeds
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.plugins.models import load_model
 from nsd.plugins.registry import find, plugin
@@ -34,13 +34,11 @@ SMALL: dict[str, Any] = {
 class Recorder(Reward):
     """Rewards by position in the call, and keeps what it was shown."""
 
-    seen: list[tuple[str, Question, bool]] = []
+    seen: ClassVar[list[Rollout]] = []
 
-    def rewards(
-        self, completions: Sequence[str], questions: Sequence[Question], truncated: Sequence[bool], verifier: Verifier
-    ) -> list[float]:
-        self.seen.extend(zip(completions, questions, truncated, strict=True))
-        return [float(index**2 % 5) for index in range(len(completions))]
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        self.seen.extend(rollouts)
+        return [float(index**2 % 5) for index in range(len(rollouts))]
 
 
 @plugin("reward", "test_scale")
@@ -51,19 +49,15 @@ class Scale(Reward):
         weight: float = 1.0
         value: float = 1.0
 
-    def rewards(
-        self, completions: Sequence[str], questions: Sequence[Question], truncated: Sequence[bool], verifier: Verifier
-    ) -> list[float]:
-        return [self.config.value] * len(completions)
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        return [self.config.value] * len(rollouts)
 
 
 @plugin("reward", "test_broken")
 class Broken(Reward):
     """Fails."""
 
-    def rewards(
-        self, completions: Sequence[str], questions: Sequence[Question], truncated: Sequence[bool], verifier: Verifier
-    ) -> list[float]:
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
         raise KeyError("oops")
 
 
@@ -126,11 +120,11 @@ def test_rewards_see_the_label_the_group_and_the_cut(model: Path, tmp_path: Path
     events = Events()
     made.report = events.report
     train("grpo", SMALL | {"steps": 1, "rewards": ["test_recorder"]}, made)
-    questions = [question for _, question, _ in Recorder.seen]
+    questions = [rollout.question for rollout in Recorder.seen]
     assert len({q.id for q in questions[:4]}) == 1 and len({q.id for q in questions}) == 2
     labels = {e.question.id: e.answer for e in made.examples}
     assert all(q.answer == labels[q.id] for q in questions)
-    cut = [truncated for _, _, truncated in Recorder.seen]
+    cut = [rollout.truncated for rollout in Recorder.seen]
     assert statistics.mean(cut) == events.curve("completions/clipped_ratio")[0]
     assert 0 < statistics.mean(cut) < 1
 
@@ -144,7 +138,7 @@ def test_a_rollout_that_ends_by_any_listed_end_token_is_not_cut(model: Path, tmp
         train(
             "grpo", SMALL | {"steps": 1, "rewards": ["test_recorder"]}, job(tmp_path / f"{name} job", changed, events)
         )
-        shares.append(statistics.mean(truncated for _, _, truncated in Recorder.seen))
+        shares.append(statistics.mean(rollout.truncated for rollout in Recorder.seen))
         assert shares[-1] == events.curve("completions/clipped_ratio")[0]
     assert shares[1] < shares[0]
 
@@ -161,7 +155,7 @@ def test_weights_of_rewards_and_names_of_twins(model: Path, tmp_path: Path) -> N
 def test_chat_prompts_work(model: Path, tmp_path: Path) -> None:
     Recorder.seen.clear()
     train("grpo", SMALL | {"steps": 1, "rewards": ["test_recorder"]}, job(tmp_path, model, Events(), chat=True))
-    assert all(isinstance(text, str) for text, _, _ in Recorder.seen)
+    assert all(isinstance(rollout.text, str) for rollout in Recorder.seen)
 
 
 # --------------------------------------------------------------------------- the reference model
@@ -196,7 +190,7 @@ def test_each_seed_does_its_own_work(model: Path, tmp_path: Path) -> None:
         made = TrainSeeds(**({"init": 1, "order": 2, "rollout": 3} | seeds))
         config = SMALL | {"steps": 2, "rewards": ["test_recorder"]}
         train("grpo", config, job(tmp_path / name, model, Events(), seeds=made, lora=LORA))
-        return [question.id for _, question, _ in Recorder.seen], [text for text, _, _ in Recorder.seen]
+        return [rollout.question.id for rollout in Recorder.seen], [rollout.text for rollout in Recorder.seen]
 
     base = asked_and_said("base")
     rollout, order, init = asked_and_said("r", rollout=9), asked_and_said("o", order=9), asked_and_said("i", init=9)

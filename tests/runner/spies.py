@@ -22,6 +22,7 @@ from nsd.plugins.api import (
     Question,
     Request,
     Reward,
+    Rollout,
     Sampling,
     Score,
     Scored,
@@ -167,14 +168,6 @@ class SpyReward(Reward):
         weight: float = 1.0
         scale: float = 1.0
 
-    def rewards(
-        self,
-        completions: Sequence[str],
-        questions: Sequence[Question],
-        truncated: Sequence[bool],
-        verifier: Verifier,
-    ) -> list[float]:
-        asked = [asdict(question) for question in questions]
-        about = {"verifier": verifier.config.model_dump(), "config": self.config.model_dump()}
-        note("reward", completions=list(completions), questions=asked, truncated=list(truncated), **about)
-        return [self.config.scale * len(text) for text in completions]
+    def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
+        note("reward", rollouts=[asdict(one) for one in rollouts], config=self.config.model_dump())
+        return [self.config.scale * len(one.text) for one in rollouts]

@@ -33,8 +33,8 @@ class Prize(Reward):
         weight: float = 1.0
         bonus: float = 0.5
 
-    def rewards(self, completions, questions, truncated, verifier):
-        return [0.0 for _ in completions]
+    def rewards(self, rollouts):
+        return [0.0 for _ in rollouts]
 """
 DATA = "data: {use: wordmath, split: {labeled: 4, unlabeled: 4, test: 4}}\n"
 REWARDED = (

@@ -119,6 +119,7 @@ def put(block: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 
 # Where each plugin stands for the test, with the fields it cannot do without.
 WHERE: dict[str, dict[str, Any]] = {"engine replay": {"use": "replay", "path": str(ROWS / "said.jsonl")}}
+SAMPLED = {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]}
 # Values for plugin fields: kind and name, then field. A tuple holds fields that must be given besides, on both sides.
 VALUES: dict[str, dict[str, Any]] = {
     "engine replay": {
@@ -140,14 +141,15 @@ VALUES: dict[str, dict[str, Any]] = {
         "top_p": 0.9,
         "top_k": 20,
         "max_tokens": 99,
+        "stop": ["\n\n"],
         "threshold": 0.6,
         "target": "shortest",
     },
     "labeler noisy_oracle": {"accuracy": 0.5},
-    "protocol accuracy": {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99},
-    "protocol avg_at_k": {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "k": 5},
-    "protocol maj_at_k": {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "k": 5},
-    "protocol pass_at_k": {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "k": 5, "n": 9},
+    "protocol accuracy": SAMPLED,
+    "protocol avg_at_k": {**SAMPLED, "k": 5},
+    "protocol maj_at_k": {**SAMPLED, "k": 5},
+    "protocol pass_at_k": {**SAMPLED, "k": 5, "n": 9},
     "trainer sft": {
         "learning_rate": 1e-3,
         "lr_scheduler": "cosine",
@@ -226,7 +228,7 @@ EFFECTS: dict[str, dict[str, Changes]] = {
     "protocol": {"base": {"base": {"eval"}}, "student": {"student": {"eval"}}},
     "trainer": {"teacher": {"teacher": TRAINED, "student": ALL}, "student": {"student": TRAINED}},
 }
-DRAWS = {"k", "temperature", "top_p", "top_k", "max_tokens"}
+DRAWS = {"k", "temperature", "top_p", "top_k", "max_tokens", "stop"}
 
 
 def block_cases() -> Iterator[tuple[str, str, bool]]:
@@ -282,7 +284,8 @@ def test_values_are_for_fields_that_exist() -> None:
 # --------------------------------------------------------------------------- data
 
 OWN = {"use": "jsonl", "train": str(ROWS / "own.jsonl"), "fields": {"question": "q", "answer": "a"}}
-# Value, and which questions it changes: `truth` are the hidden answers of the unlabeled ones alone.
+# Value, and which questions it changes: `truth` are the hidden answers of the unlabeled ones alone, `shown` what a
+# trainer sees of the unlabeled ones.
 DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
     "wordmath": {
         "seed": (9, {"labeled", "unlabeled", "test"}),
@@ -321,6 +324,7 @@ DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "fields.solution": ("n", {"labeled", "test", "truth"}),
         "fields.context": (None, {"labeled"}),
         "fields.id": ("n", {"labeled", "test", "truth"}),
+        "shown": (["context"], {"shown"}),
         "missing_answer": ("drop", set()),
     },
 }
@@ -378,6 +382,7 @@ def test_a_field_of_a_dataset_changes_the_stages_of_the_questions_it_changes(
         "labeled": {"train", "eval"},
         "unlabeled": ALL,
         "truth": {"label", "train", "eval"},
+        "shown": {"train", "eval"},
         "test": {"eval"},
     }.items():
         expected |= kinds if pool in questions else set()

@@ -167,3 +167,28 @@ def test_any_text_survives_parquet(text: str) -> None:
         path = Path(folder) / "x.parquet"
         tables.write_completions(path, [completion])
         assert tables.read_completions(path)[0].text == text.encode("utf-8", "replace").decode()
+
+
+def test_confidences_come_back_from_a_file_and_older_files_have_none(tmp_path: Path) -> None:
+    from nsd.plugins.api import Completion, Confidence, StopReason
+
+    sure = Completion("q", 0, "a", 1, StopReason.STOP, confidence=Confidence(-1.5, -2.0, 4.0, 5.0, 3.0, 2.5))
+    unknown = Completion("q", 1, "b", 1, StopReason.STOP)
+    tables.write_completions(tmp_path / "new.parquet", [sure, unknown])
+    assert [one.confidence for one in tables.read_completions(tmp_path / "new.parquet")] == [sure.confidence, None]
+    before = {name: kind for name, kind in tables.COMPLETIONS.items() if not name.startswith("confidence_")}
+    assert len(before) == 6
+    tables.write(tmp_path / "old.parquet", before, [tables.completion_row(sure)])
+    assert tables.read_completions(tmp_path / "old.parquet") == [sure]
+    assert tables.read_completions(tmp_path / "old.parquet")[0].confidence is None
+
+
+def test_confidences_are_kept_beside_verdicts(tmp_path: Path) -> None:
+    from nsd.plugins.api import Completion, Confidence, Score, Scored, StopReason
+
+    sure = Completion("q", 0, "a", 1, StopReason.STOP, confidence=Confidence(-1.5, -2.0, 4.0, 5.0, 3.0, 2.5))
+    tables.write_scored(tmp_path / "scored.parquet", [Scored(sure, Score(1.0, True, "a"))])
+    (row,) = tables.read(tmp_path / "scored.parquet")
+    named = {"logprob": -1.5, "logprob_lowest": -2.0, "mean": 4.0, "tail": 5.0, "bottom": 3.0, "lowest": 2.5}
+    assert {name: row[f"confidence_{name}"] for name in named} == named
+    assert tables.read_completions(tmp_path / "scored.parquet")[0].confidence == sure.confidence

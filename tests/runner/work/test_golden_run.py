@@ -136,13 +136,14 @@ def test_a_reward_is_given_pseudo_labels_and_its_values_are_what_is_maximised(ti
     curves = {(row["step"], row["metric"]): row["value"] for row in tables.read(folder / "curves.parquet")}
     for step, one in enumerate(seen, 1):
         assert one["config"] == {"weight": 0.5, "scale": 2.0}
-        assert len(one["completions"]) == len(one["questions"]) == len(one["truncated"]) == 4
-        ids = [question["id"] for question in one["questions"]]
+        questions = [rollout["question"] for rollout in one["rollouts"]]
+        ids = [question["id"] for question in questions]
         assert [ids[0], ids[2]] == [ids[1], ids[3]] and len(set(ids)) == 2, "two rollouts of each of two questions"
-        for question in one["questions"]:
+        assert [rollout["sample"] for rollout in one["rollouts"]] == [0, 1, 0, 1]
+        for question in questions:
             row = labels[question["id"]]
             assert row["kept"]
             assert (question["answer"], question["solution"]) == (row["label"], row["target"])
             assert (question["context"], question["meta"]) == (None, {})
-        mean = sum(0.5 * 2 * len(text) for text in one["completions"]) / 4
+        mean = sum(0.5 * 2 * len(rollout["text"]) for rollout in one["rollouts"]) / 4
         assert curves[step, "reward"] == pytest.approx(mean)

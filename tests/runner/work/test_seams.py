@@ -61,8 +61,8 @@ KEPT = {
     "unlabeled 1": ("55", "#### 55"),
     "unlabeled 4": ("8", "then #### 8"),
 }
-SAMPLING = {"n": 3, "temperature": 0.7, "max_tokens": 12, "top_p": 0.9, "top_k": 11}
-EVAL = {"n": 2, "temperature": 0.3, "max_tokens": 9, "top_p": 0.8, "top_k": 5}
+SAMPLING = {"n": 3, "temperature": 0.7, "max_tokens": 12, "top_p": 0.9, "top_k": 11, "stop": []}
+EVAL = {"n": 2, "temperature": 0.3, "max_tokens": 9, "top_p": 0.8, "top_k": 5, "stop": []}
 
 
 class Seen:

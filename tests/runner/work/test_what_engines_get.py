@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,16 @@ name: toy
 model: builtin:wordmath-1m
 data: {use: wordmath, train: 20, test: 10, split: {labeled: 2, unlabeled: 3, test: 2}}
 prompt: {template: "Say {question} now", chat: true, system: Be brief.}
-labeler: {use: consensus, k: 5, temperature: 0.9, top_p: 0.8, top_k: 30, max_tokens: 33}
+labeler: {use: consensus, k: 5, temperature: 0.9, top_p: 0.8, top_k: 30, max_tokens: 33, stop: ["\\n\\n", Q]}
 trainer: sft
-eval: {use: avg_at_k, k: 3, temperature: 0.4, top_p: 0.7, top_k: 20, max_tokens: 44}
+eval: {use: avg_at_k, k: 3, temperature: 0.4, top_p: 0.7, top_k: 20, max_tokens: 44, stop: [END]}
 seeds: [7]
 conditions:
   base: {train_on: [], engine: ./spy.py:Spy}
   student: {train_on: [pseudo], label_with: base}
 """
-EVAL = Sampling(n=3, temperature=0.4, max_tokens=44, top_p=0.7, top_k=20)
-LABEL = Sampling(n=5, temperature=0.9, max_tokens=33, top_p=0.8, top_k=30)
+EVAL = Sampling(n=3, temperature=0.4, max_tokens=44, top_p=0.7, top_k=20, stop=("END",))
+LABEL = Sampling(n=5, temperature=0.9, max_tokens=33, top_p=0.8, top_k=30, stop=("\n\n", "Q"))
 
 
 @pytest.fixture
@@ -65,13 +64,14 @@ def told(plan: Plan, folder: Path, digest: str) -> dict[str, Any]:
     context.artifact.mkdir(parents=True)
     run_stage({**stage.job, "kind": stage.kind, "digest": digest, "key": stage.key, "inputs": {}}, context)
     found: dict[str, Any] = json.loads((folder / "spy.py").with_name("told.json").read_text())
+    found["sampling"] = Sampling(**found["sampling"])
     return found
 
 
 def test_an_evaluation_draws_as_the_eval_block_says(plan: Plan, tmp_path: Path) -> None:
     run = plan.runs[0]
     given = told(plan, tmp_path, run.eval_digest)
-    assert given["sampling"] == asdict(EVAL)
+    assert given["sampling"] == EVAL
     assert given["seed"] == stream(7, "eval") and given["model"] is None
     test = plan.data[plan.stages[run.eval_digest].key["questions"]]
     assert len(test) == 2
@@ -83,13 +83,13 @@ def test_an_evaluation_draws_as_the_eval_block_says(plan: Plan, tmp_path: Path) 
 
 def test_a_repeated_evaluation_has_another_seed_and_the_rest_alike(plan: Plan, tmp_path: Path) -> None:
     given = told(plan, tmp_path, plan.runs[0].repeats[0])
-    assert given["seed"] == stream(7, "eval", 1) and given["sampling"] == asdict(EVAL)
+    assert given["seed"] == stream(7, "eval", 1) and given["sampling"] == EVAL
 
 
 def test_samples_for_labels_are_drawn_as_the_labeler_says(plan: Plan, tmp_path: Path) -> None:
     (sample,) = [stage for stage in plan.stages.values() if stage.kind == "sample"]
     given = told(plan, tmp_path, sample.digest)
-    assert given["sampling"] == asdict(LABEL) and given["seed"] == stream(7, "rollout", 1)
+    assert given["sampling"] == LABEL and given["seed"] == stream(7, "rollout", 1)
     assert len(given["prompts"]) == 3
 
 

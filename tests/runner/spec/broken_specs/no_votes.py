@@ -1,0 +1,5 @@
+from nsd import Verifier
+
+
+class Programs(Verifier):
+    votes = False
