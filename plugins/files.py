@@ -20,13 +20,15 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import Plugin
-from nsd.plugins.code import Code, code_of_file, files_reached
 from nsd.plugins.errors import InputError
 from nsd.plugins.installed import fault, quietly
 from nsd.plugins.places import Folder, absolute, module_name
+
+if TYPE_CHECKING:
+    from nsd.plugins.code import Code
 
 PREFIX = "nsd_file_plugin_"
 
@@ -80,6 +82,8 @@ def code(kind: str, name: str, base_dir: Path | None = None) -> Code:
 
 @functools.lru_cache(maxsize=256)
 def _code(path: Path, class_name: str, package: str) -> Code:
+    from nsd.plugins.code import code_of_file
+
     # The package's name holds the content of every file that is read.
     return code_of_file(path, class_name)
 
@@ -100,6 +104,8 @@ _stamps: dict[Path, tuple[list[tuple[Path, int, int]], str]] = {}
 
 def _package(path: Path) -> str:
     """The package that a plugin file and what it imports from beside it live in, other once a file is edited."""
+    from nsd.plugins.code import files_reached
+
     known, name = _stamps.get(path, ([], ""))
     if not known or known != _stamp([file for file, _, _ in known]):
         files = files_reached(path)

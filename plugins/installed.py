@@ -20,11 +20,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import BASES, KINDS, Plugin, PluginConfig, old_reward
-from nsd.plugins.code import Code, code_of_module
 from nsd.plugins.errors import InputError
+
+if TYPE_CHECKING:
+    from nsd.plugins.code import Code
 
 GROUP = "nsd.plugins"
 
@@ -228,6 +230,8 @@ def fault(found: object, kind: str) -> str | None:
 @functools.cache
 def code(one: Installed) -> Code:
     """The part of the plugin's code that enters digests."""
+    from nsd.plugins.code import code_of_module
+
     module, _, attribute = one.target.partition(":")
     attribute = attribute.partition("[")[0].strip()
     return code_of_module(module.strip(), attribute, one.packages, one.distribution, one.version)

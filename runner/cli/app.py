@@ -4,18 +4,18 @@ Exit codes: 0 done, 1 the work failed, 2 bad input, 75 interrupted and resumable
 input is one message on standard error; only a bug of nsd itself has a traceback, kept in a file.
 """
 
-from __future__ import annotations
-
+import atexit
 import gc
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-# Start-up: pydantic looks through the metadata of every installed package for instrumentation plugins, and the
-# cyclic collector by default runs many times over objects that all stay.
+# Start-up and end: pydantic looks through the metadata of every installed package for instrumentation plugins, and the
+# cyclic collector by default runs many times over objects that all stay, at the end once more over each of them.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 gc.set_threshold(100_000, 50, 100)
+atexit.register(gc.freeze)
 
 import typer  # noqa: E402
 

@@ -1,7 +1,5 @@
 """`nsd launch`: a spec on a rented machine, and what can be done to a launch afterwards. Thin, as app.py."""
 
-from __future__ import annotations
-
 import os
 from typing import Annotated, Any
 

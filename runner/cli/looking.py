@@ -1,7 +1,5 @@
 """The commands that look at what there is, help to write specs, and keep the workspace in order. Thin, as app.py."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,6 +1,8 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share.
 
-from __future__ import annotations
+Files of commands do without `from __future__ import annotations`: typer would evaluate every annotation from its text,
+of every command at every start, which took a quarter of `nsd --help`.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,7 +42,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WideOption = Annotated[bool, typer.Option("--wide", help="Every column, however wide the table becomes.")]
 
 
-def workspace_at(given: Path | None) -> Workspace:
+def workspace_at(given: Path | None) -> "Workspace":
     """The workspace that a command works in."""
     from nsd.runner.store.workspace import Workspace
 
