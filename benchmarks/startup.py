@@ -3,7 +3,7 @@
     python -m benchmarks.startup
 
 Runs the peer and each command in turn, many times, and prints medians and the ratio of pairs.
-Limits: `nsd --help` is at most 0.8 and `nsd validate` at most 2 times the peer; this prints, it does not judge.
+The aim is 0.8 of the peer for `nsd --help` and 2 for `nsd validate`; this prints, it does not judge.
 """
 
 from __future__ import annotations

@@ -198,8 +198,12 @@ def _folder(item: Item) -> Path:
 
 def _folders(item: Item) -> list[Path]:
     """The folders of the files in which a value and what is inside it are written."""
+    return sorted({path.parent.absolute() for path in _files(item)})
+
+
+def _files(item: Item) -> set[Path]:
     inside = [*item.mapping.values(), *item.items]
-    return sorted({_folder(item), *(folder for one in inside for folder in _folders(one))})
+    return {item.position.source.path}.union(*map(_files, inside))
 
 
 def with_use(item: Item, use: str) -> Item:

@@ -267,9 +267,7 @@ class HypothesesConfig(_Frozen):
         le=100,
         description="Planned looks at growing data (seeds or questions added later); each is tested at alpha / looks.",
     )
-    claims: list[Any] = Field(
-        default_factory=list, description="`a > b`, or {compare: [a, b], not_worse_by: 0.02} and the like."
-    )
+    claims: list[Any] = Field(default=[], description="`a > b`, or {compare: [a, b], not_worse_by: 0.02} and the like.")
 
 
 class ClaimConfig(_Frozen):
@@ -292,7 +290,7 @@ class Resources(_Frozen):
     use_spot: bool = Field(default=False, description="Take cheaper machines that may be taken away.")
     max_hours: float | None = Field(default=None, gt=0, description="Stop after this many hours.")
     max_usd: float | None = Field(default=None, gt=0, description="Stop before this many dollars are spent.")
-    regions: list[str] = Field(default_factory=list, description="Regions to choose from; none means all.")
+    regions: list[str] = Field(default=[], description="Regions to choose from; none means all.")
     infra: str | None = Field(default=None, description="Where to launch: a cloud, kubernetes, slurm/NAME, ssh/NAME.")
     disk_size: int | None = Field(default=None, gt=0, description="Disk in GB.")
     image_id: str | None = Field(default=None, description="Machine image or docker:IMAGE.")
@@ -318,7 +316,7 @@ class TopConfig(_Frozen):
     resources: Resources = Field(default_factory=Resources)
     match: Match = Field(default_factory=Match)
     track: list[Literal["tensorboard", "wandb", "trackio"]] = Field(
-        default_factory=list, description="Trackers that get the training curves."
+        default=[], description="Trackers that get the training curves."
     )
 
 

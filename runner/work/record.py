@@ -8,7 +8,8 @@ from typing import Any
 
 from nsd.runner.plan.build import Plan, PlannedRun
 from nsd.runner.store import provenance
-from nsd.runner.store.index import Store, run_at
+from nsd.runner.store.filling import run_at
+from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace, now, write_atomically
 
 

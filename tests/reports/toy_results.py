@@ -10,7 +10,7 @@ import duckdb
 
 from nsd.reports.judge.hypotheses import ClaimVerdict, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.runs import condition_arms, load_values
-from nsd.runner.store.index import SCHEMA_SQL
+from nsd.runner.store.filling import SCHEMA_SQL
 
 
 class Results:

@@ -15,7 +15,7 @@ from nsd.reports.judge.cost import costs
 from nsd.reports.judge.noise import noise_floor
 from nsd.reports.judge.versions import as_version, current_version, versions_of
 from nsd.reports.text.summary import print_summary, summary_json
-from nsd.runner.store.index import insert_record
+from nsd.runner.store.filling import insert_record
 from toy_results import Results
 
 FIRST, SECOND, AGAIN = "2026-01-01T09:00:00+00:00", "2026-01-02T09:00:00+00:00", "2026-01-03T09:00:00+00:00"

@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from nsd.runner.store import journal
-from nsd.runner.store.index import SCHEMA_VERSION, Store
+from nsd.runner.store.filling import SCHEMA_VERSION
+from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from toy_workspace import finish, record
 
