@@ -6,7 +6,7 @@
 The gold answer is the content of the last box of the gold solution. `test: math500` takes the 500 test problems
 of arXiv 2305.20050 instead of all 5,000; any other value is a file of problems.
 
-Known of the published files: two train rows (5341, 5343) have an empty box, so no gold answer; two have
+Faults of the published files: two train rows (5341, 5343) have an empty box, so no gold answer; two have
 `Level ?`; train row 959 repeats 925; train row 2948 is also in the test rows, and the split leaves it out.
 """
 

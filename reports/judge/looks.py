@@ -60,7 +60,7 @@ def look_number(entries: Iterable[Mapping[str, Any]], comparison: Comparison) ->
 
 
 def look_entries(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """What to record of these comparisons: pairs of conditions of one experiment, judged on their evaluations."""
+    """The record of these comparisons as looks: pairs of conditions of one experiment, judged on their evaluations."""
     return [
         {
             "experiment": one.a.partition("/")[0],

@@ -1,4 +1,4 @@
-"""What a comparison could have found, and what an unresolved one still needs: questions, seeds, a paired re-run.
+"""The power of a comparison, and the needs of an unresolved one: questions, seeds, a paired re-run.
 
     left = level_left(p, p_adjusted, alpha=0.05, correction="holm", family=6)
     detectable, questions, seeds, paired, remark = power(evidence, result, Verdict.UNRESOLVED, left)

@@ -180,9 +180,9 @@ def _called_different(a: Floats, b: Floats, binary: bool) -> bool:
 
 
 def noise_sentence(found: Sequence[Noise]) -> str:
-    """What differences the sampling alone explains, by metric, from the noisiest run of each; "" for no repeats.
+    """The differences that sampling alone explains, by metric, from the noisiest run of each; "" for no repeats.
 
-    The largest floor is the one named: two arms differ with variance (V_a + V_b), at most twice the larger V.
+    The sentence names the largest floor: two arms differ with variance (V_a + V_b), at most twice the larger V.
     """
     sentences = []
     for metric in dict.fromkeys(one.metric for one in found):

@@ -229,7 +229,7 @@ class _Workers:
                 stdout=log,
                 stderr=log,
                 text=True,
-                env=worker_environment(),
+                env=worker_environment(alone=serve),
                 start_new_session=True,
             )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace, write_atomically
+from nsd.runner.work.cores import openmp_settings
 
 PARENT_VARIABLE = "NSD_PARENT_PID"
 
@@ -39,10 +40,11 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
     return path
 
 
-def worker_environment() -> dict[str, str]:
-    """What a worker process is started with."""
+def worker_environment(alone: bool = False) -> dict[str, str]:
+    """What a worker process is started with; `alone` says that no other process shares its stage."""
     environment = {
         **os.environ,
+        **openmp_settings(os.environ, alone),
         PARENT_VARIABLE: str(os.getpid()),
         "TOKENIZERS_PARALLELISM": "false",
         # `python -m` puts the current folder in front of everything else that can be imported; what lies there is a

@@ -1,11 +1,11 @@
-"""What a stage under way has cost so far, kept in its `begun.json` so that no way to die loses it.
+"""The cost of a stage under way, kept in its `begun.json` so that no way to die loses it.
 
     with Spending(partial) as spending: ...                 # a second's worth is the most that a kill -9 takes
     spending.seconds, spending.gpu_seconds, spending.cost   # of this attempt and of all before it
 
-Every attempt adds to the file: those that failed, were stopped or killed, and those of other machines, whose file came
-through the store. GPU seconds are those of every GPU that an attempt had; dollars come from the price of its machine.
-Limits: of a machine that vanishes, what was not sent to the store yet is unknown elsewhere.
+Every attempt adds to the file: those that failed, were stopped or killed, and those of other machines, which send their
+file through the store. GPU seconds are those of every GPU that an attempt had; dollars come from the price of its
+machine. Limits: the last seconds of a machine that vanishes, not yet sent to the store, are unknown elsewhere.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class Spending:
 
     @property
     def seconds(self) -> float:
-        """Of all attempts."""
+        """Seconds of all attempts."""
         return self._before["spent_seconds"] + self._here
 
     @property
     def gpu_seconds(self) -> float:
-        """Of all attempts; each counts the GPUs that it had."""
+        """GPU seconds of all attempts; each counts the GPUs that it had."""
         return self._before["gpu_seconds"] + self._here * provenance.gpu_count() * provenance.machines()
 
     @property

@@ -4,8 +4,8 @@
     sync.fetch()                                     # brings what the bucket has of this plan
     sync.begin(stage); ...; sync.end(stage)          # sends what a stage has, every PUSH_SECONDS and at its end
 
-What a preempted machine had sent, the next one continues from: shards of completions, and the newest checkpoint of
-a training. Limits: what was made since the last push is made again (the same, since every stage is seeded).
+The next machine continues from what a preempted one had sent: shards of completions, and the newest checkpoint of a
+training. Limits: work since the last push is done again (with the same outcome, since every stage is seeded).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Sync:
             self.messages.append(text)
 
     def told(self) -> list[str]:
-        """What there is to tell a person, each once."""
+        """Messages for a person, each given once."""
         messages, self.messages = self.messages, []
         return messages
 
@@ -164,7 +164,7 @@ def leave_word(workspace: Workspace, bucket: Bucket | None, job: str, facts: dic
 
 
 def read_words(workspace: Workspace, jobs: Iterable[str]) -> list[dict[str, Any]]:
-    """What these jobs left; a file that cannot be used is set aside."""
+    """The last words of these jobs; a file that cannot be used is set aside."""
     found = []
     for path in map(workspace.outcome_path, jobs):
         try:
