@@ -132,7 +132,7 @@ class Block(Generic[Kind]):
         except NsdError:
             raise
         except Exception as error:
-            if self.cls.__module__.startswith("plugins."):
+            if self.cls.__module__.startswith("nsd.plugins."):
                 raise
             told = f"{type(error).__name__}: {error}"
             raise InputError(f"the {self.kind} {self.use!r} cannot be made of its config: {told}") from error
