@@ -5,6 +5,8 @@
 
 All of it is of the model's own distribution, before temperature, top-k and top-p: the numbers of one model are on one
 scale however it was sampled. Logarithms are natural. torch is not imported here: tensors bring their methods along.
+In the `hf` engine they cost a few tokens in a hundred: 0.98 of the tokens per second of processor time without them
+(embedded model, 16 questions x 8 samples, one thread, median of 7 rounds in turn, 0.85 to 1.02, on a busy machine).
 
 **Windows.** DeepConf (Fu et al. 2025, arXiv 2508.15260) averages over windows of 2,048 tokens that overlap, one
 starting at every token with 2,047 after it. In a text that has no four such windows' length (8,192 tokens) a window is

@@ -240,7 +240,7 @@ class Rollout:
     `question.answer` is the (pseudo-)label that `score` was judged by. `sample` counts a question's rollouts of one
     step on this process from 0. `tokens` are the generated token ids, the end token included. `stop_reason` is STOP or
     LENGTH. `logprobs` (before temperature, top-k and top-p) and `statistics` hold a value for each token; they are None
-    unless the reward says that it needs them.
+    unless a reward of the training says that it needs them.
     """
 
     question: Question

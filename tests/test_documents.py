@@ -90,7 +90,7 @@ def study_with(snippet: str, folder: Path) -> Any:
     if "extends" in change:
         (folder / change["extends"]).write_text(STUDY)
         study = {"name": "another"}
-    (plugin,) = [text for language, text in FENCED.findall(README) if language == "python" and "@plugin" in text]
+    (plugin,) = [text for language, text in FENCED.findall(README) if language == "python" and "class LastWord" in text]
     (folder / "last_word.py").write_text(plugin)
     (folder / "spec.yaml").write_text(yaml.safe_dump(merged(study, change)))
     return load_spec(folder / "spec.yaml")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nsd.plugins.api import Question
+from nsd.plugins.api import Question, Rollout, Score, StopReason
 from nsd.plugins.registry import find
 from nsd.runner.spec.load import load_spec
 from support import REPOSITORY
@@ -24,6 +24,16 @@ def test_the_spec_of_the_readme_is_valid(tmp_path: Path) -> None:
     path = tmp_path / "my-study.yaml"
     path.write_text(block("yaml", "name: my-study"))
     assert list(load_spec(path).conditions) == ["base", "baseline", "noisy_student", "filtered", "oracle"]
+
+
+def test_the_reward_of_the_readme_works(tmp_path: Path) -> None:
+    (tmp_path / "brief.py").write_text(block("python", "class Brief"))
+    cls = find("reward", "./brief.py:Brief", tmp_path)
+    question = Question(id="q", text="q", answer="5")
+    tokens = [(1,) * 1000, (1,) * 250, (1,)]
+    scores = [Score(1.0, True, "5"), Score(1.0, True, "5"), Score(0.0, False, None)]
+    rollouts = [Rollout(question, 0, "", ids, StopReason.STOP, one) for ids, one in zip(tokens, scores, strict=True)]
+    assert cls(cls.Config()).rewards(rollouts) == [0.5, 0.8, 0.0]  # type: ignore[attr-defined]
 
 
 def test_the_plugin_of_the_readme_works_and_is_short(tmp_path: Path) -> None:
