@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins import registry
+from nsd.plugins.api import Verifier
 from nsd.plugins.code import code_of_file, code_of_module
 from nsd.plugins.errors import InputError
+from nsd.plugins.registry import plugin
 
 FILE = '''\
 """What this is."""
@@ -435,3 +437,12 @@ def test_what_a_file_prints_at_import_stays_out_of_the_answer(
     (tmp_path / "x.py").write_text("print('loud')\nfrom nsd import Verifier\n\nclass Mine(Verifier):\n    pass\n")
     registry.find("verifier", "./x.py:Mine", tmp_path)
     assert capsys.readouterr() == ("", "loud\n")
+
+
+def test_a_class_says_its_version_and_the_decorator_may_say_another() -> None:
+    class Third(Verifier):
+        version = 3
+
+    assert plugin("verifier", "third")(Third).version == 3
+    assert plugin("verifier", "third", version=4)(Third).version == 4
+    assert registry.find("verifier", "numeric").version == 2
