@@ -9,7 +9,10 @@ import pytest
 
 from .copies import ROOT, Copy, environment
 
-ASK = "from nsd.runner.work import stages; print(stages.__file__, getattr(stages, 'CHANGED', None))"
+ASK = (
+    "import os; from nsd.runner.work import stages;"
+    "print(os.path.realpath(stages.__file__), getattr(stages, 'CHANGED', None))"
+)
 # A worker is started as `python -m ...`, by another process, in a folder of its own.
 THROUGH_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-P', '-c', {ASK!r}], check=True)"
 
