@@ -10,6 +10,7 @@ import functools
 import math
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from nsd.reports import stats
@@ -198,6 +199,7 @@ def test_newcombe_paired_covers_small_samples_where_wald_does_not() -> None:
     assert 0.905 < covered(tables, 0.05, wald=True) < 0.93
 
 
+@pytest.mark.slow
 def test_intervals_of_question_means_cover() -> None:
     simulations = 1_000
     right_a, right_b = sampled_differences(simulations, seed=13)

@@ -105,6 +105,7 @@ def test_one_that_never_came_to_be_is_asked_for_again(world: World, sky: SkyPilo
     assert len(start_ready(sky, world.launches, found)) == 1 and len(world.asked("launch")) == 1
 
 
+@pytest.mark.slow
 def test_that_a_machine_is_asked_for_is_written_down_before(world: World, sky: SkyPilot) -> None:
     """The stand-in dies in the middle: whoever looks next knows that there may be a machine."""
     world.says({"launch": [{"hang": True}], "queue": [{"raise": "ClusterNotUpError", "message": "INIT"}]})

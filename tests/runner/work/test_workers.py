@@ -148,6 +148,7 @@ def test_what_was_spent_before_kill_9_is_in_the_manifest(
     assert dollars == pytest.approx(spent * 36 / 3600, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_stage_whose_input_turns_out_broken_owes_that_input_again(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, "  base: {train_on: []}\n  b: {train_on: [pseudo], label_with: base}\n")
     workspace = Workspace(tmp_path / "ws")
