@@ -6,7 +6,6 @@ with the nearest right name; a field that nsd sets itself is refused with the na
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from nsd.plugins.api import OutputNeutral, PluginConfig
+from nsd.plugins.words import hint
 
 LrScheduler = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
@@ -100,9 +100,7 @@ def trl_field(class_name: str, known: frozenset[str], refused: dict[str, str]) -
             context = {"name": name, "way": refused[name]}
             raise PydanticCustomError("trl_field_refused", "nsd sets '{name}' itself: {way}", context)
         if name not in known:
-            near = difflib.get_close_matches(name, known - set(refused), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            context = {"name": name, "class_name": class_name, "hint": hint}
+            context = {"name": name, "class_name": class_name, "hint": hint(name, sorted(known - set(refused)))}
             raise PydanticCustomError("trl_field_unknown", "TRL's {class_name} has no field '{name}'{hint}", context)
         return name
 

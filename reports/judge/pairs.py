@@ -165,8 +165,7 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
             f"{short.name} has {len(short.observations)}. Where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, "
             f"{wanted} seeds per arm find a difference of 2 points in 4 of 5 cases; the smallest p that a permutation "
             f"of seeds can reach is {reach}. Add them to the spec (seeds: [1, 2, 3, 4, 5]), or ask about these "
-            "checkpoints "
-            "(--claim checkpoint)"
+            "checkpoints (--claim checkpoint)"
         )
     if claim is None and test is not None:
         claim = "recipe" if test in SEED_TESTS and scatters else "checkpoint"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nsd.plugins.untrusted import one_line
 from nsd.reports.judge.log import LogEntry, claim_line, text_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def lines_of(entry: LogEntry) -> list[str]:

@@ -49,10 +49,7 @@ def print_report(
         from nsd.reports.page.page import render_page
 
         page = render_page(data).encode()
-        try:
-            html.write_bytes(page)
-        except OSError as error:
-            raise InputError(f"cannot write {html}: {error.strerror or error}") from error
+        write_file(html, page)
         print(f"wrote {html} ({len(page) / 1e6:.1f} MB): {data.headline}", file=sys.stderr if output else sys.stdout)
     if output is not None or html is None:
         from nsd.reports.page import text as page_text
@@ -60,6 +57,14 @@ def print_report(
         render = {"md": page_text.as_markdown, "csv": page_text.as_csv, "json": page_text.as_json}[output or "md"]
         sys.stdout.write(render(data))
     record_looks(workspace, "report", look_entries(data.comparisons))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a page. Raises InputError where it cannot be written."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def collect(

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nsd.plugins.errors import InputError
 from nsd.reports.judge.log import LogEntry, log_entries
 from nsd.reports.text.log import lines_of
+from nsd.runner.cli.report import write_file
 from nsd.runner.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
 
 
 def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path | None, as_json: bool) -> None:
@@ -40,8 +36,4 @@ def write_page(entries: Sequence[LogEntry], path: Path) -> None:
     """Write the log as one HTML file that needs nothing else. Raises InputError where it cannot be written."""
     from nsd.reports.page.log import render_log
 
-    text = render_log(entries)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_file(path, render_log(entries).encode())

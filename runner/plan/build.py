@@ -32,7 +32,6 @@ from nsd.runner.store.workspace import Workspace, digest_of
 
 SMOKE_QUESTIONS = 16
 SMOKE_STEPS = 2
-STAGE_KINDS = ("train", "sample", "label", "eval")
 
 
 @dataclass

@@ -180,23 +180,12 @@ def _explain_value(item: Item, name: str, details: list[Any], where: str, proble
         elif kind in ("value_error", "assertion_error"):
             _own_words(item, subject, str(context.get("error", detail["msg"])), problems)
             return
-        elif kind in ("too_short", "too_long"):
-            least = kind == "too_short"
+        elif kind in ("too_short", "too_long", "string_too_short", "string_too_long"):
+            least, of_text = kind.endswith("short"), kind.startswith("string")
             limit = context["min_length" if least else "max_length"]
-            problems.add(
-                item.position,
-                f"{subject} must have {'at least' if least else 'at most'} {limit} "
-                f"element{'s' if limit != 1 else ''}, has {context['actual_length']}",
-            )
-            return
-        elif kind in ("string_too_short", "string_too_long"):
-            least = kind == "string_too_short"
-            limit = context["min_length" if least else "max_length"]
-            problems.add(
-                item.position,
-                f"{subject} must have {'at least' if least else 'at most'} {limit} "
-                f"character{'s' if limit != 1 else ''}",
-            )
+            unit = ("character" if of_text else "element") + ("s" if limit != 1 else "")
+            has = "" if of_text else f", has {context['actual_length']}"
+            problems.add(item.position, f"{subject} must have {'at least' if least else 'at most'} {limit} {unit}{has}")
             return
         elif detail["msg"].startswith("Input should be "):
             expected.append(detail["msg"].removeprefix("Input should be "))

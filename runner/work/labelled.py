@@ -1,6 +1,6 @@
 """The runs that were trained on finished pseudo-labels, by the names a person gives.
 
-labelled_runs(connection, ["quickstart", "specs/gsm8k/*.yaml"])
+labelled_runs(connection, ["quickstart", "study/*/seed1", "specs/quickstart.yaml"])
 """
 
 from __future__ import annotations
