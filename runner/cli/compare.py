@@ -14,10 +14,15 @@ from typing import TYPE_CHECKING
 from nsd.plugins.errors import InputError
 from nsd.plugins.screen import console
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import duckdb
+
+    from nsd.runner.store.shapes import Look
 
 CLAIMS = ("checkpoint", "recipe")
 
@@ -94,7 +99,7 @@ def _print_answer(workspace: Workspace, path: Path, output: str, options: Option
     from nsd.runner.spec.load import load_spec
 
     spec = load_spec(path)
-    hypotheses = spec.hypotheses.to_json() if spec.hypotheses else None
+    hypotheses = Hypotheses(**spec.hypotheses.to_json()) if spec.hypotheses else None
     with Store(workspace).read() as connection:
         found = answer(
             connection,
@@ -109,10 +114,10 @@ def _print_answer(workspace: Workspace, path: Path, output: str, options: Option
     _record(workspace, look_entries(found.comparisons()))
 
 
-def _record(workspace: Workspace, entries: list[dict[str, object]]) -> None:
+def _record(workspace: Workspace, looks: Sequence[Look]) -> None:
     from nsd.runner.store.looks import record_looks
 
-    record_looks(workspace, "compare", entries)
+    record_looks(workspace, "compare", looks)
 
 
 def read_groups(

@@ -15,7 +15,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.screen import console, print_json, table
 from nsd.plugins.words import did_you_mean, duration
 from nsd.runner.store.index import Store
-from nsd.runner.store.shapes import Broken, read_object
+from nsd.runner.store.shapes import Broken, Hypotheses, read_object
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
         cached = stage.digest not in pending
         changed = None
         if not cached:
-            held = manifests.setdefault(stage.kind, list(workspace.manifests(stage.kind)))
+            held = manifests.setdefault(stage.kind, [one.to_json() for one in workspace.manifests(stage.kind)])
             changed = changed_fields(stage.key, held)
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(
@@ -111,7 +111,7 @@ def print_outcome(
 
     screen = console()
     experiment = plan.experiment
-    hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else None
+    hypotheses = Hypotheses(**experiment.hypotheses.to_json()) if experiment.hypotheses else None
     if as_json:
         with Store(workspace).read() as connection:
             summary = summary_json(connection, plan.name, plan.spec_digest, hypotheses)
@@ -240,7 +240,9 @@ def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> lis
 
 def find_stages(workspace: Workspace, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """A run and its finished stages, or the stage whose digest starts with `name`."""
-    manifests = {manifest["digest"]: manifest for manifest in workspace.manifests()}
+    manifests: dict[str, dict[str, Any]] = {
+        manifest.digest: {**manifest.to_json(), "folder": str(manifest.folder)} for manifest in workspace.manifests()
+    }
     by_digest = [m for digest, m in manifests.items() if len(name) >= 4 and digest.startswith(name)]
     if by_digest:
         return None, by_digest

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nsd.plugins.errors import InputError, NsdError
 from nsd.runner.store import opening, tables
 from nsd.runner.store.opening import fault_of, hold, open_index, replace, set_aside, wait_a_little
-from nsd.runner.store.shapes import Broken, is_look, read_manifest
+from nsd.runner.store.shapes import Broken, ExperimentRecord, is_look, read_manifest
 from nsd.runner.store.workspace import Workspace, check_files
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Store:
 
         again(lambda: self._without_broken(index, passed_over))
 
-    def index_record(self, record: Mapping[str, Any]) -> None:
+    def index_record(self, record: ExperimentRecord) -> None:
         """Put an experiment record and its runs into the index."""
 
         def index() -> None:
@@ -299,10 +299,11 @@ class Store:
         connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
         stages = experiments = 0
         for manifest in self.workspace.manifests():
-            if (folder := Path(manifest["folder"])) not in passed_over:
+            if (folder := manifest.folder) not in passed_over:
                 stages += self._insert_stage(connection, folder)
-        for record in sorted(self.workspace.records(), key=run_at):  # what was run last stands under each run's name
-            path = Path("record", record["experiment"], record["spec_digest"])  # a name to say, of no file
+        # What was run last stands under each run's name.
+        for record in sorted(self.workspace.records(), key=lambda one: one.taken_up_at):
+            path = Path("record", record.experiment, record.spec_digest)  # a name to say, of no file
             if path not in passed_over:
                 try:
                     insert_record(connection, record)
@@ -382,7 +383,7 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int | None:
 
 def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Insert the rows of one finished stage folder inside the caller's transaction."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder).to_json()
     digest = manifest["digest"]
     held = connection.execute("SELECT folder FROM stages WHERE digest = ?", [digest]).fetchone()
     if held and held[0] != folder.name and (folder.parent / held[0] / "manifest.json").is_file():
@@ -465,8 +466,9 @@ def _copy(connection: duckdb.DuckDBPyConnection, path: Path, table: str, columns
         connection.execute(f"INSERT INTO {table} SELECT ?, {columns} FROM read_parquet(?)", [digest, str(path)])
 
 
-def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> None:
+def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord) -> None:
     """Insert an experiment record and its runs inside the caller's transaction."""
+    record = shape.to_json()
     _put(
         connection,
         "INSERT OR REPLACE INTO experiments VALUES (?,?,?,?,?,?,?)",
@@ -481,7 +483,7 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
         ],
     )
     version = [record["experiment"], record["spec_digest"]]
-    connection.execute("INSERT OR REPLACE INTO last_run VALUES (?,?,?)", [*version, run_at(record)])
+    connection.execute("INSERT OR REPLACE INTO last_run VALUES (?,?,?)", [*version, shape.taken_up_at])
     for table in ("version_runs", "version_repeats"):
         connection.execute(f"DELETE FROM {table} WHERE experiment = ? AND spec_digest = ?", version)
     for place, run in enumerate(record["runs"]):
@@ -506,11 +508,6 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
             again = [run["run"], repeat["repeat"], repeat["eval_digest"]]
             _put(connection, "INSERT INTO repeats VALUES (?,?,?)", again)
             _put(connection, "INSERT INTO version_repeats VALUES (?,?,?,?,?,?)", [*version, *again, place])
-
-
-def run_at(record: Mapping[str, Any]) -> str:
-    """When a version of a spec was last taken up (ISO 8601): the latest one's runs are what its name stands for."""
-    return str(record.get("run_at") or record["recorded_at"])
 
 
 def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
