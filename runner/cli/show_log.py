@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
 from nsd.reports.judge.log import LogEntry, log_entries
 from nsd.reports.text.log import lines_of
 from nsd.runner.store.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
 
 
 def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path | None, as_json: bool) -> None:
