@@ -97,7 +97,7 @@ def test_a_package_that_is_not_installed_hides_none_behind_it(monkeypatch: pytes
 
 def test_the_machine_says_how_many_threads_torch_takes() -> None:
     torch = pytest.importorskip("torch")
-    assert provenance.machine()["torch_threads"] == torch.get_num_threads()
+    assert provenance.machine().to_json()["torch_threads"] == torch.get_num_threads()
 
 
 def test_a_file_without_questions_is_broken_by_its_name(tmp_path: Path) -> None:
