@@ -164,6 +164,8 @@ def parse(line: str) -> None:
     command = ROOT
     _, *rest = words
     while isinstance(command, click.Group) or hasattr(command, "commands"):
+        if "start" in command.commands and rest[0] not in command.commands:
+            rest = ["start", *rest]  # `nsd launch SPEC`
         name, *rest = rest
         assert name in command.commands, f"{line}: no command {name}"
         command = command.commands[name]

@@ -22,7 +22,7 @@ from e2e.command_line import TINY_SPEC
 from support import PATIENCE, wait_until
 
 HERE = ("--infra", "slurm/local", "--yes")
-OURS = re.compile(r"\S*python[0-9.]* ((-P )?-m runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az ")
+OURS = re.compile(r"\S*python[0-9.]* ((-P )?-m nsd\.runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az ")
 
 
 @contextlib.contextmanager
