@@ -54,7 +54,9 @@ def training(condition: str) -> tuple[float, str]:
         outcome = execute(plan, workspace, only=[digest])
         if outcome.exit_code:
             raise SystemExit(f"the training failed: {[failure.reason for failure in outcome.failures]}")
-        seconds = float(workspace.manifest("train", digest)["seconds"])
+        seconds = workspace.manifest("train", digest).seconds
+        if seconds is None:
+            raise SystemExit("the manifest states no seconds")
         (weights,) = workspace.folder("train", digest).rglob("*.safetensors")
         return seconds, hashlib.sha256(weights.read_bytes()).hexdigest()
 

@@ -52,11 +52,11 @@ class Shown:
     meta: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
-        """The fields, JSON-able; `Shown.of` reads them."""
+        """The fields, JSON-able; `from_json` reads them."""
         return {"context": self.context, "meta": sorted(self.meta)}
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Shown:
+    def from_json(cls, found: Mapping[str, Any]) -> Shown:
         """What `to_json` wrote; {} shows nothing."""
         return cls(bool(found.get("context", False)), frozenset(found.get("meta", ())))
 

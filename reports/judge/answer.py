@@ -40,6 +40,7 @@ from nsd.reports.judge.versions import (
     seeds_elsewhere,
     versions_of,
 )
+from nsd.runner.store.shapes import Claim, Hypotheses, Look
 
 if TYPE_CHECKING:
     import duckdb
@@ -145,7 +146,7 @@ def answer(
     experiment: str,
     spec_digest: str | None = None,
     *,
-    hypotheses: Mapping[str, Any] | None = None,
+    hypotheses: Hypotheses | None = None,
     claim: str | None = None,
     metric: str | None = None,
     groups: Mapping[str, str] | None = None,
@@ -179,14 +180,14 @@ def _judge(
     current: Version | None,
     arms: dict[str, Arm],
     asked_for: str | None,
-    hypotheses: Mapping[str, Any] | None,
+    hypotheses: Hypotheses | None,
     claim: str | None,
     metric: str | None,
     groups: Mapping[str, str] | None,
     pairs: bool,
 ) -> Answer:
-    block = hypotheses if hypotheses is not None else current.hypotheses if current else {}
-    alpha, correction = float(block.get("alpha", 0.05)), str(block.get("correction", "holm"))
+    block = hypotheses if hypotheses is not None else current.hypotheses if current else Hypotheses()
+    alpha, correction = block.alpha, block.correction
     if current is not None:  # in the order of the spec
         arms = {name: arms[name] for name in (*current.conditions, *arms) if name in arms}
     if metric is not None:
@@ -230,7 +231,7 @@ def _judge(
         verdicts=verdicts,
         late=judged,
         exploratory=exploratory,
-        dropped=[str(one["text"]) for one in dropped],
+        dropped=[one.text for one in dropped],
         unfinished=sum(p is None for p in family),
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
@@ -239,7 +240,7 @@ def _judge(
         ],
         metric=metric,
     )
-    return _with_looks(found, earlier_looks(connection, experiment), block.get("looks"), on_time, values)
+    return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values)
 
 
 class _Known:
@@ -266,13 +267,13 @@ class _Known:
             for name, mine in evaluations.items()
         }
 
-    def at(self, claim: Mapping[str, Any]) -> datetime | None:
+    def at(self, claim: Claim) -> datetime | None:
         """None while there is no result yet."""
-        both = [self.first.get(str(claim[side])) for side in ("better", "worse")]
+        both = [self.first.get(side) for side in (claim.better, claim.worse)]
         return None if None in both else max(at for at in both if at is not None)
 
 
-def _mark(key: str, claim: Mapping[str, Any], versions: Sequence[Version], known: _Known) -> str:
+def _mark(key: str, claim: Claim, versions: Sequence[Version], known: _Known) -> str:
     """Why a claim is exploratory; "" where it was on record before its result existed."""
     seen = known.at(claim)
     if seen is None:
@@ -283,11 +284,11 @@ def _mark(key: str, claim: Mapping[str, Any], versions: Sequence[Version], known
     if declared <= seen:
         return ""
     said = f"EXPLORATORY: recorded {declared:%Y-%m-%d %H:%M}, after its results existed ({seen:%Y-%m-%d %H:%M})"
-    same = [claims for version in versions for claims in version.claims.values() if claims["text"] == claim["text"]]
+    same = [one for version in versions for one in version.claims.values() if one.text == claim.text]
     return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
 
 
-def _weigh_dropped(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
+def _weigh_dropped(claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
     """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
     try:
         return weigh_claim(claim, arms, values, alpha).p
@@ -297,12 +298,12 @@ def _weigh_dropped(claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Va
 
 def _other_pairs(
     arms: Mapping[str, Arm],
-    claims: Sequence[Mapping[str, Any]],
+    claims: Sequence[Claim],
     values: Values,
     alpha: float,
     claim: str | None,
 ) -> list[Weighed]:
-    declared = {frozenset((str(one["better"]), str(one["worse"]))) for one in claims}
+    declared = {frozenset((one.better, one.worse)) for one in claims}
     found = []
     for first, second in combinations(arms, 2):
         if frozenset((first, second)) in declared:
@@ -349,12 +350,12 @@ def _partly_notes(connection: duckdb.DuckDBPyConnection, experiment: str, arms: 
 def _notes(
     versions: Sequence[Version],
     current: Version | None,
-    dropped: Sequence[Mapping[str, Any]],
-    hypotheses: Mapping[str, Any] | None,
+    dropped: Sequence[Claim],
+    hypotheses: Hypotheses | None,
 ) -> list[str]:
     notes = []
     if dropped:
-        texts = ", ".join(str(one["text"]) for one in dropped)
+        texts = ", ".join(one.text for one in dropped)
         notes.append(f"declared by an earlier version of the spec, still counted in the family: {texts}")
     others = {version.rest for version in versions}
     if len(others) > 1:
@@ -368,16 +369,16 @@ def _notes(
 
 
 def _with_looks(
-    found: Answer, entries: Sequence[Mapping[str, Any]], planned: Any, tested: Sequence[TestedClaim], values: Values
+    found: Answer, earlier: Sequence[Look], planned: int | None, tested: Sequence[TestedClaim], values: Values
 ) -> Answer:
     """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
-    looks = int(planned) if planned else 1
+    looks = planned or 1
     judged = []
     for one, verdict in zip(tested, found.verdicts, strict=True):
         if verdict.comparison is None:
             judged.append(verdict)
             continue
-        number = look_number(entries, verdict.comparison)
+        number = look_number(earlier, verdict.comparison)
         if looks > 1:
             p = verdict.comparison.p_adjusted
             p = None if p is None else min(1.0, p * looks)

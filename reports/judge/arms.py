@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
@@ -127,7 +127,17 @@ def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class RunWarning:
+    """A warning of a stage behind a run; `step` of its first sight, `field` of the spec that it is about."""
+
+    run: str
+    step: int | None
+    text: str
+    field: str | None
+
+
+def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[RunWarning]:
     """What training stages warned about, each text once a run with the step of its first sight."""
     rows = connection.execute(
         "SELECT r.run, min(e.step), e.text, any_value(e.field) FROM events e "
@@ -135,4 +145,4 @@ def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> l
         "WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY r.run, e.text ORDER BY r.run, 2",
         [list(runs)],
     ).fetchall()
-    return [{"run": run, "step": step, "text": text, "field": field} for run, step, text, field in rows]
+    return [RunWarning(*row) for row in rows]

@@ -4,7 +4,7 @@
     adjusted = family_adjusted([one.p for one in tested], "holm")
     print(verdict_on(tested[0], adjusted[0], values, alpha, "holm", family=len(tested)).sentence())
 
-A claim is `{text, kind, better, worse, margin}` with condition names. Kinds: `better` (two-sided, so that
+A claim names two conditions. Kinds: `better` (two-sided, so that
 WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
 last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or more training seeds in each
 condition that trains, a claim speaks of the recipe; otherwise it is decided on questions, and speaks of one checkpoint
@@ -27,8 +27,7 @@ from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, Values
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.verdict import Verdict
-
-KINDS = ("better", "not_worse_by", "equivalent_within")
+from nsd.runner.store.shapes import Claim
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class ClaimVerdict:
 class TestedClaim:
     """A claim with its test, not yet corrected for the others."""
 
-    claim: Mapping[str, Any]
+    claim: Claim
     evidence: Evidence | None
     result: stats.Result | None
     about: str
@@ -83,21 +82,19 @@ class TestedClaim:
 
 
 def weigh_claim(
-    claim: Mapping[str, Any], arms: Mapping[str, Arm], values: Values, alpha: float, about: str | None = None
+    claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float, about: str | None = None
 ) -> TestedClaim:
     """Test one claim. `about` "recipe" or "checkpoint" asks for that reading.
 
-    Raises InputError for a malformed claim, and for "recipe" where a condition that trains has one seed only.
+    Raises InputError for a claim without its margin, and for "recipe" where a condition that trains has one seed only.
     """
-    kind, margin = str(claim["kind"]), None if claim["kind"] == "better" else claim.get("margin")
-    if kind not in KINDS:
-        raise InputError(f"claim {claim['text']!r}: kind {kind!r} is none of {', '.join(KINDS)}")
+    kind, margin = claim.kind, None if claim.kind == "better" else claim.margin
     if kind != "better" and (margin is None or not 0 < margin < 1):
-        raise InputError(f"claim {claim['text']!r}: {kind} needs a margin between 0 and 1, such as 0.02")
-    absent = [name for name in (claim["worse"], claim["better"]) if name not in arms]
+        raise InputError(f"claim {claim.text!r}: {kind} needs a margin between 0 and 1, such as 0.02")
+    absent = [name for name in (claim.worse, claim.better) if name not in arms]
     if absent:
         return TestedClaim(claim, None, None, "nothing yet", [f"no finished run of {' and '.join(absent)}"])
-    a, b, subject, note, reading = choose_seeds(arms[claim["worse"]], arms[claim["better"]], about)
+    a, b, subject, note, reading = choose_seeds(arms[claim.worse], arms[claim.better], about)
     if fault := measured_with(a, b):  # the other claims still deserve their verdicts
         return TestedClaim(claim, None, None, subject, [not_comparable(a, b, fault)])
     evidence = gather(a, b, values, reading)
@@ -121,9 +118,9 @@ def verdict_on(
     one: TestedClaim, p: float | None, values: Values, alpha: float, correction: str, family: int, mark: str = ""
 ) -> ClaimVerdict:
     """The verdict from the adjusted p."""
-    claim, kind = one.claim, str(one.claim["kind"])
-    margin = None if kind == "better" else float(claim["margin"])
-    known = (str(claim["text"]), kind, margin)
+    claim, kind = one.claim, one.claim.kind
+    margin = None if kind == "better" else claim.margin
+    known = (claim.text, kind, margin)
     if one.evidence is None or one.result is None:
         return ClaimVerdict(
             *known, Verdict.UNRESOLVED, None, one.about, family, correction, alpha, None, one.notes[0], mark

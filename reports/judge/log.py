@@ -14,13 +14,13 @@ never finished or was thrown away is in neither. What `answer` cannot judge is s
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.store import journal
-from nsd.runner.store.notes import nearest
+from nsd.runner.store.notes import nearest, read_notes
+from nsd.runner.store.shapes import ExperimentRecord, Manifest, Note
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class LogEntry:
     remarks: list[str]
     cost: TotalCost | None
     spent: TotalCost | None
-    notes: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     @property
     def best(self) -> LogArm | None:
@@ -101,6 +101,7 @@ class LogEntry:
             "counts": self.counts,
             "result": self.result(),
             "arms": [vars(arm) for arm in self.arms],
+            "notes": [note.to_json() for note in self.notes],
             "claims": [_claim_json(one) for one in (*self.verdicts, *self.late)],
             "cost": None if self.cost is None else self.cost.to_json(),
             "spent": None if self.spent is None else self.spent.to_json(),
@@ -149,37 +150,31 @@ def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
 
     records = workspace.records()
     imports = _import_groups(workspace)
-    notes = journal.read(workspace.notes)
-    names = [*(record["experiment"] for record in records), *imports]
+    notes = read_notes(workspace)
+    names = [*(record.experiment for record in records), *imports]
     with Store(workspace).read() as connection:
         spent = _costs(connection, records)
         entries = [
             _experiment_entry(connection, record, *cost)
             for record, cost in zip(records, spent, strict=True)
-            if fnmatch.fnmatchcase(record["experiment"], pattern)
+            if fnmatch.fnmatchcase(record.experiment, pattern)
         ]
         entries += [
             _import_entry(connection, name, manifests)
             for name, manifests in imports.items()
             if fnmatch.fnmatchcase(name, pattern)
         ]
-    known = {run for record in records for run in [record["experiment"], *(run["run"] for run in record["runs"])]}
-    known |= {
-        run["run"] for manifests in imports.values() for manifest in manifests for run in manifest.get("imported", [])
-    }
+    known = {name for record in records for name in [record.experiment, *(run.run for run in record.runs)]}
+    known |= {run.run for manifests in imports.values() for manifest in manifests for run in manifest.imported}
     entries = _with_notes(entries, notes)
-    entries += [
-        _orphan(note)
-        for note in notes
-        if note.get("run") not in known and fnmatch.fnmatchcase(text_of(note, "run"), pattern)
-    ]
+    entries += [_orphan(note) for note in notes if note.run not in known and fnmatch.fnmatchcase(note.run, pattern)]
     if not entries:
         raise InputError(f"no experiment is like {pattern!r}{nearest(pattern, names)}")
     return sorted(entries, key=lambda entry: (entry.date, entry.experiment))
 
 
 def _costs(
-    connection: duckdb.DuckDBPyConnection, records: Sequence[Mapping[str, Any]]
+    connection: duckdb.DuckDBPyConnection, records: Sequence[ExperimentRecord]
 ) -> list[tuple[TotalCost, TotalCost]]:
     """For each record, oldest first: the cost of all stages behind it, and of those that no earlier one needed."""
     from nsd.reports.judge.cost import costs_of, read_stages, total
@@ -189,10 +184,10 @@ def _costs(
     found = []
     for record in records:
         ends: dict[str, list[str]] = {}
-        for run in record["runs"]:
-            digests = [run.get(key) for key in ("label_digest", "train_digest", "eval_digest")]
-            digests += [repeat["eval_digest"] for repeat in run.get("repeats", [])]
-            ends[run["run"]] = [digest for digest in digests if digest is not None]
+        for run in record.runs:
+            digests = [run.label_digest, run.train_digest, run.eval_digest]
+            digests += [repeat.eval_digest for repeat in run.repeats]
+            ends[run.run] = [digest for digest in digests if digest is not None]
         stages = costs_of(connection, ends, stages=held)
         found.append((total(stages), total([stage for stage in stages if stage.digest not in seen])))
         seen |= {stage.digest for stage in stages}
@@ -200,33 +195,33 @@ def _costs(
 
 
 def _experiment_entry(
-    connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any], cost: TotalCost, spent: TotalCost
+    connection: duckdb.DuckDBPyConnection, record: ExperimentRecord, cost: TotalCost, spent: TotalCost
 ) -> LogEntry:
     from nsd.reports.judge.answer import answer
     from nsd.reports.judge.versions import as_version
 
-    runs = record["runs"]
+    runs = record.runs
     remarks: list[str] = []
     verdicts: list[ClaimVerdict] = []
     late: list[ClaimVerdict] = []
-    with as_version(connection, record["experiment"], record["spec_digest"]):
-        arms = _arms(connection, record["experiment"])
+    with as_version(connection, record.experiment, record.spec_digest):
+        arms = _arms(connection, record.experiment)
         try:
-            found = answer(connection, record["experiment"], record["spec_digest"], pairs=False)
+            found = answer(connection, record.experiment, record.spec_digest, pairs=False)
             verdicts, late = found.verdicts, found.late
         except InputError as error:  # one experiment that cannot be judged must not hide the others
             remarks.append(str(error))
-    ended = [run["ended_at"] for run in runs if run.get("ended_at")]
+    ended = [run.ended_at for run in runs if run.ended_at]
     return LogEntry(
         kind="experiment",
-        date=max(ended, default=record["recorded_at"]),
-        recorded_at=record["recorded_at"],
-        experiment=record["experiment"],
-        spec_digest=record["spec_digest"],
-        question=record["question"],
-        smoke=record["experiment"] != record["resolved"].get("name", record["experiment"]),
-        runs={run["run"]: run["status"] for run in runs},
-        failures={run["run"]: run["reason"] or "" for run in runs if run["status"] == "failed"},
+        date=max(ended, default=record.recorded_at),
+        recorded_at=record.recorded_at,
+        experiment=record.experiment,
+        spec_digest=record.spec_digest,
+        question=record.question,
+        smoke=record.experiment != record.resolved.to_json().get("name", record.experiment),
+        runs={run.run: run.status for run in runs},
+        failures={run.run: run.reason or "" for run in runs if run.status == "failed"},
         arms=arms,
         verdicts=verdicts,
         late=late,
@@ -247,16 +242,16 @@ def _arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[LogArm
     ]
 
 
-def _import_groups(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
+def _import_groups(workspace: Workspace) -> dict[str, list[Manifest]]:
     """Import manifests by the name their entry goes under."""
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[Manifest]] = {}
     for manifest in workspace.manifests("import"):
-        groups.setdefault(f"import of {manifest.get('source_file')}", []).append(manifest)
+        groups.setdefault(f"import of {manifest.source_file}", []).append(manifest)
     return groups
 
 
-def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: Sequence[Mapping[str, Any]]) -> LogEntry:
-    runs = [run["run"] for manifest in manifests for run in manifest.get("imported", [])]
+def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: Sequence[Manifest]) -> LogEntry:
+    runs = [run.run for manifest in manifests for run in manifest.imported]
     rows = connection.execute(
         "SELECT r.run, coalesce(i.metric, 'accuracy'), coalesce(v.mean, c.correct / c.n), coalesce(v.n, c.n), 1 "
         "FROM runs r LEFT JOIN eval_info i USING (eval_digest) LEFT JOIN counts c ON c.run = r.run "
@@ -266,8 +261,8 @@ def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: S
     ).fetchall()
     return LogEntry(
         kind="import",
-        date=max(manifest.get("ended_at") or "" for manifest in manifests),
-        recorded_at=min(manifest.get("started_at") or "" for manifest in manifests),
+        date=max(manifest.ended_at or "" for manifest in manifests),
+        recorded_at=min(manifest.started_at or "" for manifest in manifests),
         experiment=name,
         spec_digest=None,
         question=None,
@@ -283,30 +278,23 @@ def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: S
     )
 
 
-def _with_notes(entries: list[LogEntry], notes: Sequence[dict[str, Any]]) -> list[LogEntry]:
+def _with_notes(entries: list[LogEntry], notes: Sequence[Note]) -> list[LogEntry]:
     """Each note goes to the version that was the newest with its run when it was written."""
-    held: dict[int, list[dict[str, Any]]] = {}
+    held: dict[int, list[Note]] = {}
     for note in notes:
         about = [
             (entry.recorded_at, number)
             for number, entry in enumerate(entries)
-            if note.get("run") == entry.experiment or note.get("run") in entry.runs
+            if note.run == entry.experiment or note.run in entry.runs
         ]
         if about:
-            before = [pair for pair in about if pair[0] <= text_of(note, "written_at")]
+            before = [pair for pair in about if pair[0] <= note.written_at]
             held.setdefault(max(before)[1] if before else min(about)[1], []).append(note)
     return [replace(entry, notes=held.get(number, [])) for number, entry in enumerate(entries)]
 
 
-def _orphan(note: Mapping[str, Any]) -> LogEntry:
-    date = text_of(note, "written_at")
+def _orphan(note: Note) -> LogEntry:
+    date = note.written_at
     remarks = ["nothing is recorded under this name any more"]
     empty: dict[str, Any] = {"runs": {}, "failures": {}, "arms": [], "verdicts": [], "late": [], "remarks": remarks}
-    return LogEntry(
-        "note", date, date, text_of(note, "run"), None, None, False, **empty, cost=None, spent=None, notes=[dict(note)]
-    )
-
-
-def text_of(entry: Mapping[str, Any], name: str) -> str:
-    value = entry.get(name)
-    return value if isinstance(value, str) else ""
+    return LogEntry("note", date, date, note.run, None, None, False, **empty, cost=None, spent=None, notes=[note])

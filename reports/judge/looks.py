@@ -11,8 +11,11 @@ Limits: only looks taken through nsd in this workspace are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from nsd.runner.store.shapes import Look, Sides
 
 if TYPE_CHECKING:
     import duckdb
@@ -20,20 +23,18 @@ if TYPE_CHECKING:
     from nsd.reports.judge.comparison import Comparison
 
 
-def earlier_looks(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[dict[str, Any]]:
+def earlier_looks(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[Look]:
     """Recorded looks at pairs of this experiment, oldest first: a, b, metric, evidence, train, n."""
-    import json
-
     rows = connection.execute(
-        "SELECT a, b, metric, evidence, n, looked_at FROM looks WHERE experiment = ? ORDER BY looked_at", [experiment]
+        "SELECT a, b, metric, evidence, n FROM looks WHERE experiment = ? ORDER BY looked_at", [experiment]
     ).fetchall()
-    found = []
-    for a, b, metric, evidence, n, when in rows:
-        found.append({"a": a, "b": b, "metric": metric, **json.loads(evidence), "n": n, "looked_at": when})
-    return found
+    return [
+        Look.from_json({"a": a, "b": b, "metric": metric, **json.loads(evidence), "n": n}, "looks")
+        for a, b, metric, evidence, n in rows
+    ]
 
 
-def look_number(entries: Iterable[Mapping[str, Any]], comparison: Comparison) -> int:
+def look_number(looks: Iterable[Look], comparison: Comparison) -> int:
     """Which look this is: 1 plus the distinct earlier ones at a part of the same data.
 
     Earlier data are a part of these where both arms' evaluations are contained in them (seeds were added), or
@@ -43,36 +44,40 @@ def look_number(entries: Iterable[Mapping[str, Any]], comparison: Comparison) ->
     now_a, now_b = set(comparison.evals_a), set(comparison.evals_b)
     trained = (set(comparison.trained_a), set(comparison.trained_b))
     a, b = condition_of(comparison.a), condition_of(comparison.b)
-    for entry in entries:
-        if {entry["a"], entry["b"]} != {a, b} or entry["metric"] != comparison.metric:
+    for look in looks:
+        if {look.a, look.b} != {a, b} or look.metric != comparison.metric:
             continue
-        evidence, models = entry["evidence"], entry.get("train") or {}
-        flip = entry["a"] != a
-        old_a, old_b = (set(evidence[side]) for side in ("ba" if flip else "ab"))
+        flip = look.a != a
+        old_a, old_b = _sets(look.evidence, flip)
         if (old_a, old_b) == (now_a, now_b):
             continue
-        old_models = tuple(set(models.get(side, ())) for side in ("ba" if flip else "ab"))
+        old_models = _sets(look.train or Sides(), flip)
         more_seeds = old_a <= now_a and old_b <= now_b
-        more_questions = any(old_models) and old_models == trained and (entry["n"] or 0) < comparison.n
+        more_questions = any(old_models) and old_models == trained and (look.n or 0) < comparison.n
         if more_seeds or more_questions:
             seen.add((tuple(sorted(old_a)), tuple(sorted(old_b))))
     return 1 + len(seen)
 
 
-def look_entries(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+def _sets(sides: Sides, flip: bool) -> tuple[set[str], set[str]]:
+    a, b = set(sides.a), set(sides.b)
+    return (b, a) if flip else (a, b)
+
+
+def look_entries(comparisons: Sequence[Comparison]) -> list[Look]:
     """The record of these comparisons as looks: pairs of conditions of one experiment, judged on their evaluations."""
     return [
-        {
-            "experiment": one.a.partition("/")[0],
-            "a": condition_of(one.a),
-            "b": condition_of(one.b),
-            "metric": one.metric,
-            "evidence": {"a": list(one.evals_a), "b": list(one.evals_b)},
-            "train": {"a": list(one.trained_a), "b": list(one.trained_b)},
-            "n": one.n,
-            "p": one.p,
-            "verdict": one.verdict,
-        }
+        Look(
+            experiment=one.a.partition("/")[0],
+            a=condition_of(one.a),
+            b=condition_of(one.b),
+            metric=one.metric,
+            evidence=Sides(a=list(one.evals_a), b=list(one.evals_b)),
+            train=Sides(a=list(one.trained_a), b=list(one.trained_b)),
+            n=one.n,
+            p=one.p,
+            verdict=one.verdict.value,
+        )
         for one in comparisons
         if one.p is not None and one.evals_a and one.evals_b and _together(one)
     ]

@@ -72,6 +72,11 @@ class ClaimPower:
     smallest_p: float | None
     notes: list[str]
 
+    @property
+    def own_notes(self) -> list[str]:
+        """Notes on the claim itself, beside those on where its spread comes from."""
+        return self.notes[len(self.spread.notes) :]
+
 
 @dataclass(frozen=True)
 class Power:

@@ -39,7 +39,7 @@ class Run:
     same order; None where nothing was trained or it is not known. `weights` is the same text for two runs exactly
     where the same model (or the same recording) answered; `trained`: whether the seed trained it, taken to be so of
     an import. `repeats_itself`: nothing is drawn (temperature 0, a recording), so that asking the same weights again
-    gives the same answers.
+    gives the same answers. `weightless`: an engine without weights answered.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Run:
     weights: str | None = None
     trained: bool = True
     repeats_itself: bool = False
+    weightless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +168,7 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             weights=_weights(name, experiment, condition, train, model, engine if recorded else None, files),
             trained=experiment is None or (train is not None and not recorded),
             repeats_itself=draws_nothing(engine_name, temperature),
+            weightless=recorded and engine is not None,
         )
     return _said_again(connection, finished), unfinished
 
@@ -178,7 +180,7 @@ def _said_again(connection: duckdb.DuckDBPyConnection, runs: dict[str, Run]) -> 
     """
     groups: dict[tuple[str | None, ...], list[Run]] = {}
     for run in runs.values():
-        if not run.repeats_itself and (run.weights or "").startswith(_NO_WEIGHTS):
+        if not run.repeats_itself and run.weightless:
             groups.setdefault((run.experiment, run.condition, run.weights, run.data_hash), []).append(run)
     several = [group for group in groups.values() if len({run.eval_digest for run in group}) > 1]
     if not several:
@@ -200,9 +202,6 @@ def draws_nothing(engine: str | None, temperature: str | float | None) -> bool:
     return engine == "replay" or (temperature is not None and float(temperature) == 0)
 
 
-_NO_WEIGHTS = "engine "
-
-
 def _weights(
     run: str,
     experiment: str | None,
@@ -218,7 +217,7 @@ def _weights(
     one model; where that is not on record it is the stage.
     """
     if engine is not None:
-        return f"{_NO_WEIGHTS}{engine}"
+        return f"engine {engine}"
     if train is not None:
         left = {name: digest for name, digest in json.loads(files or "{}").items() if name.startswith("model/")}
         return json.dumps(left, sort_keys=True) if left else train

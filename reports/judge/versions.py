@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nsd.runner.store.shapes import Claim, Hypotheses
 
 if TYPE_CHECKING:
     import duckdb
 
-DEFAULT_RULES = {"alpha": 0.05, "correction": "holm", "looks": None}
 _SHAPES_RESULTS = ("conditions", "match")  # of a resolved spec; further seeds are more data, not another experiment
 
 
@@ -32,29 +33,28 @@ class Version:
     recorded_at: datetime
     run_at: datetime
     question: str | None
-    hypotheses: Mapping[str, Any]
+    hypotheses: Hypotheses
     rest: str  # the spec without its hypotheses, to see whether anything else was changed
     conditions: tuple[str, ...] = ()
 
     @property
-    def claims(self) -> dict[str, Mapping[str, Any]]:
+    def claims(self) -> dict[str, Claim]:
         """Claims under a text that holds everything that decides a verdict: what is claimed and by which rules."""
         return claims_of(self.hypotheses)
 
 
-def claims_of(hypotheses: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+def claims_of(hypotheses: Hypotheses) -> dict[str, Claim]:
     """Claims of a hypotheses block by an identity made of claim and rules (alpha, correction, looks)."""
-    block = hypotheses or {}
-    rules = {name: block.get(name, default) for name, default in DEFAULT_RULES.items()}
-    return {json.dumps([said_by(claim), rules], sort_keys=True): claim for claim in block.get("claims", [])}
+    rules = [hypotheses.alpha, hypotheses.correction, hypotheses.looks]
+    return {json.dumps([said_by(claim), rules]): claim for claim in hypotheses.claims}
 
 
-def said_by(claim: Mapping[str, Any]) -> str:
+def said_by(claim: Claim) -> str:
     """A claim's statement without the rules it is judged by: the same text means the same test.
 
     Another margin is another claim: it is a test of its own. Another alpha, correction or number of looks is not.
     """
-    return json.dumps([claim.get(name) for name in ("kind", "better", "worse", "margin")])
+    return json.dumps([claim.kind, claim.better, claim.worse, claim.margin])
 
 
 def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[Version]:
@@ -69,17 +69,18 @@ def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[
     for digest, recorded_at, run_at, question, hypotheses, resolved in rows:
         spec = json.loads(resolved) or {}
         rest = json.dumps({key: spec.get(key) for key in _SHAPES_RESULTS}, sort_keys=True)
-        known = (digest, recorded_at, run_at, question, json.loads(hypotheses) or {}, rest)
+        claimed = Hypotheses.from_json(json.loads(hypotheses) or {}, f"the record {digest} of {experiment}")
+        known = (digest, recorded_at, run_at, question, claimed, rest)
         found.append(Version(*known, tuple(spec.get("conditions") or ())))
     return found
 
 
-def declared_earlier(versions: Sequence[Version], present: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def declared_earlier(versions: Sequence[Version], present: Sequence[Claim]) -> list[Claim]:
     """Claims of any recorded version that are not among the `present` ones, each once, oldest first."""
     held = {said_by(claim) for claim in present}
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Claim] = {}
     for version in versions:
-        for claim in version.hypotheses.get("claims", []):
+        for claim in version.hypotheses.claims:
             if said_by(claim) not in held:
                 found.setdefault(said_by(claim), claim)
     return list(found.values())

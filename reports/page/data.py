@@ -32,11 +32,12 @@ from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.page.samples import Samples, collect_samples
-from nsd.reports.page.training import Curve, Origin, collect_curves, collect_origin, collect_warnings
+from nsd.reports.page.training import Curve, Origin, StageWarning, collect_curves, collect_origin, collect_warnings
 
 if TYPE_CHECKING:
     import duckdb
 
+    from nsd.runner.store.shapes import Hypotheses
     from nsd.runner.store.workspace import Workspace
 
 NONE_LISTED = 12  # names listed in a headline before "and N more"
@@ -67,6 +68,28 @@ class TestUsed:
 
 
 @dataclass(frozen=True)
+class PageLook:
+    """A recorded judgement of a pair, with its time to the minute (UTC)."""
+
+    at: str
+    a: str
+    b: str
+    n: int
+    p: float | None
+    verdict: str
+    command: str
+
+
+@dataclass(frozen=True)
+class PageNote:
+    """A note about a run or the experiment, with its time to the minute (UTC)."""
+
+    at: str
+    run: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Family:
     """Tests corrected together."""
 
@@ -93,7 +116,7 @@ class PageData:
     why_reference: str
     arms: list[ArmSummary]
     curves: list[Curve]
-    warnings: list[dict[str, Any]]
+    warnings: list[StageWarning]
     labels: list[LabelQuality]
     agreements: list[Agreement]
     noise: list[Noise]
@@ -108,8 +131,8 @@ class PageData:
     spec_yaml: str | None
     spec_digest: str | None
     recorded_at: str | None
-    looks: list[dict[str, Any]]
-    journal: list[dict[str, Any]]
+    looks: list[PageLook]
+    journal: list[PageNote]
     remarks: list[str] = field(default_factory=list)
     resampling_seed: int = RESAMPLING_SEED
 
@@ -196,7 +219,7 @@ def collect_experiment(
     workspace: Workspace,
     experiment: str,
     spec_digest: str | None = None,
-    hypotheses: Mapping[str, Any] | None = None,
+    hypotheses: Hypotheses | None = None,
     metric: str | None = None,
 ) -> PageData:
     """The report of one experiment. `spec_digest`, `hypotheses` and `metric` as in `answer`, and what it raises.
@@ -214,7 +237,7 @@ def _of_version(
     experiment: str,
     current: Version | None,
     spec_digest: str | None,
-    hypotheses: Mapping[str, Any] | None,
+    hypotheses: Hypotheses | None,
     metric: str | None,
 ) -> PageData:
     found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, metric=metric)
@@ -395,20 +418,20 @@ def _tests(comparisons: Sequence[Comparison]) -> list[TestUsed]:
     return [TestUsed(*key, number) for key, number in counted.most_common()]
 
 
-def _looks(connection: duckdb.DuckDBPyConnection, experiments: Sequence[str]) -> list[dict[str, Any]]:
+def _looks(connection: duckdb.DuckDBPyConnection, experiments: Sequence[str]) -> list[PageLook]:
     """How often each pair was judged before, and on how many questions."""
     rows = connection.execute(
         "SELECT strftime(looked_at, '%Y-%m-%d %H:%M'), a, b, n, p, verdict, command FROM looks "
         "WHERE experiment IN (SELECT unnest(?::TEXT[])) ORDER BY looked_at, a, b",
         [list(experiments)],
     ).fetchall()
-    return [dict(zip(("at", "a", "b", "n", "p", "verdict", "command"), row, strict=True)) for row in rows]
+    return [PageLook(*row) for row in rows]
 
 
-def _journal(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[dict[str, Any]]:
+def _journal(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[PageNote]:
     rows = connection.execute(
         "SELECT strftime(written_at, '%Y-%m-%d %H:%M'), run, text FROM notes "
         "WHERE run IN (SELECT unnest(?::TEXT[])) ORDER BY written_at",
         [list(names)],
     ).fetchall()
-    return [dict(zip(("at", "run", "text"), row, strict=True)) for row in rows]
+    return [PageNote(*row) for row in rows]

@@ -146,11 +146,22 @@ def _events(connection: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> di
     return found
 
 
-def collect_warnings(connection: duckdb.DuckDBPyConnection, stages: Sequence[StageCost]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class StageWarning:
+    """A warning of a stage, and the runs that it concerns."""
+
+    runs: list[str]
+    kind: str
+    step: int | None
+    text: str
+    field: str | None
+
+
+def collect_warnings(connection: duckdb.DuckDBPyConnection, stages: Sequence[StageCost]) -> list[StageWarning]:
     """What any stage warned about: the runs it concerns, the kind of stage, step, text and field."""
     events = _events(connection, [stage.digest for stage in stages])
     return [
-        {"runs": stage.used_by, "kind": stage.kind, "step": event.step, "text": event.text, "field": event.field}
+        StageWarning(stage.used_by, stage.kind, event.step, event.text, event.field)
         for stage in stages
         for event in events.get(stage.digest, [])
     ]

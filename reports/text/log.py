@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from nsd.plugins.untrusted import one_line
-from nsd.reports.judge.log import LogEntry, claim_line, text_of
+from nsd.reports.judge.log import LogEntry, claim_line
+from nsd.runner.store.shapes import Note
 
 
 def lines_of(entry: LogEntry) -> list[str]:
@@ -32,10 +30,10 @@ def describe_cost(entry: LogEntry) -> str:
     return f"{entry.cost.describe()} ({new} of it new here)"
 
 
-def note_line(note: Mapping[str, Any], entry: LogEntry) -> str:
+def note_line(note: Note, entry: LogEntry) -> str:
     """A note with its day, and its run where it is not about the whole experiment."""
-    about = "" if note.get("run") == entry.experiment else f" on {text_of(note, 'run')}"
-    return f"note {day(text_of(note, 'written_at'))}{about}: {text_of(note, 'text')}"
+    about = "" if note.run == entry.experiment else f" on {note.run}"
+    return f"note {day(note.written_at)}{about}: {note.text}"
 
 
 def day(stamp: str) -> str:

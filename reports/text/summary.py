@@ -10,14 +10,14 @@ counts: a failed one scores 0, a truncated one what its text scores, and their s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.words import percent
 from nsd.reports.judge.answer import Answer, answer
-from nsd.reports.judge.arms import ArmSummary, summarise_arms, version_runs, warnings_of
+from nsd.reports.judge.arms import ArmSummary, RunWarning, summarise_arms, version_runs, warnings_of
 from nsd.reports.judge.label_quality import LabelQuality, label_quality
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.text.answer import answer_facts, print_answer
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from nsd.runner.store.shapes import Hypotheses
+
 
 BAR_WIDTH = 30
 WARNINGS_SHOWN = 8
@@ -37,7 +39,7 @@ def summary_json(
     connection: duckdb.DuckDBPyConnection,
     experiment: str,
     spec_digest: str | None,
-    hypotheses: Mapping[str, Any] | None,
+    hypotheses: Hypotheses | None,
 ) -> dict[str, Any]:
     """Arms, labels, warnings and verdicts of one version of a spec as plain data."""
     with version_runs(connection, experiment, spec_digest) as runs:
@@ -46,7 +48,7 @@ def summary_json(
             "arms": [asdict(arm) for arm in summarise_arms(connection, runs)],
             "labels": [asdict(label) for label in label_quality(connection, runs)],
             "noise": [one.to_json() for one in noise_floor(connection, runs)],
-            "warnings": warnings_of(connection, runs),
+            "warnings": [asdict(one) for one in warnings_of(connection, runs)],
             **answer_facts(answer(connection, experiment, spec_digest, hypotheses=hypotheses)),
         }
 
@@ -59,7 +61,7 @@ def print_summary(
     console: Console,
     experiment: str,
     spec_digest: str | None,
-    hypotheses: Mapping[str, Any] | None,
+    hypotheses: Hypotheses | None,
     question: str | None = None,
     wide: bool = False,
 ) -> Answer:
@@ -94,13 +96,13 @@ def print_summary(
     return found
 
 
-def _print_warnings(warnings: Sequence[Mapping[str, Any]], console: Console, width: int | None) -> None:
+def _print_warnings(warnings: Sequence[RunWarning], console: Console, width: int | None) -> None:
     if warnings:
         show_lines(console, [""])
     for warning in warnings[:WARNINGS_SHOWN]:
-        field = f" (field {warning['field']})" if warning["field"] else ""
-        step = "" if warning["step"] is None else f"step {warning['step']}: "
-        show_lines(console, paragraph(f"warning, {warning['run']}, {step}{warning['text']}{field}", width))
+        field = f" (field {warning.field})" if warning.field else ""
+        step = "" if warning.step is None else f"step {warning.step}: "
+        show_lines(console, paragraph(f"warning, {warning.run}, {step}{warning.text}{field}", width))
     if len(warnings) > WARNINGS_SHOWN:
         show_lines(console, [f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"])
 

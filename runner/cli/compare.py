@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 from nsd.plugins.errors import InputError
 from nsd.plugins.screen import console
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Unpack
 
     import duckdb
 
     from nsd.reports.judge.compare import Options
+    from nsd.runner.store.shapes import Look
 
 CLAIMS = ("checkpoint", "recipe")
 ABOUT_PAIRS = {"baseline", "alpha", "correction", "margin", "test", "force"}  # not about the claims of a spec
@@ -78,7 +81,7 @@ def _print_answer(
     from nsd.runner.spec.load import load_spec
 
     spec = load_spec(path)
-    hypotheses = spec.hypotheses.to_json() if spec.hypotheses else None
+    hypotheses = Hypotheses(**spec.hypotheses.to_json()) if spec.hypotheses else None
     with Store(workspace).read() as connection:
         found = answer(
             connection,
@@ -93,10 +96,10 @@ def _print_answer(
     _record(workspace, look_entries(found.comparisons()))
 
 
-def _record(workspace: Workspace, entries: list[dict[str, object]]) -> None:
+def _record(workspace: Workspace, looks: Sequence[Look]) -> None:
     from nsd.runner.store.looks import record_looks
 
-    record_looks(workspace, "compare", entries)
+    record_looks(workspace, "compare", looks)
 
 
 def read_groups(

@@ -142,7 +142,7 @@ def note(
     from nsd.runner.store.notes import add_note
 
     written = add_note(workspace_at(workspace), name, text)
-    print(f"noted on {written['run']}, {written['written_at']}")
+    print(f"noted on {written.run}, {written.written_at}")
 
 
 # --------------------------------------------------------------------------- help for writing specs

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def collect(
     from nsd.runner.spec.load import load_spec
 
     experiment = load_spec(Path(single))
-    hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else {}
+    hypotheses = Hypotheses(**experiment.hypotheses.to_json()) if experiment.hypotheses else Hypotheses()
     return collect_experiment(connection, workspace, experiment.name, spec_digest(experiment), hypotheses, metric)
 
 

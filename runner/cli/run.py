@@ -20,6 +20,7 @@ def run_plan(
     """Execute, print the outcome, and return the exit code. `stages` are digests or their beginnings."""
     from nsd.runner.cli.show_outcome import outcome_json, print_outcome
     from nsd.runner.store.bucket import Bucket
+    from nsd.runner.store.shapes import Word
     from nsd.runner.work.execute import execute
     from nsd.runner.work.nodes import Nodes, take_part
     from nsd.runner.work.sync import Sync, leave_word
@@ -40,7 +41,7 @@ def run_plan(
     outcome = execute(plan, workspace, sync, only, ends_process=True)
     if job := os.environ.get(JOB_VARIABLE):
         facts = {**outcome_json(plan, outcome), "exit_code": outcome.exit_code}
-        leave_word(workspace, bucket, job, facts)
+        leave_word(workspace, bucket, job, Word.from_json(facts, workspace.outcome_path(job)))
     if stages and not as_json:
         print(f"{outcome.done} stages run, {outcome.cached} finished before, {len(outcome.failures)} failed")
         for failure in outcome.failures:

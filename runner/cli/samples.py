@@ -44,7 +44,7 @@ def collect_samples(
         if folder is None:
             raise InputError(f"{name} has no completions: its status is {row['status']}")
         manifest = workspace.manifest(folder.name.partition("-")[0], row["eval_digest"])
-        held = tables.held_questions(workspace, manifest["data_hash"]) if manifest.get("data_hash") else []
+        held = tables.held_questions(workspace, manifest.data_hash) if manifest.data_hash else []
         questions = {q.id: q for q in held}
         for sample in tables.read(folder / "samples.parquet"):
             if "question_id" not in sample:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.screen import console, print_json
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def print_outcome(
 
     screen = console()
     experiment = plan.experiment
-    hypotheses = experiment.hypotheses.to_json() if experiment.hypotheses else None
+    hypotheses = Hypotheses(**experiment.hypotheses.to_json()) if experiment.hypotheses else None
     if as_json:
         with Store(workspace).read() as connection:
             summary = summary_json(connection, plan.name, plan.spec_digest, hypotheses)

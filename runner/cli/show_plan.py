@@ -26,7 +26,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
         cached = stage.digest not in pending
         changed = None
         if not cached:
-            held = manifests.setdefault(stage.kind, list(workspace.manifests(stage.kind)))
+            held = manifests.setdefault(stage.kind, [one.to_json() for one in workspace.manifests(stage.kind)])
             changed = changed_fields(stage.key, held)
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(

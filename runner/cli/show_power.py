@@ -14,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
 from nsd.reports.judge.runs import condition_arms, draws_nothing
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Claim, Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -48,12 +49,10 @@ class Wanted:
 def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -> Power:
     """Power of a plan's claims. Needs no results; uses those the workspace has."""
     hypotheses = plan.experiment.hypotheses
-    claims = hypotheses.to_json()["claims"] if hypotheses else []
-    block = {"claims": claims}
-    if hypotheses is not None:
-        block |= {"alpha": hypotheses.alpha, "correction": hypotheses.correction}
+    block = Hypotheses() if hypotheses is None else Hypotheses(**hypotheses.to_json())
     with _earlier(workspace) as connection:
-        family = len(claims) + (0 if connection is None else _earlier_claims(connection, plan.name, claims))
+        earlier = 0 if connection is None else _earlier_claims(connection, plan.name, block.claims)
+        family = len(block.claims) + earlier
         return _power(connection, plan.name, _designs_of_plan(plan), block, family, wanted or Wanted())
 
 
@@ -67,7 +66,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
         from nsd.reports.judge.power import Design
 
         design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
-        found = _power(None, None, {"": design}, {"claims": []}, 0, wanted)
+        found = _power(None, None, {"": design}, Hypotheses(), 0, wanted)
     elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
         from nsd.runner.plan.build import build_plan
         from nsd.runner.spec.load import load_spec
@@ -76,7 +75,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
     else:
         with Store(workspace).read() as connection:
             designs, block = _designs_of_experiment(connection, name)
-            family = len(block["claims"]) + _earlier_claims(connection, name, block["claims"])
+            family = len(block.claims) + _earlier_claims(connection, name, block.claims)
             found = _power(connection, name, designs, block, family, wanted)
     if as_json:
         from nsd.plugins.screen import print_json
@@ -90,7 +89,7 @@ def _power(
     connection: duckdb.DuckDBPyConnection | None,
     experiment: str | None,
     designs: Mapping[str, Design],
-    block: Mapping[str, Any],
+    block: Hypotheses,
     family: int,
     wanted: Wanted,
 ) -> Power:
@@ -103,21 +102,21 @@ def _power(
     trained = [design for design in designs.values() if any(design.trained)]
     common, _ = Counter(trained or designs.values()).most_common(1)[0]
     return power_of(
-        [claimed for claim in block["claims"] if (claimed := _claimed(claim, designs)) is not None],
+        [claimed for claim in block.claims if (claimed := _claimed(claim, designs)) is not None],
         design=common,
         connection=connection,
         experiment=experiment,
-        alpha=block.get("alpha", 0.05) if wanted.alpha is None else wanted.alpha,
+        alpha=block.alpha if wanted.alpha is None else wanted.alpha,
         power=wanted.power,
         detect=wanted.detect,
-        correction=block.get("correction", "holm"),
+        correction=block.correction,
         discordance=wanted.discordance,
         seed_sd=wanted.seed_sd,
         family=family,
     )
 
 
-def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Mapping[str, Any]]) -> int:
+def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Claim]) -> int:
     """How many claims earlier versions of the spec declared beside these."""
     from nsd.reports.judge.versions import declared_earlier, versions_of
 
@@ -139,11 +138,11 @@ def _changed(design: Design, wanted: Wanted) -> Design:
     )
 
 
-def _claimed(claim: Mapping[str, Any], designs: Mapping[str, Design]) -> Claimed | None:
+def _claimed(claim: Claim, designs: Mapping[str, Design]) -> Claimed | None:
     """The claim with the design both conditions share; None where one of them is not planned."""
     from nsd.reports.judge.power import Claimed
 
-    better, worse = designs.get(claim["better"]), designs.get(claim["worse"])
+    better, worse = designs.get(claim.better), designs.get(claim.worse)
     if better is None or worse is None:
         return None
     note = ""
@@ -157,8 +156,8 @@ def _claimed(claim: Mapping[str, Any], designs: Mapping[str, Design]) -> Claimed
         greedy=better.greedy and worse.greedy,
         trained=(better.trained[0], worse.trained[0]),
     )
-    margin = None if claim["kind"] == "better" else float(claim["margin"])
-    return Claimed(claim["text"], claim["kind"], claim["better"], claim["worse"], margin, design, note)
+    margin = None if claim.kind == "better" else claim.margin
+    return Claimed(claim.text, claim.kind, claim.better, claim.worse, margin, design, note)
 
 
 def _designs_of_plan(plan: Plan) -> dict[str, Design]:
@@ -191,9 +190,7 @@ def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
     return 1 if trained or greedy or not averages(metric) else seeds
 
 
-def _designs_of_experiment(
-    connection: duckdb.DuckDBPyConnection, name: str
-) -> tuple[dict[str, Design], dict[str, Any]]:
+def _designs_of_experiment(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[dict[str, Design], Hypotheses]:
     """Designs and hypotheses of an experiment that ran. Raises InputError with the nearest names."""
     from nsd.reports.judge.power import Design
 
@@ -220,7 +217,7 @@ def _designs_of_experiment(
     from nsd.reports.judge.versions import current_version, versions_of
 
     current = current_version(versions_of(connection, name))
-    return found, {"claims": [], **(current.hypotheses if current is not None else {})}
+    return found, Hypotheses() if current is None else current.hypotheses
 
 
 @contextlib.contextmanager
@@ -352,7 +349,7 @@ def _notes(rows: Sequence[ClaimPower]) -> list[str]:
                 lines.append(_why_no_samples(claim))
         if claim.margin is not None:
             lines.append("a margin is shown at a true difference of zero, on one side")
-        lines += [note for note in claim.notes if "refuses" in note]
+        lines += claim.own_notes
         for line in lines:
             said.setdefault(line, []).append(claim.claim)
     return [line if len(names) == len(rows) else f"{', '.join(names)}: {line}" for line, names in said.items()]

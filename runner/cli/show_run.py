@@ -28,7 +28,9 @@ def print_run(workspace: Workspace, name: str, as_json: bool) -> None:
 
 def find_stages(workspace: Workspace, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """A run and its finished stages, or the stage whose digest starts with `name`."""
-    manifests = {manifest["digest"]: manifest for manifest in workspace.manifests()}
+    manifests: dict[str, dict[str, Any]] = {
+        manifest.digest: {**manifest.to_json(), "folder": str(manifest.folder)} for manifest in workspace.manifests()
+    }
     by_digest = [m for digest, m in manifests.items() if len(name) >= 4 and digest.startswith(name)]
     if by_digest:
         return None, by_digest

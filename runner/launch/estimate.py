@@ -22,6 +22,7 @@ from typing import Any
 
 from nsd.plugins.api import Trainer
 from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.stages import make_plugin
 
@@ -99,7 +100,7 @@ class Estimator:
         pending = plan.pending(workspace) if pending is None else pending
         self._work = [(stage, work_of(stage, plan)) for stage in pending]
         self._manifests = list(workspace.manifests())
-        self._keys = {manifest["digest"]: manifest["key"] for manifest in self._manifests if "key" in manifest}
+        self._keys = {manifest.digest: manifest.key.to_json() for manifest in self._manifests}
         self._keys |= {stage.digest: stage.key for stage in plan.stages.values()}
 
     def on(self, accelerator: str | None) -> Estimate:
@@ -149,20 +150,20 @@ def work_of(stage: Stage, plan: Plan) -> Work:
 class _Rates:
     """Seconds per token on one kind of GPU, of earlier runs where there are some."""
 
-    def __init__(self, manifests: Iterable[dict[str, Any]], gpu: str | None, keys: Keys) -> None:
+    def __init__(self, manifests: Iterable[Manifest], gpu: str | None, keys: Keys) -> None:
         self.gpu = gpu
         self.keys = keys
         self._seen: dict[tuple[str, str, str], list[float]] = {}
         for manifest in manifests:
-            gpus = manifest.get("machine", {}).get("gpus", [])
+            gpus = manifest.machine.gpus
             there = bool(gpus) and gpu is not None and _same_gpu(gpu, gpus[0])
             if there or (gpu is None and not gpus):
                 try:
-                    tokens, kind = _tokens_of(manifest), _kind_of(manifest["key"], self.keys)
+                    tokens, kind = _tokens_of(manifest), _kind_of(manifest.key.to_json(), self.keys)
                 except (LookupError, TypeError, ValueError, AttributeError):  # of another version, or of no use
                     continue
-                if tokens and manifest.get("seconds"):
-                    self._seen.setdefault(kind, []).append(manifest["seconds"] / tokens)
+                if tokens and manifest.seconds:
+                    self._seen.setdefault(kind, []).append(manifest.seconds / tokens)
 
     def seconds(self, stage: Stage, work: Work, gpus: int) -> tuple[float, str]:
         tokens = work.trained or work.generated
@@ -178,15 +179,15 @@ class _Rates:
         return training + work.generated / BATCH * step, "throughput model"
 
 
-def _tokens_of(manifest: dict[str, Any]) -> float | None:
+def _tokens_of(manifest: Manifest) -> float | None:
     """Tokens as `work_of` would have counted them, so that rates and counts agree."""
-    generation = manifest.get("generation")
-    if generation:
-        return float(generation["completions"] * manifest["key"]["sampling"]["max_tokens"] * TOKEN_SHARE)
-    training = manifest.get("training")
-    if not training:
+    key = manifest.key.to_json()
+    if manifest.generation is not None and manifest.generation.completions is not None:
+        return float(manifest.generation.completions * key["sampling"]["max_tokens"] * TOKEN_SHARE)
+    if manifest.training is None:
         return None
-    config = manifest["key"]["trainer"]["config"]
+    training = manifest.training.to_json()
+    config = key["trainer"]["config"]
     rollouts = config.get("num_generations", 0) * config.get("prompts_per_step", 1) * training.get("steps", 0)
     if rollouts:
         return float(rollouts * config.get("max_tokens", 256) * TOKEN_SHARE)

@@ -9,6 +9,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from nsd.plugins.errors import NsdError
@@ -56,11 +57,11 @@ def finish(
     names = [job_name(found, job) for job in found.jobs]
     if found.store:
         bucket = Bucket.open(found.store)
-        home.from_store(bucket, workspace, plan, weights=bool(found.options.get("weights")))
+        home.from_store(bucket, workspace, plan, weights=found.options.weights)
         words = home.words_from_store(bucket, workspace, names)
     else:
         words = read_words(workspace, names)
-    failures = [failure for word in words for failure in word["failures"]]
+    failures = [failure for word in words for failure in word.failures]
     home.index(workspace, plan, failures)
     if all(job.over for job in found.jobs) and found.ended_at is None:
         found.ended_at = now()
@@ -68,12 +69,12 @@ def finish(
     whole = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
     outcome = Outcome(done=len(whole - before), cached=len(before))
     outcome.failures = [
-        Failure(plan.stages[one["stage"]], one["reason"], one["log"]) for one in failures if one["stage"] in plan.stages
+        Failure(plan.stages[one.stage], one.reason, one.log) for one in failures if one.stage in plan.stages
     ]
     answer(plan, workspace, outcome)
     screen = console()
     for failure in failures:
-        for line in failure.get("log_end", [])[-10:]:
+        for line in failure.log_end[-10:]:
             screen.print(f"    {line}")
     missing = len(plan.stages) - len(whole)
     for job in found.jobs:
@@ -109,7 +110,7 @@ def _follow_cluster(
         screen.print(text)
         with printed.open("a", encoding="utf-8") as file:
             file.write(f"{text}\n")
-        weights = bool(found.options.get("weights"))
+        weights = found.options.weights
         if text == WAITING_LINE and not fetch_and_release(sky, workspace, plan, cluster, screen, weights):
             raise _NotFetched
 
@@ -233,7 +234,8 @@ def pull(workspace: Workspace, identity: str | None, weights: bool, answer: Answ
     found = launches.find(identity)
     plan = plan_as_launched(workspace, found)
     before = {digest for digest, stage in plan.stages.items() if workspace.is_whole(stage.kind, digest)}
-    weights = found.options["weights"] = weights or bool(found.options.get("weights"))
+    weights = weights or found.options.weights
+    found.options = replace(found.options, weights=weights)
     screen = console(stderr=True)
     for note in () if plan.known else plan.notes:
         screen.print(note)
@@ -266,7 +268,7 @@ def pull(workspace: Workspace, identity: str | None, weights: bool, answer: Answ
 
 def _failed(workspace: Workspace, cluster: str) -> bool:
     words = read_words(workspace, [cluster])
-    return any(word["exit_code"] != 0 for word in words) or not words
+    return any(word.exit_code != 0 for word in words) or not words
 
 
 def cancel_launch(workspace: Workspace, identity: str | None) -> None:
@@ -289,7 +291,7 @@ def _last_fetch(sky: SkyPilot, workspace: Workspace, found: Launch, cluster: str
     plan = plan_as_launched(workspace, found)
     sky.reach(cluster)
     try:
-        fetched = home.from_machine(workspace, plan, cluster, bool(found.options.get("weights")))
+        fetched = home.from_machine(workspace, plan, cluster, found.options.weights)
     except home.FetchError as error:
         return f"nothing was fetched: {error}"
     home.index(workspace, plan, [])

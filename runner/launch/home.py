@@ -13,8 +13,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from nsd.plugins.errors import NsdError
 from nsd.runner.launch.unplanned import learn, learn_from
@@ -22,7 +22,7 @@ from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, Bucket
 from nsd.runner.store.index import Store
 from nsd.runner.store.paths import is_part
-from nsd.runner.store.shapes import Broken, read_manifest
+from nsd.runner.store.shapes import Broken, Manifest, Word, WordFailure, read_manifest
 from nsd.runner.store.workspace import WEIGHTS, Workspace, check_files, files_of
 from nsd.runner.work.jobs import write_data
 from nsd.runner.work.record import Record
@@ -40,7 +40,7 @@ def from_store(bucket: Bucket, workspace: Workspace, plan: Plan, weights: bool =
     models = plan.stages if weights else ()
     found = fetch_finished(bucket, workspace, plan, set(bucket.stages()), models, _say_broken)
     if not plan.known:  # a plan made here has its questions
-        hashes = {workspace.manifest(stage.kind, stage.digest).get("data_hash") for stage in found}
+        hashes = {workspace.manifest(stage.kind, stage.digest).data_hash for stage in found}
         for content_hash in sorted(filter(None, hashes)):
             bucket.fetch_file(f"data/{content_hash}.parquet", workspace.data_file(content_hash))
     return [stage.title for stage in found]
@@ -57,14 +57,14 @@ def push_finished(bucket: Bucket, workspace: Workspace, plan: Plan) -> int:
     return sum(bucket.push_stage(workspace, one.kind, one.digest, weights=one.digest in needed) for one in finished)
 
 
-def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> list[dict[str, Any]]:
+def words_from_store(bucket: Bucket, workspace: Workspace, jobs: list[str]) -> list[Word]:
     """The last word of each job: how it ended."""
     for job in jobs:
         bucket.fetch_file(f"outcomes/{job}.json", workspace.outcome_path(job))
     return read_words(workspace, jobs)
 
 
-def _usable(bucket: Bucket, kind: str, digest: str) -> dict[str, Any] | None:
+def _usable(bucket: Bucket, kind: str, digest: str) -> Manifest | None:
     try:
         return bucket.manifest(kind, digest)
     except BrokenThere:  # it is told of where the stage is fetched
@@ -127,7 +127,7 @@ def take_over(copied: Workspace, workspace: Workspace, plan: Plan, weights: bool
     Also what this plan does not name: the machine that it came from goes away.
     """
     found = []
-    for kind, digest in sorted((manifest["kind"], manifest["digest"]) for manifest in copied.manifests()):
+    for kind, digest in sorted((manifest.kind, manifest.digest) for manifest in copied.manifests()):
         lacking = not workspace.is_whole(kind, digest)
         lacking |= weights and kind == "train" and not workspace.has_weights(digest)
         if lacking and adopt(copied, workspace, kind, digest):
@@ -145,9 +145,9 @@ def adopt(there: Workspace, here: Workspace, kind: str, digest: str) -> bool:
         return False
     manifest = read_manifest(folder)
     try:
-        check_files(folder, manifest, contents=list(manifest.get("files", {})))
+        check_files(folder, manifest, contents=list(manifest.files))
         if (folder / WEIGHTS).is_dir():
-            check_files(folder, manifest, weights=True, contents=list(manifest.get("files", {})))
+            check_files(folder, manifest, weights=True, contents=list(manifest.files))
     except Broken as broken:
         print(f"nsd: not taken over: {broken}", file=sys.stderr)
         return False
@@ -158,7 +158,7 @@ def adopt(there: Workspace, here: Workspace, kind: str, digest: str) -> bool:
     return True
 
 
-def index(workspace: Workspace, plan: Plan, failures: list[dict[str, Any]]) -> None:
+def index(workspace: Workspace, plan: Plan, failures: Sequence[WordFailure]) -> None:
     """Bring the experiment's record and the database up to date with what is here."""
     write_data(plan, workspace)
     store = Store(workspace)
@@ -166,5 +166,5 @@ def index(workspace: Workspace, plan: Plan, failures: list[dict[str, Any]]) -> N
     if missing := store.missing(whole):
         store.index_stages(missing)
     record = Record(plan, workspace, store)
-    reasons = {user: one["reason"] for one in failures for user in one["used_by"]}
+    reasons = {user: one.reason for one in failures for user in one.used_by}
     record.save(reasons)

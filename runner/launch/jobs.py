@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from nsd.plugins.errors import NsdError
+from nsd.runner.launch.answers import JobState, Whereabouts
 from nsd.runner.launch.bridge import SkyPilot, plain
 from nsd.runner.launch.launches import STARTING, Job, Launch, Launches, job_name
 from nsd.runner.launch.task import secrets_here
@@ -28,9 +29,10 @@ def start_ready(sky: SkyPilot, launches: Launches, found: Launch) -> list[Job]:
         if job.sky_job is not None or job.over or not set(job.after) <= done:
             continue
         if job.asked:
-            job.sky_job, coming = find(sky, found, job)
+            there = find(sky, found, job)
+            job.sky_job = there.job
             launches.save(found)
-            if coming or job.sky_job is not None:
+            if there.coming or job.sky_job is not None:
                 continue
         if found.deadline is not None and time.time() > found.deadline:
             job.status, job.reason = "CANCELLED", "the time of this launch is over"
@@ -59,7 +61,8 @@ def _give_up(sky: SkyPilot, launches: Launches, found: Launch, job: Job, reason:
     """Write down that a job could not be started, unless its machine is there: then it can still be cancelled."""
     coming = False
     with contextlib.suppress(NsdError):
-        job.sky_job, coming = find(sky, found, job)
+        there = find(sky, found, job)
+        job.sky_job, coming = there.job, there.coming
     if job.sky_job is None and not coming:
         job.status, job.reason = "FAILED", reason
         _note_end(found)
@@ -71,28 +74,28 @@ def _note_end(found: Launch) -> None:
         found.stopped_at = found.stopped_at or now()
 
 
-def find(sky: SkyPilot, found: Launch, job: Job) -> tuple[int | None, bool]:
-    """SkyPilot's number of a job that was asked for, None where it has none, and whether its machine is being made."""
-    answer = sky.ask("jobs_find" if job.kind == "managed" else "find", name=job_name(found, job))
-    return None if answer["job"] is None else int(answer["job"]), bool(answer["coming"])
+def find(sky: SkyPilot, found: Launch, job: Job) -> Whereabouts:
+    """Where a job is that was asked for."""
+    return Whereabouts.from_json(sky.ask("jobs_find" if job.kind == "managed" else "find", name=job_name(found, job)))
 
 
 def refresh(sky: SkyPilot, launches: Launches, found: Launch, screen: Any = None) -> None:
     """Bring the status of every job up to date, and say what changed."""
     for job in found.jobs:
         if job.sky_job is None and job.asked:
-            job.sky_job, _ = find(sky, found, job)
+            job.sky_job = find(sky, found, job).job
     started = [job for job in found.jobs if job.sky_job is not None and not job.over]
     managed = [job for job in started if job.kind == "managed"]
-    states = sky.ask("jobs_state", jobs=[job.sky_job for job in managed])["jobs"] if managed else {}
+    asked = sky.ask("jobs_state", jobs=[job.sky_job for job in managed])["jobs"] if managed else {}
+    states = {number: JobState.from_json(one) for number, one in asked.items()}
     for job in started:
         before = (job.status, job.recoveries)
         if job.kind == "managed":
             state = states.get(str(job.sky_job))
             if state is None:
                 continue
-            job.status = word_of(state["status"])
-            job.recoveries, job.reason = int(state["recoveries"]), plain(state["reason"] or "") or None
+            job.status = word_of(state.status)
+            job.recoveries, job.reason = state.recoveries, plain(state.reason or "") or None
         else:
             job.status = word_of(sky.ask("state", cluster=job_name(found, job), job=job.sky_job)["status"])
         if screen is not None and before != (job.status, job.recoveries):
@@ -111,7 +114,7 @@ def cancel(sky: SkyPilot, launches: Launches, found: Launch) -> None:
     for job in found.jobs:
         if job.asked and not job.over:
             if job.kind == "managed":
-                job.sky_job = job.sky_job or find(sky, found, job)[0]
+                job.sky_job = job.sky_job or find(sky, found, job).job
                 if job.sky_job is not None:
                     sky.ask("jobs_cancel", job=job.sky_job)
             else:

@@ -12,10 +12,10 @@ import itertools
 import json
 import re
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.runner.launch.unplanned import learn_from, unplanned
@@ -26,6 +26,36 @@ from nsd.runner.store.workspace import Workspace, now, write_atomically
 
 STARTING = "STARTING"
 OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "GONE")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of `nsd launch`, None where the spec decides."""
+
+    infra: str | None = None
+    gpus: str | None = None
+    spot: bool | None = None
+    max_usd: float | None = None
+    max_hours: float | None = None
+    store: str | None = None
+    environment: str | None = None
+    managed: bool | None = None
+    parallel: int = 1
+    detach: bool = False
+    yes: bool = False
+    only: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    smoke: bool = False
+    weights: bool = False
+    dry_run: bool = False
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Flags that another version had are left out."""
+        known = {one.name for one in fields(cls)}
+        given: dict[str, Any] = {name: value for name, value in found.items() if name in known}
+        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
+        return cls(**given)
 
 
 @dataclass
@@ -61,7 +91,7 @@ class Launch:
     spec: str
     experiment: str
     spec_digest: str
-    options: dict[str, Any]
+    options: Options
     store: str | None
     place: str
     usd_per_hour: float | None
@@ -86,6 +116,18 @@ class Launch:
             return None
         return self.usd_per_hour * self.hours * sum(job.asked for job in self.jobs)
 
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> Self:
+        """Raises TypeError, KeyError or ValueError for what is no launch."""
+        options = Options.from_json(found["options"])
+        launch = cls(**{**found, "options": options, "jobs": [Job(**job) for job in found["jobs"]]})
+        datetime.fromisoformat(launch.started_at)
+        return launch
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data under the names of the fields."""
+        return asdict(self)
+
 
 class Launches:
     """The launches of a workspace."""
@@ -108,7 +150,7 @@ class Launches:
 
     def save(self, launch: Launch) -> None:
         """Write it down."""
-        write_atomically(self.path(launch) / "launch.json", json.dumps(asdict(launch), indent=1))
+        write_atomically(self.path(launch) / "launch.json", json.dumps(launch.to_json(), indent=1))
 
     def all(self) -> list[Launch]:
         """Oldest first."""
@@ -133,9 +175,7 @@ class Launches:
     def _read(path: Path) -> Launch | None:
         """A launch, None where its file cannot be used: that is said, and the file stays, for a machine may be up."""
         try:
-            facts = read_object(path)
-            launch = Launch(**{**facts, "jobs": [Job(**job) for job in facts["jobs"]]})
-            datetime.fromisoformat(launch.started_at)
+            launch = Launch.from_json(read_object(path))
             if launch.identity != path.parent.name:
                 raise Broken(path, f"it is of {launch.identity}")
         except (Broken, TypeError, KeyError, ValueError, AttributeError) as error:
@@ -151,14 +191,13 @@ def job_name(found: Launch, job: Job) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", f"nsd-{found.identity}{tail}".lower()).strip("-")
 
 
-def plan_of(spec: Path, options: dict[str, Any]) -> Plan:
+def plan_of(spec: Path, options: Options) -> Plan:
     """The plan of a launch, now or later: the same options give the same stages."""
     experiment = load_spec(spec, run_files=True)
-    seeds = [int(seed) for seed in options["seeds"]]
     try:
-        return build_plan(experiment, options["only"], seeds, options["smoke"], pin=True)
+        return build_plan(experiment, options.only, options.seeds, options.smoke, pin=True)
     except MissingExtra as error:
-        return unplanned(experiment, options["smoke"], f"the data cannot be read here, so the machine plans: {error}")
+        return unplanned(experiment, options.smoke, f"the data cannot be read here, so the machine plans: {error}")
 
 
 def plan_as_launched(workspace: Workspace, found: Launch) -> Plan:

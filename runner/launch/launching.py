@@ -14,18 +14,20 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError, Interrupted
 from nsd.plugins.screen import console, table
+from nsd.runner.launch.answers import Offer
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
 from nsd.runner.launch.follow import Answering, follow
 from nsd.runner.launch.home import from_store, push_finished
 from nsd.runner.launch.jobs import start_ready
 from nsd.runner.launch.launches import Job, Launch, Launches, job_name, plan_of
+from nsd.runner.launch.launches import Options as Options  # `nsd launch` makes them
 from nsd.runner.launch.task import Wanted, task_for, write
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import Bucket
@@ -40,28 +42,6 @@ KEEP_SECONDS = 7200.0  # how long a machine without a store waits for its result
 KEEP_SHARE = 0.2  # and at most which share of its budget that is
 
 
-@dataclass(frozen=True)
-class Options:
-    """Flags of `nsd launch`, None where the spec decides."""
-
-    infra: str | None = None
-    gpus: str | None = None
-    spot: bool | None = None
-    max_usd: float | None = None
-    max_hours: float | None = None
-    store: str | None = None
-    environment: str | None = None
-    managed: bool | None = None
-    parallel: int = 1
-    detach: bool = False
-    yes: bool = False
-    only: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
-    smoke: bool = False
-    weights: bool = False
-    dry_run: bool = False
-
-
 def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering) -> int:
     """Launch a spec and, unless detached, follow it home. Returns the exit code.
 
@@ -70,7 +50,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     here = Path.cwd()
     if not spec.resolve().is_relative_to(here.resolve()):
         raise InputError(f"{spec} is not under {here}: what is under the current folder goes to the machine; go there")
-    plan = plan_of(spec, asdict(options))
+    plan = plan_of(spec, options)
     if options.parallel < 1:
         raise InputError(f"--parallel {options.parallel}: one job or more")
     bucket = Bucket.open(options.store) if options.store else None
@@ -90,13 +70,13 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     relative = spec.resolve().relative_to(here.resolve()).as_posix()
     estimator = Estimator(plan, workspace, pending) if plan.known else None
     best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", relative, here, {}))
-    price = best["usd_per_hour"] * wanted.resources.nodes or None
+    price = best.usd_per_hour * wanted.resources.nodes or None
     if wanted.resources.nodes > 1 and bucket is None:
         raise InputError(
             f"{wanted.resources.nodes} machines need a store that all can reach: --store s3://bucket/folder"
         )
-    check_store(options.store, best["cloud"])
-    guess = None if estimator is None else estimator.on(_gpu_of(best))
+    check_store(options.store, best.cloud)
+    guess = None if estimator is None else estimator.on(best.gpu)
     if guess is not None:
         jobs = _jobs(plan, [stage.digest for stage in pending], options.parallel, guess)
         hours, dollars = _totals(jobs, guess, price)
@@ -109,7 +89,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
 
     screen.print(f"{plan.name}: {about}")
     screen.print(_table_of(rows, best))
-    place = " ".join(filter(None, (best["cloud"], best["region"], best["machine"])))
+    place = " ".join(filter(None, (best.cloud, best.region, best.machine)))
     cost = "at a price SkyPilot does not know" if price is None else f"at ${price:.2f} an hour"
     cost = cost if dollars is None else f"about ${dollars:.2f} {cost}"
     time_ = "for an unknown time" if hours is None else f"about {hours:.1f} h"
@@ -141,7 +121,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
         plan.name,
         spec=relative,
         spec_digest=plan.spec_digest,
-        options=asdict(options),
+        options=options,
         store=options.store,
         place=place,
         usd_per_hour=price,
@@ -150,7 +130,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
         jobs=jobs,
     )
     # A dearer machine than the one the deadline was computed for would spend more than the cap.
-    at_most = None if price is None or wanted.resources.max_usd is None else best["usd_per_hour"]
+    at_most = None if price is None or wanted.resources.max_usd is None else best.usd_per_hour
     _write_tasks(launches, found, replace(wanted, managed=managed, usd_per_hour=at_most), relative, here, options, keep)
     launches.save(found)
     screen.print(f"launch {found.identity}: {launches.path(found)}")
@@ -210,36 +190,38 @@ def _wanted(plan: Plan, options: Options) -> Wanted:
     return wanted
 
 
+@dataclass(frozen=True)
+class _Priced:
+    """An offer with the hours and dollars of the whole work on it, None for unknown."""
+
+    offer: Offer
+    hours: float | None
+    usd: float | None
+
+
 def _offers(
     sky: SkyPilot, wanted: Wanted, estimator: Estimator | None, task: dict[str, Any]
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """SkyPilot's choice, and every candidate with the hours and dollars of the whole work on it, None for unknown."""
+) -> tuple[Offer, list[_Priced]]:
+    """SkyPilot's choice, and every candidate, the cheapest first."""
     found = sky.ask("offers", task=task)
     rows = []
-    for offer in found["offers"]:
-        hours = None if estimator is None else estimator.on(_gpu_of(offer)).hours
-        price = offer["usd_per_hour"] * wanted.resources.nodes
-        rows.append({**offer, "hours": hours, "usd": price * hours if price and hours is not None else None})
-    return found["best"], sorted(rows, key=lambda row: (row["usd_per_hour"], str(row["cloud"]), str(row["region"])))
+    for offer in map(Offer.from_json, found["offers"]):
+        hours = None if estimator is None else estimator.on(offer.gpu).hours
+        price = offer.usd_per_hour * wanted.resources.nodes
+        rows.append(_Priced(offer, hours, price * hours if price and hours is not None else None))
+    rows.sort(key=lambda row: (row.offer.usd_per_hour, row.offer.cloud, str(row.offer.region)))
+    return Offer.from_json(found["best"]), rows
 
 
-def _gpu_of(offer: dict[str, Any]) -> str | None:
-    accelerators = offer.get("accelerators") or {}
-    return next((f"{name}:{count:g}" for name, count in accelerators.items()), None)
-
-
-def _table_of(rows: Sequence[dict[str, Any]], best: dict[str, Any]) -> Any:
+def _table_of(rows: Sequence[_Priced], best: Offer) -> Any:
     shown = table("", "cloud", "region", "machine", "GPUs", "spot", "$/h", "hours", "$", right=("$/h", "hours", "$"))
     for row in rows[:12]:
-        same = all(row[name] == best[name] for name in ("cloud", "machine", "spot")) and best["region"] in (
-            row["region"],
-            None,
-        )
-        price = f"{row['usd_per_hour']:.2f}" if row["usd_per_hour"] else "unknown"
-        cells = [row["cloud"], row["region"] or "any", row["machine"] or "", _gpu_of(row) or "none"]
-        hours = "" if row["hours"] is None else f"{row['hours']:.1f}"
-        dollars = "" if row["usd"] is None else f"{row['usd']:.2f}"
-        shown.add_row("*" if same else "", *cells, "spot" if row["spot"] else "", price, hours, dollars)
+        one = row.offer
+        price = f"{one.usd_per_hour:.2f}" if one.usd_per_hour else "unknown"
+        cells = [one.cloud, one.region or "any", one.machine or "", one.gpu or "none"]
+        hours = "" if row.hours is None else f"{row.hours:.1f}"
+        dollars = "" if row.usd is None else f"{row.usd:.2f}"
+        shown.add_row("*" if one.may_be(best) else "", *cells, "spot" if one.spot else "", price, hours, dollars)
     return shown
 
 

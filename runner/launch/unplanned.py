@@ -9,14 +9,14 @@ the manifests of finished stages, what there is to bring home. Limits: no estima
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from nsd.runner.plan.build import Plan, PlannedRun, Stage, spec_digest
 from nsd.runner.spec.model import Experiment
+from nsd.runner.store.shapes import ExperimentRecord, Manifest
 from nsd.runner.store.workspace import Workspace
 
-ManifestOf = Callable[[str, str], Mapping[str, Any] | None]  # kind and digest to manifest, None where not finished
+ManifestOf = Callable[[str, str], Manifest | None]  # kind and digest to manifest, None where not finished
 
 
 def unplanned(experiment: Experiment, smoke: bool, why: str) -> Plan:
@@ -25,15 +25,13 @@ def unplanned(experiment: Experiment, smoke: bool, why: str) -> Plan:
     return Plan(experiment, name, spec_digest(experiment), {}, [], {}, [why], known=False)
 
 
-def learn(plan: Plan, record: Mapping[str, Any] | None, manifest_of: ManifestOf) -> None:
+def learn(plan: Plan, record: ExperimentRecord | None, manifest_of: ManifestOf) -> None:
     """Fill in runs and stages, as far as they are known by now. Does nothing to a plan that was made here."""
     if plan.known or record is None:
         return
     plan.runs = [
-        PlannedRun(
-            run["run"], run["condition"], run["seed"], run["eval_digest"], run["train_digest"], run["label_digest"]
-        )
-        for run in record["runs"]
+        PlannedRun(run.run, run.condition, run.seed, run.eval_digest, run.train_digest, run.label_digest)
+        for run in record.runs
     ]
     for run in plan.runs:
         user = f"{run.condition.split('@')[0]}/seed{run.seed}"
@@ -52,10 +50,10 @@ def _add(plan: Plan, kind: str, digest: str, user: str, manifest_of: ManifestOf)
     stage = plan.stages.get(digest)
     if stage is None:
         manifest = manifest_of(kind, digest)
-        inputs = dict(manifest["inputs"]) if manifest else {}
+        inputs = dict(manifest.inputs) if manifest else {}
         for role, cause in inputs.items():
             _add(plan, _kind_of(kind, role), cause, user, manifest_of)
-        stage = Stage(kind, digest, dict(manifest["key"]) if manifest else {}, inputs, {}, "", [])
+        stage = Stage(kind, digest, manifest.key.to_json() if manifest else {}, inputs, {}, "", [])
         if manifest:  # what is not finished yet is looked at again: its causes are not known
             plan.stages[digest] = stage
         else:

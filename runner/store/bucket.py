@@ -40,13 +40,14 @@ from typing import Any, TypeVar
 
 from nsd.plugins.errors import InputError, NsdError
 from nsd.runner.store.paths import UnsafeName, checked, inside, is_part
-from nsd.runner.store.shapes import Broken, check_manifest, check_record, parse_object
+from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, Shape, parse_object
 from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of, write_atomically
 
 SCHEMES = ("s3://", "gs://", "file://")
 PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer
 GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
 Returned = TypeVar("Returned")
+Read = TypeVar("Read", bound=Shape)
 
 
 class BucketError(NsdError):
@@ -97,13 +98,13 @@ class Bucket:
         parts = [name.partition("-") for name in names if is_part(name)]
         return [(kind, digest) for kind, _, digest in parts if kind and digest]
 
-    def manifest(self, kind: str, digest: str) -> dict[str, Any] | None:
+    def manifest(self, kind: str, digest: str) -> Manifest | None:
         """The manifest of a stage, None where the bucket has none. Raises BrokenThere for one that cannot be used."""
         name = f"manifests/{kind}-{digest}.json"
-        found = self.read_json(name, check_manifest)
+        found = self.read(name, Manifest)
         if found is None:
             return None
-        if (found["kind"], found["digest"]) != (kind, digest) or not is_part(found.get("upload")):
+        if (found.kind, found.digest) != (kind, digest) or not is_part(found.upload):
             raise BrokenThere(f"{self.uri}/{name} is broken: it is of another stage, or names no upload")
         return found
 
@@ -120,7 +121,7 @@ class Bucket:
             held = None
         folder = workspace.folder(kind, digest)
         has_weights = weights and workspace.has_weights(digest)
-        if held is not None and not replace and (_has_weights(held) or not has_weights):
+        if held is not None and not replace and (held.has_weights or not has_weights):
             return False
         manifest = workspace.manifest(kind, digest)
         upload = uuid.uuid4().hex[:12]
@@ -129,7 +130,7 @@ class Bucket:
             if name != "manifest.json" and (has_weights or not name.startswith(f"{WEIGHTS}/")):
                 sizes[name] = path.stat().st_size
                 self._upload(path, f"files/{kind}-{digest}/{upload}/{name}")
-        self._write_json(f"manifests/{kind}-{digest}.json", {**manifest, "files": sizes, "upload": upload})
+        self._write_json(f"manifests/{kind}-{digest}.json", manifest.changed(files=sizes, upload=upload).to_json())
         self._delete_folder(f"partial/{kind}-{digest}")
         return True
 
@@ -143,24 +144,24 @@ class Bucket:
             return False
         with workspace.lock(kind, digest) as partial:
             held = workspace.is_whole(kind, digest)
-            if held and (not weights or workspace.has_weights(digest) or not _has_weights(manifest)):
+            if held and (not weights or workspace.has_weights(digest) or not manifest.has_weights):
                 _drop_if_idle(partial)
                 return True
             staging = partial / "artifact"
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-            upload = manifest.pop("upload")
-            for name, size in manifest.get("files", {}).items():
+            for name, size in manifest.files.items():
                 if weights or PurePosixPath(name).parts[0] != WEIGHTS:
-                    sha256 = manifest.get("sha256", {}).get(name)
-                    self._download(f"files/{kind}-{digest}/{upload}/{name}", inside(staging, name), size, sha256)
-            workspace.commit(kind, digest, manifest)
+                    sha256 = manifest.sha256.get(name)
+                    there = f"files/{kind}-{digest}/{manifest.upload}/{name}"
+                    self._download(there, inside(staging, name), size, sha256)
+            workspace.commit(kind, digest, manifest.without("upload"))
         return True
 
     def has_weights(self, digest: str) -> bool:
         """Whether the model of a finished training is there."""
         manifest = self.manifest("train", digest)
-        return manifest is not None and _has_weights(manifest)
+        return manifest is not None and manifest.has_weights
 
     # ------------------------------------------------------------------ stages under way
 
@@ -211,7 +212,7 @@ class Bucket:
     def _state(self, kind: str, digest: str) -> dict[str, Any] | None:
         """What the bucket has of a stage under way. Raises Broken where that could be none of ours."""
         name = f"partial/{kind}-{digest}/state.json"
-        state = self.read_json(name)
+        state = self._read_json(name)
         if state is None:
             return None
         files, texts = state.get("files"), state.get("texts")
@@ -241,13 +242,13 @@ class Bucket:
         self._download(name, target, None)
         return True
 
-    def record(self, experiment: str, spec_digest: str) -> dict[str, Any] | None:
+    def record(self, experiment: str, spec_digest: str) -> ExperimentRecord | None:
         """The record of one version of a spec, None where there is none. Raises BrokenThere."""
         name = f"experiments/{experiment}/{spec_digest}.json"
-        found = self.read_json(name, check_record)
+        found = self.read(name, ExperimentRecord)
         if found is None:
             return None
-        if (found["experiment"], found["spec_digest"]) != (experiment, spec_digest):
+        if (found.experiment, found.spec_digest) != (experiment, spec_digest):
             raise BrokenThere(f"{self.uri}/{name} is broken: it is of another spec")
         return found
 
@@ -267,12 +268,18 @@ class Bucket:
                 say(f"passed over: {broken}")
                 continue
             if record is not None:
-                write_atomically(workspace.record_path(experiment, name.stem), json.dumps(record, indent=1))
+                write_atomically(workspace.record_path(experiment, name.stem), json.dumps(record.to_json(), indent=1))
 
-    def read_json(
-        self, name: str, check: Callable[[dict[str, Any], str], dict[str, Any]] | None = None
-    ) -> dict[str, Any] | None:
-        """A small JSON file, None where there is none. Raises BrokenThere for one that `check` does not take."""
+    def read(self, name: str, shape: type[Read]) -> Read | None:
+        """A small JSON file of this shape, None where there is none. Raises BrokenThere for one of another."""
+        found = self._read_json(name)
+        try:
+            return None if found is None else shape.from_json(found, f"{self.uri}/{name}")
+        except Broken as broken:
+            raise BrokenThere(str(broken)) from broken
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        """The object in a small JSON file, None where there is none. Raises BrokenThere for what is none."""
 
         def read() -> dict[str, Any] | None:
             try:
@@ -282,8 +289,7 @@ class Bucket:
                 return None
 
         try:
-            found = self._try(read)
-            return found if found is None or check is None else check(found, f"{self.uri}/{name}")
+            return self._try(read)
         except Broken as broken:
             raise BrokenThere(str(broken)) from broken
 
@@ -391,10 +397,6 @@ def patiently(action: Callable[[], Returned], say: Callable[[str], None], pauses
             say(f"{error}; again in {pause:g} s")
             time.sleep(pause)
     return action()
-
-
-def _has_weights(manifest: dict[str, Any]) -> bool:
-    return any(name.startswith(f"{WEIGHTS}/") for name in manifest.get("files", {}))
 
 
 def _drop_if_idle(partial: Path) -> None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsd.runner.store.shapes import Broken, is_look, read_manifest
+from nsd.runner.store.shapes import Broken, ExperimentRecord, is_look, read_manifest
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
 
 def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Insert the rows of one finished stage folder inside the caller's transaction."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder).to_json()
     digest = manifest["digest"]
     held = connection.execute("SELECT folder FROM stages WHERE digest = ?", [digest]).fetchone()
     if held and held[0] != folder.name and (folder.parent / held[0] / "manifest.json").is_file():
@@ -148,8 +148,9 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             _put(connection, "INSERT INTO counts VALUES (?,?,?)", [run["run"], *run["counts"]])
 
 
-def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, Any]) -> None:
+def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord) -> None:
     """Insert an experiment record and its runs inside the caller's transaction."""
+    record = shape.to_json()
     _put(
         connection,
         "INSERT OR REPLACE INTO experiments VALUES (?,?,?,?,?,?,?)",
@@ -164,7 +165,7 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
         ],
     )
     version = [record["experiment"], record["spec_digest"]]
-    connection.execute("INSERT OR REPLACE INTO last_run VALUES (?,?,?)", [*version, run_at(record)])
+    connection.execute("INSERT OR REPLACE INTO last_run VALUES (?,?,?)", [*version, shape.taken_up_at])
     for table in ("version_runs", "version_repeats"):
         connection.execute(f"DELETE FROM {table} WHERE experiment = ? AND spec_digest = ?", version)
     for place, run in enumerate(record["runs"]):
@@ -189,11 +190,6 @@ def insert_record(connection: duckdb.DuckDBPyConnection, record: Mapping[str, An
             again = [run["run"], repeat["repeat"], repeat["eval_digest"]]
             _put(connection, "INSERT INTO repeats VALUES (?,?,?)", again)
             _put(connection, "INSERT INTO version_repeats VALUES (?,?,?,?,?,?)", [*version, *again, place])
-
-
-def run_at(record: Mapping[str, Any]) -> str:
-    """When a version of a spec was last taken up (ISO 8601): the latest one's runs are what its name stands for."""
-    return str(record.get("run_at") or record["recorded_at"])
 
 
 def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from nsd.plugins.errors import InputError
-from nsd.runner.store.workspace import Workspace
+from nsd.runner.store.shapes import Manifest
+from nsd.runner.store.workspace import WEIGHTS, Workspace
 
 
 def folder_bytes(folder: Path) -> int:
@@ -32,7 +32,7 @@ def human_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
+def unneeded_weights(workspace: Workspace) -> list[tuple[Path, Manifest]]:
     """Model folders (and manifests) of train stages on which no unfinished recorded run or repeat depends.
 
     Raises InputError where a record was set aside as broken: nobody knows which models its runs still need.
@@ -45,14 +45,15 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
         )
     needed: set[str] = set()
     for record in records:
-        for run in record["runs"]:
-            for evaluation in (run, *run.get("repeats", [])):
-                if not workspace.is_whole("eval", evaluation["eval_digest"]):
-                    needed |= set(evaluation.get("needs", []))
+        for run in record.runs:
+            evaluations = [(run.eval_digest, run.needs), *((one.eval_digest, one.needs) for one in run.repeats)]
+            for digest, needs in evaluations:
+                if not workspace.is_whole("eval", digest):
+                    needed |= set(needs)
     return [
-        (Path(manifest["folder"]) / "model", manifest)
+        (manifest.folder / WEIGHTS, manifest)
         for manifest in workspace.manifests("train")
-        if manifest["digest"] not in needed and (Path(manifest["folder"]) / "model").is_dir()
+        if manifest.digest not in needed and (manifest.folder / WEIGHTS).is_dir()
     ]
 
 
@@ -67,7 +68,7 @@ def collect(workspace: Workspace, yes: bool, partial: str | None) -> None:
         targets = [(matches[0], f"half-done stage {matches[0].name}")]
     else:
         targets = [
-            (folder, f"weights of {(manifest.get('used_by') or ['?'])[0]} ({manifest['digest'][:8]})")
+            (folder, f"weights of {(manifest.used_by or ['?'])[0]} ({manifest.digest[:8]})")
             for folder, manifest in unneeded_weights(workspace)
         ]
     if not targets:

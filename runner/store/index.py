@@ -18,9 +18,9 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from nsd.plugins.errors import InputError, NsdError
 from nsd.runner.store import opening, tables
@@ -31,10 +31,9 @@ from nsd.runner.store.filling import (
     insert_journals,
     insert_record,
     insert_stage,
-    run_at,
 )
 from nsd.runner.store.opening import fault_of, hold, open_index, replace, set_aside, wait_a_little
-from nsd.runner.store.shapes import Broken, read_manifest
+from nsd.runner.store.shapes import Broken, ExperimentRecord, read_manifest
 from nsd.runner.store.workspace import Workspace, check_files
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class Store:
 
         again(lambda: self._without_broken(index, passed_over))
 
-    def index_record(self, record: Mapping[str, Any]) -> None:
+    def index_record(self, record: ExperimentRecord) -> None:
         """Put an experiment record and its runs into the index."""
 
         def index() -> None:
@@ -256,10 +255,11 @@ class Store:
         create_tables(connection)
         stages = experiments = 0
         for manifest in self.workspace.manifests():
-            if (folder := Path(manifest["folder"])) not in passed_over:
+            if (folder := manifest.folder) not in passed_over:
                 stages += self._insert_stage(connection, folder)
-        for record in sorted(self.workspace.records(), key=run_at):  # what was run last stands under each run's name
-            path = Path("record", record["experiment"], record["spec_digest"])  # a name to say, of no file
+        # What was run last stands under each run's name.
+        for record in sorted(self.workspace.records(), key=lambda one: one.taken_up_at):
+            path = Path("record", record.experiment, record.spec_digest)  # a name to say, of no file
             if path not in passed_over:
                 try:
                     insert_record(connection, record)

@@ -1,6 +1,6 @@
 """Looks: which pairs were judged when, on what evidence, so that peeking at growing data can be seen.
 
-    record_looks(workspace, "compare", entries)      # after a command has judged pairs
+    record_looks(workspace, "compare", looks)      # after a command has judged pairs
     read_looks(workspace)                            # every look, oldest first
 
 An entry: `looked_at`, `experiment`, `a`, `b`, `metric`, `evidence` {"a": [evaluation digests], "b": [...]}, `train`
@@ -19,21 +19,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nsd.runner.store import journal
-from nsd.runner.store.shapes import is_look
+from nsd.runner.store.shapes import Broken, Look, is_look
 from nsd.runner.store.workspace import Workspace, canonical_json, now
 
 _told: set[str] = set()  # workspaces whose being read-only was said already
 
 
-def record_looks(workspace: Workspace, command: str, entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def record_looks(workspace: Workspace, command: str, looks: Sequence[Look]) -> list[Look]:
     """Keep the looks not known yet and return them. A workspace that cannot be written is said once, never an error.
 
     `looked_at` and `command` are filled in. Call it after closing any connection to the index.
     """
-    if not entries:
+    if not looks:
         return []
     stamp = now()
-    wanted = [{"looked_at": stamp, **entry, "command": command} for entry in entries]
+    wanted = [{"looked_at": stamp, **look.to_json(), "command": command} for look in looks]
 
     def new_ones(held: journal.Entries) -> journal.Entries:
         seen = {_key(entry) for entry in held if is_look(entry)}
@@ -58,12 +58,16 @@ def record_looks(workspace: Workspace, command: str, entries: Sequence[Mapping[s
         # The index is a convenience: the file above has the looks, and the next writer brings the index up to date.
         with contextlib.suppress(Exception):
             Store(workspace).index_journals()
-    return added
+    return [Look.from_json(entry, workspace.looks) for entry in added]
 
 
-def read_looks(workspace: Workspace) -> list[dict[str, Any]]:
-    """Every recorded look, oldest first."""
-    return journal.read(workspace.looks)
+def read_looks(workspace: Workspace) -> list[Look]:
+    """Every recorded look, oldest first; a line that is none is passed over."""
+    found = []
+    for entry in journal.read(workspace.looks):
+        with contextlib.suppress(Broken):
+            found.append(Look.from_json(entry, workspace.looks))
+    return found
 
 
 def _key(entry: Mapping[str, Any]) -> str:

@@ -10,18 +10,18 @@ Limits: a note is attached to a name; which version of an experiment it speaks o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.untrusted import one_line
 from nsd.plugins.words import hint
 from nsd.runner.store import journal
+from nsd.runner.store.shapes import ExperimentRecord, Note
 from nsd.runner.store.workspace import Workspace, now
 
 
-def add_note(workspace: Workspace, name: str, text: str) -> dict[str, Any]:
-    """Attach a note, dated now, to a run or an experiment (also an imported run); returns the entry.
+def add_note(workspace: Workspace, name: str, text: str) -> Note:
+    """Attach a note, dated now, to a run or an experiment (also an imported run); returns it.
 
     Raises InputError for an empty text, for a name that nothing here has (with the nearest ones), and where the
     workspace cannot be written.
@@ -31,24 +31,29 @@ def add_note(workspace: Workspace, name: str, text: str) -> dict[str, Any]:
     if not text.strip():
         raise InputError('the note is empty: say what was decided, as in nsd note quickstart "keep the filter"')
     names = [name for record in workspace.records() for name in _names_of(record)]
-    names += [run["run"] for manifest in workspace.manifests("import") for run in manifest.get("imported", [])]
+    names += [run.run for manifest in workspace.manifests("import") for run in manifest.imported]
     names = list(dict.fromkeys(names))
     if name not in names:
         raise InputError(f"no run or experiment {one_line(name)!r}{nearest(name, names)}")
     # A shell may hand over bytes that are no text; they have no JSON form.
-    entry = {"run": name, "written_at": now(), "text": text.strip().encode("utf-8", "replace").decode()}
+    note = Note(run=name, written_at=now(), text=text.strip().encode("utf-8", "replace").decode())
     try:
-        journal.append(workspace.notes, [entry])
+        journal.append(workspace.notes, [note.to_json()])
     except OSError as error:
         raise InputError(f"cannot write {workspace.notes}: {error.strerror or error}") from error
     # The file is the truth; an index that is busy too long is brought up to date by the next writer.
     with contextlib.suppress(Exception):
         Store(workspace).index_journals()
-    return entry
+    return note
 
 
-def _names_of(record: Mapping[str, Any]) -> list[str]:
-    return [record["experiment"], *(run["run"] for run in record["runs"])]
+def read_notes(workspace: Workspace) -> list[Note]:
+    """Every note, oldest first."""
+    return [Note.from_json(entry, workspace.notes) for entry in journal.read(workspace.notes)]
+
+
+def _names_of(record: ExperimentRecord) -> list[str]:
+    return [record.experiment, *(run.run for run in record.runs)]
 
 
 def nearest(name: str, names: Sequence[str]) -> str:

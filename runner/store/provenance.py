@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nsd.runner.store.shapes import Machine
+
 PACKAGES = ("nsd", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "math-verify", "vllm")
 DIFF_LIMIT = 1_000_000
 
@@ -46,7 +48,7 @@ def git_state() -> dict[str, str | None]:
     return {"commit": commit.strip() if commit else None, "diff": diff[:DIFF_LIMIT] if diff else None}
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Machine:
     """Host, processor count and, where torch is loaded already, GPUs and threads."""
     facts: dict[str, Any] = {
         "host": platform.node(),
@@ -59,7 +61,7 @@ def machine() -> dict[str, Any]:
         facts["torch_threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
             facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return facts
+    return Machine(**facts)
 
 
 def gpu_count() -> int:

@@ -1,10 +1,13 @@
-"""The shapes of manifests and experiment records: the one place that reads their JSON.
+"""The shapes of what lies on disk: a stage's manifest, an experiment's record, a note, a look, how a job ended.
 
     manifest = read_manifest(folder)        # Broken, with the file and the reason, where it cannot be used
-    record = read_record(path)
+    record = ExperimentRecord.from_json(found, path)
+    record.runs[0].eval_digest, record.to_json()
 
-Only what readers rely on is checked. Fields that are absent or unknown are no fault: older and newer versions of nsd
-write fewer and more. A manifest speaks of its own folder, so that none can pass for another's.
+`from_json` and `to_json` are the one place that reads and writes their JSON. Only what readers rely on is checked.
+Fields that are absent or unknown are no fault: older and newer versions of nsd write fewer and more, and `to_json`
+gives them back as they were read, in their order. A manifest speaks of its own folder, so that none can pass for
+another's.
 """
 
 from __future__ import annotations
@@ -14,9 +17,19 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from nsd.plugins.errors import NsdError
 from nsd.runner.store.paths import UnsafeName, checked, part
@@ -38,21 +51,69 @@ def _time(text: str) -> str:
 Part = Annotated[str, AfterValidator(part)]
 Name = Annotated[str, AfterValidator(checked)]
 Time = Annotated[str, AfterValidator(_time)]
+Text = Annotated[str, BeforeValidator(lambda found: found if isinstance(found, str) else "")]
 Int32 = Annotated[int, Field(ge=-(2**31), lt=2**31)]  # as wide as the index's columns
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
+class Shape(BaseModel):
+    """What a JSON object on disk holds. Made of keyword arguments, it is written in their order."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True, arbitrary_types_allowed=True)
+    _json: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep(cls, found: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(found)
+        if isinstance(found, dict):
+            made._json = found
+        return made
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any], place: Path | str) -> Self:
+        """Raises Broken, with the place that the object came from, where it is of another shape."""
+        try:
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise Broken(Path(place), f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+        except UnsafeName as error:
+            raise Broken(Path(place), str(error)) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as it was given, those of other versions with it, in the order in which they were given."""
+        return {name: _plain(value) for name, value in self._json.items()}
+
+    def changed(self, **fields: Any) -> Self:
+        """The same with some fields replaced or added."""
+        return type(self).model_validate({**self.to_json(), **fields})
 
 
-class _Event(_Shape):
+def _plain(value: Any) -> Any:
+    if isinstance(value, Shape):
+        return value.to_json()
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+class Facts(Shape):
+    """Facts of a stage that are shown and kept, and not relied upon."""
+
+
+class Warned(Shape):
+    """A warning that a stage gave, with the field of the spec that it is about."""
+
     text: str
     step: Int32 | None = None
     field: str | None = None
 
 
-class _EvalInfo(_Shape):
+class EvalInfo(Shape):
+    """What an evaluation measured."""
+
     metric: str
     protocol: str
     data_hash: Part | None
@@ -67,39 +128,53 @@ def _counts(found: list[int]) -> list[int]:
     return found
 
 
-class _Imported(_Shape):
+class Imported(Shape):
+    """A run of another tool's file; `counts` where nothing but right and total is known."""
+
     run: str
     eval_digest: Part | None = None
     counts: Annotated[list[Int64], AfterValidator(_counts)] | None = None
 
 
-class _Machine(_Shape):
+class Machine(Shape):
+    """The machine that finished a stage."""
+
     gpus: list[str] = []
 
 
-class _Cost(_Shape):
+class Cost(Shape):
+    """Dollars, or the price of an hour of all machines."""
+
     usd: float | None = None
     usd_per_hour: float | None = None
 
 
-class _Generation(_Shape):
+class Generation(Shape):
+    """What a stage drew."""
+
     tokens: int | None = None
     completions: int | None = None
 
 
-class _Sampling(_Shape):
+class Sampling(Shape):
+    """How completions were drawn, as far as readers rely on it."""
+
     temperature: float | None = None
 
 
-class _Key(_Shape):
-    sampling: _Sampling | None = None
+class Key(Shape):
+    """What a stage's digest is of. The parts are the plan's; here only what readers rely on is named."""
+
+    sampling: Sampling | None = None
 
 
-class _Manifest(_Shape):
+class Manifest(Shape):
+    """What a finished stage says of itself."""
+
     kind: Part
     digest: Part
     plugin: str | None = None
-    key: _Key = _Key()
+    key: Key = Key()
     inputs: dict[str, Part] = {}
     seed: Int64 | None = None
     data_hash: Part | None = None
@@ -109,39 +184,65 @@ class _Manifest(_Shape):
     seconds: float | None = None
     gpu_seconds: float | None = None
     packages: dict[str, str] = {}
-    machine: _Machine = _Machine()
+    machine: Machine = Machine()
     git_commit: str | None = None
-    cost: _Cost | None = None
-    events: list[_Event] = []
-    eval: _EvalInfo | None = None
-    generation: _Generation | None = None
-    labels: dict[str, Any] | None = None
-    training: dict[str, Any] | None = None
-    imported: list[_Imported] = []
+    cost: Cost | None = None
+    events: list[Warned] = []
+    eval: EvalInfo | None = None
+    generation: Generation | None = None
+    labels: Facts | None = None
+    training: Facts | None = None
+    imported: list[Imported] = []
+    source_file: str | None = None
     files: dict[Name, int] = {}
     sha256: dict[Name, str] = {}
+    upload: str | None = None  # in a bucket: under which name its files lie
+    _folder: Path = PrivateAttr(default=Path())
+
+    @property
+    def folder(self) -> Path:
+        """Where it was read."""
+        return self._folder
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it names a model's files."""
+        return any(name.startswith("model/") for name in self.files)
+
+    def without(self, field: str) -> Manifest:
+        """The same without a field that not every manifest has."""
+        return Manifest.model_validate({name: value for name, value in self.to_json().items() if name != field})
 
 
-class _Failure(_Shape):
+class WordFailure(Shape):
+    """A stage that failed in a job of a launch; `log_end` holds the last lines of its log."""
+
     stage: str
     kind: str
     used_by: list[str]
     reason: str
     log: str
+    log_end: list[str] = []
 
 
-class _Word(_Shape):
+class Word(Shape):
+    """How a job of a launch said that it ended."""
+
     exit_code: int
-    failures: list[_Failure]
+    failures: list[WordFailure]
 
 
-class _Repeat(_Shape):
+class RepeatRecord(Shape):
+    """A repeated evaluation of a run; `needs` are the trainings behind it."""
+
     repeat: Int32
     eval_digest: Part
     needs: list[Part] = []
 
 
-class _Run(_Shape):
+class RunRecord(Shape):
+    """A run of an experiment. `status`: done, failed or pending."""
+
     run: str
     condition: str
     seed: Int64
@@ -151,12 +252,14 @@ class _Run(_Shape):
     status: str
     reason: str | None = None
     needs: list[Part] = []
-    repeats: list[_Repeat] = []
+    repeats: list[RepeatRecord] = []
     started_at: Time | None = None
     ended_at: Time | None = None
 
 
-class _Claim(_Shape):
+class Claim(Shape):
+    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within."""
+
     text: str
     kind: Literal["better", "not_worse_by", "equivalent_within"]
     better: str
@@ -164,56 +267,79 @@ class _Claim(_Shape):
     margin: float | None = None
 
 
-class _Hypotheses(_Shape):
+class Hypotheses(Shape):
+    """The claims of a spec and the rules that they are judged by."""
+
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     correction: Literal["holm", "bonferroni", "bh", "none"] = "holm"
     looks: Annotated[int, Field(ge=1)] | None = None
-    claims: list[_Claim] = []
+    claims: list[Claim] = []
 
 
-class _Resolved(_Shape):
+class ResolvedSpec(Shape):
+    """A spec with everything filled in, as far as readers rely on it."""
+
     conditions: dict[str, Any] | None = None
 
 
-class _Record(_Shape):
+class ExperimentRecord(Shape):
+    """One version of a spec that was run, and its runs."""
+
     experiment: str
     spec_digest: Part
     question: str | None
     spec_yaml: str
-    resolved: _Resolved
-    hypotheses: _Hypotheses | None
+    resolved: ResolvedSpec
+    hypotheses: Hypotheses | None
     recorded_at: Time
     run_at: Time | None = None
-    runs: list[_Run]
+    runs: list[RunRecord]
+
+    @property
+    def taken_up_at(self) -> str:
+        """When it was last taken up (ISO 8601): the latest version's runs are what its name stands for."""
+        return self.run_at or self.recorded_at
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of a stage's folder. Raises Broken."""
     path = folder / "manifest.json"
-    found = check_manifest(read_object(path), path)
-    if f"{found['kind']}-{found['digest']}" != folder.name:
-        raise Broken(path, f"it is of {found['kind']}-{found['digest']}")
+    found = Manifest.from_json(read_object(path), path)
+    if f"{found.kind}-{found.digest}" != folder.name:
+        raise Broken(path, f"it is of {found.kind}-{found.digest}")
+    found._folder = folder
     return found
 
 
-def check_manifest(found: dict[str, Any], path: Path | str) -> dict[str, Any]:
-    """A manifest as given. Raises Broken, with the place it came from, where it is of another shape."""
-    return _checked(_Manifest, found, Path(path))
+class Note(Shape):
+    """What somebody wrote about a run or an experiment; a field that is no text in the journal is "" here."""
+
+    run: Text = ""
+    written_at: Text = ""
+    text: Text = ""
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """An experiment's record. Raises Broken."""
-    return check_record(read_object(path), path)
+class Sides(Shape):
+    """Digests on each side of a pair."""
+
+    a: list[str] = []
+    b: list[str] = []
 
 
-def check_record(found: dict[str, Any], path: Path | str) -> dict[str, Any]:
-    """A record as given. Raises Broken, with the place it came from, where it is of another shape."""
-    return _checked(_Record, found, Path(path))
+class Look(Shape):
+    """That a pair was judged: on which evaluations (`evidence`), of which trainings (`train`), with what result."""
 
-
-def read_word(path: Path) -> dict[str, Any]:
-    """How a job of a launch said that it ended. Raises Broken."""
-    return _checked(_Word, read_object(path), path)
+    a: str
+    b: str
+    evidence: Sides
+    train: Sides | None = None
+    experiment: str | None = None
+    metric: str | None = None
+    n: int | None = None
+    p: float | None = None
+    verdict: str | None = None
+    command: str | None = None
+    looked_at: str | None = None
 
 
 def is_look(entry: Mapping[str, Any]) -> bool:
@@ -253,15 +379,3 @@ def parse_object(content: bytes, path: Path | str) -> dict[str, Any]:
 def _finite(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
-
-
-def _checked(shape: type[_Shape], found: dict[str, Any], path: Path) -> dict[str, Any]:
-    try:
-        shape.model_validate(found)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise Broken(path, f"{place}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
-    except UnsafeName as error:
-        raise Broken(path, str(error)) from error
-    return found

@@ -28,14 +28,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.runner.store.paths import UnsafeName, inside, part
-from nsd.runner.store.shapes import Broken, read_manifest, read_record
+from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, read_manifest, read_object
 
 WORKSPACE_VARIABLE = "NSD_WORKSPACE"
 DIGEST_LENGTH = 20  # hex digits: 80 bits, far from any collision among a person's stages
@@ -99,15 +99,13 @@ def files_of(folder: Path) -> dict[str, Path]:
     return found
 
 
-def check_files(
-    folder: Path, manifest: Mapping[str, Any], weights: bool = False, contents: Collection[str] = ()
-) -> None:
+def check_files(folder: Path, manifest: Manifest, weights: bool = False, contents: Collection[str] = ()) -> None:
     """Raise Broken where a file that the manifest names is not there as it was written.
 
     `weights` looks at the model alone, else the model is left out. The sha256 of the files in `contents` is compared,
     where the manifest has it.
     """
-    for name, size in manifest.get("files", {}).items():
+    for name, size in manifest.files.items():
         top = name.partition("/")[0]
         if (top == WEIGHTS) != weights or top == TRACKERS:
             continue
@@ -116,7 +114,7 @@ def check_files(
             found = path.stat().st_size
             if found != size:
                 raise Broken(path, f"it has {found} bytes where {size} were written")
-            expected = manifest.get("sha256", {}).get(name)
+            expected = manifest.sha256.get(name)
             if name in contents and expected is not None and sha256_of(path) != expected:
                 raise Broken(path, "its content is not what was written")
         except UnsafeName as error:
@@ -214,21 +212,21 @@ class Workspace:
             return False
         return True
 
-    def manifest(self, kind: str, digest: str) -> dict[str, Any]:
+    def manifest(self, kind: str, digest: str) -> Manifest:
         """The manifest of a finished stage. Raises Broken."""
         return read_manifest(self.folder(kind, digest))
 
-    def manifests(self, kind: str | None = None) -> Iterator[dict[str, Any]]:
-        """Every finished stage's manifest, oldest name first; `folder` is added to each."""
+    def manifests(self, kind: str | None = None) -> Iterator[Manifest]:
+        """Every finished stage's manifest, by the name of its folder."""
         if not self.artifacts.is_dir():
             return
         for folder in sorted(self.artifacts.iterdir()):
             if kind is None or folder.name.startswith(f"{kind}-"):
                 manifest = self._usable(folder)
                 if manifest is not None:
-                    yield {**manifest, "folder": str(folder)}
+                    yield manifest
 
-    def _usable(self, folder: Path) -> dict[str, Any] | None:
+    def _usable(self, folder: Path) -> Manifest | None:
         """The manifest of a whole stage, None for another; a broken one is set aside."""
         if not os.path.lexists(folder / "manifest.json"):
             return None
@@ -278,7 +276,7 @@ class Workspace:
         finally:
             os.close(descriptor)
 
-    def commit(self, kind: str, digest: str, manifest: Mapping[str, Any]) -> Path:
+    def commit(self, kind: str, digest: str, manifest: Manifest) -> Path:
         """Turn partial/.../artifact into the finished stage, manifest last. Call under `lock`."""
         partial = self.partial(kind, digest)
         staging = partial / "artifact"
@@ -291,7 +289,7 @@ class Workspace:
             "files": {name: path.stat().st_size for name, path in found.items()},
             "sha256": {name: sha256_of(path) for name, path in found.items()},
         }
-        write_atomically(staging / "manifest.json", json.dumps({**manifest, **facts}, indent=1))
+        write_atomically(staging / "manifest.json", json.dumps({**manifest.to_json(), **facts}, indent=1))
         for folder in {path.parent for path in found.values()}:
             flush(folder)
         final = self.folder(kind, digest)
@@ -321,22 +319,22 @@ class Workspace:
         """The record of one version of a spec."""
         return self.experiments / part(experiment) / f"{part(spec_digest)}.json"
 
-    def record(self, experiment: str, spec_digest: str) -> dict[str, Any] | None:
+    def record(self, experiment: str, spec_digest: str) -> ExperimentRecord | None:
         """The record of one version of a spec, None where there is none; a broken one is set aside."""
         path = self.record_path(experiment, spec_digest)
         return self._read_record(path) if os.path.lexists(path) else None
 
-    def _read_record(self, path: Path) -> dict[str, Any] | None:
+    def _read_record(self, path: Path) -> ExperimentRecord | None:
         try:
-            return read_record(path)
+            return ExperimentRecord.from_json(read_object(path), path)
         except Broken as broken:
             self.set_aside(path, broken, "the next `nsd run` of its spec writes it anew")
             return None
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[ExperimentRecord]:
         """Every experiment record, in the order in which they were first written."""
         if not self.experiments.is_dir():
             return []
         found = [self._read_record(path) for path in sorted(self.experiments.glob("*/*.json"))]
         kept = [record for record in found if record is not None]
-        return sorted(kept, key=lambda record: (record["recorded_at"], record["spec_digest"]))
+        return sorted(kept, key=lambda record: (record.recorded_at, record.spec_digest))

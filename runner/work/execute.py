@@ -22,12 +22,12 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from nsd.plugins.errors import Interrupted
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import worker_environment, write_data, write_job
 from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
@@ -123,26 +123,26 @@ def _run_stages(
             shown.message("continuing from what the store has of this stage")
         job_path = write_job(plan, stage, workspace)
         event = workers.do(stage, job_path, shown)
-        while event["event"] == "gone":  # a run beside this one finished the stage, or dropped it, just then
+        while event.event is Told.GONE:  # a run beside this one finished the stage, or dropped it, just then
             event = workers.do(stage, write_job(plan, stage, workspace), shown)
         if sync is not None:
             sync.end(stage)
             for message in sync.told():
                 shown.message(message)
-        if event["event"] == "finished":
+        if event.event is Told.FINISHED:
             outcome.done += 1
             store.index_stages([(stage.kind, stage.digest)])
             record.save()
-            shown.end("done" if "by" not in event else "done by another run")
-        elif event["event"] == "interrupted":
+            shown.end("done" if event.by is None else f"done by {event.by}")
+        elif event.event is Told.INTERRUPTED:
             outcome.interrupted = True
             shown.end("interrupted; the same command continues here")
             return
         else:
             lost.add(stage.digest)
-            outcome.failures.append(Failure(stage, event["reason"], event["log"]))
-            shown.end(f"FAILED: {event['reason']}")
-            shown.message(f"log: {event['log']}")
+            outcome.failures.append(Failure(stage, str(event.reason), str(event.log)))
+            shown.end(f"FAILED: {event.reason}")
+            shown.message(f"log: {event.log}")
 
 
 class _Workers:
@@ -191,10 +191,10 @@ class _Workers:
         if number == signal.SIGINT or not self.asked_to_stop:
             self.asked_to_stop += 1
 
-    def do(self, stage: Stage, job_path: Path, shown: Reporter) -> dict[str, Any]:
+    def do(self, stage: Stage, job_path: Path, shown: Reporter) -> Event:
         """Have a worker do the job; returns the event that ended it."""
         if self.asked_to_stop:
-            return {"event": "interrupted"}
+            return Event(Told.INTERRUPTED)
         together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
         if together:
             self._retire()  # its model holds the memory that the training wants
@@ -213,8 +213,8 @@ class _Workers:
         final = self._follow(process, shown)
         if final is None:
             if self.asked_to_stop:
-                return {"event": "interrupted"}
-            return {"event": "failed", "reason": _death(process), "log": str(log)}
+                return Event(Told.INTERRUPTED)
+            return Event(Told.FAILED, reason=_death(process), log=str(log))
         if together:
             process.wait()
         return final
@@ -233,7 +233,7 @@ class _Workers:
                 start_new_session=True,
             )
 
-    def _follow(self, process: subprocess.Popen[str], shown: Reporter) -> dict[str, Any] | None:
+    def _follow(self, process: subprocess.Popen[str], shown: Reporter) -> Event | None:
         told, told_at = 0, 0.0
         while True:
             if self.asked_to_stop > told:
@@ -245,20 +245,20 @@ class _Workers:
                 process.kill()
             alive = process.poll() is None
             for event in self._events(0.2 if alive else 0.0):
-                if event["event"] in ("finished", "failed", "interrupted", "gone"):
+                if event.ends:
                     return event
-                if event["event"] == "progress":
+                if event.event is Told.PROGRESS:
                     shown.update(event)
-                elif event["event"] == "warning":
-                    step = "" if event.get("step") is None else f"step {event['step']}: "
-                    field = f" [{event['field']}]" if event["field"] else ""
-                    shown.message(f"warning: {step}{event['text']}{field}")
-                elif event["event"] == "waiting":
+                elif event.event is Told.WARNING:
+                    step = "" if event.step is None else f"step {event.step}: "
+                    field = f" [{event.field}]" if event.field else ""
+                    shown.message(f"warning: {step}{event.text}{field}")
+                elif event.event is Told.WAITING:
                     shown.message("another run is at this stage; waiting for it")
             if not alive:
                 return None
 
-    def _events(self, timeout: float) -> Iterator[dict[str, Any]]:
+    def _events(self, timeout: float) -> Iterator[Event]:
         ready, _, _ = select.select([self._descriptor], [], [], timeout)
         while ready:
             with contextlib.suppress(BlockingIOError):
@@ -266,8 +266,11 @@ class _Workers:
             ready, _, _ = select.select([self._descriptor], [], [], 0)
         *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:
-            with contextlib.suppress(ValueError):  # a killed worker's torn line
-                yield json.loads(line)
+            try:
+                event = Event.from_json(json.loads(line))
+            except ValueError:  # a killed worker's torn line
+                continue
+            yield event
 
 
 def _death(process: subprocess.Popen[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, digest_of, now
 
 
@@ -47,7 +48,7 @@ def _write(staging: Path, run: Any) -> None:
     tables.write(staging / "samples.parquet", tables.SCORED, run.samples)
 
 
-def _manifest(run: Any, key: dict[str, Any], digest: str, file: Path, started: str) -> dict[str, Any]:
+def _manifest(run: Any, key: dict[str, Any], digest: str, file: Path, started: str) -> Manifest:
     manifest: dict[str, Any] = {
         "kind": "import",
         "digest": digest,
@@ -64,9 +65,11 @@ def _manifest(run: Any, key: dict[str, Any], digest: str, file: Path, started: s
         "machine": provenance.machine(),
         "git_commit": provenance.git_state()["commit"],
         "source_file": file.name,
-        "imported": [{"run": run.run, "eval_digest": None if run.counts else digest, "counts": run.counts}],
+        "imported": [
+            {"run": run.run, "eval_digest": None if run.counts else digest, "counts": run.counts and list(run.counts)}
+        ],
     }
     if run.counts is None:
         manifest["eval"] = run.eval_info()
         manifest["data_hash"] = manifest["eval"]["data_hash"]
-    return manifest
+    return Manifest(**manifest)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nsd.plugins.screen import console
 from nsd.plugins.untrusted import one_line
 from nsd.plugins.words import duration
+from nsd.runner.work.events import Event
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -26,17 +27,16 @@ class Reporter(Protocol):
     """What the executor tells while it runs."""
 
     def start(self, title: str, size: str, number: int, of: int) -> None: ...
-    def update(self, event: dict[str, Any]) -> None: ...
+    def update(self, event: Event) -> None: ...
     def message(self, text: str) -> None: ...
     def end(self, outcome: str) -> None: ...
 
 
-def describe(event: dict[str, Any]) -> str:
+def describe(event: Event) -> str:
     """The rate or the metrics of a progress event."""
-    if "metrics" in event:
-        shown = [f"{name} {event['metrics'][name]:.3g}" for name in SHOWN_METRICS if name in event["metrics"]]
-        return "  ".join(shown)
-    return f"{event['tokens_per_second']} tokens/s" if event.get("tokens_per_second") else ""
+    if event.metrics is not None:
+        return "  ".join(f"{name} {event.metrics[name]:.3g}" for name in SHOWN_METRICS if name in event.metrics)
+    return f"{event.tokens_per_second} tokens/s" if event.tokens_per_second else ""
 
 
 class PlainReporter:
@@ -56,17 +56,17 @@ class PlainReporter:
         self.resumed = None
         self._print(f"[{number}/{of}] {title}: {size}")
 
-    def update(self, event: dict[str, Any]) -> None:
+    def update(self, event: Event) -> None:
         if self.resumed is None:  # what an earlier attempt had done is no part of this one's rate
-            self.resumed = event.get("resumed", event["done"] - 1)
+            self.resumed = (event.done or 0) - 1 if event.resumed is None else event.resumed
         clock = time.monotonic()
-        if clock - self.last < PLAIN_INTERVAL_SECONDS or not event.get("total"):
+        if clock - self.last < PLAIN_INTERVAL_SECONDS or not event.total:
             return
         self.last = clock
-        done, total = event["done"], event["total"]
+        done, total = event.done or 0, event.total
         rate = (done - self.resumed) / (clock - self.started)
         eta = f", {duration((total - done) / rate)} left" if rate > 0 else ""
-        self._print(f"    {done}/{total} {event['unit']}, {rate:.1f}/s{eta}  {describe(event)}".rstrip())
+        self._print(f"    {done}/{total} {event.unit}, {rate:.1f}/s{eta}  {describe(event)}".rstrip())
 
     def message(self, text: str) -> None:
         self._print(f"    {text}")
@@ -88,10 +88,10 @@ class LiveReporter:
         self.title, self.started = f"[{number}/{of}] {title}", time.monotonic()
         self.task = self.progress.add_task(one_line(self.title), total=None, detail=one_line(size))
 
-    def update(self, event: dict[str, Any]) -> None:
+    def update(self, event: Event) -> None:
         assert self.task is not None
-        detail = one_line(describe(event) or event["unit"])
-        self.progress.update(self.task, completed=event["done"], total=event["total"], detail=detail)
+        detail = one_line(describe(event) or event.unit or "")
+        self.progress.update(self.task, completed=event.done, total=event.total, detail=detail)
 
     def message(self, text: str) -> None:
         self.progress.console.print(f"    {text}", markup=False, highlight=False)

@@ -8,8 +8,8 @@ from typing import Any
 
 from nsd.runner.plan.build import Plan, PlannedRun
 from nsd.runner.store import provenance
-from nsd.runner.store.filling import run_at
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import ExperimentRecord, RepeatRecord, RunRecord
 from nsd.runner.store.workspace import Workspace, now, write_atomically
 
 
@@ -21,7 +21,7 @@ class Record:
         self.path = workspace.record_path(plan.name, plan.spec_digest)
         experiment = plan.experiment
         hypotheses = experiment.hypotheses
-        self.record: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "experiment": plan.name,
             "spec_digest": plan.spec_digest,
             "question": experiment.question,
@@ -35,12 +35,13 @@ class Record:
             "runs": [],
         }
         if (held := workspace.record(plan.name, plan.spec_digest)) is not None:
-            self.record["recorded_at"] = held["recorded_at"]
-            self.record["runs"] = held["runs"]
+            fields["recorded_at"] = held.recorded_at
+            fields["runs"] = held.runs
             if not plan.known:  # the spec may have changed since; what was recorded under this digest stands
-                self.record |= held
+                fields |= held.to_json()
             if _taken_up_since(workspace, held):
-                self.record["run_at"] = now()
+                fields["run_at"] = now()
+        self.record = ExperimentRecord.from_json(fields, self.path)
         self.known_repeats = _known_repeats(workspace, plan.name)
 
     def save(self, failed: Mapping[str, str] | None = None) -> None:
@@ -48,71 +49,65 @@ class Record:
 
         `failed` holds reasons by "condition/seedN".
         """
-        runs = {run["run"]: run for run in self.record["runs"]}
+        runs = {run.run: run for run in self.record.runs}
         failed = failed or {}
         for planned in self.plan.runs:
-            held = runs.get(planned.run, {})
+            held = runs.get(planned.run)
             whole = self.workspace.is_whole("eval", planned.eval_digest)
             condition = planned.condition.split("@")[0]
             reason = failed.get(f"{condition}/seed{planned.seed}")
             status = "done" if whole else "failed" if reason else "pending"
-            same = held.get("eval_digest") == planned.eval_digest
+            if held is not None and held.eval_digest != planned.eval_digest:
+                held = None
             needs = self.plan.needs(planned.eval_digest)
-            if same and len(held.get("needs", [])) > len(
-                needs
-            ):  # a plan learned from afar may not know every cause yet
-                needs = held["needs"]
-            runs[planned.run] = {
-                "run": planned.run,
-                "condition": planned.condition,
-                "seed": planned.seed,
-                "eval_digest": planned.eval_digest,
-                "train_digest": planned.train_digest,
-                "label_digest": planned.label_digest,
-                "needs": needs,
-                "repeats": self._repeats(planned),
-                "status": status,
-                "reason": None if whole else reason,
-                "started_at": held.get("started_at") if same else now(),
-                "ended_at": self._ended_at(planned.eval_digest) if whole else None,
-            }
-        self.record["runs"] = list(runs.values())
-        text = json.dumps(self.record, indent=1)
+            if held is not None and len(held.needs) > len(needs):  # a plan learned from afar knows fewer causes yet
+                needs = held.needs
+            runs[planned.run] = RunRecord(
+                run=planned.run,
+                condition=planned.condition,
+                seed=planned.seed,
+                eval_digest=planned.eval_digest,
+                train_digest=planned.train_digest,
+                label_digest=planned.label_digest,
+                needs=needs,
+                repeats=self._repeats(planned),
+                status=status,
+                reason=None if whole else reason,
+                started_at=now() if held is None else held.started_at,
+                ended_at=self.workspace.manifest("eval", planned.eval_digest).ended_at if whole else None,
+            )
+        self.record = ExperimentRecord.from_json({**self.record.to_json(), "runs": list(runs.values())}, self.path)
+        text = json.dumps(self.record.to_json(), indent=1)
         if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
             write_atomically(self.path, text)
         # Indexed even where the file is unchanged: the database may have been deleted since.
         self.store.index_record(self.record)
 
-    def _ended_at(self, digest: str) -> str | None:
-        """When the evaluation was finished, wherever that was."""
-        ended: str | None = self.workspace.manifest("eval", digest).get("ended_at")
-        return ended
-
-    def _repeats(self, planned: PlannedRun) -> list[dict[str, Any]]:
+    def _repeats(self, planned: PlannedRun) -> list[RepeatRecord]:
         """The repeated evaluations of a run: those planned now, and those that an earlier command asked for."""
         found = dict(self.known_repeats.get((planned.run, planned.eval_digest), {}))
         for number, digest in enumerate(planned.repeats, 1):
-            found[number] = {"repeat": number, "eval_digest": digest, "needs": self.plan.needs(digest)}
+            found[number] = RepeatRecord(repeat=number, eval_digest=digest, needs=self.plan.needs(digest))
         return [found[number] for number in sorted(found)]
 
 
-def _taken_up_since(workspace: Workspace, held: Mapping[str, Any]) -> bool:
+def _taken_up_since(workspace: Workspace, held: ExperimentRecord) -> bool:
     """Whether another version of the experiment was run after this one, which is now the current one again."""
     return any(
-        run_at(record) >= run_at(held)
+        record.taken_up_at >= held.taken_up_at
         for record in workspace.records()
-        if record["experiment"] == held["experiment"] and record["spec_digest"] != held["spec_digest"]
+        if record.experiment == held.experiment and record.spec_digest != held.spec_digest
     )
 
 
-def _known_repeats(workspace: Workspace, experiment: str) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+def _known_repeats(workspace: Workspace, experiment: str) -> dict[tuple[str, str], dict[int, RepeatRecord]]:
     """Repeats by run and evaluation that any recorded version of an experiment's spec asked for.
 
     A version that changes nothing of a run (a hypothesis, say) keeps its evaluation, and so its repeats.
     """
-    found: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    found: dict[tuple[str, str], dict[int, RepeatRecord]] = {}
     for record in workspace.records():
-        for run in record["runs"] if record["experiment"] == experiment else ():
-            known = found.setdefault((run["run"], run["eval_digest"]), {})
-            known.update((repeat["repeat"], repeat) for repeat in run.get("repeats", []))
+        for run in record.runs if record.experiment == experiment else ():
+            known = found.setdefault((run.run, run.eval_digest), {})
+            known.update((repeat.repeat, repeat) for repeat in run.repeats)
     return found

@@ -139,7 +139,7 @@ def _groups(workspace: Workspace, names: Sequence[str]) -> tuple[list[list[_Labe
     sets: dict[str, _LabelSet] = {}
     for run in runs:
         if run.label_digest not in sets:
-            sets[run.label_digest] = _LabelSet(workspace.manifest("label", run.label_digest))
+            sets[run.label_digest] = _LabelSet(workspace.manifest("label", run.label_digest).to_json())
         found = sets[run.label_digest]
         found.runs.append(run.run)
         if run.condition not in found.conditions:
@@ -217,7 +217,7 @@ class _Voting:
             self.notes.append(f"{failed.sentence()}; they have no vote and stay in the denominator")
         for completion in completions:
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
-        return samples, self.workspace.manifest("sample", digest)["key"]["sampling"]
+        return samples, self.workspace.manifest("sample", digest).key.to_json()["sampling"]
 
     # ------------------------------------------------------------------ voting
 

@@ -42,6 +42,7 @@ from nsd.plugins.registry import code, find
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, digest_of
+from nsd.runner.work.events import Event, Told
 from nsd.runner.work.failures import failures, without_failed_text
 
 
@@ -51,7 +52,7 @@ class Context:
 
     workspace: Workspace
     partial: Path
-    emit: Callable[[dict[str, Any]], None]
+    emit: Callable[[Event], None]
     should_stop: Callable[[], bool]
     leader: bool = True  # false in every process but the first of a multi-process stage
     engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
@@ -68,12 +69,12 @@ class Context:
 
     def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
         """Tell the person how far the stage is."""
-        self.emit({"event": "progress", "done": done, "total": total, "unit": unit, **more})
+        self.emit(Event(Told.PROGRESS, done=done, total=total, unit=unit, **more))
 
     def warn(self, text: str, spec_field: str = "", step: int | None = None) -> None:
         """Tell the person what is wrong, and keep it in the manifest."""
         self.events.append({"step": step, "text": text, "field": spec_field})
-        self.emit({"event": "warning", "text": text, "field": spec_field, "step": step})
+        self.emit(Event(Told.WARNING, text=text, field=spec_field, step=step))
 
 
 def make_plugin(block: Mapping[str, Any]) -> Plugin:
@@ -283,7 +284,7 @@ def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
             examples += [Example(q, prompt.render(q), q.answer, q.solution, source["source"]) for q in questions]
             continue
         by_id = {question.id: question for question in questions}
-        shown = Shown.of(source.get("shown", {}))
+        shown = Shown.from_json(source.get("shown", {}))
         for row in tables.read(context.workspace.folder("label", source["labels"]) / "labels.parquet"):
             if row["kept"]:
                 question = by_id[row["question_id"]]

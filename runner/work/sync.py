@@ -15,12 +15,11 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
 
 from nsd.plugins.errors import NsdError
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, Bucket, patiently
-from nsd.runner.store.shapes import Broken, read_word
+from nsd.runner.store.shapes import Broken, ExperimentRecord, Word, read_object
 from nsd.runner.store.workspace import Workspace, write_atomically
 
 PUSH_SECONDS = float(os.environ.get("NSD_PUSH_SECONDS", "20"))
@@ -147,29 +146,30 @@ def fetch_finished(
     return found
 
 
-def _names(record: dict[str, Any]) -> set[str]:
-    return {run["run"] for run in record["runs"]}
+def _names(record: ExperimentRecord) -> set[str]:
+    return {run.run for run in record.runs}
 
 
-def leave_word(workspace: Workspace, bucket: Bucket | None, job: str, facts: dict[str, Any]) -> None:
+def leave_word(workspace: Workspace, bucket: Bucket | None, job: str, word: Word) -> None:
     """Write down how a job of a launch ended, for who follows from afar: failures with the end of their logs."""
-    for failure in facts["failures"]:
-        log = Path(failure["log"])
+    failures = []
+    for failure in word.failures:
+        log = Path(failure.log)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-        failure["log_end"] = lines[-LOG_LINES:]
+        failures.append({**failure.to_json(), "log_end": lines[-LOG_LINES:]})
     path = workspace.outcome_path(job)
-    write_atomically(path, json.dumps(facts))
+    write_atomically(path, json.dumps({**word.to_json(), "failures": failures}))
     if bucket is not None:
         bucket.push_file(path, f"outcomes/{job}.json")
 
 
-def read_words(workspace: Workspace, jobs: Iterable[str]) -> list[dict[str, Any]]:
+def read_words(workspace: Workspace, jobs: Iterable[str]) -> list[Word]:
     """The last words of these jobs; a file that cannot be used is set aside."""
     found = []
     for path in map(workspace.outcome_path, jobs):
         try:
             if path.is_file():
-                found.append(read_word(path))
+                found.append(Word.from_json(read_object(path), path))
         except Broken as broken:
             workspace.set_aside(path, broken, "how that job ended is not known")
     return found

@@ -24,8 +24,9 @@ from typing import Any, TextIO
 
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.runner.store import provenance
-from nsd.runner.store.shapes import Broken
+from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace, now
+from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE
 from nsd.runner.work.spending import Spending
 from nsd.runner.work.stages import Context, run_stage
@@ -43,10 +44,10 @@ class Worker:
         self.rank = int(os.environ.get("RANK", "0"))
         self.engines: dict[str, Any] = {}
 
-    def emit(self, event: dict[str, Any]) -> None:
+    def emit(self, event: Event) -> None:
         """Send one event to the parent."""
         if self.events is not None and self.rank == 0:
-            self.events.write(json.dumps(event, default=str) + "\n")
+            self.events.write(json.dumps(event.to_json(), default=str) + "\n")
             self.events.flush()
 
     def run(self, job_path: Path) -> int:
@@ -54,17 +55,17 @@ class Worker:
         try:
             job = json.loads(job_path.read_text(encoding="utf-8"))
         except FileNotFoundError:  # whoever held the stage before finished it and removed the folder
-            self.emit({"event": "gone"})
+            self.emit(Event(Told.GONE))
             return 0
         workspace = Workspace(Path(job["workspace"]))
         kind, digest = job["kind"], job["digest"]
         if self.rank != 0:  # the leader holds the lock and writes; the others only compute
             return self._work(job, workspace, workspace.partial(kind, digest))
-        waiting = {"event": "waiting", "digest": digest}
+        waiting = Event(Told.WAITING, digest)
         with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
             if workspace.is_whole(kind, digest) and (kind != "train" or workspace.has_weights(digest)):
                 workspace.discard_partial(kind, digest)  # what a death just after the rename left, or the job alone
-                self.emit({"event": "finished", "digest": digest, "by": "another run"})
+                self.emit(Event(Told.FINISHED, digest, by="another run"))
                 return 0
             return self._work(job, workspace, partial)
 
@@ -84,13 +85,13 @@ class Worker:
             spending = Spending(partial)
             try:
                 self._refuse_other_versions(job, partial, spending)
-                self.emit({"event": "started", "digest": digest})
+                self.emit(Event(Told.STARTED, digest))
                 # One writes what it costs: the processes beside it share its time.
                 with spending if self.rank == 0 else contextlib.nullcontext():
                     context.artifact.mkdir(parents=True, exist_ok=True)
                     facts = run_stage(job, context)
             except Interrupted:
-                self.emit({"event": "interrupted", "digest": digest})
+                self.emit(Event(Told.INTERRUPTED, digest))
                 return INTERRUPTED
             except NsdError as error:
                 if isinstance(error, Broken):
@@ -104,7 +105,7 @@ class Worker:
                 return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
             if self.rank == 0:
                 self._finish(job, workspace, context, facts, spending)
-                self.emit({"event": "finished", "digest": digest, "seconds": spending.seconds})
+                self.emit(Event(Told.FINISHED, digest, seconds=spending.seconds))
         return 0
 
     def _refuse_other_versions(self, job: dict[str, Any], partial: Path, spending: Spending) -> None:
@@ -122,7 +123,7 @@ class Worker:
         spending.versions = versions
 
     def _failed(self, digest: str, reason: str, log: Path, refused: bool) -> int:
-        self.emit({"event": "failed", "digest": digest, "reason": reason, "log": str(log), "refused": refused})
+        self.emit(Event(Told.FAILED, digest, reason=reason, log=str(log), refused=refused))
         return 1
 
     def _finish(
@@ -157,7 +158,8 @@ class Worker:
             "events": context.events,
             **facts,
         }
-        workspace.commit(job["kind"], job["digest"], manifest)
+        checked = Manifest.from_json(manifest, context.artifact / "manifest.json")
+        workspace.commit(checked.kind, checked.digest, checked)
 
 
 @contextlib.contextmanager

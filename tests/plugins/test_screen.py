@@ -17,7 +17,9 @@ from nsd.plugins.screen import Guarded, console, table
 from nsd.plugins.untrusted import safe_json
 from nsd.runner.cli.app import app
 from nsd.runner.store import tables
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.events import Event, Told
 from support import REPOSITORY
 from toy_workspace import finish, record
 
@@ -105,7 +107,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             tables.write(partial / "artifact" / "samples.parquet", tables.SCORED, rows)
             tables.write(partial / "artifact" / "values.parquet", tables.VALUES, values_)
             (partial / "artifact" / "log.txt").write_text(f"log {ALL}\n")
-            workspace.commit("eval", digest, json.loads((folder / "manifest.json").read_text()))
+            workspace.commit("eval", digest, Manifest(**json.loads((folder / "manifest.json").read_text())))
     runs = {f"good{ALL}": "good", f"evil{ALL}": "evil", f"gone{ALL}": "gone"}
     claims = [(f"good{ALL}", f"evil{ALL}")]
     failed = {f"gone{ALL}": f"reason {ALL}"}
@@ -207,7 +209,7 @@ def test_progress_is_one_neutral_line_each(capsys: pytest.CaptureFixture[str]) -
     with Progress(*columns, console=screen) as progress:
         live = LiveReporter(progress)
         live.start(text, text, 1, 2)
-        live.update({"done": 1, "total": 2, "unit": text})
+        live.update(Event(Told.PROGRESS, done=1, total=2, unit=text))
         live.message(text)
         live.end(text)
     assert neutral(capsys.readouterr().err)

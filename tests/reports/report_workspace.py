@@ -13,6 +13,7 @@ from typing import Any
 
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, write_atomically
 
 DATA = "d" * 64
@@ -83,7 +84,7 @@ class Written:
             (partial / "artifact").mkdir()
             for file, (columns, rows) in files.items():
                 tables.write(partial / "artifact" / file, columns, rows)
-            self.workspace.commit(kind, digest, {**common, **manifest})
+            self.workspace.commit(kind, digest, Manifest(**{**common, **manifest}))
         return digest
 
     def _evaluation(self, digest: str, condition: str, outcomes: Sequence[bool], train: str | None) -> str:

@@ -11,6 +11,7 @@ import duckdb
 from nsd.reports.judge.hypotheses import ClaimVerdict, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.runs import condition_arms, load_values
 from nsd.runner.store.filling import SCHEMA_SQL
+from nsd.runner.store.shapes import Claim
 
 
 class Results:
@@ -108,6 +109,6 @@ def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") 
     alpha, correction = block["alpha"], block["correction"]
     arms = condition_arms(results.connection, experiment)
     values = load_values(results.connection, list(arms.values()))
-    tested = [weigh_claim(claim, arms, values, alpha) for claim in block["claims"]]
+    tested = [weigh_claim(Claim(**claim), arms, values, alpha) for claim in block["claims"]]
     adjusted = family_adjusted([one.p for one in tested], correction)
     return [verdict_on(one, p, values, alpha, correction, len(tested)) for one, p in zip(tested, adjusted, strict=True)]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nsd.runner.store import tables
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, write_atomically
 
 
@@ -26,7 +27,7 @@ def finish(workspace: Workspace, digest: str, values: Sequence[float], **manifes
         scored = {"sample": 0, "text": "", "tokens": 1, "stop_reason": "stop", "answer": "1"}
         samples = [{**scored, **row, "score": row["value"], "correct": row["value"] == 1} for row in rows]
         tables.write(staging / "samples.parquet", tables.SCORED, samples)
-        workspace.commit("eval", digest, {**common, "eval": {**info, "questions": len(values)}, **manifest})
+        workspace.commit("eval", digest, Manifest(**{**common, "eval": {**info, "questions": len(values)}, **manifest}))
     return digest
 
 

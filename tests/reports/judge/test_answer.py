@@ -11,6 +11,7 @@ from nsd.reports import stats
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.looks import look_entries
 from nsd.reports.text.answer import answer_csv, answer_json, answer_markdown
+from nsd.runner.store.shapes import Hypotheses
 from toy_answers import AFTER, BEFORE, RESULTS, claim, record, texts
 from toy_results import Results, table_runs
 
@@ -54,7 +55,7 @@ def test_a_claim_written_after_its_results_is_marked_and_counts_in_both_families
 def test_a_claim_in_a_file_that_was_never_run_is_on_no_record(results: Results) -> None:
     block = record(results, BEFORE, [claim("tuned", "base")])
     edited = {**block, "claims": [*block["claims"], claim("third", "base")]}
-    found = answer(results.connection, "s", hypotheses=edited)
+    found = answer(results.connection, "s", hypotheses=Hypotheses(**edited))
     assert found.late[0].mark.startswith("EXPLORATORY: on no record")
     assert "not yet on record" in found.notes[0]
 
@@ -101,7 +102,8 @@ def test_a_claim_judged_by_another_metric_is_exploratory(results: Results) -> No
 
 def look(results: Results) -> None:
     """Look once, as `nsd compare` does, and remember it."""
-    for entry in look_entries(answer(results.connection, "s").comparisons()):
+    for one in look_entries(answer(results.connection, "s").comparisons()):
+        entry = one.to_json()
         evidence = json.dumps({"evidence": entry["evidence"], "train": entry["train"]})
         results.connection.execute(
             "INSERT INTO looks(looked_at, experiment, a, b, metric, evidence, n, p, verdict, command) "

@@ -77,7 +77,7 @@ def test_the_other_ways_to_that_comparison_say_the_same(results: Results) -> Non
 def test_more_copies_are_no_new_look_and_no_new_row(results: Results) -> None:
     greedy_copies(results)
     (entry,) = look_entries(compare_runs(results.connection, ["s"]))
-    assert entry["evidence"] == {"a": ["eval-s/a/seed1"], "b": ["eval-s/b/seed1"]}
+    assert entry.evidence.to_json() == {"a": ["eval-s/a/seed1"], "b": ["eval-s/b/seed1"]}
     a, b = summarise_arms(results.connection, [f"s/{arm}/seed{seed}" for arm in "ab" for seed in SEEDS])
     wilson = stats.wilson(30, 60)
     assert wilson is not None and a.ci == (wilson.low, wilson.high)

@@ -17,6 +17,7 @@ from nsd.reports.judge.hypotheses import family_adjusted
 from nsd.reports.judge.versions import said_by
 from nsd.reports.page.data import Family
 from nsd.reports.text.answer import answer_csv
+from nsd.runner.store.shapes import Claim, Hypotheses
 from toy_results import Results, table_runs
 
 RESULTS = "2026-01-01 12:00"
@@ -95,8 +96,8 @@ def test_what_any_version_declared_counts_once(results: Results) -> None:
 
 def test_another_margin_is_another_claim() -> None:
     narrow, wide = claim("a", kind="not_worse_by", margin=0.02), claim("a", kind="not_worse_by", margin=0.05)
-    assert said_by(narrow) != said_by(wide) != said_by(claim("a"))
-    assert said_by(claim("a")) == said_by({**claim("a"), "text": "put otherwise"})
+    assert said_by(Claim(**narrow)) != said_by(Claim(**wide)) != said_by(Claim(**claim("a")))
+    assert said_by(Claim(**claim("a"))) == said_by(Claim(**{**claim("a"), "text": "put otherwise"}))
 
 
 def test_loosening_a_margin_leaves_the_first_try_in_the_family(results: Results) -> None:
@@ -110,7 +111,7 @@ def test_claims_of_a_spec_file_not_run_yet_count(results: Results) -> None:
     declare(results, "v", "2026-01-01 10:00", claim("tuned"))
     finish(results)
     edited = {"alpha": 0.05, "correction": "holm", "looks": None, "claims": [claim("tuned"), claim("new")]}
-    found = answer(results.connection, "s", hypotheses=edited)
+    found = answer(results.connection, "s", hypotheses=Hypotheses(**edited))
     p, p_adjusted = adjusted(found)
     assert found.primary_family == 2 and p_adjusted == pytest.approx(2 * p)
 

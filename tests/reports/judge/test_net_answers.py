@@ -21,6 +21,7 @@ from nsd.reports.page.training import collect_curves
 from nsd.reports.text.render import attrition_lines
 from nsd.reports.text.summary import summary_json
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Claim, Hypotheses, Look
 from report_workspace import Written, better_and_worse
 from toy_answers import AFTER, BEFORE, RESULTS, claim, record, texts
 from toy_costs import run, stage
@@ -75,7 +76,7 @@ def test_rules_written_out_as_they_are_by_default_change_nothing(results: Result
     evaluated(results, "base", RESULTS)
     evaluated(results, "tuned", RESULTS)
     record(results, BEFORE, [claim("tuned", "base")])
-    found = answer(results.connection, "s", hypotheses={"claims": [claim("tuned", "base")]})
+    found = answer(results.connection, "s", hypotheses=Hypotheses(claims=[Claim(**claim("tuned", "base"))]))
     assert texts(found) == (["tuned > base"], [])
 
 
@@ -107,7 +108,7 @@ def test_the_specs_own_level_judges_its_claims_and_its_pairs(results: Results) -
 # --------------------------------------------------------------------------- looks
 
 
-def looked(results: Results) -> tuple[dict[str, Any], Any]:
+def looked(results: Results) -> tuple[Look, Any]:
     (found,) = compare_runs(results.connection, ["s/base", "s/tuned"])
     (entry,) = look_entries([found])
     return entry, found
@@ -117,15 +118,15 @@ def test_the_same_models_on_as_many_questions_are_no_part_of_each_other(results:
     entry, found = looked(results)
     again = replace(found, evals_a=("again-a",), evals_b=("again-b",))
     assert look_number([entry], again) == 1
-    assert look_number([{**entry, "n": found.n - 1}], again) == 2
+    assert look_number([entry.changed(n=found.n - 1)], again) == 2
 
 
 def test_a_look_at_another_metric_or_pair_is_another_question(results: Results) -> None:
     entry, found = looked(results)
     grown = replace(found, evals_a=(*found.evals_a, "more"))
     assert look_number([entry], grown) == 2
-    assert look_number([{**entry, "metric": "avg@4"}], grown) == 1
-    assert look_number([{**entry, "b": "s/third"}], grown) == 1
+    assert look_number([entry.changed(metric="avg@4")], grown) == 1
+    assert look_number([entry.changed(b="s/third")], grown) == 1
 
 
 # --------------------------------------------------------------------------- what it cost, what was warned of

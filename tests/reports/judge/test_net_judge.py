@@ -11,6 +11,7 @@ from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import weigh_claim
 from nsd.reports.judge.noise import noise_floor, noise_sentence
 from nsd.reports.judge.runs import condition_arms, load_values
+from nsd.runner.store.shapes import Claim
 from toy_designs import one, undecided_against_decided
 from toy_repeats import RUN, with_repeats
 from toy_results import Results
@@ -57,7 +58,7 @@ def test_checkpoints_of_equally_many_seeds_are_compared_by_their_mean() -> None:
         results.add(f"s/tuned/seed{seed}", [1.0] * (60 + seed) + [0.0] * (40 - seed))
     arms = condition_arms(results.connection, "s")
     claim = {"text": "tuned > base", "kind": "better", "better": "tuned", "worse": "base", "margin": None}
-    found = weigh_claim(claim, arms, load_values(results.connection, list(arms.values())), 0.05, "checkpoint")
+    found = weigh_claim(Claim(**claim), arms, load_values(results.connection, list(arms.values())), 0.05, "checkpoint")
     assert found.about == "these checkpoints (2 seeds, their mean per question)"
     assert found.evidence is not None and found.evidence.mean_a == pytest.approx(0.515)
 

@@ -13,6 +13,7 @@ from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import family_adjusted
 from nsd.reports.judge.looks import look_number
 from nsd.reports.judge.needed import level_left
+from nsd.runner.store.shapes import Look, Sides
 from toy_results import Results, table_runs, verdicts
 
 BLOCK = {"alpha": 0.05, "correction": "holm"}
@@ -144,13 +145,13 @@ def test_every_earlier_look_at_a_part_of_the_data_counts(results: Results) -> No
     (now,) = compare_runs(results.connection, ["s"])
     parts = [([1], [1]), ([1, 2], [1, 2]), ([1, 2], [1, 2]), ([1, 2, 3], [1, 2, 3]), ([1], [9])]
     entries = [
-        {
-            "a": "s/a",
-            "b": "s/b",
-            "metric": "accuracy",
-            "n": 4,
-            "evidence": {"a": [f"eval-s/a/seed{one}" for one in a], "b": [f"eval-s/b/seed{one}" for one in b]},
-        }
+        Look(
+            a="s/a",
+            b="s/b",
+            metric="accuracy",
+            n=4,
+            evidence=Sides(a=[f"eval-s/a/seed{one}" for one in a], b=[f"eval-s/b/seed{one}" for one in b]),
+        )
         for a, b in parts
     ]
     assert look_number(entries, now) == 3  # two distinct parts; the same data and foreign data are no earlier look

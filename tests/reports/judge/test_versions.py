@@ -16,6 +16,7 @@ from nsd.reports.judge.noise import noise_floor
 from nsd.reports.judge.versions import as_version, current_version, versions_of
 from nsd.reports.text.summary import print_summary, summary_json
 from nsd.runner.store.filling import insert_record
+from nsd.runner.store.shapes import ExperimentRecord, Hypotheses
 from toy_results import Results
 
 FIRST, SECOND, AGAIN = "2026-01-01T09:00:00+00:00", "2026-01-02T09:00:00+00:00", "2026-01-03T09:00:00+00:00"
@@ -51,7 +52,9 @@ def record(
     }
     content |= {"resolved": {"conditions": {"base": {"trainer": settings}, "tuned": {}}, "seeds": list(seeds)}}
     content |= {"hypotheses": HYPOTHESES, "runs": runs} | ({"run_at": run_at} if run_at else {})
-    insert_record(results.connection, content)
+    made = ExperimentRecord.model_construct(**content)  # unchecked: the toy's digests hold slashes, as none on disk may
+    made._json = content
+    insert_record(results.connection, made)
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_arms_and_claims_come_from_the_seeds_of_the_version_asked_for(results: R
         ("aaaaaaaa1", [42], "this checkpoint (seed 42)"),
         ("bbbbbbbb2", [42, 43], "this recipe (2 training seeds)"),
     ):
-        found = summary_json(results.connection, "s", digest, HYPOTHESES)
+        found = summary_json(results.connection, "s", digest, Hypotheses(**HYPOTHESES))
         assert [arm["seeds"] for arm in found["arms"]] == [seeds, seeds]
         (verdict,) = found["verdicts"]
         assert verdict["about"] == about and tuple(verdict["comparison"]["seeds"]) == (len(seeds),) * 2
@@ -103,7 +106,7 @@ def test_seeds_that_are_not_shown_are_said(results: Results) -> None:
 
 def test_what_is_printed_names_its_runs_and_shows_no_others(results: Results) -> None:
     screen = Console(file=io.StringIO(), width=100)
-    print_summary(results.connection, screen, "s", "aaaaaaaa1", HYPOTHESES)
+    print_summary(results.connection, screen, "s", "aaaaaaaa1", Hypotheses(**HYPOTHESES))
     assert isinstance(screen.file, io.StringIO)
     text = screen.file.getvalue()
     assert "From 2 runs: seed 42, version aaaaaaaa of the spec." in text and "not in this answer: seed 43" in text
@@ -116,7 +119,7 @@ def test_a_version_keeps_its_own_numbers_when_another_reuses_its_run_names(resul
     changed = {"s/tuned/seed42": "eval-s/other/seed1"}
     record(results, "cccccccc3", [42], "2026-01-04T09:00:00+00:00", evaluations=changed, settings="new")
     means = {
-        digest: summary_json(results.connection, "s", digest, HYPOTHESES)["arms"][1]["mean"]
+        digest: summary_json(results.connection, "s", digest, Hypotheses(**HYPOTHESES))["arms"][1]["mean"]
         for digest in ("aaaaaaaa1", "cccccccc3")
     }
     assert means == {"aaaaaaaa1": pytest.approx(0.62), "cccccccc3": pytest.approx(0.99)}
@@ -139,7 +142,7 @@ def test_cost_and_repeats_are_those_of_the_version(results: Results) -> None:
 
 
 def test_a_spec_not_run_yet_is_answered_by_the_last_version_and_says_so(results: Results) -> None:
-    found = answer(results.connection, "s", "not-on-record", hypotheses=HYPOTHESES)
+    found = answer(results.connection, "s", "not-on-record", hypotheses=Hypotheses(**HYPOTHESES))
     assert found.notes[0] == "this version of the spec has not been run: the runs are those of version aaaaaaaa"
 
 
@@ -157,7 +160,7 @@ def test_a_claim_declared_after_results_under_other_seeds_is_late(results: Resul
         "UPDATE experiments SET hypotheses = ? WHERE spec_digest = 'dddddddd4'",
         ['{"alpha": 0.05, "claims": [{"text": "base > tuned", "kind": "better", "better": "base", "worse": "tuned"}]}'],
     )
-    found = answer(results.connection, "s", "dddddddd4", hypotheses={"alpha": 0.05, "claims": claims})
+    found = answer(results.connection, "s", "dddddddd4", hypotheses=Hypotheses(alpha=0.05, claims=claims))
     assert [one.claim for one in found.late] == ["base > tuned"] and found.verdicts == []
 
 

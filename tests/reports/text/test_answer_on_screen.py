@@ -20,6 +20,7 @@ from nsd.plugins.screen import console
 from nsd.reports.text.summary import print_summary
 from nsd.runner.cli.app import app
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Hypotheses
 from report_workspace import Written, better_and_worse
 
 SCREENS = Path(__file__).with_name("screens")
@@ -71,7 +72,7 @@ def end_of_run(folder: Path) -> None:
     spec = load_spec(folder / "toy.yaml")
     assert spec.hypotheses is not None
     with Store(Workspace(folder / "workspace")).read() as connection:
-        print_summary(connection, console(), "toy", None, spec.hypotheses.to_json(), spec.question)
+        print_summary(connection, console(), "toy", None, Hypotheses(**spec.hypotheses.to_json()), spec.question)
 
 
 PRINTED: dict[str, Callable[[Path], None]] = {

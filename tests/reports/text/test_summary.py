@@ -11,10 +11,11 @@ from rich.console import Console
 from nsd.reports import stats
 from nsd.reports.judge.arms import summarise_arms
 from nsd.reports.text.summary import print_summary, summary_json
+from nsd.runner.store.shapes import Claim, Hypotheses
 from toy_results import Results, table_runs
 
 
-def printed(results: Results, hypotheses: dict[str, object] | None = None) -> str:
+def printed(results: Results, hypotheses: Hypotheses | None = None) -> str:
     screen = Console(file=io.StringIO(), width=200, markup=False)
     print_summary(results.connection, screen, "s", None, hypotheses, "Does it help?")
     output = screen.file
@@ -61,11 +62,11 @@ def test_the_screen_has_arms_labels_warnings_and_verdicts(results: Results) -> N
     results.add_labels("L", [("1", 1.0, True, True), ("2", 0.5, False, False)])
     results.add("s/noisy/seed1", [1.0, 0.0], label="L", order="x")
     results.connection.execute("INSERT INTO events VALUES ('train-s/noisy/seed1', 7, 'reward_std is 0', 'trainer.n')")
-    claims = [{"text": "oracle > base", "kind": "better", "better": "oracle", "worse": "base", "margin": None}]
-    text = printed(results, {"claims": claims})
+    claim = Claim(text="oracle > base", kind="better", better="oracle", worse="base", margin=None)
+    text = printed(results, Hypotheses(claims=[claim]))
     for part in ("Does it help?", "0.8000", "[0.7391, 0.8495]", "confidence", "reward_std is 0", "▲ BETTER"):
         assert part in text
-    data = summary_json(results.connection, "s", None, {"claims": claims})
+    data = summary_json(results.connection, "s", None, Hypotheses(claims=[claim]))
     assert json.loads(json.dumps(data, allow_nan=False))["verdicts"][0]["holds"] is True
 
 

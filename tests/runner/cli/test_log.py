@@ -141,7 +141,7 @@ def test_an_empty_workspace_says_how_to_begin(tmp_path: Path) -> None:
 def test_judging_in_the_log_is_a_look(workspace: Workspace) -> None:
     for _ in range(2):
         CliRunner().invoke(app, ["log", "-w", str(workspace.root)])
-    assert [(one["a"], one["b"], one["command"]) for one in read_looks(workspace)] == [
+    assert [(one.a, one.b, one.command) for one in read_looks(workspace)] == [
         ("toy/bad", "toy/good", "log"),
         ("toy/good", "toy/same", "log"),
     ]

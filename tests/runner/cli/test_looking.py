@@ -15,8 +15,10 @@ from nsd.runner.cli.show_run import stage_chain
 from nsd.runner.cli.show_runs import print_runs
 from nsd.runner.store import tables
 from nsd.runner.store.gc import unneeded_weights
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import progress
+from nsd.runner.work.events import Event, Told
 from nsd.runner.work.progress import PlainReporter
 from toy_workspace import finish, record
 
@@ -40,7 +42,7 @@ def workspace(tmp_path: Path) -> Workspace:
         (partial / "artifact").mkdir()
         tables.write(partial / "artifact" / "samples.parquet", tables.SCORED, rows)
         (partial / "artifact" / "log.txt").write_text("first line\nmiddle\nlast line\n")
-        workspace.commit("eval", "e", manifest)
+        workspace.commit("eval", "e", Manifest(**manifest))
     record(workspace, "toy", {"base": "e"}, repeats={"base": ["again"]})
     return workspace
 
@@ -84,11 +86,11 @@ def test_a_rate_leaves_out_what_an_earlier_attempt_had(
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     reporter = PlainReporter()
     reporter.start("title", "size", 1, 1)
-    reporter.update({"done": 40, "total": 100, "unit": "completions", "resumed": 40})
+    reporter.update(Event(Told.PROGRESS, done=40, total=100, unit="completions", resumed=40))
     clock[0] = 20.0
-    reporter.update({"done": 60, "total": 100, "unit": "completions"})
+    reporter.update(Event(Told.PROGRESS, done=60, total=100, unit="completions"))
     clock[0] = 25.0  # too soon after the last line
-    reporter.update({"done": 61, "total": 100, "unit": "completions"})
+    reporter.update(Event(Told.PROGRESS, done=61, total=100, unit="completions"))
     assert capsys.readouterr().err.splitlines() == ["[1/1] title: size", "    60/100 completions, 1.0/s, 40 s left"]
 
 
@@ -96,14 +98,14 @@ def test_gc_keeps_a_model_until_the_last_repeat_that_needs_it_is_done(workspace:
     with workspace.lock("train", "t") as partial:
         (partial / "artifact" / "model").mkdir(parents=True)
         (partial / "artifact" / "model" / "weights").write_text("weights")
-        workspace.commit("train", "t", {"kind": "train", "digest": "t"})
+        workspace.commit("train", "t", Manifest(kind="train", digest="t"))
     path = workspace.record_path("toy", "aaaaaaaaaaaa")
     content = json.loads(path.read_text())
     content["runs"][0]["repeats"][0]["needs"] = ["t"]
     path.write_text(json.dumps(content))
     assert unneeded_weights(workspace) == []
     finish(workspace, "again", [1.0])
-    assert [manifest["digest"] for _, manifest in unneeded_weights(workspace)] == ["t"]
+    assert [manifest.digest for _, manifest in unneeded_weights(workspace)] == ["t"]
 
 
 def test_runs_are_named_as_everywhere_by_experiment_condition_or_pattern(workspace: Workspace) -> None:

@@ -91,7 +91,7 @@ def test_what_cannot_be_reported_is_refused_with_the_way_out(
 def test_a_report_is_recorded_as_a_look(written: Written) -> None:
     print_report(written.workspace, ["toy"])
     looks = read_looks(written.workspace)
-    assert {look["command"] for look in looks} == {"report"} and len(looks) == 6
+    assert {look.command for look in looks} == {"report"} and len(looks) == 6
     print_report(written.workspace, ["toy"])
     assert len(read_looks(written.workspace)) == 6
 

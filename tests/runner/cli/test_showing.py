@@ -20,6 +20,7 @@ from nsd.runner.plan.build import Plan
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.imports import import_file
 from toy_workspace import finish, record
@@ -35,11 +36,11 @@ def scored(question: str, sample: int, **more: Any) -> dict[str, Any]:
 def evaluated(workspace: Workspace, digest: str, rows: list[dict[str, Any]]) -> None:
     """A finished evaluation with these samples."""
     finish(workspace, digest, [0.0])
-    manifest = workspace.manifest("eval", digest)
+    manifest = workspace.manifest("eval", digest).to_json()
     with workspace.lock("eval", digest) as partial:
         (partial / "artifact").mkdir()
         tables.write(partial / "artifact" / "samples.parquet", tables.SCORED, rows)
-        workspace.commit("eval", digest, manifest)
+        workspace.commit("eval", digest, Manifest(**manifest))
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_plan_owes_a_model_that_is_gone_and_needed(plan: Plan, here: Workspace
     with here.lock("train", stage.digest) as partial:
         (partial / "artifact" / "model").mkdir(parents=True)
         (partial / "artifact" / "model" / "model.safetensors").write_text("weights")
-        here.commit("train", stage.digest, {"kind": "train", "digest": stage.digest, "key": stage.key})
+        here.commit("train", stage.digest, Manifest(kind="train", digest=stage.digest, key=stage.key))
 
     def cached() -> bool:
         facts = plan_json(plan, here, plan_power(plan, here))
@@ -165,8 +166,8 @@ def test_whoever_looks_is_written_down(
     record(here, "toy", {"a": "ea", "b": "eb"}, claims=[("a", "b")])
     assert CliRunner().invoke(app, [*arguments, "-w", str(here.root)]).exit_code == 0
     (look,) = read_looks(here)
-    assert look["command"] == command and "/a" in look["a"] + look["b"] and "/b" in look["a"] + look["b"]
-    assert sorted([*look["evidence"]["a"], *look["evidence"]["b"]]) == ["ea", "eb"]
+    assert look.command == command and "/a" in look.a + look.b and "/b" in look.a + look.b
+    assert sorted([*look.evidence.a, *look.evidence.b]) == ["ea", "eb"]
 
 
 # --------------------------------------------------------------------------- checking specs

@@ -22,6 +22,7 @@ from nsd.runner.launch.jobs import cancel, refresh, start_ready
 from nsd.runner.launch.launches import Launch
 from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
 from sky_stand_in import World
@@ -411,7 +412,7 @@ def whole_stage(workspace: Workspace, kind: str = "train", digest: str = "d1") -
         for name in ("curves.parquet", "model/model.safetensors"):
             (partial / "artifact" / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / "artifact" / name).write_text("0123456789")
-        workspace.commit(kind, digest, {"kind": kind, "digest": digest})
+        workspace.commit(kind, digest, Manifest(kind=kind, digest=digest))
     return workspace.folder(kind, digest)
 
 

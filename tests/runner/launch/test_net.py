@@ -16,6 +16,7 @@ from nsd.runner.launch.launches import job_name
 from nsd.runner.plan.build import Plan, Stage, build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from sky_stand_in import World
 from toy_launches import cluster, launch_of, managed, plan_of, row
@@ -39,7 +40,7 @@ def make(workspace: Workspace, stage: Stage, **manifest: Any) -> None:
             (partial / "artifact" / "model").mkdir()
             (partial / "artifact" / "model" / "model.safetensors").write_text("weights")
         facts = {"kind": stage.kind, "digest": stage.digest, "key": stage.key, "inputs": stage.inputs}
-        workspace.commit(stage.kind, stage.digest, {**facts, **manifest})
+        workspace.commit(stage.kind, stage.digest, Manifest(**{**facts, **manifest}))
 
 
 def in_store(world: World, plan: Plan) -> Bucket:
@@ -111,7 +112,7 @@ def test_why_a_stage_failed_there_is_told_and_recorded_here(world: World, capfd:
     assert world.nsd("launch", "pull") == 1
     out = capfd.readouterr().out
     assert f"FAILED {stage.title}: out of memory" in out and "the last line there" in out
-    (record,) = world.workspace.records()
+    (record,) = [one.to_json() for one in world.workspace.records()]
     failed = {f"{run['condition']}/seed{run['seed']}": run["reason"] for run in record["runs"] if run["reason"]}
     assert failed == dict.fromkeys(stage.used_by, "out of memory")
 
@@ -129,7 +130,7 @@ def test_models_come_home_where_they_are_asked_for(
     assert world.nsd("launch", "pull", *flags) == 0
     models = [stage.digest for stage in plan.stages.values() if stage.kind == "train"]
     assert [world.workspace.has_weights(digest) for digest in models] == [bool(flags)] * len(models)
-    assert world.last().options["weights"] is bool(flags) and world.last().ended_at
+    assert world.last().options.weights is bool(flags) and world.last().ended_at
     assert world.nsd("launch", "pull", *again) == 0
     assert [world.workspace.has_weights(digest) for digest in models] == [bool(flags or again)] * len(models)
 

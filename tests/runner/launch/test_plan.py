@@ -16,6 +16,7 @@ from nsd.runner.launch.launches import Job, Launches, job_name
 from nsd.runner.launch.task import TEMPLATE, Wanted, resources_of, task_for, write
 from nsd.runner.plan.build import Plan
 from nsd.runner.spec.model import Resources
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -222,7 +223,7 @@ def test_earlier_stages_of_the_kind_take_over(plan: Plan, tmp_path: Path) -> Non
     }
     with workspace.lock("eval", stage.digest) as partial:
         (partial / "artifact").mkdir()
-        workspace.commit("eval", stage.digest, manifest)
+        workspace.commit("eval", stage.digest, Manifest(**manifest))
     others = [one for one in estimate.Estimator(plan, workspace).on(None).stages if "eval base" not in one.title]
     same_base = {plan.stages[one.digest].kind: one.source for one in others}
     assert same_base["eval"] == "1 earlier stages of the kind"
@@ -239,7 +240,7 @@ def test_a_launch_is_found_by_its_beginning_and_the_last_one_by_nothing(tmp_path
     facts = {
         "spec": "s.yaml",
         "spec_digest": "d",
-        "options": {},
+        "options": launching.Options(),
         "store": None,
         "place": "here",
         "usd_per_hour": 2.0,

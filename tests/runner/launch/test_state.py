@@ -15,11 +15,12 @@ from nsd.runner.launch import launching
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.home import push_finished, take_over
 from nsd.runner.launch.jobs import start_ready
-from nsd.runner.launch.launches import Job, Launch, Launches, plan_as_launched
+from nsd.runner.launch.launches import Job, Launch, Launches, Options, plan_as_launched
 from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket, BucketError, patiently
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.record import Record
 from nsd.runner.work.sync import Sync
@@ -33,14 +34,14 @@ def finish(workspace: Workspace, kind: str, digest: str, model: bool = False) ->
         if model:
             (partial / "artifact" / "model").mkdir()
             (partial / "artifact" / "model" / "model.safetensors").write_text("weights")
-        workspace.commit(kind, digest, {"kind": kind, "digest": digest})
+        workspace.commit(kind, digest, Manifest(kind=kind, digest=digest))
 
 
 def launched(workspace: Workspace, plan: Plan, spec: Path, **changes: Any) -> Launch:
     facts: dict[str, Any] = {
         "spec": str(spec),
         "spec_digest": plan.spec_digest,
-        "options": {"only": [], "seeds": [], "smoke": False},
+        "options": Options(),
         "store": None,
         "place": "here",
         "usd_per_hour": None,
@@ -152,9 +153,8 @@ def test_the_record_in_a_store_grows_with_the_runs(here: Workspace, there: Works
         sync.fetch()
         Record(plan, workspace, Store(workspace)).save()
         sync.push_data()
-    name = here.record_path(both.name, both.spec_digest).name
-    held = bucket.read_json(f"experiments/{both.name}/{name}")
-    assert held is not None and len(held["runs"]) == len(both.runs) > len(one.runs)
+    held = bucket.record(both.name, both.spec_digest)
+    assert held is not None and len(held.runs) == len(both.runs) > len(one.runs)
 
 
 def test_a_store_that_is_away_for_a_while_is_asked_again() -> None:

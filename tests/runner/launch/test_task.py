@@ -150,7 +150,7 @@ def test_a_job_of_several_runs_its_own_stages(world: World) -> None:
 def test_claims_are_on_record_before_a_machine_is_asked_for(world: World) -> None:
     world.says({"launch": [{"raise": "ResourcesUnavailableError", "message": "none left"}]})
     assert world.launch() == 2
-    (record,) = world.workspace.records()
+    (record,) = [one.to_json() for one in world.workspace.records()]
     assert record["experiment"] == "tiny" and "student > baseline" in json.dumps(record["hypotheses"])
 
 

@@ -14,6 +14,7 @@ from nsd.runner.plan.build import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.record import Record
 
@@ -28,7 +29,7 @@ def on_the_machine(plan: Plan, workspace: Workspace, finished: set[str]) -> dict
             with workspace.lock(stage.kind, stage.digest) as partial:
                 (partial / "artifact").mkdir()
                 manifest = {"kind": stage.kind, "digest": stage.digest, "key": stage.key, "inputs": stage.inputs}
-                workspace.commit(stage.kind, stage.digest, manifest)
+                workspace.commit(stage.kind, stage.digest, Manifest(**manifest))
     record = Record(plan, workspace, Store(workspace))
     record.save()
     return record.record
@@ -86,7 +87,7 @@ def test_questions_of_a_plan_made_there_come_from_the_store(
     with there.lock("eval", stage.digest) as partial:
         (partial / "artifact").mkdir()
         manifest = {"kind": "eval", "digest": stage.digest, "key": stage.key, "inputs": {}, "data_hash": "questions"}
-        there.commit("eval", stage.digest, manifest)
+        there.commit("eval", stage.digest, Manifest(**manifest))
     bucket.push_stage(there, "eval", stage.digest)
     (there.data / "questions.parquet").write_text("the questions")
     bucket.push_file(there.data / "questions.parquet", "data/questions.parquet")
@@ -104,8 +105,7 @@ def test_data_that_cannot_be_read_here_leave_a_plan_to_the_machine(
         raise MissingExtra("datasets", "train")
 
     monkeypatch.setattr(launches, "build_plan", cannot)  # an environment without `datasets`
-    options = {"only": [], "seeds": [], "smoke": True}
-    found = launches.plan_of(QUICKSTART, options)
+    found = launches.plan_of(QUICKSTART, launches.Options(smoke=True))
     assert not found.known and found.name == "quickstart-smoke" and "so the machine plans" in found.notes[0]
 
 

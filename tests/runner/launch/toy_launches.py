@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nsd.runner.launch.launches import Job, Launch
+from nsd.runner.launch.launches import Job, Launch, Options
 from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.spec.load import load_spec
 from sky_stand_in import World
@@ -15,7 +15,7 @@ def launch_of(world: World, *jobs: Job, **changes: Any) -> Launch:
     facts: dict[str, Any] = {
         "spec": str(world.folder / "spec.yaml"),
         "spec_digest": "d",
-        "options": {"only": [], "seeds": [], "smoke": False},
+        "options": Options(),
         "store": world.store,
         "place": "here",
         "usd_per_hour": 2.0,

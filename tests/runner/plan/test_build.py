@@ -238,5 +238,5 @@ def test_a_run_says_what_it_cannot_read_before_it_works(tmp_path: Path, capsys: 
     assert run_plan(build_plan(load_spec(spec)), workspace, [], None, as_json=True) == 0
     printed = capsys.readouterr()
     assert f"cannot read, so nothing scores as correct on them: {tmp_path}/rows.csv:2 ('3/4')" in printed.err
-    (manifest,) = workspace.manifests("eval")
+    (manifest,) = [one.to_json() for one in workspace.manifests("eval")]
     assert manifest["eval"]["mean"] == 0, "a gold answer of 3/4 is not 4"

@@ -15,10 +15,12 @@ from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.plan.changes import made_before_code
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, digest_of
 
 MINE = """\
 from nsd import Completion, Engine, PluginConfig, Reward, StopReason, Verifier
+from nsd.runner.store.shapes import Manifest
 
 
 class Voice(Engine):
@@ -141,7 +143,7 @@ def test_plan_says_once_why_stages_made_before_are_owed(tmp_path: Path) -> None:
         key = {**stage.key, "engine": engine}
         old = digest_of(key)
         (workspace.partial(stage.kind, old) / "artifact").mkdir(parents=True)
-        workspace.commit(stage.kind, old, {"kind": stage.kind, "digest": old, "key": key, "inputs": {}})
+        workspace.commit(stage.kind, old, Manifest(kind=stage.kind, digest=old, key=key, inputs={}))
     words = ["plan", str(tmp_path / "spec.yaml"), "--run-files", "--json", "--workspace", str(workspace.root)]
     facts = json.loads(CliRunner().invoke(app, words).stdout)
     assert [stage["cached"] for stage in facts["stages"]] == [False, False]

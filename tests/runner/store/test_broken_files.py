@@ -14,6 +14,7 @@ from nsd.runner.cli.app import app
 from nsd.runner.store import tables
 from nsd.runner.store import workspace as artifacts
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from toy_workspace import finish, record
 
@@ -195,7 +196,7 @@ def test_a_broken_stage_is_named_once_by_a_command_that_meets_it_often(
     monkeypatch.setattr(Path, "rename", refuse)  # a workspace that cannot be written, as root
     for _ in range(3):
         assert not workspace.is_whole("eval", "bad")
-        assert [one["digest"] for one in workspace.manifests()] == ["good"]
+        assert [one.digest for one in workspace.manifests()] == ["good"]
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "passed over" in err
 
@@ -392,7 +393,7 @@ def test_a_file_of_another_size_is_no_part_of_a_whole_stage(
         (partial / "artifact" / "trackers").mkdir(parents=True)
         (partial / "artifact" / "extra").write_text("as it was")
         (partial / "artifact" / "trackers" / "events").write_text("as it was")
-        workspace.commit("label", "l", {"kind": "label", "digest": "l"})
+        workspace.commit("label", "l", Manifest(kind="label", digest="l"))
     (workspace.folder("label", "l") / "trackers" / "events").write_text("gone on")  # what no stage needs
     assert workspace.is_whole("label", "l")
     path = workspace.folder("label", "l") / "extra"
@@ -410,7 +411,7 @@ def test_half_a_model_is_none(workspace: Workspace) -> None:
         (partial / "artifact" / "model").mkdir(parents=True)
         for name in ("a", "b"):
             (partial / "artifact" / "model" / name).write_text("weights")
-        workspace.commit("train", "t", {"kind": "train", "digest": "t"})
+        workspace.commit("train", "t", Manifest(kind="train", digest="t"))
     assert workspace.has_weights("t")
     (workspace.folder("train", "t") / "model" / "a").unlink()
     assert not workspace.has_weights("t") and workspace.is_whole("train", "t")

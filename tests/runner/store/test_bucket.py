@@ -13,6 +13,7 @@ import pytest
 
 from nsd.plugins.errors import InputError
 from nsd.runner.store.bucket import Bucket, BucketError
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 
@@ -22,7 +23,7 @@ def finished(workspace: Workspace, digest: str = "d1", text: str = "weights") ->
         (partial / "artifact" / "model").mkdir(parents=True)
         (partial / "artifact" / "model" / "model.safetensors").write_text(text)
         (partial / "artifact" / "curves.parquet").write_text("curves")
-        workspace.commit("train", digest, {"kind": "train", "digest": digest})
+        workspace.commit("train", digest, Manifest(kind="train", digest=digest))
 
 
 def test_a_stage_travels_whole(here: Workspace, there: Workspace, bucket: Bucket) -> None:
@@ -30,7 +31,8 @@ def test_a_stage_travels_whole(here: Workspace, there: Workspace, bucket: Bucket
     assert bucket.stages() == [] and bucket.push_stage(here, "train", "d1")
     assert bucket.stages() == [("train", "d1")]
     assert bucket.fetch_stage(there, "train", "d1")
-    assert there.is_whole("train", "d1") and there.manifest("train", "d1") == here.manifest("train", "d1")
+    fetched, sent = (workspace.manifest("train", "d1").to_json() for workspace in (there, here))
+    assert there.is_whole("train", "d1") and fetched == sent
     model = there.folder("train", "d1") / "model" / "model.safetensors"
     assert model.read_text() == "weights" and not there.partial("train", "d1").exists()
 
@@ -76,6 +78,7 @@ import os, signal, sys
 from pathlib import Path
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.shapes import Manifest
 opened = set()
 def watch(event, given):
     if event == "open" and "part-" in str(given[0]):

@@ -21,6 +21,7 @@ from nsd.plugins.errors import NsdError
 from nsd.runner.store import journal
 from nsd.runner.store import workspace as artifacts
 from nsd.runner.store.bucket import BrokenThere, Bucket, BucketError, patiently
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, write_atomically
 
 DIED = 9
@@ -71,12 +72,12 @@ def make(workspace: Workspace) -> None:
         (partial / "artifact" / "model").mkdir(parents=True, exist_ok=True)
         (partial / "artifact" / "model" / "weights").write_text("weights")
         (partial / "artifact" / "curves").write_text("curves")
-        workspace.commit("train", "d", {"kind": "train", "digest": "d"})
+        workspace.commit("train", "d", Manifest(kind="train", digest="d"))
 
 
 def check_whole(workspace: Workspace) -> None:
     assert workspace.is_whole("train", "d") and workspace.has_weights("d")
-    assert workspace.manifest("train", "d")["files"] == {"curves": 6, "model/weights": 7}
+    assert workspace.manifest("train", "d").to_json()["files"] == {"curves": 6, "model/weights": 7}
     folder = workspace.folder("train", "d")
     assert (folder / "curves").read_text() == "curves" and (folder / "model" / "weights").read_text() == "weights"
     assert sorted(path.name for path in folder.iterdir()) == ["curves", "manifest.json", "model"]
@@ -180,7 +181,7 @@ def _finish_when_told(root: Path, inside: Any, go: Any) -> None:
         inside.set()
         go.wait(30)
         (partial / "artifact").mkdir()
-        Workspace(root).commit("train", "d", {"kind": "train", "digest": "d"})
+        Workspace(root).commit("train", "d", Manifest(kind="train", digest="d"))
 
 
 def test_who_waited_for_a_holder_that_removed_the_folder_holds_a_folder_that_is_there(tmp_path: Path) -> None:
@@ -372,7 +373,7 @@ def test_a_broken_stage_in_the_store_is_made_again_and_replaced(
     with here.lock("train", stage.digest) as partial:
         (partial / "artifact").mkdir()
         (partial / "artifact" / "curves").write_text("curves")
-        here.commit("train", stage.digest, {"kind": "train", "digest": stage.digest})
+        here.commit("train", stage.digest, Manifest(kind="train", digest=stage.digest))
     bucket.push_stage(here, "train", stage.digest)
     (sent,) = Path(bucket.root).rglob("curves")
     sent.write_text("cur")

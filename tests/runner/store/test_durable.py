@@ -20,10 +20,11 @@ from nsd.runner.spec.load import load_spec
 from nsd.runner.store import opening
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store
-from nsd.runner.store.shapes import Broken
+from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import sync as syncing
 from nsd.runner.work import worker as working
+from nsd.runner.work.events import Event, Told
 from nsd.runner.work.stages import Context, Curves, generation_facts, label_facts, model_ref
 from nsd.runner.work.sync import Sync
 from nsd.runner.work.worker import Worker
@@ -83,8 +84,8 @@ def test_a_manifest_says_where_a_number_came_from(
         return {"data_hash": "d1"}
 
     code, told = do(work)
-    assert code == 0 and [event["event"] for event in told] == ["started", "warning", "finished"]
-    found = here.manifest("eval", "e1")
+    assert code == 0 and [event.event for event in told] == ["started", "warning", "finished"]
+    found = here.manifest("eval", "e1").to_json()
     same = ("key", "inputs", "seed", "used_by", "git_commit")
     assert {name: found[name] for name in same} == {name: JOB[name] for name in same}
     assert (found["plugin"], found["processes"], found["data_hash"]) == ("accuracy", 1, "d1")
@@ -115,11 +116,12 @@ def test_a_stage_that_does_not_finish_is_not_there_and_says_why(
         raise error
 
     got, told = do(work)
-    assert got == code and {name: told[-1][name] for name in said} == said and told[-1]["digest"] == "e1"
+    last = told[-1].to_json()
+    assert got == code and {name: last[name] for name in said} == said and last["digest"] == "e1"
     assert not here.is_whole("eval", "e1") and here.partial("eval", "e1").exists()
     assert json.loads((here.partial("eval", "e1") / "begun.json").read_text())["spent_seconds"] > 0
     if code == 1:
-        assert Path(told[-1]["log"]).is_file()
+        assert Path(last["log"]).is_file()
 
 
 def test_a_broken_input_is_owed_again(here: Workspace, do: Callable[..., Any]) -> None:
@@ -135,7 +137,7 @@ def trained(workspace: Workspace, digest: str, weights: bool = True) -> None:
     with workspace.lock("train", digest) as partial:
         (partial / "artifact" / "model").mkdir(parents=True)
         (partial / "artifact" / "model" / "model.safetensors").write_text("weights")
-        workspace.commit("train", digest, {"kind": "train", "digest": digest, "inputs": {}})
+        workspace.commit("train", digest, Manifest(kind="train", digest=digest, inputs={}))
     if not weights:
         (workspace.folder("train", digest) / "model" / "model.safetensors").unlink()
 
@@ -145,7 +147,7 @@ def test_what_another_run_finished_is_not_done_again(here: Workspace, do: Callab
     trained(here, "t1")
     for kind, digest in (("eval", "e1"), ("train", "t1")):
         code, told = do(never, kind, digest)
-        assert (code, told) == (0, [{"event": "finished", "digest": digest, "by": "another run"}])
+        assert (code, told) == (0, [Event(Told.FINISHED, digest, by="another run")])
         assert not here.partial(kind, digest).exists()
 
 
@@ -158,7 +160,7 @@ def test_a_training_whose_weights_were_freed_is_done_again(here: Workspace, do: 
         return {}
 
     code, told = do(work, "train", "t1")
-    assert code == 0 and "by" not in told[-1] and here.has_weights("t1")
+    assert code == 0 and told[-1].by is None and here.has_weights("t1")
 
 
 def test_only_the_first_of_several_processes_writes(
@@ -181,7 +183,7 @@ def test_a_job_that_is_gone_is_told_of(here: Workspace) -> None:
     told: list[dict[str, Any]] = []
     one = Worker(None)
     one.emit = told.append  # type: ignore[method-assign]
-    assert one.run(here.root / "absent.json") == 0 and told == [{"event": "gone"}]
+    assert one.run(here.root / "absent.json") == 0 and told == [Event(Told.GONE)]
 
 
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
@@ -273,7 +275,7 @@ def test_a_model_that_gc_took_is_owed_where_something_unfinished_comes_from_it(p
         else:
             with here.lock(stage.kind, stage.digest) as partial:
                 (partial / "artifact").mkdir()
-                here.commit(stage.kind, stage.digest, {"kind": stage.kind, "digest": stage.digest})
+                here.commit(stage.kind, stage.digest, Manifest(kind=stage.kind, digest=stage.digest))
     assert plan.pending(here) == []
     run = next(run for run in plan.runs if run.train_digest and run.label_digest)
     (here.folder("eval", run.eval_digest) / "manifest.json").unlink()
@@ -316,7 +318,7 @@ def unreadable(workspace: Workspace, digest: str) -> None:
     with workspace.lock("eval", digest) as partial:
         (partial / "artifact").mkdir()
         (partial / "artifact" / "values.parquet").write_text("no table")
-        workspace.commit("eval", digest, {"kind": "eval", "digest": digest})
+        workspace.commit("eval", digest, Manifest(kind="eval", digest=digest))
 
 
 @pytest.mark.timeout(120)  # what is left out and tried again is tried for ever
@@ -372,8 +374,8 @@ def test_what_a_killed_attempt_was_writing_is_no_file_of_the_stage(here: Workspa
         (partial / "artifact" / "model").mkdir(parents=True)
         for name in (".values.parquet.17.tmp", "model/.model.safetensors.17.tmp", "values.parquet"):
             (partial / "artifact" / name).write_text("half")
-        here.commit("eval", "e1", {"kind": "eval", "digest": "e1"})
-    assert list(here.manifest("eval", "e1")["files"]) == ["values.parquet"]
+        here.commit("eval", "e1", Manifest(kind="eval", digest="e1"))
+    assert list(here.manifest("eval", "e1").to_json()["files"]) == ["values.parquet"]
     assert [path.name for path in here.folder("eval", "e1").rglob("*") if path.suffix == ".tmp"] == []
 
 
@@ -383,7 +385,7 @@ def test_what_a_run_cost_is_its_training_and_its_evaluation(here: Workspace) -> 
     with here.lock("train", "t1") as partial:
         (partial / "artifact").mkdir()
         common = {"kind": "train", "digest": "t1", "seconds": 3600.0, "gpu_seconds": 7200.0}
-        here.commit("train", "t1", {**common, "cost": {"usd_per_hour": 3.0}})
+        here.commit("train", "t1", Manifest(**{**common, "cost": {"usd_per_hour": 3.0}}))
     record(here, "toy", {"trained": "e1", "free": "e2"})
     path = here.record_path("toy", "aaaaaaaaaaaa")
     found = json.loads(path.read_text())
@@ -429,7 +431,7 @@ def test_models_come_from_the_store_only_where_something_unfinished_needs_them(
         else:
             with here.lock(stage.kind, stage.digest) as partial:
                 (partial / "artifact").mkdir()
-                here.commit(stage.kind, stage.digest, {"kind": stage.kind, "digest": stage.digest})
+                here.commit(stage.kind, stage.digest, Manifest(kind=stage.kind, digest=stage.digest))
     ends = [one for one in plan.stages.values() if one.kind == "eval" and first.digest in one.inputs.values()]
     for stage in plan.stages.values():
         if stage not in ends:

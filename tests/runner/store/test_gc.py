@@ -9,6 +9,7 @@ import pytest
 
 from nsd.plugins.errors import InputError
 from nsd.runner.store.gc import collect, human_bytes
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 
@@ -17,7 +18,7 @@ def whole(workspace: Workspace, kind: str, digest: str) -> Path:
     with workspace.lock(kind, digest) as partial:
         (partial / "artifact" / "model").mkdir(parents=True)
         (partial / "artifact" / "model" / "model.safetensors").write_bytes(b"w" * 1000)
-        workspace.commit(kind, digest, {"kind": kind, "digest": digest, "used_by": [f"{digest}/seed1"]})
+        workspace.commit(kind, digest, Manifest(kind=kind, digest=digest, used_by=[f"{digest}/seed1"]))
     return workspace.folder(kind, digest)
 
 
@@ -58,9 +59,7 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def kept(workspace: Workspace) -> list[str]:
-    return [
-        manifest["digest"] for manifest in workspace.manifests("train") if workspace.has_weights(manifest["digest"])
-    ]
+    return [manifest.digest for manifest in workspace.manifests("train") if workspace.has_weights(manifest.digest)]
 
 
 def test_weights_that_an_unfinished_run_or_repeat_needs_are_kept(

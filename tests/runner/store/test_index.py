@@ -13,7 +13,7 @@ import pytest
 
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.bucket import Bucket
-from nsd.runner.store.shapes import Broken
+from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace
 
 
@@ -21,7 +21,7 @@ def finished(workspace: Workspace, digest: str) -> None:
     with workspace.lock("label", digest) as partial:
         (partial / "artifact").mkdir(parents=True)
         (partial / "artifact" / "labels.parquet").write_text("labels")
-        workspace.commit("label", digest, {"kind": "label", "digest": digest})
+        workspace.commit("label", digest, Manifest(kind="label", digest=digest))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_only_missing_records_of_an_experiment_are_brought(bucket: Bucket, here:
     here.record_path("toy", "one").parent.mkdir(parents=True)
     here.record_path("toy", "one").write_text(record("one", "mine"))
     bucket.fetch_records(here, "toy", say=pytest.fail)
-    assert {one["spec_digest"]: one["question"] for one in here.records()} == {"one": "mine", "two": "theirs"}
+    assert {one.spec_digest: one.question for one in here.records()} == {"one": "mine", "two": "theirs"}
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_package_that_is_not_installed_hides_none_behind_it(monkeypatch: pytes
 
 def test_the_machine_says_how_many_threads_torch_takes() -> None:
     torch = pytest.importorskip("torch")
-    assert provenance.machine()["torch_threads"] == torch.get_num_threads()
+    assert provenance.machine().to_json()["torch_threads"] == torch.get_num_threads()
 
 
 def test_a_file_without_questions_is_broken_by_its_name(tmp_path: Path) -> None:

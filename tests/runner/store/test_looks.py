@@ -13,13 +13,15 @@ import pytest
 from nsd.runner.store import journal
 from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks, record_looks
+from nsd.runner.store.shapes import Look
 from nsd.runner.store.workspace import Workspace
 from support import PATIENCE, REPOSITORY
 
 
-def look(a: str = "toy/base", b: str = "toy/x", evals: tuple[str, str] = ("e1", "e2"), **more: Any) -> dict[str, Any]:
+def look(a: str = "toy/base", b: str = "toy/x", evals: tuple[str, str] = ("e1", "e2"), **more: Any) -> Look:
     found = {"experiment": "toy", "a": a, "b": b, "metric": "accuracy", "n": 9, "p": 0.2, "verdict": "UNRESOLVED"}
-    return {**found, "evidence": {"a": [evals[0]], "b": [evals[1]]}, "train": {"a": [], "b": ["t"]}, **more}
+    sides = {"evidence": {"a": [evals[0]], "b": [evals[1]]}, "train": {"a": [], "b": ["t"]}}
+    return Look.model_validate({**found, **sides, **more})
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_a_look_comes_back_with_its_time_and_command(workspace: Workspace) -> None:
     assert len(record_looks(workspace, "compare", [look()])) == 1
     (held,) = read_looks(workspace)
-    assert held["command"] == "compare" and held["looked_at"].startswith("20") and held["train"]["b"] == ["t"]
+    assert held.command == "compare" and held.looked_at.startswith("20") and held.train.b == ["t"]
 
 
 def test_the_same_evidence_is_not_looked_at_twice(workspace: Workspace) -> None:
@@ -51,7 +53,7 @@ def test_the_same_evidence_is_not_looked_at_twice(workspace: Workspace) -> None:
         look(b="toy/y"),
     ],
 )
-def test_other_evidence_pair_or_metric_is_another_look(workspace: Workspace, other: dict[str, Any]) -> None:
+def test_other_evidence_pair_or_metric_is_another_look(workspace: Workspace, other: Look) -> None:
     record_looks(workspace, "run", [look()])
     assert len(record_looks(workspace, "run", [other])) == 1
 
@@ -92,7 +94,7 @@ def test_a_torn_last_line_is_passed_over_and_closed(workspace: Workspace) -> Non
     with workspace.looks.open("a") as file:
         file.write('{"looked_at": "20')
     record_looks(workspace, "run", [look(b="toy/y")])
-    assert [one["b"] for one in read_looks(workspace)] == ["toy/x", "toy/y"]
+    assert [one.b for one in read_looks(workspace)] == ["toy/x", "toy/y"]
 
 
 def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> None:

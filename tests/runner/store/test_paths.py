@@ -13,6 +13,7 @@ from nsd.plugins.errors import NsdError
 from nsd.runner.plan.build import Plan
 from nsd.runner.store.bucket import BrokenThere, Bucket, BucketError
 from nsd.runner.store.paths import UnsafeName, inside, part
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 HOSTILE = (
@@ -174,8 +175,8 @@ def test_a_link_in_an_artifact_is_not_sent(tmp_path: Path, here: Workspace, buck
         (partial / "artifact" / "model" / "link").symlink_to(tmp_path / "key")
         (partial / "artifact" / "folder").symlink_to(tmp_path)
         (partial / "artifact" / "model" / "again").symlink_to(partial / "artifact" / "model" / "weights")
-        here.commit("train", "d1", {"kind": "train", "digest": "d1"})
-    assert list(here.manifest("train", "d1")["files"]) == ["model/weights"]
+        here.commit("train", "d1", Manifest(kind="train", digest="d1"))
+    assert list(here.manifest("train", "d1").to_json()["files"]) == ["model/weights"]
     bucket.push_stage(here, "train", "d1")
     sent = [path for path in Path(bucket.root).rglob("*") if path.is_file()]
     assert sorted(path.name for path in sent) == ["train-d1.json", "weights"]
@@ -193,7 +194,7 @@ def test_a_copied_stage_whose_file_is_a_link_is_not_taken_over(
         (partial / "artifact" / "model").mkdir(parents=True)
         for file in ("values", "model/weights"):
             (partial / "artifact" / file).write_text("honest")
-        there.commit("train", "d1", {"kind": "train", "digest": "d1"})
+        there.commit("train", "d1", Manifest(kind="train", digest="d1"))
     path = there.folder("train", "d1") / name
     path.unlink()
     path.symlink_to(tmp_path / "key")
@@ -207,7 +208,7 @@ def test_changed_content_of_the_same_size_is_not_taken(here: Workspace, there: W
     with here.lock("eval", "d1") as partial:
         (partial / "artifact").mkdir()
         (partial / "artifact" / "values").write_text("right")
-        here.commit("eval", "d1", {"kind": "eval", "digest": "d1"})
+        here.commit("eval", "d1", Manifest(kind="eval", digest="d1"))
     bucket.push_stage(here, "eval", "d1")
     (sent,) = Path(bucket.root).rglob("values")
     sent.write_text("wrong")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nsd.plugins.errors import InputError
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, digest_of
 from support import PATIENCE
 
@@ -40,7 +41,7 @@ def finish(workspace: Workspace, digest: str, values: dict[str, float]) -> Path:
         tables.write(staging / "samples.parquet", tables.SCORED, [])
         info = {"metric": "accuracy", "protocol": "accuracy", "data_hash": "d", "verifier_hash": "v"}
         counts = {"questions": len(values), "samples": 1}
-        return workspace.commit("eval", digest, manifest(digest, eval={**info, **counts}))
+        return workspace.commit("eval", digest, Manifest(**manifest(digest, eval={**info, **counts})))
 
 
 @settings(deadline=None)
@@ -60,9 +61,9 @@ def test_a_stage_is_whole_only_after_commit(tmp_path: Path) -> None:
         (partial / "artifact").mkdir()
         (partial / "artifact" / "values.parquet").write_bytes(b"")
         assert not workspace.is_whole("eval", "abcd")
-        workspace.commit("eval", "abcd", manifest("abcd"))
+        workspace.commit("eval", "abcd", Manifest(**manifest("abcd")))
     assert workspace.is_whole("eval", "abcd")
-    assert workspace.manifest("eval", "abcd")["files"] == {"values.parquet": 0}
+    assert workspace.manifest("eval", "abcd").to_json()["files"] == {"values.parquet": 0}
 
 
 def test_a_folder_without_manifest_gives_way(tmp_path: Path) -> None:

@@ -197,7 +197,8 @@ class Toy:
         return list(json.loads((self.folder / "state.json").read_text())["asked"])
 
     def manifest(self, kind: str, user: str) -> dict[str, Any]:
-        (found,) = [one for one in self.workspace.manifests(kind) if user in one["used_by"]]
+        (one,) = [one for one in self.workspace.manifests(kind) if user in one.used_by]
+        found = {**one.to_json(), "folder": str(one.folder)}
         return found
 
 

@@ -13,6 +13,7 @@ from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.runner.plan.build import Plan, Stage, build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import nodes
 from nsd.runner.work.nodes import Nodes, take_part, training_command
@@ -127,7 +128,7 @@ class Leader:
             (partial / "artifact" / "model").mkdir(parents=True)
             (partial / "artifact" / "model" / "model.safetensors").write_text("weights")
             manifest = {"kind": stage.kind, "digest": stage.digest, "inputs": stage.inputs}
-            self.workspace.commit(stage.kind, stage.digest, manifest)
+            self.workspace.commit(stage.kind, stage.digest, Manifest(**manifest))
         self.bucket.push_stage(self.workspace, stage.kind, stage.digest)
 
 

@@ -118,7 +118,7 @@ def test_the_original_settings_give_the_stored_labels(workspace: Workspace) -> N
     originals = {row.original_of[0]: row for row in votes.rows if row.original_of}
     assert set(originals) == {"student (seed 42)", "filtered (seed 42)"}
     for name, row in originals.items():
-        (manifest,) = [m for m in workspace.manifests("label") if m["used_by"] == [f"{name.split()[0]}/seed42"]]
+        (manifest,) = [m.to_json() for m in workspace.manifests("label") if m.used_by == [f"{name.split()[0]}/seed42"]]
         facts = manifest["labels"]
         assert (row.voted, row.kept, row.accuracy_kept) == (facts["voted"], facts["kept"], facts["accuracy_kept"])
     assert [note for note in votes.notes if "comes out differently" in note] == []
@@ -127,8 +127,8 @@ def test_the_original_settings_give_the_stored_labels(workspace: Workspace) -> N
 def test_labels_that_todays_code_does_not_give_are_noticed(workspace: Workspace, tmp_path: Path) -> None:
     shutil.copytree(workspace.root, tmp_path / "w")
     copy = Workspace(tmp_path / "w")
-    (manifest,) = [m for m in copy.manifests("label") if m["used_by"] == ["student/seed42"]]
-    path = Path(manifest["folder"]) / "labels.parquet"
+    (manifest,) = [m for m in copy.manifests("label") if m.used_by == ["student/seed42"]]
+    path = manifest.folder / "labels.parquet"
     rows = tables.read(path)
     rows[0]["label"] = "77"
     tables.write(path, tables.LABELS, rows)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import record as recording
 from nsd.runner.work import worker as working
+from nsd.runner.work.events import Event, Told
 from nsd.runner.work.execute import Outcome, _Workers, execute
 from nsd.runner.work.jobs import worker_environment
 from nsd.runner.work.sync import Sync
@@ -63,7 +64,7 @@ def plan_of(folder: Path) -> Plan:
 
 
 def runs_of(workspace: Workspace) -> dict[str, Any]:
-    (record,) = workspace.records()
+    (record,) = [one.to_json() for one in workspace.records()]
     return {run["condition"]: run for run in record["runs"]}
 
 
@@ -100,7 +101,7 @@ def test_a_run_with_a_failure_tells_the_store_the_record_and_whoever_called(
     (toy / "log").unlink()
     assert run_plan(plan, there, (), f"file://{store}", as_json=False) == 0
     assert "train bad" in (toy / "log").read_text() and (toy / "log").read_text().count("generate") == 1
-    assert there.records()[0]["recorded_at"] == here.records()[0]["recorded_at"]
+    assert there.records()[0].recorded_at == here.records()[0].recorded_at
     assert json.loads((store / "outcomes" / "job-1.json").read_text())["exit_code"] == 0
 
 
@@ -139,9 +140,9 @@ def test_claims_are_on_record_with_their_first_date_before_anything_runs(
     plan = plan_of(tmp_path)
     noted: list[dict[str, Any]] = []
 
-    def do(self: _Workers, *_: object) -> dict[str, Any]:
-        noted.extend(here.records())
-        return {"event": "interrupted"}
+    def do(self: _Workers, *_: object) -> Event:
+        noted.extend(one.to_json() for one in here.records())
+        return Event(Told.INTERRUPTED)
 
     monkeypatch.setattr(_Workers, "do", do)
     dates = iter(f"2026-01-0{day}T00:00:00+00:00" for day in (1, 2, 3, 4, 5, 6, 7, 8, 9))
@@ -211,7 +212,7 @@ def test_who_asks_twice(signals: list[signal.Signals], asked: int) -> None:
         for number in signals:
             os.kill(os.getpid(), number)
         assert workers.asked_to_stop == asked
-        assert workers.do(None, Path("job"), None) == {"event": "interrupted"}  # type: ignore[arg-type]
+        assert workers.do(None, Path("job"), None) == Event(Told.INTERRUPTED)  # type: ignore[arg-type]
         assert workers.process is None
 
 
@@ -245,7 +246,7 @@ class Shown:
         self.workers, self.times = workers, times
         self.said: list[str] = []
 
-    def update(self, event: Mapping[str, Any]) -> None: ...
+    def update(self, event: Event) -> None: ...
 
     def message(self, text: str) -> None:
         self.said.append(text)
@@ -266,7 +267,7 @@ def test_asked_once_a_worker_may_save_what_there_is_and_asked_twice_it_ends_at_o
         monkeypatch.setattr("nsd.runner.work.execute.training_command", lambda *_: command)
         shown = Shown(workers, times)
         event = workers.do(stage, tmp_path / "job.json", shown)  # type: ignore[arg-type]
-    assert event == {"event": "interrupted"} and (tmp_path / "saved").exists() is (times == 1)
+    assert event == Event(Told.INTERRUPTED) and (tmp_path / "saved").exists() is (times == 1)
     assert any("stopping: saving" in text for text in shown.said) is (times == 1)
 
 

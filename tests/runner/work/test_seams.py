@@ -296,7 +296,7 @@ def test_the_rest_of_a_training_job(seen: Seen) -> None:
 
 
 def test_what_a_trainer_says_is_kept(seen: Seen) -> None:
-    manifest = seen.workspace.manifest("train", seen.train_digest("student"))
+    manifest = seen.workspace.manifest("train", seen.train_digest("student")).to_json()
     assert manifest["training"] == {
         "steps": 2,
         "examples_seen": 5,
@@ -345,7 +345,9 @@ def test_the_protocol_gets_every_sample_in_order_with_its_verdict(seen: Seen) ->
         assert found == by_id[asked]
         assert one["verifier"] == {"mark": "here"}
     for run in seen.plan.runs:
-        assert seen.workspace.manifest("eval", run.eval_digest)["eval"]["mean"] == pytest.approx((1 + 0.5 + 0) / 3)
+        assert seen.workspace.manifest("eval", run.eval_digest).to_json()["eval"]["mean"] == pytest.approx(
+            (1 + 0.5 + 0) / 3
+        )
 
 
 # --------------------------------------------------------------------------- other budgets, more processes

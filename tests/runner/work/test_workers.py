@@ -142,7 +142,7 @@ def test_what_was_spent_before_kill_9_is_in_the_manifest(
     (toy / "gate").touch()
     monkeypatch.delenv("NSD_USD_PER_HOUR")  # the next machine has no price
     assert execute(plan, workspace).done == 1
-    manifest = workspace.manifest("eval", of(plan, "base", "eval"))
+    manifest = workspace.manifest("eval", of(plan, "base", "eval")).to_json()
     assert spent < manifest["seconds"] < spent + 60
     dollars = manifest["cost"]["usd_per_hour"] * manifest["seconds"] / 3600
     assert dollars == pytest.approx(spent * 36 / 3600, rel=0.01)
@@ -173,10 +173,10 @@ def test_what_a_failed_attempt_took_is_counted(tmp_path: Path, toy: Path, monkey
     assert facts["spent_seconds"] > 0 and facts["gpu_seconds"] == 0
     path.write_text(json.dumps({**facts, "spent_seconds": 1000.0, "gpu_seconds": 500.0}))
     (toy / "fail").unlink()
-    (recorded,) = workspace.records()
+    (recorded,) = [one.to_json() for one in workspace.records()]
     assert execute(plan, workspace).failures == []
-    assert [one["recorded_at"] for one in workspace.records()] == [recorded["recorded_at"]]  # the date that counts
-    manifest = workspace.manifest("train", of(plan, "a", "train"))
+    assert [one.recorded_at for one in workspace.records()] == [recorded["recorded_at"]]  # the date that counts
+    manifest = workspace.manifest("train", of(plan, "a", "train")).to_json()
     assert 1000 < manifest["seconds"] < 1100 and manifest["gpu_seconds"] == 500.0
     assert manifest["started_at"] == facts["started_at"]
 
@@ -228,7 +228,7 @@ def test_what_another_machine_spent_comes_through_the_store(tmp_path: Path, toy:
     spent = json.loads((first.partial("train", of(plan, "a", "train")) / "begun.json").read_text())["spent_seconds"]
     (toy / "fail").unlink()
     execute(plan, second, Sync(bucket, second, plan))
-    manifest = second.manifest("train", of(plan, "a", "train"))
+    manifest = second.manifest("train", of(plan, "a", "train")).to_json()
     assert spent > 0 and manifest["seconds"] > spent
     assert manifest["started_at"] < manifest["ended_at"]
 
@@ -330,9 +330,9 @@ def test_a_failure_takes_down_all_that_came_of_it_and_nothing_else(tmp_path: Pat
     assert of(plan, "a", "eval") in skipped and of(plan, "base", "eval") not in skipped
     for name in ("base", "other"):
         assert workspace.is_whole("eval", of(plan, name, "eval"))
-    statuses = {run["condition"]: run["status"] for run in workspace.records()[0]["runs"]}
+    statuses = {run.condition: run.status for run in workspace.records()[0].runs}
     assert {name for name, status in statuses.items() if status == "done"} == {"base", "other"}
-    reasons = {run["condition"]: run["reason"] for run in workspace.records()[0]["runs"]}
+    reasons = {run.condition: run.reason for run in workspace.records()[0].runs}
     assert statuses["a"] == "failed" and "it was told to fail" in reasons["a"] and reasons["base"] is None
     with Store(workspace).read() as connection:  # what was finished is indexed as it came
         found = connection.execute("SELECT DISTINCT eval_digest FROM eval_values ORDER BY 1").fetchall()
@@ -345,7 +345,7 @@ def test_gc_keeps_every_model_that_an_unfinished_run_comes_from(tmp_path: Path, 
     workspace = Workspace(tmp_path / "ws")
     (toy / "fail").write_text("c")  # the last student of the chain
     execute(plan, workspace)
-    freed = {manifest["digest"] for _, manifest in unneeded_weights(workspace)}
+    freed = {manifest.digest for _, manifest in unneeded_weights(workspace)}
     assert freed == {of(plan, "other", "train")}  # a is a teacher's teacher of c
     collect(workspace, yes=True, partial=None)
     assert workspace.has_weights(of(plan, "a", "train")) and workspace.has_weights(of(plan, "b", "train"))
@@ -354,6 +354,6 @@ def test_gc_keeps_every_model_that_an_unfinished_run_comes_from(tmp_path: Path, 
     )
     (toy / "fail").unlink()
     assert execute(plan, workspace).failures == [] and log_of(toy).count("train a") == 1
-    assert {manifest["digest"] for _, manifest in unneeded_weights(workspace)} == {
+    assert {manifest.digest for _, manifest in unneeded_weights(workspace)} == {
         of(plan, name, "train") for name in "abc"
     }
