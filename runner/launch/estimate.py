@@ -23,7 +23,7 @@ from typing import Any
 from nsd.plugins.api import Trainer
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.workspace import Workspace, canonical_json
-from nsd.runner.work.stages import make_plugin
+from nsd.runner.work.jobs import make_plugin
 
 # Dense bf16 (fp16 where there is no bf16) TFLOPS and memory bandwidth in GB/s, of the makers' data sheets.
 GPUS = {

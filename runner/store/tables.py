@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsd.plugins.api import Completion, PseudoLabel, Question, Scored, StopReason
+from nsd.plugins.api import Completion, PseudoLabel, Question, Score, Scored, StopReason
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, flush
 
@@ -41,7 +41,9 @@ COMPLETIONS = {
     "stop_reason": "text",
     "error": "text",
 }
-SCORED = {**COMPLETIONS, "score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
+VERDICT = {"score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
+SCORED = {**COMPLETIONS, **VERDICT}
+SCORES = {"question_id": "text", "sample": "int", **VERDICT}
 VALUES = {"question_id": "text", "value": "float"}
 LABELS = {
     "question_id": "text",
@@ -179,14 +181,32 @@ def write_scored(path: Path, scored: Iterable[Scored]) -> None:
         (
             {
                 **completion_row(item.completion),
-                "score": item.score.score,
-                "correct": item.score.correct,
-                "answer": item.score.answer,
-                "feedback": item.score.feedback,
+                **_verdict_row(item.score),
             }
             for item in scored
         ),
     )
+
+
+def _verdict_row(score: Score) -> dict[str, Any]:
+    return {name: getattr(score, name) for name in VERDICT}
+
+
+def write_scores(path: Path, scores: Mapping[tuple[str, int], Score]) -> None:
+    """Store verdicts by (question id, sample)."""
+    rows = ({"question_id": key, "sample": sample, **_verdict_row(score)} for (key, sample), score in scores.items())
+    write(path, SCORES, rows)
+
+
+def read_scores(path: Path) -> dict[tuple[str, int], Score]:
+    """Verdicts as `write_scores` stored them. Raises Broken."""
+    try:
+        return {
+            (row["question_id"], row["sample"]): Score(row["score"], row["correct"], row["answer"], row["feedback"])
+            for row in read(path)
+        }
+    except (KeyError, TypeError) as error:
+        raise Broken(path, f"it holds no verdicts ({error})") from error
 
 
 def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> None:

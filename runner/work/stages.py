@@ -22,7 +22,6 @@ from nsd.plugins.api import (
     Labeler,
     LoraConfig,
     ModelRef,
-    Plugin,
     Prompt,
     Protocol,
     PseudoLabel,
@@ -37,11 +36,12 @@ from nsd.plugins.api import (
     without_truth,
 )
 from nsd.plugins.errors import Interrupted, StageFailed
-from nsd.plugins.registry import code, find
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, digest_of
 from nsd.runner.work.failures import failures, without_failed_text
+from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.score import Scoring
 
 
 @dataclass
@@ -73,21 +73,6 @@ class Context:
         """Tell the person what is wrong, and keep it in the manifest."""
         self.events.append({"step": step, "text": text, "field": spec_field})
         self.emit({"event": "warning", "text": text, "field": spec_field, "step": step})
-
-
-def make_plugin(block: Mapping[str, Any]) -> Plugin:
-    """The plugin of a job's block, with its config validated again.
-
-    Raises StageFailed where a third party's code is no longer what the stage was planned with.
-    """
-    for planned in block.get("code", ()):
-        now = code(planned["kind"], planned["use"])
-        if now is None or now.to_json() != planned["code"]:
-            raise StageFailed(
-                f"the {planned['kind']} {planned['use']} has changed since this run began; run the spec again"
-            )
-    cls = find(block["kind"], block["use"])
-    return cls(cls.Config.model_validate(block["config"]))
 
 
 def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -245,7 +230,11 @@ def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
     verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
     assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
     by_id = {question.id: question for question in questions}
-    scored = [Scored.judge(item, by_id[item.question_id], verifier) for item in completions]
+
+    def progress(done: int, resumed: int) -> None:
+        context.progress(done, len(completions), "completions scored", resumed=resumed)
+
+    scored = Scoring(job["verifier"], context.partial / "scores", progress, context.should_stop).of(completions, by_id)
     tables.write_scored(context.artifact / "samples.parquet", scored)
     groups: dict[str, list[Scored]] = {}
     for item in scored:
