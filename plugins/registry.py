@@ -56,8 +56,8 @@ class UnknownPluginError(InputError):
     """Nothing has this name."""
 
 
-def plugin(kind: str, name: str, version: int = 1) -> Callable[[PluginType], PluginType]:
-    """Class decorator that registers a plugin under `kind` and `name`.
+def plugin(kind: str, name: str, version: int | None = None) -> Callable[[PluginType], PluginType]:
+    """Class decorator that registers a plugin under `kind` and `name`; `version` None leaves it to the class.
 
     A class in a file that a spec names goes by the file alone, and a built-in name stays with the built-in class.
     """
@@ -65,7 +65,9 @@ def plugin(kind: str, name: str, version: int = 1) -> Callable[[PluginType], Plu
         raise InputError(f"unknown plugin kind {kind!r}: one of {', '.join(KINDS)}")
 
     def register(cls: PluginType) -> PluginType:
-        cls.kind, cls.name, cls.version = kind, name, version
+        cls.kind, cls.name = kind, name
+        if version is not None:
+            cls.version = version
         module = cls.__module__
         if not files.is_file_module(module) and BUILT_IN[kind].get(name, module) == module:
             _registered[kind, name] = cls

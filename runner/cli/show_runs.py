@@ -29,17 +29,22 @@ if TYPE_CHECKING:
 
 def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
     """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect."""
-    from nsd.runner.plan.changes import changed_fields, made_before_code
+    from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
 
     pending = {stage.digest for stage in plan.pending(workspace)}
     manifests: dict[str, list[dict[str, Any]]] = {}
+    others = []
+    for manifest in workspace.manifests() if pending else ():
+        if of_this_scheme(manifest):
+            manifests.setdefault(manifest["kind"], []).append(manifest)
+        else:
+            others.append(manifest)
     stages = []
     for stage in plan.stages.values():
         cached = stage.digest not in pending
         changed = None
         if not cached:
-            held = manifests.setdefault(stage.kind, list(workspace.manifests(stage.kind)))
-            changed = changed_fields(stage.key, held)
+            changed = changed_fields(stage.settings, manifests.get(stage.kind, ()))
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(
             {
@@ -56,13 +61,16 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
             }
         )
     owed = [stage for stage in plan.stages.values() if stage.digest in pending]
-    before = made_before_code([(stage.kind, stage.key) for stage in owed], manifests)
+    before = [
+        made_under_another_scheme([(stage.kind, stage.used_by) for stage in owed], others),
+        made_before_code([(stage.kind, stage.key) for stage in owed], manifests),
+    ]
     return {
         "experiment": plan.name,
         "spec_digest": plan.spec_digest,
         "runs": [run.run for run in plan.runs],
         "stages": stages,
-        "notes": [*plan.notes, *([before] if before else [])],
+        "notes": [*plan.notes, *(sentence for sentence in before if sentence is not None)],
         "power": power.to_json(),
     }
 
@@ -161,8 +169,9 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        coalesce(v.mean, c.correct / c.n) AS mean, coalesce(v.n, c.n) AS n,
        r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.started_at, r.ended_at,
        t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds,
-       -- of its own training and evaluation; what it shares with others (a teacher, samples) is in nsd report and log
+       -- of its own training and evaluation; what else made it (a teacher, its samples) is in nsd report and log
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
+       + coalesce(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
        + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
 FROM runs r
 LEFT JOIN eval_info i USING (eval_digest)
@@ -170,6 +179,7 @@ LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_value
 LEFT JOIN counts c ON c.run = r.run
 LEFT JOIN stages t ON t.digest = r.train_digest
 LEFT JOIN stages e ON e.digest = r.eval_digest
+LEFT JOIN stages d ON d.digest = e.manifest->>'$.inputs.samples'
 ORDER BY r.experiment NULLS LAST, r.seed, r.started_at, r.run
 """
 

@@ -47,7 +47,7 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, dict[str, Any]]]:
     for record in records:
         for run in record["runs"]:
             for evaluation in (run, *run.get("repeats", [])):
-                if not workspace.is_whole("eval", evaluation["eval_digest"]):
+                if workspace.evaluation(evaluation["eval_digest"]) is None:
                     needed |= set(evaluation.get("needs", []))
     return [
         (Path(manifest["folder"]) / "model", manifest)

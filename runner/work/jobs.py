@@ -33,6 +33,7 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
         "kind": stage.kind,
         "digest": stage.digest,
         "key": stage.key,
+        "settings": stage.settings,
         "inputs": stage.inputs,
         "used_by": stage.used_by,
         "experiment": plan.name,

@@ -51,7 +51,7 @@ class Record:
         failed = failed or {}
         for planned in self.plan.runs:
             held = runs.get(planned.run, {})
-            whole = self.workspace.is_whole("eval", planned.eval_digest)
+            whole = self.workspace.is_whole("score", planned.eval_digest)
             condition = planned.condition.split("@")[0]
             reason = failed.get(f"{condition}/seed{planned.seed}")
             status = "done" if whole else "failed" if reason else "pending"
@@ -84,7 +84,7 @@ class Record:
 
     def _ended_at(self, digest: str) -> str | None:
         """When the evaluation was finished, wherever that was."""
-        ended: str | None = self.workspace.manifest("eval", digest).get("ended_at")
+        ended: str | None = self.workspace.manifest("score", digest).get("ended_at")
         return ended
 
     def _repeats(self, planned: PlannedRun) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from nsd.plugins.registry import code, find, is_path
 from nsd.plugins.seeds import stream
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
-from nsd.runner.store.workspace import Workspace, canonical_json
+from nsd.runner.store.workspace import Workspace, canonical_json, settings_of
 from nsd.runner.work.failures import failures, without_failed_text
 from nsd.runner.work.labelled import labelled_runs, name_of
 from nsd.runner.work.stages import label_is_right
@@ -128,7 +128,7 @@ def revote(
 
 
 def _no_samples(labels: _LabelSet) -> str:
-    use = labels.manifest["key"]["labeler"]["use"]
+    use = settings_of(labels.manifest)["labeler"]["use"]
     return f"the labels of {labels.name} come from labeler {use!r}, which draws no samples to vote on again"
 
 
@@ -150,7 +150,7 @@ def _groups(workspace: Workspace, names: Sequence[str]) -> tuple[list[list[_Labe
         raise InputError(_no_samples(others[0]))
     groups: dict[str, list[_LabelSet]] = {}
     for one in voted:
-        key = one.manifest["key"]
+        key = settings_of(one.manifest)
         rest = {name: value for name, value in key["labeler"]["config"].items() if name not in ("k", "threshold")}
         same = {**key, "labeler": {**key["labeler"], "config": rest}}
         groups.setdefault(canonical_json(same), []).append(one)
@@ -161,7 +161,7 @@ class _Voting:
     """The samples, questions, verifier and labeler class of a group of label sets."""
 
     def __init__(self, workspace: Workspace, group: Sequence[_LabelSet]) -> None:
-        self.group, self.key = group, group[0].manifest["key"]
+        self.group, self.key = group, settings_of(group[0].manifest)
         self.name = "; ".join(one.name for one in group)
         self.notes: list[str] = []
         self.workspace = workspace
@@ -217,7 +217,7 @@ class _Voting:
             self.notes.append(f"{failed.sentence()}; they have no vote and stay in the denominator")
         for completion in completions:
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
-        return samples, self.workspace.manifest("sample", digest)["key"]["sampling"]
+        return samples, settings_of(self.workspace.manifest("sample", digest))["sampling"]
 
     # ------------------------------------------------------------------ voting
 
@@ -228,7 +228,7 @@ class _Voting:
         cls = self.labeler_class
         # A label stage's key leaves out what shapes only the samples; the sample stage has it.
         drawn = {name: value for name, value in self.sampling.items() if name in cls.Config.model_fields}
-        config = {**drawn, **(label_set or self.group[0]).manifest["key"]["labeler"]["config"]}
+        config = {**drawn, **settings_of((label_set or self.group[0]).manifest)["labeler"]["config"]}
         config |= {name: value for name in ("k", "threshold") if (value := getattr(setting, name)) is not None}
         try:
             made = cls(cls.Config.model_validate(config))
@@ -278,7 +278,7 @@ class _Voting:
                 )
         original: dict[Setting, list[str]] = {}
         for one in self.group:
-            config = one.manifest["key"]["labeler"]["config"]
+            config = settings_of(one.manifest)["labeler"]["config"]
             original.setdefault(Setting(config.get("k"), config.get("threshold")), []).append(one.name)
         chosen_ks: list[int | None] = [*ks] or ([None] if "k" not in fields else _powers_of_two(self.stored))
         chosen_thresholds: list[float | None] = [*thresholds] or [setting.threshold for setting in original]
@@ -325,7 +325,7 @@ class _Voting:
     def _check_original(self) -> None:
         """Say so where today's code no longer gives the stored labels: then the table is not about them."""
         for one in self.group:
-            config = one.manifest["key"]["labeler"]["config"]
+            config = settings_of(one.manifest)["labeler"]["config"]
             labels = self.vote(Setting(config.get("k"), config.get("threshold")), self.samples)
             stored = tables.read(self.workspace.folder("label", one.manifest["digest"]) / "labels.parquet")
             differing = sum(

@@ -77,7 +77,7 @@ class Context:
 
 def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Do one stage. Raises Interrupted, StageFailed, InputError or whatever a plugin raises."""
-    return {"train": run_train, "sample": run_sample, "label": run_label, "eval": run_eval}[job["kind"]](job, context)
+    return {"train": run_train, "sample": run_sample, "label": run_label, "score": run_score}[job["kind"]](job, context)
 
 
 # --------------------------------------------------------------------------- completions
@@ -158,10 +158,20 @@ def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
 
 
 def run_sample(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Completions of the unlabeled questions."""
+    """Completions of the unlabeled or the test questions."""
     completions = draw(job, context)
     tables.write_completions(context.artifact / "samples.parquet", completions)
     return {"data_hash": job["questions"], "generation": generation_facts(completions)}
+
+
+def stored_completions(digest: str, context: Context) -> list[Completion]:
+    """What a sample stage drew. Raises StageFailed where most of it failed."""
+    path = context.workspace.folder("sample", digest) / "samples.parquet"
+    completions = tables.read_completions(path)
+    # Samples that an earlier version of nsd kept although most of them had failed.
+    if (failed := failures(completions)) is not None and failed.most:
+        raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
+    return completions
 
 
 # --------------------------------------------------------------------------- labels
@@ -174,12 +184,7 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
     assert isinstance(labeler, Labeler) and isinstance(verifier, Verifier)
     samples: dict[str, list[Completion]] = {}
     if (digest := job["inputs"].get("samples")) is not None:
-        path = context.workspace.folder("sample", digest) / "samples.parquet"
-        completions = tables.read_completions(path)
-        # Samples that an earlier version of nsd kept although most of them had failed.
-        if (failed := failures(completions)) is not None and failed.most:
-            raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
-        for completion in completions:
+        for completion in stored_completions(digest, context):
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
     asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
     labels = labeler.label(asked, samples, verifier, job["seed"])
@@ -223,9 +228,9 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
 # --------------------------------------------------------------------------- evaluation
 
 
-def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Draw, score, and reduce to one value per question."""
-    completions = draw(job, context)
+def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Score stored completions and reduce them to one value per question. Loads no model."""
+    completions = stored_completions(job["inputs"]["samples"], context)
     questions = context.questions(job["questions"])
     verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
     assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
@@ -245,7 +250,6 @@ def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
     tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
     return {
         "data_hash": job["questions"],
-        "generation": generation_facts(completions),
         "eval": {
             "metric": protocol.metric(),
             "protocol": protocol.name,
