@@ -104,7 +104,7 @@ def test_a_stage_that_fails_does_not_stop_the_other_arms(copy: Path) -> None:
 def test_sigterm_saves_exits_75_and_the_same_command_continues(tmp_path: Path, finished: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY_SPEC)
     process = start(tmp_path, "run", "tiny.yaml")
-    wait_until(lambda: list((tmp_path / "nsd-workspace" / "artifacts").glob("eval-*")) or process.poll() is not None)
+    wait_until(lambda: list((tmp_path / "nsd-workspace" / "artifacts").glob("score-*")) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 75

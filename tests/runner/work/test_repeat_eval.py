@@ -97,14 +97,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the spec ran, and then ran again with two repeats."""
     folder = tmp_path_factory.mktemp("again")
     (folder / "again.yaml").write_text(SPEC)
-    assert nsd_json(folder, "run", "again.yaml", "--json")["stages_run"] == 3
+    assert nsd_json(folder, "run", "again.yaml", "--json")["stages_run"] == 5
     before = nsd_json(folder, "runs", "--json")["runs"]
     planned = nsd_json(folder, "plan", "again.yaml", "--repeat-eval", "2", "--json")["stages"]
     assert [(stage["repeat"], stage["condition"]) for stage in planned if not stage["cached"]] == [
-        *((1, "base"), (1, "baseline"), (2, "base"), (2, "baseline"))
+        *[(1, "base")] * 2,  # drawn and scored
+        *[(1, "baseline")] * 2,
+        *[(2, "base")] * 2,
+        *[(2, "baseline")] * 2,
     ]
     summary = nsd_json(folder, "run", "again.yaml", "--repeat-eval", "2", "--json")
-    assert summary["stages_run"] == 4 and summary["failures"] == []
+    assert summary["stages_run"] == 8 and summary["failures"] == []
     assert [(one["run"], one["repeats"], one["n"]) for one in summary["noise"]] == [
         *(("again/base/seed7", 2, 24), ("again/baseline/seed7", 2, 24))
     ]

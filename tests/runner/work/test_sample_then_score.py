@@ -11,13 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from nsd.runner.cli.app import app
 from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
+from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
 from support import REPOSITORY
+from toy_workspace import finish, record
 
 ENGINE = '''
 import json
@@ -132,6 +136,24 @@ def test_a_corrected_answer_draws_nothing_and_is_scored_against(toy: Toy) -> Non
 def test_another_metric_over_as_many_samples_draws_nothing(toy: Toy) -> None:
     execute(toy.plan(), toy.workspace)
     assert toy.owed(toy.plan(SPEC.replace("avg_at_k", "pass_at_k"))) == ["score"]
+
+
+def test_what_another_scheme_left_is_readable_and_plan_says_once_why_it_is_owed(toy: Toy) -> None:
+    before = finish(toy.workspace, "e1", [1.0, 0.0], used_by=["base/seed42"])
+    record(toy.workspace, "toy", {"base": before})
+    Store(toy.workspace).rebuild()
+    with Store(toy.workspace).read() as index:
+        assert index.execute("SELECT avg(value) FROM eval_values WHERE eval_digest = 'e1'").fetchall() == [(0.5,)]
+    toy.plan()
+    words = ["plan", str(toy.folder / "toy.yaml"), "--run-files", "--json", "--workspace", str(toy.workspace.root)]
+    facts = json.loads(CliRunner().invoke(app, words).stdout)
+    assert [note for note in facts["notes"] if "digests of an earlier form" in note] == [
+        "1 finished stage of these runs had digests of an earlier form, which held defaults too and let one stage draw "
+        "and score: they are kept and can be reported, and today's stages are owed"
+    ]
+    execute(toy.plan(), toy.workspace)
+    facts = json.loads(CliRunner().invoke(app, words).stdout)
+    assert not any("earlier form" in note for note in facts["notes"])
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, 1), (signal.SIGTERM, 75)])

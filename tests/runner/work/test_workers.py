@@ -151,7 +151,8 @@ def test_what_was_spent_before_kill_9_is_in_the_manifest(
 def test_a_stage_whose_input_turns_out_broken_owes_that_input_again(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, "  base: {train_on: []}\n  b: {train_on: [pseudo], label_with: base}\n")
     workspace = Workspace(tmp_path / "ws")
-    sample, label = of(plan, "b", "sample"), of(plan, "b", "label")
+    label = of(plan, "b", "label")
+    sample = plan.stages[label].inputs["samples"]
     execute(plan, workspace, only=[sample])
     path = workspace.folder("sample", sample) / "samples.parquet"
     path.write_bytes(b"x" * path.stat().st_size)  # a change that no size tells
