@@ -8,7 +8,6 @@ class Config(PluginConfig):
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,14 +17,6 @@ class OutputNeutral:
 
     Used as `Annotated[int, OutputNeutral()]`; such fields are left out of every digest.
     """
-
-
-def unset(value: Any) -> bool:
-    """Whether a field holds nothing: `Field(default=[], exclude_if=unset)` leaves it out of dumps and digests then.
-
-    For a field that came after results were on record: a spec that does not name it keeps its digests.
-    """
-    return not value
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import enum
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -148,10 +148,8 @@ class Sampling:
         object.__setattr__(self, "stop", tuple(self.stop))  # JSON has lists
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as `Sampling(**fields)` takes them. `stop` is left out where it is empty, as it always was."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
-        stop = found.pop("stop")
-        return {**found, "stop": list(stop)} if stop else found
+        """The fields as `Sampling(**fields)` takes them."""
+        return {**asdict(self), "stop": list(self.stop)}
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:

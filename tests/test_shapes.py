@@ -26,8 +26,10 @@ LEFT = {
     """,
     "parts of a stage's key or job, which the plan makes and a digest hashes as they are": """
         plugins.models.identity runner.plan.build.Stage.job runner.plan.build.Stage.key
-        runner.plan.changes.changed_fields runner.plan.changes.made_before_code runner.plan.keys.plugin_key
-        runner.work.stages.make_plugin
+        runner.plan.build.Stage.settings runner.plan.changes.changed_fields runner.plan.changes.made_before_code
+        runner.plan.keys.Values.every runner.plan.keys.Values.told runner.plan.keys.plugin_key
+        runner.spec.model.Block.to_digest runner.spec.model.Condition.to_digest runner.store.shapes.Manifest.made_of
+        runner.work.jobs.make_plugin
     """,
     "a plugin's config or a spec, as somebody wrote it": """
         runner.spec.model.Block.as_written runner.spec.model.Block.written runner.spec.model.Condition.from_file

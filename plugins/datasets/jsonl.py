@@ -24,7 +24,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nsd.plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, Shown, SpecPath, question_id
-from nsd.plugins.config import unset
 from nsd.plugins.datasets.gsm8k import Gsm8k
 from nsd.plugins.datasets.sources import (
     Row,
@@ -74,7 +73,6 @@ class Jsonl(Dataset):
         fields: Fields = Field(default=Fields(), description="Which field holds what.")
         shown: list[Literal["context", "id"]] = Field(
             default=[],
-            exclude_if=unset,
             description="What a pseudo example keeps of its row; name only what does not give the answer away.",
         )
 

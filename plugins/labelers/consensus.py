@@ -22,7 +22,6 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from nsd.plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Sampling, Verifier
-from nsd.plugins.config import unset
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
 from nsd.plugins.verifiers.voting import majority
@@ -43,7 +42,6 @@ class Consensus(Labeler):
         max_tokens: int = Field(default=256, ge=1, description="New tokens of one sample at most.")
         stop: list[Annotated[str, Field(min_length=1)]] = Field(
             default=[],
-            exclude_if=unset,
             description="Texts before which a sample ends, wherever they come; they are no part of it.",
         )
         threshold: float = Field(

@@ -7,7 +7,6 @@ from typing import Annotated
 from pydantic import Field
 
 from nsd.plugins.api import PluginConfig, Sampling
-from nsd.plugins.config import unset
 
 
 class SampledConfig(PluginConfig):
@@ -19,7 +18,6 @@ class SampledConfig(PluginConfig):
     max_tokens: int = Field(default=256, ge=1, description="New tokens of one completion at most.")
     stop: list[Annotated[str, Field(min_length=1)]] = Field(
         default=[],
-        exclude_if=unset,
         description="Texts before which a completion ends, wherever they come; they are no part of it.",
     )
 

@@ -21,7 +21,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nsd.reports import stats
-from nsd.reports.judge.runs import draws_nothing
+from nsd.reports.judge.runs import MADE_SQL, draws_nothing
 
 if TYPE_CHECKING:
     import duckdb
@@ -101,12 +101,12 @@ def sampling_floor(values: Floats) -> float:
     return NORMAL_95 * math.sqrt(sum(squared) / len(squared)) / int(n)
 
 
-REPEATS_SQL = """
+REPEATS_SQL = f"""{MADE_SQL}
 SELECT r.run, r.eval_digest, i.metric, list(p.eval_digest ORDER BY p.repeat),
-       any_value(json_extract_string(s.manifest, '$.key.sampling.temperature')),
-       any_value(json_extract_string(s.manifest, '$.key.engine.use'))
+       any_value(json_extract_string(s.key, '$.sampling.temperature')),
+       any_value(json_extract_string(s.key, '$.engine.use'))
 FROM runs r JOIN repeats p USING (run) JOIN eval_info i ON i.eval_digest = r.eval_digest
-JOIN eval_info j ON j.eval_digest = p.eval_digest LEFT JOIN stages s ON s.digest = r.eval_digest
+JOIN eval_info j ON j.eval_digest = p.eval_digest LEFT JOIN made s ON s.digest = r.eval_digest
 WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2, 3
 """
 

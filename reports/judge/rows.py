@@ -18,8 +18,9 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        coalesce(v.mean, c.correct / c.n) AS mean, coalesce(v.n, c.n) AS n,
        r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.started_at, r.ended_at,
        t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds,
-       -- of its own training and evaluation; what it shares with others (a teacher, samples) is in nsd report and log
+       -- of its own training and evaluation; what else made it (a teacher, its samples) is in nsd report and log
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
+       + coalesce(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
        + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
 FROM runs r
 LEFT JOIN eval_info i USING (eval_digest)
@@ -27,6 +28,7 @@ LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_value
 LEFT JOIN counts c ON c.run = r.run
 LEFT JOIN stages t ON t.digest = r.train_digest
 LEFT JOIN stages e ON e.digest = r.eval_digest
+LEFT JOIN stages d ON d.digest = e.manifest->>'$.inputs.samples'
 ORDER BY r.experiment NULLS LAST, r.seed, r.started_at, r.run
 """
 

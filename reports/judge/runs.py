@@ -112,18 +112,23 @@ class Arm:
         return f"{self.name}: {len(self.runs)} seeds of {what}, nothing drawn anew, count as {len(self.observations)}"
 
 
-RUNS_SQL = """
+# What made each stage with every default written out; manifests of scheme 1 have it as their key.
+MADE_SQL = """
+WITH made AS (SELECT digest, manifest,
+    coalesce(json_extract(manifest, '$.settings'), json_extract(manifest, '$.key')) AS key FROM stages)
+"""
+RUNS_SQL = f"""{MADE_SQL}
 SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data_hash, i.verifier_hash, i.samples,
        c.correct, c.n, r.status, r.reason, r.train_digest,
-       json_extract_string(s.manifest, '$.key.train_on') || json_extract_string(s.manifest, '$.key.seeds.order'),
-       json_extract_string(e.manifest, '$.key.sampling.temperature'), json_extract(e.manifest, '$.key.engine')::TEXT,
-       json_extract_string(e.manifest, '$.key.engine.use'), json_extract(e.manifest, '$.key.model')::TEXT,
+       json_extract_string(s.key, '$.train_on') || json_extract_string(s.key, '$.seeds.order'),
+       json_extract_string(e.key, '$.sampling.temperature'), json_extract(e.key, '$.engine')::TEXT,
+       json_extract_string(e.key, '$.engine.use'), json_extract(e.key, '$.model')::TEXT,
        json_extract(s.manifest, '$.sha256')::TEXT
 FROM runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
 LEFT JOIN counts c ON c.run = r.run
-LEFT JOIN stages s ON s.digest = r.train_digest
-LEFT JOIN stages e ON e.digest = r.eval_digest
+LEFT JOIN made s ON s.digest = r.train_digest
+LEFT JOIN made e ON e.digest = r.eval_digest
 ORDER BY r.experiment NULLS LAST, r.started_at, r.run
 """
 

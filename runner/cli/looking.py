@@ -69,7 +69,7 @@ def samples(
 def logs(
     name: Annotated[str, typer.Argument(metavar="RUN|DIGEST")],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 100,
-    kind: Annotated[str | None, typer.Option("--stage", help="train, sample, label or eval.")] = None,
+    kind: Annotated[str | None, typer.Option("--stage", help="train, sample, label or score.")] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Print what the stages of a run wrote while they ran, failed ones included."""

@@ -38,12 +38,11 @@ def collect_samples(
     by_question: dict[str, Shown] = {}
     for name in names:
         row = find_run(workspace, name)
-        folder = next(
-            (f for kind in ("eval", "import") if (f := workspace.folder(kind, row["eval_digest"] or "")).is_dir()), None
-        )
-        if folder is None:
+        digest = row["eval_digest"]
+        kind = None if digest is None else workspace.evaluation(digest)
+        if kind is None:
             raise InputError(f"{name} has no completions: its status is {row['status']}")
-        manifest = workspace.manifest(folder.name.partition("-")[0], row["eval_digest"])
+        folder, manifest = workspace.folder(kind, digest), workspace.manifest(kind, digest)
         held = tables.held_questions(workspace, manifest.data_hash) if manifest.data_hash else []
         questions = {q.id: q for q in held}
         for sample in tables.read(folder / "samples.parquet"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.screen import console, print_json, table
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -17,17 +18,22 @@ if TYPE_CHECKING:
 
 def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
     """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect."""
-    from nsd.runner.plan.changes import changed_fields, made_before_code
+    from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
 
     pending = {stage.digest for stage in plan.pending(workspace)}
-    manifests: dict[str, list[dict[str, Any]]] = {}
+    manifests: dict[str, list[Manifest]] = {}
+    others = []
+    for manifest in workspace.manifests() if pending else ():
+        if of_this_scheme(manifest):
+            manifests.setdefault(manifest.kind, []).append(manifest)
+        else:
+            others.append(manifest)
     stages = []
     for stage in plan.stages.values():
         cached = stage.digest not in pending
         changed = None
         if not cached:
-            held = manifests.setdefault(stage.kind, [one.to_json() for one in workspace.manifests(stage.kind)])
-            changed = changed_fields(stage.key, held)
+            changed = changed_fields(stage.settings, manifests.get(stage.kind, ()))
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(
             {
@@ -44,13 +50,16 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
             }
         )
     owed = [stage for stage in plan.stages.values() if stage.digest in pending]
-    before = made_before_code([(stage.kind, stage.key) for stage in owed], manifests)
+    before = [
+        made_under_another_scheme([(stage.kind, stage.used_by) for stage in owed], others),
+        made_before_code([(stage.kind, stage.key) for stage in owed], manifests),
+    ]
     return {
         "experiment": plan.name,
         "spec_digest": plan.spec_digest,
         "runs": [run.run for run in plan.runs],
         "stages": stages,
-        "notes": [*plan.notes, *([before] if before else [])],
+        "notes": [*plan.notes, *(sentence for sentence in before if sentence is not None)],
         "power": power.to_json(),
     }
 

@@ -166,17 +166,17 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
     found: dict[str, Design] = {}
     seeds = Counter(run.condition for run in plan.runs)
     for run in plan.runs:
-        key = plan.stages[run.eval_digest].key
+        drawn = plan.stages[run.eval_digest].settings
         condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
-        greedy = draws_nothing(key["engine"]["use"], key["sampling"]["temperature"])
+        greedy = draws_nothing(drawn["engine"]["use"], drawn["sampling"]["temperature"])
         metric = condition.eval.make().metric()
         trained = run.train_digest is not None
         found[run.condition] = Design(
-            questions=len(plan.data[key["questions"]]),
-            samples=key["sampling"]["n"] * _draws(trained, greedy, metric, seeds[run.condition]),
+            questions=len(plan.data[drawn["questions"]]),
+            samples=drawn["sampling"]["n"] * _draws(trained, greedy, metric, seeds[run.condition]),
             seeds=seeds[run.condition] if trained else 1,
             metric=metric,
-            data_hash=key["questions"],
+            data_hash=drawn["questions"],
             greedy=greedy,
             trained=(trained, trained),
         )

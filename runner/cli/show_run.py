@@ -76,7 +76,7 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
     for label, fact in facts:
         if fact:
             screen.print(f"  {label:<10} {json.dumps(fact, ensure_ascii=False) if isinstance(fact, dict) else fact}")
-    for key, value in manifest.get("key", {}).items():
+    for key, value in (manifest.get("settings") or manifest.get("key", {})).items():
         screen.print(f"  key.{key:<12} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
     for event in manifest.get("events", []):
         screen.print(f"  warning at step {event.get('step')}: {event['text']} [{event.get('field') or ''}]")

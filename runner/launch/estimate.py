@@ -24,7 +24,7 @@ from nsd.plugins.api import Trainer
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json
-from nsd.runner.work.stages import make_plugin
+from nsd.runner.work.jobs import make_plugin
 
 # Dense bf16 (fp16 where there is no bf16) TFLOPS and memory bandwidth in GB/s, of the makers' data sheets.
 GPUS = {
@@ -100,8 +100,8 @@ class Estimator:
         pending = plan.pending(workspace) if pending is None else pending
         self._work = [(stage, work_of(stage, plan)) for stage in pending]
         self._manifests = list(workspace.manifests())
-        self._keys = {manifest.digest: manifest.key.to_json() for manifest in self._manifests}
-        self._keys |= {stage.digest: stage.key for stage in plan.stages.values()}
+        self._keys = {manifest.digest: manifest.made_of for manifest in self._manifests}
+        self._keys |= {stage.digest: stage.settings for stage in plan.stages.values()}
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""
@@ -124,10 +124,10 @@ def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
 def work_of(stage: Stage, plan: Plan) -> Work:
     """Tokens of a stage; what a trainer does is read from its config's usual fields."""
     job = stage.job
-    if stage.kind in ("sample", "eval"):
+    if stage.kind == "sample":
         sampling = job["sampling"]
         return Work(0.0, len(plan.data[job["questions"]]) * sampling["n"] * sampling["max_tokens"] * TOKEN_SHARE)
-    if stage.kind == "label":
+    if stage.kind in ("label", "score"):
         return Work(0.0, 0.0)
     trainer = make_plugin(job["trainer"])
     assert isinstance(trainer, Trainer)
@@ -159,7 +159,7 @@ class _Rates:
             there = bool(gpus) and gpu is not None and _same_gpu(gpu, gpus[0])
             if there or (gpu is None and not gpus):
                 try:
-                    tokens, kind = _tokens_of(manifest), _kind_of(manifest.key.to_json(), self.keys)
+                    tokens, kind = _tokens_of(manifest), _kind_of(manifest.made_of, self.keys)
                 except (LookupError, TypeError, ValueError, AttributeError):  # of another version, or of no use
                     continue
                 if tokens and manifest.seconds:
@@ -168,8 +168,8 @@ class _Rates:
     def seconds(self, stage: Stage, work: Work, gpus: int) -> tuple[float, str]:
         tokens = work.trained or work.generated
         if not tokens:
-            return 1.0, "votes over stored samples"
-        earlier = self._seen.get(_kind_of(stage.key, self.keys))
+            return 1.0, "votes and verdicts over stored samples"
+        earlier = self._seen.get(_kind_of(stage.settings, self.keys))
         if earlier:
             return statistics.median(earlier) * tokens, f"{len(earlier)} earlier stages of the kind"
         parameters = parameters_of(str(stage.job["model"]["path"]) if stage.job.get("model") else "")
@@ -181,26 +181,26 @@ class _Rates:
 
 def _tokens_of(manifest: Manifest) -> float | None:
     """Tokens as `work_of` would have counted them, so that rates and counts agree."""
-    key = manifest.key.to_json()
     if manifest.generation is not None and manifest.generation.completions is not None:
-        return float(manifest.generation.completions * key["sampling"]["max_tokens"] * TOKEN_SHARE)
+        return float(manifest.generation.completions * manifest.made_of["sampling"]["max_tokens"] * TOKEN_SHARE)
     if manifest.training is None:
         return None
     training = manifest.training.to_json()
-    config = key["trainer"]["config"]
+    config = manifest.made_of["trainer"]["config"]
     rollouts = config.get("num_generations", 0) * config.get("prompts_per_step", 1) * training.get("steps", 0)
     if rollouts:
         return float(rollouts * config.get("max_tokens", 256) * TOKEN_SHARE)
     return float(config.get("epochs", 1) * sum(training["examples"].values()) * TRAINING_TOKENS)
 
 
-Keys = Mapping[str, dict[str, Any]]  # of stages, by digest
+Keys = Mapping[str, dict[str, Any]]  # settings of stages, by digest
 
 
 def _kind_of(key: dict[str, Any], keys: Keys) -> tuple[str, str, str]:
     """What makes two stages the same kind of work: kind, plugin, and the base model at the root of both."""
     plugin = key.get("trainer") or key.get("engine") or key.get("labeler") or {}
-    return key["kind"], str(plugin.get("use")), _base_of(key, keys)
+    kind = "sample" if key["kind"] == "eval" else key["kind"]  # one stage drew and scored, once: it took its drawing
+    return kind, str(plugin.get("use")), _base_of(key, keys)
 
 
 def _base_of(key: dict[str, Any], keys: Keys) -> str:

@@ -35,7 +35,7 @@ def learn(plan: Plan, record: ExperimentRecord | None, manifest_of: ManifestOf) 
     ]
     for run in plan.runs:
         user = f"{run.condition.split('@')[0]}/seed{run.seed}"
-        for kind, digest in (("label", run.label_digest), ("train", run.train_digest), ("eval", run.eval_digest)):
+        for kind, digest in (("label", run.label_digest), ("train", run.train_digest), ("score", run.eval_digest)):
             if digest is not None:
                 _add(plan, kind, digest, user, manifest_of)
 
@@ -53,7 +53,7 @@ def _add(plan: Plan, kind: str, digest: str, user: str, manifest_of: ManifestOf)
         inputs = dict(manifest.inputs) if manifest else {}
         for role, cause in inputs.items():
             _add(plan, _kind_of(kind, role), cause, user, manifest_of)
-        stage = Stage(kind, digest, manifest.key.to_json() if manifest else {}, inputs, {}, "", [])
+        stage = Stage(kind, digest, manifest.key.to_json() if manifest else {}, inputs, {}, "")
         if manifest:  # what is not finished yet is looked at again: its causes are not known
             plan.stages[digest] = stage
         else:

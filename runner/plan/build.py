@@ -3,14 +3,15 @@
 A stage is one of
 
     train    a model from a start model and examples
-    sample   completions of a model for the unlabeled questions (shared by every vote over them)
+    sample   completions of a model for the unlabeled or the test questions
     label    pseudo-labels from samples, or from the hidden truth
-    eval     a model's completions for the test questions, scored
+    score    verdicts on the samples of the test questions, and one value for each question
 
 and its digest is the sha256 of its `key`: everything that can change its output and nothing else
-(no paths, inference batch sizes, worker counts). Inputs enter by their own digests, so two conditions,
-or two specs, that share a stage run it once. Sampling is a stage of its own so that labelers which differ
-in threshold, ties or target alone share the costly part.
+(no paths, inference batch sizes, worker counts, and no value that equals its default). Inputs enter by their
+own digests, so two conditions, or two specs, that share a stage run it once. Sampling is a stage of its own, for
+it is the costly part: labelers that differ in threshold, ties or target alone share it, and another verifier,
+metric or gold answer scores what is there.
 
 `build_plan` reads the data (content hashes are part of the keys) and loads no model.
 """
@@ -22,12 +23,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Dataset, Question, Shown, Splits, Trainer, Verifier
+from nsd.plugins.api import Dataset, Question, Sampling, Shown, Splits, Trainer, Verifier
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
-from nsd.runner.plan.keys import block_job, block_key
-from nsd.runner.spec.model import Condition, Experiment
+from nsd.runner.plan.keys import SCHEME, Values, block_job, block_key, completed, shortened, values_of, values_of_record
+from nsd.runner.spec.model import Condition, Experiment, digest_config
 from nsd.runner.store.workspace import Workspace, digest_of
 
 SMOKE_QUESTIONS = 16
@@ -36,7 +37,10 @@ SMOKE_STEPS = 2
 
 @dataclass
 class Stage:
-    """One unit of work. `key` decides the digest; `job` is what the worker needs besides."""
+    """One unit of work. `key` decides the digest; `job` is what the worker needs besides.
+
+    `settings` is the key with every default written out; a score stage's also says how its samples were drawn.
+    """
 
     kind: str
     digest: str
@@ -46,6 +50,7 @@ class Stage:
     size: str
     used_by: list[str] = field(default_factory=list)  # "condition/seedN"
     repeat: int | None = None  # which repetition of an evaluation it is
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -139,11 +144,16 @@ def build_plan(
 
 
 def spec_digest(experiment: Experiment) -> str:
-    """Digest of everything the spec says, hypotheses included; resources and trackers left out."""
-    resolved = {
-        key: value for key, value in experiment.resolved.items() if key not in ("resources", "track", "question")
+    """Digest of everything the spec says, hypotheses included; resources, trackers and defaults left out."""
+    said = {
+        "scheme": SCHEME,
+        "name": experiment.name,
+        "seeds": list(experiment.seeds),
+        "conditions": {name: condition.to_digest() for name, condition in experiment.conditions.items()},
+        "hypotheses": experiment.hypotheses.to_json() if experiment.hypotheses else None,
+        "match": digest_config(experiment.match),
     }
-    return digest_of(json.loads(json.dumps(resolved, default=str)))
+    return digest_of(json.loads(json.dumps(said, default=str)))
 
 
 @dataclass(frozen=True)
@@ -226,7 +236,8 @@ class _Builder:
         """Note the gold answers that the condition's verifier cannot read."""
         from nsd.plugins.verifiers.gold import unreadable_notes
 
-        pair = json.dumps([block_key(condition.data), block_key(condition.verifier)], sort_keys=True, default=str)
+        used = completed([block_key(condition.data), block_key(condition.verifier)])
+        pair = json.dumps(used, sort_keys=True, default=str)
         if pair not in self._read:
             self._read.add(pair)
             verifier = condition.verifier.make()
@@ -310,7 +321,12 @@ class _Builder:
         return self._revisions[wanted]
 
     def _model_key(self, model: _Trained) -> dict[str, Any]:
-        return {"train": model.digest} if model.digest else {"base": self._base_identity(model.condition)}
+        if model.digest:
+            return {"train": model.digest}
+        base = self._base_identity(model.condition)
+        default = type(model.condition.model).model_fields["dtype"].default
+        told = {name: value for name, value in base.items() if (name, value) != ("dtype", default)}
+        return {"base": Values(told, base)}
 
     def _model_job(self, model: _Trained) -> dict[str, Any]:
         spec = model.condition.model
@@ -339,15 +355,26 @@ class _Builder:
         inputs: dict[str, str | None],
         job: dict[str, Any],
         size: str,
+        drawn: dict[str, Any] | None = None,
     ) -> Stage:
         given = {role: digest for role, digest in inputs.items() if digest is not None}
-        full_key = {"kind": kind, **key}
-        return Stage(kind=kind, digest=digest_of(full_key), key=full_key, inputs=given, job=job, size=size)
+        its_key = {"scheme": SCHEME, "kind": kind, **shortened(key)}
+        settings = {"kind": kind, **(drawn or {}), **completed(key)}
+        return Stage(kind, digest_of(its_key), its_key, given, job, size, settings=settings)
 
-    def _generation(
-        self, condition: Condition, model: _Trained, questions: list[Question], sampling: dict[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-        """Key, job and model input that any stage drawing completions has."""
+    def _sample(
+        self,
+        condition: Condition,
+        model: _Trained,
+        questions: list[Question],
+        sampling: Sampling,
+        seed: int,
+        what: str = "questions",
+    ) -> Stage:
+        """Completions of a model for some questions, as this condition's engine and prompt draw them.
+
+        Of the questions ids and texts alone are in its key: a hidden or corrected answer draws nothing anew.
+        """
         needs_model = condition.engine.cls.needs_model
         if model.digest is not None and not needs_model:
             raise InputError(
@@ -357,17 +384,21 @@ class _Builder:
         key = {
             "engine": block_key(condition.engine),
             "model": self._model_key(model) if needs_model else None,
-            "prompt": condition.prompt.model_dump(exclude={"separator"}),
-            "sampling": sampling,
+            "prompt": values_of(condition.prompt, without=["separator"]),
+            "sampling": values_of_record(sampling),
+            "questions": digest_of([[question.id, question.text] for question in questions]),
+            "seed": seed,
         }
         job = {
             "engine": block_job(condition.engine),
             "model": self._model_job(model) if needs_model else None,
             "prompt": condition.prompt.model_dump(),
-            "sampling": sampling,
+            "sampling": sampling.to_json(),
             "questions": self.questions(questions),
+            "seed": seed,
         }
-        return key, job, model.digest if needs_model else None
+        size = f"{len(questions)} {what} x {sampling.n}"
+        return self._stage("sample", key, {"model": model.digest if needs_model else None}, job, size)
 
     def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
         assert condition.labeler is not None  # the spec guarantees it where pseudo is trained on
@@ -383,16 +414,12 @@ class _Builder:
                 )
             # Prompt, engine and model are the labelling condition's own; round 1 relabels with the teacher.
             source = teacher.condition if round_number == 1 else condition
-            key, job, model_input = self._generation(source, teacher, unlabeled, sampling.to_json())
-            key["questions"] = digest_of([[question.id, question.text] for question in unlabeled])
-            key["seed"] = stream(seed, "rollout", round_number)
-            job["seed"] = key["seed"]
-            size = f"{len(unlabeled)} questions x {sampling.n}"
-            samples = self._add(self._stage("sample", key, {"model": model_input}, job, size), condition.name, seed)
+            stage = self._sample(source, teacher, unlabeled, sampling, stream(seed, "rollout", round_number))
+            samples = self._add(stage, condition.name, seed)
         labeler_key = block_key(condition.labeler)
-        for name in type(labeler).sampling_fields if samples else ():
-            if name != "k":
-                labeler_key["config"].pop(name, None)
+        if samples:
+            shaping = [name for name in type(labeler).sampling_fields if name != "k"]
+            labeler_key["config"] = labeler_key["config"].without(shaping)
         stage = self._stage(
             "label",
             {
@@ -440,11 +467,12 @@ class _Builder:
         key: dict[str, Any] = {
             "trainer": block_key(condition.trainer),
             "start": self._model_key(start),
-            "lora": lora.model_dump(mode="json") if lora else None,
-            "prompt": condition.prompt.model_dump(),
+            "prompt": values_of(condition.prompt),
             "train_on": sources,
             "seeds": seeds,
         }
+        if lora:
+            key["lora"] = values_of(lora)
         if not trainer.needs_targets:
             key["verifier"] = block_key(condition.verifier)
         if budget_key:
@@ -455,8 +483,8 @@ class _Builder:
             "trainer": block_job(condition.trainer),
             "verifier": block_job(condition.verifier),
             "model": self._model_job(start),
-            "lora": key["lora"],
-            "prompt": key["prompt"],
+            "lora": lora.model_dump(mode="json") if lora else None,
+            "prompt": condition.prompt.model_dump(),
             "train_on": [
                 {**source, **({"data": self.questions(splits.unlabeled)} if source["source"] == "pseudo" else {})}
                 for source in sources
@@ -482,21 +510,29 @@ class _Builder:
     ) -> str:
         test = self.splits(condition).test
         sampling = condition.eval.make().sampling()
-        key, job, model_input = self._generation(condition, model, test, sampling.to_json())
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
-        key |= {
-            "protocol": block_key(condition.eval),
-            "verifier": block_key(condition.verifier),
-            "questions": self.questions(test),
-            "seed": eval_seed,
-        }
-        job |= {
-            "protocol": block_job(condition.eval),
-            "verifier": block_job(condition.verifier),
-            "seed": eval_seed,
-        }
-        size = f"{len(test)} questions x {sampling.n}"
-        stage = self._stage("eval", key, {"model": model_input}, job, size)
+        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions")
+        drawing.repeat = repeat
+        samples = self._add(drawing, run_condition, seed)
+        stage = self._stage(
+            "score",
+            {
+                "protocol": block_key(condition.eval),
+                "verifier": block_key(condition.verifier),
+                "samples": samples,
+                "questions": self.questions(test),
+            },
+            {"samples": samples},
+            {
+                "protocol": block_job(condition.eval),
+                "verifier": block_job(condition.verifier),
+                "questions": self.questions(test),
+                "sampling": drawing.job["sampling"],
+                "seed": eval_seed,
+            },
+            f"{len(test)} questions x {sampling.n}",
+            drawn={name: drawing.settings[name] for name in ("engine", "model", "prompt", "sampling", "seed")},
+        )
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
 

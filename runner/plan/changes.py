@@ -1,6 +1,6 @@
-"""Why a stage is not finished yet: which fields of its key differ from the nearest finished stage's.
+"""Why a stage is not finished yet: which of its settings differ from the nearest finished stage's.
 
-changed_fields(stage.key, workspace.manifests("train"))   # ["trainer.config.learning_rate: 2e-05 -> 0.0001"]
+changed_fields(stage.settings, workspace.manifests("train"))   # ["trainer.config.learning_rate: 2e-05 -> 0.0001"]
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nsd.plugins.registry import is_path
+from nsd.runner.plan.keys import SCHEME
+from nsd.runner.store.shapes import Manifest
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -26,15 +28,15 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def changed_fields(key: dict[str, Any], manifests: Iterable[dict[str, Any]]) -> list[str] | None:
+def changed_fields(settings: dict[str, Any], manifests: Iterable[Manifest]) -> list[str] | None:
     """Which fields differ from the nearest finished stage of the same kind, None where there is none.
 
     Each entry reads `trainer.config.learning_rate: 2e-05 -> 0.0001`.
     """
-    mine = flatten(key)
+    mine = flatten(settings)
     nearest: list[str] | None = None
     for manifest in manifests:
-        theirs = flatten(manifest.get("key", {}))
+        theirs = flatten(manifest.made_of)
         names = [*mine, *(name for name in theirs if name not in mine)]
         absent = object()
         differing = [
@@ -47,8 +49,34 @@ def changed_fields(key: dict[str, Any], manifests: Iterable[dict[str, Any]]) -> 
     return nearest
 
 
+def of_this_scheme(manifest: Manifest) -> bool:
+    """Whether a stage's digest is of today's form."""
+    return manifest.key.scheme == SCHEME
+
+
+def made_under_another_scheme(owed: Iterable[tuple[str, Sequence[str]]], manifests: Iterable[Manifest]) -> str | None:
+    """One sentence where stages are owed because digests had another form when they were made.
+
+    `owed` are (kind, runs that need it) of unfinished stages, `manifests` finished ones. None where there is none.
+    """
+    runs: dict[str, set[str]] = {}
+    for kind, used_by in owed:
+        for name in ("eval", kind) if kind in ("sample", "score") else (kind,):
+            runs.setdefault(name, set()).update(used_by)
+    made = sum(
+        not of_this_scheme(manifest) and not runs.get(manifest.kind, set()).isdisjoint(manifest.used_by)
+        for manifest in manifests
+    )
+    if not made:
+        return None
+    return (
+        f"{made} finished stage{'s' if made > 1 else ''} of these runs had digests of an earlier form, which held "
+        "defaults too and let one stage draw and score: they are kept and can be reported, and today's stages are owed"
+    )
+
+
 def made_before_code(
-    owed: Iterable[tuple[str, dict[str, Any]]], manifests: Mapping[str, Sequence[dict[str, Any]]]
+    owed: Iterable[tuple[str, dict[str, Any]]], manifests: Mapping[str, Sequence[Manifest]]
 ) -> str | None:
     """One sentence where stages are owed because results of third-party plugins do not say from which code they came.
 
@@ -60,7 +88,7 @@ def made_before_code(
             if not (isinstance(block, dict) and ("code" in block or "inside" in block)):
                 continue
             for manifest in manifests.get(kind, ()):
-                theirs = manifest.get("key", {}).get(role)
+                theirs = manifest.key.to_json().get(role)
                 if not isinstance(theirs, dict) or "code" in theirs or "inside" in theirs:
                     continue
                 if theirs.get("use") == block["use"] or is_path(str(theirs.get("use"))):

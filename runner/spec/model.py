@@ -37,10 +37,10 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -146,6 +146,12 @@ class Block(Generic[Kind]):
             return {"use": self.use, **self.written}
         return {"use": self.use, **self.as_written(self.config.model_dump(mode="json"))}
 
+    def to_digest(self) -> dict[str, Any]:
+        """The same without the fields that have their default."""
+        if is_path(self.use):
+            return self.to_json()
+        return {"use": self.use, **self.as_written(digest_config(self.config, neutral=True))}
+
     def as_written(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """The dumped config with every path, and every block that names a file, as it was written."""
         for steps, text in self.texts.items():
@@ -217,14 +223,23 @@ class Condition:
 
     def to_json(self) -> dict[str, Any]:
         """Every field but the name, JSON-able."""
-        blocks = {key: block.to_json() if (block := getattr(self, key)) else None for key in BLOCKS}
+        return self._said(lambda block: block.to_json(), lambda model: model.model_dump(mode="json"))
+
+    def to_digest(self) -> dict[str, Any]:
+        """The same without the fields that have their default."""
+        return self._said(lambda block: block.to_digest(), lambda model: digest_config(model, neutral=True))
+
+    def _said(
+        self, of_block: Callable[[Block[Plugin]], dict[str, Any]], of_model: Callable[[BaseModel], dict[str, Any]]
+    ) -> dict[str, Any]:
+        blocks = {key: of_block(block) if (block := getattr(self, key)) else None for key in BLOCKS}
         return {
             "train_on": list(self.train_on),
             "label_with": self.label_with,
             "rounds": self.rounds,
             "init": self.init,
-            "model": self.model.model_dump(mode="json"),
-            "prompt": self.prompt.model_dump(mode="json"),
+            "model": of_model(self.model),
+            "prompt": of_model(self.prompt),
             **blocks,
             **self.from_file,
         }
@@ -350,30 +365,72 @@ class Experiment:
     resolved: dict[str, Any]
 
 
-def digest_config(config: BaseModel) -> dict[str, Any]:
-    """A config as JSON-able data without its output-neutral fields, at any depth; what stage digests hash.
+def digest_config(config: BaseModel, complete: bool = False, neutral: bool = False) -> dict[str, Any]:
+    """A config as JSON-able data, at any depth: what digests hash.
 
-    A field that its class excludes from dumps (`exclude_if=unset`) is left out too.
+    Without its output-neutral fields (unless `neutral`), and without every field whose value is its default (unless
+    `complete`), so that a new field changes no digest that there is.
     """
-    return {
-        name: _digest_value(getattr(config, name))
+    fields = {
+        name: info
         for name, info in type(config).model_fields.items()
-        if not (info.exclude_if is not None and info.exclude_if(getattr(config, name)))
-        and not any(isinstance(mark, OutputNeutral) or mark is OutputNeutral for mark in info.metadata)
-    } | {name: _digest_value(value) for name, value in sorted((config.model_extra or {}).items())}
+        if neutral or not any(isinstance(mark, OutputNeutral) or mark is OutputNeutral for mark in info.metadata)
+    }
+    defaults = {} if complete else _defaults(config)
+    found: dict[str, Any] = {}
+    for name, info in fields.items():
+        value = getattr(config, name)
+        every = _digest_value(value, None, neutral)
+        if name in defaults and _same(every, _digest_value(defaults[name], None, neutral)):
+            continue
+        found[name] = every if complete else _digest_value(value, _only_model(info.annotation), neutral)
+    extra = sorted((config.model_extra or {}).items())
+    return found | {name: _digest_value(value, None, neutral) for name, value in extra}
 
 
-def _digest_value(value: Any) -> Any:
+def _defaults(config: BaseModel) -> dict[str, Any]:
+    """The fields of a config that have a default, with what they are where nobody gives them."""
+    cls = type(config)
+    given = {name: getattr(config, name) for name, info in cls.model_fields.items() if info.is_required()}
+    try:  # a default may be completed as it is validated
+        made = cls.model_validate(given)
+    except ValueError:
+        made = cls.model_construct(**given)
+    return {name: getattr(made, name) for name in cls.model_fields if name not in given}
+
+
+def _only_model(annotation: Any) -> type[BaseModel] | None:
+    """The one model class that an annotation allows; None where there is none, or where it could be several."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = {one for part in get_args(annotation) if (one := _only_model(part)) is not None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Equality of JSON-able values, in which `true` is not 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+
+
+def _digest_value(value: Any, shortened: type[BaseModel] | None, neutral: bool) -> Any:
+    """A value as JSON-able data. Models in it lose their defaults where they are `shortened`: a field that may hold
+    one class or another must tell them apart.
+    """
     if isinstance(value, BaseModel):
-        return digest_config(value)
+        return digest_config(value, complete=type(value) is not shortened, neutral=neutral)
     if isinstance(value, enum.Enum):
-        return _digest_value(value.value)
+        return _digest_value(value.value, shortened, neutral)
     if isinstance(value, Mapping):
-        return {str(key): _digest_value(inner) for key, inner in value.items()}
+        return {str(key): _digest_value(inner, shortened, neutral) for key, inner in value.items()}
     if isinstance(value, (set, frozenset)):
-        return sorted((_digest_value(inner) for inner in value), key=lambda inner: json.dumps(inner, sort_keys=True))
+        found = [_digest_value(inner, shortened, neutral) for inner in value]
+        return sorted(found, key=lambda inner: json.dumps(inner, sort_keys=True))
     if isinstance(value, (list, tuple)):
-        return [_digest_value(inner) for inner in value]
+        return [_digest_value(inner, shortened, neutral) for inner in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)

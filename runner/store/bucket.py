@@ -9,7 +9,7 @@ Layout under the given address:
     manifests/KIND-DIGEST.json           a finished stage; names the upload that its files are in
     files/KIND-DIGEST/UPLOAD/...         the files of one upload, never written twice
     partial/KIND-DIGEST/state.json       the newest state of a stage under way; names its files, with sizes
-    partial/KIND-DIGEST/files/...        shards and checkpoints of it
+    partial/KIND-DIGEST/files/...        shards, scores and checkpoints of it
     data/, experiments/, journals/       questions, experiment records, looks and notes
 
 A manifest is one object, written after every file it names: an upload that was cut off leaves files nobody refers to,
@@ -45,6 +45,7 @@ from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of, write_atomi
 
 SCHEMES = ("s3://", "gs://", "file://")
 PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer
+SHARDS = ("shards", "scores")  # folders of a stage under way: files written once, completions and verdicts
 GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
 Returned = TypeVar("Returned")
 Read = TypeVar("Read", bound=Shape)
@@ -170,7 +171,7 @@ class Bucket:
         from nsd.plugins.trainers import _checkpoints
 
         partial = workspace.partial(kind, digest)
-        wanted = sorted((partial / "shards").glob("[0-9]*.parquet"))
+        wanted = [path for name in SHARDS for path in sorted((partial / name).glob("[0-9]*.parquet"))]
         if checkpoints := _checkpoints.whole(partial / "checkpoints"):
             wanted += files_of(checkpoints[-1][0]).values()
         try:
@@ -195,7 +196,7 @@ class Bucket:
         if state is None:
             return False
         with workspace.lock(kind, digest) as partial:
-            if any((partial / name).exists() for name in ("shards", "checkpoints", "begun.json")):
+            if any((partial / name).exists() for name in (*SHARDS, "checkpoints", "begun.json")):
                 return False
             staging = partial / "fetched"
             shutil.rmtree(staging, ignore_errors=True)
@@ -218,7 +219,7 @@ class Bucket:
         files, texts = state.get("files"), state.get("texts")
         if not isinstance(files, dict) or not isinstance(texts, dict):
             raise Broken(Path(f"{self.uri}/{name}"), "it is no state of a stage")
-        known = all(PurePosixPath(checked(file)).parts[0] in ("shards", "checkpoints") for file in files)
+        known = all(PurePosixPath(checked(file)).parts[0] in (*SHARDS, "checkpoints") for file in files)
         if not known or not set(texts) <= set(GROWING) or not all(isinstance(text, str) for text in texts.values()):
             raise Broken(Path(f"{self.uri}/{name}"), "it names what no stage under way has")
         return state

@@ -48,7 +48,7 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, Manifest]]:
         for run in record.runs:
             evaluations = [(run.eval_digest, run.needs), *((one.eval_digest, one.needs) for one in run.repeats)]
             for digest, needs in evaluations:
-                if not workspace.is_whole("eval", digest):
+                if workspace.evaluation(digest) is None:
                     needed |= set(needs)
     return [
         (manifest.folder / WEIGHTS, manifest)

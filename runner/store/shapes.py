@@ -165,6 +165,7 @@ class Sampling(Shape):
 class Key(Shape):
     """What a stage's digest is of. The parts are the plan's; here only what readers rely on is named."""
 
+    scheme: int | None = None
     sampling: Sampling | None = None
 
 
@@ -175,6 +176,7 @@ class Manifest(Shape):
     digest: Part
     plugin: str | None = None
     key: Key = Key()
+    settings: Key | None = None
     inputs: dict[str, Part] = {}
     seed: Int64 | None = None
     data_hash: Part | None = None
@@ -203,6 +205,11 @@ class Manifest(Shape):
     def folder(self) -> Path:
         """Where it was read."""
         return self._folder
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """The plan's key of it with every default written out; before scheme 2 the key itself had them."""
+        return (self.settings or self.key).to_json()
 
     @property
     def has_weights(self) -> bool:

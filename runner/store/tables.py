@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Scored, StopReason
+from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Score, Scored, StopReason
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, flush
 
@@ -44,7 +44,9 @@ COMPLETIONS = {
 # Null where an engine has no log-probabilities; files of before have none of these columns.
 CONFIDENCES = {name: f"confidence_{name}" for name in Confidence.__dataclass_fields__}
 COMPLETIONS |= dict.fromkeys(CONFIDENCES.values(), "float")
-SCORED = {**COMPLETIONS, "score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
+VERDICT = {"score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
+SCORED = {**COMPLETIONS, **VERDICT}
+SCORES = {"question_id": "text", "sample": "int", **VERDICT}
 VALUES = {"question_id": "text", "value": "float"}
 LABELS = {
     "question_id": "text",
@@ -191,14 +193,32 @@ def write_scored(path: Path, scored: Iterable[Scored]) -> None:
         (
             {
                 **completion_row(item.completion),
-                "score": item.score.score,
-                "correct": item.score.correct,
-                "answer": item.score.answer,
-                "feedback": item.score.feedback,
+                **_verdict_row(item.score),
             }
             for item in scored
         ),
     )
+
+
+def _verdict_row(score: Score) -> dict[str, Any]:
+    return {name: getattr(score, name) for name in VERDICT}
+
+
+def write_scores(path: Path, scores: Mapping[tuple[str, int], Score]) -> None:
+    """Store verdicts by (question id, sample)."""
+    rows = ({"question_id": key, "sample": sample, **_verdict_row(score)} for (key, sample), score in scores.items())
+    write(path, SCORES, rows)
+
+
+def read_scores(path: Path) -> dict[tuple[str, int], Score]:
+    """Verdicts as `write_scores` stored them. Raises Broken."""
+    try:
+        return {
+            (row["question_id"], row["sample"]): Score(row["score"], row["correct"], row["answer"], row["feedback"])
+            for row in read(path)
+        }
+    except (KeyError, TypeError) as error:
+        raise Broken(path, f"it holds no verdicts ({error})") from error
 
 
 def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> None:

@@ -40,6 +40,7 @@ from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, read_man
 WORKSPACE_VARIABLE = "NSD_WORKSPACE"
 DIGEST_LENGTH = 20  # hex digits: 80 bits, far from any collision among a person's stages
 WEIGHTS = "model"  # the folder of a train stage that `nsd gc` may free
+EVALUATIONS = ("score", "eval", "import")  # stages that hold results; `eval` drew and scored in one, up to scheme 1
 TRACKERS = "trackers"  # what trackers wrote, links among it: no stage needs it
 _told: set[Path] = set()  # broken files that were named already
 
@@ -211,6 +212,10 @@ class Workspace:
         except Broken:  # a deletion that was cut short, or a model that lost a file: it is trained again
             return False
         return True
+
+    def evaluation(self, digest: str) -> str | None:
+        """Which kind of stage holds the results under this digest, None where they are not finished."""
+        return next((kind for kind in EVALUATIONS if self.is_whole(kind, digest)), None)
 
     def manifest(self, kind: str, digest: str) -> Manifest:
         """The manifest of a finished stage. Raises Broken."""

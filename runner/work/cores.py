@@ -44,6 +44,13 @@ def physical_cores() -> int | None:
     return len({_siblings(processor) for processor in os.sched_getaffinity(0)})
 
 
+def usable_cores() -> int:
+    """How many processes may compute side by side: processors of the affinity mask, at most the cgroup's quota."""
+    mask = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return mask if quota is None else max(1, min(mask, round(quota)))
+
+
 def _siblings(processor: int) -> str:
     """The processors of one physical core, as the kernel lists them; without a list, this one alone."""
     try:

@@ -1,11 +1,16 @@
-"""What workers are given: data and job files, and an environment."""
+"""What workers are given: data and job files, plugins, and an environment."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from nsd.plugins.api import Plugin
+from nsd.plugins.errors import StageFailed
+from nsd.plugins.registry import code, find
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace, write_atomically
@@ -29,6 +34,7 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
         "kind": stage.kind,
         "digest": stage.digest,
         "key": stage.key,
+        "settings": stage.settings,
         "inputs": stage.inputs,
         "used_by": stage.used_by,
         "experiment": plan.name,
@@ -38,6 +44,21 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
     path = workspace.partial(stage.kind, stage.digest) / "job.json"
     write_atomically(path, json.dumps(job, indent=1))
     return path
+
+
+def make_plugin(block: Mapping[str, Any]) -> Plugin:
+    """The plugin of a job's block, with its config validated again.
+
+    Raises StageFailed where a third party's code is no longer what the stage was planned with.
+    """
+    for planned in block.get("code", ()):
+        now = code(planned["kind"], planned["use"])
+        if now is None or now.to_json() != planned["code"]:
+            raise StageFailed(
+                f"the {planned['kind']} {planned['use']} has changed since this run began; run the spec again"
+            )
+    cls = find(block["kind"], block["use"])
+    return cls(cls.Config.model_validate(block["config"]))
 
 
 def worker_environment(alone: bool = False) -> dict[str, str]:

@@ -53,7 +53,7 @@ class Record:
         failed = failed or {}
         for planned in self.plan.runs:
             held = runs.get(planned.run)
-            whole = self.workspace.is_whole("eval", planned.eval_digest)
+            whole = self.workspace.is_whole("score", planned.eval_digest)
             condition = planned.condition.split("@")[0]
             reason = failed.get(f"{condition}/seed{planned.seed}")
             status = "done" if whole else "failed" if reason else "pending"
@@ -74,7 +74,7 @@ class Record:
                 status=status,
                 reason=None if whole else reason,
                 started_at=now() if held is None else held.started_at,
-                ended_at=self.workspace.manifest("eval", planned.eval_digest).ended_at if whole else None,
+                ended_at=self.workspace.manifest("score", planned.eval_digest).ended_at if whole else None,
             )
         self.record = ExperimentRecord.from_json({**self.record.to_json(), "runs": list(runs.values())}, self.path)
         text = json.dumps(self.record.to_json(), indent=1)

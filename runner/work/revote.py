@@ -27,6 +27,7 @@ from nsd.plugins.registry import code, find, is_path
 from nsd.plugins.seeds import stream
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.failures import failures, without_failed_text
 from nsd.runner.work.labelled import labelled_runs, name_of
@@ -96,7 +97,7 @@ class Revotes:
 class _LabelSet:
     """A finished label stage and who used it."""
 
-    manifest: dict[str, Any]
+    manifest: Manifest
     conditions: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
 
@@ -128,7 +129,7 @@ def revote(
 
 
 def _no_samples(labels: _LabelSet) -> str:
-    use = labels.manifest["key"]["labeler"]["use"]
+    use = labels.manifest.made_of["labeler"]["use"]
     return f"the labels of {labels.name} come from labeler {use!r}, which draws no samples to vote on again"
 
 
@@ -139,18 +140,18 @@ def _groups(workspace: Workspace, names: Sequence[str]) -> tuple[list[list[_Labe
     sets: dict[str, _LabelSet] = {}
     for run in runs:
         if run.label_digest not in sets:
-            sets[run.label_digest] = _LabelSet(workspace.manifest("label", run.label_digest).to_json())
+            sets[run.label_digest] = _LabelSet(workspace.manifest("label", run.label_digest))
         found = sets[run.label_digest]
         found.runs.append(run.run)
         if run.condition not in found.conditions:
             found.conditions.append(run.condition)
-    voted = [one for one in sets.values() if "samples" in one.manifest["inputs"]]
+    voted = [one for one in sets.values() if "samples" in one.manifest.inputs]
     others = [one for one in sets.values() if one not in voted]
     if not voted:
         raise InputError(_no_samples(others[0]))
     groups: dict[str, list[_LabelSet]] = {}
     for one in voted:
-        key = one.manifest["key"]
+        key = one.manifest.made_of
         rest = {name: value for name, value in key["labeler"]["config"].items() if name not in ("k", "threshold")}
         same = {**key, "labeler": {**key["labeler"], "config": rest}}
         groups.setdefault(canonical_json(same), []).append(one)
@@ -161,7 +162,7 @@ class _Voting:
     """The samples, questions, verifier and labeler class of a group of label sets."""
 
     def __init__(self, workspace: Workspace, group: Sequence[_LabelSet]) -> None:
-        self.group, self.key = group, group[0].manifest["key"]
+        self.group, self.key = group, group[0].manifest.made_of
         self.name = "; ".join(one.name for one in group)
         self.notes: list[str] = []
         self.workspace = workspace
@@ -169,7 +170,7 @@ class _Voting:
         self.verifier = Remembering(self._make_verifier())
         self.questions = tables.read_questions(workspace.data_file(self.key["questions"]))
         self.asked = [without_truth(question) for question in self.questions]
-        self.samples, self.sampling = self._read_samples(group[0].manifest["inputs"]["samples"])
+        self.samples, self.sampling = self._read_samples(group[0].manifest.inputs["samples"])
         self.stored = max(map(len, self.samples.values()), default=0)
         self._right: dict[tuple[str, str], bool | None] = {}
 
@@ -217,7 +218,7 @@ class _Voting:
             self.notes.append(f"{failed.sentence()}; they have no vote and stay in the denominator")
         for completion in completions:
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
-        return samples, self.workspace.manifest("sample", digest).key.to_json()["sampling"]
+        return samples, self.workspace.manifest("sample", digest).made_of["sampling"]
 
     # ------------------------------------------------------------------ voting
 
@@ -228,7 +229,7 @@ class _Voting:
         cls = self.labeler_class
         # A label stage's key leaves out what shapes only the samples; the sample stage has it.
         drawn = {name: value for name, value in self.sampling.items() if name in cls.Config.model_fields}
-        config = {**drawn, **(label_set or self.group[0]).manifest["key"]["labeler"]["config"]}
+        config = {**drawn, **(label_set or self.group[0]).manifest.made_of["labeler"]["config"]}
         config |= {name: value for name in ("k", "threshold") if (value := getattr(setting, name)) is not None}
         try:
             made = cls(cls.Config.model_validate(config))
@@ -278,7 +279,7 @@ class _Voting:
                 )
         original: dict[Setting, list[str]] = {}
         for one in self.group:
-            config = one.manifest["key"]["labeler"]["config"]
+            config = one.manifest.made_of["labeler"]["config"]
             original.setdefault(Setting(config.get("k"), config.get("threshold")), []).append(one.name)
         chosen_ks: list[int | None] = [*ks] or ([None] if "k" not in fields else _powers_of_two(self.stored))
         chosen_thresholds: list[float | None] = [*thresholds] or [setting.threshold for setting in original]
@@ -325,9 +326,9 @@ class _Voting:
     def _check_original(self) -> None:
         """Say so where today's code no longer gives the stored labels: then the table is not about them."""
         for one in self.group:
-            config = one.manifest["key"]["labeler"]["config"]
+            config = one.manifest.made_of["labeler"]["config"]
             labels = self.vote(Setting(config.get("k"), config.get("threshold")), self.samples)
-            stored = tables.read(self.workspace.folder("label", one.manifest["digest"]) / "labels.parquet")
+            stored = tables.read(self.workspace.folder("label", one.manifest.digest) / "labels.parquet")
             differing = sum(
                 (row["label"], row["votes"], row["kept"]) != (label.label, label.votes, label.kept)
                 for row, label in zip(stored, labels, strict=True)

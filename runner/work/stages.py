@@ -22,7 +22,6 @@ from nsd.plugins.api import (
     Labeler,
     LoraConfig,
     ModelRef,
-    Plugin,
     Prompt,
     Protocol,
     PseudoLabel,
@@ -38,12 +37,13 @@ from nsd.plugins.api import (
     without_truth,
 )
 from nsd.plugins.errors import Interrupted, StageFailed
-from nsd.plugins.registry import code, find
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, digest_of
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.failures import failures, without_failed_text
+from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.score import Scoring
 
 
 @dataclass
@@ -77,24 +77,9 @@ class Context:
         self.emit(Event(Told.WARNING, text=text, field=spec_field, step=step))
 
 
-def make_plugin(block: Mapping[str, Any]) -> Plugin:
-    """The plugin of a job's block, with its config validated again.
-
-    Raises StageFailed where a third party's code is no longer what the stage was planned with.
-    """
-    for planned in block.get("code", ()):
-        now = code(planned["kind"], planned["use"])
-        if now is None or now.to_json() != planned["code"]:
-            raise StageFailed(
-                f"the {planned['kind']} {planned['use']} has changed since this run began; run the spec again"
-            )
-    cls = find(block["kind"], block["use"])
-    return cls(cls.Config.model_validate(block["config"]))
-
-
 def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Do one stage. Raises Interrupted, StageFailed, InputError or whatever a plugin raises."""
-    return {"train": run_train, "sample": run_sample, "label": run_label, "eval": run_eval}[job["kind"]](job, context)
+    return {"train": run_train, "sample": run_sample, "label": run_label, "score": run_score}[job["kind"]](job, context)
 
 
 # --------------------------------------------------------------------------- completions
@@ -175,10 +160,20 @@ def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
 
 
 def run_sample(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Completions of the unlabeled questions."""
+    """Completions of the unlabeled or the test questions."""
     completions = draw(job, context)
     tables.write_completions(context.artifact / "samples.parquet", completions)
     return {"data_hash": job["questions"], "generation": generation_facts(completions)}
+
+
+def stored_completions(digest: str, context: Context) -> list[Completion]:
+    """What a sample stage drew. Raises StageFailed where most of it failed."""
+    path = context.workspace.folder("sample", digest) / "samples.parquet"
+    completions = tables.read_completions(path)
+    # Samples that an earlier version of nsd kept although most of them had failed.
+    if (failed := failures(completions)) is not None and failed.most:
+        raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
+    return completions
 
 
 # --------------------------------------------------------------------------- labels
@@ -191,12 +186,7 @@ def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
     assert isinstance(labeler, Labeler) and isinstance(verifier, Verifier)
     samples: dict[str, list[Completion]] = {}
     if (digest := job["inputs"].get("samples")) is not None:
-        path = context.workspace.folder("sample", digest) / "samples.parquet"
-        completions = tables.read_completions(path)
-        # Samples that an earlier version of nsd kept although most of them had failed.
-        if (failed := failures(completions)) is not None and failed.most:
-            raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
-        for completion in completions:
+        for completion in stored_completions(digest, context):
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
     asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
     labels = labeler.label(asked, samples, verifier, job["seed"])
@@ -240,14 +230,18 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
 # --------------------------------------------------------------------------- evaluation
 
 
-def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Draw, score, and reduce to one value per question."""
-    completions = draw(job, context)
+def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    """Score stored completions and reduce them to one value per question. Loads no model."""
+    completions = stored_completions(job["inputs"]["samples"], context)
     questions = context.questions(job["questions"])
     verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
     assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
     by_id = {question.id: question for question in questions}
-    scored = [Scored.judge(item, by_id[item.question_id], verifier) for item in completions]
+
+    def progress(done: int, resumed: int) -> None:
+        context.progress(done, len(completions), "completions scored", resumed=resumed)
+
+    scored = Scoring(job["verifier"], context.partial / "scores", progress, context.should_stop).of(completions, by_id)
     tables.write_scored(context.artifact / "samples.parquet", scored)
     groups: dict[str, list[Scored]] = {}
     for item in scored:
@@ -258,7 +252,6 @@ def run_eval(job: dict[str, Any], context: Context) -> dict[str, Any]:
     tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
     return {
         "data_hash": job["questions"],
-        "generation": generation_facts(completions),
         "eval": {
             "metric": protocol.metric(),
             "protocol": protocol.name,

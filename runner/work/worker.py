@@ -137,12 +137,13 @@ class Worker:
         sys.stdout.flush()
         log = context.partial / "log.txt"
         (context.artifact / "log.txt").write_bytes(log.read_bytes())
-        plugin = {"train": "trainer", "sample": "engine", "label": "labeler", "eval": "protocol"}[job["kind"]]
+        plugin = {"train": "trainer", "sample": "engine", "label": "labeler", "score": "protocol"}[job["kind"]]
         manifest = {
             "kind": job["kind"],
             "digest": job["digest"],
             "plugin": job[plugin]["use"],
             "key": job["key"],
+            "settings": job["settings"],
             "inputs": job["inputs"],
             "seed": job["seed"],
             "used_by": job["used_by"],

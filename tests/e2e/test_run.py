@@ -64,8 +64,8 @@ def test_one_more_condition_runs_only_its_own_stages(copy: Path) -> None:
     (copy / "more.yaml").write_text(more)
     planned = nsd_json(copy, "plan", "more.yaml", "--json")["stages"]
     waiting = [(stage["condition"], stage["kind"]) for stage in planned if not stage["cached"]]
-    assert waiting == [("filtered", "label"), ("filtered", "train"), ("filtered", "eval")]
-    assert nsd_json(copy, "run", "more.yaml", "--json")["stages_run"] == 3
+    assert waiting == [("filtered", "label"), ("filtered", "train"), ("filtered", "sample"), ("filtered", "score")]
+    assert nsd_json(copy, "run", "more.yaml", "--json")["stages_run"] == 4
 
 
 def test_plan_names_the_field_that_changed(copy: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_stage_that_fails_does_not_stop_the_other_arms(copy: Path) -> None:
 def test_sigterm_saves_exits_75_and_the_same_command_continues(tmp_path: Path, finished: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY_SPEC)
     process = start(tmp_path, "run", "tiny.yaml")
-    wait_until(lambda: list((tmp_path / "nsd-workspace" / "artifacts").glob("eval-*")) or process.poll() is not None)
+    wait_until(lambda: list((tmp_path / "nsd-workspace" / "artifacts").glob("score-*")) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 75
@@ -140,7 +140,7 @@ def test_samples_and_show_read_what_was_written(finished: Path) -> None:
     page = nsd_json(finished, "samples", "tiny/base/seed7", "--json", "--size", "3")
     assert page["total"] == 24 and len(page["questions"]) == 3
     stages = nsd_json(finished, "show", "tiny/student/seed7", "--json")["stages"]
-    assert [stage["kind"] for stage in stages] == ["train", "sample", "label", "train", "eval"]
+    assert [stage["kind"] for stage in stages] == ["train", "sample", "label", "train", "sample", "score"]
     assert stages[-1]["packages"]["torch"]
 
 

@@ -11,14 +11,14 @@ from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, write_atomically
 
 
-def finish(workspace: Workspace, digest: str, values: Sequence[float], **manifest: Any) -> str:
-    """Leave a whole evaluation of questions q0, q1, ... on disk; returns its digest."""
+def finish(workspace: Workspace, digest: str, values: Sequence[float], kind: str = "eval", **manifest: Any) -> str:
+    """Leave a whole evaluation of questions q0, q1, ... on disk, by default as scheme 1 has it; returns its digest."""
     workspace.create()
-    common: dict[str, Any] = {"kind": "eval", "digest": digest, "key": {}, "inputs": {}, "machine": {}}
+    common: dict[str, Any] = {"kind": kind, "digest": digest, "key": {}, "inputs": {}, "machine": {}}
     common |= {"seconds": 60.0, "gpu_seconds": 0.0}
     common |= {"started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:01:00+00:00"}
     info = {"metric": "accuracy", "protocol": "accuracy", "data_hash": "d", "verifier_hash": "v", "samples": 1}
-    with workspace.lock("eval", digest) as partial:
+    with workspace.lock(kind, digest) as partial:
         staging = partial / "artifact"
         staging.mkdir()
         questions = [f"q{i}" for i in range(len(values))]
@@ -27,7 +27,7 @@ def finish(workspace: Workspace, digest: str, values: Sequence[float], **manifes
         scored = {"sample": 0, "text": "", "tokens": 1, "stop_reason": "stop", "answer": "1"}
         samples = [{**scored, **row, "score": row["value"], "correct": row["value"] == 1} for row in rows]
         tables.write(staging / "samples.parquet", tables.SCORED, samples)
-        workspace.commit("eval", digest, Manifest(**{**common, "eval": {**info, "questions": len(values)}, **manifest}))
+        workspace.commit(kind, digest, Manifest(**{**common, "eval": {**info, "questions": len(values)}, **manifest}))
     return digest
 
 
@@ -48,7 +48,7 @@ def record(
     runs = []
     for condition, digest in evaluations.items():
         reason = (failed or {}).get(condition)
-        whole = workspace.is_whole("eval", digest)
+        whole = workspace.evaluation(digest) is not None
         again = [
             {"repeat": number, "eval_digest": other, "needs": []}
             for number, other in enumerate((repeats or {}).get(condition, ()), 1)

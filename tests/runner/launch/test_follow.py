@@ -232,8 +232,8 @@ def test_results_come_home_and_then_the_machine_goes(
     assert follow_on(world, found) == 0
     assert (world.state / "machine/nsd-fetched").exists()
     assert [call["cluster"] for call in world.asked("down")] == [f"nsd-{found.identity}"]
-    assert len(list(world.workspace.manifests("eval"))) == 1 and world.last().ended_at
-    assert "fetched 1 stages" in capfd.readouterr().err
+    assert len(list(world.workspace.manifests("score"))) == 1 and world.last().ended_at
+    assert "fetched 2 stages" in capfd.readouterr().err
     words = (world.state / "rsync.log").read_text().split()
     assert "/artifacts/*/model/" in words and "/partial/" in words
 
@@ -280,7 +280,7 @@ def test_before_a_machine_without_a_store_is_cancelled_its_results_are_fetched(
     prepare(world, made)
     assert world.launch("--detach", store=False) == 0
     assert world.nsd("launch", "cancel") == 0
-    assert "fetched 1 stages" in capfd.readouterr().out and len(list(world.workspace.manifests("eval"))) == 1
+    assert "fetched 2 stages" in capfd.readouterr().out and len(list(world.workspace.manifests("score"))) == 1
     assert len(world.asked("down")) == 1 and world.last().jobs[0].status == "CANCELLED"
 
 
@@ -459,4 +459,4 @@ def test_a_copy_that_broke_off_takes_nothing(world: World, made: Path) -> None:
         home.from_machine(world.workspace, plan, "nsd-x")
     assert not list(world.workspace.manifests())
     (world.state / "no-rsync").unlink()
-    assert len(home.from_machine(world.workspace, plan, "nsd-x")) == 1
+    assert len(home.from_machine(world.workspace, plan, "nsd-x")) == 2

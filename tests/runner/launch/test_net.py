@@ -31,8 +31,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def make(workspace: Workspace, stage: Stage, **manifest: Any) -> None:
     """Finish a stage with almost nothing in it; a training has a model."""
     workspace.create()
-    if stage.kind == "eval":
-        finish(workspace, stage.digest, [1.0, 0.0], key=stage.key, inputs=stage.inputs)
+    if stage.kind == "score":
+        finish(workspace, stage.digest, [1.0, 0.0], "score", key=stage.key, inputs=stage.inputs)
         return
     with workspace.lock(stage.kind, stage.digest) as partial:
         (partial / "artifact").mkdir()
@@ -40,6 +40,7 @@ def make(workspace: Workspace, stage: Stage, **manifest: Any) -> None:
             (partial / "artifact" / "model").mkdir()
             (partial / "artifact" / "model" / "model.safetensors").write_text("weights")
         facts = {"kind": stage.kind, "digest": stage.digest, "key": stage.key, "inputs": stage.inputs}
+        facts |= {"settings": stage.settings}
         workspace.commit(stage.kind, stage.digest, Manifest(**{**facts, **manifest}))
 
 
@@ -73,10 +74,10 @@ def test_what_the_store_has_is_not_made_again(world: World, capfd: pytest.Captur
 def test_what_is_finished_here_is_sent_before_a_machine_is_asked_for(
     world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    stage = next(stage for stage in plan_of(world).stages.values() if stage.kind == "eval" and not stage.inputs)
+    stage = next(stage for stage in plan_of(world).stages.values() if stage.kind == "sample" and not stage.inputs)
     make(world.workspace, stage)
     assert world.launch("--detach") == 0
-    assert Bucket.open(world.store).stages() == [("eval", stage.digest)]
+    assert Bucket.open(world.store).stages() == [("sample", stage.digest)]
     assert "1 stages finished here were sent to the store" in capfd.readouterr().out
 
 

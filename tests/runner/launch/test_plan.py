@@ -199,7 +199,7 @@ def test_the_size_of_a_model_is_in_its_name(model: str, parameters: float) -> No
 
 def test_a_generation_by_hand(plan: Plan, tmp_path: Path) -> None:
     """1000 questions x 1 sample x 96 tokens x .6 = 57,600 tokens; 64 at a time, .025 s a step: 22.5 s."""
-    stage = next(stage for stage in plan.stages.values() if stage.kind == "eval")
+    stage = next(stage for stage in plan.stages.values() if stage.kind == "sample")
     tokens = estimate.work_of(stage, plan).generated
     assert tokens == 1000 * stage.job["sampling"]["max_tokens"] * 0.6
     seconds = next(
@@ -212,22 +212,24 @@ def test_a_generation_by_hand(plan: Plan, tmp_path: Path) -> None:
 
 def test_earlier_stages_of_the_kind_take_over(plan: Plan, tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    stage = next(stage for stage in plan.stages.values() if stage.kind == "eval")
+    stage = next(stage for stage in plan.stages.values() if stage.kind == "sample")
     manifest = {
-        "kind": "eval",
+        "kind": "sample",
         "digest": stage.digest,
         "key": stage.key,
+        "settings": stage.settings,
         "seconds": 12.0,
         "machine": {},
         "generation": {"completions": 1000, "tokens": 1, "stop_reasons": {}},
     }
-    with workspace.lock("eval", stage.digest) as partial:
+    with workspace.lock("sample", stage.digest) as partial:
         (partial / "artifact").mkdir()
-        workspace.commit("eval", stage.digest, Manifest(**manifest))
-    others = [one for one in estimate.Estimator(plan, workspace).on(None).stages if "eval base" not in one.title]
+        workspace.commit("sample", stage.digest, Manifest(**manifest))
+    others = [one for one in estimate.Estimator(plan, workspace).on(None).stages if "sample base" not in one.title]
     same_base = {plan.stages[one.digest].kind: one.source for one in others}
-    assert same_base["eval"] == "1 earlier stages of the kind"
-    assert next(one.seconds for one in others if one.title.startswith("eval")) == pytest.approx(12.0)
+    assert same_base["sample"] == "1 earlier stages of the kind"
+    seconds = {plan.stages[one.digest].size: one.seconds for one in others if one.title.startswith("sample")}
+    assert seconds == pytest.approx({"1000 test questions x 1": 12.0, "2000 questions x 8": 12.0 * 2 * 8})
 
 
 # --------------------------------------------------------------------------- what is written down

@@ -15,6 +15,7 @@ from nsd.runner.cli.validate import validate_files
 from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.plan.changes import changed_fields
 from nsd.runner.spec.load import load_spec
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from toy_plan import SPEC, plan_of
 
@@ -43,7 +44,7 @@ def test_arms_share_what_they_have_in_common(place: Path) -> None:
     plan = plan_of(place)
     counts = {kind: len(found) for kind, found in digests(plan).items()}
     # One set of samples serves both thresholds; every arm has its own model but the untrained one.
-    assert counts == {"eval": 5, "train": 4, "sample": 1, "label": 2}
+    assert counts == {"score": 5, "train": 4, "sample": 6, "label": 2}
 
 
 def test_every_input_comes_before_its_user(place: Path) -> None:
@@ -56,14 +57,14 @@ def test_every_input_comes_before_its_user(place: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "kinds"),
     [
-        ("learning_rate: 5e-4", "learning_rate: 4e-4", {"train", "sample", "label", "eval"}),
-        ("threshold: 0.75", "threshold: 0.5", {"label", "train", "eval"}),
-        ("k: 4", "k: 5", {"sample", "label", "train", "eval"}),
-        ("temperature: 0.1", "temperature: 0.2", {"eval"}),
-        ("Q: {question} A:", "Question: {question}", {"train", "sample", "label", "eval"}),
-        ("seeds: [1]", "seeds: [2]", {"train", "sample", "label", "eval"}),
-        ("test: 4}", "test: 3}", {"eval"}),
-        ("dtype: float32", "dtype: bfloat16", {"train", "sample", "label", "eval"}),
+        ("learning_rate: 5e-4", "learning_rate: 4e-4", {"train", "sample", "label", "score"}),
+        ("threshold: 0.75", "threshold: 0.5", {"label", "train", "sample", "score"}),
+        ("k: 4", "k: 5", {"sample", "label", "train", "score"}),
+        ("temperature: 0.1", "temperature: 0.2", {"sample", "score"}),
+        ("Q: {question} A:", "Question: {question}", {"train", "sample", "label", "score"}),
+        ("seeds: [1]", "seeds: [2]", {"train", "sample", "label", "score"}),
+        ("test: 4}", "test: 3}", {"sample", "score"}),
+        ("dtype: float32", "dtype: bfloat16", {"train", "sample", "label", "score"}),
     ],
 )
 def test_a_field_changes_the_stages_it_can_change(place: Path, old: str, new: str, kinds: set[str]) -> None:
@@ -122,7 +123,7 @@ def test_rounds_relabel_with_the_newest_model(place: Path) -> None:
     text = SPEC.replace("label_with: baseline}\n  filtered", "label_with: baseline, rounds: 3}\n  filtered")
     plan = plan_of(place, text, only=["student"])
     counts = {kind: len(found) for kind, found in digests(plan).items()}
-    assert counts == {"train": 4, "sample": 3, "label": 3, "eval": 3}
+    assert counts == {"train": 4, "sample": 6, "label": 3, "score": 3}
     names = [run.run for run in plan.runs]
     assert names == ["toy/student@round1/seed1", "toy/student@round2/seed1", "toy/student/seed1"]
 
@@ -154,19 +155,24 @@ def test_noisy_oracle_needs_no_samples(place: Path) -> None:
         "  noisy: {train_on: [labeled, pseudo], labeler: {use: noisy_oracle, accuracy: 0.5}}",
     )
     plan = plan_of(place, text, only=["noisy"])
-    assert {kind: len(found) for kind, found in digests(plan).items()} == {"label": 1, "train": 1, "eval": 1}
+    assert {kind: len(found) for kind, found in digests(plan).items()} == {
+        "label": 1,
+        "train": 1,
+        "sample": 1,
+        "score": 1,
+    }
 
 
 def test_smoke_cuts_counts_and_never_what_shapes_quality(place: Path) -> None:
     plan = plan_of(place, SPEC.replace("labeled: 6, unlabeled: 6", "labeled: 6, unlabeled: 6"), smoke=True)
-    sample = next(stage for stage in plan.stages.values() if stage.kind == "sample")
+    sample = next(stage for stage in plan.stages.values() if stage.title.startswith("sample student"))
     assert sample.key["sampling"]["n"] == 4 and sample.key["sampling"]["max_tokens"] == 16
     assert plan.name == "toy-smoke" and not set(plan.stages) & set(plan_of(place).stages) - _untouched(plan)
 
 
 def _untouched(plan: Plan) -> set[str]:
     # The toy's splits are smaller than the smoke limit, so stages without training steps stay the same.
-    return {stage.digest for stage in plan.stages.values() if stage.kind != "train" and not stage.inputs}
+    return {stage.digest for stage in plan.stages.values() if stage.kind != "train" and not plan.needs(stage.digest)}
 
 
 def test_an_impossible_split_says_what_there_is(place: Path) -> None:
@@ -180,8 +186,8 @@ def test_only_an_unknown_condition_lists_the_known(place: Path) -> None:
 
 
 def test_changed_fields_reports_the_nearest() -> None:
-    near = {"key": {"a": 1, "b": {"c": 2}}}
-    far = {"key": {"a": 9, "b": {"c": 8}}}
+    near = Manifest(kind="train", digest="near", settings={"a": 1, "b": {"c": 2}})
+    far = Manifest(kind="train", digest="far", settings={"a": 9, "b": {"c": 8}})
     assert changed_fields({"a": 1, "b": {"c": 3}}, [far, near]) == ["b.c: 2 -> 3"]
     assert changed_fields({"a": 1}, []) is None
 
@@ -238,5 +244,5 @@ def test_a_run_says_what_it_cannot_read_before_it_works(tmp_path: Path, capsys: 
     assert run_plan(build_plan(load_spec(spec)), workspace, [], None, as_json=True) == 0
     printed = capsys.readouterr()
     assert f"cannot read, so nothing scores as correct on them: {tmp_path}/rows.csv:2 ('3/4')" in printed.err
-    (manifest,) = [one.to_json() for one in workspace.manifests("eval")]
+    (manifest,) = [one.to_json() for one in workspace.manifests("score")]
     assert manifest["eval"]["mean"] == 0, "a gold answer of 3/4 is not 4"

@@ -78,7 +78,9 @@ def test_a_rewards_fields_are_in_the_digest_and_its_path_is_not(tmp_path: Path) 
     plan = plan_of(tmp_path, text)
     (train,) = [stage for stage in plan.stages.values() if stage.kind == "train"]
     trainer = train.key["trainer"]
-    assert trainer["config"]["rewards"][1] == {"use": "Prize", "weight": 1.0, "bonus": 0.75}
+    assert trainer["config"]["rewards"][1] == {"use": "Prize", "bonus": 0.75}
+    full = train.settings["trainer"]["config"]["rewards"][1]
+    assert full == {"use": "Prize", "weight": 1.0, "bonus": 0.75}
     assert set(trainer["inside"]) == {"rewards[1]"} and set(trainer["inside"]["rewards[1]"]["code"]) == {"tree"}
     assert "mine.py" not in json.dumps(train.key)
     assert train.job["trainer"]["config"]["rewards"][1]["use"] == f"{tmp_path / 'mine.py'}:Prize"
@@ -98,7 +100,7 @@ def test_a_path_in_a_digest_is_as_it_was_written(tmp_path: Path) -> None:
         + DATA
         + "engine: {use: './mine.py:Voice', voice: ./deep.txt}\nconditions: {a: {train_on: []}}\n"
     )
-    (stage,) = plan_of(tmp_path, text, code).stages.values()
+    stage, _ = plan_of(tmp_path, text, code).stages.values()
     assert stage.key["engine"]["config"] == {"voice": "./deep.txt"}
     assert stage.job["engine"]["config"] == {"voice": str(tmp_path / "deep.txt")}
 
@@ -124,7 +126,8 @@ BEFORE = {"use": "./mine.py:Voice", "config": {}, "version": 1}
 )
 def test_only_results_without_code_are_made_before(finished: list[dict[str, Any]], said: bool) -> None:
     owed = [("score", {"engine": {**TREE, "use": "Voice"}})]
-    sentence = made_before_code(owed, {"score": [{"key": {"engine": key}} for key in finished]})
+    held = [Manifest(kind="score", digest="d", key={"engine": key}) for key in finished]
+    sentence = made_before_code(owed, {"score": held})
     assert (sentence is not None) is said
 
 
@@ -137,7 +140,7 @@ def test_plan_says_once_why_stages_made_before_are_owed(tmp_path: Path) -> None:
     text = text.replace("eval: {k: 2}", "eval: {use: avg_at_k, k: 2}")
     plan = plan_of(tmp_path, text)
     workspace = Workspace(tmp_path / "w")
-    for stage in plan.stages.values():
+    for stage in [stage for stage in plan.stages.values() if stage.kind == "sample"]:
         # As it was written when a file's content stood for its version.
         engine = {"use": "./mine.py:Voice", "version": 123456789, "config": {}}
         key = {**stage.key, "engine": engine}
@@ -146,7 +149,7 @@ def test_plan_says_once_why_stages_made_before_are_owed(tmp_path: Path) -> None:
         workspace.commit(stage.kind, old, Manifest(kind=stage.kind, digest=old, key=key, inputs={}))
     words = ["plan", str(tmp_path / "spec.yaml"), "--run-files", "--json", "--workspace", str(workspace.root)]
     facts = json.loads(CliRunner().invoke(app, words).stdout)
-    assert [stage["cached"] for stage in facts["stages"]] == [False, False]
+    assert [stage["cached"] for stage in facts["stages"]] == [False] * 4
     (said,) = [note for note in facts["notes"] if "before the code of such plugins" in note]
     assert said.startswith("finished stages that use Voice were made")
     shutil.rmtree(workspace.artifacts)
@@ -213,5 +216,5 @@ def test_an_engine_that_would_ignore_the_training_is_an_error(how: str, tmp_path
 def test_an_engine_that_ignores_nothing_is_none(how: str, tmp_path: Path) -> None:
     plan = build_plan(load_spec(weightless(tmp_path, SEEN[how])))
     for run in plan.runs:
-        key = plan.stages[run.eval_digest].key
-        assert (key["model"] is None) == (run.train_digest is None)
+        drawn = plan.stages[run.eval_digest].settings
+        assert (drawn["model"] is None) == (run.train_digest is None)

@@ -42,8 +42,9 @@ SPEC: dict[str, Any] = {
         "rl": {"train_on": ["labeled"], "trainer": {"use": "grpo", "prompts_per_step": 4}},
     },
 }
-ALL = {"sample", "label", "train", "eval"}
-TRAINED = {"train", "eval"}
+DRAWN = {"sample", "score"}
+ALL = {"label", "train", *DRAWN}
+TRAINED = {"train", *DRAWN}
 
 
 @cache
@@ -214,18 +215,18 @@ VALUES: dict[str, dict[str, Any]] = {
 KEYS = {"engine": "engine", "verifier": "verifier", "labeler": "labeler", "protocol": "eval", "trainer": "trainer"}
 EFFECTS: dict[str, dict[str, Changes]] = {
     "engine": {
-        "base": {"base": {"eval"}, "pupil": ALL},
-        "pupil": {"pupil": {"eval"}},
-        "teacher": {"teacher": {"eval"}, "student": ALL},
+        "base": {"base": DRAWN, "pupil": ALL},
+        "pupil": {"pupil": DRAWN},
+        "teacher": {"teacher": DRAWN, "student": ALL},
     },
     "verifier": {
-        "base": {"base": {"eval"}},
-        "teacher": {"teacher": {"eval"}},  # its training only imitates texts
-        "student": {"student": {"label", "train", "eval"}},
+        "base": {"base": {"score"}},
+        "teacher": {"teacher": {"score"}},  # its training only imitates texts
+        "student": {"student": {"label", *TRAINED}},
         "rl": {"rl": TRAINED},
     },
     "labeler": {"pupil": {"pupil": {"label", *TRAINED}}, "student": {"student": {"label", *TRAINED}}},
-    "protocol": {"base": {"base": {"eval"}}, "student": {"student": {"eval"}}},
+    "protocol": {"base": {"base": DRAWN}, "student": {"student": DRAWN}},
     "trainer": {"teacher": {"teacher": TRAINED, "student": ALL}, "student": {"student": TRAINED}},
 }
 DRAWS = {"k", "temperature", "top_p", "top_k", "max_tokens", "stop"}
@@ -379,11 +380,11 @@ def test_a_field_of_a_dataset_changes_the_stages_of_the_questions_it_changes(
     found = changed(with_block("student", "data", block), with_block("student", "data", put(block, field, value)))
     expected: set[str] = set()
     for pool, kinds in {
-        "labeled": {"train", "eval"},
+        "labeled": TRAINED,
         "unlabeled": ALL,
-        "truth": {"label", "train", "eval"},
-        "shown": {"train", "eval"},
-        "test": {"eval"},
+        "truth": {"label", *TRAINED},
+        "shown": TRAINED,
+        "test": DRAWN,
     }.items():
         expected |= kinds if pool in questions else set()
     assert found == dict.fromkeys(("seed1", "seed2"), {"student": expected} if expected else {})
@@ -392,7 +393,7 @@ def test_a_field_of_a_dataset_changes_the_stages_of_the_questions_it_changes(
 # --------------------------------------------------------------------------- model and prompt
 
 REACHES: dict[str, Changes] = {
-    "base": {"base": {"eval"}, "pupil": ALL},
+    "base": {"base": DRAWN, "pupil": ALL},
     "teacher": {"teacher": TRAINED, "student": ALL},
 }
 MODEL: dict[str, Any] = {
@@ -454,7 +455,7 @@ CONDITION: dict[str, tuple[dict[str, Any], Changes]] = {
     "train_on": ({"train_on": ["pseudo"]}, {"student": TRAINED}),
     "label_with": ({"label_with": "base"}, {"student": ALL}),
     "init": ({"init": "teacher"}, {"student": TRAINED}),
-    "rounds": ({"rounds": 2}, {"student": ALL, "student@round1": {"eval"}}),
+    "rounds": ({"rounds": 2}, {"student": ALL, "student@round1": DRAWN}),
 }
 
 
@@ -467,8 +468,12 @@ def test_a_field_of_a_condition_changes_that_arm(field: str) -> None:
 
 def test_a_second_round_keeps_the_first() -> None:
     before, after = planned(SPEC), planned(with_fields("student", rounds=2))
-    for kind in ("sample", "label", "train"):
+    for kind in ("label", "train"):
         assert before["student/seed1", kind] < after["student/seed1", kind]
+    # The model of the first round was the last one: its completions for the test questions are now that round's.
+    assert (
+        before["student/seed1", "sample"] < after["student/seed1", "sample"] | after["student@round1/seed1", "sample"]
+    )
 
 
 def test_a_seed_of_its_own_changes_everything_that_draws_and_nothing_of_the_other_seed() -> None:

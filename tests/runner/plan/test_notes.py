@@ -10,6 +10,7 @@ from nsd.plugins.api import Budget, PseudoLabel, Question
 from nsd.runner.plan.build import Plan
 from nsd.runner.plan.changes import changed_fields
 from nsd.runner.store import tables
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.stages import Context, budget_of, examples_of
 from toy_plan import SPEC, plan_of
@@ -48,10 +49,10 @@ def test_what_a_plugin_adds_to_its_digest_goes_by_the_name_extra(place: Path) ->
 def test_stages_are_named_by_their_first_user_and_how_many_more(place: Path) -> None:
     plan = plan_of(place, SPEC, repeats=1)
     titles = [stage.title for stage in plan.stages.values()]
-    assert "sample student/seed1 (+1)" in titles and "eval base/seed1" in titles
-    assert "train student/seed1" in titles and "eval base/seed1, repeat 1" in titles
-    assert [stage.repeat for stage in plan.stages.values() if stage.used_by[0] == "base/seed1"] == [None, 1]
-    assert {stage.repeat for stage in plan.stages.values() if stage.kind != "eval"} == {None}
+    assert "sample student/seed1 (+1)" in titles and "score base/seed1" in titles
+    assert "train student/seed1" in titles and "score base/seed1, repeat 1" in titles
+    assert [stage.repeat for stage in plan.stages.values() if stage.used_by[0] == "base/seed1"] == [None, None, 1, 1]
+    assert {stage.repeat for stage in plan.stages.values() if stage.kind not in ("sample", "score")} == {None}
 
 
 def test_a_run_pins_a_hub_model_to_its_commit_and_a_look_does_not(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +67,8 @@ def test_a_run_pins_a_hub_model_to_its_commit_and_a_look_does_not(place: Path, m
 
 
 def test_of_two_stages_equally_near_the_first_is_named() -> None:
-    held = [{"key": {"k": 1, "seed": 3}}, {"key": {"k": 2, "seed": 4}}, {"key": {"k": 5, "seed": 5}}]
+    made = [{"k": 1, "seed": 3}, {"k": 2, "seed": 4}, {"k": 5, "seed": 5}]
+    held = [Manifest(kind="train", digest="d", settings=one) for one in made]
     assert changed_fields({"k": 2, "seed": 3}, held) == ["k: 1 -> 2"]
 
 

@@ -176,10 +176,11 @@ def test_plan_owes_a_broken_stage_again(workspace: Workspace, tmp_path: Path) ->
     from nsd.runner.spec.load import load_spec
 
     plan = build_plan(load_spec(tmp_path / "toy.yaml"))
-    (stage,) = plan.stages.values()
-    finish(workspace, stage.digest, [1.0] * 8)
+    drawing, stage = plan.stages.values()
+    finish(workspace, drawing.digest, [1.0] * 8, "sample")
+    finish(workspace, stage.digest, [1.0] * 8, "score")
     assert plan.pending(workspace) == []
-    (workspace.folder("eval", stage.digest) / "manifest.json").write_text("")
+    (workspace.folder("score", stage.digest) / "manifest.json").write_text("")
     code, out, err = run(workspace, "plan", str(tmp_path / "toy.yaml"))
     assert code == 0 and "1 to run" in out and "it is empty" in err and stage.digest in err
     assert plan.pending(workspace) == [stage]

@@ -37,7 +37,8 @@ JOB: dict[str, Any] = {
     "engine": {"use": "hf"},
     "trainer": {"use": "sft"},
     "protocol": {"use": "accuracy"},
-    "key": {"kind": "eval", "n": 1},
+    "key": {"kind": "score", "n": 1},
+    "settings": {"kind": "score", "n": 1, "k": 8},
     "inputs": {"model": "m1"},
     "seed": 11,
     "used_by": ["base/seed7"],
@@ -50,7 +51,7 @@ Work = Callable[[dict[str, Any], Context], dict[str, Any]]
 def do(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[dict[str, Any]]]]:
     """Have a worker do a job whose work is `work`; its exit code and what it told."""
 
-    def do(work: Work, kind: str = "eval", digest: str = "e1") -> tuple[int, list[dict[str, Any]]]:
+    def do(work: Work, kind: str = "score", digest: str = "e1") -> tuple[int, list[dict[str, Any]]]:
         told: list[dict[str, Any]] = []
         job = {**JOB, "kind": kind, "digest": digest, "workspace": str(here.root)}
         path = here.partial(kind, digest) / "job.json"
@@ -72,7 +73,7 @@ def test_a_manifest_says_where_a_number_came_from(
     here: Workspace, do: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NSD_USD_PER_HOUR", "5")
-    partial = here.partial("eval", "e1")
+    partial = here.partial("score", "e1")
     partial.mkdir()
     begun = {"started_at": "2026-01-01T00:00:00+00:00", "spent_seconds": 100.0, "gpu_seconds": 200.0, "usd": 1.0}
     (partial / "begun.json").write_text(json.dumps(begun))
@@ -85,7 +86,7 @@ def test_a_manifest_says_where_a_number_came_from(
 
     code, told = do(work)
     assert code == 0 and [event.event for event in told] == ["started", "warning", "finished"]
-    found = here.manifest("eval", "e1").to_json()
+    found = here.manifest("score", "e1").to_json()
     same = ("key", "inputs", "seed", "used_by", "git_commit")
     assert {name: found[name] for name in same} == {name: JOB[name] for name in same}
     assert (found["plugin"], found["processes"], found["data_hash"]) == ("accuracy", 1, "d1")
@@ -95,7 +96,7 @@ def test_a_manifest_says_where_a_number_came_from(
     dollars = found["cost"]["usd_per_hour"] * found["seconds"] / 3600
     assert dollars == pytest.approx(1.0 + (found["seconds"] - 100) * 5 / 3600)
     assert found["packages"]["python"] and found["machine"]["host"]
-    assert "said by the stage" in (here.folder("eval", "e1") / "log.txt").read_text()
+    assert "said by the stage" in (here.folder("score", "e1") / "log.txt").read_text()
     assert found["files"].keys() == {"values.parquet", "log.txt"} and not partial.exists()
 
 
@@ -118,19 +119,19 @@ def test_a_stage_that_does_not_finish_is_not_there_and_says_why(
     got, told = do(work)
     last = told[-1].to_json()
     assert got == code and {name: last[name] for name in said} == said and last["digest"] == "e1"
-    assert not here.is_whole("eval", "e1") and here.partial("eval", "e1").exists()
-    assert json.loads((here.partial("eval", "e1") / "begun.json").read_text())["spent_seconds"] > 0
+    assert not here.is_whole("score", "e1") and here.partial("score", "e1").exists()
+    assert json.loads((here.partial("score", "e1") / "begun.json").read_text())["spent_seconds"] > 0
     if code == 1:
         assert Path(last["log"]).is_file()
 
 
 def test_a_broken_input_is_owed_again(here: Workspace, do: Callable[..., Any]) -> None:
-    finish(here, "e0", [1.0])
+    finish(here, "e0", [1.0], "score")
 
     def work(job: dict[str, Any], context: Context) -> dict[str, Any]:
-        raise Broken(here.folder("eval", "e0") / "samples.parquet", "torn")
+        raise Broken(here.folder("score", "e0") / "samples.parquet", "torn")
 
-    assert do(work)[0] == 1 and not here.folder("eval", "e0").exists()
+    assert do(work)[0] == 1 and not here.folder("score", "e0").exists()
 
 
 def trained(workspace: Workspace, digest: str, weights: bool = True) -> None:
@@ -143,9 +144,9 @@ def trained(workspace: Workspace, digest: str, weights: bool = True) -> None:
 
 
 def test_what_another_run_finished_is_not_done_again(here: Workspace, do: Callable[..., Any]) -> None:
-    finish(here, "e1", [1.0])
+    finish(here, "e1", [1.0], "score")
     trained(here, "t1")
-    for kind, digest in (("eval", "e1"), ("train", "t1")):
+    for kind, digest in (("score", "e1"), ("train", "t1")):
         code, told = do(never, kind, digest)
         assert (code, told) == (0, [Event(Told.FINISHED, digest, by="another run")])
         assert not here.partial(kind, digest).exists()
@@ -268,7 +269,6 @@ def test_an_adapter_stands_on_the_commit_it_was_trained_on(here: Workspace) -> N
 
 
 def test_a_model_that_gc_took_is_owed_where_something_unfinished_comes_from_it(plan: Plan, here: Workspace) -> None:
-    chain = [stage for stage in plan.stages.values() if stage.kind in ("train", "sample", "label")]
     for stage in plan.stages.values():
         if stage.kind == "train":
             trained(here, stage.digest, weights=False)
@@ -278,12 +278,17 @@ def test_a_model_that_gc_took_is_owed_where_something_unfinished_comes_from_it(p
                 here.commit(stage.kind, stage.digest, Manifest(kind=stage.kind, digest=stage.digest))
     assert plan.pending(here) == []
     run = next(run for run in plan.runs if run.train_digest and run.label_digest)
-    (here.folder("eval", run.eval_digest) / "manifest.json").unlink()
-    assert [stage.digest for stage in plan.pending(here)] == [run.train_digest, run.eval_digest]
-    sample = next(stage for stage in chain if stage.kind == "sample")
+    (here.folder("score", run.eval_digest) / "manifest.json").unlink()
+    assert [stage.digest for stage in plan.pending(here)] == [run.eval_digest], "its completions are there"
+    drawn = plan.stages[run.eval_digest].inputs["samples"]
+    (here.folder("sample", drawn) / "manifest.json").unlink()
+    evaluation = [run.train_digest, drawn, run.eval_digest]
+    assert [stage.digest for stage in plan.pending(here)] == evaluation
+    assert run.label_digest is not None
+    sample = plan.stages[plan.stages[run.label_digest].inputs["samples"]]
     (here.folder("sample", sample.digest) / "manifest.json").unlink()
     owed = [stage.digest for stage in plan.pending(here)]
-    assert owed[:2] == [sample.inputs["model"], sample.digest] and set(owed[2:]) == {run.train_digest, run.eval_digest}
+    assert owed[:2] == [sample.inputs["model"], sample.digest] and owed[2:] == evaluation
 
 
 def test_a_smoke_run_has_a_name_and_few_questions_of_its_own() -> None:
@@ -315,10 +320,10 @@ WEEK = "2026-W01-1"  # a date to Python and to no DuckDB
 def unreadable(workspace: Workspace, digest: str) -> None:
     """A whole evaluation whose values are no table."""
     workspace.create()
-    with workspace.lock("eval", digest) as partial:
+    with workspace.lock("score", digest) as partial:
         (partial / "artifact").mkdir()
         (partial / "artifact" / "values.parquet").write_text("no table")
-        workspace.commit("eval", digest, Manifest(kind="eval", digest=digest))
+        workspace.commit("score", digest, Manifest(kind="score", digest=digest))
 
 
 @pytest.mark.timeout(120)  # what is left out and tried again is tried for ever
@@ -328,9 +333,9 @@ def test_several_that_the_index_cannot_take_are_left_out_and_all_else_is_there(
 ) -> None:
     digests = ["bad1", "bad2", "good1", "good2", "torn1", "torn2"]
     for digest in ("good1", "good2"):
-        finish(here, digest, [1.0, 0.0])
+        finish(here, digest, [1.0, 0.0], "score")
     for digest in ("bad1", "bad2"):
-        finish(here, digest, [1.0], started_at=WEEK)
+        finish(here, digest, [1.0], "score", started_at=WEEK)
     for digest in ("torn1", "torn2"):
         unreadable(here, digest)
     record(here, "toy", {"a": "good1", "b": "good2"})
@@ -343,40 +348,40 @@ def test_several_that_the_index_cannot_take_are_left_out_and_all_else_is_there(
             index.execute("DELETE FROM stages")
         capsys.readouterr()
         for digest in ("torn1", "torn2"):
-            if not here.is_whole("eval", digest):
+            if not here.is_whole("score", digest):
                 unreadable(here, digest)
-        Store(here).index_stages([("eval", digest) for digest in digests])
+        Store(here).index_stages([("score", digest) for digest in digests])
     with Store(here).read() as index:
         assert index.execute("SELECT digest FROM stages ORDER BY 1").fetchall() == [("good1",), ("good2",)]
         assert index.execute("SELECT count(*) FROM eval_values").fetchall() == [(4,)]
         assert index.execute("SELECT DISTINCT experiment FROM version_runs").fetchall() == [("toy",)]
     said = capsys.readouterr().err
     for digest in ("bad1", "bad2"):
-        assert f"eval-{digest} is left out of the index" in said and here.is_whole("eval", digest)
+        assert f"score-{digest} is left out of the index" in said and here.is_whole("score", digest)
     for digest in ("torn1", "torn2"):
-        assert not here.folder("eval", digest).exists() and list((here.root / "set-aside").glob(f"eval-{digest}*"))
+        assert not here.folder("score", digest).exists() and list((here.root / "set-aside").glob(f"score-{digest}*"))
     if how != "index":
         assert "odd1" in said and "odd2" in said
 
 
 def test_nothing_that_is_set_aside_takes_the_place_of_another(here: Workspace) -> None:
     for text in ("first", "second", "third"):
-        folder = here.folder("eval", "e1")
+        folder = here.folder("score", "e1")
         folder.mkdir()
         (folder / "manifest.json").write_text(text)
-        assert not here.is_whole("eval", "e1")
+        assert not here.is_whole("score", "e1")
     kept = sorted((here.root / "set-aside").glob("*/manifest.json"))
     assert [path.read_text() for path in kept] == ["first", "second", "third"]
 
 
 def test_what_a_killed_attempt_was_writing_is_no_file_of_the_stage(here: Workspace) -> None:
-    with here.lock("eval", "e1") as partial:
+    with here.lock("score", "e1") as partial:
         (partial / "artifact" / "model").mkdir(parents=True)
         for name in (".values.parquet.17.tmp", "model/.model.safetensors.17.tmp", "values.parquet"):
             (partial / "artifact" / name).write_text("half")
-        here.commit("eval", "e1", Manifest(kind="eval", digest="e1"))
-    assert list(here.manifest("eval", "e1").to_json()["files"]) == ["values.parquet"]
-    assert [path.name for path in here.folder("eval", "e1").rglob("*") if path.suffix == ".tmp"] == []
+        here.commit("score", "e1", Manifest(kind="score", digest="e1"))
+    assert list(here.manifest("score", "e1").to_json()["files"]) == ["values.parquet"]
+    assert [path.name for path in here.folder("score", "e1").rglob("*") if path.suffix == ".tmp"] == []
 
 
 def test_what_a_run_cost_is_its_training_and_its_evaluation(here: Workspace) -> None:
@@ -432,7 +437,8 @@ def test_models_come_from_the_store_only_where_something_unfinished_needs_them(
             with here.lock(stage.kind, stage.digest) as partial:
                 (partial / "artifact").mkdir()
                 here.commit(stage.kind, stage.digest, Manifest(kind=stage.kind, digest=stage.digest))
-    ends = [one for one in plan.stages.values() if one.kind == "eval" and first.digest in one.inputs.values()]
+    scores = [plan.stages[run.eval_digest] for run in plan.runs if run.train_digest == first.digest]
+    ends = [one for score in scores for one in (plan.stages[score.inputs["samples"]], score)]
     for stage in plan.stages.values():
         if stage not in ends:
             bucket.push_stage(here, stage.kind, stage.digest)

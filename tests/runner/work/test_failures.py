@@ -197,7 +197,9 @@ class Toy:
         return list(json.loads((self.folder / "state.json").read_text())["asked"])
 
     def manifest(self, kind: str, user: str) -> dict[str, Any]:
-        (one,) = [one for one in self.workspace.manifests(kind) if user in one.used_by]
+        # Of samples those of the untrained model: they were drawn for the labels.
+        its = [one for one in self.workspace.manifests(kind) if user in one.used_by]
+        (one,) = [one for one in its if kind != "sample" or not one.inputs]
         found = {**one.to_json(), "folder": str(one.folder)}
         return found
 
@@ -209,8 +211,8 @@ def test_a_stage_that_mostly_failed_tries_its_failed_completions_again_and_no_ot
     assert [(failure.stage.kind, failure.reason[:-4]) for failure in outcome.failures] == [
         ("sample", "3 of 6 completions failed: server said")
     ]
-    assert {stage.kind for stage in outcome.skipped} == {"label", "train", "eval"}
-    assert not any(toy.workspace.manifests("sample"))
+    assert {stage.kind for stage in outcome.skipped} == {"label", "train", "sample", "score"}
+    assert [one.used_by for one in toy.workspace.manifests("sample")] == [["base/seed1"]]
     assert toy.run("u0 0", "u1 0", "u1 1").exit_code == 1
     (shards,) = toy.workspace.partials.glob("sample-*/shards")
     assert len(list(shards.glob("*.parquet"))) == 6 + 3, "another attempt's shards take no other's place"
@@ -225,7 +227,7 @@ def test_a_stage_that_mostly_failed_tries_its_failed_completions_again_and_no_ot
 def test_an_evaluation_that_mostly_failed_is_no_accuracy(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     outcome = toy.run("t0 0", "t1 0", "t2 0")
-    assert {failure.stage.kind for failure in outcome.failures} == {"eval"}
+    assert {failure.stage.kind for failure in outcome.failures} == {"sample"}
     with Store(toy.workspace).read() as connection:
         assert connection.execute("SELECT DISTINCT status FROM runs").fetchall() == [("failed",)]
         assert connection.execute("SELECT count(*) FROM eval_values").fetchall() == [(0,)]
@@ -247,7 +249,7 @@ def test_below_half_the_run_says_how_many_and_why_and_keeps_it(few: tuple[Toy, s
     assert f"warning: {sampled}" in printed and "warning: 1 of 6 completions failed: server said " in printed
     (event,) = toy.manifest("sample", "student/seed1")["events"]
     assert event["text"].startswith(sampled)
-    stored = tables.read(Path(toy.manifest("eval", "base/seed1")["folder"]) / "samples.parquet")
+    stored = tables.read(Path(toy.manifest("score", "base/seed1")["folder"]) / "samples.parquet")
     assert [(row["score"], row["correct"], row["answer"]) for row in stored].count((0.0, False, None)) == 1
     assert any(row["text"].startswith("FAILED") and row["stop_reason"] == "error" for row in stored)
     labels = tables.read(Path(toy.manifest("label", "student/seed1")["folder"]) / "labels.parquet")
@@ -264,9 +266,10 @@ def test_below_half_the_run_says_how_many_and_why_and_keeps_it(few: tuple[Toy, s
 
 
 def test_a_cut_completion_counts_as_it_scores_and_as_truncated(few: tuple[Toy, str]) -> None:
-    manifest = few[0].manifest("eval", "base/seed1")
+    manifest = few[0].manifest("score", "base/seed1")
     assert manifest["eval"]["mean"] == pytest.approx(5 / 6)
-    assert manifest["generation"]["stop_reasons"] == {"error": 1, "length": 5}
+    drawn = few[0].manifest("sample", "base/seed1")
+    assert drawn["generation"]["stop_reasons"] == {"error": 1, "length": 5}
 
 
 def written_by_another_version(manifest: dict[str, Any], name: str, schema: Any, rows: list[dict[str, Any]]) -> None:
@@ -282,7 +285,7 @@ def written_by_another_version(manifest: dict[str, Any], name: str, schema: Any,
 def test_stored_samples_of_another_version_give_a_failed_one_nothing(few: tuple[Toy, str], tmp_path: Path) -> None:
     # As nsd stored them before: right, with an answer, though they had failed.
     toy = few[0].copy(tmp_path)
-    manifest = toy.manifest("eval", "base/seed1")
+    manifest = toy.manifest("score", "base/seed1")
     path = Path(manifest["folder"]) / "samples.parquet"
     rows = [{**row, "correct": True, "score": 1.0, "answer": "1"} for row in tables.read(path)]
     written_by_another_version(manifest, path.name, tables.SCORED, rows)

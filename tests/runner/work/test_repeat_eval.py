@@ -45,7 +45,8 @@ def test_repeats_leave_every_other_digest_alone(tmp_path: Path) -> None:
 def test_a_repeat_differs_in_its_seed_alone(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, repeats=3)
     for run in plan.runs:
-        original, *again = [plan.stages[digest] for digest in (run.eval_digest, *run.repeats)]
+        scores = [plan.stages[digest] for digest in (run.eval_digest, *run.repeats)]
+        original, *again = [plan.stages[stage.inputs["samples"]] for stage in scores]
         seeds = {stage.key["seed"] for stage in (original, *again)}
         assert len(seeds) == 4 == len({run.eval_digest, *run.repeats})
         for stage in again:
@@ -96,14 +97,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the spec ran, and then ran again with two repeats."""
     folder = tmp_path_factory.mktemp("again")
     (folder / "again.yaml").write_text(SPEC)
-    assert nsd_json(folder, "run", "again.yaml", "--json")["stages_run"] == 3
+    assert nsd_json(folder, "run", "again.yaml", "--json")["stages_run"] == 5
     before = nsd_json(folder, "runs", "--json")["runs"]
     planned = nsd_json(folder, "plan", "again.yaml", "--repeat-eval", "2", "--json")["stages"]
     assert [(stage["repeat"], stage["condition"]) for stage in planned if not stage["cached"]] == [
-        *((1, "base"), (1, "baseline"), (2, "base"), (2, "baseline"))
+        *[(1, "base")] * 2,  # drawn and scored
+        *[(1, "baseline")] * 2,
+        *[(2, "base")] * 2,
+        *[(2, "baseline")] * 2,
     ]
     summary = nsd_json(folder, "run", "again.yaml", "--repeat-eval", "2", "--json")
-    assert summary["stages_run"] == 4 and summary["failures"] == []
+    assert summary["stages_run"] == 8 and summary["failures"] == []
     assert [(one["run"], one["repeats"], one["n"]) for one in summary["noise"]] == [
         *(("again/base/seed7", 2, 24), ("again/baseline/seed7", 2, 24))
     ]
@@ -130,7 +134,7 @@ def test_other_seeds_give_other_texts(finished: Path) -> None:
     originals = {row["run"]: row["eval_digest"] for row in nsd_json(finished, "runs", "--json")["runs"]}
     for run, _, digest in repeats_of(finished):
         texts = [
-            pyarrow.parquet.read_table(workspace.folder("eval", one) / "samples.parquet")["text"].to_pylist()
+            pyarrow.parquet.read_table(workspace.folder("score", one) / "samples.parquet")["text"].to_pylist()
             for one in (originals[run], digest)
         ]
         assert len(texts[0]) == len(texts[1]) == 24 and texts[0] != texts[1]
@@ -177,7 +181,7 @@ def test_weights_that_a_pending_repeat_needs_are_kept(copy: Path) -> None:
     workspace = Workspace(copy / "nsd-workspace")
     assert len(unneeded_weights(workspace)) == 1
     digest = next(digest for run, _, digest in repeats_of(copy) if run == "again/baseline/seed7")
-    shutil.rmtree(workspace.folder("eval", digest))
+    shutil.rmtree(workspace.folder("score", digest))
     assert unneeded_weights(workspace) == []
 
 

@@ -85,14 +85,16 @@ def test_a_run_with_a_failure_tells_the_store_the_record_and_whoever_called(
 
     for folder in (here.root, store):  # here, and for who follows from afar
         word = json.loads((folder / "outcomes" / "job-1.json").read_text())
-        assert (word["exit_code"], word["stages_run"]) == (1, 1)
+        assert (word["exit_code"], word["stages_run"]) == (1, 2)
         (failure,) = word["failures"]
         assert failure["reason"] == "it was told to fail" and failure["used_by"] == ["bad/seed7"]
         assert failure["log_end"][-1] == "failed: it was told to fail" and len(failure["log_end"]) <= 30
-        assert word["skipped"] == [runs["bad"]["eval_digest"]]
+        score = plan.stages[runs["bad"]["eval_digest"]]
+        assert word["skipped"] == [score.inputs["samples"], score.digest]
 
     bucket = Bucket.open(f"file://{store}")
-    assert bucket.stages() == [("eval", runs["base"]["eval_digest"])]
+    base = plan.stages[runs["base"]["eval_digest"]]
+    assert bucket.stages() == [("sample", base.inputs["samples"]), ("score", base.digest)]
     assert bucket.has(f"experiments/toy/{plan.spec_digest}.json")
     assert {path.name for path in (store / "data").iterdir()} == {f"{name}.parquet" for name in plan.data}
 
@@ -120,16 +122,16 @@ def test_stages_that_are_named_run_with_their_causes_and_no_other(
     plan = plan_of(tmp_path)
     wanted = next(run.eval_digest for run in plan.runs if run.condition == "bad")
     assert run_plan(plan, here, (wanted[:12],), None, as_json=False) == 0
-    assert "2 stages run, 0 finished before, 0 failed" in capsys.readouterr().out
+    assert "3 stages run, 0 finished before, 0 failed" in capsys.readouterr().out
     assert {run["condition"]: run["status"] for run in runs_of(here).values()} == {"base": "pending", "bad": "done"}
 
 
 def test_a_stage_is_named_by_a_beginning_that_only_it_has(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path)
-    stages = dict(zip(("aa1", "aa2", "b"), plan.stages.values(), strict=True))
+    stages = dict(zip(("aa1", "aa2", "b", "d", "e"), plan.stages.values(), strict=True))
     plan.stages = stages
     assert full_digests(plan, ["aa2", "b"]) == ["aa2", "b"]
-    for beginning, how_many in (("aa", "2 stages"), ("c", "no stage"), ("", "3 stages")):
+    for beginning, how_many in (("aa", "2 stages"), ("c", "no stage"), ("", "5 stages")):
         with pytest.raises(InputError, match=f"--stage {beginning}: {how_many} of toy"):
             full_digests(plan, [beginning])
 
@@ -167,9 +169,9 @@ def test_what_is_finished_and_not_in_the_index_is_put_there(tmp_path: Path, toy:
         index.execute("DELETE FROM stages")
         index.execute("DELETE FROM eval_values")
     outcome = execute(plan, here)
-    assert (outcome.done, outcome.cached) == (0, 3)
+    assert (outcome.done, outcome.cached) == (0, 5)
     with Store(here).read() as index:
-        assert index.execute("SELECT count(*) FROM stages").fetchall() == [(3,)]
+        assert index.execute("SELECT count(*) FROM stages").fetchall() == [(5,)]
         assert index.execute("SELECT count(*) FROM eval_values").fetchall() == [(16,)]
 
 
@@ -311,7 +313,7 @@ def test_what_sigterm_stops_keeps_its_shards_and_goes_on(tmp_path: Path, toy: Pa
     command = [sys.executable, "-m", "nsd.runner.cli", "run", "toy.yaml", "--only", "base", "-w", str(here.root)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr is not None
-    (partial,) = wait_until(lambda: list(here.partials.glob("eval-*")) if (toy / "pids").exists() else [])
+    (partial,) = wait_until(lambda: list(here.partials.glob("sample-*")) if (toy / "pids").exists() else [])
     wait_until(lambda: list((partial / "shards").glob("0*.parquet")))
     process.send_signal(signal.SIGTERM)
     for line in process.stderr:
@@ -325,7 +327,7 @@ def test_what_sigterm_stops_keeps_its_shards_and_goes_on(tmp_path: Path, toy: Pa
     assert kept in (["000000.parquet"], ["000000.parquet", "000001.parquet"]) and not list(here.manifests())
     before = (toy / "log").read_text()
     outcome = execute(build_plan(load_spec(tmp_path / "toy.yaml", run_files=True), ["base"]), here)
-    assert (outcome.exit_code, outcome.done) == (0, 1) and (toy / "log").read_text().count("generate") == 2
+    assert (outcome.exit_code, outcome.done) == (0, 2) and (toy / "log").read_text().count("generate") == 2
     assert before.count("generate") == 1
 
 
@@ -346,7 +348,7 @@ def test_a_worker_that_dies_without_a_word_is_a_failure_that_says_how(
     monkeypatch.setattr("nsd.runner.work.execute.training_command", lambda *_: [sys.executable, "-c", end])
     outcome = execute(plan, here)
     assert [words in failure.reason for failure in outcome.failures] == [True, True]
-    assert [stage.kind for stage in outcome.skipped] == ["eval"] and outcome.exit_code == 1
+    assert [stage.kind for stage in outcome.skipped] == ["score", "sample", "score"] and outcome.exit_code == 1
 
 
 def test_a_worker_knows_its_parent_and_imports_nothing_of_the_current_folder() -> None:

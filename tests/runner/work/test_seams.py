@@ -345,7 +345,7 @@ def test_the_protocol_gets_every_sample_in_order_with_its_verdict(seen: Seen) ->
         assert found == by_id[asked]
         assert one["verifier"] == {"mark": "here"}
     for run in seen.plan.runs:
-        assert seen.workspace.manifest("eval", run.eval_digest).to_json()["eval"]["mean"] == pytest.approx(
+        assert seen.workspace.manifest("score", run.eval_digest).to_json()["eval"]["mean"] == pytest.approx(
             (1 + 0.5 + 0) / 3
         )
 

@@ -70,10 +70,11 @@ def told(plan: Plan, folder: Path, digest: str) -> dict[str, Any]:
 
 def test_an_evaluation_draws_as_the_eval_block_says(plan: Plan, tmp_path: Path) -> None:
     run = plan.runs[0]
-    given = told(plan, tmp_path, run.eval_digest)
+    drawn = plan.stages[run.eval_digest].inputs["samples"]
+    given = told(plan, tmp_path, drawn)
     assert given["sampling"] == EVAL
     assert given["seed"] == stream(7, "eval") and given["model"] is None
-    test = plan.data[plan.stages[run.eval_digest].key["questions"]]
+    test = plan.data[plan.stages[drawn].job["questions"]]
     assert len(test) == 2
     assert given["prompts"] == [
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {question.text} now"}]
@@ -82,13 +83,13 @@ def test_an_evaluation_draws_as_the_eval_block_says(plan: Plan, tmp_path: Path) 
 
 
 def test_a_repeated_evaluation_has_another_seed_and_the_rest_alike(plan: Plan, tmp_path: Path) -> None:
-    given = told(plan, tmp_path, plan.runs[0].repeats[0])
+    given = told(plan, tmp_path, plan.stages[plan.runs[0].repeats[0]].inputs["samples"])
     assert given["seed"] == stream(7, "eval", 1) and given["sampling"] == EVAL
 
 
 def test_samples_for_labels_are_drawn_as_the_labeler_says(plan: Plan, tmp_path: Path) -> None:
-    (sample,) = [stage for stage in plan.stages.values() if stage.kind == "sample"]
-    given = told(plan, tmp_path, sample.digest)
+    (label,) = [stage for stage in plan.stages.values() if stage.kind == "label"]
+    given = told(plan, tmp_path, label.inputs["samples"])
     assert given["sampling"] == LABEL and given["seed"] == stream(7, "rollout", 1)
     assert len(given["prompts"]) == 3
 

@@ -103,7 +103,7 @@ def test_no_serving_worker_is_alive_when_several_processes_train(
 
     monkeypatch.setattr(executing, "training_command", command)
     outcome = execute(plan, Workspace(tmp_path / "ws"))
-    assert outcome.done == 3 and log_of(toy)[0] == "generate answer"  # a worker had served before the training
+    assert outcome.done == 5 and log_of(toy)[0] == "generate answer"  # a worker had served before the training
     assert (toy / "alive").read_text() == ""
     assert len(set((toy / "pids").read_text().split())) == 3  # and a fresh one served after it
 
@@ -120,7 +120,7 @@ def test_one_engine_is_closed_before_another_one_is_used(tmp_path: Path, toy: Pa
 
 
 def begun(workspace: Workspace, plan: Plan) -> dict[str, float]:
-    path = workspace.partial("eval", of(plan, "base", "eval")) / "begun.json"
+    path = workspace.partial("sample", of(plan, "base", "sample")) / "begun.json"
     return dict(json.loads(path.read_text())) if path.exists() else {"spent_seconds": 0.0}
 
 
@@ -141,8 +141,8 @@ def test_what_was_spent_before_kill_9_is_in_the_manifest(
     assert spent > 1.0
     (toy / "gate").touch()
     monkeypatch.delenv("NSD_USD_PER_HOUR")  # the next machine has no price
-    assert execute(plan, workspace).done == 1
-    manifest = workspace.manifest("eval", of(plan, "base", "eval")).to_json()
+    assert execute(plan, workspace).done == 2
+    manifest = workspace.manifest("sample", of(plan, "base", "sample")).to_json()
     assert spent < manifest["seconds"] < spent + 60
     dollars = manifest["cost"]["usd_per_hour"] * manifest["seconds"] / 3600
     assert dollars == pytest.approx(spent * 36 / 3600, rel=0.01)
@@ -152,7 +152,8 @@ def test_what_was_spent_before_kill_9_is_in_the_manifest(
 def test_a_stage_whose_input_turns_out_broken_owes_that_input_again(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, "  base: {train_on: []}\n  b: {train_on: [pseudo], label_with: base}\n")
     workspace = Workspace(tmp_path / "ws")
-    sample, label = of(plan, "b", "sample"), of(plan, "b", "label")
+    label = of(plan, "b", "label")
+    sample = plan.stages[label].inputs["samples"]
     execute(plan, workspace, only=[sample])
     path = workspace.folder("sample", sample) / "samples.parquet"
     path.write_bytes(b"x" * path.stat().st_size)  # a change that no size tells
@@ -239,7 +240,7 @@ def test_what_another_machine_spent_comes_through_the_store(tmp_path: Path, toy:
 def resume_with_other_versions(tmp_path: Path, toy: Path, drawn: bool) -> Outcome:
     plan = plan_of(tmp_path, "  base: {train_on: []}\n")
     workspace = Workspace(tmp_path / "ws")
-    partial = workspace.partial("eval", of(plan, "base", "eval"))
+    partial = workspace.partial("sample", of(plan, "base", "sample"))
     partial.mkdir(parents=True)
     (partial / "begun.json").write_text(json.dumps({"spent_seconds": 1.0, "versions": {"torch": "0.1", "peft": "0.2"}}))
     if drawn:
@@ -256,7 +257,7 @@ def test_going_on_with_other_package_versions_is_refused_with_their_names(tmp_pa
 
 
 def test_a_stage_that_has_drawn_nothing_goes_on_with_any_versions(tmp_path: Path, toy: Path) -> None:
-    assert resume_with_other_versions(tmp_path, toy, drawn=False).done == 1
+    assert resume_with_other_versions(tmp_path, toy, drawn=False).done == 2
 
 
 def test_a_torn_shard_is_drawn_again_and_the_whole_ones_are_kept(tmp_path: Path, toy: Path) -> None:
@@ -264,15 +265,15 @@ def test_a_torn_shard_is_drawn_again_and_the_whole_ones_are_kept(tmp_path: Path,
 
     plan = plan_of(tmp_path, "  base: {train_on: []}\n")
     workspace, reference = Workspace(tmp_path / "ws"), Workspace(tmp_path / "reference")
-    digest = of(plan, "base", "eval")
+    digest = of(plan, "base", "sample")
     execute(plan, reference)
-    held = tables.read_completions(reference.folder("eval", digest) / "samples.parquet")
-    shards = workspace.partial("eval", digest) / "shards"
+    held = tables.read_completions(reference.folder("sample", digest) / "samples.parquet")
+    shards = workspace.partial("sample", digest) / "shards"
     tables.write_completions(shards / "000000.parquet", held[:2])
     tables.write_completions(shards / "000002.parquet", held[4:6])
     (shards / "000001.parquet").write_bytes((shards / "000000.parquet").read_bytes()[:-50])
-    assert execute(plan, workspace).done == 1
-    files = [one.folder("eval", digest) / "samples.parquet" for one in (workspace, reference)]
+    assert execute(plan, workspace).done == 2
+    files = [one.folder("sample", digest) / "samples.parquet" for one in (workspace, reference)]
     assert tables.read(files[0]) == tables.read(files[1])
 
 
@@ -286,8 +287,8 @@ def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     workspace = Workspace(tmp_path / "ws")
     workspace.create()
     write_data(plan, workspace)
-    (stage,) = plan.stages.values()
-    partial = workspace.partial("eval", stage.digest)
+    stage, _ = plan.stages.values()
+    partial = workspace.partial("sample", stage.digest)
     context = Context(workspace, partial, emit=lambda event: None, should_stop=lambda: True)
     for _ in range(2):
         with pytest.raises(Interrupted):
@@ -313,7 +314,7 @@ def test_a_job_that_vanished_is_written_again(tmp_path: Path, toy: Path, monkeyp
 
     monkeypatch.setattr(executing, "write_job", write_job)
     outcome = execute(plan_of(tmp_path, "  base: {train_on: []}\n"), Workspace(tmp_path / "ws"))
-    assert outcome.done == 1 and len(written) == 2
+    assert outcome.done == 2 and len(written) == 3
 
 
 # --------------------------------------------------------------------------- failure, and what is needed
@@ -326,17 +327,17 @@ def test_a_failure_takes_down_all_that_came_of_it_and_nothing_else(tmp_path: Pat
     outcome = execute(plan, workspace)
     assert outcome.exit_code == 1 and [failure.stage.digest for failure in outcome.failures] == [of(plan, "a", "train")]
     skipped = {stage.digest for stage in outcome.skipped}
-    assert {of(plan, name, kind) for name in "bc" for kind in ("sample", "label", "train", "eval")} <= skipped
-    assert of(plan, "a", "eval") in skipped and of(plan, "base", "eval") not in skipped
+    assert {of(plan, name, kind) for name in "bc" for kind in ("sample", "label", "train", "score")} <= skipped
+    assert of(plan, "a", "score") in skipped and of(plan, "base", "score") not in skipped
     for name in ("base", "other"):
-        assert workspace.is_whole("eval", of(plan, name, "eval"))
+        assert workspace.is_whole("score", of(plan, name, "score"))
     statuses = {run.condition: run.status for run in workspace.records()[0].runs}
     assert {name for name, status in statuses.items() if status == "done"} == {"base", "other"}
     reasons = {run.condition: run.reason for run in workspace.records()[0].runs}
     assert statuses["a"] == "failed" and "it was told to fail" in reasons["a"] and reasons["base"] is None
     with Store(workspace).read() as connection:  # what was finished is indexed as it came
         found = connection.execute("SELECT DISTINCT eval_digest FROM eval_values ORDER BY 1").fetchall()
-    assert found == sorted((of(plan, name, "eval"),) for name in ("base", "other"))
+    assert found == sorted((of(plan, name, "score"),) for name in ("base", "other"))
 
 
 @pytest.mark.slow
