@@ -160,10 +160,14 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt whose samples 0..n-1 are wanted."""
+    """One prompt whose samples `first`..n-1 are wanted.
+
+    The samples before are also among those that `Engine.generate` is told are done: an engine may look at either.
+    """
 
     question_id: str
     prompt: str | list[dict[str, str]]
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

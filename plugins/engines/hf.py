@@ -34,7 +34,7 @@ import gc
 import logging
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -74,6 +74,7 @@ _last: _Loaded | None = None
 class _Prompt:
     question_id: str
     ids: list[int]
+    first: int  # sample that is wanted first
 
 
 _Row = tuple[_Prompt, int]  # a prompt and a sample number
@@ -116,7 +117,7 @@ class HfEngine(Engine):
         _check(requests, sampling)
         if model is None:
             raise InputError("engine hf needs a model")
-        if all((request.question_id, sample) in done for request in requests for sample in range(sampling.n)):
+        if all((one.question_id, sample) in done for one in requests for sample in range(one.first, sampling.n)):
             return
         loaded = self._load(model)
         prompts, refused = _tokenize(requests, loaded)
@@ -129,16 +130,9 @@ class HfEngine(Engine):
         if errors:
             yield errors
         prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
-        longest = len(prompts[0].ids) if prompts else 0
-        shape = batch_shape(loaded.model, sampling, longest, self.config.batch_size)
-        self.notes = {
-            "device": str(loaded.model.device),
-            "prompts_per_batch": shape.prompts,
-            "samples_per_batch": shape.samples,
-            "out_of_memory_at_rows": [],
-        }
+        self.notes = {"device": str(loaded.model.device), "out_of_memory_at_rows": []}
         cap: int | None = None  # rows that may run at once, since memory first ran out
-        for batch in _batches(prompts, sampling.n, shape.prompts, shape.samples):
+        for batch in self._batches(loaded, prompts, sampling):
             stack = [[row for row in batch if (row[0].question_id, row[1]) not in done]]
             while stack:
                 rows = stack.pop()
@@ -156,6 +150,21 @@ class HfEngine(Engine):
                         )
                     cap = half
                 stack += [rows[half:], rows[:half]]
+
+    def _batches(self, loaded: _Loaded, prompts: Sequence[_Prompt], sampling: Sampling) -> Iterator[list[_Row]]:
+        """Cut (prompt, sample) rows into batches, the same however many of them are done already.
+
+        Prompts of which as many samples are wanted go together, so that batches are full.
+        """
+        for first in sorted({prompt.first for prompt in prompts if prompt.first < sampling.n}):
+            alike = [prompt for prompt in prompts if prompt.first == first]
+            wanted = replace(sampling, n=sampling.n - first)
+            shape = batch_shape(loaded.model, wanted, len(alike[0].ids), self.config.batch_size)
+            self.notes |= {"prompts_per_batch": shape.prompts, "samples_per_batch": shape.samples}
+            for start in range(0, len(alike), shape.prompts):
+                for sample in range(first, sampling.n, shape.samples):
+                    chunk = range(sample, min(sample + shape.samples, sampling.n))
+                    yield [(prompt, number) for prompt in alike[start : start + shape.prompts] for number in chunk]
 
     def close(self) -> None:
         """Free the model that this process holds."""
@@ -232,7 +241,7 @@ def _tokenize(requests: Sequence[Request], loaded: _Loaded) -> tuple[list[_Promp
         elif max(ids) >= loaded.vocabulary:
             refused[request.question_id] = f"token {max(ids)} of the prompt has no embedding in the model"
         else:
-            prompts.append(_Prompt(request.question_id, ids))
+            prompts.append(_Prompt(request.question_id, ids, request.first))
     return prompts, refused
 
 
@@ -244,14 +253,6 @@ def _token_ids(request: Request, tokenizer: Any) -> list[int]:
         raise InputError("the prompt is a chat and the model has no chat template: set prompt.chat to false")
     text = tokenizer.apply_chat_template(request.prompt, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _batches(prompts: Sequence[_Prompt], n: int, per_batch: int, samples: int) -> Iterator[list[_Row]]:
-    """Cut (prompt, sample) rows into batches, the same however many of them are done already."""
-    for start in range(0, len(prompts), per_batch):
-        for first in range(0, n, samples):
-            chunk = range(first, min(first + samples, n))
-            yield [(prompt, sample) for prompt in prompts[start : start + per_batch] for sample in chunk]
 
 
 # --------------------------------------------------------------------------- completions

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
     """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect."""
     from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
+    from nsd.runner.plan.relatives import there_already
 
     pending = {stage.digest for stage in plan.pending(workspace)}
     manifests: dict[str, list[Manifest]] = {}
@@ -31,9 +32,11 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
     stages = []
     for stage in plan.stages.values():
         cached = stage.digest not in pending
-        changed = None
+        changed = there = None
         if not cached:
             changed = changed_fields(stage.settings, manifests.get(stage.kind, ()))
+            if stage.kind == "sample":
+                there = there_already(stage.settings, manifests.get("sample", ()))
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(
             {
@@ -46,6 +49,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
                 "inputs": stage.inputs,
                 "size": stage.size,
                 "repeat": stage.repeat,
+                "samples_there": there,
                 "changed_since_nearest": changed,
             }
         )
@@ -79,6 +83,8 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
         users = stage["used_by"][0] + (f" +{more}" if more else "")
         users += f", repeat {stage['repeat']}" if stage["repeat"] else ""
         state = "finished" if stage["cached"] else "to run" + _why(stage["changed_since_nearest"])
+        if there := stage["samples_there"]:
+            state = f"to run: {there} of {plan.stages[stage['digest']].job['sampling']['n']} samples are there"
         shown.add_row(stage["kind"], users, stage["size"], stage["digest"][:8], state)
     screen = console()
     screen.print(shown)

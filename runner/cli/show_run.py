@@ -67,6 +67,7 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
         ("inputs", manifest.get("inputs")),
         ("result", manifest.get("eval") or manifest.get("labels") or manifest.get("training")),
         ("generation", manifest.get("generation")),
+        ("shared", manifest.get("shared")),
         ("on", f"{machine.get('host', '?')}, {hardware}"),
         ("commit", manifest.get("git_commit")),
         ("packages", versions),

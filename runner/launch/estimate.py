@@ -22,6 +22,7 @@ from typing import Any
 
 from nsd.plugins.api import Trainer
 from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.jobs import make_plugin
@@ -98,10 +99,17 @@ class Estimator:
 
     def __init__(self, plan: Plan, workspace: Workspace, pending: Iterable[Stage] | None = None) -> None:
         pending = plan.pending(workspace) if pending is None else pending
-        self._work = [(stage, work_of(stage, plan)) for stage in pending]
         self._manifests = list(workspace.manifests())
+        self._work = [(stage, self._left(stage, work_of(stage, plan))) for stage in pending]
         self._keys = {manifest.digest: manifest.made_of for manifest in self._manifests}
         self._keys |= {stage.digest: stage.settings for stage in plan.stages.values()}
+
+    def _left(self, stage: Stage, work: Work) -> Work:
+        """Without the samples that can be taken from other stages."""
+        if stage.kind != "sample":
+            return work
+        left = 1 - there_already(stage.settings, self._manifests) / stage.job["sampling"]["n"]
+        return Work(work.trained, work.generated * left)
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""

@@ -45,7 +45,7 @@ from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of, write_atomi
 
 SCHEMES = ("s3://", "gs://", "file://")
 PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer
-SHARDS = ("shards", "scores")  # folders of a stage under way: files written once, completions and verdicts
+SHARDS = ("shards", "scores", "taken")  # folders of a stage under way: files written once, completions and verdicts
 GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
 Returned = TypeVar("Returned")
 Read = TypeVar("Read", bound=Shape)

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from nsd.runner.store.shapes import Machine
 
 PACKAGES = ("nsd", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "math-verify", "vllm")
+SHAPING = ("torch", "transformers", "trl", "peft")
 DIFF_LIMIT = 1_000_000
 
 
@@ -30,6 +32,11 @@ def packages() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def shaping(packages: Mapping[str, str]) -> dict[str, str]:
+    """Those that a half-done stage must be continued with."""
+    return {name: version for name, version in packages.items() if name in SHAPING}
 
 
 @functools.cache

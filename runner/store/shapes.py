@@ -192,6 +192,7 @@ class Manifest(Shape):
     events: list[Warned] = []
     eval: EvalInfo | None = None
     generation: Generation | None = None
+    shared: dict[Part, int] = {}
     labels: Facts | None = None
     training: Facts | None = None
     imported: list[Imported] = []

@@ -8,26 +8,21 @@ checkpoints. Heavy packages are loaded by the plugins, when they are used.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import (
     Budget,
     Completion,
-    Engine,
     Example,
     Labeler,
     LoraConfig,
-    ModelRef,
     Prompt,
     Protocol,
     PseudoLabel,
     Question,
-    Request,
-    Sampling,
     Scored,
     Shown,
     Trainer,
@@ -36,144 +31,19 @@ from nsd.plugins.api import (
     Verifier,
     without_truth,
 )
-from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.plugins.errors import StageFailed
 from nsd.runner.store import tables
-from nsd.runner.store.shapes import Broken
-from nsd.runner.store.workspace import Workspace, digest_of
-from nsd.runner.work.events import Event, Told
-from nsd.runner.work.failures import failures, without_failed_text
+from nsd.runner.store.workspace import digest_of
+from nsd.runner.work.context import Context
+from nsd.runner.work.drawing import model_ref, run_sample, stored_completions
+from nsd.runner.work.failures import without_failed_text
 from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.score import Scoring
-
-
-@dataclass
-class Context:
-    """What a stage may use of the world: its folders, how to report, whether to stop."""
-
-    workspace: Workspace
-    partial: Path
-    emit: Callable[[Event], None]
-    should_stop: Callable[[], bool]
-    leader: bool = True  # false in every process but the first of a multi-process stage
-    engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
-    events: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def artifact(self) -> Path:
-        """The folder that becomes the finished stage."""
-        return self.partial / "artifact"
-
-    def questions(self, content_hash: str) -> list[Question]:
-        """Questions of a split by their content hash."""
-        return tables.read_questions(self.workspace.data_file(content_hash))
-
-    def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
-        """Tell the person how far the stage is."""
-        self.emit(Event(Told.PROGRESS, done=done, total=total, unit=unit, **more))
-
-    def warn(self, text: str, spec_field: str = "", step: int | None = None) -> None:
-        """Tell the person what is wrong, and keep it in the manifest."""
-        self.events.append({"step": step, "text": text, "field": spec_field})
-        self.emit(Event(Told.WARNING, text=text, field=spec_field, step=step))
 
 
 def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Do one stage. Raises Interrupted, StageFailed, InputError or whatever a plugin raises."""
     return {"train": run_train, "sample": run_sample, "label": run_label, "score": run_score}[job["kind"]](job, context)
-
-
-# --------------------------------------------------------------------------- completions
-
-
-def model_ref(model: Mapping[str, Any], workspace: Workspace) -> ModelRef:
-    """The model of a job: the spec's own, or what a train stage left."""
-    if model["train"] is None:
-        return ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"])
-    folder = workspace.folder("train", model["train"]) / "model"
-    if (folder / "adapter_config.json").is_file():
-        return ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"], adapter=str(folder))
-    return ModelRef(path=str(folder), dtype=model["dtype"])
-
-
-def draw(job: dict[str, Any], context: Context) -> list[Completion]:
-    """All completions of a job, in question order then sample order.
-
-    Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
-    Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
-    """
-    questions = context.questions(job["questions"])
-    prompt = Prompt.model_validate(job["prompt"])
-    sampling = Sampling(**job["sampling"])
-    shards = context.partial / "shards"
-    shards.mkdir(parents=True, exist_ok=True)
-    held: dict[tuple[str, int], Completion] = {}
-    for path in sorted(shards.glob("*.parquet")):
-        try:
-            held |= {(item.question_id, item.sample): item for item in tables.read_completions(path)}
-        except Broken as broken:  # its completions are owed again
-            path.replace(path.with_name(f"{path.name}.broken"))
-            print(f"{broken}; kept as {path.name}.broken, and drawn again")
-    held = {key: item for key, item in held.items() if not item.failed}
-    total = len(questions) * sampling.n
-    context.progress(len(held), total, "completions", resumed=len(held))
-    if len(held) < total:
-        key = json.dumps(job["engine"], sort_keys=True)
-        for other, loaded in context.engines.items():
-            if other != key:  # one loaded model at a time on a device
-                loaded.close()
-        if key not in context.engines:
-            engine = make_plugin(job["engine"])
-            assert isinstance(engine, Engine)
-            context.engines[key] = engine
-        ref = model_ref(job["model"], context.workspace) if job["model"] is not None else None
-        requests = [Request(question.id, prompt.render(question)) for question in questions]
-        number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1
-        tokens, started = 0, time.monotonic()
-        for batch in context.engines[key].generate(ref, requests, sampling, job["seed"], frozenset(held)):
-            tables.write_completions(shards / f"{number:06d}.parquet", batch)
-            number += 1
-            held |= {(item.question_id, item.sample): item for item in batch}
-            tokens += sum(item.tokens for item in batch)
-            rate = tokens / max(time.monotonic() - started, 1e-9)
-            context.progress(len(held), total, "completions", tokens_per_second=round(rate))
-            if context.should_stop():
-                raise Interrupted("stopped after a shard")
-    missing = [(q.id, s) for q in questions for s in range(sampling.n) if (q.id, s) not in held]
-    if missing:
-        raise StageFailed(f"the engine returned no completion for {len(missing)} of {total} requests")
-    completions = [held[question.id, sample] for question in questions for sample in range(sampling.n)]
-    if (failed := failures(completions)) is not None:
-        if failed.most:
-            raise StageFailed(failed.sentence())
-        context.warn(f"{failed.sentence()}; a failed completion scores 0 and has no vote")
-    return completions
-
-
-def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
-    """Counts a report wants of any stage that draws completions."""
-    reasons = [str(item.stop_reason) for item in completions]
-    return {
-        "completions": len(completions),
-        "tokens": sum(item.tokens for item in completions),
-        "stop_reasons": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
-    }
-
-
-def run_sample(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Completions of the unlabeled or the test questions."""
-    completions = draw(job, context)
-    tables.write_completions(context.artifact / "samples.parquet", completions)
-    return {"data_hash": job["questions"], "generation": generation_facts(completions)}
-
-
-def stored_completions(digest: str, context: Context) -> list[Completion]:
-    """What a sample stage drew. Raises StageFailed where most of it failed."""
-    path = context.workspace.folder("sample", digest) / "samples.parquet"
-    completions = tables.read_completions(path)
-    # Samples that an earlier version of nsd kept although most of them had failed.
-    if (failed := failures(completions)) is not None and failed.most:
-        raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
-    return completions
 
 
 # --------------------------------------------------------------------------- labels

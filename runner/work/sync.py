@@ -18,6 +18,7 @@ from pathlib import Path
 
 from nsd.plugins.errors import NsdError
 from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.relatives import siblings
 from nsd.runner.store.bucket import BrokenThere, Bucket, patiently
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Word, read_object
 from nsd.runner.store.workspace import Workspace, write_atomically
@@ -49,8 +50,20 @@ class Sync:
             for stage in self.plan.stages.values()
             if not self.workspace.is_whole(stage.kind, stage.digest) and (stage.kind, stage.digest) not in there
         ]
+        for stage in unfinished:
+            if stage.kind == "sample":
+                self._fetch_relative(stage, there)
         needed = {digest for stage in unfinished for digest in stage.inputs.values()}
         return len(fetch_finished(self.bucket, self.workspace, self.plan, there, needed, self._broken_there))
+
+    def _fetch_relative(self, stage: Stage, there: Collection[tuple[str, str]]) -> None:
+        """Bring the stage with most samples of the same streams; what can be had of it is not drawn again."""
+        digest = next((one for one in siblings(stage.key) if ("sample", one) in there), None)
+        if digest is not None:
+            try:
+                self.bucket.fetch_stage(self.workspace, "sample", digest)
+            except NsdError as error:
+                self._say(f"all samples are drawn: {error}")
 
     def _broken_there(self, stage: Stage, error: NsdError) -> None:
         self._say(f"made here again: {error}")

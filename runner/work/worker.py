@@ -26,13 +26,13 @@ from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace, now
+from nsd.runner.work.context import Context
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE
 from nsd.runner.work.spending import Spending
-from nsd.runner.work.stages import Context, run_stage
+from nsd.runner.work.stages import run_stage
 
 INTERRUPTED = Interrupted.exit_code
-SHAPING = ("torch", "transformers", "trl", "peft")  # packages that a half-done stage must be continued with
 
 
 class Worker:
@@ -110,7 +110,7 @@ class Worker:
 
     def _refuse_other_versions(self, job: dict[str, Any], partial: Path, spending: Spending) -> None:
         """Raise ResumeRefused where the packages that shape results changed since the stage began."""
-        versions = {name: version for name, version in provenance.packages().items() if name in SHAPING}
+        versions = provenance.shaping(provenance.packages())
         old = spending.versions
         if spending.resumed:
             names = sorted({*old, *versions})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,24 @@ def test_a_resumed_call_may_owe_single_samples(ref: ModelRef) -> None:
     }
     assert rest.keys() == whole.keys() - done
     assert sum(rest[key] != whole[key] for key in rest) <= 1  # other batches, so up to rounding
+
+
+def test_samples_that_another_drew_make_full_batches_of_the_rest(ref: ModelRef) -> None:
+    sampling = Sampling(4, 1.0, 20)
+    whole = answers(engine(), ref, REQUESTS, sampling)
+    firsts = [2, 0, 4] * len(REQUESTS)
+    asked = [replace(request, first=first) for request, first in zip(REQUESTS, firsts, strict=False)]
+    done = {(one.question_id, sample) for one in asked for sample in range(one.first)}
+    batches = list(engine(batch_size=4).generate(ref, asked, sampling, 7, done))
+    rest = {(one.question_id, one.sample): one for batch in batches for one in batch}
+    assert rest.keys() == whole.keys() - done
+    assert sum(rest[key] != whole[key] for key in rest) <= 1  # other batches, so up to rounding
+    alike = {first: sum(one.first == first for one in asked) for first in (0, 2)}
+    assert [len(batch) for batch in batches] == [
+        count * (4 - first)
+        for first in (0, 2)
+        for count in [4] * (alike[first] // 4) + [alike[first] % 4] * (alike[first] % 4 > 0)
+    ]
 
 
 def test_nothing_is_loaded_where_nothing_is_owed() -> None:

@@ -140,8 +140,8 @@ def test_a_recorded_text_is_cut_too(tmp_path: Path) -> None:
     ]
 
 
-def test_a_sampling_without_stop_strings_is_written_as_it_always_was() -> None:
+def test_a_sampling_is_written_and_read_again() -> None:
     plain, stopped = Sampling(1, 0.5, 8), Sampling(1, 0.5, 8, stop=("a",))
-    assert list(plain.to_json()) == ["n", "temperature", "max_tokens", "top_p", "top_k"]
+    assert list(plain.to_json()) == ["n", "temperature", "max_tokens", "top_p", "top_k", "stop"]
     assert stopped.to_json()["stop"] == ["a"]
     assert [Sampling(**json.loads(json.dumps(one.to_json()))) for one in (plain, stopped)] == [plain, stopped]

@@ -12,7 +12,8 @@ from nsd.runner.plan.changes import changed_fields
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.stages import Context, budget_of, examples_of
+from nsd.runner.work.context import Context
+from nsd.runner.work.stages import budget_of, examples_of
 from toy_plan import SPEC, plan_of
 
 GRPO = "{use: grpo, steps: 3, prompts_per_step: 2, num_generations: 4, max_tokens: 16}"

@@ -24,8 +24,10 @@ from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import sync as syncing
 from nsd.runner.work import worker as working
+from nsd.runner.work.context import Context
+from nsd.runner.work.drawing import generation_facts, model_ref
 from nsd.runner.work.events import Event, Told
-from nsd.runner.work.stages import Context, Curves, generation_facts, label_facts, model_ref
+from nsd.runner.work.stages import Curves, label_facts
 from nsd.runner.work.sync import Sync
 from nsd.runner.work.worker import Worker
 from support import REPOSITORY, wait_until

@@ -16,7 +16,8 @@ from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.stages import Context, examples_of
+from nsd.runner.work.context import Context
+from nsd.runner.work.stages import examples_of
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 QUESTION = Question("q", "How many?", "TRUTH", "TRUTH", "a hint", {"level": 3, "proof": "TRUTH"}, "rows.jsonl:1")

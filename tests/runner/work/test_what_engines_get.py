@@ -13,8 +13,9 @@ from nsd.plugins.seeds import stream
 from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.context import Context
 from nsd.runner.work.jobs import write_data
-from nsd.runner.work.stages import Context, run_stage
+from nsd.runner.work.stages import run_stage
 
 SPY = """\
 import json, pathlib
@@ -62,7 +63,10 @@ def told(plan: Plan, folder: Path, digest: str) -> dict[str, Any]:
     stage = plan.stages[digest]
     context = Context(workspace, folder / "w" / "partial" / digest, lambda event: None, lambda: False)
     context.artifact.mkdir(parents=True)
-    run_stage({**stage.job, "kind": stage.kind, "digest": digest, "key": stage.key, "inputs": {}}, context)
+    run_stage(
+        {**stage.job, "kind": stage.kind, "digest": digest, "key": stage.key, "settings": stage.settings, "inputs": {}},
+        context,
+    )
     found: dict[str, Any] = json.loads((folder / "spy.py").with_name("told.json").read_text())
     found["sampling"] = Sampling(**found["sampling"])
     return found

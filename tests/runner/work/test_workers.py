@@ -280,8 +280,9 @@ def test_a_torn_shard_is_drawn_again_and_the_whole_ones_are_kept(tmp_path: Path,
 def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     from nsd.plugins.errors import Interrupted
     from nsd.runner.store import tables
+    from nsd.runner.work.context import Context
+    from nsd.runner.work.drawing import draw
     from nsd.runner.work.jobs import write_data
-    from nsd.runner.work.stages import Context, draw
 
     plan = plan_of(tmp_path, "  base: {train_on: []}\n")
     workspace = Workspace(tmp_path / "ws")
@@ -292,11 +293,11 @@ def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     context = Context(workspace, partial, emit=lambda event: None, should_stop=lambda: True)
     for _ in range(2):
         with pytest.raises(Interrupted):
-            draw({**stage.job, "inputs": {}}, context)
+            draw({**stage.job, "inputs": {}}, context, {})
     first, second = sorted((partial / "shards").glob("*.parquet"))
     first.unlink()  # as where it was found broken
     with pytest.raises(Interrupted):
-        draw({**stage.job, "inputs": {}}, context)
+        draw({**stage.job, "inputs": {}}, context, {})
     held = [tables.read_completions(path) for path in sorted((partial / "shards").glob("*.parquet"))]
     assert [path.name for path in sorted((partial / "shards").iterdir())] == [second.name, "000002.parquet"]
     assert len({(one.question_id, one.sample) for shard in held for one in shard}) == 4

@@ -1,0 +1,44 @@
+"""What a stage may use of the world while it works: folders, engines, how to report, whether to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.api import Engine, Question
+from nsd.runner.store import tables
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.events import Event, Told
+
+
+@dataclass
+class Context:
+    """What a stage may use of the world: its folders, how to report, whether to stop."""
+
+    workspace: Workspace
+    partial: Path
+    emit: Callable[[Event], None]
+    should_stop: Callable[[], bool]
+    leader: bool = True  # false in every process but the first of a multi-process stage
+    engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def artifact(self) -> Path:
+        """The folder that becomes the finished stage."""
+        return self.partial / "artifact"
+
+    def questions(self, content_hash: str) -> list[Question]:
+        """Questions of a split by their content hash."""
+        return tables.read_questions(self.workspace.data_file(content_hash))
+
+    def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
+        """Tell the person how far the stage is."""
+        self.emit(Event(Told.PROGRESS, done=done, total=total, unit=unit, **more))
+
+    def warn(self, text: str, spec_field: str = "", step: int | None = None) -> None:
+        """Tell the person what is wrong, and keep it in the manifest."""
+        self.events.append({"step": step, "text": text, "field": spec_field})
+        self.emit(Event(Told.WARNING, text=text, field=spec_field, step=step))
