@@ -28,6 +28,7 @@ LEFT = {
         plugins.models.identity runner.plan.build.Stage.job runner.plan.build.Stage.key
         runner.plan.build.Stage.settings runner.plan.changes.changed_fields runner.plan.changes.made_before_code
         runner.plan.keys.Values.every runner.plan.keys.Values.told runner.plan.keys.plugin_key
+        runner.plan.relatives.relatives runner.plan.relatives.siblings runner.plan.relatives.there_already
         runner.spec.model.Block.to_digest runner.spec.model.Condition.to_digest runner.store.shapes.Manifest.made_of
         runner.work.jobs.make_plugin
     """,
