@@ -16,64 +16,13 @@ nothing about real benchmarks. It exists so that every part of nsd can run for r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, question_id
-from nsd.plugins.datasets.wordmath_stories import FAMILIES, Draw, Story, UnfitError
+from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
-
-
-def problem(draw: Draw, family: str, steps: int) -> Question:
-    """One problem of a family with exactly `steps` steps (an average has at least two)."""
-    while True:
-        story = Story(draw)
-        story.people()
-        try:
-            FAMILIES[family](story, steps)
-        except UnfitError:
-            continue
-        text = " ".join(story.sentences)
-        return Question(
-            id=question_id(text),
-            text=text,
-            answer=str(story.result),
-            solution="\n".join([*story.lines, f"#### {story.result}"]),
-            meta={"family": family, "steps": len(story.lines)},
-        )
-
-
-def generate(
-    seed: int,
-    count: int,
-    mixes: Mapping[tuple[str, int], float],
-    exclude: Collection[str] = (),
-) -> list[Question]:
-    """`count` distinct problems drawn by the weights in `mixes`, (family, steps) -> weight.
-
-    Ids in `exclude` are left out. The first m of a longer list are the list of m.
-    """
-    draw = Draw(seed)
-    seen = set(exclude)
-    questions: list[Question] = []
-    while len(questions) < count:
-        question = problem(draw, *draw.weighted(mixes))
-        if question.id not in seen:
-            seen.add(question.id)
-            questions.append(question)
-    return questions
-
-
-def even_mix(steps: Sequence[float]) -> dict[tuple[str, int], float]:
-    """Every family with the same weight within a number of steps, `steps[s - 1]` being that of s steps."""
-    mixes: dict[tuple[str, int], float] = {}
-    for number, weight in enumerate(steps, start=1):
-        able = [family for family in FAMILIES if family != "average" or number > 1]
-        mixes |= {(family, number): weight / len(able) for family in able if weight > 0}
-    return mixes
 
 
 @plugin("dataset", "wordmath")
@@ -103,6 +52,8 @@ class Wordmath(Dataset):
 
     def pools(self) -> Pools:
         """Generate both pools; see `generate`."""
+        from nsd.plugins.datasets.wordmath_problems import even_mix, generate
+
         mixes = even_mix(self.config.steps)
         test = generate(stream(self.config.seed, "wordmath", "test"), self.config.test, mixes)
         taken = {question.id for question in test}

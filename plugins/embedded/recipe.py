@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import Question
-from nsd.plugins.datasets.wordmath import Wordmath, even_mix, generate
+from nsd.plugins.datasets.wordmath import Wordmath
+from nsd.plugins.datasets.wordmath_problems import even_mix, generate
 from nsd.plugins.datasets.wordmath_stories import FAMILIES, Draw
 from nsd.plugins.seeds import stream
 

@@ -35,19 +35,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nsd.plugins import models
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
 from nsd.plugins.data import cut_at_stop
-from nsd.plugins.engines.hf_decode import Decoded, Rows, decode
-from nsd.plugins.engines.hf_sizes import batch_shape
-from nsd.plugins.engines.hf_stops import Stops
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
+
+if TYPE_CHECKING:  # what only a drawing needs is imported by it: a spec that names `hf` is read quickly
+    from nsd.plugins.engines.hf_decode import Decoded
 
 LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; each look waits for the device
 
@@ -156,6 +155,8 @@ class HfEngine(Engine):
 
         Prompts of which as many samples are wanted go together, so that batches are full.
         """
+        from nsd.plugins.engines.hf_sizes import batch_shape
+
         for first in sorted({prompt.first for prompt in prompts if prompt.first < sampling.n}):
             alike = [prompt for prompt in prompts if prompt.first == first]
             wanted = replace(sampling, n=sampling.n - first)
@@ -174,6 +175,8 @@ class HfEngine(Engine):
 
     def _load(self, ref: ModelRef) -> _Loaded:
         global _last
+        from nsd.plugins import models
+
         key = (ref, self.config.device, self.config.attention, models.stamp(ref))
         if _last is None or _last.key != key:
             self.close()  # before loading: two models may not fit
@@ -260,6 +263,9 @@ def _token_ids(request: Request, tokenizer: Any) -> list[int]:
 
 def _decode(loaded: _Loaded, rows: Sequence[_Row], sampling: Sampling, seed: int) -> list[Decoded]:
     """Decode rows, each prompt prefilled once. Greedy samples of a prompt are one row, written once."""
+    from nsd.plugins.engines.hf_decode import Rows, decode
+    from nsd.plugins.engines.hf_stops import Stops
+
     prompts = list({prompt.question_id: prompt for prompt, _ in rows}.values())
     place = {prompt.question_id: index for index, prompt in enumerate(prompts)}
     wanted = [(prompt, 0) for prompt in prompts] if sampling.temperature == 0 else rows

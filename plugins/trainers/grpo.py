@@ -24,9 +24,8 @@ from nsd.plugins import registry
 from nsd.plugins.api import NestedPlugin, OutputNeutral, Reward, Trainer, TrainJob, TrainResult, old_reward
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
-from nsd.plugins.trainers import _setup, _trl, _trl_fields
+from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
-from nsd.plugins.trainers._rollouts import Rollouts, reward_function
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 _OWN = {
@@ -48,6 +47,8 @@ _OWN = {
     "reward_weights": "use the weight of each block in trainer.rewards",
 }
 if TYPE_CHECKING:
+    from nsd.plugins.trainers import _trl
+
     TrlFields = dict[str, Any]
 else:
     TrlFields = trl_fields_type("GRPOConfig", _trl_fields.GRPO, _OWN)
@@ -152,6 +153,9 @@ class Grpo(Trainer):
             )
         if job.budget.tokens is not None:
             raise InputError("match: tokens does not go with grpo, whose tokens nobody knows beforehand: match steps")
+        from nsd.plugins.trainers import _setup, _trl
+        from nsd.plugins.trainers._rollouts import Rollouts, reward_function
+
         _setup.require()
         job = _setup.quiet_elsewhere(job)
         from datasets import Dataset

@@ -21,7 +21,7 @@ from pydantic import Field
 from nsd.plugins.api import Example, Trainer, TrainJob, TrainResult
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.registry import plugin
-from nsd.plugins.trainers import _setup, _trl, _trl_fields
+from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
 
 _OWN = {
@@ -65,6 +65,8 @@ class Sft(Trainer):
         """Run or resume; see `Trainer.train`. StageFailed where no example is left or none has a trained token."""
         if not job.examples:
             raise StageFailed("there is no example to train on: every pseudo-label was filtered out, or the split is 0")
+        from nsd.plugins.trainers import _setup, _trl
+
         _setup.require()
         job = _setup.quiet_elsewhere(job)
         from trl import SFTConfig, SFTTrainer

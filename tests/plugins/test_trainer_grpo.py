@@ -15,7 +15,7 @@ from nsd.plugins.api import LoraConfig, ModelRef, PluginConfig, Reward, Rollout,
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.plugins.models import load_model
 from nsd.plugins.registry import find, plugin
-from nsd.plugins.trainers import grpo
+from nsd.plugins.trainers import _rollouts
 from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
 
@@ -84,7 +84,7 @@ def test_first_dr_grpo_loss_by_hand(model: Path, tmp_path: Path, scale: str, mon
     # arXiv 2503.20783: with a ratio of 1 every token of rollout i contributes -A_i, summed over tokens and divided
     # by rollouts * max_tokens. A_i = r_i - mean of its group, over the group's standard deviation where scaled.
     lengths: list[int] = []
-    inner = grpo.reward_function
+    inner = _rollouts.reward_function
 
     def listening(*args: Any) -> Any:
         score = inner(*args)
@@ -96,7 +96,7 @@ def test_first_dr_grpo_loss_by_hand(model: Path, tmp_path: Path, scale: str, mon
         both.__name__ = score.__name__
         return both
 
-    monkeypatch.setattr(grpo, "reward_function", listening)
+    monkeypatch.setattr(_rollouts, "reward_function", listening)
     events = Events()
     config = SMALL | {"steps": 1, "rewards": ["test_recorder"], "scale_rewards": scale, "micro_batch_size": 2}
     train("grpo", config, job(tmp_path, model, events))

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsd.plugins.api import Question, question_id
-from nsd.plugins.datasets import wordmath
-from nsd.plugins.datasets.wordmath import Wordmath, even_mix, generate, problem
+from nsd.plugins.datasets import wordmath_problems
+from nsd.plugins.datasets.wordmath import Wordmath
+from nsd.plugins.datasets.wordmath_problems import even_mix, generate, problem
 from nsd.plugins.datasets.wordmath_stories import FAMILIES, Draw, Story
 from nsd.plugins.registry import find
 
@@ -138,7 +139,7 @@ def test_few_stories_are_begun_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
             begun += 1
             super().__init__(draw)
 
-    monkeypatch.setattr(wordmath, "Story", Counted)
+    monkeypatch.setattr(wordmath_problems, "Story", Counted)
     Wordmath().pools()
     assert 8000 <= begun < 3 * 8000  # pools are made again wherever they are needed
 
