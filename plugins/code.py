@@ -22,19 +22,17 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from nsd.plugins.code_modules import Definition, Module, Name, is_aside, on_demand, read
 from nsd.plugins.places import Folder, Packages, Places, Source, module_name
 
 _DYNAMIC_NAMES = {"exec", "eval", "globals", "locals", "vars", "__import__", "import_module", "__loader__"}
 _DYNAMIC_ATTRIBUTES = {"import_module", "spec_from_file_location", "module_from_spec", "__subclasses__", "modules"}
 _IMPORTING = {"import_module", "__import__", "spec_from_file_location"}
-_UNSEEN_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 @dataclass(frozen=True)
@@ -72,121 +70,6 @@ def files_reached(path: Path) -> list[Path]:
     return sorted(module.source.file for module in tree.modules.values() if module.source.file is not None)
 
 
-# --------------------------------------------------------------------------- one module
-
-
-@dataclass(frozen=True)
-class _Name:
-    """What a module calls something; `within` where an attribute of it is meant."""
-
-    module: str
-    file: Path | None
-    name: str
-    within: bool = False
-
-
-@dataclass
-class _Module:
-    """A module's statements, one import per name, and which of them are taken."""
-
-    source: Source
-    statements: list[ast.stmt] = field(default_factory=list)
-    bindings: dict[str, list[int]] = field(default_factory=dict)
-    unreadable: bytes = b""
-    taken: set[int] = field(default_factory=set)
-    imports_by_name: bool = False
-    entered: dict[int, frozenset[_Name]] = field(default_factory=dict)  # what a statement may enter itself into
-
-    @property
-    def package(self) -> str:
-        """The dotted name of the package that it is in, or is."""
-        return self.source.name if self.source.is_package else self.source.name.rpartition(".")[0]
-
-    def text(self) -> str:
-        """The taken statements, normalised, in order."""
-        return self.unreadable.hex() + "\n".join(_normal(self.statements[index]) for index in sorted(self.taken))
-
-
-def _read(source: Source) -> _Module:
-    module = _Module(source)
-    if source.file is None:
-        return module
-    content = source.file.read_bytes()
-    try:
-        tree = ast.parse(content)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        module.unreadable = content  # it cannot be imported either; any edit may change that
-        return module
-    for statement in tree.body:
-        for one in _split(statement):
-            for name in _bound(one):
-                module.bindings.setdefault(name, []).append(len(module.statements))
-            module.statements.append(one)
-    return module
-
-
-def _split(statement: ast.stmt) -> list[ast.stmt]:
-    if isinstance(statement, ast.Import):
-        return [ast.Import(names=[alias]) for alias in statement.names]
-    if isinstance(statement, ast.ImportFrom):
-        return [ast.ImportFrom(statement.module, [alias], statement.level) for alias in statement.names]
-    return [statement]
-
-
-def _bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement at the top of a module gives a value."""
-    if isinstance(statement, _Definition):
-        return {statement.name}
-    found: set[str] = set()
-    for node in ast.walk(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            found.add(node.id)
-        elif isinstance(node, _Definition):
-            found.add(node.name)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
-    return found
-
-
-def _on_demand(statement: ast.stmt) -> bool:
-    """Whether a statement matters only to what uses the names it binds."""
-    if isinstance(statement, _Definition | ast.Import):
-        return True
-    if isinstance(statement, ast.ImportFrom):
-        return statement.module != "__future__"
-    if isinstance(statement, ast.If) and not statement.orelse:  # imports for annotations
-        test = statement.test
-        return getattr(test, "id", None) == "TYPE_CHECKING" or getattr(test, "attr", None) == "TYPE_CHECKING"
-    targets: list[Any] = []
-    if isinstance(statement, ast.Assign):
-        targets = statement.targets
-    elif isinstance(statement, ast.AnnAssign) or type(statement).__name__ == "TypeAlias":
-        # A TypeAlias is known to Python 3.12 and later alone.
-        targets = [statement.target if isinstance(statement, ast.AnnAssign) else getattr(statement, "name", None)]
-    plain = (ast.Name, ast.Tuple, ast.List, ast.Starred)
-    return bool(targets) and all(isinstance(node, plain) for one in targets for node in _target_nodes(one))
-
-
-def _target_nodes(target: ast.expr) -> Iterator[ast.expr]:
-    yield target
-    if isinstance(target, ast.Tuple | ast.List):
-        for element in target.elts:
-            yield from _target_nodes(element)
-    elif isinstance(target, ast.Starred):
-        yield from _target_nodes(target.value)
-
-
-def _is_aside(statement: ast.stmt) -> bool:
-    """A docstring or a block for `python file.py`: neither happens at import."""
-    if isinstance(statement, ast.Expr):
-        return isinstance(statement.value, ast.Constant)
-    if isinstance(statement, ast.If) and isinstance(statement.test, ast.Compare) and not statement.orelse:
-        test = statement.test
-        sides = {ast.unparse(side) for side in (test.left, *test.comparators)}
-        return sides == {"__name__", "'__main__'"} and isinstance(test.ops[0], ast.Eq)
-    return isinstance(statement, ast.Pass)
-
-
 # --------------------------------------------------------------------------- what is used
 
 
@@ -195,8 +78,8 @@ class _Tree:
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        self.modules: dict[tuple[str, Path | None], _Module] = {}
-        self.waiting: list[tuple[_Module, int]] = []
+        self.modules: dict[tuple[str, Path | None], Module] = {}
+        self.waiting: list[tuple[Module, int]] = []
         self.asks_for_heirs = False
 
     def hash(self, source: Source, name: str) -> str:
@@ -219,33 +102,33 @@ class _Tree:
             if not any(found):
                 return
 
-    def module(self, source: Source) -> _Module:
+    def module(self, source: Source) -> Module:
         """The module; what happens at its import, and at that of its packages, is taken."""
         key = (source.name, source.file)
         if key not in self.modules:
-            module = self.modules[key] = _read(source)
+            module = self.modules[key] = read(source)
             parent, dot, _ = source.name.rpartition(".")
             if dot and (above := self.places.source(parent)) is not None:
                 self.module(above)
             for index, statement in enumerate(module.statements):
-                if not _on_demand(statement) and not _is_aside(statement):
+                if not on_demand(statement) and not is_aside(statement):
                     self.take(module, index)
                 for node in [statement] if isinstance(statement, ast.Import | ast.ImportFrom) else []:
                     self.imports(module, node, used=False)
         return self.modules[key]
 
-    def take(self, module: _Module, index: int) -> None:
+    def take(self, module: Module, index: int) -> None:
         if index not in module.taken:
             module.taken.add(index)
             self.waiting.append((module, index))
 
-    def whole(self, module: _Module) -> None:
+    def whole(self, module: Module) -> None:
         """Take every statement of a module."""
         for index, statement in enumerate(module.statements):
-            if not _is_aside(statement):
+            if not is_aside(statement):
                 self.take(module, index)
 
-    def need(self, module: _Module, name: str) -> None:
+    def need(self, module: Module, name: str) -> None:
         """Take what gives a name its value."""
         if name in module.bindings:
             for index in module.bindings[name]:
@@ -260,7 +143,7 @@ class _Tree:
         if "__getattr__" in module.bindings:
             self.whole(module)
 
-    def follow(self, module: _Module, index: int) -> None:
+    def follow(self, module: Module, index: int) -> None:
         """Need everything that a taken statement names."""
         for node in ast.walk(module.statements[index]):
             if isinstance(node, ast.Name):
@@ -287,14 +170,14 @@ class _Tree:
                 if module.imports_by_name:
                     self.named(module, node.value)
 
-    def unseen(self, module: _Module, by_name: bool) -> None:
+    def unseen(self, module: Module, by_name: bool) -> None:
         """Take a module that does at run time what cannot be seen here; `by_name` where it imports."""
         self.whole(module)
         if by_name and not module.imports_by_name:
             module.imports_by_name = True
             self.waiting += [(module, index) for index in module.taken]  # their texts mean more now
 
-    def named(self, module: _Module, text: str) -> None:
+    def named(self, module: Module, text: str) -> None:
         """Take the modules that a text may name: by a full or relative name, or by the beginning of one ("lib.")."""
         name = text.strip(".")
         places = [name] if not text.startswith(".") else []
@@ -306,7 +189,7 @@ class _Tree:
                     for inner in self.places.inside(place):
                         self.whole(self.module(inner))
 
-    def module_meant(self, module: _Module, node: ast.expr) -> Source | None:
+    def module_meant(self, module: Module, node: ast.expr) -> Source | None:
         """The module that a name or a chain of attributes (`lib.deep`) stands for, None for anything else."""
         if isinstance(node, ast.Attribute):
             above = self.module_meant(module, node.value)
@@ -325,7 +208,7 @@ class _Tree:
                     return self.places.source(".".join(filter(None, [above_name, alias.name])))
         return None
 
-    def imports(self, module: _Module, node: ast.stmt, used: bool) -> None:
+    def imports(self, module: Module, node: ast.stmt, used: bool) -> None:
         """Follow an import to a module that belongs here; where nothing uses it, only what it does at import."""
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -358,7 +241,7 @@ class _Tree:
         else:
             self.need(module, name)
 
-    def take_registered(self, module: _Module) -> bool:
+    def take_registered(self, module: Module) -> bool:
         """Take what enters itself into something that is used; whether there was any."""
         found = False
         for index, statement in enumerate(module.statements):
@@ -372,15 +255,15 @@ class _Tree:
                 found = True
         return found
 
-    def entered(self, module: _Module, statement: ast.stmt) -> set[_Name]:
+    def entered(self, module: Module, statement: ast.stmt) -> set[Name]:
         """What a definition's decorators, or an assigned call, mention, and what definitions among that mention."""
-        waiting: list[tuple[_Module, ast.AST]] = []
-        if isinstance(statement, _Definition):
+        waiting: list[tuple[Module, ast.AST]] = []
+        if isinstance(statement, Definition):
             waiting = [(module, one) for one in statement.decorator_list]
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             calls = [node for node in ast.walk(statement.value) if isinstance(node, ast.Call)]
             waiting = [(module, call.func) for call in calls]
-        found: set[_Name] = set()
+        found: set[Name] = set()
         seen: set[tuple[str, Path | None, str]] = set()
         while waiting:
             place, tree = waiting.pop()
@@ -390,14 +273,14 @@ class _Tree:
                 whole = node.value if isinstance(node, ast.Attribute) else node
                 for owner, name in self.meant(place, whole) + (self.meant(place, node) if whole is not node else []):
                     key = (owner.source.name, owner.source.file, name)
-                    found.add(_Name(*key, within=isinstance(node, ast.Attribute)))
+                    found.add(Name(*key, within=isinstance(node, ast.Attribute)))
                     if key not in seen:
                         seen.add(key)
                         bound = [owner.statements[one] for one in owner.bindings[name]]
-                        waiting += [(owner, one) for one in bound if isinstance(one, _Definition)]
+                        waiting += [(owner, one) for one in bound if isinstance(one, Definition)]
         return found
 
-    def meant(self, module: _Module, node: ast.expr) -> list[tuple[_Module, str]]:
+    def meant(self, module: Module, node: ast.expr) -> list[tuple[Module, str]]:
         """The modules and names that a name, or an attribute of a module, stands for, imports followed."""
         if isinstance(node, ast.Name):
             place, name = module, node.id
@@ -405,7 +288,7 @@ class _Tree:
             place, name = self.module(source), node.attr
         else:
             return []
-        found: list[tuple[_Module, str]] = []
+        found: list[tuple[Module, str]] = []
         seen: set[tuple[str, str]] = set()
         waiting = [(place, name)]
         while waiting:
@@ -423,7 +306,7 @@ class _Tree:
                         waiting.append((self.module(source), statement.names[0].name))
         return found
 
-    def is_store(self, name: _Name) -> bool:
+    def is_store(self, name: Name) -> bool:
         """Whether a name is used and may be a collection that others enter themselves into."""
         module = self.modules[name.module, name.file]
         for index in module.bindings[name.name]:
@@ -432,11 +315,11 @@ class _Tree:
                 continue
             if isinstance(statement, ast.Assign | ast.AnnAssign) and not isinstance(statement.value, ast.Constant):
                 return True
-            if name.within and isinstance(statement, _Definition):  # `@judge.register`
+            if name.within and isinstance(statement, Definition):  # `@judge.register`
                 return True
         return False
 
-    def is_watched(self, module: _Module, statement: ast.ClassDef) -> bool:
+    def is_watched(self, module: Module, statement: ast.ClassDef) -> bool:
         """Whether a used class, or its metaclass, learns of this heir."""
         waiting = [(module, statement)]
         seen: set[int] = set()
@@ -450,7 +333,7 @@ class _Tree:
                         if not isinstance(above, ast.ClassDef) or id(above) in seen:
                             continue
                         seen.add(id(above))
-                        methods = {inner.name for inner in above.body if isinstance(inner, _Definition)}
+                        methods = {inner.name for inner in above.body if isinstance(inner, Definition)}
                         learns = base in metaclasses or "__init_subclass__" in methods or self.asks_for_heirs
                         if learns and index in owner.taken:
                             return True
@@ -469,39 +352,3 @@ def _absolute(source: Source, node: ast.ImportFrom) -> str:
 
 def _is_typelike(text: str) -> bool:
     return bool(re.fullmatch(r"[\w\s\[\],.|]+", text)) and " " not in re.sub(r"\s*[|,]\s*", "", text.strip())
-
-
-# --------------------------------------------------------------------------- normal form
-
-
-def _normal(node: ast.AST) -> str:
-    """A syntax tree as text: the same on every Python, without places, docstrings, `pass` or empty fields."""
-    # Without recursion: a long sum is a tree as deep as it is long.
-    done: list[str] = []
-    waiting: list[tuple[bool, Any]] = [(False, node)]
-    while waiting:
-        is_text, item = waiting.pop()
-        if is_text:
-            done.append(item)
-        elif isinstance(item, ast.AST):
-            parts: list[tuple[bool, Any]] = [(True, f"{type(item).__name__}(")]
-            for name in item._fields:
-                value = getattr(item, name, None)
-                if isinstance(value, list):
-                    value = [one for one in value if not _does_nothing(one)]
-                if name not in _UNSEEN_FIELDS and value is not None and value != []:
-                    parts += [(True, f"{',' if len(parts) > 1 else ''}{name}="), (False, value)]
-            waiting += reversed([*parts, (True, ")")])
-        elif isinstance(item, list):
-            inner = [part for one in item for part in ((True, ","), (False, one))]
-            waiting += reversed([(True, "["), *inner[1:], (True, "]")])
-        else:
-            done.append(repr(item))
-    return "".join(done)
-
-
-def _does_nothing(statement: Any) -> bool:
-    """A docstring, a bare constant, `pass`."""
-    return isinstance(statement, ast.Pass) or (
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-    )

@@ -31,19 +31,27 @@ Limits: the whole file is held in memory; CSV is read for counts only.
 from __future__ import annotations
 
 import csv
-import fnmatch
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import StopReason, Verifier, question_id
+from nsd.plugins.api import StopReason, Verifier
 from nsd.plugins.errors import InputError
-from nsd.plugins.words import hint
 from nsd.runner.store.workspace import digest_of
+from nsd.runner.work.import_rows import (
+    ABSENT,
+    expand,
+    fields_there,
+    get_field,
+    is_nothing,
+    line_id,
+    read_lines,
+    text_of,
+    was_asked,
+)
 
-_ABSENT = object()
 _RIGHT = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}
 
 
@@ -121,17 +129,17 @@ def read_import(
         raise InputError("give either --correct FIELD, or --answer FIELD, --gold FIELD and --verifier NAME")
     if correct is None and not all(by_answer):
         raise InputError("--answer, --gold and --verifier go together: all three judge a recorded answer")
-    lines = list(_read_lines(path))
+    lines = list(read_lines(path))
     if not lines:
         raise InputError(f"{path} has no lines to import")
-    ids = [_line_id(path, number, row, id_field, id_is_text) for number, row in lines]
+    ids = [line_id(path, number, row, id_field, id_is_text) for number, row in lines]
     judge: _Judge | None = None
     if correct is None:
         assert gold is not None and verifier is not None
         judge = _Judge.make(path, lines, ids, gold, verifier, id_is_text)
     what = correct or answer
     assert what is not None
-    fields = _expand(path, lines, what)
+    fields = expand(path, lines, what)
     runs = []
     for field_name, key in fields:
         run_name = name if key is None else f"{name}/{key}"
@@ -178,110 +186,6 @@ def _read_counts(path: Path, prefix: str | None) -> list[ImportedRun]:
     return list(runs.values())
 
 
-# --------------------------------------------------------------------------- lines and fields
-
-
-def _read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers and objects. Numbers stay the text they were (18.0 is not turned into 18), without an exponent."""
-    from nsd.plugins.datasets.sources import number as whole
-    from nsd.plugins.datasets.sources import plain
-
-    def number_text(text: str) -> str:
-        found = whole(text) if "e" in text.lower() else text
-        return found if isinstance(found, str) else plain(found)
-
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            if not raw.strip():
-                continue
-            try:
-                row = json.loads(
-                    raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_float=number_text, parse_int=str
-                )
-            except UnicodeDecodeError as error:
-                raise InputError(f"{path}:{number}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: not a JSON object ({error.msg} at column {error.colno})") from error
-            except RecursionError:
-                raise InputError(f"{path}:{number}: nested too deeply to read") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}:{number}: a {type(row).__name__}, where a JSON object was expected")
-            yield number, row
-
-
-def get_field(row: Any, name: str) -> Any:
-    """The value of a dotted field, taking the longest key that leads to one; `_ABSENT` where there is none."""
-    if not isinstance(row, dict):
-        return _ABSENT
-    if name in row:
-        return row[name]
-    for end in range(len(name) - 1, 0, -1):
-        if name[end] == "." and name[:end] in row:
-            found = get_field(row[name[:end]], name[end + 1 :])
-            if found is not _ABSENT:
-                return found
-    return _ABSENT
-
-
-def _was_asked(row: dict[str, Any], name: str) -> bool:
-    """False where a field is absent from an object inside the line that has other keys."""
-    heads = (name[:end] for end in range(len(name) - 1, 0, -1) if name[end] == ".")
-    return not any(isinstance(row.get(head), dict) and row[head] for head in heads)
-
-
-def _expand(path: Path, lines: Sequence[tuple[int, dict[str, Any]]], name: str) -> list[tuple[str, str | None]]:
-    """(field, key) for each run: the field itself with key None, or every key its `*` part fits, in order seen."""
-    if "*" not in name:
-        if all(get_field(row, name) is _ABSENT for _, row in lines):
-            raise InputError(f"{path}: no line has a field {name!r}{_fields_there(lines[0][1], name)}")
-        return [(name, None)]
-    dots = [end for end in range(name.find("*") - 1, 0, -1) if name[end] == "."]
-    # Keys may hold dots, so each dot before the star may be the one that ends the parent: the longest first.
-    for parent, pattern in [*((name[:end], name[end + 1 :]) for end in dots), ("", name)]:
-        literal = pattern.replace("[", "[[]")
-        keys: dict[str, None] = {}
-        for _, row in lines:
-            container = get_field(row, parent) if parent else row
-            if isinstance(container, dict):
-                keys.update((key, None) for key in container if fnmatch.fnmatchcase(key, literal))
-        if keys:
-            return [(f"{parent}.{key}" if parent else key, key) for key in keys]
-    raise InputError(f"{path}: no line has a field like {name!r}{_fields_there(lines[0][1])}")
-
-
-def _fields_there(row: dict[str, Any], wanted: str = "") -> str:
-    """The nearest field of a line, else its fields, for an error message."""
-    inside = [f"{key}.{inner}" for key, value in row.items() if isinstance(value, dict) for inner in value]
-    return hint(wanted, [*row, *inside], f"; the first has {', '.join(map(repr, list(row)[:12]))}" if row else "")
-
-
-def _line_id(path: Path, number: int, row: dict[str, Any], id_field: str, is_text: bool) -> str:
-    value = get_field(row, id_field)
-    if value is _ABSENT or value is None:
-        raise InputError(f"{path}:{number}: no id: there is no field {id_field!r}{_fields_there(row)}")
-    if isinstance(value, (dict, list)):
-        raise InputError(
-            f"{path}:{number}: the id field {id_field!r} holds a {type(value).__name__}, not a text or number"
-        )
-    text = _text(value)
-    if not text.strip():
-        raise InputError(f"{path}:{number}: the id field {id_field!r} is empty")
-    return question_id(text) if is_text else text
-
-
-def _is_nothing(value: Any) -> bool:
-    """Whether a field is absent, null, or says that there is nothing: the rule of data that is read."""
-    from nsd.plugins.datasets.sources import known
-
-    return value is _ABSENT or value is None or (not isinstance(value, (dict, list)) and known(_text(value)) is None)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
 # --------------------------------------------------------------------------- judging
 
 
@@ -324,10 +228,10 @@ class _Judge:
         raw: dict[str, str] = {}
         for (number, row), question in zip(lines, ids, strict=True):
             value = get_field(row, gold_field)
-            if _is_nothing(value) or isinstance(value, (dict, list)):
-                there = _fields_there(row) if value is _ABSENT else ""
+            if is_nothing(value) or isinstance(value, (dict, list)):
+                there = fields_there(row) if value is ABSENT else ""
                 raise InputError(f"{path}:{number}: no gold answer in the field {gold_field!r}{there}")
-            text = _text(value)
+            text = text_of(value)
             if (before := raw.setdefault(question, text)) != text:
                 raise InputError(f"{path}:{number}: question {question!r} has the gold {text!r} here, {before!r} above")
             normal = verifier.normalise(text)
@@ -366,7 +270,7 @@ def _one_run(
     missing = failed = 0
     for (number, row), question in zip(lines, ids, strict=True):
         recorded = get_field(row, field_name)
-        if recorded is _ABSENT and not _was_asked(row, field_name):
+        if recorded is ABSENT and not was_asked(row, field_name):
             continue
         several = recorded if isinstance(recorded, list) else [recorded]
         if not several:
@@ -377,7 +281,7 @@ def _one_run(
             if end is StopReason.ERROR:
                 right = False
                 failed += 1
-            elif _is_nothing(value):
+            elif is_nothing(value):
                 right = False
                 missing += 1
             elif judge is None:
@@ -387,12 +291,12 @@ def _one_run(
                     f"{path}:{number}: the field {field_name!r} holds a {type(value).__name__}, not an answer"
                 )
             else:
-                right, answer = judge(question, _text(value))
+                right, answer = judge(question, text_of(value))
             samples.append(
                 {
                     "question_id": question,
                     "sample": len(scores),
-                    "text": None if judge is None or _is_nothing(value) else _text(value),
+                    "text": None if judge is None or is_nothing(value) else text_of(value),
                     "stop_reason": None if end is None else str(end),
                     "score": float(right),
                     "correct": right,
@@ -429,8 +333,8 @@ def _ends(
     if finish is None:
         return [None] * count
     value = get_field(row, finish)
-    if value is _ABSENT:
-        raise InputError(f"{path}:{number}: no field {finish!r}{_fields_there(row, finish)}")
+    if value is ABSENT:
+        raise InputError(f"{path}:{number}: no field {finish!r}{fields_there(row, finish)}")
     values = value if isinstance(value, list) else [value] * count
     if len(values) != count:
         raise InputError(f"{path}:{number}: the field {finish!r} has {len(values)} entries for {count} completions")
@@ -438,7 +342,7 @@ def _ends(
 
 
 def _right_or_wrong(path: Path, number: int, field_name: str, value: Any) -> bool:
-    found = _RIGHT.get(_text(value).strip().lower()) if not isinstance(value, dict) else None
+    found = _RIGHT.get(text_of(value).strip().lower()) if not isinstance(value, dict) else None
     if found is None:
         shown = json.dumps(value, ensure_ascii=False)[:60]
         raise InputError(
