@@ -104,7 +104,7 @@ def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny
     assert results(workspace) == results(tiny) and not list(workspace.rglob("*.safetensors"))
     assert re.search(r"student > baseline +○ UNRESOLVED", printed) and "the machine nsd-tiny-" in printed
     assert gone(slurm, "nsd-tiny-")
-    assert "[7/7]" in nsd(launched.folder, caller, "launch", "logs")  # kept here: the machine's are gone with it
+    assert "[7/10]" in nsd(launched.folder, caller, "launch", "logs")  # kept here: the machine's are gone with it
 
     here, there = (json.loads(nsd(where.parent, caller, "runs", "--json")) for where in (tiny, workspace))
     scores = [[(run["run"], run["eval_digest"], run["mean"]) for run in found["runs"]] for found in (here, there)]
@@ -140,14 +140,14 @@ def test_skypilot_alone_does_the_same_run(
     slurm.client.sky("down", "-y", f"nsd-by-hand-{which}")
     home = project(tmp_path / "home", TINY_SPEC)
     outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
-    assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 7)
+    assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
     assert results(home / "nsd-workspace") == results(tiny)
 
 
 def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
-    command.wait_for("[2/7]")
+    command.wait_for("[2/10]")
     command.kill()
     logs = Command(folder, caller, "launch", "logs")
     logs.wait_for("nsd: waiting for the results to be fetched")  # the machine does not go before they are

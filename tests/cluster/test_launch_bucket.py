@@ -57,4 +57,4 @@ def test_a_run_killed_while_it_sends_leaves_no_stage_that_is_not_whole(
     second = project(tmp_path / "second", TINY_SPEC)
     nsd(second, caller, "run", "spec.yaml", "--store", store)
     assert results(second / "nsd-workspace") == results(tiny)
-    assert len(seen.stages()) == 7
+    assert len(seen.stages()) == 10

@@ -80,7 +80,7 @@ def test_arms_side_by_side_make_shared_stages_once(
     words = [json.loads(path.read_text()) for path in workspace.glob("outcomes/*.json")]
     assert len(words) == 4
     # Every stage was made by one job only: together the jobs ran as many as there are.
-    assert sum(word["stages_run"] for word in words) == len(manifests(workspace)) == 7
+    assert sum(word["stages_run"] for word in words) == len(manifests(workspace)) == 10
     by_digest = {manifest["digest"]: manifest for manifest in manifests(workspace)}
     (teacher,) = [one for one in manifests(workspace, "train") if one["training"]["examples"] == {"labeled": 32}]
     users = [one for one in by_digest.values() if teacher["digest"] in one["inputs"].values()]

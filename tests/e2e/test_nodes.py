@@ -43,7 +43,7 @@ def test_two_machines_share_every_training(tmp_path: Path, environment: pytest.M
     assert [manifest["processes"] for manifest in manifests] == [2, 2]
     assert all(manifest["training"]["notes"]["processes"] == 2 for manifest in manifests)
     outcome = nsd_json(leader, "run", "tiny.yaml", "--json")
-    assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 7
+    assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 10
 
 
 @pytest.mark.parametrize(

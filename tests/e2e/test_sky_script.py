@@ -89,7 +89,7 @@ def test_without_a_store_it_waits_until_the_results_are_fetched(tmp_path: Path) 
     wait_until(lambda: started_by(process, "sleep") or process.poll() is not None)
     assert process.poll() is None  # it does wait
     word = json.loads((tmp_path / "home" / "nsd-workspace" / "outcomes" / "job.json").read_text())
-    assert word["exit_code"] == 0 and word["stages_run"] == 7
+    assert word["exit_code"] == 0 and word["stages_run"] == 10
     (tmp_path / "home" / "nsd-fetched").touch()
     assert process.wait(PATIENCE) == 0
 
