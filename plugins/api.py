@@ -41,6 +41,7 @@ from nsd.plugins.data import (
     Budget,
     Completion,
     Confidence,
+    Device,
     Example,
     ModelRef,
     Pools,
@@ -69,6 +70,7 @@ __all__ = [
     "Confidence",
     "Dataset",
     "DatasetConfig",
+    "Device",
     "Engine",
     "Example",
     "Labeler",
@@ -114,6 +116,7 @@ class Plugin:
     kind: ClassVar[str]
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    extra: ClassVar[str | None] = None  # the extra of nsd whose packages it needs; checked before a run begins
 
     class Config(PluginConfig):
         pass
@@ -339,6 +342,7 @@ class TrainJob:
     should_stop: Callable[[], bool]
     trackers: Sequence[str] = ()
     run_name: str = ""
+    device: Device | None = None  # None: the best that torch finds
     max_steps_cap: int | None = None  # --smoke only: cuts how many steps, never what a step is
 
 
@@ -347,7 +351,15 @@ class Trainer(Plugin):
 
     kind = "trainer"
     needs_targets: ClassVar[bool] = False  # True: examples without `target` are an error (SFT)
-    package: ClassVar[str] = "trl"
+
+    def rows_per_step(self) -> int | None:
+        """Rows that one optimizer step sees over all processes, which must share them evenly; None: any number."""
+        return None
+
+    def shares(self, processes: int) -> bool:
+        """Whether so many processes can share the rows of a step evenly."""
+        rows = self.rows_per_step()
+        return rows is None or rows % processes == 0
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples, None where only the run can tell."""

@@ -10,7 +10,7 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -267,13 +267,32 @@ class Rollout:
 class ModelRef:
     """Where weights are: a hub id, a local folder, or a train stage's artifact folder.
 
-    `adapter` is a LoRA adapter folder to apply on top of `path`.
+    `adapter` is a LoRA adapter folder to apply on top of `path`. `device` None: the best that torch finds.
     """
 
     path: str
     revision: str | None = None
     dtype: str = "auto"
     adapter: str | None = None
+    device: Device | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a stage computes. `half` is the half-precision type that it has units for, "float32" where none."""
+
+    kind: Literal["cpu", "cuda"]
+    half: Literal["bfloat16", "float16", "float32"] = "float32"
+
+    def type_in_force(self, dtype: str, trainable: bool) -> str:
+        """The type of weights that a spec or a checkpoint has in `dtype`.
+
+        On a GPU without units for bfloat16 they are `half` to draw, and float32 to train: gradients in float16 need
+        weights in float32 to be added to.
+        """
+        if self.kind == "cpu" or dtype not in ("bfloat16", "float16") or self.half == "bfloat16":
+            return dtype
+        return "float32" if trainable else self.half
 
 
 @dataclass(frozen=True, slots=True)

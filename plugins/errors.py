@@ -23,26 +23,9 @@ class MissingExtra(InputError, ImportError):
     """A package of an optional extra is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
+        from nsd.plugins.extras import install_command
+
         super().__init__(f"this needs the package {package!r}: install it with  {install_command(extra, package)}")
-
-
-def install_command(extra: str, package: str = "") -> str:
-    """One command that puts the packages of an extra into this Python, wherever nsd itself came from.
-
-    The packages are named one by one: nobody answers for what an index has under the name nsd.
-    """
-    import re
-    import shlex
-    import sys
-    from importlib import metadata
-
-    try:
-        wanted = metadata.requires("nsd") or []
-    except metadata.PackageNotFoundError:
-        wanted = []
-    of_extra = [text.partition(";") for text in wanted if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", text)]
-    names = [name.strip() for name, _, _ in of_extra] or [package]
-    return f"{shlex.quote(sys.executable)} -m pip install {' '.join(shlex.quote(name) for name in names)}"
 
 
 class StageFailed(NsdError, RuntimeError):

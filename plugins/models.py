@@ -225,7 +225,7 @@ def load_model(
     or is damaged, MissingExtra where torch, transformers or peft is not installed.
     """
     torch, transformers = _torch(), _transformers()
-    path, place = resolve(ref.path), _device(torch, device or default_device())
+    path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
     tokenizer = load_tokenizer(ref)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     try:
@@ -236,6 +236,10 @@ def load_model(
         raise _load_error(path, ref.revision, error) from error
     if ref.dtype == "auto" and place.type == "cpu":
         model = model.float()
+    if ref.device is not None:
+        held = str(model.dtype).removeprefix("torch.")
+        if (wanted := ref.device.type_in_force(held, trainable)) != held:
+            model = model.to(_dtype(torch, wanted))
     if ref.adapter is not None:
         model = _merge_adapter(model, ref.adapter)
     try:

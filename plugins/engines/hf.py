@@ -95,6 +95,7 @@ class HfEngine(Engine):
         )
 
     config: Config
+    extra = "train"
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import LoraConfig, ModelRef, TrainJob
-from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.errors import InputError, MissingExtra, StageFailed
 from nsd.plugins.models import load_model
 from nsd.plugins.trainers._options import TrlTrainerConfig
 
@@ -80,7 +80,14 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
     """
     import torch
 
-    on_gpu = torch.cuda.is_available()
+    on_gpu = torch.cuda.is_available() if job.device is None else job.device.kind == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise StageFailed("the run began on a GPU, and torch finds none in this process: nsd doctor says what is there")
+    if job.device is None:
+        half = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        half = job.device.half == "bfloat16"
+    mixed = config.mixed_precision == "bf16" and on_gpu
     fields: dict[str, Any] = {
         "output_dir": str(job.checkpoint_dir),
         "learning_rate": config.learning_rate,
@@ -100,7 +107,9 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
         "seed": hf_seed(job.seeds.init),
         "data_seed": hf_seed(job.seeds.order),
         "use_cpu": not on_gpu,
-        "bf16": config.mixed_precision == "bf16" and on_gpu and torch.cuda.is_bf16_supported(),
+        "bf16": mixed and half,
+        # Without units for bfloat16; a GPU that has none for float16 either trains in float32.
+        "fp16": mixed and not half and job.device is not None and job.device.half == "float16",
     }
     try:
         return args_class(**(fields | own | dict(trl)))

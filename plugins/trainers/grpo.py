@@ -132,10 +132,15 @@ class Grpo(Trainer):
             return self
 
     config: Config
+    extra = "train"
 
     def digest_extra(self) -> dict[str, Any]:
         """The versions of the rewards: another version of one gives another model."""
         return {"rewards": {name: reward.version for name, reward in load_rewards(self.config.rewards)}}
+
+    def rows_per_step(self) -> int:
+        """Rollouts of one optimizer step."""
+        return self.config.prompts_per_step * self.config.num_generations
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps: as configured, however many examples there are."""
@@ -162,9 +167,8 @@ class Grpo(Trainer):
         from trl import GRPOConfig, GRPOTrainer
 
         rewards = load_rewards(config.rewards)
-        rows = config.prompts_per_step * config.num_generations
         micro, accumulation = _setup.split_batch(
-            rows, config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
+            self.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
         )
         revision = None if job.model.adapter is not None else job.model.revision
         args = _setup.arguments(

@@ -44,6 +44,7 @@ class Sft(Trainer):
     """Next-token cross-entropy on targets."""
 
     needs_targets = True
+    extra = "train"
 
     class Config(TrlTrainerConfig):
         learning_rate: float = Field(default=2e-5, gt=0)
@@ -54,6 +55,10 @@ class Sft(Trainer):
         trl: TrlFields = Field(default={}, description="Any further field of TRL's SFTConfig.")
 
     config: Config
+
+    def rows_per_step(self) -> int:
+        """Examples of one optimizer step."""
+        return self.config.batch_size
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples; None where packing makes it depend on their lengths."""

@@ -146,6 +146,7 @@ class Math(Verifier):
         )
 
     config: Config
+    extra = "math"
 
     def extract(self, completion: str) -> str | None:
         """Content of the last box, tidied; None where there is no box or it is empty."""

@@ -206,6 +206,8 @@ def collect_origin(connection: duckdb.DuckDBPyConnection, digests: Sequence[str]
 def _machine(facts: dict[str, Any]) -> str:
     gpus = [str(name) for name in facts.get("gpus") or []]
     parts = [str(facts[name]) for name in ("system",) if facts.get(name)]
+    if facts.get("device"):
+        parts.append(f"device {facts['device']}")
     if facts.get("cpus"):
         parts.append(f"{facts['cpus']} CPUs")
     parts.append(" and ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus)) or "no GPU")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nsd.plugins.errors import InputError
-from nsd.runner.plan.build import Plan
+from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.workspace import Workspace
 
 STORE_VARIABLE = "NSD_STORE"
@@ -21,8 +21,10 @@ def run_plan(
     from nsd.runner.cli.show_outcome import outcome_json, print_outcome
     from nsd.runner.store.bucket import Bucket
     from nsd.runner.store.shapes import Word
+    from nsd.runner.work.device import Decision
     from nsd.runner.work.execute import execute
     from nsd.runner.work.nodes import Nodes, take_part
+    from nsd.runner.work.ready import make_ready
     from nsd.runner.work.sync import Sync, leave_word
 
     uri = store or os.environ.get(STORE_VARIABLE)
@@ -34,11 +36,18 @@ def run_plan(
         raise InputError(
             f"{len(nodes.addresses)} machines need a store that all can reach: --store or {STORE_VARIABLE}"
         )
+
+    def settle(pending: Sequence[Stage]) -> Decision | None:
+        decision = make_ready(plan, pending, 1 if nodes is None else len(nodes.addresses))
+        if decision is not None:
+            print(f"device: {decision.device}, {decision.why}", file=sys.stderr)
+        return decision
+
     if nodes is not None and sync is not None and nodes.rank > 0:
-        return take_part(plan, workspace, sync, nodes, only)
+        return take_part(plan, workspace, sync, nodes, only, settle)
     for note in plan.notes:  # what a person should know of the data, before the hours that it may cost
         print(f"note: {note}", file=sys.stderr)
-    outcome = execute(plan, workspace, sync, only, ends_process=True)
+    outcome = execute(plan, workspace, sync, only, ends_process=True, settle=settle)
     if job := os.environ.get(JOB_VARIABLE):
         facts = {**outcome_json(plan, outcome), "exit_code": outcome.exit_code}
         leave_word(workspace, bucket, job, Word.from_json(facts, workspace.outcome_path(job)))

@@ -492,7 +492,7 @@ class _Builder:
             "seeds": seeds,
             "seed": seed,
             "budget": budget_job,
-            "processes": self.experiment.resources.processes,
+            "processes": self.experiment.resources.processes or 1,
             "track": list(self.experiment.track),
             "max_steps_cap": SMOKE_STEPS if self.smoke else None,
         }

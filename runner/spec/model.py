@@ -309,7 +309,12 @@ class Resources(_Frozen):
     infra: str | None = Field(default=None, description="Where to launch: a cloud, kubernetes, slurm/NAME, ssh/NAME.")
     disk_size: int | None = Field(default=None, gt=0, description="Disk in GB.")
     image_id: str | None = Field(default=None, description="Machine image or docker:IMAGE.")
-    processes: int = Field(default=1, ge=1, description="Training processes started by accelerate on one machine.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="auto: the NVIDIA GPUs that are there, else the processor."
+    )
+    processes: int | None = Field(
+        default=None, ge=1, description="Training processes on one machine; null: one for each GPU."
+    )
     nodes: int = Field(default=1, ge=1, description="Machines of a launch; trainings are spread over all of them.")
 
 

@@ -55,14 +55,16 @@ def git_state() -> dict[str, str | None]:
     return {"commit": commit.strip() if commit else None, "diff": diff[:DIFF_LIMIT] if diff else None}
 
 
-def machine() -> Machine:
-    """Host, processor count and, where torch is loaded already, GPUs and threads."""
+def machine(device: Mapping[str, str] | None = None) -> Machine:
+    """Host, processor count, the device in force and, where torch is loaded already, GPUs and threads."""
     facts: dict[str, Any] = {
         "host": platform.node(),
         "system": platform.platform(),
         "cpus": os.cpu_count(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+    if device:
+        facts["device"] = device["kind"]
     torch = sys.modules.get("torch")
     if torch is not None:
         facts["torch_threads"] = torch.get_num_threads()

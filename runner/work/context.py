@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Engine, Question
+from nsd.plugins.api import Device, Engine, Question
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.events import Event, Told
@@ -21,6 +21,7 @@ class Context:
     partial: Path
     emit: Callable[[Event], None]
     should_stop: Callable[[], bool]
+    device: Device | None = None
     leader: bool = True  # false in every process but the first of a multi-process stage
     engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
     events: list[dict[str, Any]] = field(default_factory=list)

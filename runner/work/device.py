@@ -14,16 +14,20 @@ compute capability 8.0 on; below it torch emulates it, which is slow and no diff
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from nsd.plugins.errors import InputError, install_command
+from nsd.plugins.api import Device
+from nsd.plugins.errors import InputError
+from nsd.plugins.extras import install_command
+from nsd.runner.plan.build import Stage
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}  # CUDA's major version -> the driver's
 BF16_FROM, FP16_FROM = (8, 0), (7, 0)  # compute capabilities with units for it
 WAY_OUT = "or write `resources: {device: cpu}` to run on the processor"
 
+Settle = Callable[[Sequence[Stage]], "Decision | None"]  # of the stages that are owed: where they compute
 Wanted = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -72,6 +76,11 @@ class Decision:
     gpus: tuple[Gpu, ...]
     ids: tuple[str, ...]
     why: str
+
+    @property
+    def told(self) -> Device:
+        """What a stage is told of it."""
+        return Device(self.device, self.dtype)
 
 
 def decide(

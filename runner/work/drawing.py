@@ -9,10 +9,11 @@ import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Completion, Engine, ModelRef, Prompt, Request, Sampling
+from nsd.plugins.api import Completion, Device, Engine, ModelRef, Prompt, Request, Sampling
 from nsd.plugins.errors import Interrupted, StageFailed
 from nsd.runner.plan.relatives import relatives
 from nsd.runner.store import provenance, tables
@@ -23,14 +24,15 @@ from nsd.runner.work.failures import failures
 from nsd.runner.work.jobs import make_plugin
 
 
-def model_ref(model: Mapping[str, Any], workspace: Workspace) -> ModelRef:
+def model_ref(model: Mapping[str, Any], workspace: Workspace, device: Device | None = None) -> ModelRef:
     """The model of a job: the spec's own, or what a train stage left."""
+    base = ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"], device=device)
     if model["train"] is None:
-        return ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"])
+        return base
     folder = workspace.folder("train", model["train"]) / "model"
     if (folder / "adapter_config.json").is_file():
-        return ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"], adapter=str(folder))
-    return ModelRef(path=str(folder), dtype=model["dtype"])
+        return replace(base, adapter=str(folder))
+    return replace(base, path=str(folder), revision=None)
 
 
 Place = tuple[str, int]  # question id and sample number
@@ -53,7 +55,7 @@ def draw(job: dict[str, Any], context: Context, others: Mapping[Place, Completio
     context.progress(len(held), total, "completions", resumed=len(held))
     if len(held) < total:
         engine = _engine(job, context)
-        ref = model_ref(job["model"], context.workspace) if job["model"] is not None else None
+        ref = model_ref(job["model"], context.workspace, context.device) if job["model"] is not None else None
         asked = [Request(one.id, prompt.render(one), _first(one.id, others)) for one in questions]
         requests = [request for request in asked if request.first < sampling.n]
         number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1

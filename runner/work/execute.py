@@ -19,14 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nsd.plugins.api import Device
 from nsd.plugins.errors import Interrupted
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import worker_environment, write_data, write_job
 from nsd.runner.work.nodes import Nodes, training_command
@@ -71,11 +73,13 @@ def execute(
     sync: Sync | None = None,
     only: Collection[str] | None = None,
     ends_process: bool = False,
+    settle: Settle | None = None,
 ) -> Outcome:
     """Run what is pending. Results are indexed as they come.
 
     `sync` keeps a bucket in step; `only` limits the work to these stages and those they need. `ends_process` says that
-    the process ends after an interrupted call: SIGTERM, which Slurm sends twice, is ignored from then on.
+    the process ends after an interrupted call: SIGTERM, which Slurm sends twice, is ignored from then on. `settle`
+    says on which device the stages that are owed compute, or raises; None leaves it to torch.
     """
     workspace.create()
     if sync is not None:
@@ -88,6 +92,7 @@ def execute(
     if only is not None:
         wanted = plan.with_causes(only)
         pending = [stage for stage in pending if stage.digest in wanted]
+    decision = settle(pending) if settle is not None else None
     if unindexed := store.missing(finished):
         store.index_stages(unindexed)
     outcome = Outcome(cached=len(finished))
@@ -95,7 +100,7 @@ def execute(
     if pending:
         if sync is not None:
             sync.push_data()
-        with reporter() as shown, _Workers(ends_process) as workers:
+        with reporter() as shown, _Workers(ends_process, decision) as workers:
             _run_stages(plan, pending, workspace, store, record, shown, workers, outcome, sync)
     record.save({user: failure.reason for failure in outcome.failures for user in failure.stage.used_by})
     return outcome
@@ -121,10 +126,10 @@ def _run_stages(
         shown.start(stage.title, stage.size, number, len(pending))
         if sync is not None and sync.begin(stage):
             shown.message("continuing from what the store has of this stage")
-        job_path = write_job(plan, stage, workspace)
+        job_path = write_job(plan, stage, workspace, workers.device)
         event = workers.do(stage, job_path, shown)
         while event.event is Told.GONE:  # a run beside this one finished the stage, or dropped it, just then
-            event = workers.do(stage, write_job(plan, stage, workspace), shown)
+            event = workers.do(stage, write_job(plan, stage, workspace, workers.device), shown)
         if sync is not None:
             sync.end(stage)
             for message in sync.told():
@@ -148,11 +153,16 @@ def _run_stages(
 class _Workers:
     """The serving worker of a run, started when first needed, and its events."""
 
-    def __init__(self, ends_process: bool) -> None:
-        self.ends_process = ends_process
+    def __init__(self, ends_process: bool, decision: Decision | None) -> None:
+        self.ends_process, self.decision = ends_process, decision
         self.nodes = Nodes.here()
         self.process: subprocess.Popen[str] | None = None
         self.asked_to_stop = 0
+
+    @property
+    def device(self) -> Device | None:
+        """What the stages are told of it."""
+        return None if self.decision is None else self.decision.told
 
     def __enter__(self) -> _Workers:
         self._folder = tempfile.TemporaryDirectory(prefix="nsd-")
@@ -198,7 +208,8 @@ class _Workers:
         together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
         if together:
             self._retire()  # its model holds the memory that the training wants
-            process = self._start(training_command(stage, job_path, self.events_path, self.nodes))
+            command = training_command(stage, job_path, self.events_path, self.nodes)
+            process = self._start(command, stage.job["processes"])
         else:
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start(
@@ -219,7 +230,10 @@ class _Workers:
             process.wait()
         return final
 
-    def _start(self, command: list[str], serve: bool = False) -> subprocess.Popen[str]:
+    def _gpus(self, processes: int) -> Sequence[str] | None:
+        return None if self.decision is None else self.decision.ids[:processes]
+
+    def _start(self, command: list[str], processes: int = 1, serve: bool = False) -> subprocess.Popen[str]:
         log = (Path(self._folder.name) / "worker.log").open("ab")
         with log:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the worker to stop.
@@ -229,7 +243,7 @@ class _Workers:
                 stdout=log,
                 stderr=log,
                 text=True,
-                env=worker_environment(alone=serve),
+                env=worker_environment(serve, self._gpus(processes)),
                 start_new_session=True,
             )
 

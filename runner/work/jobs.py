@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Plugin
+from nsd.plugins.api import Device, Plugin
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.registry import code, find
 from nsd.runner.plan.build import Plan, Stage
@@ -27,7 +28,7 @@ def write_data(plan: Plan, workspace: Workspace) -> None:
             tables.write_questions(path, questions)
 
 
-def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
+def write_job(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Path:
     """Write what the worker reads. The path of an earlier attempt is reused with the same content."""
     job = {
         **stage.job,
@@ -39,6 +40,7 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace) -> Path:
         "used_by": stage.used_by,
         "experiment": plan.name,
         "workspace": str(workspace.root),
+        "device": asdict(device) if device is not None else None,
         "git_commit": provenance.git_state()["commit"],
     }
     path = workspace.partial(stage.kind, stage.digest) / "job.json"
@@ -61,8 +63,12 @@ def make_plugin(block: Mapping[str, Any]) -> Plugin:
     return cls(cls.Config.model_validate(block["config"]))
 
 
-def worker_environment(alone: bool = False) -> dict[str, str]:
-    """What a worker process is started with; `alone` says that no other process shares its stage."""
+def worker_environment(alone: bool = False, gpus: Sequence[str] | None = None) -> dict[str, str]:
+    """What a worker process is started with; `alone` says that no other process shares its stage.
+
+    `gpus` names those that it may see, as CUDA_VISIBLE_DEVICES does: with more than one, torch would spread a training
+    over them by itself. None leaves them as they are.
+    """
     environment = {
         **os.environ,
         **openmp_settings(os.environ, alone),
@@ -72,7 +78,12 @@ def worker_environment(alone: bool = False) -> dict[str, str]:
         # stranger's. Said in the environment, for accelerate starts further processes by itself.
         "PYTHONSAFEPATH": "1",
     }
-    return environment if _has_gpu() else {**environment, "ACCELERATE_USE_CPU": "true"}
+    if gpus is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        # Memory in segments that grow: completions of growing length would leave holes of every size.
+        environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    has_gpu = bool(gpus) if gpus is not None else _has_gpu()
+    return environment if has_gpu else {**environment, "ACCELERATE_USE_CPU": "true"}
 
 
 def _has_gpu() -> bool:

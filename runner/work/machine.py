@@ -2,7 +2,7 @@
 
     facts = read_facts()         # for nsd.runner.work.device.decide
 
-`nvidia-smi` is asked, device files are looked at, and torch's build is read from its `version.py`. Limits: of a driver
+`nvidia-smi` is asked, device files are looked at, and the build of torch is read from its files. Limits: of a driver
 that does not know a field that is asked for, names and memory alone are read.
 """
 
@@ -65,7 +65,7 @@ def parse_smi(listed: str, instances: str = "") -> tuple[str | None, tuple[Gpu, 
 
 
 def parse_build(text: str) -> dict[str, str]:
-    """`__version__`, `cuda` and `hip` of a torch/version.py, those that are no None."""
+    """`__version__`, `cuda` and `hip` of the text of torch.version, those that are no None."""
     return {name: value for name, value in _BUILD.findall(text) if value}
 
 

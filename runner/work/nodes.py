@@ -24,6 +24,7 @@ from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, patiently
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.jobs import worker_environment, write_data, write_job
 from nsd.runner.work.sync import Sync
 
@@ -74,21 +75,29 @@ def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes |
     return [sys.executable, "-P", "-m", "accelerate.commands.launch", *flags, *worker]
 
 
-def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: Collection[str] | None = None) -> int:
+def take_part(
+    plan: Plan,
+    workspace: Workspace,
+    sync: Sync,
+    nodes: Nodes,
+    only: Collection[str] | None = None,
+    settle: Settle | None = None,
+) -> int:
     """Do the part of every machine but the leader. Returns the exit code."""
     workspace.create()
     sync.fetch()
-    wanted = None if only is None else plan.with_causes(only)
+    wanted = set(plan.stages) if only is None else plan.with_causes(only)
+    pending = [stage for stage in plan.pending(workspace) if stage.digest in wanted]
+    decision = settle(pending) if settle is not None else None
+    device = None if decision is None else decision.told
     write_data(plan, workspace)
-    for stage in plan.pending(workspace):
-        if wanted is not None and stage.digest not in wanted:
-            continue
+    for stage in pending:
         if stage.kind == "train" and not _is_there(sync, stage):
             for cause in stage.inputs.values():
                 _wait_for(sync, plan.stages[cause])
                 sync.bucket.fetch_stage(workspace, plan.stages[cause].kind, cause, weights=True)
             sync.bucket.fetch_partial(workspace, stage.kind, stage.digest)
-            _compute(stage, write_job(plan, stage, workspace), nodes)
+            _compute(stage, write_job(plan, stage, workspace, device), nodes, decision)
         _wait_for(sync, stage)
     return 0
 
@@ -105,9 +114,11 @@ def _wait_for(sync: Sync, stage: Stage) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _compute(stage: Stage, job: Path, nodes: Nodes) -> None:
+def _compute(stage: Stage, job: Path, nodes: Nodes, decision: Decision | None) -> None:
     """This machine's share of a training. Raises StageFailed or Interrupted."""
-    process = subprocess.Popen(training_command(stage, job, os.devnull, nodes), env=worker_environment())
+    gpus = None if decision is None else decision.ids[: stage.job["processes"]]
+    command = training_command(stage, job, os.devnull, nodes)
+    process = subprocess.Popen(command, env=worker_environment(gpus=gpus))
     handlers = {
         number: signal.signal(number, lambda *_: process.terminate()) for number in (signal.SIGTERM, signal.SIGINT)
     }

@@ -183,7 +183,7 @@ def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
     result = trainer.train(
         TrainJob(
-            model=model_ref(job["model"], context.workspace),
+            model=model_ref(job["model"], context.workspace, context.device),
             lora=LoraConfig.model_validate(job["lora"]) if job["lora"] else None,
             examples=examples,
             prompt=Prompt.model_validate(job["prompt"]),
@@ -196,6 +196,7 @@ def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
             warn=context.warn,
             should_stop=context.should_stop,
             trackers=job["track"],
+            device=context.device,
             run_name=f"{job['experiment']}/{job['used_by'][0]}",
             max_steps_cap=job["max_steps_cap"],
         )

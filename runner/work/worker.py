@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from nsd.plugins.api import Device
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, Manifest
@@ -77,6 +78,7 @@ class Worker:
             partial=partial,
             emit=self.emit,
             should_stop=self.stop.is_set,
+            device=Device(**job["device"]) if job.get("device") else None,
             leader=self.rank == 0,
             engines=self.engines,
         )
@@ -152,7 +154,7 @@ class Worker:
             "seconds": spending.seconds,
             "gpu_seconds": spending.gpu_seconds,
             "packages": provenance.packages(),
-            "machine": provenance.machine(),
+            "machine": provenance.machine(job.get("device")),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "git_commit": job["git_commit"],
             **spending.cost,

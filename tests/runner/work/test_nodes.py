@@ -103,7 +103,7 @@ def test_a_share_that_ends_badly_is_no_success(
 ) -> None:
     end = f"import os; os.kill(os.getpid(), {-code})" if code < 0 else f"raise SystemExit({code})"
     monkeypatch.setattr(nodes, "training_command", lambda *_: [sys.executable, "-c", end])
-    share: Callable[[], None] = lambda: nodes._compute(trainings(plan)[0], Path("j"), Nodes(1, TWO))  # noqa: E731
+    share: Callable[[], None] = lambda: nodes._compute(trainings(plan)[0], Path("j"), Nodes(1, TWO), None)  # noqa: E731
     if kind is None:
         share()
     else:
@@ -144,7 +144,7 @@ def test_it_computes_its_share_of_every_training_with_what_that_comes_from(
 ) -> None:
     shared: list[str] = []
 
-    def compute(stage: Stage, job: Path, its: Nodes) -> None:
+    def compute(stage: Stage, job: Path, its: Nodes, decision: object) -> None:
         shared.append(stage.digest)
         assert job.is_file() and its == Nodes(1, TWO)
         for digest in stage.inputs.values():

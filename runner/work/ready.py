@@ -1,0 +1,87 @@
+"""What a run needs before it begins: the packages that its plugins use, and a device for the stages that compute.
+
+    decision = make_ready(plan, pending)     # raises before a minute is spent; None where nothing computes
+
+A spec may ask for an accelerator (`resources.accelerators`); then there is no processor instead of it, unless
+`resources.device` says cpu.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from nsd.plugins.api import Engine, Plugin, Trainer
+from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.extras import missing
+from nsd.plugins.registry import find
+from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.spec.model import Resources
+from nsd.runner.work.device import Decision, decide
+from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.machine import read_facts
+
+
+def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decision | None:
+    """Check what these stages need, and settle with how many processes each training runs.
+
+    Raises MissingExtra for a package that is not installed, InputError for a device that cannot be had.
+    """
+    stages = list(pending)
+    check_packages(stages)
+    if not any(computes(stage) for stage in stages):
+        return None
+    resources = plan.experiment.resources
+    decision = decide(read_facts(), resources.device, resources.processes, wanted_accelerator(resources))
+    for stage in stages:
+        if stage.kind == "train":
+            trainer = make_plugin(stage.job["trainer"])
+            assert isinstance(trainer, Trainer)
+            stage.job["processes"] = processes_of(trainer, decision, resources.processes, machines)
+    return decision
+
+
+def check_packages(stages: Iterable[Stage]) -> None:
+    """Raise MissingExtra for the first package that a plugin of these stages needs and that is not installed."""
+    for extra in dict.fromkeys(cls.extra for stage in stages for cls in _plugins(stage.job) if cls.extra):
+        if (package := missing(extra)) is not None:
+            raise MissingExtra(package, extra)
+
+
+def computes(stage: Stage) -> bool:
+    """Whether a stage holds a model: it trains one, or draws from one."""
+    if stage.kind == "train":
+        return True
+    engine = next((cls for cls in _plugins(stage.job) if issubclass(cls, Engine)), None)
+    return engine is not None and engine.needs_model
+
+
+def processes_of(trainer: Trainer, decision: Decision, asked: int | None, machines: int = 1) -> int:
+    """Processes of a training on each machine: those asked for, else as many of the GPUs as share a step evenly.
+
+    Raises InputError where the processes asked for do not.
+    """
+    if asked is not None:
+        if not trainer.shares(asked * machines):
+            raise InputError(
+                f"trainer {trainer.name}: {asked * machines} processes cannot share its {trainer.rows_per_step()} rows "
+                "a step evenly: change resources.processes or the trainer's batch"
+            )
+        return asked
+    return next(count for count in range(decision.processes, 0, -1) if count == 1 or trainer.shares(count * machines))
+
+
+def wanted_accelerator(resources: Resources) -> tuple[str, int] | None:
+    """The accelerator that a spec asks for, with its number: of several that would do, the fewest."""
+    found = resources.accelerators
+    if not found:
+        return None
+    pairs = [text.partition(":") for text in ([found] if isinstance(found, str) else found)]
+    counted = [(name, max(1, round(float(count))) if count else 1) for name, _, count in pairs]
+    return min(counted, key=lambda pair: pair[1])
+
+
+def _plugins(job: Mapping[str, Any]) -> Iterator[type[Plugin]]:
+    for value in job.values():
+        if isinstance(value, Mapping) and {"kind", "use"} <= value.keys():
+            yield find(value["kind"], value["use"])
