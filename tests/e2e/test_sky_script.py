@@ -69,7 +69,7 @@ def test_at_its_deadline_a_run_saves_its_state_and_what_is_done_stays(tmp_path: 
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 124, out  # what `timeout` says when the time was up
     assert (tmp_path / "home" / "nsd-finished").read_text().strip() == "124"
-    assert list(store.glob("manifests/eval-*.json")), out  # the first arm was evaluated
+    assert list(store.glob("manifests/score-*.json")), out  # the first arm was evaluated
     assert checkpoints() and len(list(store.glob("partial/train-*/state.json"))) == 1
 
 
