@@ -61,9 +61,8 @@ def summarise_arms(
 ) -> list[ArmSummary]:
     """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
     finished, unfinished = all_runs(connection)
-    places = {
-        run: (condition or run) for run, condition in connection.execute("SELECT run, condition FROM runs").fetchall()
-    }
+    named = connection.execute("SELECT run, condition FROM current_runs").fetchall()
+    places = {run: (condition or run) for run, condition in named}
     grouped: dict[str, list[str]] = {}
     for run in runs:
         grouped.setdefault(places.get(run, run), []).append(run)
@@ -142,7 +141,7 @@ def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> l
     rows = connection.execute(
         "SELECT r.run, min(e.step), e.text, any_value(e.field) FROM events e "
         "JOIN (SELECT run, train_digest, label_digest, eval_digest, json_extract_string(manifest, '$.inputs.samples') "
-        "AS samples FROM runs LEFT JOIN stages ON digest = eval_digest) r "
+        "AS samples FROM current_runs LEFT JOIN stages ON digest = eval_digest) r "
         "ON e.digest IN (r.train_digest, r.label_digest, r.eval_digest, r.samples) "
         "WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY r.run, e.text ORDER BY r.run, 2",
         [list(runs)],
