@@ -257,7 +257,7 @@ class _Known:
         ended = dict(connection.execute("SELECT digest, ended_at FROM stages").fetchall())
         evaluations = {name: {run.eval_digest for run in arm.runs} for name, arm in arms.items()}
         for condition, digest in connection.execute(
-            "SELECT condition, eval_digest FROM version_runs "
+            "SELECT condition, eval_digest FROM runs "
             "WHERE experiment = ? AND spec_digest IN (SELECT unnest(?::TEXT[]))",
             [experiment, [version.spec_digest for version in versions]],
         ).fetchall():
@@ -334,7 +334,7 @@ def _partly_notes(connection: duckdb.DuckDBPyConnection, experiment: str, arms: 
     """Which seeds a condition with a result still lacks, and why: its numbers are those of the other seeds."""
     lacking: dict[tuple[str, str], list[int]] = {}
     for condition, seed, status, reason in connection.execute(
-        "SELECT r.condition, r.seed, r.status, r.reason FROM runs r LEFT JOIN eval_info i USING (eval_digest) "
+        "SELECT r.condition, r.seed, r.status, r.reason FROM current_runs r LEFT JOIN eval_info i USING (eval_digest) "
         "WHERE r.experiment = ? AND i.metric IS NULL AND r.seed IS NOT NULL ORDER BY r.condition, r.seed",
         [experiment],
     ).fetchall():

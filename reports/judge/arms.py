@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nsd.reports.judge.runs import Floats
 
 
+DONE = "done"
+
+
 @dataclass(frozen=True)
 class ArmSummary:
     """One condition over all its seeds. Without a result `mean` is None and `status` says why.
@@ -45,6 +48,11 @@ class ArmSummary:
     status: str
     copies: int = 0
 
+    @property
+    def finished(self) -> bool:
+        """Whether every run has a result."""
+        return self.status == DONE
+
 
 @contextlib.contextmanager
 def version_runs(
@@ -61,9 +69,8 @@ def summarise_arms(
 ) -> list[ArmSummary]:
     """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
     finished, unfinished = all_runs(connection)
-    places = {
-        run: (condition or run) for run, condition in connection.execute("SELECT run, condition FROM runs").fetchall()
-    }
+    named = connection.execute("SELECT run, condition FROM current_runs").fetchall()
+    places = {run: (condition or run) for run, condition in named}
     grouped: dict[str, list[str]] = {}
     for run in runs:
         grouped.setdefault(places.get(run, run), []).append(run)
@@ -79,7 +86,7 @@ def summarise_arms(
 
 def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
     waiting = [f"{name}: {unfinished.get(name, 'not run')}" for name in names if name not in {r.name for r in arm.runs}]
-    status = "; ".join(waiting) or "done"
+    status = "; ".join(waiting) or DONE
     if not arm.runs:
         return ArmSummary(arm.name, names, None, None, None, None, 0, 0, [], [], None, None, status)
     first = arm.runs[0]
@@ -142,7 +149,7 @@ def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> l
     rows = connection.execute(
         "SELECT r.run, min(e.step), e.text, any_value(e.field) FROM events e "
         "JOIN (SELECT run, train_digest, label_digest, eval_digest, json_extract_string(manifest, '$.inputs.samples') "
-        "AS samples FROM runs LEFT JOIN stages ON digest = eval_digest) r "
+        "AS samples FROM current_runs LEFT JOIN stages ON digest = eval_digest) r "
         "ON e.digest IN (r.train_digest, r.label_digest, r.eval_digest, r.samples) "
         "WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY r.run, e.text ORDER BY r.run, 2",
         [list(runs)],

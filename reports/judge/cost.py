@@ -94,13 +94,14 @@ def costs(
     wanted: Any = list(runs) if runs is not None else experiment
     ends: dict[str, list[str]] = {}
     for run, *digests in connection.execute(
-        f"SELECT run, label_digest, train_digest, eval_digest FROM runs WHERE {where} ORDER BY started_at, run",
+        f"SELECT run, label_digest, train_digest, eval_digest FROM current_runs WHERE {where} ORDER BY started_at, run",
         [wanted],
     ).fetchall():
         ends[run] = [digest for digest in digests if digest is not None]
     repeats: set[str] = set()
     for run, digest in connection.execute(
-        "SELECT run, eval_digest FROM repeats WHERE run IN (SELECT unnest(?::TEXT[])) ORDER BY run, repeat",
+        "SELECT r.run, p.eval_digest FROM current_runs r JOIN repeats p USING (run, spec_digest) "
+        "WHERE r.run IN (SELECT unnest(?::TEXT[])) ORDER BY r.run, p.repeat",
         [list(ends)],
     ).fetchall():
         ends[run].append(digest)

@@ -194,7 +194,7 @@ def cohens_kappa(both: int, only_a: int, only_b: int, neither: int) -> float | N
 LABEL_SETS_SQL = """
 SELECT r.label_digest, list(DISTINCT r.condition ORDER BY r.condition), list(r.run ORDER BY r.run),
        list(DISTINCT r.experiment), list(DISTINCT r.seed)
-FROM runs r WHERE r.run IN (SELECT unnest(?::TEXT[])) AND r.label_digest IN (SELECT label_digest FROM labels)
+FROM current_runs r WHERE r.run IN (SELECT unnest(?::TEXT[])) AND r.label_digest IN (SELECT label_digest FROM labels)
 GROUP BY 1 ORDER BY 2, 3
 """
 # A third party's labeler may give no finite confidence: such labels count, but stand on no curve.

@@ -234,7 +234,9 @@ def _experiment_entry(
 def _arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[LogArm]:
     from nsd.reports.judge.arms import summarise_arms
 
-    names = connection.execute("SELECT run FROM runs WHERE experiment = ?", [experiment]).fetchall()
+    names = connection.execute(
+        "SELECT run FROM current_runs WHERE experiment = ? ORDER BY place", [experiment]
+    ).fetchall()
     return [
         LogArm(arm.condition, str(arm.metric), arm.mean, arm.n, max(1, len(arm.seeds)))
         for arm in summarise_arms(connection, [name for (name,) in names])
@@ -256,7 +258,8 @@ def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: S
         "SELECT r.run, coalesce(i.metric, 'accuracy'), coalesce(v.mean, c.correct / c.n), coalesce(v.n, c.n), 1 "
         "FROM runs r LEFT JOIN eval_info i USING (eval_digest) LEFT JOIN counts c ON c.run = r.run "
         "LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v "
-        "USING (eval_digest) WHERE r.run IN (SELECT unnest(?::TEXT[])) ORDER BY list_position(?::TEXT[], r.run)",
+        "USING (eval_digest) WHERE r.spec_digest IS NULL AND r.run IN (SELECT unnest(?::TEXT[])) "
+        "ORDER BY list_position(?::TEXT[], r.run)",
         [runs, runs],
     ).fetchall()
     return LogEntry(

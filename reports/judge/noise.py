@@ -105,7 +105,7 @@ REPEATS_SQL = f"""{MADE_SQL}
 SELECT r.run, r.eval_digest, i.metric, list(p.eval_digest ORDER BY p.repeat),
        any_value(json_extract_string(s.key, '$.sampling.temperature')),
        any_value(json_extract_string(s.key, '$.engine.use'))
-FROM runs r JOIN repeats p USING (run) JOIN eval_info i ON i.eval_digest = r.eval_digest
+FROM current_runs r JOIN repeats p USING (run, spec_digest) JOIN eval_info i ON i.eval_digest = r.eval_digest
 JOIN eval_info j ON j.eval_digest = p.eval_digest LEFT JOIN made s ON s.digest = r.eval_digest
 WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2, 3
 """

@@ -22,10 +22,10 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
        + coalesce(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
        + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
-FROM runs r
+FROM current_runs r
 LEFT JOIN eval_info i USING (eval_digest)
 LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v USING (eval_digest)
-LEFT JOIN counts c ON c.run = r.run
+LEFT JOIN counts c ON c.run = r.run AND r.spec_digest IS NULL
 LEFT JOIN stages t ON t.digest = r.train_digest
 LEFT JOIN stages e ON e.digest = r.eval_digest
 LEFT JOIN stages d ON d.digest = e.manifest->>'$.inputs.samples'

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
-from nsd.reports.judge.metrics import check_metric, values_sql
+from nsd.reports.judge.metrics import check_metric, turns_on_one_sample, values_sql
 from nsd.reports.judge.versions import as_version, current_version, seeds_elsewhere, versions_of
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data
        json_extract_string(e.key, '$.sampling.temperature'), json_extract(e.key, '$.engine')::TEXT,
        json_extract_string(e.key, '$.engine.use'), json_extract(e.key, '$.model')::TEXT,
        json_extract(s.manifest, '$.sha256')::TEXT
-FROM runs r
+FROM current_runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
-LEFT JOIN counts c ON c.run = r.run
+LEFT JOIN counts c ON c.run = r.run AND r.spec_digest IS NULL
 LEFT JOIN made s ON s.digest = r.train_digest
 LEFT JOIN made e ON e.digest = r.eval_digest
 ORDER BY r.experiment NULLS LAST, r.started_at, r.run
@@ -306,7 +306,8 @@ def condition_arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> di
 def run_names(connection: duckdb.DuckDBPyConnection, experiment: str, conditions: Sequence[str]) -> list[str]:
     """Run names in the order in which the spec has its conditions, rounds of a condition after it."""
     rows = connection.execute(
-        "SELECT run, condition, seed FROM runs WHERE experiment = ? ORDER BY started_at NULLS LAST, run", [experiment]
+        "SELECT run, condition, seed FROM current_runs WHERE experiment = ? ORDER BY started_at NULLS LAST, run",
+        [experiment],
     ).fetchall()
     places = {name: place for place, name in enumerate(conditions)}
 
@@ -482,7 +483,7 @@ def _attrition(
         return truncated, failed, {}  # nothing was lost: these are measured on what came, as it came
     own = dict(connection.execute("SELECT eval_digest, metric FROM eval_info").fetchall())
     lost = {
-        digest: float(whole if (metric or str(own.get(digest))).startswith(("pass@", "maj@")) else part) / sizes[digest]
+        digest: float(whole if turns_on_one_sample(metric or str(own.get(digest))) else part) / sizes[digest]
         for digest, part, whole in by_question
     }
     return truncated, failed, lost

@@ -2,10 +2,11 @@
 
     current = current_version(versions_of(connection, "quickstart"), wanted_digest)
     with as_version(connection, "quickstart", current.spec_digest):
-        ...                                   # `runs` and `repeats` hold what that version asked for, and no more
+        ...                                   # `current_runs` holds what that version asked for, and no more
 
 An experiment's name may stand for several versions of a spec, with other seeds, claims or settings. The index's `runs`
-has the last run under each name, of whichever version, so an answer made of all of them could mix versions.
+has those of every version, its `current_runs` the run that each name stands for today, of whichever version: an answer
+made of all of these could mix versions.
 """
 
 from __future__ import annotations
@@ -60,9 +61,8 @@ def said_by(claim: Claim) -> str:
 def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[Version]:
     """Recorded versions of an experiment's spec, oldest first."""
     rows = connection.execute(
-        "SELECT e.spec_digest, e.recorded_at, coalesce(l.run_at, e.recorded_at), e.question, e.hypotheses, e.resolved "
-        "FROM experiments e LEFT JOIN last_run l USING (experiment, spec_digest) "
-        "WHERE experiment = ? ORDER BY e.recorded_at, e.spec_digest",
+        "SELECT spec_digest, recorded_at, run_at, question, hypotheses, resolved FROM experiments "
+        "WHERE experiment = ? ORDER BY recorded_at, spec_digest",
         [experiment],
     ).fetchall()
     found = []
@@ -94,27 +94,25 @@ def current_version(versions: Sequence[Version], wanted: str | None = None) -> V
 
 @contextlib.contextmanager
 def as_version(connection: duckdb.DuckDBPyConnection, experiment: str, spec_digest: str | None) -> Iterator[None]:
-    """Let `runs` and `repeats` be those of one version of an experiment's spec, and of nothing else.
+    """Let `current_runs` be those of one version of an experiment's spec, and of nothing else.
 
     Inside another such block, or for a version whose runs the index does not hold, nothing changes.
     """
-    inside = connection.execute("SELECT 1 FROM duckdb_tables() WHERE temporary AND table_name = 'runs'").fetchone()
+    shadow = "SELECT 1 FROM duckdb_tables() WHERE temporary AND table_name = 'current_runs'"
+    inside = connection.execute(shadow).fetchone()
     key = [experiment, spec_digest]
-    held = connection.execute("SELECT 1 FROM version_runs WHERE experiment = ? AND spec_digest = ? LIMIT 1", key)
+    held = connection.execute("SELECT 1 FROM runs WHERE experiment = ? AND spec_digest = ? LIMIT 1", key)
     if inside or not held.fetchone():
         yield
         return
-    for table, columns in (("runs", "* EXCLUDE place"), ("repeats", "run, repeat, eval_digest")):
-        connection.execute(
-            f"CREATE TEMP TABLE {table} AS SELECT {columns} FROM version_{table} "
-            "WHERE experiment = ? AND spec_digest = ? ORDER BY place",
-            key,
-        )
+    connection.execute(
+        "CREATE TEMP TABLE current_runs AS SELECT * FROM runs WHERE experiment = ? AND spec_digest = ? ORDER BY place",
+        key,
+    )
     try:
         yield
     finally:
-        connection.execute("DROP TABLE temp.runs")
-        connection.execute("DROP TABLE temp.repeats")
+        connection.execute("DROP TABLE temp.current_runs")
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,9 @@ def seeds_elsewhere(
 ) -> Elsewhere | None:
     """Finished seeds of this experiment's other versions that this version lacks; None where there are none."""
     rows = connection.execute(
-        "SELECT DISTINCT v.seed, v.spec_digest FROM version_runs v JOIN eval_info USING (eval_digest) "
+        "SELECT DISTINCT v.seed, v.spec_digest FROM runs v JOIN eval_info USING (eval_digest) "
         "WHERE v.experiment = $1 AND v.spec_digest <> $2 AND v.seed NOT IN "
-        "(SELECT seed FROM version_runs WHERE experiment = $1 AND spec_digest = $2) ORDER BY 1, 2",
+        "(SELECT seed FROM runs WHERE experiment = $1 AND spec_digest = $2) ORDER BY 1, 2",
         [experiment, spec_digest],
     ).fetchall()
     if not rows:

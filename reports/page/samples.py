@@ -88,8 +88,9 @@ def collect_samples(
     places = {
         run: (digest, data, folder)
         for run, digest, data, folder in connection.execute(
-            "SELECT r.run, r.eval_digest, i.data_hash, s.folder FROM runs r JOIN eval_info i USING (eval_digest) "
-            "JOIN stages s ON s.digest = r.eval_digest WHERE r.run IN (SELECT unnest(?::TEXT[]))",
+            "SELECT r.run, r.eval_digest, i.data_hash, s.folder "
+            "FROM current_runs r JOIN eval_info i USING (eval_digest) JOIN stages s "
+            "ON s.digest = r.eval_digest WHERE r.run IN (SELECT unnest(?::TEXT[]))",
             [wanted],
         ).fetchall()
     }

@@ -87,7 +87,7 @@ def collect_curves(
     digests = [stage.digest for stage in trained]
     own = dict(
         connection.execute(
-            "SELECT train_digest, list(DISTINCT condition ORDER BY condition) FROM runs "
+            "SELECT train_digest, list(DISTINCT condition ORDER BY condition) FROM current_runs "
             "WHERE run IN (SELECT unnest(?::TEXT[])) AND train_digest IS NOT NULL GROUP BY 1",
             [list(runs)],
         ).fetchall()

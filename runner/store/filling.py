@@ -22,14 +22,22 @@ from nsd.runner.store.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMA_VERSION = 3  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
+SCHEMA_VERSION = 4  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
 SCHEMA_SQL = """
 CREATE TABLE IF NOT EXISTS schema_version(version INT);
 CREATE TABLE IF NOT EXISTS experiments(experiment TEXT, spec_digest TEXT, question TEXT, spec_yaml TEXT,
-    resolved JSON, hypotheses JSON, recorded_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
-CREATE TABLE IF NOT EXISTS runs(run TEXT PRIMARY KEY, experiment TEXT, condition TEXT, seed BIGINT,
+    resolved JSON, hypotheses JSON, recorded_at TIMESTAMP, run_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
+-- What each version of a spec asked for. `place` is the place of a run in it. An imported run has no spec: its
+-- spec_digest is null, as no column of a primary key may be, and its name stands for the last such import.
+CREATE TABLE IF NOT EXISTS runs(run TEXT NOT NULL, experiment TEXT, condition TEXT, seed BIGINT,
     spec_digest TEXT, eval_digest TEXT, train_digest TEXT, label_digest TEXT, status TEXT, reason TEXT,
-    started_at TIMESTAMP, ended_at TIMESTAMP);
+    started_at TIMESTAMP, ended_at TIMESTAMP, place INT, UNIQUE(run, spec_digest));
+CREATE TABLE IF NOT EXISTS repeats(run TEXT, spec_digest TEXT, repeat INT, eval_digest TEXT);
+-- The run that a name stands for today: that of the version taken up last among those that have the name.
+CREATE VIEW IF NOT EXISTS current_runs AS SELECT r.* FROM runs r
+    LEFT JOIN experiments e ON e.experiment = r.experiment AND e.spec_digest = r.spec_digest
+    QUALIFY row_number() OVER (
+        PARTITION BY r.run ORDER BY e.run_at DESC NULLS LAST, e.recorded_at, r.spec_digest NULLS LAST) = 1;
 CREATE TABLE IF NOT EXISTS stages(digest TEXT PRIMARY KEY, kind TEXT, plugin TEXT, seed BIGINT, data_hash TEXT,
     started_at TIMESTAMP, ended_at TIMESTAMP, seconds DOUBLE, gpu_seconds DOUBLE, manifest JSON, folder TEXT);
 CREATE TABLE IF NOT EXISTS eval_info(eval_digest TEXT PRIMARY KEY, metric TEXT, protocol TEXT, data_hash TEXT,
@@ -42,15 +50,6 @@ CREATE TABLE IF NOT EXISTS labels(label_digest TEXT, question_id TEXT, label TEX
     k INT, kept BOOLEAN, correct BOOLEAN);
 CREATE TABLE IF NOT EXISTS curves(train_digest TEXT, step INT, metric TEXT, value DOUBLE);
 CREATE TABLE IF NOT EXISTS events(digest TEXT, step INT, text TEXT, field TEXT);
-CREATE TABLE IF NOT EXISTS repeats(run TEXT, repeat INT, eval_digest TEXT);
--- What each version of a spec asked for, while `runs` and `repeats` hold, under each name, what was run last.
-CREATE TABLE IF NOT EXISTS version_runs(run TEXT, experiment TEXT, condition TEXT, seed BIGINT,
-    spec_digest TEXT, eval_digest TEXT, train_digest TEXT, label_digest TEXT, status TEXT, reason TEXT,
-    started_at TIMESTAMP, ended_at TIMESTAMP, place INT);
-CREATE TABLE IF NOT EXISTS version_repeats(experiment TEXT, spec_digest TEXT, run TEXT, repeat INT, eval_digest TEXT,
-    place INT);
-CREATE TABLE IF NOT EXISTS last_run(experiment TEXT, spec_digest TEXT, run_at TIMESTAMP,
-    PRIMARY KEY(experiment, spec_digest));
 CREATE TABLE IF NOT EXISTS notes(run TEXT, written_at TIMESTAMP, text TEXT);
 CREATE TABLE IF NOT EXISTS looks(looked_at TIMESTAMP, experiment TEXT, a TEXT, b TEXT, metric TEXT, evidence JSON,
     n BIGINT, p DOUBLE, verdict TEXT, command TEXT);
@@ -70,7 +69,9 @@ LOOK_TEXTS = ("experiment", "a", "b", "metric", "evidence", "verdict", "command"
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Drop what tables there are and make this version's, empty."""
+    """Drop what tables and views there are and make this version's, empty."""
+    for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall():
+        connection.execute(f'DROP VIEW "{name}"')
     for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT temporary").fetchall():
         connection.execute(f'DROP TABLE "{name}"')
     for statement in SCHEMA_SQL.split(";"):
@@ -138,9 +139,10 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     _copy(connection, folder / "labels.parquet", "labels", columns, digest)
     _copy(connection, folder / "curves.parquet", "curves", "step, metric, value", digest)
     for run in manifest.get("imported", []):
+        connection.execute("DELETE FROM runs WHERE run = ? AND spec_digest IS NULL", [run["run"]])
         _put(
             connection,
-            "INSERT OR REPLACE INTO runs VALUES (?,NULL,?,NULL,NULL,?,NULL,NULL,'imported',NULL,?,?)",
+            "INSERT INTO runs VALUES (?,NULL,?,NULL,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL)",
             [run["run"], run["run"], run.get("eval_digest"), manifest.get("started_at"), manifest.get("ended_at")],
         )
         connection.execute("DELETE FROM counts WHERE run = ?", [run["run"]])
@@ -153,7 +155,7 @@ def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord
     record = shape.to_json()
     _put(
         connection,
-        "INSERT OR REPLACE INTO experiments VALUES (?,?,?,?,?,?,?)",
+        "INSERT OR REPLACE INTO experiments VALUES (?,?,?,?,?,?,?,?)",
         [
             record["experiment"],
             record["spec_digest"],
@@ -162,12 +164,16 @@ def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord
             storable_json(record["resolved"]),
             storable_json(record["hypotheses"]),
             record["recorded_at"],
+            shape.taken_up_at,
         ],
     )
-    version = [record["experiment"], record["spec_digest"]]
-    connection.execute("INSERT OR REPLACE INTO last_run VALUES (?,?,?)", [*version, shape.taken_up_at])
-    for table in ("version_runs", "version_repeats"):
-        connection.execute(f"DELETE FROM {table} WHERE experiment = ? AND spec_digest = ?", version)
+    version, names = [record["experiment"], record["spec_digest"]], [_storable(run["run"]) for run in record["runs"]]
+    mine = "experiment = ? AND spec_digest = ?"
+    connection.execute(
+        f"DELETE FROM repeats WHERE (run, spec_digest) IN (SELECT (run, spec_digest) FROM runs WHERE {mine})", version
+    )
+    # Runs that stay are replaced below: DuckDB may refuse a key that the same transaction deleted.
+    connection.execute(f"DELETE FROM runs WHERE {mine} AND run NOT IN (SELECT unnest(?::TEXT[]))", [*version, names])
     for place, run in enumerate(record["runs"]):
         row = [
             run["run"],
@@ -182,14 +188,12 @@ def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord
             run.get("reason"),
             run.get("started_at"),
             run.get("ended_at"),
+            place,
         ]
-        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", row)
-        _put(connection, "INSERT INTO version_runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", [*row, place])
-        connection.execute("DELETE FROM repeats WHERE run = ?", [run["run"]])
+        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         for repeat in run.get("repeats", []):
-            again = [run["run"], repeat["repeat"], repeat["eval_digest"]]
-            _put(connection, "INSERT INTO repeats VALUES (?,?,?)", again)
-            _put(connection, "INSERT INTO version_repeats VALUES (?,?,?,?,?,?)", [*version, *again, place])
+            again = [run["run"], record["spec_digest"], repeat["repeat"], repeat["eval_digest"]]
+            _put(connection, "INSERT INTO repeats VALUES (?,?,?,?)", again)
 
 
 def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace) -> None:
@@ -220,8 +224,11 @@ def storable_json(value: Any) -> str:
 
 def _put(connection: duckdb.DuckDBPyConnection, sql: str, values: Iterable[Any]) -> None:
     """Insert a row; a lone surrogate in a text becomes a question mark, since DuckDB takes none."""
-    row = [value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values]
-    connection.execute(sql, row)
+    connection.execute(sql, [_storable(value) if isinstance(value, str) else value for value in values])
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path, table: str, columns: str, digest: str) -> None:
@@ -240,7 +247,7 @@ def _row(entry: Mapping[str, Any], time_field: str, names: Iterable[str]) -> lis
     texts = [entry.get(name) for name in names]
     if not all(text is None or isinstance(text, str) for text in texts):
         return None
-    return [stamp, *(text and text.encode("utf-8", "replace").decode() for text in texts)]
+    return [stamp, *(text and _storable(text) for text in texts)]
 
 
 def _replace(connection: duckdb.DuckDBPyConnection, target: str, rows: list[list[Any]]) -> None:

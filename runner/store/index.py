@@ -254,11 +254,17 @@ class Store:
     def _fill(self, connection: duckdb.DuckDBPyConnection, passed_over: set[Path]) -> dict[str, int]:
         create_tables(connection)
         stages = experiments = 0
+        imports: list[tuple[str, Path]] = []
         for manifest in self.workspace.manifests():
-            if (folder := manifest.folder) not in passed_over:
+            if manifest.kind == "import":
+                imports.append((manifest.ended_at or "", manifest.folder))
+            elif manifest.folder not in passed_over:
+                stages += self._insert_stage(connection, manifest.folder)
+        # A name given to two imports stands for the later one.
+        for _, folder in sorted(imports):
+            if folder not in passed_over:
                 stages += self._insert_stage(connection, folder)
-        # What was run last stands under each run's name.
-        for record in sorted(self.workspace.records(), key=lambda one: one.taken_up_at):
+        for record in self.workspace.records():
             path = Path("record", record.experiment, record.spec_digest)  # a name to say, of no file
             if path not in passed_over:
                 try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LABELLED_SQL = """
 SELECT run, experiment, condition, seed, status, label_digest, label_digest IN (SELECT label_digest FROM labels)
-FROM runs ORDER BY experiment NULLS LAST, seed, started_at, run
+FROM current_runs ORDER BY experiment NULLS LAST, seed, started_at, run
 """
 
 

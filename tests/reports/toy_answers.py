@@ -28,10 +28,14 @@ def record(
     block = {"alpha": 0.05, "correction": "holm", "looks": None, "claims": list(claims), **rules}
     resolved = {"conditions": {name: {"trainer": settings} for name in ("base", "tuned", "third")}}
     results.connection.execute(
-        "INSERT INTO experiments VALUES ('s', ?, 'Does it help?', '', ?, ?, ?)",
-        [digest, json.dumps(resolved), json.dumps(block), at],
+        "INSERT INTO experiments VALUES ('s', ?, 'Does it help?', '', ?, ?, ?, ?)",
+        [digest, json.dumps(resolved), json.dumps(block), at, at],
     )
-    results.connection.execute("UPDATE runs SET spec_digest = ? WHERE experiment = 's'", [digest])
+    results.connection.execute(
+        "INSERT OR IGNORE INTO runs SELECT * REPLACE (? AS spec_digest) FROM runs "
+        "WHERE experiment = 's' AND spec_digest = 'spec'",
+        [digest],
+    )
     return block
 
 

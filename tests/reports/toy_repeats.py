@@ -22,7 +22,7 @@ def with_repeats(
     results.add(run, original, metric=metric)
     for number, values in enumerate(repeats, 1):
         digest = f"{run}-again{number}"
-        results.connection.execute("INSERT INTO repeats VALUES (?,?,?)", [run, number, digest])
+        results.connection.execute("INSERT INTO repeats VALUES (?,'spec',?,?)", [run, number, digest])
         if values is not None:
             info = [digest, metric, "accuracy", "data", "numeric", len(values), 1]
             results.connection.execute("INSERT INTO eval_info VALUES (?,?,?,?,?,?,?)", info)

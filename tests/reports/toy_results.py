@@ -45,15 +45,15 @@ class Results:
         Each run of an experiment has weights of its own unless it is not `trained`; `temperature` writes the manifest
         of its evaluation, with an `engine` that loads weights if it is `hf`.
         """
-        experiment, condition, seed = None, run, None
+        experiment, condition, seed, spec = None, run, None, None
         if run.count("/") == 2 and "/seed" in run:
             experiment, condition, number = run.split("/")
-            seed = int(number.removeprefix("seed"))
+            seed, spec = int(number.removeprefix("seed")), "spec"
         execute = self.connection.execute
         train = f"train-{run}" if trained and experiment is not None else None
         execute(
-            "INSERT INTO runs VALUES (?,?,?,?,'spec',?,?,?,?,NULL,NULL,NULL)",
-            [run, experiment, condition, seed, f"eval-{run}", train, label, status],
+            "INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,NULL)",
+            [run, experiment, condition, seed, spec, f"eval-{run}", train, label, status],
         )
         if order is not None:
             manifest = f'{{"key": {{"train_on": "{order}", "seeds": {{"order": {seed}}}}}}}'

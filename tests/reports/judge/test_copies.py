@@ -265,7 +265,7 @@ def test_copies_say_nothing_of_the_spread(results: Results) -> None:
 def test_greedy_repeats_are_no_trials_of_a_test(results: Results) -> None:
     results.add("s/a/seed1", answers(10, 5), temperature=0.0)
     for number in (1, 2):
-        results.connection.execute("INSERT INTO repeats VALUES ('s/a/seed1', ?, ?)", [number, f"again{number}"])
+        results.connection.execute("INSERT INTO repeats VALUES ('s/a/seed1', 'spec', ?, ?)", [number, f"again{number}"])
         results.connection.execute(
             "INSERT INTO eval_info VALUES (?, 'accuracy', 'accuracy', 'data', 'numeric', 10, 1)", [f"again{number}"]
         )

@@ -47,7 +47,7 @@ def test_single_runs_can_be_asked_for(study: Results) -> None:
 
 def test_repeated_evaluations_belong_to_it_and_are_marked(study: Results) -> None:
     stage(study, "again", "eval", 3, inputs={"model": "train-one"})
-    study.connection.execute("INSERT INTO repeats VALUES ('study/one/seed1', 1, 'again')")
+    study.connection.execute("INSERT INTO repeats VALUES ('study/one/seed1', 'spec', 1, 'again')")
     kinds = by_kind(costs(study.connection, "study"))
     assert kinds["repeat"].seconds == 3 and kinds["eval"].seconds == 4
 

@@ -36,7 +36,7 @@ def claim(better: str, worse: str = "base", kind: str = "better", margin: float 
 def declare(results: Results, digest: str, at: str, *claims: dict[str, Any], **rules: Any) -> None:
     block = {"alpha": 0.05, "correction": "holm", "looks": None, "claims": list(claims), **rules}
     results.connection.execute(
-        "INSERT INTO experiments VALUES ('s', ?, 'Why?', '', '{}', ?, ?)", [digest, json.dumps(block), at]
+        "INSERT INTO experiments VALUES ('s', ?, 'Why?', '', '{}', ?, ?, ?)", [digest, json.dumps(block), at, at]
     )
 
 

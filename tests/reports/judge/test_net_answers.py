@@ -65,7 +65,7 @@ def test_results_under_other_settings_are_not_those_of_the_claim(results: Result
             "INSERT INTO stages(digest, kind, ended_at, manifest) VALUES (?, 'eval', ?, '{}')", [digest, RESULTS]
         )
         results.connection.execute(
-            "INSERT INTO version_runs(experiment, spec_digest, run, condition, seed, eval_digest) "
+            "INSERT INTO runs(experiment, spec_digest, run, condition, seed, eval_digest) "
             "VALUES ('s', 'old', ?, ?, 9, ?)",
             [f"s/{condition}/seed9", condition, digest],
         )

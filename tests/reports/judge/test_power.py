@@ -171,7 +171,7 @@ def test_repeated_evaluations_tell_how_much_is_sampling_noise(results: Results) 
     results.add("toy/b/seed1", alternating(100, 60))
     again = results.add("again", alternating(100, 50))  # ten answers of a's change when it is asked again
     results.connection.execute("DELETE FROM runs WHERE run = ?", [again])
-    results.connection.execute("INSERT INTO repeats VALUES ('toy/a/seed1', 1, 'eval-again')")
+    results.connection.execute("INSERT INTO repeats VALUES ('toy/a/seed1', 'spec', 1, 'eval-again')")
     claim = Claimed("b > a", "better", "b", "a", design=Design(100))
     found = one(claim.design, claim, connection=results.connection, experiment="toy")
     # Discordance .1 between repeats is a variance of .05 in one arm; b is taken to be like a.

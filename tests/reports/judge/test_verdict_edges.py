@@ -30,8 +30,8 @@ def claim(better: str, worse: str, kind: str = "better", margin: float | None = 
 
 def declare(results: Results, at: str, *claims: dict[str, Any]) -> None:
     results.connection.execute(
-        "INSERT INTO experiments VALUES ('s', 'v', 'Why?', '', '{}', ?, ?)",
-        [json.dumps({**BLOCK, "claims": list(claims)}), at],
+        "INSERT INTO experiments VALUES ('s', 'v', 'Why?', '', '{}', ?, ?, ?)",
+        [json.dumps({**BLOCK, "claims": list(claims)}), at, at],
     )
 
 

@@ -67,6 +67,7 @@ def results() -> Results:
             "INSERT INTO stages(digest, kind, seconds, ended_at, manifest) VALUES (?, 'eval', 60, '2026-01-02', '{}')",
             [f"eval-s/{run}"],
         )
+    results.connection.execute("DELETE FROM runs")  # the evaluations stay, each version brings its own runs
     record(results, "aaaaaaaa1", [42], FIRST)
     record(results, "bbbbbbbb2", [42, 43], SECOND)
     record(results, "aaaaaaaa1", [42], FIRST, AGAIN)

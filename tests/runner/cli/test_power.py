@@ -25,7 +25,8 @@ def add_results(folder: Path, right: Mapping[str, int], data_hash: str) -> Path:
         for condition, count in right.items():
             run, digest = f"quickstart/{condition}/seed42", f"eval-{condition}"
             connection.execute(
-                "INSERT INTO runs VALUES (?, 'quickstart', ?, 42, 'spec', ?, ?, NULL, 'done', NULL, now(), now())",
+                "INSERT INTO runs(run, experiment, condition, seed, spec_digest, eval_digest, train_digest, status) "
+                "VALUES (?, 'quickstart', ?, 42, 'spec', ?, ?, 'done')",
                 [run, condition, digest, f"train-{condition}"],
             )
             connection.execute(

@@ -356,7 +356,7 @@ def test_several_that_the_index_cannot_take_are_left_out_and_all_else_is_there(
     with Store(here).read() as index:
         assert index.execute("SELECT digest FROM stages ORDER BY 1").fetchall() == [("good1",), ("good2",)]
         assert index.execute("SELECT count(*) FROM eval_values").fetchall() == [(4,)]
-        assert index.execute("SELECT DISTINCT experiment FROM version_runs").fetchall() == [("toy",)]
+        assert index.execute("SELECT DISTINCT experiment FROM runs").fetchall() == [("toy",)]
     said = capsys.readouterr().err
     for digest in ("bad1", "bad2"):
         assert f"score-{digest} is left out of the index" in said and here.is_whole("score", digest)

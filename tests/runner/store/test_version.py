@@ -48,6 +48,24 @@ def workspace(tmp_path: Path) -> Workspace:
     return workspace
 
 
+# What schema 3 held beside the tables of today: every run twice.
+SCHEMA_3 = """
+CREATE TABLE schema_version(version INT);
+INSERT INTO schema_version VALUES (3);
+CREATE TABLE experiments(experiment TEXT, spec_digest TEXT, question TEXT, spec_yaml TEXT,
+    resolved JSON, hypotheses JSON, recorded_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
+CREATE TABLE runs(run TEXT PRIMARY KEY, experiment TEXT, condition TEXT, seed BIGINT,
+    spec_digest TEXT, eval_digest TEXT, train_digest TEXT, label_digest TEXT, status TEXT, reason TEXT,
+    started_at TIMESTAMP, ended_at TIMESTAMP);
+CREATE TABLE repeats(run TEXT, repeat INT, eval_digest TEXT);
+CREATE TABLE version_runs(run TEXT, experiment TEXT, spec_digest TEXT, place INT);
+CREATE TABLE version_repeats(experiment TEXT, spec_digest TEXT, run TEXT, repeat INT, eval_digest TEXT, place INT);
+CREATE TABLE last_run(experiment TEXT, spec_digest TEXT, run_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
+INSERT INTO runs(run, status) VALUES ('stale/base/seed1', 'done');
+INSERT INTO version_runs VALUES ('stale/base/seed1', 'stale', 'old', 0);
+"""
+
+
 def rows(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[object, ...]]:
     return connection.execute(sql).fetchall()
 
@@ -71,6 +89,16 @@ def test_opening_for_reading_rebuilds_an_old_database(workspace: Workspace) -> N
 def test_opening_for_writing_rebuilds_an_old_database(workspace: Workspace) -> None:
     with Store(workspace).write() as connection:
         check_rebuilt(connection)
+
+
+def test_a_database_that_holds_every_run_twice_is_rebuilt(workspace: Workspace) -> None:
+    workspace.database.unlink()
+    with duckdb.connect(str(workspace.database)) as connection:
+        connection.execute(SCHEMA_3)
+    with Store(workspace).read() as connection:
+        check_rebuilt(connection)
+        tables = {name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    assert tables.isdisjoint({"version_runs", "version_repeats", "last_run"})
 
 
 def test_indexing_a_stage_into_an_old_database_works(workspace: Workspace) -> None:
@@ -124,5 +152,5 @@ def test_a_rebuild_knows_which_version_was_run_last(tmp_path: Path) -> None:
     store = Store(workspace)
     store.rebuild()
     with store.read() as connection:
-        assert rows(connection, "SELECT eval_digest FROM runs") == [("old",)]
-        assert rows(connection, "SELECT eval_digest FROM version_runs ORDER BY 1") == [("new",), ("old",)]
+        assert rows(connection, "SELECT eval_digest FROM current_runs") == [("old",)]
+        assert rows(connection, "SELECT eval_digest FROM runs ORDER BY 1") == [("new",), ("old",)]
