@@ -322,6 +322,8 @@ class Labeler(Plugin):
 class TrainJob:
     """Everything a trainer gets. It leaves the model in `output_dir` and resumes from `checkpoint_dir`.
 
+    `verifier` is the condition's `train_verifier` where it names one. Examples of the sources `questions` and
+    `test_questions` have no answer, and a verdict on them is 0.
     `report(step, total_steps, metrics)` stores a point of the curves; `warn(text, field, step=None)` tells the
     person what is wrong and which spec field to change; `should_stop()` turns true on SIGTERM: save a
     checkpoint at the next boundary and raise Interrupted.

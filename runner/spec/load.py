@@ -214,7 +214,8 @@ class _Loader:
         if data is not None:
             check_split(data, items["data"], own["train_on"], where, self.problems)
         if trainer is not None:
-            check_answerless(trainer, train_verifier or verifier, own["train_on"], where, self.problems)
+            judge = train_verifier if "train_verifier" in items else verifier
+            check_answerless(trainer, judge, own["train_on"], where, self.problems)
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
             self.check_votes(labeler, verifier, items["labeler"], "use another labeler")

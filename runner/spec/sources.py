@@ -101,9 +101,16 @@ def _rewards(trainer: Block[Trainer]) -> dict[str, type[Reward] | None]:
             if nested is not None:
                 found[nested.use] = nested.cls if nested.not_run is None and holds(nested, Reward) else None
             elif isinstance(block, Mapping):
-                cls = registry.find("reward", str(block["use"]))
-                found[str(block["use"])] = cls if issubclass(cls, Reward) else None
+                found[str(block.get("use"))] = _by_default(str(block.get("use")))
     return found
+
+
+def _by_default(use: str) -> type[Reward] | None:
+    try:
+        cls = registry.find("reward", use)
+    except Exception:  # a third party's default may be anything; its trainer says so when it runs
+        return None
+    return cls if issubclass(cls, Reward) else None
 
 
 def _marks(info: Any) -> list[Any]:

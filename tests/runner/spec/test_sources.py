@@ -36,6 +36,11 @@ class Voting(Trainer):
     pass
 
 
+class Odd(Trainer):
+    class Config(PluginConfig):
+        reward: Annotated[dict[str, Any], NestedPlugin("reward")] = {"use": "no_such_reward"}
+
+
 class OneReward(Trainer):
     class Config(PluginConfig):
         reward: Annotated[dict[str, Any], NestedPlugin("reward")] = {"use": "correct"}
@@ -90,6 +95,16 @@ def test_a_statement_holds_for_subclasses_and_for_defaults(tmp_path: Path, more:
 
 def test_what_a_file_says_is_not_known_before_it_is_run(tmp_path: Path) -> None:
     load(tmp_path, 'trainer: {use: grpo, rewards: ["./mine.py:Harder"]}', run_files=False)
+
+
+def test_what_follows_from_another_error_is_not_said(tmp_path: Path) -> None:
+    with pytest.raises(SpecErrors) as caught:
+        load(tmp_path, "trainer: grpo, train_verifier: nummeric")
+    assert [error.message for error in caught.value.errors] == ["there is no verifier 'nummeric'"]
+
+
+def test_a_default_that_cannot_be_found_is_no_error_of_the_spec(tmp_path: Path) -> None:
+    load(tmp_path, "trainer: './mine.py:Odd'")
 
 
 def test_a_part_of_the_split_that_is_empty_is_no_source(tmp_path: Path) -> None:
