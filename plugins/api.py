@@ -147,7 +147,7 @@ class Dataset(Plugin):
         raise NotImplementedError
 
     def shown(self) -> Shown:
-        """What a pseudo example, whose true answer must stay hidden, keeps of an unlabeled question.
+        """What an example whose true answer must stay hidden (a pseudo-label, no answer at all) keeps of its question.
 
         The default keeps nothing but id and text. Name only what tells nothing of the answer.
         """
@@ -171,6 +171,8 @@ class Verifier(Plugin):
     # False states that a vote over its answers means nothing (code: no two programs are equal), so that what votes,
     # the consensus labeler and maj_at_k, refuses it.
     votes: ClassVar[bool] = True
+    # True: its verdict compares with `question.answer`, so that it is 0 for a question without one.
+    needs_answer: ClassVar[bool] = True
 
     def extract(self, completion: str) -> str | None:
         """The normalised final answer in a completion, or None where there is none."""
@@ -323,6 +325,8 @@ class Labeler(Plugin):
 class TrainJob:
     """Everything a trainer gets. It leaves the model in `output_dir` and resumes from `checkpoint_dir`.
 
+    `verifier` is the condition's `train_verifier` where it names one. Examples of the sources `questions` and
+    `test_questions` have no answer, and a verdict on them is 0.
     `report(step, total_steps, metrics)` stores a point of the curves; `warn(text, field, step=None)` tells the
     person what is wrong and which spec field to change; `should_stop()` turns true on SIGTERM: save a
     checkpoint at the next boundary and raise Interrupted.
@@ -376,6 +380,9 @@ class Reward(Plugin):
     kind = "reward"
     needs_logprobs: ClassVar[bool] = False  # True: rollouts come with `logprobs`, at the price of a forward pass
     needs_statistics: ClassVar[bool] = False  # True: with `statistics`, likewise
+    # True: it stands on the verifier's verdict, which compares with an answer. Where every reward of a training does,
+    # the sources `questions` and `test_questions` are an error of the spec.
+    needs_answer: ClassVar[bool] = False
 
     class Config(PluginConfig):
         weight: float = 1.0

@@ -316,7 +316,8 @@ class PseudoLabel:
 class Example:
     """One training question: `answer` is the (pseudo-)label, `target` the text to imitate.
 
-    `source` is "labeled", "pseudo" or "unlabeled".
+    `source` is "labeled", "pseudo", "unlabeled", "questions" or "test_questions"; the last two have neither answer nor
+    target.
     """
 
     question: Question

@@ -13,6 +13,11 @@ from collections.abc import Iterable
 CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "no correction"}
 
 
+# What plans and reports say of an arm that saw the questions it is measured on.
+ON_TEST_QUESTIONS = "trained on the test questions without answers"
+AFTER_TEST_QUESTIONS = f"started from, or labelled by, a model that was {ON_TEST_QUESTIONS}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as `4.2 s`, `42 s`, `3 min 05 s` or `2 h 10 min`."""
     if seconds < 60:

@@ -12,6 +12,8 @@ from nsd.plugins.registry import plugin
 class Correct(Reward):
     """Correctness against the label."""
 
+    needs_answer = True
+
     def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
         """1.0 or 0.0 for each rollout."""
         return [float(rollout.score.correct) for rollout in rollouts]

@@ -37,19 +37,20 @@ def unreadable(questions: Iterable[Question], verifier: Verifier) -> list[Questi
     return [one for one in questions if one.answer is not None and verifier.normalise(one.answer) is None]
 
 
-def unreadable_notes(splits: Splits, verifier: Verifier) -> list[str]:
-    """A sentence for each split that has such questions."""
+def unreadable_notes(splits: Splits, verifier: Verifier, training: bool = False) -> list[str]:
+    """A sentence for each split that has such questions; `training` says that all of them are trained on."""
     named = (("labeled", splits.labeled), ("unlabeled", splits.unlabeled), ("test", splits.test))
     found = ((name, questions, unreadable(questions, verifier)) for name, questions in named)
-    return [_unreadable_note(bad, questions, name, verifier) for name, questions, bad in found if bad]
+    return [_unreadable_note(bad, questions, name, verifier, training) for name, questions, bad in found if bad]
 
 
-def _unreadable_note(found: Sequence[Question], of: Sequence[Question], split: str, verifier: Verifier) -> str:
+def _unreadable_note(
+    found: Sequence[Question], of: Sequence[Question], split: str, verifier: Verifier, training: bool
+) -> str:
     """How many, the first with their rows, and what becomes of them."""
     rows = ", ".join(f"{one.place or f'question {one.id}'} ({_short(str(one.answer))})" for one in found[:SHOWN])
-    so = (
-        "their labels count as neither right nor wrong" if split == "unlabeled" else "nothing scores as correct on them"
-    )
+    labels = split == "unlabeled" and not training
+    so = "their labels count as neither right nor wrong" if labels else "nothing scores as correct on them"
     return (
         f"{len(found)} of {len(of)} {split} questions have a gold answer that verifier {verifier.name!r} cannot read, "
         f"so {so}: {rows}{', ...' if len(found) > SHOWN else ''}"

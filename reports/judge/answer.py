@@ -31,6 +31,7 @@ from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL
 from nsd.reports.judge.runs import Arm, Values, condition_arms, load_values, measured_by
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.trainings import training_notes
 from nsd.reports.judge.versions import (
     Version,
     as_version,
@@ -236,6 +237,7 @@ def _judge(
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
             *_partly_notes(connection, experiment, arms),
+            *(f"{name}: {note}" for name, note in training_notes(connection, arms).items()),
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,

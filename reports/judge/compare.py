@@ -28,6 +28,7 @@ from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
 from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
 from nsd.reports.judge.runs import Arm, Values, load_values, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.trainings import training_notes
 from nsd.reports.judge.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def compare_runs(
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction)
+    if trained := training_notes(connection, {arm.name: arm for arm in arms}):
+        remarks = [tuple(f"{n}: {trained[n]}" for n in (one.a, one.b) if n in trained) for one in found]
+        found = [replace(one, remarks=mine) for one, mine in zip(found, remarks, strict=True)]
     if skipped:
         passed = f"passed over: {'; '.join(skipped)}"
         found = [replace(comparison, note=_joined([comparison.note, passed])) for comparison in found]

@@ -23,6 +23,7 @@ class Comparison:
     `depends_on_missing`: whether the verdict is another somewhere within `bounds`.
     `needed_paired`: where only counts are known, the questions of a paired re-run at ASSUMED_DISCORDANCE.
     `evals_a`, `evals_b`: digests of the evaluations it rests on; `trained_a`, `trained_b`: of the models' training.
+    `remarks`: what must be known of how a or b was trained (see trainings.py); an answer says it once for all pairs.
     """
 
     a: str
@@ -68,6 +69,7 @@ class Comparison:
     trained_b: tuple[str, ...] = ()
     needed_paired: int | None = None
     depends_on_missing: bool = False
+    remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the first thirteen keys are a promise to readers, the others may grow."""

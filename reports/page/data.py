@@ -325,7 +325,10 @@ def collect_comparison(
         recorded_at=None,
         looks=_looks(connection, experiments),
         journal=_journal(connection, runs),
-        remarks=[f"passed over: {line}" for line in skipped],
+        remarks=[
+            *(f"passed over: {line}" for line in skipped),
+            *dict.fromkeys(remark for one in pairs for remark in one.remarks),
+        ],
     )
 
 

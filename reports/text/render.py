@@ -89,6 +89,7 @@ def csv_row(comparison: Comparison) -> dict[str, Any]:
     row["ci_low"], row["ci_high"] = comparison.ci or (None, None)
     row["a_only_correct"], row["b_only_correct"] = comparison.discordant or (None, None)
     row["unmatched_a"], row["unmatched_b"] = comparison.unmatched
+    row["note"] = "; ".join(filter(None, (comparison.note, *comparison.remarks)))
     return {field: row[field] for field in CSV_FIELDS}
 
 
@@ -269,7 +270,8 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
         else f"p adjusted by {CORRECTIONS[first.correction]} over {size}"
     )
     lines = [f"{first.metric}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
-    return [*lines, *reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
+    lines += [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
+    return [*lines, *remark_lines(comparisons)]
 
 
 def short_lines(comparisons: Sequence[Comparison]) -> list[str]:
@@ -277,7 +279,12 @@ def short_lines(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
     tests = ", ".join(dict.fromkeys(one.test for one in comparisons if one.difference is not None)) or "no test"
-    return [*family_lines(comparisons)[:1], f"tests: {tests}", *attrition_lines(comparisons)]
+    return [
+        *family_lines(comparisons)[:1],
+        f"tests: {tests}",
+        *attrition_lines(comparisons),
+        *remark_lines(comparisons),
+    ]
 
 
 def needs_lines(comparisons: Sequence[Comparison]) -> list[str]:
@@ -295,6 +302,11 @@ def needs_lines(comparisons: Sequence[Comparison]) -> list[str]:
         said.append(f"paired: on the same questions in both, at {ASSUMED_DISCORDANCE:.0%} discordance")
     said.append(f"finds: the true difference, in {unit}, that the data at hand show in 4 of 5 cases")
     return ["; ".join([*said, "all at the level that the correction leaves"])]
+
+
+def remark_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """What must be known of how runs were trained, once for each run."""
+    return list(dict.fromkeys(remark for one in comparisons for remark in one.remarks))
 
 
 def reasons(comparisons: Sequence[Comparison]) -> list[str]:

@@ -17,7 +17,8 @@ from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 
 if TYPE_CHECKING:
-    from nsd.runner.spec.model import Experiment
+    from nsd.plugins.api import Dataset, Verifier
+    from nsd.runner.spec.model import Block, Experiment
 
 SHOWN_GOLD_FAILURES = 20
 
@@ -78,23 +79,19 @@ def blank_report(path: Path) -> dict[str, Any]:
 
 
 def check_gold_answers(experiment: Experiment) -> list[str]:
-    """Score every gold solution with the condition's verifier; each failure as a sentence."""
-    from nsd.plugins.api import Dataset, Verifier
+    """Score every gold solution with the condition's verifiers; each failure as a sentence."""
     from nsd.plugins.verifiers.gold import check_gold
     from nsd.runner.spec.model import digest_config
 
     problems: list[str] = []
-    seen: set[str] = set()
+    pairs: dict[str, tuple[Block[Dataset], Block[Verifier]]] = {}
     for condition in experiment.conditions.values():
-        pair = json.dumps(
-            [[block.use, digest_config(block.config)] for block in (condition.data, condition.verifier)], default=str
-        )
-        if pair in seen:
-            continue
-        seen.add(pair)
-        dataset, verifier = condition.data.make(), condition.verifier.make()
-        assert isinstance(dataset, Dataset) and isinstance(verifier, Verifier)
-        pools = dataset.pools()
+        for verifier_block in (condition.verifier, condition.training_verifier):
+            pair = [[block.use, digest_config(block.config)] for block in (condition.data, verifier_block)]
+            pairs.setdefault(json.dumps(pair, default=str), (condition.data, verifier_block))
+    for data, verifier_block in pairs.values():
+        verifier = verifier_block.make()
+        pools = data.make().pools()
         # What stays unlabeled needs no answer; where it has one, labels are held against it.
         hidden = [replace(one, solution=None) for one in pools.unlabeled or [] if one.answer is not None]
         questions = [*pools.train, *(pools.test or []), *hidden]
@@ -107,8 +104,8 @@ def check_gold_answers(experiment: Experiment) -> list[str]:
             problems.append(f"and {len(failures) - SHOWN_GOLD_FAILURES} more gold answers that do not verify")
         wrong = len(failures)
         print(
-            f"{experiment.path}: {len(questions) - wrong} of {len(questions)} gold answers of {condition.data.use} "
-            f"verify under {condition.verifier.use}",
+            f"{experiment.path}: {len(questions) - wrong} of {len(questions)} gold answers of {data.use} "
+            f"verify under {verifier_block.use}",
             file=sys.stderr,
         )
     return problems

@@ -14,11 +14,12 @@ from nsd.plugins.api import Question, Splits, Trainer
 from nsd.plugins.errors import InputError
 from nsd.runner.plan.keys import block_job, block_key
 from nsd.runner.spec.model import Condition, Experiment
+from nsd.runner.spec.sources import POOLS
 
 
 def example_count(condition: Condition, splits: Splits) -> int:
     """Training examples of a condition, a pseudo-label for every unlabeled question assumed."""
-    return sum(len(splits.labeled if source == "labeled" else splits.unlabeled) for source in condition.train_on)
+    return sum(len(getattr(splits, POOLS[source])) for source in condition.train_on)
 
 
 def budget(

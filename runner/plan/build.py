@@ -23,16 +23,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Dataset, Question, Sampling, Shown, Splits, Trainer, Verifier
+from nsd.plugins.api import Dataset, Question, Sampling, Shown, Splits, Trainer, Verifier, without_truth
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
+from nsd.plugins.words import AFTER_TEST_QUESTIONS, ON_TEST_QUESTIONS
 from nsd.runner.plan.budget import budget, example_count
 from nsd.runner.plan.keys import SCHEME, Values, block_job, block_key, completed, shortened, values_of, values_of_record
-from nsd.runner.spec.model import Condition, Experiment, digest_config
+from nsd.runner.spec.model import Block, Condition, Experiment, digest_config
+from nsd.runner.spec.sources import POOLS, WITHOUT_ANSWERS
 from nsd.runner.store.workspace import Workspace, digest_of
 
 SMOKE_QUESTIONS = 16
 SMOKE_STEPS = 2
+TRUE_ANSWERS = ("labeled", "unlabeled")  # the sources whose examples come with them
 
 
 @dataclass
@@ -176,6 +179,7 @@ class _Builder:
         self._splits: dict[str, Splits] = {}
         self._read: set[str] = set()
         self._hashes: dict[int, str] = {}
+        self._blind: dict[int, list[Question]] = {}
         self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
         self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
 
@@ -191,7 +195,7 @@ class _Builder:
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
         self._repeat(repeats)
-        return Plan(
+        plan = Plan(
             experiment=self.experiment,
             name=name,
             spec_digest=spec_digest(self.experiment),
@@ -200,6 +204,8 @@ class _Builder:
             data=self.data,
             notes=self.notes,
         )
+        plan.notes.extend(_test_question_notes(plan))
+        return plan
 
     def _chosen(self, only: Sequence[str]) -> list[Condition]:
         unknown = [name for name in only if name not in self.experiment.conditions]
@@ -225,24 +231,39 @@ class _Builder:
             self._splits[cache_key] = splits
         return self._splits[cache_key]
 
+    def _without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
+        """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
+        if id(questions) not in self._blind:
+            shown = self._shown(condition) or Shown()
+            self._blind[id(questions)] = [without_truth(question, shown) for question in questions]
+        return self._blind[id(questions)]
+
     def _shown(self, condition: Condition) -> Shown | None:
-        """What pseudo examples keep of their questions, None where nothing."""
+        """What examples without the true answer keep of their questions, None where nothing."""
         dataset = condition.data.make()
         assert isinstance(dataset, Dataset)
         shown = dataset.shown()
         return None if shown == Shown() else shown
 
     def _check_gold(self, condition: Condition) -> None:
-        """Note the gold answers that the condition's verifier cannot read."""
+        """Note the gold answers that the condition's verifiers cannot read."""
+        splits = self.splits(condition)
+        self._check_gold_of(condition.data, condition.verifier, splits)
+        if condition.train_verifier is not None:
+            labeled, unlabeled = (getattr(splits, one) if one in condition.train_on else [] for one in TRUE_ANSWERS)
+            self._check_gold_of(condition.data, condition.train_verifier, Splits(labeled, unlabeled, []), training=True)
+
+    def _check_gold_of(
+        self, data: Block[Dataset], block: Block[Verifier], splits: Splits, training: bool = False
+    ) -> None:
         from nsd.plugins.verifiers.gold import unreadable_notes
 
-        used = completed([block_key(condition.data), block_key(condition.verifier)])
+        sizes = [len(splits.labeled), len(splits.unlabeled)] if training else None
+        used = completed([block_key(data), block_key(block), sizes])
         pair = json.dumps(used, sort_keys=True, default=str)
         if pair not in self._read:
             self._read.add(pair)
-            verifier = condition.verifier.make()
-            assert isinstance(verifier, Verifier)
-            found = unreadable_notes(self.splits(condition), verifier)
+            found = unreadable_notes(splits, block.make(), training)
             self.notes.extend(note for note in found if note not in self.notes)
 
     def questions(self, questions: list[Question]) -> str:
@@ -424,7 +445,7 @@ class _Builder:
             "label",
             {
                 "labeler": labeler_key,
-                "verifier": block_key(condition.verifier),
+                "verifier": block_key(condition.training_verifier),
                 "samples": samples,
                 "questions": self.questions(unlabeled),
                 "seed": label_seed,
@@ -432,7 +453,7 @@ class _Builder:
             {"samples": samples},
             {
                 "labeler": block_job(condition.labeler),
-                "verifier": block_job(condition.verifier),
+                "verifier": block_job(condition.training_verifier),
                 "questions": self.questions(unlabeled),
                 "seed": label_seed,
             },
@@ -458,7 +479,10 @@ class _Builder:
                 shown = self._shown(condition)
                 sources.append({"source": source, "labels": label, **({"shown": shown.to_json()} if shown else {})})
             else:
-                sources.append({"source": source, "data": self.questions(getattr(splits, source))})
+                questions = getattr(splits, POOLS[source])
+                if source in WITHOUT_ANSWERS:
+                    questions = self._without_answers(condition, questions)
+                sources.append({"source": source, "data": self.questions(questions)})
         trainer = condition.trainer.make()
         assert isinstance(trainer, Trainer)
         seeds = {name: stream(seed, name, round_number) % 2**31 for name in ("init", "order", "rollout")}
@@ -474,14 +498,14 @@ class _Builder:
         if lora:
             key["lora"] = values_of(lora)
         if not trainer.needs_targets:
-            key["verifier"] = block_key(condition.verifier)
+            key["verifier"] = block_key(condition.training_verifier)
         if budget_key:
             key["match"] = budget_key
         if self.smoke:
             key["smoke_steps"] = SMOKE_STEPS
         job = {
             "trainer": block_job(condition.trainer),
-            "verifier": block_job(condition.verifier),
+            "verifier": block_job(condition.training_verifier),
             "model": self._model_job(start),
             "lora": lora.model_dump(mode="json") if lora else None,
             "prompt": condition.prompt.model_dump(),
@@ -535,6 +559,23 @@ class _Builder:
         )
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
+
+
+def _test_question_notes(plan: Plan) -> list[str]:
+    """Which conditions are trained on the test questions, or build on a model that is."""
+    on_test = {
+        stage.digest
+        for stage in plan.stages.values()
+        if stage.kind == "train" and any(source["source"] == "test_questions" for source in stage.key["train_on"])
+    }
+    said: dict[str, str] = {}
+    for run in plan.runs:
+        condition = run.condition.partition("@")[0]
+        if run.train_digest in on_test:
+            said[condition] = ON_TEST_QUESTIONS
+        elif run.train_digest is not None and on_test & plan.with_causes([run.train_digest]):
+            said.setdefault(condition, AFTER_TEST_QUESTIONS)
+    return [f"{condition}: {what}" for condition, what in said.items()]
 
 
 def _repeat_notes(conditions: Sequence[Condition]) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins import api, registry
+from nsd.plugins import registry
 from nsd.plugins.api import Dataset, Engine, Labeler, Protocol, Trainer, Verifier
 from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
@@ -32,6 +32,7 @@ from nsd.runner.spec.model import (
     TopConfig,
     UncheckedConfig,
 )
+from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split
 from nsd.runner.spec.sweep import Swept, expand_sweeps
 from nsd.runner.spec.yaml import Item
 
@@ -188,12 +189,7 @@ class _Loader:
             return None
         self.check_repeats(own["train_on"], "source")
         pseudo = "pseudo" in fields.train_on
-        if pseudo and "unlabeled" in fields.train_on:
-            self.problems.add(
-                own["train_on"].position,
-                "pseudo and unlabeled are the same questions, once with guessed and once with true labels",
-                "keep one of them",
-            )
+        check_same_questions(own["train_on"], self.problems)
         data = self.needed(Dataset, "data", items, where, written)
         engine = self.reader.block(Engine, "engine", use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
         protocol = self.reader.block(Protocol, "eval", use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
@@ -205,20 +201,24 @@ class _Loader:
         model = self.model(items.get("model"), engine, fields, where, written)
         data_known = data is None or not isinstance(data.config, UncheckedConfig)
         prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
-        labeler, trainer = None, None
+        labeler, trainer, train_verifier = None, None, None
         if pseudo:
             labeler = self.needed(Labeler, "labeler", items, f"{where} trains on pseudo-labels, so it", written)
         if fields.train_on:
             trainer = self.needed(Trainer, "trainer", items, f"{where} trains, so it", written)
+            train_verifier = self.train_verifier(items.get("train_verifier"), trainer, pseudo, where, written)
         if not pseudo:
             self.no_effect(written, ("labeler", "label_with", "rounds", "init"), f"{where} has no pseudo in train_on")
         if not fields.train_on:
-            self.no_effect(written, ("trainer",), f"{where} trains on nothing")
+            self.no_effect(written, ("trainer", "train_verifier"), f"{where} trains on nothing")
         if data is not None:
-            self.check_split(data, fields, items["data"], own["train_on"], where)
+            check_split(data, items["data"], own["train_on"], where, self.problems)
+        judge = verifier if train_verifier is None else train_verifier
+        if trainer is not None:
+            check_answerless(trainer, judge, own["train_on"], where, self.problems)
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
-            self.check_votes(labeler, verifier, items["labeler"], "use another labeler")
+            self.check_votes(labeler, judge, items["labeler"], "use another labeler")
         if protocol is not None and "eval" in items:
             self.check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k")
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
@@ -240,6 +240,7 @@ class _Loader:
             eval=protocol,
             weights=weights,
             from_file=_from_file(data, items),
+            train_verifier=train_verifier,
         )
 
     def verifier(
@@ -253,6 +254,19 @@ class _Loader:
                 self.reader.used.add(id(item.value))
             return Block("verifier", data.use, data.place, Verifier, UncheckedConfig(**written), written)
         return self.reader.block(Verifier, "verifier", use_or(item, dataset.default_verifier, default))
+
+    def train_verifier(
+        self, item: Item | None, trainer: Block[Trainer] | None, pseudo: bool, where: str, written: Item
+    ) -> Block[Verifier] | None:
+        """The training's own verifier; None where there is none, or where nothing is voted and the trainer copies."""
+        if item is None:
+            return None
+        if trainer is not None and trainer.cls.needs_targets and not pseudo:
+            judges_none = f"the trainer {trainer.use!r} of {where} copies texts and judges none"
+            self.no_effect(written, ("train_verifier",), judges_none)
+            if not registry.is_path(trainer.use):  # a digest is the same whether or not files were run
+                return None
+        return self.reader.block(Verifier, "train_verifier", item)
 
     def check_engine(self, condition: Condition, item: Item | None, written: Item) -> None:
         """An engine that loads no weights cannot show what a training did."""
@@ -281,25 +295,6 @@ class _Loader:
             default = {"rounds": 1, "init": "base"}.get(key)
             if item is not None and item.value is not None and item.value != default:
                 self.problems.add(item.place, f"{why}, so {key!r} has no effect", "remove it")
-
-    def check_split(
-        self, data: Block[Dataset], fields: ConditionConfig, item: Item, train_on: Item, where: str
-    ) -> None:
-        split = getattr(data.config, "split", None)
-        if not isinstance(split, api.SplitConfig):
-            return
-        written = item.mapping.get("split", item)
-        if split.test == 0:
-            place = written.mapping.get("test", written).position
-            self.problems.add(place, "data.split.test is 0: nothing could be measured", "null takes all there are")
-        for source, pool in (("labeled", "labeled"), ("pseudo", "unlabeled"), ("unlabeled", "unlabeled")):
-            if source in fields.train_on and getattr(split, pool) == 0:
-                element = next((inner for inner in train_on.items if inner.value == source), train_on)
-                self.problems.add(
-                    element.position,
-                    f"{where} trains on {source}, but data.split.{pool} is 0",
-                    f"give data.split.{pool} a number of questions",
-                )
 
     def check_labeler(
         self, labeler: Block[Labeler], fields: ConditionConfig, own: dict[str, Item], where: str, written: Item

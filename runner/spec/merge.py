@@ -34,6 +34,7 @@ from nsd.runner.spec.yaml import Item, read_yaml
 BLOCKS = {
     "data": "dataset",
     "verifier": "verifier",
+    "train_verifier": "verifier",
     "engine": "engine",
     "labeler": "labeler",
     "trainer": "trainer",
@@ -42,7 +43,8 @@ BLOCKS = {
 OVERRIDABLE = (*BLOCKS, "model", "prompt")
 CONDITION_KEYS = ("train_on", "label_with", "rounds", "init", *OVERRIDABLE)
 TOP_KEYS = (
-    *("extends", "name", "question", "model", "data", "prompt", "verifier", "engine", "labeler", "trainer", "eval"),
+    *("extends", "name", "question", "model", "data", "prompt", "verifier", "train_verifier", "engine"),
+    *("labeler", "trainer", "eval"),
     *("seeds", "seed", "conditions", "sweep", "hypotheses", "resources", "match", "track"),
 )
 NOT_INHERITED = ("extends", "name", "question")

@@ -3,18 +3,21 @@
     experiment = load_spec(Path("specs/quickstart.yaml"))
     experiment.conditions["noisy_student"].trainer.config.learning_rate
 
-A spec names an experiment, its blocks (`data`, `prompt`, `verifier`, `engine`, `labeler`, `trainer`, `eval`:
-each a plugin with its own typed config, and `model`) and its `conditions`, which say what is trained on what
+A spec names an experiment, its blocks (`data`, `prompt`, `verifier`, `train_verifier`, `engine`, `labeler`, `trainer`,
+`eval`: each a plugin with its own typed config, and `model`) and its `conditions`, which say what is trained on what
 and may override any field of any block. Merging, short forms and `extends` are described in
 runner/spec/merge.py, `sweep` in runner/spec/sweep.py, YAML itself in runner/spec/yaml.py. The work is done in
 runner/spec/load.py and runner/spec/blocks.py, and runner/spec/schema.py makes the JSON schema.
 
 Defaults: the verifier and the prompt come from the dataset (a partial `prompt:` changes single
 fields), the engine is `hf`, the evaluation `accuracy`, the seed 42. `model.chat`, where given, decides over
-`prompt.chat`. A condition that trains on nothing has no trainer, one without pseudo-labels no labeler.
+`prompt.chat`. A condition that trains on nothing has no trainer, one without pseudo-labels no labeler. `train_verifier`
+judges completions while training, where a reward may see less than an evaluation; labels and evaluations keep
+`verifier`, and so does a training without one.
 
 `pseudo` are the unlabeled questions with labels from `label_with`'s model; `unlabeled` are the same questions
-with their hidden true labels, so a condition has one or the other.
+with their hidden true labels, `questions` the same without any answer, so a condition has one of the three.
+`test_questions` are the test questions without answers; reports name every arm that was trained on them.
 
 Claims: `a > b`, or `{compare: [a, b], not_worse_by: 0.02}`, `{compare: [a, b], equivalent_within: 0.02}`,
 `{compare: [a, b], better: true}`.
@@ -220,6 +223,12 @@ class Condition:
     eval: Block[Protocol]
     weights: str
     from_file: Mapping[str, Any] = field(default_factory=dict)
+    train_verifier: Block[Verifier] | None = None
+
+    @property
+    def training_verifier(self) -> Block[Verifier]:
+        """The verifier of all that a training sees: its rewards, and the votes on its pseudo-labels."""
+        return self.verifier if self.train_verifier is None else self.train_verifier
 
     def to_json(self) -> dict[str, Any]:
         """Every field but the name, JSON-able."""
@@ -233,6 +242,8 @@ class Condition:
         self, of_block: Callable[[Block[Plugin]], dict[str, Any]], of_model: Callable[[BaseModel], dict[str, Any]]
     ) -> dict[str, Any]:
         blocks = {key: of_block(block) if (block := getattr(self, key)) else None for key in BLOCKS}
+        if self.train_verifier is None:  # records and digests of specs without one stay as they are
+            del blocks["train_verifier"]
         return {
             "train_on": list(self.train_on),
             "label_with": self.label_with,
@@ -343,7 +354,7 @@ class TopConfig(_Frozen):
 class ConditionConfig(_Frozen):
     """The fields of a condition beside its overrides."""
 
-    train_on: list[Literal["labeled", "pseudo", "unlabeled"]] = Field(
+    train_on: list[Literal["labeled", "pseudo", "unlabeled", "questions", "test_questions"]] = Field(
         description="train_on: [] leaves the model untrained, [labeled] is the supervised baseline"
     )
     label_with: str | None = Field(default=None, description="The condition whose model gives the pseudo-labels.")

@@ -25,6 +25,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ABOUT = {
     "data": "The dataset and its split into labeled, unlabeled and test questions.",
     "verifier": "What decides whether a completion is right; the dataset has a default.",
+    "train_verifier": "What judges rollouts and votes on pseudo-labels; the verifier where it is left out.",
     "engine": "What generates completions; hf by default.",
     "labeler": "How unlabeled questions get pseudo-labels.",
     "trainer": "How a model is trained.",

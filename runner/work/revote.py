@@ -171,8 +171,8 @@ class _Voting:
         if self.labeler_class.needs_votes and not verifier.votes:
             raise InputError(
                 f"the labels of {self.name} cannot be voted on again: labeler {self.key['labeler']['use']!r} votes over "
-                f"answers, and those of verifier {self.key['verifier']['use']!r} cannot be voted on; run the spec with "
-                "another labeler, or with a verifier whose answers are equal or not, such as numeric"
+                f"answers, and verifier {self.key['verifier']['use']!r} gives none that are equal or not; run the spec "
+                "with another labeler, or with a verifier such as numeric"
             )
         self.verifier = Remembering(verifier)
         self.questions = tables.read_questions(workspace.data_file(self.key["questions"]))

@@ -138,7 +138,10 @@ def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
-    """Training examples of every source, in the order the condition names them."""
+    """Training examples of every source, in the order the condition names them.
+
+    Questions without answers are data of their own, in which no truth lies.
+    """
     prompt = Prompt.model_validate(job["prompt"])
     examples: list[Example] = []
     for source in job["train_on"]:

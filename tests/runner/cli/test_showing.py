@@ -219,3 +219,20 @@ def test_the_level_of_power_is_the_one_asked_for_else_the_specs(
     arguments = ["power", str(tmp_path / "toy.yaml"), "--power", "0.9", "--json", "-w", str(tmp_path / "w"), *more]
     found = json.loads(CliRunner().invoke(app, arguments).stdout)
     assert (found["alpha"], found["power"], found["correction"]) == (alpha, 0.9, "bonferroni")
+
+
+def test_gold_answers_are_verified_by_the_trainings_verifier_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"q": f"{name}?", "a": "\\frac{1}{2}"}) + "\n")
+    (tmp_path / "toy.yaml").write_text(
+        "name: toy\nmodel: builtin:wordmath-1m\nverifier: math\ntrainer: grpo\n"
+        "data: {use: jsonl, train: train.jsonl, test: test.jsonl, fields: {question: q, answer: a},\n"
+        "  split: {labeled: 1, unlabeled: 0, test: 1}}\n"
+        "conditions: {a: {train_on: []}, b: {train_on: [labeled], train_verifier: numeric}}\n"
+    )
+    assert validate_files([tmp_path / "toy.yaml"], gold=True, run_files=False, as_json=False) == 2
+    said = capsys.readouterr().err
+    assert "2 of 2 gold answers of jsonl verify under math" in said
+    assert "0 of 2 gold answers of jsonl verify under numeric" in said

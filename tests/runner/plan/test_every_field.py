@@ -275,6 +275,17 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
         assert found == {"seed1": expected, "seed2": expected}, condition
 
 
+def test_a_train_verifier_changes_the_training_that_it_judges_and_no_evaluation_of_others() -> None:
+    expected: Changes = {"rl": TRAINED}
+    found = changed(SPEC, with_block("rl", "train_verifier", {"use": "math"}))
+    assert found == {"seed1": expected, "seed2": expected}
+    assert changed(SPEC, {**SPEC, "train_verifier": {"use": "math"}}) == found
+
+
+def test_a_train_verifier_equal_to_the_verifier_changes_nothing() -> None:
+    assert changed(SPEC, with_block("rl", "train_verifier", {"use": "numeric"})) == {"seed1": {}, "seed2": {}}
+
+
 def test_values_are_for_fields_that_exist() -> None:
     there: dict[str, set[str]] = {}
     for plugin, field, _ in block_cases():

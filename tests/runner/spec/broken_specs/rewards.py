@@ -1,0 +1,5 @@
+from nsd.plugins.rewards.correct import Correct
+
+
+class Harder(Correct):
+    pass
