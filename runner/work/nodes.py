@@ -24,7 +24,7 @@ from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, patiently
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.jobs import worker_environment, write_data, write_job
+from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.sync import Sync
 
 POLL_SECONDS = 2.0
@@ -79,8 +79,10 @@ def take_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Nodes, only: 
     workspace.create()
     sync.fetch()
     wanted = None if only is None else plan.with_causes(only)
+    pending = plan.pending(workspace)
     write_data(plan, workspace)
-    for stage in plan.pending(workspace):
+    write_side_files(plan, [stage for stage in pending if stage.kind == "train"], workspace, sync.fetch_side_file)
+    for stage in pending:
         if wanted is not None and stage.digest not in wanted:
             continue
         if stage.kind == "train" and not _is_there(sync, stage):

@@ -67,6 +67,16 @@ class Context:
         """Questions of a split by their content hash."""
         return tables.read_questions(self.workspace.data_file(content_hash))
 
+    def whole_questions(self, content_hash: str) -> list[Question]:
+        """The same for a plugin that may read their side files, all of which are looked at first.
+
+        Raises BrokenSideFile: inside a verifier, which must not raise on any text, it could pass for a wrong answer.
+        """
+        questions = self.questions(content_hash)
+        for side in {side.sha256: side for question in questions for side in question.side_files.values()}.values():
+            side.check()
+        return questions
+
     def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
         """Tell the person how far the stage is."""
         self.emit(Event(Told.PROGRESS, done=done, total=total, unit=unit, **more))
@@ -181,7 +191,7 @@ def stored_completions(digest: str, context: Context) -> list[Completion]:
 
 def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Pseudo-labels, each also held against the hidden truth where the dataset has it."""
-    questions = context.questions(job["questions"])
+    questions = context.whole_questions(job["questions"])
     labeler, verifier = make_plugin(job["labeler"]), make_plugin(job["verifier"])
     assert isinstance(labeler, Labeler) and isinstance(verifier, Verifier)
     samples: dict[str, list[Completion]] = {}
@@ -233,7 +243,7 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
 def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Score stored completions and reduce them to one value per question. Loads no model."""
     completions = stored_completions(job["inputs"]["samples"], context)
-    questions = context.questions(job["questions"])
+    questions = context.whole_questions(job["questions"])
     verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
     assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
     by_id = {question.id: question for question in questions}
@@ -272,7 +282,7 @@ def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
     prompt = Prompt.model_validate(job["prompt"])
     examples: list[Example] = []
     for source in job["train_on"]:
-        questions = context.questions(source["data"])
+        questions = context.whole_questions(source["data"])
         if source["source"] != "pseudo":
             examples += [Example(q, prompt.render(q), q.answer, q.solution, source["source"]) for q in questions]
             continue
