@@ -62,8 +62,10 @@ class Fields(PluginConfig):
     @classmethod
     def _other_than_id(cls, names: dict[str, str]) -> dict[str, str]:
         for name, column in names.items():
-            if name in ("", "context", "id") or not column:
-                raise ValueError(f"{name!r}: {column!r}: a name other than context and id, then a field of the rows")
+            if name in ("context", "id"):
+                raise ValueError(f"the name {name!r} is taken: choose another, such as tests")
+            if not name or not column:
+                raise ValueError("needs a name in `meta`, and a field of the rows for it")
         return names
 
 
@@ -101,7 +103,7 @@ class Jsonl(Dataset):
             if (fields := info.data.get("fields")) is not None:  # else it has errors of its own
                 known = ("context", "id", *fields.side_files)
                 if unknown := [name for name in names if name not in known]:
-                    raise ValueError(f"{unknown[0]!r}{hint(unknown[0], known)}; it may name {', '.join(known)}")
+                    raise ValueError(f"{unknown[0]!r} is none of {', '.join(known)}{hint(unknown[0], known)}")
             return names
 
         @model_validator(mode="after")

@@ -337,10 +337,10 @@ def test_a_pseudo_example_may_be_shown_one() -> None:
     ("fields", "said"),
     [
         ({"fields": FIELDS, "shown": ["test"]}, "did you mean 'tests'"),
-        ({"shown": ["tests"]}, "may name context, id"),
+        ({"shown": ["tests"]}, "'tests' is none of context, id"),
         ({"fields": FIELDS, "hub": "owner/name"}, "a `hub` dataset has none"),
-        ({"fields": {"side_files": {"id": "file"}}}, "other than context and id"),
-        ({"fields": {"side_files": {"tests": ""}}}, "then a field of the rows"),
+        ({"fields": {"side_files": {"id": "file"}}}, "'id' is taken"),
+        ({"fields": {"side_files": {"tests": ""}}}, "a field of the rows for it"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(fields: dict[str, Any], said: str) -> None:

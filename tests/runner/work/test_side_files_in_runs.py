@@ -19,6 +19,7 @@ from nsd.plugins.api import Question, SideFile
 from nsd.plugins.errors import InputError
 from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.cli.app import app
+from nsd.runner.cli.compare import read_groups
 from nsd.runner.cli.run import run_plan
 from nsd.runner.plan.build import Plan, build_plan
 from nsd.runner.spec.load import load_spec
@@ -26,6 +27,7 @@ from nsd.runner.store import tables
 from nsd.runner.store import workspace as artifacts
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.gc import collect
+from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import Outcome, execute
@@ -381,6 +383,12 @@ def test_a_training_and_a_labelling_see_the_right_content_or_fail_before(toy: To
     for does in (examples_of, run_label):
         with pytest.raises(BrokenSideFile, match=str(kept)):
             does(job, context)
+
+
+def test_questions_are_not_grouped_by_them(toy: Toy) -> None:
+    toy.run()
+    with Store(toy.workspace).read() as index, pytest.raises(InputError, match="no question has a field 'tests'"):
+        read_groups(toy.workspace, index, "tests")
 
 
 def test_gc_leaves_them_where_they_are(toy: Toy) -> None:
