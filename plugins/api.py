@@ -61,6 +61,7 @@ from nsd.plugins.data import (
     question_id,
     without_truth,
 )
+from nsd.plugins.side_files import SideFile
 
 __all__ = [
     "BASES",
@@ -93,6 +94,7 @@ __all__ = [
     "Score",
     "Scored",
     "Shown",
+    "SideFile",
     "SpecPath",
     "SplitConfig",
     "Splits",

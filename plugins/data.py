@@ -1,6 +1,6 @@
 """The data that passes between plugins and the runner: questions, completions, verdicts, labels, examples.
 
-All of it is frozen. Nothing here imports a heavy package, and nothing knows of files or of a plugin's class.
+All of it is frozen. Nothing here imports a heavy package or knows of a plugin's class.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from nsd.plugins.side_files import SideFile
 
 # --------------------------------------------------------------------------- questions
 
@@ -28,8 +30,9 @@ class Question:
     """One problem. `answer` is what a verifier compares with; `solution` is the gold worked completion.
 
     Both are None where nobody knows them (NuminaMath used as unlabeled data). `context` is privileged text that only a
-    teacher may see, and often gives the answer away; `meta` holds what a verifier may need (level, tests, ...). `place`
-    says in messages where the row stands (`train.jsonl:12`); it is no part of the question and enters no digest.
+    teacher may see, and often gives the answer away; `meta` holds what a verifier may need (level, tests, ...):
+    what JSON has a form for, and what is large as a SideFile. `place` says in messages where the row stands
+    (`train.jsonl:12`); it is no part of the question and enters no digest.
     """
 
     id: str
@@ -39,6 +42,11 @@ class Question:
     context: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     place: str | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def side_files(self) -> dict[str, SideFile]:
+        """What of `meta` lies in side files."""
+        return {key: value for key, value in self.meta.items() if isinstance(value, SideFile)}
 
 
 @dataclass(frozen=True)

@@ -97,10 +97,11 @@ def shown_of(config: SourceConfig, own: Shown) -> Shown:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row and where it stands: `train.jsonl:12`."""
+    """One row and where it stands: `train.jsonl:12`. `folder` is that of the file, None for a row of the hub."""
 
     place: str
     values: Mapping[str, Any]
+    folder: Path | None = None
 
     def get(self, name: str, required: bool = True) -> Any:
         """A field's value; `a.b` and `a.0` reach into objects and lists, and into null, which holds null.
@@ -229,7 +230,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _object(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+                yield _object(_parse(line, f"{path}:{number}"), f"{path}:{number}", path.parent)
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -238,7 +239,7 @@ def _json(path: Path) -> Iterator[Row]:
         yield from _json_lines(path)  # many published .json files are JSON lines
         return
     for number, value in enumerate(_parse(content, str(path)), start=1):
-        yield _object(value, f"{path} item {number}")
+        yield _object(value, f"{path} item {number}", path.parent)
 
 
 def _parse(content: bytes, place: str) -> Any:
@@ -248,10 +249,10 @@ def _parse(content: bytes, place: str) -> Any:
         raise InputError(f"{place}: not JSON: {error}") from None
 
 
-def _object(value: Any, place: str) -> Row:
+def _object(value: Any, place: str, folder: Path) -> Row:
     if not isinstance(value, dict):
         raise InputError(f"{place}: a row should be an object with fields, it is {type(value).__name__}")
-    return Row(place, value)
+    return Row(place, value, folder)
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -262,7 +263,7 @@ def _csv(path: Path) -> Iterator[Row]:
                 place = f"{path}:{reader.line_num}"
                 if None in values or None in values.values():
                     raise InputError(f"{place}: the row has not as many cells as the header")
-                yield Row(place, values)
+                yield Row(place, values, path.parent)
         except (csv.Error, UnicodeDecodeError) as error:
             raise InputError(f"{path}:{reader.line_num + 1}: not CSV: {error}") from None
 
@@ -278,7 +279,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise InputError(f"{path}: not Parquet: {error}") from None
     rows = _at_their_width(rows, table.schema)
     for number, values in enumerate(rows, start=1):
-        yield Row(f"{path} row {number}", values)
+        yield Row(f"{path} row {number}", values, path.parent)
 
 
 def _at_their_width(rows: Iterable[dict[str, Any]], schema: pyarrow.Schema) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 from nsd.plugins.api import Pools, Question, SplitConfig, Splits
 from nsd.plugins.errors import InputError
+from nsd.plugins.side_files import as_text
 
 SHOWN = 3
 
@@ -160,15 +161,17 @@ def data_hash(questions: Iterable[Question]) -> str:
     """Content hash of questions in order: sha256 over everything in them that could change an output."""
     digest = hashlib.sha256()
     for question in questions:
+        side = question.side_files
         row = [
             question.id,
             question.text,
             question.answer,
             question.solution,
             question.context,
-            dict(question.meta),
+            {key: value for key, value in question.meta.items() if key not in side},
+            *([{key: [one.sha256, one.size] for key, one in side.items()}] if side else []),
         ]
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+        digest.update(json.dumps(row, sort_keys=True, default=as_text).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -127,8 +127,8 @@ def read_groups(
     hashes = connection.execute("SELECT DISTINCT data_hash FROM eval_info WHERE data_hash IS NOT NULL").fetchall()
     for (content_hash,) in hashes:
         for question in tables.held_questions(workspace, content_hash):
-            fields |= set(question.meta)
-            if question.meta.get(wanted) is not None:
+            fields |= set(question.meta) - set(question.side_files)
+            if question.meta.get(wanted) is not None and wanted not in question.side_files:
                 found[question.id] = str(question.meta[wanted])
     if not found:
         there = f"; there is {', '.join(sorted(fields))}" if fields else ""

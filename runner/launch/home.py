@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsd.plugins.errors import NsdError
+from nsd.plugins.paths import is_part
 from nsd.runner.launch.unplanned import learn, learn_from
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, Bucket
 from nsd.runner.store.index import Store
-from nsd.runner.store.paths import is_part
 from nsd.runner.store.shapes import Broken, Manifest, Word, WordFailure, read_manifest
-from nsd.runner.store.workspace import WEIGHTS, Workspace, check_files, files_of
+from nsd.runner.store.workspace import WEIGHTS, Workspace, check_files, files_of, side_name
 from nsd.runner.work.jobs import write_data
 from nsd.runner.work.record import Record
 from nsd.runner.work.sync import fetch_finished, read_words
@@ -93,6 +93,7 @@ def from_machine(workspace: Workspace, plan: Plan, cluster: str, weights: bool =
     staging = workspace.root / "launches" / f".{cluster}"
     staging.mkdir(parents=True, exist_ok=True)
     leave = [] if weights else ["--exclude", f"/artifacts/*/{WEIGHTS}/"]
+    leave += ["--exclude", f"/data/{side_name('*')}"]  # what verifiers need there, and nobody here
     # The machine is somebody else's: a link in what it sends could lead to any file here.
     command = ["rsync", "-az", "--no-links", "--partial", *leave, "--exclude", "/partial/", "--exclude", "/nsd.duckdb*"]
     shell = " ".join(ssh_command(cluster))

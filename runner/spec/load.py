@@ -213,7 +213,7 @@ class _Loader:
             self.no_effect(written, ("trainer", "train_verifier"), f"{where} trains on nothing")
         if data is not None:
             check_split(data, items["data"], own["train_on"], where, self.problems)
-        judge = verifier if train_verifier is None else train_verifier
+        judge = train_verifier if "train_verifier" in items else verifier
         if trainer is not None:
             check_answerless(trainer, judge, own["train_on"], where, self.problems)
         if labeler is not None:

@@ -10,7 +10,7 @@ Layout under the given address:
     files/KIND-DIGEST/UPLOAD/...         the files of one upload, never written twice
     partial/KIND-DIGEST/state.json       the newest state of a stage under way; names its files, with sizes
     partial/KIND-DIGEST/files/...        shards, scores and checkpoints of it
-    data/, experiments/, journals/       questions, experiment records, looks and notes
+    data/, experiments/, journals/       questions and their side files, experiment records, looks and notes
 
 A manifest is one object, written after every file it names: an upload that was cut off leaves files nobody refers to,
 never a stage that looks whole. Two machines that finish the same stage both upload under names of their own, and the
@@ -39,7 +39,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from nsd.plugins.errors import InputError, NsdError
-from nsd.runner.store.paths import UnsafeName, checked, inside, is_part
+from nsd.plugins.paths import UnsafeName, checked, inside, is_part
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, Shape, parse_object
 from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of, write_atomically
 
@@ -236,11 +236,15 @@ class Bucket:
         """Put a small file there as `name`, replacing it."""
         self._upload(path, name)
 
-    def fetch_file(self, name: str, target: Path) -> bool:
-        """Bring a small file, replacing what is here; False where there is none."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """The bytes of every file right inside a folder, by name."""
+        return {PurePosixPath(info.path).name: info.size for info in self._infos(folder)}
+
+    def fetch_file(self, name: str, target: Path, size: int | None = None, sha256: str | None = None) -> bool:
+        """Bring a file, replacing what is here; False where there is none. Raises BrokenThere for another content."""
         if not self.has(name):
             return False
-        self._download(name, target, None)
+        self._download(name, target, size, sha256)
         return True
 
     def record(self, experiment: str, spec_digest: str) -> ExperimentRecord | None:
@@ -308,12 +312,15 @@ class Bucket:
             raise BrokenThere(f"store {self.uri}: {error}") from error
 
     def _list(self, folder: str) -> Iterator[str]:
+        yield from (info.path for info in self._infos(folder))
+
+    def _infos(self, folder: str) -> Iterator[Any]:
         from pyarrow import fs
 
         selector = fs.FileSelector(self._path(folder), allow_not_found=True)
         for info in self._try(lambda: self.filesystem.get_file_info(selector)):
             if info.type == fs.FileType.File and not PurePosixPath(info.path).name.startswith("."):
-                yield info.path
+                yield info
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
         self._put(name, json.dumps(value).encode())

@@ -32,7 +32,7 @@ from pydantic import (
 )
 
 from nsd.plugins.errors import NsdError
-from nsd.runner.store.paths import UnsafeName, checked, part
+from nsd.plugins.paths import UnsafeName, checked, part
 
 
 class Broken(NsdError):

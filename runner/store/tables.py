@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Score, Scored, StopReason
+from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Score, Scored, SideFile, StopReason
+from nsd.plugins.side_files import as_text
 from nsd.runner.store.shapes import Broken
-from nsd.runner.store.workspace import Workspace, flush
+from nsd.runner.store.workspace import Workspace, flush, side_name
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,6 +34,7 @@ def _schema(columns: dict[str, str]) -> pyarrow.Schema:
 
 
 QUESTIONS = {"id": "text", "text": "text", "answer": "text", "solution": "text", "context": "text", "meta": "text"}
+QUESTIONS |= {"side_files": "text"}  # null where a question has none; files of before have no such column
 COMPLETIONS = {
     "question_id": "text",
     "sample": "int",
@@ -105,7 +107,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def write_questions(path: Path, questions: Sequence[Question]) -> None:
-    """Store questions in order."""
+    """Store questions in order; of their side files what these are known by."""
     write(
         path,
         QUESTIONS,
@@ -116,7 +118,7 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
                 "answer": question.answer,
                 "solution": question.solution,
                 "context": question.context,
-                "meta": json.dumps(dict(question.meta), sort_keys=True, default=str),
+                **_meta_row(question),
             }
             for question in questions
         ),
@@ -124,11 +126,27 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
 
 
 def read_questions(path: Path) -> list[Question]:
-    """Questions as `write_questions` stored them. Raises Broken."""
+    """Questions as `write_questions` stored them, with the side files that lie beside. Raises Broken."""
     try:
-        return [Question(**{**row, "meta": json.loads(row["meta"])}) for row in read(path)]
-    except (ValueError, KeyError, TypeError) as error:
+        return [_question(row, path.parent) for row in read(path)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Broken(path, f"it holds no questions ({error})") from error
+
+
+def _meta_row(question: Question) -> dict[str, Any]:
+    side = question.side_files
+    small = {key: value for key, value in question.meta.items() if key not in side}
+    known_by = {key: [one.sha256, one.size] for key, one in side.items()}
+    return {
+        "meta": json.dumps(small, sort_keys=True, default=as_text),
+        "side_files": json.dumps(known_by, sort_keys=True) if side else None,
+    }
+
+
+def _question(row: dict[str, Any], folder: Path) -> Question:
+    side = json.loads(row.pop("side_files", None) or "{}")
+    files = {key: SideFile(sha256, size, folder / side_name(sha256)) for key, (sha256, size) in side.items()}
+    return Question(**{**row, "meta": {**json.loads(row["meta"]), **files}})
 
 
 def held_questions(workspace: Workspace, content_hash: str) -> list[Question]:

@@ -4,6 +4,7 @@
       artifacts/KIND-DIGEST/   a finished stage: its files and manifest.json, renamed into place whole
       partial/KIND-DIGEST/     a stage under way: lock, job.json, log.txt, shards/, checkpoints/, artifact/
       data/HASH.parquet        the questions of a split, by content hash
+      data/SHA256.side         what questions carry that is large (plugins/side_files.py)
       experiments/NAME/        one record for each version of a spec that was run
       notes.jsonl              what people wrote about runs (`nsd note`), one JSON object a line
       looks.jsonl              which pairs were judged when, on what evidence
@@ -26,6 +27,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Collection, Iterator
@@ -34,7 +36,8 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.store.paths import UnsafeName, inside, part
+from nsd.plugins.paths import UnsafeName, inside, part
+from nsd.plugins.side_files import SideFile
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, read_manifest, read_object
 
 WORKSPACE_VARIABLE = "NSD_WORKSPACE"
@@ -89,6 +92,11 @@ def sha256_of(path: Path) -> str:
     """The sha256 of a file's content, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def side_name(sha256: str) -> str:
+    """The name of a side file beside the questions that carry it."""
+    return f"{part(sha256)}.side"
 
 
 def files_of(folder: Path) -> dict[str, Path]:
@@ -156,6 +164,41 @@ class Workspace:
     def data_file(self, content_hash: str) -> Path:
         """Where the questions of a split lie."""
         return self.data / f"{part(content_hash)}.parquet"
+
+    def side_file(self, sha256: str) -> Path:
+        """Where a side file of questions lies."""
+        return self.data / side_name(sha256)
+
+    def has_side_file(self, wanted: SideFile) -> bool:
+        """Whether a side file is here with its size; what is there and is another is set aside."""
+        path = self.side_file(wanted.sha256)
+        if not os.path.lexists(path):
+            return False
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_size == wanted.size:
+            return True
+        self.set_aside(path, Broken(path, f"it is no file of {wanted.size} bytes"), "it is written again")
+        return False
+
+    def keep_side_file(self, wanted: SideFile) -> None:
+        """Copy a side file here. Raises BrokenSideFile where it holds something else by now.
+
+        A hard link would cost nothing, but an edit in place would reach what was kept.
+        """
+        target = self.side_file(wanted.sha256)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                for block in wanted.blocks():
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        flush(target.parent)
 
     def outcome_path(self, job: str) -> Path:
         """Where a job of a launch leaves word of its end."""

@@ -35,6 +35,16 @@ class Context:
         """Questions of a split by their content hash."""
         return tables.read_questions(self.workspace.data_file(content_hash))
 
+    def whole_questions(self, content_hash: str) -> list[Question]:
+        """The same for a plugin that may read their side files, all of which are looked at first.
+
+        Raises BrokenSideFile: inside a verifier, which must not raise on any text, it could pass for a wrong answer.
+        """
+        questions = self.questions(content_hash)
+        for side in {side.sha256: side for question in questions for side in question.side_files.values()}.values():
+            side.check()
+        return questions
+
     def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
         """Tell the person how far the stage is."""
         self.emit(Event(Told.PROGRESS, done=done, total=total, unit=unit, **more))

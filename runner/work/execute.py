@@ -30,7 +30,7 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
-from nsd.runner.work.jobs import worker_environment, write_data, write_job
+from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
 from nsd.runner.work.record import Record
@@ -98,7 +98,10 @@ def execute(
     outcome = Outcome(cached=len(finished))
     write_data(plan, workspace)
     if pending:
-        if sync is not None:
+        if sync is None:
+            write_side_files(plan, pending, workspace)
+        else:
+            write_side_files(plan, pending, workspace, sync.fetch_side_file)
             sync.push_data()
         with reporter() as shown, _Workers(ends_process, decision) as workers:
             _run_stages(plan, pending, workspace, store, record, shown, workers, outcome, sync)

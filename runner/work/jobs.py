@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Device, Plugin
-from nsd.plugins.errors import StageFailed
+from nsd.plugins.api import Device, Plugin, SideFile
+from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
+from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace, write_atomically
@@ -26,6 +27,36 @@ def write_data(plan: Plan, workspace: Workspace) -> None:
         path = workspace.data_file(content_hash)
         if not tables.looks_whole(path):
             tables.write_questions(path, questions)
+
+
+def write_side_files(
+    plan: Plan, stages: Iterable[Stage], workspace: Workspace, fetch: Callable[[SideFile], bool] = lambda side: False
+) -> None:
+    """Copy what the questions of these stages carry in side files, for the workers to read.
+
+    Raises InputError where a file is no longer what the plan found there and `fetch` cannot bring it from elsewhere.
+    A stage that draws completions needs none.
+    """
+    hashes = {content_hash for stage in stages if stage.kind != "sample" for content_hash in _data_of(stage)}
+    questions = (question for content_hash in sorted(hashes) for question in plan.data[content_hash])
+    for side in {side.sha256: side for question in questions for side in question.side_files.values()}.values():
+        if workspace.has_side_file(side):
+            continue
+        try:
+            workspace.keep_side_file(side)
+        except BrokenSideFile as broken:
+            if not fetch(side):
+                raise InputError(
+                    f"{side.path} has changed since this run was planned ({broken.reason}); run the spec again"
+                ) from None
+
+
+def _data_of(stage: Stage) -> Iterator[str]:
+    """Content hashes of the questions that a stage reads."""
+    if "questions" in stage.job:
+        yield stage.job["questions"]
+    for source in stage.job.get("train_on", ()):
+        yield source["data"]
 
 
 def write_job(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Path:

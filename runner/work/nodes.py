@@ -25,7 +25,7 @@ from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, patiently
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Settle
-from nsd.runner.work.jobs import worker_environment, write_data, write_job
+from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.sync import Sync
 
 POLL_SECONDS = 2.0
@@ -91,6 +91,7 @@ def take_part(
     decision = settle(pending) if settle is not None else None
     device = None if decision is None else decision.told
     write_data(plan, workspace)
+    write_side_files(plan, [stage for stage in pending if stage.kind == "train"], workspace, sync.fetch_side_file)
     for stage in pending:
         if stage.kind == "train" and not _is_there(sync, stage):
             for cause in stage.inputs.values():

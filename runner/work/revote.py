@@ -170,8 +170,8 @@ class _Voting:
         verifier = self._make_verifier()
         if self.labeler_class.needs_votes and not verifier.votes:
             raise InputError(
-                f"the labels of {self.name} cannot be voted on again: labeler {self.key['labeler']['use']!r} votes over "
-                f"answers, and verifier {self.key['verifier']['use']!r} gives none that are equal or not; run the spec "
+                f"the labels of {self.name} cannot be voted on again: labeler {self.key['labeler']['use']!r} votes "
+                f"over answers, and verifier {self.key['verifier']['use']!r} gives none that can be equal; run the spec "
                 "with another labeler, or with a verifier such as numeric"
             )
         self.verifier = Remembering(verifier)

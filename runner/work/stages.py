@@ -51,7 +51,7 @@ def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
 def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Pseudo-labels, each also held against the hidden truth where the dataset has it."""
-    questions = context.questions(job["questions"])
+    questions = context.whole_questions(job["questions"])
     labeler, verifier = make_plugin(job["labeler"]), make_plugin(job["verifier"])
     assert isinstance(labeler, Labeler) and isinstance(verifier, Verifier)
     samples: dict[str, list[Completion]] = {}
@@ -103,7 +103,7 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
 def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
     """Score stored completions and reduce them to one value per question. Loads no model."""
     completions = stored_completions(job["inputs"]["samples"], context)
-    questions = context.questions(job["questions"])
+    questions = context.whole_questions(job["questions"])
     verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
     assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
     by_id = {question.id: question for question in questions}
@@ -145,7 +145,7 @@ def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
     prompt = Prompt.model_validate(job["prompt"])
     examples: list[Example] = []
     for source in job["train_on"]:
-        questions = context.questions(source["data"])
+        questions = context.whole_questions(source["data"])
         if source["source"] != "pseudo":
             examples += [Example(q, prompt.render(q), q.answer, q.solution, source["source"]) for q in questions]
             continue

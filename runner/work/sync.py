@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from nsd.plugins.api import SideFile
 from nsd.plugins.errors import NsdError
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.plan.relatives import siblings
@@ -70,10 +71,14 @@ class Sync:
         self._replaced.add(stage.digest)
 
     def push_data(self) -> None:
-        """Send the questions and the experiment's record."""
-        for content_hash in self.plan.data:
-            path = self.workspace.data_file(content_hash)
-            if path.exists() and not self.bucket.has(f"data/{path.name}"):
+        """Send the questions with their side files, and the experiment's record."""
+        there = self.bucket.sizes("data")
+        side = {one.sha256 for questions in self.plan.data.values() for q in questions for one in q.side_files.values()}
+        for path in map(self.workspace.side_file, sorted(side)):
+            if path.exists() and path.stat().st_size != there.get(path.name):
+                self.bucket.push_file(path, f"data/{path.name}")
+        for path in map(self.workspace.data_file, self.plan.data):
+            if path.exists() and path.name not in there:
                 self.bucket.push_file(path, f"data/{path.name}")
         record = self.workspace.record(self.plan.name, self.plan.spec_digest)
         path = self.workspace.record_path(self.plan.name, self.plan.spec_digest)
@@ -83,6 +88,15 @@ class Sync:
             held = None
         if record is not None and (held is None or _names(held) < _names(record)):
             self.bucket.push_file(path, f"experiments/{self.plan.name}/{path.name}")
+
+    def fetch_side_file(self, wanted: SideFile) -> bool:
+        """Bring a side file; False where the bucket does not have it whole."""
+        path = self.workspace.side_file(wanted.sha256)
+        try:
+            return self.bucket.fetch_file(f"data/{path.name}", path, wanted.size, wanted.sha256)
+        except BrokenThere as error:
+            self._say(str(error))
+            return False
 
     # ------------------------------------------------------------------ a stage
 

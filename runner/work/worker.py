@@ -24,6 +24,7 @@ from typing import Any, TextIO
 
 from nsd.plugins.api import Device
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
+from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace, now
@@ -95,7 +96,8 @@ class Worker:
             except Interrupted:
                 self.emit(Event(Told.INTERRUPTED, digest))
                 return INTERRUPTED
-            except NsdError as error:
+            except NsdError as raised:
+                error = Broken(raised.path, raised.reason) if isinstance(raised, BrokenSideFile) else raised
                 if isinstance(error, Broken):
                     workspace.set_aside_owner(error)
                 print(f"failed: {error}")

@@ -136,13 +136,13 @@ def test_models_come_home_where_they_are_asked_for(
     assert [world.workspace.has_weights(digest) for digest in models] == [bool(flags or again)] * len(models)
 
 
-def test_no_link_and_no_index_is_copied_from_a_machine_and_models_on_demand(world: World) -> None:
+def test_no_link_index_or_side_file_is_copied_from_a_machine_and_models_on_demand(world: World) -> None:
     world.workspace.create()
     for weights in (False, True):
         home.from_machine(world.workspace, plan_of(world), "nsd-x", weights)
     without, with_models = [line.split() for line in (world.state / "rsync.log").read_text().splitlines()]
     for words in (without, with_models):
-        assert {"--no-links", "/partial/", "/nsd.duckdb*"} <= set(words)
+        assert {"--no-links", "/partial/", "/nsd.duckdb*", "/data/*.side"} <= set(words)
     assert "/artifacts/*/model/" in without and "/artifacts/*/model/" not in with_models
 
 

@@ -336,6 +336,7 @@ DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "fields.solution": ("n", {"labeled", "test", "truth"}),
         "fields.context": (None, {"labeled"}),
         "fields.id": ("n", {"labeled", "test", "truth"}),
+        "fields.side_files": ({"tests": "t"}, {"labeled", "test"}),
         "shown": (["context"], {"shown"}),
         "missing_answer": ("drop", set()),
     },
@@ -374,8 +375,9 @@ def data_cases() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "field"), data_cases())
 def test_a_field_of_a_dataset_changes_the_stages_of_the_questions_it_changes(
-    name: str, field: str, tmp_path: Path
+    name: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where a side file's sha256 is kept
     table = {**SPLIT, **DATASETS[name]}
     assert field in table, f"give {field} of the dataset {name} a value in DATASETS that is not its default"
     value, questions = table[field]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsd.plugins.errors import NsdError
+from nsd.plugins.paths import UnsafeName, inside, part
 from nsd.runner.plan.build import Plan
 from nsd.runner.store.bucket import BrokenThere, Bucket, BucketError
-from nsd.runner.store.paths import UnsafeName, inside, part
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
