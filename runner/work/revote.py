@@ -117,8 +117,8 @@ def revote(
     """Every combination of K and threshold, the original among them, for each set of stored samples.
 
     Without `ks` the powers of two up to the stored number are taken, without `thresholds` the original ones.
-    Raises InputError for a K above what is stored, for a value that the labeler refuses, and for labels that were
-    not voted from samples.
+    Raises InputError for a K above what is stored, for a value that the labeler refuses, for labels that were not
+    voted from samples, and for a verifier whose answers cannot be voted on.
     """
     if ties not in TIE_RULES:
         raise InputError(f"--ties {ties!r}: one of {', '.join(TIE_RULES)}")
@@ -167,7 +167,15 @@ class _Voting:
         self.notes: list[str] = []
         self.workspace = workspace
         self.labeler_class = self._class("labeler")
-        self.verifier = Remembering(self._make_verifier())
+        verifier = self._make_verifier()
+        if self.labeler_class.needs_votes and not verifier.votes:
+            uses = [self.key[kind]["use"] for kind in ("labeler", "verifier")]
+            raise InputError(
+                f"the labels of {self.name} cannot be voted on again: labeler {uses[0]!r} votes over answers, and "
+                f"those of verifier {uses[1]!r} cannot be voted on; run the spec with another labeler, or with a "
+                "verifier whose answers are equal or not, such as numeric"
+            )
+        self.verifier = Remembering(verifier)
         self.questions = tables.read_questions(workspace.data_file(self.key["questions"]))
         self.asked = [without_truth(question) for question in self.questions]
         self.samples, self.sampling = self._read_samples(group[0].manifest.inputs["samples"])

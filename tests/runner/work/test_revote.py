@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.labelers.consensus import Consensus
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.runner.cli.app import app
 from nsd.runner.plan.build import build_plan
@@ -122,6 +123,20 @@ def test_the_original_settings_give_the_stored_labels(workspace: Workspace) -> N
         facts = manifest["labels"]
         assert (row.voted, row.kept, row.accuracy_kept) == (facts["voted"], facts["kept"], facts["accuracy_kept"])
     assert [note for note in votes.notes if "comes out differently" in note] == []
+
+
+def test_a_verifier_without_votes_is_refused(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labels were voted on when its class still took votes."""
+    monkeypatch.setattr(Numeric, "votes", False)
+    with pytest.raises(InputError, match=r"labels of student.* cannot be voted on again: .* verifier 'numeric'"):
+        revote(workspace, ["toy/student"])
+
+
+def test_a_labeler_that_counts_no_answers_wants_no_votes(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Numeric, "votes", False)
+    monkeypatch.setattr(Consensus, "needs_votes", False)
+    (votes,) = revote(workspace, ["toy/student"])
+    assert votes.rows
 
 
 def test_labels_that_todays_code_does_not_give_are_noticed(workspace: Workspace, tmp_path: Path) -> None:
