@@ -17,7 +17,10 @@ class SpecOrCommand(TyperGroup):
     """`nsd launch x.yaml` is `nsd launch start x.yaml`: what names no command of the group belongs to `start`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put `start` before a spec or an option of its."""
+        """Put `start` before a spec or an option of its, and a workspace behind the command that it stands before."""
+        given = _words_of_workspace(args)
+        if args[given : given + 1] and args[given] in self.commands:
+            args = [args[given], *args[:given], *args[given + 1 :]]
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             args = [START, *args]
         return super().parse_args(ctx, args)
@@ -30,6 +33,13 @@ class SpecOrCommand(TyperGroup):
         """What `start` can be given, then the commands."""
         self.commands[START].format_options(ctx, formatter)
         self.format_commands(ctx, formatter)
+
+
+def _words_of_workspace(args: list[str]) -> int:
+    """How many words at the front name the workspace: `-w DIR`, `-wDIR`, `--workspace DIR` or `--workspace=DIR`."""
+    if args[:1] in (["-w"], ["--workspace"]):
+        return 2
+    return 1 if args and args[0].startswith(("-w", "--workspace=")) else 0
 
 
 launch_app = typer.Typer(
