@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from nsd.reports.judge.runs import Floats
 
 
+DONE = "done"
+
+
 @dataclass(frozen=True)
 class ArmSummary:
     """One condition over all its seeds. Without a result `mean` is None and `status` says why.
@@ -44,6 +47,11 @@ class ArmSummary:
     failed: float | None
     status: str
     copies: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every run has a result."""
+        return self.status == DONE
 
 
 @contextlib.contextmanager
@@ -78,7 +86,7 @@ def summarise_arms(
 
 def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
     waiting = [f"{name}: {unfinished.get(name, 'not run')}" for name in names if name not in {r.name for r in arm.runs}]
-    status = "; ".join(waiting) or "done"
+    status = "; ".join(waiting) or DONE
     if not arm.runs:
         return ArmSummary(arm.name, names, None, None, None, None, 0, 0, [], [], None, None, status)
     first = arm.runs[0]

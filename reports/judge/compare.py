@@ -269,7 +269,7 @@ def describe(
         excludes_zero = interval.low > 0 or interval.high < 0
         if excludes_zero != (result.p < alpha):
             said.append("p and interval come from different approximations and disagree at the edge")
-    paired = not counts_only and evidence.choice.test not in ("two-proportion", "seeds")
+    paired = not counts_only and evidence.choice.test.paired
     return Comparison(
         a=a.name,
         b=b.name,

@@ -45,6 +45,21 @@ NEUTRAL = ("tokens", "truncated", "failed")  # more of it is neither better nor 
 _WITH_K = re.compile(r"(avg|pass|maj)@([1-9][0-9]{0,5})")
 
 
+def averages(metric: str) -> bool:
+    """Whether the metric is a mean over samples, so that more of them shrink its noise."""
+    return metric == "accuracy" or metric.startswith("avg@")
+
+
+def takes_votes(metric: str) -> bool:
+    """Whether a question's samples vote, so that its value is right or wrong."""
+    return metric.startswith("maj@")
+
+
+def turns_on_one_sample(metric: str) -> bool:
+    """Whether a single sample can change a question's whole value, not its share of it alone."""
+    return takes_votes(metric) or metric.startswith("pass@")
+
+
 def check_metric(metric: str) -> None:
     """Raises InputError for a metric there is not."""
     if metric not in PLAIN and not _WITH_K.fullmatch(metric):

@@ -15,6 +15,7 @@ import math
 from nsd.reports import stats
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.judge.verdict import Verdict
+from nsd.reports.stats.choose import PairTest
 
 OBSERVED = "a true difference as large as the observed one"
 ASSUMED_DISCORDANCE = 0.2  # where no paired data say better; about that of two similar models on GSM8K
@@ -46,7 +47,7 @@ def power(
         return None, None, None, None, ""
     unresolved = not verdict.resolved
     remark = "no difference at all was observed, so no n can be named" if unresolved and difference == 0 else ""
-    if evidence.shape.counts_only or evidence.choice.test == "two-proportion":
+    if evidence.shape.counts_only or evidence.choice.test is PairTest.TWO_PROPORTION:
         right_a, n_a, right_b, n_b = evidence.counts
         spread = [right / n * (1 - right / n) for right, n in ((right_a, n_a), (right_b, n_b))]
         detectable = stats.minimum_detectable_effect(spread[0] / n_a + spread[1] / n_b, 1, alpha)
@@ -91,7 +92,7 @@ def needed_within(
 
 def _variance(evidence: Evidence, result: stats.Result) -> float | None:
     """Variance of a question's difference; where questions come in groups, what their mean's standard error implies."""
-    if evidence.choice.test == "cluster" and result.standard_error is not None:
+    if evidence.choice.test is PairTest.CLUSTER and result.standard_error is not None:
         return result.standard_error**2 * evidence.n_a
     return evidence.variance()
 
@@ -106,10 +107,10 @@ def _seeds_detect(result: stats.Result, alpha: float) -> float | None:
 def _seeds_needed(evidence: Evidence, effect: float, alpha: float, chance: float = 0.8) -> int | None:
     if evidence.seed_values is None or not evidence.shape.scatters:
         return None
-    if evidence.choice.test == "two-level":
+    if evidence.choice.test is PairTest.TWO_LEVEL:
         return stats.two_level_seeds_needed(*evidence.seed_values, effect, alpha, chance, evidence.shape.trained)
     a, b = (block.mean(axis=1) for block in evidence.seed_values)
-    if evidence.choice.test == "seeds-paired":
+    if evidence.choice.test is PairTest.SEEDS_PAIRED:
         return stats.seeds_needed(effect, float((b - a).std(ddof=1)), alpha, chance, paired=True)
     parts = [float(means.var(ddof=1)) for means in (a, b)]
     if min(parts) <= 1e-12 * max(parts):  # one arm does not scatter: all rests on the other's seeds

@@ -18,7 +18,7 @@ from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.runs import Arm, Values
-from nsd.reports.stats.choose import Choice, Shape, choose, shows_training
+from nsd.reports.stats.choose import Choice, IntervalKind, PairTest, Shape, choose, shows_training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 RESAMPLING_SEED = 20240229  # of every bootstrap and permutation, so that a comparison repeats to the digit
 TYPICAL_SEED_SD = 0.014  # of a benchmark score between training seeds, the middle of the range simulated in the tests
-SEED_TESTS = ("seeds", "seeds-paired", "two-level")
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,14 @@ class Evidence:
         """The two-sided test of "no difference" with its interval. `p` None where no test is possible."""
         if self.difference is None:
             return stats.Result("none", None, None, None, note="no question in common: nothing to compare")
-        name = self.choice.test
-        if name == "two-proportion":
+        chosen = self.choice.test
+        if chosen is PairTest.TWO_PROPORTION:
             return stats.two_proportion(*self.counts, level=level)
-        if name.startswith("mcnemar"):
+        if chosen.of_table:
             assert self.table is not None
-            found = stats.mcnemar(self.table[1], self.table[2], "exact" if name == "mcnemar-exact" else "mid-p")
-        elif name == "permutation":
+            way = "exact" if chosen is PairTest.MCNEMAR_EXACT else "mid-p"
+            found = stats.mcnemar(self.table[1], self.table[2], way)
+        elif chosen is PairTest.PERMUTATION:
             assert self.differences is not None
             found = stats.sign_flip(self.differences, seed=RESAMPLING_SEED)
         else:
@@ -92,29 +92,29 @@ class Evidence:
 
     def _t(self, level: float) -> stats.Result:
         """The tests whose statistic is a t."""
-        name = self.choice.test
-        if name == "seeds":
+        chosen = self.choice.test
+        if chosen is PairTest.SEEDS:
             assert self.seed_means_a is not None and self.seed_means_b is not None
             return stats.welch_t(self.seed_means_a, self.seed_means_b, level)
-        if name == "seeds-paired":
+        if chosen is PairTest.SEEDS_PAIRED:
             assert self.seed_means_a is not None and self.seed_means_b is not None
             return stats.paired_t(self.seed_means_b - self.seed_means_a, level, "paired t on seed means")
-        if name == "two-level":
+        if chosen is PairTest.TWO_LEVEL:
             assert self.seed_values is not None
             return stats.two_level(*self.seed_values, level=level, trained=self.shape.trained)
         assert self.differences is not None
-        if name == "cluster":
+        if chosen is PairTest.CLUSTER:
             assert self.clusters is not None
             return stats.cluster_t(self.differences, self.clusters, level)
         return stats.paired_t(self.differences, level, "paired t on question means")
 
     def _interval(self, level: float) -> stats.Interval | None:
         method = self.choice.interval
-        if method == "newcombe-paired":
+        if method is IntervalKind.NEWCOMBE_PAIRED:
             assert self.table is not None
             return stats.newcombe_paired(*self.table, level=level)
         assert self.differences is not None
-        if method == "bca":
+        if method is IntervalKind.BCA:
             return stats.bca_bootstrap(self.differences, seed=RESAMPLING_SEED, level=level)
         return stats.cluster_bootstrap(self.differences, seed=RESAMPLING_SEED, level=level)
 
@@ -123,9 +123,9 @@ class Evidence:
         name = "equivalence" if both_sides else "non-inferiority"
         if self.difference is None:
             return stats.Result(name, None, None, None, note="no question in common: nothing to compare")
-        if self.choice.test == "two-proportion":
+        if self.choice.test is PairTest.TWO_PROPORTION:
             return stats.margin_test_unpaired(*self.counts, margin=margin, both_sides=both_sides, alpha=alpha)
-        if self.table is not None and self.choice.test.startswith("mcnemar"):
+        if self.table is not None and self.choice.test.of_table:
             _, a_only, b_only, _ = self.table
             return stats.margin_test_paired(a_only, b_only, self.n_a, margin, both_sides, alpha)
         found = self._t(stats.LEVEL)
@@ -168,7 +168,7 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
             "checkpoints (--claim checkpoint)"
         )
     if claim is None and test is not None:
-        claim = "recipe" if test in SEED_TESTS and scatters else "checkpoint"
+        claim = "recipe" if scatters and test in [one for one in PairTest if one.of_recipe] else "checkpoint"
     recipe = claim == "recipe" or (claim is None and scatters)
     if a.counts_only or b.counts_only:
         return _from_counts(a, b, values, test)
@@ -233,7 +233,7 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
         both, a_only, b_only, _ = table
         mean_a, mean_b = ((both + a_only) / n, (both + b_only) / n) if n else (None, None)
         summed = float(b_only - a_only)
-    if not binary or choice.test in ("permutation", "t", "cluster"):
+    if not binary or choice.test.of_differences:
         block_a, block_b = (_by_weights(values, rows) for rows in (rows_a, rows_b))
         if not shared.all():
             block_a, block_b = block_a[:, shared], block_b[:, shared]

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.spread import Claimed, Design, Spread, Spreads, averages
+from nsd.reports.judge.metrics import averages
+from nsd.reports.judge.spread import Claimed, Design, Spread, Spreads
 
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["ClaimPower", "Claimed", "Design", "Power", "Reach", "Spread", "averages", "power_of"]
+__all__ = ["ClaimPower", "Claimed", "Design", "Power", "Reach", "Spread", "power_of"]
 
 GENERIC = "any two conditions"
 

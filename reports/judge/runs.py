@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
-from nsd.reports.judge.metrics import check_metric, values_sql
+from nsd.reports.judge.metrics import check_metric, turns_on_one_sample, values_sql
 from nsd.reports.judge.versions import as_version, current_version, seeds_elsewhere, versions_of
 
 if TYPE_CHECKING:
@@ -483,7 +483,7 @@ def _attrition(
         return truncated, failed, {}  # nothing was lost: these are measured on what came, as it came
     own = dict(connection.execute("SELECT eval_digest, metric FROM eval_info").fetchall())
     lost = {
-        digest: float(whole if (metric or str(own.get(digest))).startswith(("pass@", "maj@")) else part) / sizes[digest]
+        digest: float(whole if turns_on_one_sample(metric or str(own.get(digest))) else part) / sizes[digest]
         for digest, part, whole in by_question
     }
     return truncated, failed, lost

@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from nsd.reports.judge.metrics import averages, takes_votes
 from nsd.reports.judge.needed import ASSUMED_DISCORDANCE
 from nsd.reports.judge.pairs import about_recipe, gather
 from nsd.reports.judge.runs import Arm, Run, Values, all_runs, load_values
+from nsd.reports.stats.choose import PairTest
 
 if TYPE_CHECKING:
     import duckdb
@@ -97,12 +99,7 @@ class Spread:
 
     def binary(self, design: Design) -> bool:
         """Whether a question's value is right or wrong, so that a difference cannot exceed the discordance."""
-        return design.metric.startswith("maj@") or (averages(design.metric) and design.samples == 1)
-
-
-def averages(metric: str) -> bool:
-    """Whether the metric is a mean over samples, so that more of them shrink its noise."""
-    return metric == "accuracy" or metric.startswith("avg@")
+        return takes_votes(design.metric) or (averages(design.metric) and design.samples == 1)
 
 
 @dataclass(frozen=True)
@@ -280,7 +277,7 @@ class Spreads:
         trained = [one for one, arm in zip(means, arms, strict=True) if arm.trained and one is not None]
         if not trained:
             return None
-        paired = evidence.choice.test == "seeds-paired"
+        paired = evidence.choice.test is PairTest.SEEDS_PAIRED
         if paired:
             variance = float((trained[1] - trained[0]).var(ddof=1))
         else:

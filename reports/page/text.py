@@ -157,7 +157,7 @@ def _arms(data: PageData) -> str:
             f"{arm.n:,}",
             ", ".join(map(str, arm.seeds)) or "–",
             share(arm.truncated),
-            share(arm.failed) if arm.status == "done" else _text(arm.status),
+            share(arm.failed) if arm.finished else _text(arm.status),
         ]
         for arm in data.arms
     ]

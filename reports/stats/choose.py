@@ -11,8 +11,53 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
 MANY_QUESTIONS = 5_000
+
+
+class PairTest(StrEnum):
+    """A test of two arms, by the name that a person gives it, and what is asked of one."""
+
+    MCNEMAR = "mcnemar"
+    MCNEMAR_EXACT = "mcnemar-exact"
+    PERMUTATION = "permutation"
+    T = "t"
+    CLUSTER = "cluster"
+    TWO_PROPORTION = "two-proportion"
+    SEEDS = "seeds"
+    SEEDS_PAIRED = "seeds-paired"
+    TWO_LEVEL = "two-level"
+
+    @property
+    def of_table(self) -> bool:
+        """Whether it reads the two-by-two table of paired right-or-wrong answers."""
+        return self in (PairTest.MCNEMAR, PairTest.MCNEMAR_EXACT)
+
+    @property
+    def of_differences(self) -> bool:
+        """Whether it reads a difference per question."""
+        return self in (PairTest.PERMUTATION, PairTest.T, PairTest.CLUSTER)
+
+    @property
+    def of_recipe(self) -> bool:
+        """Whether it is about training again: it reads seeds."""
+        return self in (PairTest.SEEDS, PairTest.SEEDS_PAIRED, PairTest.TWO_LEVEL)
+
+    @property
+    def paired(self) -> bool:
+        """Whether a question or a seed of one arm is held against the same of the other."""
+        return self not in (PairTest.TWO_PROPORTION, PairTest.SEEDS)
+
+
+class IntervalKind(StrEnum):
+    """How the interval of a difference is made."""
+
+    NEWCOMBE_PAIRED = "newcombe-paired"
+    NEWCOMBE_UNPAIRED = "newcombe-unpaired"
+    BCA = "bca"
+    CLUSTER_BOOTSTRAP = "cluster-bootstrap"
+    T = "t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +96,8 @@ def shows_training(seeds: tuple[int, int], trained: tuple[bool, bool]) -> bool:
 class Choice:
     """A test and an interval by name, and why."""
 
-    test: str
-    interval: str
+    test: PairTest
+    interval: IntervalKind
     because: str
 
 
@@ -67,84 +112,116 @@ class Rule:
 RULES = (
     Rule(
         lambda s: s.counts_only,
-        Choice("two-proportion", "newcombe-unpaired", "only counts are known, so answers cannot be paired: low power"),
+        Choice(
+            PairTest.TWO_PROPORTION,
+            IntervalKind.NEWCOMBE_UNPAIRED,
+            "only counts are known, so answers cannot be paired: low power",
+        ),
     ),
     Rule(
         lambda s: s.recipe and s.shared_order,
-        Choice("seeds-paired", "t", "several training seeds per arm, each seed with the same data order in both"),
+        Choice(
+            PairTest.SEEDS_PAIRED,
+            IntervalKind.T,
+            "several training seeds per arm, each seed with the same data order in both",
+        ),
     ),
     Rule(
         lambda s: s.recipe and all(s.trained),
-        Choice("seeds", "t", "several training seeds per arm: the seed means carry the uncertainty of training"),
+        Choice(
+            PairTest.SEEDS,
+            IntervalKind.T,
+            "several training seeds per arm: the seed means carry the uncertainty of training",
+        ),
     ),
     Rule(
         lambda s: s.recipe,
-        Choice("two-level", "t", "several training seeds against an arm that is not trained: seeds and questions vary"),
+        Choice(
+            PairTest.TWO_LEVEL,
+            IntervalKind.T,
+            "several training seeds against an arm that is not trained: seeds and questions vary",
+        ),
     ),
     Rule(
         lambda s: s.clustered,
-        Choice("cluster", "cluster-bootstrap", "questions come in groups, which are not independent inside"),
+        Choice(
+            PairTest.CLUSTER,
+            IntervalKind.CLUSTER_BOOTSTRAP,
+            "questions come in groups, which are not independent inside",
+        ),
     ),
     Rule(
         lambda s: s.binary,
-        Choice("mcnemar", "newcombe-paired", "one right-or-wrong value per question, the same questions in both"),
+        Choice(
+            PairTest.MCNEMAR,
+            IntervalKind.NEWCOMBE_PAIRED,
+            "one right-or-wrong value per question, the same questions in both",
+        ),
     ),
     Rule(
         lambda s: s.n > MANY_QUESTIONS,
-        Choice("t", "t", f"more than {MANY_QUESTIONS} questions, where t and permutation agree"),
+        Choice(PairTest.T, IntervalKind.T, f"more than {MANY_QUESTIONS} questions, where t and permutation agree"),
     ),
     Rule(
         lambda s: s.sampled,
-        Choice("permutation", "cluster-bootstrap", "several samples per question: their mean counts once per question"),
+        Choice(
+            PairTest.PERMUTATION,
+            IntervalKind.CLUSTER_BOOTSTRAP,
+            "several samples per question: their mean counts once per question",
+        ),
     ),
     Rule(
         lambda s: True,
-        Choice("permutation", "bca", "one continuous value per question, the same questions in both"),
+        Choice(PairTest.PERMUTATION, IntervalKind.BCA, "one continuous value per question, the same questions in both"),
     ),
 )
 
 # What each test needs, as a predicate and as words, for a test that a person names.
-NEEDS: dict[str, tuple[Callable[[Shape], bool], str, Choice]] = {
-    "mcnemar": (
+NEEDS: dict[PairTest, tuple[Callable[[Shape], bool], str, Choice]] = {
+    PairTest.MCNEMAR: (
         lambda s: s.binary and not s.counts_only,
         "one right-or-wrong value per question in both arms",
-        Choice("mcnemar", "newcombe-paired", "asked for"),
+        Choice(PairTest.MCNEMAR, IntervalKind.NEWCOMBE_PAIRED, "asked for"),
     ),
-    "mcnemar-exact": (
+    PairTest.MCNEMAR_EXACT: (
         lambda s: s.binary and not s.counts_only,
         "one right-or-wrong value per question in both arms",
-        Choice("mcnemar-exact", "newcombe-paired", "asked for"),
+        Choice(PairTest.MCNEMAR_EXACT, IntervalKind.NEWCOMBE_PAIRED, "asked for"),
     ),
-    "permutation": (
+    PairTest.PERMUTATION: (
         lambda s: not s.counts_only,
         "values per question in both arms",
-        Choice("permutation", "cluster-bootstrap", "asked for"),
+        Choice(PairTest.PERMUTATION, IntervalKind.CLUSTER_BOOTSTRAP, "asked for"),
     ),
-    "t": (lambda s: not s.counts_only, "values per question in both arms", Choice("t", "t", "asked for")),
-    "cluster": (
+    PairTest.T: (
+        lambda s: not s.counts_only,
+        "values per question in both arms",
+        Choice(PairTest.T, IntervalKind.T, "asked for"),
+    ),
+    PairTest.CLUSTER: (
         lambda s: s.clustered and not s.counts_only,
         "groups of questions",
-        Choice("cluster", "cluster-bootstrap", "asked for"),
+        Choice(PairTest.CLUSTER, IntervalKind.CLUSTER_BOOTSTRAP, "asked for"),
     ),
-    "two-proportion": (
+    PairTest.TWO_PROPORTION: (
         lambda s: s.binary or s.counts_only,
         "right-or-wrong values or counts",
-        Choice("two-proportion", "newcombe-unpaired", "asked for"),
+        Choice(PairTest.TWO_PROPORTION, IntervalKind.NEWCOMBE_UNPAIRED, "asked for"),
     ),
-    "seeds": (
+    PairTest.SEEDS: (
         lambda s: all(s.trained) and s.scatters,
         "at least two training seeds in each arm",
-        Choice("seeds", "t", "asked for"),
+        Choice(PairTest.SEEDS, IntervalKind.T, "asked for"),
     ),
-    "seeds-paired": (
+    PairTest.SEEDS_PAIRED: (
         lambda s: all(s.trained) and s.seeds[0] == s.seeds[1] >= 2,
         "the same training seeds in both arms, at least two",
-        Choice("seeds-paired", "t", "asked for"),
+        Choice(PairTest.SEEDS_PAIRED, IntervalKind.T, "asked for"),
     ),
-    "two-level": (
+    PairTest.TWO_LEVEL: (
         lambda s: s.scatters,
         "at least two training seeds in each trained arm",
-        Choice("two-level", "t", "asked for"),
+        Choice(PairTest.TWO_LEVEL, IntervalKind.T, "asked for"),
     ),
 }
 
@@ -155,8 +232,8 @@ def choose(shape: Shape, asked: str | None = None) -> Choice:
         return next(rule.choice for rule in RULES if rule.when(shape))
     if asked not in NEEDS:
         raise ValueError(f"no test {asked!r}: one of {', '.join(NEEDS)}")
-    fits, needs, choice = NEEDS[asked]
+    fits, needs, choice = NEEDS[PairTest(asked)]
     if not fits(shape):
         better = choose(shape)
-        raise ValueError(f"test {asked!r} needs {needs}; for these runs {better.test!r} fits ({better.because})")
+        raise ValueError(f"test {asked!r} needs {needs}; for these runs {str(better.test)!r} fits ({better.because})")
     return choice

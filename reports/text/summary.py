@@ -116,7 +116,7 @@ def _arms_lines(arms: Sequence[ArmSummary], width: int | None) -> list[Text | st
         row = [arm.condition, show(arm.mean), show_interval(arm.ci), str(arm.n or "-"), percent(arm.truncated)]
         rows.append([Cell(cell) for cell in [*row, *([_seeds(arm)] if many else [])]])
         below += [f"- {arm.condition}: measured by {arm.metric}"] if arm.metric not in (None, metric) else []
-        below += [f"- {arm.condition}: {arm.status}"] if arm.status != "done" else []
+        below += [f"- {arm.condition}: {arm.status}"] if not arm.finished else []
     right = [name for name in columns if name not in ("arm", "95% interval")]
     lines: list[Text | str] = [*lay_out(columns, rows, width, right)]
     return [*lines, *(part for line in below for part in paragraph(line, width))]

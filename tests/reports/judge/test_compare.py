@@ -10,7 +10,7 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
-from nsd.reports.stats.choose import NEEDS, Shape, choose
+from nsd.reports.stats.choose import NEEDS, PairTest, Shape, choose
 from toy_results import Results, table_runs
 
 
@@ -270,6 +270,16 @@ def test_a_checkpoint_claim_over_seeds_averages_each_question(results: Results) 
     add_seeds(results, "b", [0.40, 0.44, 0.45])
     (found,) = compare_runs(results.connection, ["s/a", "s/b"], claim="checkpoint")
     assert found.test == "sign-flip permutation (exact)" and found.n == 100
+
+
+def test_every_test_can_be_asked_for_by_its_name() -> None:
+    assert {name: choice.test for name, (_, _, choice) in NEEDS.items()} == {one: one for one in PairTest}
+
+
+def test_a_test_reads_the_table_the_differences_the_seeds_or_counts() -> None:
+    reads = {one: (one.of_table, one.of_differences, one.of_recipe) for one in PairTest}
+    assert sum(map(sum, reads.values())) == len(PairTest) - 1 and not any(reads[PairTest.TWO_PROPORTION])
+    assert {one.value for one in PairTest if not one.paired} == {"two-proportion", "seeds"}
 
 
 @pytest.mark.parametrize("test", sorted(set(NEEDS) - {"cluster", "seeds", "seeds-paired", "two-level"}))
