@@ -169,10 +169,11 @@ class _Voting:
         self.labeler_class = self._class("labeler")
         verifier = self._make_verifier()
         if self.labeler_class.needs_votes and not verifier.votes:
+            uses = [self.key[kind]["use"] for kind in ("labeler", "verifier")]
             raise InputError(
-                f"the labels of {self.name} cannot be voted on again: labeler {self.key['labeler']['use']!r} votes "
-                f"over answers, and verifier {self.key['verifier']['use']!r} gives none that can be equal; run the spec "
-                "with another labeler, or with a verifier such as numeric"
+                f"the labels of {self.name} cannot be voted on again: labeler {uses[0]!r} votes over answers, and "
+                f"those of verifier {uses[1]!r} cannot be voted on; run the spec with another labeler, or with a "
+                "verifier whose answers are equal or not, such as numeric"
             )
         self.verifier = Remembering(verifier)
         self.questions = tables.read_questions(workspace.data_file(self.key["questions"]))

@@ -140,23 +140,23 @@ conditions:
 """
 
 
-def test_a_training_gets_its_own_verifier_and_labels_and_scores_the_other(tmp_path: Path) -> None:
+def test_rewards_and_votes_get_a_verifier_of_their_own_and_scores_the_other(tmp_path: Path) -> None:
     (tmp_path / "half.py").write_text(HALF)
     plan = plan_of(tmp_path, JUDGED)
     used = {kind: stage_of(plan, "voted", kind).key["verifier"]["use"] for kind in ("train", "label", "score")}
-    assert used["label"] == used["score"] == "numeric" and used["train"] != "numeric"
+    assert used["score"] == "numeric" and used["label"] == used["train"] != "numeric"
     job = stage_of(plan, "voted").job["verifier"]
     assert job["use"] == f"{tmp_path}/half.py:Half" and job["code"]
 
 
-def test_the_code_of_such_a_verifier_is_part_of_the_training_alone(tmp_path: Path) -> None:
+def test_the_code_of_such_a_verifier_is_part_of_votes_and_training_alone(tmp_path: Path) -> None:
     found = []
     for folder, share in (("a", 1), ("b", 2)):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "half.py").write_text(HALF.replace("SHARE = 1", f"SHARE = {share}"))
         found.append(digests(plan_of(tmp_path / folder, JUDGED)))
     changed = {name for name in found[0] if found[0][name] != found[1][name]}
-    assert changed == {"train voted/seed1", "sample voted/seed1", "score voted/seed1"}
+    assert changed == {"label voted/seed1", "train voted/seed1", "sample voted/seed1", "score voted/seed1"}
 
 
 def test_a_plan_names_gold_that_the_trainings_verifier_cannot_read(tmp_path: Path) -> None:

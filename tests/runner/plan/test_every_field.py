@@ -275,11 +275,12 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
         assert found == {"seed1": expected, "seed2": expected}, condition
 
 
-def test_a_train_verifier_changes_the_training_that_it_judges_and_no_evaluation_of_others() -> None:
+def test_a_train_verifier_changes_rewards_and_votes_and_no_evaluation_of_others() -> None:
     expected: Changes = {"rl": TRAINED}
     found = changed(SPEC, with_block("rl", "train_verifier", {"use": "math"}))
     assert found == {"seed1": expected, "seed2": expected}
-    assert changed(SPEC, {**SPEC, "train_verifier": {"use": "math"}}) == found
+    voted: Changes = {**expected, "student": {"label", *TRAINED}, "pupil": {"label", *TRAINED}}
+    assert changed(SPEC, {**SPEC, "train_verifier": {"use": "math"}}) == {"seed1": voted, "seed2": voted}
 
 
 def test_a_train_verifier_equal_to_the_verifier_changes_nothing() -> None:
@@ -517,6 +518,7 @@ RESOURCES: dict[str, Any] = {
     "infra": "aws",
     "disk_size": 100,
     "image_id": "docker:x",
+    "device": "cpu",
     "processes": 2,
     "nodes": 2,
 }

@@ -131,7 +131,7 @@ def test_a_worker_is_told_what_the_digest_says(name: str) -> None:
             for one, (source, labels, data) in zip(key["train_on"], sources, strict=True):
                 assert (one["source"], one.get("labels")) == (source, labels)
                 assert one.get("data", unlabeled[source]) == data and data in plan.data
-            assert job["processes"] == plan.experiment.resources.processes
+            assert job["processes"] == (plan.experiment.resources.processes or 1)
             assert job["track"] == list(plan.experiment.track)
             assert job["seed"] == int(stage.used_by[0].partition("/seed")[2])
 
