@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from nsd.reports.judge.answer import Answer
     from nsd.reports.judge.compare import Options
     from nsd.reports.judge.comparison import Comparison
-    from nsd.runner.plan.build import Plan
+    from nsd.runner.plan.model import Plan
     from nsd.runner.work.execute import Outcome
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from nsd.plugins.errors import InputError
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.workspace import Workspace
 
 STORE_VARIABLE = "NSD_STORE"

@@ -10,7 +10,7 @@ from nsd.runner.store.shapes import Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from nsd.runner.plan.build import Plan
+    from nsd.runner.plan.model import Plan
     from nsd.runner.work.execute import Outcome
 
 

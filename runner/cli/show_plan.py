@@ -13,7 +13,7 @@ from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from nsd.reports.judge.power import Power
-    from nsd.runner.plan.build import Plan
+    from nsd.runner.plan.model import Plan
 
 
 def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:

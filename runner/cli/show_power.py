@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
     from nsd.reports.judge.power import Claimed, ClaimPower, Design, Power, Reach
-    from nsd.runner.plan.build import Plan
+    from nsd.runner.plan.model import Plan
 
 CLAIMS_IN_A_LINE = 8
 

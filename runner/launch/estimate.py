@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.api import Trainer
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json

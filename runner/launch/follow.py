@@ -18,7 +18,7 @@ from nsd.runner.launch import home
 from nsd.runner.launch.bridge import SkyError, SkyPilot, without_colours
 from nsd.runner.launch.jobs import cancel, refresh, start_ready
 from nsd.runner.launch.launches import Launch, Launches, job_name, plan_as_launched
-from nsd.runner.plan.build import Plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.store.bucket import Bucket, BucketError
 from nsd.runner.store.workspace import Workspace, now
 from nsd.runner.work.execute import Failure, Outcome

@@ -19,7 +19,7 @@ from pathlib import Path
 from nsd.plugins.errors import NsdError
 from nsd.plugins.paths import is_part
 from nsd.runner.launch.unplanned import learn, learn_from
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, Bucket
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Broken, Manifest, Word, WordFailure, read_manifest

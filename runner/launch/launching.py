@@ -29,7 +29,7 @@ from nsd.runner.launch.jobs import start_ready
 from nsd.runner.launch.launches import Job, Launch, Launches, job_name, plan_of
 from nsd.runner.launch.launches import Options as Options  # `nsd launch` makes them
 from nsd.runner.launch.task import Wanted, task_for, write
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace

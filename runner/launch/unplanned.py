@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from nsd.runner.plan.build import Plan, PlannedRun, Stage, spec_digest
+from nsd.runner.plan.build import spec_digest
+from nsd.runner.plan.model import Plan, PlannedRun, Stage
 from nsd.runner.spec.model import Experiment
 from nsd.runner.store.shapes import ExperimentRecord, Manifest
 from nsd.runner.store.workspace import Workspace

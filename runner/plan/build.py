@@ -19,111 +19,23 @@ metric or gold answer scores what is there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from nsd.plugins.api import Dataset, Question, Sampling, Shown, Splits, Trainer, Verifier, without_truth
+from nsd.plugins.api import Question, Sampling, Trainer
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
-from nsd.plugins.words import AFTER_TEST_QUESTIONS, ON_TEST_QUESTIONS
 from nsd.runner.plan.budget import budget, example_count
 from nsd.runner.plan.keys import SCHEME, Values, block_job, block_key, completed, shortened, values_of, values_of_record
-from nsd.runner.spec.model import Block, Condition, Experiment, digest_config
+from nsd.runner.plan.model import Plan, PlannedRun, Stage
+from nsd.runner.plan.notes import notes_on_repeats, notes_on_test_questions
+from nsd.runner.plan.questions import Questions
+from nsd.runner.spec.model import Condition, Experiment, digest_config
 from nsd.runner.spec.sources import POOLS, WITHOUT_ANSWERS
-from nsd.runner.store.workspace import Workspace, digest_of
+from nsd.runner.store.workspace import digest_of
 
-SMOKE_QUESTIONS = 16
 SMOKE_STEPS = 2
-TRUE_ANSWERS = ("labeled", "unlabeled")  # the sources whose examples come with them
-
-
-@dataclass
-class Stage:
-    """One unit of work. `key` decides the digest; `job` is what the worker needs besides.
-
-    `settings` is the key with every default written out; a score stage's also says how its samples were drawn.
-    """
-
-    kind: str
-    digest: str
-    key: dict[str, Any]
-    inputs: dict[str, str]  # role -> digest of the stage it comes from
-    job: dict[str, Any]
-    size: str
-    used_by: list[str] = field(default_factory=list)  # "condition/seedN"
-    repeat: int | None = None  # which repetition of an evaluation it is
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """How a person refers to the stage while it runs."""
-        more = f" (+{len(self.used_by) - 1})" if len(self.used_by) > 1 else ""
-        return f"{self.kind} {self.used_by[0]}{more}{f', repeat {self.repeat}' if self.repeat else ''}"
-
-
-@dataclass
-class PlannedRun:
-    """One row of the results: a condition under a seed, and the stages that make it.
-
-    `repeats` are digests of further evaluations of the same weights, which differ in the sampling seed alone.
-    """
-
-    run: str
-    condition: str
-    seed: int
-    eval_digest: str
-    train_digest: str | None
-    label_digest: str | None
-    repeats: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Plan:
-    """Stages in an order in which every input comes first."""
-
-    experiment: Experiment
-    name: str
-    spec_digest: str
-    stages: dict[str, Stage]
-    runs: list[PlannedRun]
-    data: dict[str, list[Question]]  # content hash -> questions
-    notes: list[str]
-    known: bool = True  # False where the data could not be read here; see launch/unplanned.py
-
-    def pending(self, workspace: Workspace) -> list[Stage]:
-        """Stages to run, in order: unfinished ones, and finished trainings whose weights `nsd gc` took
-        and an unfinished stage needs.
-        """
-        found: list[Stage] = []
-        wanted: set[str] = set()
-        for stage in reversed(self.stages.values()):
-            whole = workspace.is_whole(stage.kind, stage.digest)
-            lost = (
-                whole and stage.digest in wanted and stage.kind == "train" and not workspace.has_weights(stage.digest)
-            )
-            if not whole or lost:
-                found.append(stage)
-                wanted |= set(stage.inputs.values())
-        return found[::-1]
-
-    def with_causes(self, digests: Iterable[str]) -> set[str]:
-        """These stages and everything they depend on, however far back."""
-        found: set[str] = set()
-        waiting = list(digests)
-        while waiting:
-            digest = waiting.pop()
-            if digest not in found:
-                found.add(digest)
-                waiting.extend(self.stages[digest].inputs.values())
-        return found
-
-    def needs(self, digest: str) -> list[str]:
-        """Digests of every training a stage depends on, however far back."""
-        found: list[str] = []
-        for wanted in self.stages[digest].inputs.values():
-            found += [*self.needs(wanted), *([wanted] if self.stages[wanted].kind == "train" else [])]
-        return list(dict.fromkeys(found))
 
 
 def build_plan(
@@ -174,12 +86,8 @@ class _Builder:
         self.pin = pin
         self._revisions: dict[tuple[str, str | None], str | None] = {}
         self.stages: dict[str, Stage] = {}
-        self.data: dict[str, list[Question]] = {}
         self.notes: list[str] = []
-        self._splits: dict[str, Splits] = {}
-        self._read: set[str] = set()
-        self._hashes: dict[int, str] = {}
-        self._blind: dict[int, list[Question]] = {}
+        self.questions = Questions(smoke, self.notes)
         self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
         self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
 
@@ -191,7 +99,7 @@ class _Builder:
         # run; seeds outermost gives one complete experiment first.
         for seed in seeds:
             for condition in conditions:
-                self._check_gold(condition)
+                self.questions.check_gold(condition)
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
         self._repeat(repeats)
@@ -201,10 +109,10 @@ class _Builder:
             spec_digest=spec_digest(self.experiment),
             stages=self.stages,
             runs=runs,
-            data=self.data,
+            data=self.questions.data,
             notes=self.notes,
         )
-        plan.notes.extend(_test_question_notes(plan))
+        plan.notes.extend(notes_on_test_questions(plan))
         return plan
 
     def _chosen(self, only: Sequence[str]) -> list[Condition]:
@@ -213,67 +121,6 @@ class _Builder:
             there_are = ", ".join(self.experiment.conditions)
             raise InputError(f"no condition {unknown[0]!r} in {self.experiment.path}: there are {there_are}")
         return [condition for name, condition in self.experiment.conditions.items() if not only or name in only]
-
-    # ------------------------------------------------------------------ data
-
-    def splits(self, condition: Condition) -> Splits:
-        from nsd.plugins.datasets.split import split
-
-        block = condition.data
-        cache_key = json.dumps(block_job(block), sort_keys=True, default=str)
-        if cache_key not in self._splits:
-            dataset = block.make()
-            splits, report = split(dataset.pools(), dataset.config.split)
-            self.notes.extend(note for note in report.notes() if note not in self.notes)
-            if self.smoke:
-                cut = SMOKE_QUESTIONS
-                splits = Splits(splits.labeled[:cut], splits.unlabeled[:cut], splits.test[:cut])
-            self._splits[cache_key] = splits
-        return self._splits[cache_key]
-
-    def _without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
-        """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
-        if id(questions) not in self._blind:
-            shown = self._shown(condition) or Shown()
-            self._blind[id(questions)] = [without_truth(question, shown) for question in questions]
-        return self._blind[id(questions)]
-
-    def _shown(self, condition: Condition) -> Shown | None:
-        """What examples without the true answer keep of their questions, None where nothing."""
-        dataset = condition.data.make()
-        assert isinstance(dataset, Dataset)
-        shown = dataset.shown()
-        return None if shown == Shown() else shown
-
-    def _check_gold(self, condition: Condition) -> None:
-        """Note the gold answers that the condition's verifiers cannot read."""
-        splits = self.splits(condition)
-        self._check_gold_of(condition.data, condition.verifier, splits)
-        if condition.train_verifier is not None:
-            labeled, unlabeled = (getattr(splits, one) if one in condition.train_on else [] for one in TRUE_ANSWERS)
-            self._check_gold_of(condition.data, condition.train_verifier, Splits(labeled, unlabeled, []), training=True)
-
-    def _check_gold_of(
-        self, data: Block[Dataset], block: Block[Verifier], splits: Splits, training: bool = False
-    ) -> None:
-        from nsd.plugins.verifiers.gold import unreadable_notes
-
-        sizes = [len(splits.labeled), len(splits.unlabeled)] if training else None
-        used = completed([block_key(data), block_key(block), sizes])
-        pair = json.dumps(used, sort_keys=True, default=str)
-        if pair not in self._read:
-            self._read.add(pair)
-            found = unreadable_notes(splits, block.make(), training)
-            self.notes.extend(note for note in found if note not in self.notes)
-
-    def questions(self, questions: list[Question]) -> str:
-        from nsd.plugins.datasets.split import data_hash
-
-        if id(questions) not in self._hashes:
-            self._hashes[id(questions)] = data_hash(questions)
-        content = self._hashes[id(questions)]
-        self.data[content] = questions
-        return content
 
     # ------------------------------------------------------------------ models
 
@@ -323,7 +170,7 @@ class _Builder:
             for run, condition, model in self._evaluated:
                 run.repeats.append(self._eval(condition, run.condition, model, run.seed, repeat=number))
         if times:
-            self.notes.extend(_repeat_notes([condition for _, condition, _ in self._evaluated]))
+            self.notes.extend(notes_on_repeats([condition for _, condition, _ in self._evaluated]))
 
     def _base_identity(self, condition: Condition) -> dict[str, Any]:
         from nsd.plugins.models import identity
@@ -415,7 +262,7 @@ class _Builder:
             "model": self._model_job(model) if needs_model else None,
             "prompt": condition.prompt.model_dump(),
             "sampling": sampling.to_json(),
-            "questions": self.questions(questions),
+            "questions": self.questions.keep(questions),
             "seed": seed,
         }
         size = f"{len(questions)} {what} x {sampling.n}"
@@ -423,7 +270,7 @@ class _Builder:
 
     def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
         assert condition.labeler is not None  # the spec guarantees it where pseudo is trained on
-        unlabeled = self.splits(condition).unlabeled
+        unlabeled = self.questions.splits(condition).unlabeled
         labeler = condition.labeler.make()
         sampling = labeler.sampling()
         samples: str | None = None
@@ -447,14 +294,14 @@ class _Builder:
                 "labeler": labeler_key,
                 "verifier": block_key(condition.training_verifier),
                 "samples": samples,
-                "questions": self.questions(unlabeled),
+                "questions": self.questions.keep(unlabeled),
                 "seed": label_seed,
             },
             {"samples": samples},
             {
                 "labeler": block_job(condition.labeler),
                 "verifier": block_job(condition.training_verifier),
-                "questions": self.questions(unlabeled),
+                "questions": self.questions.keep(unlabeled),
                 "seed": label_seed,
             },
             f"{len(unlabeled)} questions",
@@ -465,7 +312,7 @@ class _Builder:
         self, condition: Condition, teacher: _Trained | None, label: str | None, seed: int, round_number: int
     ) -> str:
         assert condition.trainer is not None
-        splits = self.splits(condition)
+        splits = self.questions.splits(condition)
         start = _Trained(condition, None)
         if condition.init == "teacher":
             if teacher is None:
@@ -476,17 +323,17 @@ class _Builder:
         sources: list[dict[str, Any]] = []
         for source in condition.train_on:
             if source == "pseudo":
-                shown = self._shown(condition)
+                shown = self.questions.shown(condition)
                 sources.append({"source": source, "labels": label, **({"shown": shown.to_json()} if shown else {})})
             else:
                 questions = getattr(splits, POOLS[source])
                 if source in WITHOUT_ANSWERS:
-                    questions = self._without_answers(condition, questions)
-                sources.append({"source": source, "data": self.questions(questions)})
+                    questions = self.questions.without_answers(condition, questions)
+                sources.append({"source": source, "data": self.questions.keep(questions)})
         trainer = condition.trainer.make()
         assert isinstance(trainer, Trainer)
         seeds = {name: stream(seed, name, round_number) % 2**31 for name in ("init", "order", "rollout")}
-        budget_key, budget_job = budget(self.experiment, condition, self.splits, self.questions)
+        budget_key, budget_job = budget(self.experiment, condition, self.questions.splits, self.questions.keep)
         lora = condition.model.lora
         key: dict[str, Any] = {
             "trainer": block_key(condition.trainer),
@@ -510,7 +357,7 @@ class _Builder:
             "lora": lora.model_dump(mode="json") if lora else None,
             "prompt": condition.prompt.model_dump(),
             "train_on": [
-                {**source, **({"data": self.questions(splits.unlabeled)} if source["source"] == "pseudo" else {})}
+                {**source, **({"data": self.questions.keep(splits.unlabeled)} if source["source"] == "pseudo" else {})}
                 for source in sources
             ],
             "seeds": seeds,
@@ -532,7 +379,7 @@ class _Builder:
     def _eval(
         self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
     ) -> str:
-        test = self.splits(condition).test
+        test = self.questions.splits(condition).test
         sampling = condition.eval.make().sampling()
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
         drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions")
@@ -544,13 +391,13 @@ class _Builder:
                 "protocol": block_key(condition.eval),
                 "verifier": block_key(condition.verifier),
                 "samples": samples,
-                "questions": self.questions(test),
+                "questions": self.questions.keep(test),
             },
             {"samples": samples},
             {
                 "protocol": block_job(condition.eval),
                 "verifier": block_job(condition.verifier),
-                "questions": self.questions(test),
+                "questions": self.questions.keep(test),
                 "sampling": drawing.job["sampling"],
                 "seed": eval_seed,
             },
@@ -559,39 +406,3 @@ class _Builder:
         )
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
-
-
-def _test_question_notes(plan: Plan) -> list[str]:
-    """Which conditions are trained on the test questions, or build on a model that is."""
-    on_test = {
-        stage.digest
-        for stage in plan.stages.values()
-        if stage.kind == "train" and any(source["source"] == "test_questions" for source in stage.key["train_on"])
-    }
-    said: dict[str, str] = {}
-    for run in plan.runs:
-        condition = run.condition.partition("@")[0]
-        if run.train_digest in on_test:
-            said[condition] = ON_TEST_QUESTIONS
-        elif run.train_digest is not None and on_test & plan.with_causes([run.train_digest]):
-            said.setdefault(condition, AFTER_TEST_QUESTIONS)
-    return [f"{condition}: {what}" for condition, what in said.items()]
-
-
-def _repeat_notes(conditions: Sequence[Condition]) -> list[str]:
-    """Which of these conditions' repeated evaluations cannot differ, and why."""
-    greedy, recorded = [], []
-    for condition in {condition.name: condition for condition in conditions}.values():
-        if not condition.engine.cls.needs_model:
-            recorded.append(condition.name)
-        elif condition.eval.make().sampling().temperature == 0:
-            greedy.append(condition.name)
-    notes = []
-    if greedy:
-        notes.append(
-            f"{', '.join(greedy)}: evaluated at temperature 0, so repeats cannot differ but by float rounding; "
-            "they run because --repeat-eval asks for them"
-        )
-    if recorded:
-        notes.append(f"{', '.join(recorded)}: the engine draws nothing from a model, so repeats may all be the same")
-    return notes

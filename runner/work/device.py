@@ -21,7 +21,7 @@ from typing import Literal
 from nsd.plugins.api import Device
 from nsd.plugins.errors import InputError
 from nsd.plugins.extras import install_command
-from nsd.runner.plan.build import Stage
+from nsd.runner.plan.model import Stage
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}  # CUDA's major version -> the driver's
 BF16_FROM, FP16_FROM = (8, 0), (7, 0)  # compute capabilities with units for it

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from nsd.plugins.api import Device
 from nsd.plugins.errors import Interrupted
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Settle

@@ -13,7 +13,7 @@ from nsd.plugins.api import Device, Plugin, SideFile
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
 from nsd.plugins.side_files import BrokenSideFile
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace, write_atomically
 from nsd.runner.work.cores import openmp_settings

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.bucket import BrokenThere, patiently
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Settle

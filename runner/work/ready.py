@@ -15,7 +15,7 @@ from nsd.plugins.api import Engine, Plugin, Trainer
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.model import Resources
 from nsd.runner.work.device import Decision, decide
 from nsd.runner.work.jobs import make_plugin

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nsd.runner.plan.build import Plan, PlannedRun
+from nsd.runner.plan.model import Plan, PlannedRun
 from nsd.runner.store import provenance
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import ExperimentRecord, RepeatRecord, RunRecord

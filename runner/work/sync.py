@@ -18,7 +18,7 @@ from pathlib import Path
 
 from nsd.plugins.api import SideFile
 from nsd.plugins.errors import NsdError
-from nsd.runner.plan.build import Plan, Stage
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import siblings
 from nsd.runner.store.bucket import BrokenThere, Bucket, patiently
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Word, read_object

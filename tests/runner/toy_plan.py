@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 
 SPEC = """\

@@ -16,7 +16,7 @@ from nsd.runner.cli.samples import collect_samples
 from nsd.runner.cli.show_plan import plan_json
 from nsd.runner.cli.show_run import find_stages
 from nsd.runner.cli.validate import validate_files
-from nsd.runner.plan.build import Plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks

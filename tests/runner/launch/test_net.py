@@ -13,7 +13,8 @@ from nsd.runner.launch import bridge, estimate, home
 from nsd.runner.launch.bridge import NoMachine, SkyError, SkyPilot
 from nsd.runner.launch.jobs import start_ready
 from nsd.runner.launch.launches import job_name
-from nsd.runner.plan.build import Plan, Stage, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.shapes import Manifest

@@ -14,7 +14,7 @@ from nsd.runner.launch.follow import clean
 from nsd.runner.launch.jobs import word_of
 from nsd.runner.launch.launches import Job, Launches, job_name
 from nsd.runner.launch.task import TEMPLATE, Wanted, resources_of, task_for, write
-from nsd.runner.plan.build import Plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.model import Resources
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace

@@ -16,7 +16,8 @@ from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.home import push_finished, take_over
 from nsd.runner.launch.jobs import start_ready
 from nsd.runner.launch.launches import Job, Launch, Launches, Options, plan_as_launched
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket, BucketError, patiently
 from nsd.runner.store.index import Store

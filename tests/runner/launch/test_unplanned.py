@@ -10,7 +10,7 @@ import pytest
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.runner.launch import home, launches, launching
 from nsd.runner.launch.unplanned import learn, unplanned
-from nsd.runner.plan.build import Plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store

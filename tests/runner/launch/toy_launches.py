@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nsd.runner.launch.launches import Job, Launch, Options
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from sky_stand_in import World
 

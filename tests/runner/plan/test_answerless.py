@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from nsd.plugins.datasets.split import data_hash
-from nsd.runner.plan.build import Plan, Stage, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 
 SPEC = """\

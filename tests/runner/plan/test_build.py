@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from nsd.plugins.errors import InputError
 from nsd.runner.cli.run import run_plan
 from nsd.runner.cli.validate import validate_files
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.changes import changed_fields
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace

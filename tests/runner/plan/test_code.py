@@ -11,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from nsd.runner.cli.app import app
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.changes import made_before_code
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.shapes import Manifest

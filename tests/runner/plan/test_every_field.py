@@ -19,7 +19,8 @@ from pydantic import BaseModel
 
 from nsd.plugins.api import LoraConfig, OutputNeutral, Prompt
 from nsd.plugins.registry import BUILT_IN, find
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig
 

@@ -19,8 +19,9 @@ if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
 from nsd.plugins.registry import BUILT_IN
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.changes import flatten
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.workspace import digest_of
 from support import REPOSITORY

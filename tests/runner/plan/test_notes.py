@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins.api import Budget, PseudoLabel, Question
-from nsd.runner.plan.build import Plan
 from nsd.runner.plan.changes import changed_fields
+from nsd.runner.plan.model import Plan
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace

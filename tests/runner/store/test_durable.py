@@ -15,7 +15,8 @@ import pytest
 from nsd.plugins.api import Completion, PseudoLabel, StopReason
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.reports.judge.rows import run_rows
-from nsd.runner.plan.build import Plan, build_plan, spec_digest
+from nsd.runner.plan.build import build_plan, spec_digest
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import opening
 from nsd.runner.store.bucket import Bucket

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nsd.plugins.errors import NsdError
 from nsd.plugins.paths import UnsafeName, inside, part
-from nsd.runner.plan.build import Plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.store.bucket import BrokenThere, Bucket, BucketError
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace

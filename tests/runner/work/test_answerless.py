@@ -22,7 +22,8 @@ from nsd.reports.page.text import as_markdown
 from nsd.reports.text.answer import render_answer
 from nsd.reports.text.matrix import render_matrix
 from nsd.reports.text.render import as_csv, render
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store

@@ -21,7 +21,8 @@ from nsd.plugins.protocols.maj_at_k import MajAtK
 from nsd.plugins.protocols.pass_at_k import PassAtK
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.reports.judge.metrics import values_sql
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store

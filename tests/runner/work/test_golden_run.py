@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import spies
-from nsd.runner.plan.build import Plan, Stage, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace

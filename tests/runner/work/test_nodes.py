@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
-from nsd.runner.plan.build import Plan, Stage, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.shapes import Manifest

@@ -15,7 +15,8 @@ from nsd.plugins.api import Device, Trainer
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import install_command, missing, requirements
 from nsd.runner.cli.app import app
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import Resources
 from nsd.runner.work import ready

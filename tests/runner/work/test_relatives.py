@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from nsd.runner.cli.app import app
 from nsd.runner.launch.estimate import Estimator
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.plan.relatives import siblings
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables

@@ -10,7 +10,8 @@ import pytest
 
 from e2e.command_line import nsd, nsd_json
 from nsd.plugins.errors import InputError
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.gc import unneeded_weights
 from nsd.runner.store.index import Store

@@ -16,7 +16,8 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.runner.cli import run as running
 from nsd.runner.cli.run import full_digests, run_plan
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nsd.runner.cli.app import app
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store

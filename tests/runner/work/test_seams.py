@@ -15,7 +15,8 @@ import pytest
 import spies
 from nsd.plugins.api import question_id
 from nsd.plugins.seeds import stream
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace

@@ -21,7 +21,8 @@ from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.cli.app import app
 from nsd.runner.cli.compare import read_groups
 from nsd.runner.cli.run import run_plan
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store import workspace as artifacts

@@ -10,7 +10,8 @@ import pytest
 
 from nsd.plugins.api import Sampling
 from nsd.plugins.seeds import stream
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from nsd.runner.plan.build import Plan, build_plan
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.gc import collect, unneeded_weights
 from nsd.runner.store.index import Store

@@ -1,0 +1,85 @@
+"""The questions of a plan: read and split once, hashed, and looked at for gold answers that nobody can read."""
+
+from __future__ import annotations
+
+import json
+
+from nsd.plugins.api import Dataset, Question, Shown, Splits, Verifier, without_truth
+from nsd.runner.plan.keys import block_job, block_key, completed
+from nsd.runner.spec.model import Block, Condition
+
+SMOKE_QUESTIONS = 16
+TRUE_ANSWERS = ("labeled", "unlabeled")  # the sources whose examples come with them
+
+
+class Questions:
+    """What a plan knows of its data. `data` holds questions by content hash, `notes` what a person should know."""
+
+    def __init__(self, smoke: bool, notes: list[str]) -> None:
+        self.smoke, self.notes = smoke, notes
+        self.data: dict[str, list[Question]] = {}
+        self._splits: dict[str, Splits] = {}
+        self._read: set[str] = set()
+        self._hashes: dict[int, str] = {}
+        self._blind: dict[int, list[Question]] = {}
+
+    def splits(self, condition: Condition) -> Splits:
+        """The parts of a condition's dataset, read once."""
+        from nsd.plugins.datasets.split import split
+
+        block = condition.data
+        cache_key = json.dumps(block_job(block), sort_keys=True, default=str)
+        if cache_key not in self._splits:
+            dataset = block.make()
+            splits, report = split(dataset.pools(), dataset.config.split)
+            self.notes.extend(note for note in report.notes() if note not in self.notes)
+            if self.smoke:
+                cut = SMOKE_QUESTIONS
+                splits = Splits(splits.labeled[:cut], splits.unlabeled[:cut], splits.test[:cut])
+            self._splits[cache_key] = splits
+        return self._splits[cache_key]
+
+    def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
+        """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
+        if id(questions) not in self._blind:
+            shown = self.shown(condition) or Shown()
+            self._blind[id(questions)] = [without_truth(question, shown) for question in questions]
+        return self._blind[id(questions)]
+
+    def shown(self, condition: Condition) -> Shown | None:
+        """What examples without the true answer keep of their questions, None where nothing."""
+        dataset = condition.data.make()
+        assert isinstance(dataset, Dataset)
+        shown = dataset.shown()
+        return None if shown == Shown() else shown
+
+    def check_gold(self, condition: Condition) -> None:
+        """Note the gold answers that the condition's verifiers cannot read."""
+        splits = self.splits(condition)
+        self._check_gold_of(condition.data, condition.verifier, splits)
+        if condition.train_verifier is not None:
+            labeled, unlabeled = (getattr(splits, one) if one in condition.train_on else [] for one in TRUE_ANSWERS)
+            self._check_gold_of(condition.data, condition.train_verifier, Splits(labeled, unlabeled, []), training=True)
+
+    def _check_gold_of(
+        self, data: Block[Dataset], block: Block[Verifier], splits: Splits, training: bool = False
+    ) -> None:
+        from nsd.plugins.verifiers.gold import unreadable_notes
+
+        sizes = [len(splits.labeled), len(splits.unlabeled)] if training else None
+        used = completed([block_key(data), block_key(block), sizes])
+        pair = json.dumps(used, sort_keys=True, default=str)
+        if pair not in self._read:
+            self._read.add(pair)
+            found = unreadable_notes(splits, block.make(), training)
+            self.notes.extend(note for note in found if note not in self.notes)
+
+    def keep(self, questions: list[Question]) -> str:
+        """The content hash of some questions, which workers are to read."""
+        from nsd.plugins.datasets.split import data_hash
+
+        if id(questions) not in self._hashes:
+            self._hashes[id(questions)] = data_hash(questions)
+        content = self._hashes[id(questions)]
+        self.data[content] = questions
+        return content
