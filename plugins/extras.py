@@ -19,10 +19,15 @@ def requirements(extra: str) -> list[str]:
     return [name.strip() for name, _, marker in parted if of_extra.search(marker)]
 
 
+def name_of(requirement: str) -> str:
+    """The distribution that a requirement names."""
+    return re.split(r"[\s\[<>=!~]", requirement, maxsplit=1)[0]
+
+
 def missing(extra: str) -> str | None:
     """The first package of an extra that is not installed; None where all are."""
     for requirement in requirements(extra):
-        name = re.split(r"[\s\[<>=!~]", requirement, maxsplit=1)[0]
+        name = name_of(requirement)
         try:
             metadata.distribution(name)
         except metadata.PackageNotFoundError:

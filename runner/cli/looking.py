@@ -1,6 +1,7 @@
 """The commands that look at what there is, help to write specs, and keep the workspace in order. Thin, as app.py."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,23 @@ def add_commands(app: typer.Typer) -> None:
 
 
 # --------------------------------------------------------------------------- looking
+
+
+@looking.command()
+def doctor(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="Look for what this spec needs.")] = None,
+    store: Annotated[str | None, typer.Option(metavar="URI", help="Also ask this store [NSD_STORE].")] = None,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Say what works on this machine, what is missing, and how to get it."""
+    from nsd.runner.cli.doctor import print_doctor
+    from nsd.runner.spec.load import load_spec
+    from nsd.runner.spec.model import Resources
+
+    resources = Resources() if spec is None else load_spec(spec).resources
+    uri = store or os.environ.get("NSD_STORE")
+    raise typer.Exit(print_doctor(workspace_at(workspace), resources, uri, as_json))
 
 
 @looking.command()

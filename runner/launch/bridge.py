@@ -41,6 +41,11 @@ class NoMachine(InputError):
     """Nothing that can be rented fits the resources."""
 
 
+def python_of_skypilot() -> str:
+    """The Python that has SkyPilot. Raises InputError with the line that installs it where there is none."""
+    return SkyPilot.find().python
+
+
 @dataclass(frozen=True)
 class SkyPilot:
     """SkyPilot by the Python it is installed in."""

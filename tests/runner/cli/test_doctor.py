@@ -1,0 +1,79 @@
+"""`nsd doctor`: each thing that it looks at, in each state."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nsd.runner.cli import doctor
+from nsd.runner.cli.app import app
+from nsd.runner.cli.doctor import State, bucket, compiler, device, memory, packages, place, torch_sees
+from nsd.runner.spec.model import Resources
+from nsd.runner.work.device import Decision, Facts, Gpu
+
+L4 = Gpu("NVIDIA L4", 23034, (8, 9), "GPU-1")
+
+
+def test_it_looks_at_everything_and_ends_well_where_nothing_stands_in_the_way(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["doctor", "--json", "-w", str(tmp_path / "w")])
+    findings = {one["what"]: one for one in json.loads(done.stdout)["findings"]}
+    assert done.exit_code == 0
+    assert {"nsd", "train", "math", "device", "processor", "memory", "workspace", "SkyPilot"} <= findings.keys()
+    assert findings["train"]["state"] == "works" and "torch 2." in findings["train"]["said"]
+    assert not (tmp_path / "w").exists(), "looking leaves nothing behind"
+
+
+def test_what_stands_in_the_way_of_a_spec_is_marked_and_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(
+        "name: x\nmodel: builtin:wordmath-1m\ndata: {use: wordmath}\nconditions: {base: {train_on: []}}\n"
+        "resources: {accelerators: L4:1}\n"
+    )
+    done = CliRunner().invoke(app, ["doctor", str(tmp_path / "spec.yaml"), "-w", str(tmp_path)])
+    assert done.exit_code == 1
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("!!")]
+    assert "the spec asks for accelerators: L4:1, and no NVIDIA GPU is here" in line
+
+
+def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "missing", lambda extra: "trl")
+    found = packages("train")
+    assert found.state is State.MISSING and found.said.startswith("no trl: needed for training")
+    assert found.way_out.startswith(f"{sys.executable} -m pip install ") and "'trl<1.17,>=1.16'" in found.way_out
+
+
+def test_a_driver_that_is_too_old_stands_in_the_way() -> None:
+    facts = Facts("Linux", torch="2.13.0+cu130", torch_cuda="13.0", driver="550.1", gpus=(L4,))
+    decision, found = device(facts, Resources())
+    assert decision is None and found.state is State.BROKEN and "needs driver 580 or newer" in found.said
+
+
+def test_a_gpu_that_torch_does_not_open_stands_in_the_way() -> None:
+    decision = Decision("cuda", 1, "bfloat16", "bf16", (L4,), ("0",), "as told")
+    found = torch_sees(decision)  # here is none, so torch opens none
+    assert found.state is State.BROKEN and found.what == "torch on the GPU"
+
+
+@pytest.mark.parametrize(("there", "state"), [("gcc", State.WORKS), ("", State.MISSING)])
+def test_a_compiler_may_be_left_out(there: str, state: State) -> None:
+    assert compiler(lambda name: f"/bin/{name}" if name == there else None).state is state
+
+
+def test_memory_is_read_where_linux_says_it(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:       25165824 kB\nMemFree: 1 kB\nMemAvailable:   20971520 kB\n")
+    assert memory(tmp_path / "meminfo").said == "24 GiB, 20 free"
+    assert memory(tmp_path / "none").state is State.MISSING
+
+
+def test_a_workspace_that_cannot_be_written_stands_in_the_way(tmp_path: Path) -> None:
+    assert place(tmp_path / "deep" / "w").state is State.WORKS
+    assert place(Path("/proc/nsd-workspace")).state is State.BROKEN
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_asked(tmp_path: Path) -> None:
+    assert bucket(f"file://{tmp_path}").said.endswith("0 finished stages")
+    assert bucket("ftp://nowhere").state is State.BROKEN
