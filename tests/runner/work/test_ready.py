@@ -187,6 +187,7 @@ def test_types_in_force_without_units_for_bfloat16(half: Any, dtype: str, drawin
     assert (device.type_in_force(dtype, False), device.type_in_force(dtype, True)) == (drawing, training)
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_in_the_type_in_force_and_a_manifest_names_the_device(tmp_path: Path) -> None:
     plan_of(tmp_path)
     words = ["run", str(tmp_path / "toy.yaml"), "-w", str(tmp_path / "w"), "--only", "base"]
