@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from nsd.runner.cli.app import app
 from nsd.runner.launch import estimate
 from nsd.runner.launch.cards import CARDS, CPU
 from nsd.runner.launch.estimate import Estimator, StageEstimate
-from nsd.runner.launch.workload import Drawing, Training, tokens_of, work_done, work_of
+from nsd.runner.launch.memory import CONTEXT, SLACK, TILE_ENTRIES, TILE_TOKENS
+from nsd.runner.launch.workload import CHARACTERS_PER_TOKEN, Drawing, Training, tokens_of, work_done, work_of
 from nsd.runner.plan.build import Plan, Stage, build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.shapes import Manifest
@@ -49,6 +51,46 @@ def by_title(plan: Plan, workspace: Workspace, card: str) -> dict[str, StageEsti
 def test_the_study_takes_on_an_l4_what_is_known_by_hand(tmp_path: Path, name: str, least: float, most: float) -> None:
     hours = Estimator(plan_of(tmp_path, name), Workspace(tmp_path / "w")).on("L4:1").hours
     assert hours is not None and least < hours < most
+
+
+def test_the_page_says_what_the_estimate_says(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ([\w-]+) \| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    cards = [(c.name, c.half, f"{c.tflops:g}", f"{c.bandwidth:g}", f"{c.memory:.1f}") for c in CARDS.values()]
+    assert table == cards
+    grpo = Estimator(plan_of(tmp_path, "v4_grpo"), Workspace(tmp_path / "w"))
+    sft = Estimator(plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")).on("L4:1").hours
+    for name in ("L4:1", "RTX4090:1", "H100:1", "T4:1"):
+        found = grpo.on(name)
+        assert found.largest is not None and found.hours is not None and found.card is not None
+        numbers = f"{found.hours:.1f} +{found.largest.memory_gib:.1f} +{found.card.memory:.1f} "
+        assert re.search(rf"^ {name} +{numbers}", page, re.MULTILINE), (name, numbers)
+    minutes, hours = f"{(sft or 0) * 60:.0f} minutes", f"{grpo.on('L4:1').hours:.1f} hours"
+    assert f"| 35 to 50 minutes | {minutes} |" in page and f"| 6.5 to 8 hours | {hours} |" in page
+
+
+def test_the_constants_on_the_page_are_those_of_the_code() -> None:
+    page = " ".join((REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8").split())
+    for sentence, true in {
+        "layers x 1.2 ms": estimate.LAYER_SECONDS == 0.0012,
+        "20 passes over float32 logits": estimate.LOGIT_PASSES == 20,
+        "half of the bandwidth": estimate.MEMORY_SHARE == 0.5,
+        "a quarter of the rate": estimate.COMPUTE_SHARE == 0.25,
+        "20 s to begin": estimate.START_SECONDS == 20,
+        "9 minutes to get the machine ready": pytest.approx(9) == estimate.OVERHEAD_HOURS * 60,
+        "1,000 tokens a second": estimate.REMOTE_TOKENS == 1000,
+        "8 % are added for fragments and 0.6 GiB": (SLACK, CONTEXT) == (1.08, 0.6 * GIB),
+        "three characters to a token": CHARACTERS_PER_TOKEN == 3,
+        "a tile of 4,096 tokens x 32,768 entries": (TILE_TOKENS, TILE_ENTRIES) == (4096, 32768),
+    }.items():
+        assert sentence in page and true, sentence
+
+
+def test_the_tile_is_that_of_the_installed_trl() -> None:
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    assert (TILE_TOKENS, TILE_ENTRIES) == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
 def test_plan_shows_hours_and_memory_of_every_card_asked_for(tmp_path: Path) -> None:
