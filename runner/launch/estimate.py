@@ -77,6 +77,7 @@ class Estimate:
     accelerator: str
     stages: list[StageEstimate]
     card: Card | None
+    guessed: tuple[str, ...] = ()  # models whose sizes are known by their names alone
 
     @property
     def hours(self) -> float | None:
@@ -113,11 +114,13 @@ class Estimate:
     def how(self) -> str:
         """Where the figures come from."""
         measured = sum("earlier" in stage.source for stage in self.stages)
+        guessed = f"; of {', '.join(self.guessed)} the name alone is known, no config.json" if self.guessed else ""
         if measured == len(self.stages):
             return "from earlier runs"
         if measured:
-            return f"{measured} of {len(self.stages)} stages from earlier runs, the others from a throughput model"
-        return "from a throughput model, good to a factor of two or three"
+            how = f"{measured} of {len(self.stages)} stages from earlier runs, the others from a throughput model"
+            return how + guessed
+        return f"from a throughput model, good to a factor of two or three{guessed}"
 
     def fitting(self) -> str | None:
         """Whether the stages fit in the card's memory, and what makes them fit; None where that is not known."""
@@ -134,8 +137,11 @@ class Estimate:
         hopeless = next((stage for stage in bad if not stage.fields), None)
         if hopeless is not None:
             return f"{words}; no field makes {hopeless.title} fit: take a larger card or a smaller model"
-        for stage in sorted(bad, key=lambda one: -len(one.fields))[:1]:
-            words += f"; with {', '.join(stage.fields)} it needs {(stage.then or 0) / GIB:.1f}"
+        hardest: dict[str, StageEstimate] = {}  # of each kind of stage; what makes it fit does so for the others
+        for stage in sorted(bad, key=lambda one: (len(one.fields), one.needed or 0.0)):
+            hardest[stage.title.partition(" ")[0]] = stage
+        for stage in hardest.values():
+            words += f"; with {', '.join(stage.fields)} {stage.title} needs {(stage.then or 0) / GIB:.1f}"
         return words
 
 
@@ -150,7 +156,7 @@ class Estimator:
         self._keys = {manifest.digest: manifest.made_of for manifest in self._manifests}
         self._keys |= {stage.digest: stage.settings for stage in plan.stages.values()}
         self._shapes: dict[tuple[str, str | None], ModelShape] = {}
-        self.guessed: list[str] = []  # models whose sizes are known by their names alone
+        self._guessed: list[str] = []
 
     def _left(self, stage: Stage, work: Work | None) -> Work | None:
         """Without the samples that can be taken from other stages."""
@@ -169,7 +175,7 @@ class Estimator:
         if key not in self._shapes:
             self._shapes[key], source = shape_of(*key)
             if source == "name":
-                self.guessed.append(key[0])
+                self._guessed.append(key[0])
         return self._shapes[key]
 
     def on(self, accelerator: str | None) -> Estimate:
@@ -185,14 +191,14 @@ class Estimator:
                 )
             else:
                 found.append(self._estimate(stage, work, card, count, seen))
-        return Estimate(accelerator or "CPU", found, card)
+        return Estimate(accelerator or "CPU", found, card, tuple(self._guessed))
 
     def _estimate(self, stage: Stage, work: Work, card: Card | None, count: int, seen: _Seen) -> StageEstimate:
         shape, dtype = self._model(stage)
         earlier = seen.get(_kind_of(stage.settings, self._keys), [])
         if card is None and shape is not None:
             return StageEstimate(stage.title, stage.digest, None, "this card is not known")
-        processes = count if isinstance(work, Training) else 1
+        processes = min(count, self._plan.experiment.resources.processes or count) if isinstance(work, Training) else 1
         seconds = seconds_of(work, shape, dtype, card, processes) * _median([one.seconds for one in earlier])
         seconds += start_seconds(card)
         source = f"{len(earlier)} earlier stages of the kind" if earlier else "throughput model"

@@ -137,9 +137,16 @@ def test_what_does_not_fit_is_told_the_field_that_makes_it_fit(tmp_path: Path) -
 
 def test_no_field_makes_a_model_fit_whose_weights_alone_are_too_large(tmp_path: Path) -> None:
     large = "model: {path: someone/giant-70B}\n"
-    estimator = Estimator(plan_of(tmp_path, "v1_sft", large), Workspace(tmp_path / "w"))
-    assert "take a larger card or a smaller model" in str(estimator.on("L4:1").fitting())
-    assert estimator.guessed == ["someone/giant-70B"]
+    found = Estimator(plan_of(tmp_path, "v1_sft", large), Workspace(tmp_path / "w")).on("L4:1")
+    assert "take a larger card or a smaller model" in str(found.fitting())
+    assert "of someone/giant-70B the name alone is known" in found.sentence()
+
+
+def test_of_each_kind_of_stage_the_hardest_says_what_makes_it_fit(tmp_path: Path) -> None:
+    wide = "trainer: {batch_size: 64}\nengine: {use: hf, batch_size: 4096}\n"
+    said = str(Estimator(plan_of(tmp_path, "v1_sft", wide), Workspace(tmp_path / "w")).on("L4:1").fitting())
+    assert "trainer.micro_batch_size: 16 train oracle/seed42 needs" in said
+    assert re.search(r"engine.batch_size: \d+ sample pseudo_only/seed42 \(\+1\) needs", said)
 
 
 # --------------------------------------------------------------------------- cards that are not known

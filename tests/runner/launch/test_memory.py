@@ -193,3 +193,28 @@ def test_activations_are_what_torch_keeps_of_a_real_model(kind: str, dtype: str,
         found -= 2 * shape.layers * shape.layer_parameters
     expected = ROWS * TOKENS * shape.layers * activation_bytes(shape, compute, BYTES[dtype])
     assert expected == pytest.approx(found, rel=0.15)
+
+
+def test_trl_keeps_no_logits_of_a_batch() -> None:
+    """Why the head costs a tile: the largest tensor that is kept is far below rows x tokens x vocabulary."""
+    import torch
+    import transformers
+    from trl.trainer.utils import add_fused_lm_head
+
+    vocabulary = 20_000
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.Qwen2Config(**{**SIZES, "vocab_size": vocabulary})
+    )
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+    sizes = [0]
+
+    def pack(tensor: Any) -> Any:
+        storage = tensor.untyped_storage()
+        sizes.append(0 if storage.data_ptr() in weights else storage.nbytes())
+        return tensor
+
+    ids = torch.randint(0, vocabulary, (ROWS, TOKENS))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        found = model(input_ids=ids, labels=ids, fused_lm_head=True)
+    assert found.log_probs.requires_grad and max(sizes) < 4 * ROWS * TOKENS * vocabulary / 20
