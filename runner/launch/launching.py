@@ -80,7 +80,9 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     if guess is not None:
         jobs = _jobs(plan, [stage.digest for stage in pending], options.parallel, guess)
         hours, dollars = _totals(jobs, guess, price)
-        about = f"{len(plan.stages)} stages, {len(pending)} to run; {guess.sentence()}"
+        about = "; ".join(
+            filter(None, (f"{len(plan.stages)} stages, {len(pending)} to run", guess.sentence(), guess.fitting()))
+        )
     else:
         if options.parallel > 1:
             raise InputError(f"--parallel needs a plan: {plan.notes[0]}")
@@ -276,7 +278,8 @@ def _jobs(plan: Plan, pending: Sequence[str], parallel: int, guess: Estimate) ->
     if parallel == 1:
         return [Job("all", "cluster", "sky.yaml")]
     open_stages = set(pending)
-    seconds = {stage.digest: stage.seconds for stage in guess.stages}
+    # On a card that nobody knows, stages count alike.
+    seconds = {stage.digest: 1.0 if stage.seconds is None else stage.seconds for stage in guess.stages}
     ends = {run.eval_digest for run in plan.runs} & open_stages
     needs = {end: plan.with_causes([end]) & open_stages for end in ends}
     shared = {digest for digest in open_stages if sum(digest in found for found in needs.values()) > 1} - ends
@@ -300,8 +303,10 @@ def _last_of(plan: Plan, stages: set[str]) -> list[str]:
     return sorted(stages - causes)
 
 
-def _totals(jobs: Sequence[Job], guess: Estimate, price: float | None) -> tuple[float, float | None]:
-    """Hours from start to end, and dollars of all machines together."""
+def _totals(jobs: Sequence[Job], guess: Estimate, price: float | None) -> tuple[float | None, float | None]:
+    """Hours from start to end, and dollars of all machines together; None for unknown."""
+    if guess.hours is None:
+        return None, None
     waves = len({bool(job.after) for job in jobs})
     work = guess.hours - OVERHEAD_HOURS
     arms = max(1, sum(bool(job.after) for job in jobs) or len(jobs))

@@ -228,7 +228,7 @@ def test_a_refused_launch_asks_for_nothing(
         ("{use_spot: true}", (), "spot machines: a machine that is taken away"),
         ("", ("--managed",), "a managed job: a machine that is taken away"),
         ("", ("--parallel", "2"), "--parallel: a machine that is taken away"),
-        ("{max_hours: 0.17}", (), "leaves too little of the budget for fetching the results"),
+        ("{max_hours: 0.21}", (), "leaves too little of the budget for fetching the results"),
     ],
 )
 def test_without_a_store_it_is_refused(
