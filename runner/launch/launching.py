@@ -199,7 +199,7 @@ def _named(spec: Path) -> str:
 
 
 def _keep_at_home(workspace: Workspace) -> None:
-    """Have SkyPilot, which copies the current folder to the machine, leave a workspace in it where it is."""
+    """Have SkyPilot leave a workspace where it is: whoever runs `sky launch sky.yaml` sends the folder around it."""
     for name in (".gitignore", ".skyignore"):  # it reads the second where the project has one, else the first
         path = workspace.root / name
         if not path.exists():

@@ -15,6 +15,7 @@ from nsd.runner.launch.launches import Job, Launch, Launches, job_name
 
 SENTENCE = "nsd: the setup failed: "  # sky.yaml's setup says it last
 _PREFIX = re.compile(r"^\([^)]*pid=\d+[^)]*\) ?")
+_FOLLOWS = re.compile(r"srun: |slurmstepd|✓ Job finished|ERROR: Job \d+'s setup failed|[├└]── ")  # of any failure
 _TELLING = re.compile(r"error|fatal|not found|no such|denied|killed", re.IGNORECASE)
 
 
@@ -39,6 +40,7 @@ def note_setup(sky: SkyPilot, launches: Launches, found: Launch, job: Job) -> No
 
 def reason_in(lines: Sequence[str]) -> str | None:
     """The line that matters: what nsd's own setup said, else the last that tells of an error, else the last."""
+    lines = [line for line in lines if not _FOLLOWS.match(line)]
     said = [line.partition(SENTENCE)[2] for line in lines if SENTENCE in line]
     telling = [line for line in lines if _TELLING.search(line)]
     found = said or telling or [line for line in lines if line.strip()]

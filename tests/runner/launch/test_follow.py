@@ -403,7 +403,7 @@ def test_a_managed_job_whose_setup_failed_says_which_one_and_why(
     ("lines", "reason"),
     [
         (["nsd setup: x", "bash: line 3: pip: command not found", "bye"], "bash: line 3: pip: command not found"),
-        (["one", "two", ""], "two"),
+        (["one", "two", "", "srun: error: localhost: task 0: Exited with exit code 100"], "two"),
         ([], None),
     ],
 )

@@ -198,6 +198,13 @@ def test_a_wheel_that_is_not_the_one_that_was_sent_is_not_installed(machine: Mac
     assert machine.told == []
 
 
+def test_a_command_that_ends_the_setup_by_itself_is_named(machine: Machine) -> None:
+    machine.python("python3", "3.11.4")
+    (machine.root / "workdir/nsd-sent/constraints.txt").unlink()
+    line = said(machine.setup(1))
+    assert line.startswith(f"{SENTENCE}cp ") and line.endswith(": exit code 1")
+
+
 def test_a_machine_that_does_not_fit_fails_with_the_sentence_of_nsd(machine: Machine) -> None:
     machine.python("python3", "3.11.4")
     line = said(machine.setup(1, UNFIT="torch 2.13.0 is built for CUDA 13.0, which needs driver 580 or newer"))
