@@ -30,7 +30,7 @@ from nsd.runner.launch.jobs import start_ready
 from nsd.runner.launch.launches import Job, Launch, Launches, job_name, plan_of
 from nsd.runner.launch.launches import Options as Options  # `nsd launch` makes them
 from nsd.runner.launch.task import Wanted, task_for, write
-from nsd.runner.launch.wheel import own_wheel
+from nsd.runner.launch.wheel import check_installation, own_wheel
 from nsd.runner.plan.build import Plan, Stage
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store
@@ -52,6 +52,8 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     """
     plan = plan_of(spec, options)
     along = files_of(spec, plan, options.send)
+    if not options.environment:
+        check_installation()
     if options.parallel < 1:
         raise InputError(f"--parallel {options.parallel}: one job or more")
     bucket = Bucket.open(options.store) if options.store else None

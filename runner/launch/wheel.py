@@ -104,6 +104,12 @@ def versions_here() -> list[str]:
     return sorted(set(found))
 
 
+def check_installation() -> None:
+    """Raise InputError where this nsd could not be sent."""
+    _distribution()
+    package_files()
+
+
 def _distribution() -> metadata.Distribution:
     try:
         return metadata.distribution("nsd")

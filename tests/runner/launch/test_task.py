@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ import pytest
 import yaml
 
 from nsd.plugins.errors import NsdError
-from nsd.runner.launch.bridge import SkyPilot
+from nsd.plugins.extras import requirements
+from nsd.runner.launch.bridge import INSTALL, WANTED, SkyPilot
 from sky_stand_in import CANARY, NOW, World
 from support import wait_until
 
@@ -144,6 +147,18 @@ def test_nsd_itself_goes_along_and_is_known_by_its_digest(world: World) -> None:
     wheel = Path(task["workdir"]) / task["envs"]["NSD_WHEEL"]
     assert hashlib.sha256(wheel.read_bytes()).hexdigest() == task["envs"]["NSD_SHA256"]
     assert "trl==" in wheel.with_name("constraints.txt").read_text()
+
+
+def test_an_nsd_that_was_not_installed_launches_only_where_there_is_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(name: str) -> metadata.Distribution:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", nothing)
+    assert world.launch("--detach") == 2
+    assert "this nsd was not installed" in "".join(capfd.readouterr()) and world.machines() == 0
+    assert world.launch("--detach", "--environment", "/opt/nsd") == 0
 
 
 def test_what_the_spec_names_goes_and_nothing_else(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,6 +313,13 @@ def test_a_folder_is_no_store_for_a_cloud_and_nothing_is_asked_for(
 def test_nobody_to_ask_means_no(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     assert world.nsd("launch", "spec.yaml", "--store", world.store) == 2
     assert "say --yes where nobody can be asked" in "".join(capfd.readouterr()) and world.machines() == 0
+
+
+def test_skypilot_is_asked_for_as_the_extra_has_it() -> None:
+    (extra,) = requirements("sky")
+    parts = re.fullmatch(r"skypilot([<>=0-9.]+),([<>=0-9.]+)", extra.replace(" ", ""))
+    assert parts is not None and {*WANTED.removeprefix("skypilot").split(",")} == {*parts.groups()}
+    assert "nsd[" not in INSTALL
 
 
 def test_a_dry_run_shows_and_asks_for_nothing(world: World, capfd: pytest.CaptureFixture[str]) -> None:
