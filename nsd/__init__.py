@@ -162,10 +162,11 @@ def run(
     from nsd.runner.plan.build import build_plan
     from nsd.runner.spec.load import load_spec
     from nsd.runner.work.execute import execute
+    from nsd.runner.work.ready import make_ready
 
     experiment = load_spec(Path(spec), run_files=True)
     planned = build_plan(experiment, only, seeds, smoke, pin=True, repeats=repeat_eval)
-    return execute(planned, _workspace(workspace))
+    return execute(planned, _workspace(workspace), settle=lambda pending: make_ready(planned, pending))
 
 
 def compare(*runs: str, workspace: str | Path | None = None, **options: Unpack[Options]) -> list[Comparison]:

@@ -6,6 +6,8 @@ import ast
 import re
 import tomllib
 
+import pytest
+
 from support import REPOSITORY
 
 MODULES = {"pyyaml": "yaml"}  # where a distribution and its module are not named alike
@@ -24,6 +26,7 @@ def imported() -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_base_dependency_is_imported_by_a_product_file() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]

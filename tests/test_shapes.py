@@ -34,7 +34,7 @@ LEFT = {
     """,
     "a plugin's config or a spec, as somebody wrote it": """
         runner.spec.model.Block.as_written runner.spec.model.Block.written runner.spec.model.Condition.from_file
-        runner.spec.model.Experiment.resolved runner.spec.model.digest_config runner.work.revote.VoteRow.spec
+        runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote.VoteRow.spec
         runner.store.shapes.ResolvedSpec.conditions
     """,
     "JSON to be printed": """

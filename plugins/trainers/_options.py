@@ -15,6 +15,13 @@ from pydantic_core import PydanticCustomError
 from nsd.plugins.api import OutputNeutral, PluginConfig
 from nsd.plugins.words import hint
 
+
+def comes_out_even(rows: int, micro: int | None, processes: int) -> bool:
+    """Whether each process has the same number of a step's rows, and its micro batches are full."""
+    local, rest = divmod(rows, processes)
+    return rest == 0 and local > 0 and (micro is None or local % min(micro, local) == 0)
+
+
 LrScheduler = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
 ]

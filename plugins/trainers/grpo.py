@@ -25,7 +25,7 @@ from nsd.plugins.api import NestedPlugin, OutputNeutral, Reward, Trainer, TrainJ
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
-from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
+from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 _OWN = {
@@ -142,6 +142,10 @@ class Grpo(Trainer):
     def rows_per_step(self) -> int:
         """Rollouts of one optimizer step."""
         return self.config.prompts_per_step * self.config.num_generations
+
+    def shares(self, processes: int) -> bool:
+        """Whether rows and micro batches come out even."""
+        return comes_out_even(self.rows_per_step(), self.config.micro_batch_size, processes)
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps: as configured, however many examples there are."""

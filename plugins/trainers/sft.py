@@ -24,7 +24,7 @@ from nsd.plugins.chat import training_ids, turn_end
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
-from nsd.plugins.trainers._options import TrlTrainerConfig, trl_fields_type
+from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type
 
 _OWN = {
     "num_train_epochs": "use trainer.epochs",
@@ -63,6 +63,10 @@ class Sft(Trainer):
     def rows_per_step(self) -> int:
         """Examples of one optimizer step."""
         return self.config.batch_size
+
+    def shares(self, processes: int) -> bool:
+        """Whether rows and micro batches come out even."""
+        return comes_out_even(self.rows_per_step(), self.config.micro_batch_size, processes)
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples; None where packing makes it depend on their lengths."""

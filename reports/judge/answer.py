@@ -29,9 +29,10 @@ from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL
-from nsd.reports.judge.runs import Arm, Values, condition_arms, load_values, measured_by
+from nsd.reports.judge.runs import Arm, condition_arms, measured_by
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.trainings import training_notes
+from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.versions import (
     Version,
     as_version,

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.pairs import RESAMPLING_SEED
-from nsd.reports.judge.runs import Arm, Run, Values, all_runs, load_values, measured_by, run_names
+from nsd.reports.judge.runs import Arm, Run, all_runs, measured_by, run_names
+from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.versions import as_version, current_version, versions_of
 
 if TYPE_CHECKING:
     import duckdb
 
-    from nsd.reports.judge.runs import Floats
+    from nsd.reports.judge.values import Floats
 
 
 DONE = "done"

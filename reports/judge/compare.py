@@ -26,9 +26,10 @@ from nsd.reports.judge.comparison import Comparison, amount, say_p
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
 from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
-from nsd.reports.judge.runs import Arm, Values, load_values, measured_by, resolve
+from nsd.reports.judge.runs import Arm, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.trainings import training_notes
+from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
-    from nsd.reports.judge.runs import Floats
+    from nsd.reports.judge.values import Floats
 
 
 class Options(TypedDict, total=False):

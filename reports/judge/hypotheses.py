@@ -24,8 +24,9 @@ from nsd.reports import stats
 from nsd.reports.judge.compare import describe, measured_with, not_comparable, verdict_of
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.pairs import Evidence, gather
-from nsd.reports.judge.runs import Arm, Values
+from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.values import Values
 from nsd.reports.judge.verdict import Verdict
 from nsd.runner.store.shapes import Claim
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
-from nsd.reports.judge.runs import Arm, Values
+from nsd.reports.judge.runs import Arm
+from nsd.reports.judge.values import Values
 from nsd.reports.stats.choose import Choice, IntervalKind, PairTest, Shape, choose, shows_training
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from nsd.reports.judge.metrics import averages, takes_votes
 from nsd.reports.judge.needed import ASSUMED_DISCORDANCE
 from nsd.reports.judge.pairs import about_recipe, gather
-from nsd.reports.judge.runs import Arm, Run, Values, all_runs, load_values
+from nsd.reports.judge.runs import Arm, Run, all_runs
+from nsd.reports.judge.values import Values, load_values
 from nsd.reports.stats.choose import PairTest
 
 if TYPE_CHECKING:

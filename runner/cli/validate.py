@@ -81,7 +81,7 @@ def blank_report(path: Path) -> dict[str, Any]:
 def check_gold_answers(experiment: Experiment) -> list[str]:
     """Score every gold solution with the condition's verifiers; each failure as a sentence."""
     from nsd.plugins.verifiers.gold import check_gold
-    from nsd.runner.spec.model import digest_config
+    from nsd.runner.spec.digest import digest_config
 
     problems: list[str] = []
     pairs: dict[str, tuple[Block[Dataset], Block[Verifier]]] = {}

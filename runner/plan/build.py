@@ -41,7 +41,8 @@ from nsd.runner.plan.keys import (
 from nsd.runner.plan.model import Plan, PlannedRun, Stage
 from nsd.runner.plan.notes import notes_on_repeats, notes_on_test_questions
 from nsd.runner.plan.questions import Questions
-from nsd.runner.spec.model import Condition, Experiment, digest_config
+from nsd.runner.spec.digest import digest_config
+from nsd.runner.spec.model import Condition, Experiment
 from nsd.runner.spec.sources import POOLS, WITHOUT_ANSWERS
 from nsd.runner.store.workspace import digest_of
 

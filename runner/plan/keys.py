@@ -18,7 +18,8 @@ from pydantic import BaseModel
 
 from nsd.plugins.api import Plugin, Prompt
 from nsd.plugins.registry import code
-from nsd.runner.spec.model import Block, digest_config, put
+from nsd.runner.spec.digest import digest_config
+from nsd.runner.spec.model import Block, put
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

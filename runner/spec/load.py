@@ -29,6 +29,7 @@ from nsd.runner.spec.model import (
     Made,
     Match,
     ModelSpec,
+    Resources,
     TopConfig,
     UncheckedConfig,
 )
@@ -86,9 +87,32 @@ class _Loader:
         hypotheses = read_hypotheses(claimed, swept, lambda item: self.known(item, swept), self.problems)
         if top is not None:
             self.check_match(top.match, conditions, swept)
+            self.check_processes(top.resources, conditions)
         self.problems.raise_if_any()
         assert top is not None
         return self.experiment(top, conditions, hypotheses)
+
+    def check_processes(self, resources: Resources, conditions: dict[str, Condition]) -> None:
+        """Processes that are asked for share every training's step evenly."""
+        if resources.processes is None:
+            return
+        place = self.tree.mapping["resources"].mapping["processes"].position
+        processes = resources.processes * resources.nodes
+        for condition in conditions.values():
+            trainer = condition.trainer
+            if trainer is None or trainer.not_run is not None or isinstance(trainer.config, UncheckedConfig):
+                continue
+            try:
+                rows = None if (made := trainer.make()).shares(processes) else made.rows_per_step()
+            except Exception:  # a third party's class may do anything; its trainer says so when it runs
+                continue
+            if rows is not None:
+                self.problems.add(
+                    place,
+                    f"{processes} processes cannot share the {rows} rows that a step of {condition.name!r} has evenly",
+                    "choose another number, or change the batch of its trainer (null takes as many GPUs as fit)",
+                )
+                return
 
     def experiment(self, top: TopConfig, conditions: dict[str, Condition], hypotheses: Hypotheses | None) -> Experiment:
         resolved = {

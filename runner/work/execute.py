@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from nsd.plugins.errors import Interrupted
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work import ranks
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
@@ -211,6 +213,7 @@ class _Workers:
         together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
         if together:
             self._retire()  # its model holds the memory that the training wants
+            ranks.forget_reasons(job_path.parent)
             command = training_command(stage, job_path, self.events_path, self.nodes)
             process = self._start(command, stage.job["processes"])
         else:
@@ -224,21 +227,30 @@ class _Workers:
                 process.stdin.write(f"{job_path}\n")
                 process.stdin.flush()
         log = job_path.with_name("log.txt")
-        final = self._follow(process, shown)
-        if final is None:
-            if self.asked_to_stop:
-                return Event(Told.INTERRUPTED)
-            return Event(Told.FAILED, reason=_death(process), log=str(log))
+        final = self._follow(process, shown, together)
         if together:
             process.wait()
+            shutil.copyfile(self._launcher_log, job_path.with_name(ranks.LAUNCHER_LOG))
+        if final is None and self.asked_to_stop:
+            return Event(Told.INTERRUPTED)
+        failed = final is None or final.event is Told.FAILED
+        first = ranks.first_failure(job_path.parent, _death) if together and failed else None
+        if first is not None:
+            processes = stage.job["processes"] * (len(self.nodes.addresses) if self.nodes else 1)
+            return Event(Told.FAILED, stage.digest, reason=first.sentence(processes), log=str(first.log))
+        if final is None:
+            return Event(Told.FAILED, reason=_death(process.returncode), log=str(log))
         return final
+
+    @property
+    def _launcher_log(self) -> Path:
+        return Path(self._folder.name) / "worker.log"
 
     def _gpus(self, processes: int) -> Sequence[str] | None:
         return None if self.decision is None else self.decision.ids[:processes]
 
     def _start(self, command: list[str], processes: int = 1, serve: bool = False) -> subprocess.Popen[str]:
-        log = (Path(self._folder.name) / "worker.log").open("ab")
-        with log:
+        with self._launcher_log.open("ab" if serve else "wb") as log:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the worker to stop.
             return subprocess.Popen(
                 command,
@@ -250,12 +262,15 @@ class _Workers:
                 start_new_session=True,
             )
 
-    def _follow(self, process: subprocess.Popen[str], shown: Reporter) -> Event | None:
+    def _follow(self, process: subprocess.Popen[str], shown: Reporter, together: bool) -> Event | None:
         told, told_at = 0, 0.0
         while True:
             if self.asked_to_stop > told:
                 told, told_at = self.asked_to_stop, time.monotonic()
-                process.kill() if told > 1 else process.terminate()
+                if told > 1:
+                    process.kill()
+                else:
+                    ranks.ask_to_stop(process) if together else process.terminate()
                 if told == 1:
                     shown.message("stopping: saving what there is (again to stop at once)")
             if told and time.monotonic() - told_at > STOP_GRACE_SECONDS:
@@ -290,10 +305,9 @@ class _Workers:
             yield event
 
 
-def _death(process: subprocess.Popen[str]) -> str:
-    code = process.returncode
+def _death(code: int) -> str:
     if code == -signal.SIGKILL:
         return "the worker was killed (SIGKILL): most often the machine ran out of memory"
-    if code is not None and code < 0:
+    if code < 0:
         return f"the worker died of {signal.Signals(-code).name}"
     return f"the worker ended with exit code {code} before it could say why"

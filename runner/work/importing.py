@@ -215,7 +215,7 @@ class _Judge:
         Ids that are content hashes pair questions by themselves, so the data need no hash of their own.
         """
         from nsd.runner.plan.keys import plugin_key
-        from nsd.runner.spec.model import digest_config
+        from nsd.runner.spec.digest import digest_config
 
         place = verifier if isinstance(verifier, str) else verifier.name
         if isinstance(verifier, str):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nsd.plugins.api import Engine, Plugin, Trainer
-from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.errors import MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
 from nsd.runner.plan.model import Plan, Stage
@@ -59,14 +59,9 @@ def computes(stage: Stage) -> bool:
 def processes_of(trainer: Trainer, decision: Decision, asked: int | None, machines: int = 1) -> int:
     """Processes of a training on each machine: those asked for, else as many of the GPUs as share a step evenly.
 
-    Raises InputError where the processes asked for do not.
+    Those asked for do: a spec in which they do not is refused (runner/spec/load.py).
     """
     if asked is not None:
-        if not trainer.shares(asked * machines):
-            raise InputError(
-                f"trainer {trainer.name}: {asked * machines} processes cannot share its {trainer.rows_per_step()} rows "
-                "a step evenly: change resources.processes or the trainer's batch"
-            )
         return asked
     return next(count for count in range(decision.processes, 0, -1) if count == 1 or trainer.shares(count * machines))
 

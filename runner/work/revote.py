@@ -14,14 +14,13 @@ Votes of a plugin in a file cannot be repeated: stored results name no place, an
 
 from __future__ import annotations
 
-import functools
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Score, Verifier, without_truth
+from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier, without_truth
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.registry import code, find, is_path
 from nsd.plugins.seeds import stream
@@ -31,6 +30,7 @@ from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.failures import failures, without_failed_text
 from nsd.runner.work.labelled import labelled_runs, name_of
+from nsd.runner.work.remembering import Remembering
 from nsd.runner.work.stages import label_is_right
 
 TIE_RULES = ("first", "drop")
@@ -375,46 +375,6 @@ class _Voting:
             if name not in written and value != fields[name].get_default(call_default_factory=True)
         }
         return {"use": self.key["labeler"]["use"], **written, **changed}
-
-
-class Remembering(Verifier):
-    """Another verifier that reads each text, and forms the classes of each set of answers, only once."""
-
-    def __init__(self, verifier: Verifier) -> None:
-        super().__init__(verifier.config)
-        self.verifier = verifier
-        self._extract = functools.cache(verifier.extract)
-        self._normalise = functools.cache(verifier.normalise)
-        self._same = functools.cache(verifier.same)
-        self._classes = functools.cache(self._class_numbers)
-
-    def extract(self, completion: str) -> str | None:
-        return self._extract(completion)
-
-    def normalise(self, answer: str) -> str | None:
-        return self._normalise(answer)
-
-    def recorded(self, answer: str) -> str | None:
-        return self.verifier.recorded(answer)
-
-    def same(self, a: str, b: str) -> bool:
-        return self._same(a, b)
-
-    def group(self, answers: Sequence[str | None]) -> list[int | None]:
-        """Classes do not depend on the order of the answers, so each choice of samples is looked up sorted."""
-        given = [answer for answer in answers if answer is not None]
-        classes = self._classes(tuple(sorted(given)))
-        first: dict[int | None, int] = {}
-        for index, answer in enumerate(answers):
-            if answer is not None:
-                first.setdefault(classes[answer], index)
-        return [None if answer is None else first[classes[answer]] for answer in answers]
-
-    def _class_numbers(self, answers: tuple[str, ...]) -> dict[str, int | None]:
-        return dict(zip(answers, self.verifier.group(answers), strict=True))
-
-    def score(self, completion: str, question: Question) -> Score:
-        return self.verifier.score(completion, question)
 
 
 def is_tied(label: PseudoLabel) -> bool:

@@ -28,6 +28,7 @@ from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, Manifest
 from nsd.runner.store.workspace import Workspace, now
+from nsd.runner.work import ranks
 from nsd.runner.work.context import Context
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE
@@ -73,7 +74,7 @@ class Worker:
 
     def _work(self, job: dict[str, Any], workspace: Workspace, partial: Path) -> int:
         kind, digest = job["kind"], job["digest"]
-        log = partial / ("log.txt" if self.rank == 0 else f"log-rank{self.rank}.txt")
+        log = partial / ranks.log_name(self.rank)
         context = Context(
             workspace=workspace,
             partial=partial,
@@ -127,6 +128,8 @@ class Worker:
         spending.versions = versions
 
     def _failed(self, digest: str, reason: str, log: Path, refused: bool) -> int:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            ranks.leave_reason(log.parent, self.rank, reason)
         self.emit(Event(Told.FAILED, digest, reason=reason, log=str(log), refused=refused))
         return 1
 
@@ -213,6 +216,9 @@ def leave_group() -> None:
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        # The launcher kills the others soon after the first one ends, and one may still be writing a checkpoint.
+        with contextlib.suppress(RuntimeError):
+            distributed.barrier()
         distributed.destroy_process_group()
 
 

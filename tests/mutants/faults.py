@@ -29,7 +29,7 @@ from mutmut.mutation.pragma_handling import IgnoredCode
 
 ROOMS = {
     "plan": ["runner/plan/*.py"],
-    "stages": ["runner/work/stages.py"],
+    "stages": ["runner/work/stages.py", "runner/work/drawing.py", "runner/work/score.py"],
     "labelers": ["plugins/labelers/*.py", "plugins/protocols/*.py", "plugins/rewards/*.py"],
     "verifiers": ["plugins/verifiers/*.py"],
     "judge": ["reports/judge/*.py", "reports/text/matrix.py"],

@@ -145,6 +145,7 @@ def test_greedy_samples_of_a_question_are_the_same(ref: ModelRef) -> None:
 # --------------------------------------------------------------------------- the same at any batch
 
 
+@pytest.mark.slow
 def test_a_completion_does_not_depend_on_its_batch(ref: ModelRef) -> None:
     """Batch 1, 7, 64, another order of questions, two shards: up to rounding, which may move a text in hundreds."""
     sampling = Sampling(4, 1.0, 40)

@@ -142,6 +142,7 @@ def test_equality_is_within_a_millionth() -> None:
     assert not VERIFIER.same("10000000000000000", "10000000000000001")
 
 
+@pytest.mark.slow
 def test_huge_and_hostile_texts_are_read_in_linear_time() -> None:
     million = 1_000_000
     texts = [

@@ -55,6 +55,7 @@ def by_hand(tokenizer: Any, tokens: list[int], stop: tuple[str, ...]) -> tuple[s
     return text, len(tokens), StopReason.LENGTH
 
 
+@pytest.mark.slow
 def test_a_greedy_text_ends_where_its_tokens_first_hold_a_stop_string(ref: ModelRef) -> None:
     stop = pieces([one.text for one in drawn(ref, 8, 0.0).values()])
     found = drawn(ref, 8, 0.0, *stop)
@@ -69,6 +70,7 @@ def test_a_greedy_text_ends_where_its_tokens_first_hold_a_stop_string(ref: Model
     assert 3 <= cut < len(REQUESTS), "the toy should show both"
 
 
+@pytest.mark.slow
 def test_stops_do_not_depend_on_the_batch(ref: ModelRef) -> None:
     """Up to rounding, which may move a text in hundreds."""
     plain = drawn(ref, 1, 1.0)

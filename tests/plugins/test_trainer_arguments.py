@@ -125,7 +125,7 @@ def test_mixed_precision_is_used_where_a_gpu_has_it(
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu)
     config = find("trainer", "sft").Config.model_validate({"mixed_precision": wanted})
     made = training_job.job(tmp_path, MODEL, training_job.Events())
     fields = _setup.arguments(dict, made, config, {})

@@ -9,7 +9,8 @@ from typing import Any
 import duckdb
 
 from nsd.reports.judge.hypotheses import ClaimVerdict, family_adjusted, verdict_on, weigh_claim
-from nsd.reports.judge.runs import condition_arms, load_values
+from nsd.reports.judge.runs import condition_arms
+from nsd.reports.judge.values import load_values
 from nsd.runner.store.filling import SCHEMA_SQL
 from nsd.runner.store.shapes import Claim
 

@@ -10,7 +10,8 @@ from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import weigh_claim
 from nsd.reports.judge.noise import noise_floor, noise_sentence
-from nsd.reports.judge.runs import condition_arms, load_values
+from nsd.reports.judge.runs import condition_arms
+from nsd.reports.judge.values import load_values
 from nsd.runner.store.shapes import Claim
 from toy_designs import one, undecided_against_decided
 from toy_repeats import RUN, with_repeats

@@ -18,8 +18,9 @@ from nsd.reports.judge.metrics import values_sql
 from nsd.reports.judge.noise import noise_floor, noise_sentence
 from nsd.reports.judge.pairs import gather
 from nsd.reports.judge.power import Claimed, Design
-from nsd.reports.judge.runs import condition_arms, load_values
+from nsd.reports.judge.runs import condition_arms
 from nsd.reports.judge.spread import MOST_OTHERS
+from nsd.reports.judge.values import load_values
 from toy_designs import one
 from toy_repeats import RUN, with_repeats
 from toy_results import Results, table_runs, verdicts

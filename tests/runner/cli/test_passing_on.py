@@ -314,6 +314,7 @@ def test_the_python_face_runs_and_plans_alike(noted: Noted) -> None:
         ("load_spec", {"path": Path("x.yaml"), "run_files": True}),
     )
     executed = {"plan": "a plan", "workspace": "nsd-workspace", "sync": None, "only": None, "ends_process": False}
+    assert all(given.pop("settle") is not None for what, given in calls if what == "execute")
     assert calls == [
         *(looks, ("build_plan", PLANNED), runs, ("build_plan", {**PLANNED, **CHOSEN})),
         *(runs, ("build_plan", {**PLANNED, "pin": True}), ("execute", executed)),

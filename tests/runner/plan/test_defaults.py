@@ -23,8 +23,9 @@ from nsd.plugins.api import LoraConfig, PluginConfig, Prompt, Sampling, SplitCon
 from nsd.plugins.registry import BUILT_IN, find
 from nsd.runner.plan.build import spec_digest
 from nsd.runner.plan.keys import SCHEME, values_of
+from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.load import load_spec
-from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, digest_config
+from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec
 from support import REPOSITORY
 
 GOLDEN = Path(__file__).parents[1] / "golden"

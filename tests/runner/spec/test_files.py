@@ -160,6 +160,7 @@ LOOKING = [
 NEEDS_THE_FILE = ("plan", "power")
 
 
+@pytest.mark.slow
 def test_no_command_that_only_looks_runs_a_named_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = place(tmp_path, EVERYWHERE)
     monkeypatch.chdir(tmp_path)

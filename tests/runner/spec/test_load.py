@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from nsd.plugins.api import OutputNeutral, PluginConfig
+from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
-from nsd.runner.spec.model import digest_config
 from nsd.runner.spec.yaml import parse_yaml
 
 SPEC = """

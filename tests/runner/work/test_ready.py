@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 from nsd.plugins.api import Device, Trainer
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import install_command, missing, requirements
+from nsd.plugins.trainers._options import comes_out_even
 from nsd.runner.cli.app import app
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
+from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import Resources
 from nsd.runner.work import ready
@@ -153,9 +155,21 @@ def test_a_training_takes_as_many_gpus_as_share_its_rows(
     assert processes_of(Rows(), on(gpus), asked, machines) == found
 
 
-def test_processes_that_cannot_share_a_step_are_refused() -> None:
-    with pytest.raises(InputError, match="4 processes cannot share its 6 rows a step evenly"):
-        processes_of(Rows(), on(4), 4)
+def test_processes_that_cannot_share_a_step_are_refused_with_the_spec(tmp_path: Path) -> None:
+    with pytest.raises(
+        SpecErrors, match="4 processes cannot share the 6 rows that a step of 'taught' has evenly"
+    ) as told:
+        plan_of(tmp_path, "resources: {processes: 2, nodes: 2}\n")
+    assert told.value.errors[0].line == 8
+    assert plan_of(tmp_path, "resources: {processes: 3, nodes: 2}\n").stages
+
+
+@pytest.mark.parametrize(
+    ("rows", "micro", "processes", "even"),
+    [(6, None, 2, True), (6, 2, 3, True), (6, 2, 2, False), (6, 4, 2, True), (6, None, 7, False), (12, 4, 2, False)],
+)
+def test_rows_and_micro_batches_come_out_even(rows: int, micro: int | None, processes: int, even: bool) -> None:
+    assert comes_out_even(rows, micro, processes) is even
 
 
 # --------------------------------------------------------------------------- what workers are told
@@ -187,6 +201,7 @@ def test_types_in_force_without_units_for_bfloat16(half: Any, dtype: str, drawin
     assert (device.type_in_force(dtype, False), device.type_in_force(dtype, True)) == (drawing, training)
 
 
+@pytest.mark.slow
 def test_a_model_is_loaded_in_the_type_in_force_and_a_manifest_names_the_device(tmp_path: Path) -> None:
     plan_of(tmp_path)
     words = ["run", str(tmp_path / "toy.yaml"), "-w", str(tmp_path / "w"), "--only", "base"]

@@ -99,6 +99,7 @@ def test_four_samples_after_two_draw_two_more_and_are_what_four_alone_are(toy: T
     assert toy.samples(4) == toy.samples(4, alone)
 
 
+@pytest.mark.slow
 def test_fewer_samples_after_more_draw_none(toy: Toy) -> None:
     toy.run(4)
     assert toy.run(2) == []
@@ -107,12 +108,14 @@ def test_fewer_samples_after_more_draw_none(toy: Toy) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_questions_that_are_added_are_drawn_alone(toy: Toy) -> None:
     toy.run(2)
     toy.ask("one", "three", "two")
     assert toy.run(2) == ["three 0 0", "three 1 0"]
 
 
+@pytest.mark.slow
 def test_a_question_whose_text_changed_is_drawn_anew(toy: Toy) -> None:
     fields = "fields: {question: q, answer: a, id: i}"
     spec = SPEC.replace("fields: {question: q, answer: a}", fields)
@@ -128,6 +131,7 @@ def test_a_question_whose_text_changed_is_drawn_anew(toy: Toy) -> None:
     assert toy.run(2, spec) == ["two, really 0 0", "two, really 1 0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -142,6 +146,7 @@ def test_nothing_is_taken_from_other_streams(toy: Toy, old: str, new: str) -> No
     assert len(toy.run(4, SPEC.replace(old, new))) == 8
 
 
+@pytest.mark.slow
 def test_a_failed_completion_is_not_taken(toy: Toy) -> None:
     (toy.folder / "fail").touch()
     toy.ask("one", "two", "three")
@@ -161,6 +166,7 @@ def test_a_manifest_says_what_was_drawn_and_what_was_taken_from_whom(toy: Toy) -
     assert toy.workspace.manifest("sample", first.digest).shared == {}
 
 
+@pytest.mark.slow
 def test_nothing_is_taken_from_a_stage_of_another_torch(toy: Toy) -> None:
     toy.run(2)
     first, _ = toy.plan(2).stages.values()
@@ -170,6 +176,7 @@ def test_nothing_is_taken_from_a_stage_of_another_torch(toy: Toy) -> None:
     assert len(toy.run(3)) == 6
 
 
+@pytest.mark.slow
 def test_plan_says_how_many_completions_are_there(toy: Toy) -> None:
     toy.run(2)
     toy.plan(8)
@@ -193,6 +200,7 @@ def test_siblings_are_the_digests_of_other_numbers_of_samples(toy: Toy) -> None:
     assert found.index(digests[64]) < found.index(digests[2]) and digests[8] not in found
 
 
+@pytest.mark.slow
 def test_a_machine_brings_samples_of_the_same_streams_from_the_store(toy: Toy) -> None:
     toy.run(2)
     bucket = Bucket.open(f"file://{toy.folder / 'store'}")

@@ -292,6 +292,7 @@ def test_the_labels_command_has_curve_calibration_and_agreement(workspace: Works
 # --------------------------------------------------------------------------- recorded completions of a real model
 
 
+@pytest.mark.slow
 def test_recorded_samples_of_a_real_model_vote_as_known(tmp_path: Path) -> None:
     """8 recorded samples of 100 MATH questions (Qwen2.5-Math): the majority of 8 is right on 93, four votes tied."""
     file = shared_data("samples/qwen25math_math100x8/math_cot_100.jsonl")

@@ -162,6 +162,7 @@ def test_claims_are_on_record_with_their_first_date_before_anything_runs(
     }
 
 
+@pytest.mark.slow
 def test_what_is_finished_and_not_in_the_index_is_put_there(tmp_path: Path, toy: Path, here: Workspace) -> None:
     (toy / "fail").unlink()
     plan = plan_of(tmp_path)
@@ -211,7 +212,7 @@ def handlers() -> Iterator[None]:
 )
 @pytest.mark.usefixtures("handlers")
 def test_who_asks_twice(signals: list[signal.Signals], asked: int) -> None:
-    with _Workers(ends_process=False) as workers:
+    with _Workers(ends_process=False, decision=None) as workers:
         for number in signals:
             os.kill(os.getpid(), number)
         assert workers.asked_to_stop == asked
@@ -223,7 +224,7 @@ def test_who_asks_twice(signals: list[signal.Signals], asked: int) -> None:
 @pytest.mark.usefixtures("handlers")
 def test_a_second_sigterm_does_not_kill_what_is_about_to_end(ends: bool, asked: bool) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with _Workers(ends_process=ends) as workers:
+    with _Workers(ends_process=ends, decision=None) as workers:
         workers.asked_to_stop = int(asked)
     assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if ends and asked else before)
 
@@ -265,7 +266,7 @@ def test_asked_once_a_worker_may_save_what_there_is_and_asked_twice_it_ends_at_o
     plan = plan_of(tmp_path)
     stage = next(stage for stage in plan.stages.values() if stage.kind == "train")
     stage.job["processes"] = 2  # a process of its own
-    with _Workers(ends_process=False) as workers:
+    with _Workers(ends_process=False, decision=None) as workers:
         command = [sys.executable, "-c", SLOW_TO_STOP, str(workers.events_path), str(tmp_path / "saved"), str(times)]
         monkeypatch.setattr("nsd.runner.work.execute.training_command", lambda *_: command)
         shown = Shown(workers, times)
@@ -292,11 +293,11 @@ def test_the_first_machine_leads_and_the_others_take_part(
     monkeypatch.setenv("SKYPILOT_NODE_RANK", str(rank))
     calls: list[tuple[str, Any]] = []
 
-    def leads(plan: Plan, workspace: Workspace, sync: Sync | None, only: Any, ends_process: bool) -> Outcome:
+    def leads(plan: Plan, workspace: Workspace, sync: Sync | None, only: Any, **more: Any) -> Outcome:
         calls.append(("leads", only))
         return Outcome(interrupted=True)
 
-    def takes_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Any, only: Any) -> int:
+    def takes_part(plan: Plan, workspace: Workspace, sync: Sync, nodes: Any, only: Any, settle: Any) -> int:
         calls.append(("takes part", only))
         return 0
 

@@ -121,6 +121,7 @@ def test_another_verifier_scores_what_is_there_and_loads_no_torch(toy: Toy) -> N
     assert {json.loads(line)[1] for line in toy.lines("scored")} == {False}
 
 
+@pytest.mark.slow
 def test_a_corrected_answer_draws_nothing_and_is_scored_against(toy: Toy) -> None:
     def mean(plan: Plan) -> float:
         return float(toy.workspace.manifest("score", plan.runs[0].eval_digest).to_json()["eval"]["mean"])
@@ -157,6 +158,7 @@ def test_what_another_scheme_left_is_readable_and_plan_says_once_why_it_is_owed(
     assert not any("earlier form" in note for note in facts["notes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, 1), (signal.SIGTERM, 75)])
 def test_scoring_that_is_killed_or_stopped_goes_on_from_what_it_has(toy: Toy, how: signal.Signals, code: int) -> None:
     plan = toy.plan(SPEC.replace("verifier: numeric", "verifier: ./mine.py:Heard"))

@@ -114,6 +114,7 @@ def test_an_error_of_the_verifier_is_raised_as_what_it_is(tmp_path: Path, slow: 
         scoring(tmp_path, slow, processes).of(completions, questions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_stop_loses_nothing(tmp_path: Path, slow: dict[str, Any], processes: int) -> None:
     completions, questions = asked(*["wait"] * NUMBER)
@@ -134,6 +135,7 @@ def test_a_process_that_dies_fails_the_stage_and_a_new_attempt_goes_on(tmp_path:
     assert len(scoring(tmp_path, slow, 2).of(completions, questions)) == NUMBER
 
 
+@pytest.mark.slow
 def test_what_takes_long_goes_over_the_cores(
     tmp_path: Path, slow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

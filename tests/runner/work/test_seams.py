@@ -110,7 +110,13 @@ class Seen:
     def adapted(self, run: str) -> dict[str, Any]:
         """The model reference of a trained arm: the spec's model with the stage's adapter."""
         adapter = self.workspace.folder("train", self.train_digest(run)) / "model"
-        return {"path": str(self.folder / "model"), "revision": None, "dtype": "float32", "adapter": str(adapter)}
+        return {
+            "path": str(self.folder / "model"),
+            "revision": None,
+            "dtype": "float32",
+            "adapter": str(adapter),
+            "device": None,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +186,7 @@ def test_each_use_of_an_engine_has_its_own_stream(seen: Seen) -> None:
 
 
 def test_each_model_is_the_one_that_the_arm_is_about(seen: Seen) -> None:
-    base = {"path": str(seen.folder / "model"), "revision": None, "dtype": "float32", "adapter": None}
+    base = {"path": str(seen.folder / "model"), "revision": None, "dtype": "float32", "adapter": None, "device": None}
     sampled = [one["model"] for one in calls(seen, "unlabeled")]
     assert sampled == [seen.adapted("teacher"), seen.adapted("student@round1")]
     evaluated = [one["model"] for one in calls(seen, "test") if one["done"] == []]
@@ -277,7 +283,7 @@ def partial(seen: Seen, run: str) -> Path:
 
 
 def test_the_rest_of_a_training_job(seen: Seen) -> None:
-    base = {"path": str(seen.folder / "model"), "revision": None, "dtype": "float32", "adapter": None}
+    base = {"path": str(seen.folder / "model"), "revision": None, "dtype": "float32", "adapter": None, "device": None}
     starts = {run: seen.adapted("teacher") for run in ("student@round1",)}
     starts |= {"student": seen.adapted("student@round1"), "teacher": base, "oracle": base}
     assert len(seen.of("trainer")) == 4

@@ -196,6 +196,7 @@ def test_tests_at_another_place_are_the_same_tests(toy: Toy) -> None:
     assert toy.plan(SPEC.replace("folder: tests", "folder: moved")).pending(toy.workspace) == []
 
 
+@pytest.mark.slow
 def test_corrected_tests_draw_nothing_and_are_scored_against(toy: Toy) -> None:
     toy.run()
     toy.tests("d", "00", LONG_AGO + 1)
@@ -273,6 +274,7 @@ def test_an_edit_in_place_does_not_reach_what_the_workspace_keeps(toy: Toy) -> N
     assert kept.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_kept_file_of_another_content_fails_the_stage_and_is_written_again_by_the_next_run(toy: Toy) -> None:
     toy.run()
     (toy.folder / "read").unlink()
@@ -309,6 +311,7 @@ def a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", [torn, a_link, a_folder, a_pipe])
 def test_what_is_no_such_file_is_named_set_aside_and_written_again(
     toy: Toy, breaks: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
@@ -323,6 +326,7 @@ def test_what_is_no_such_file_is_named_set_aside_and_written_again(
     assert os.path.lexists(toy.workspace.root / "set-aside" / f"data-{kept.name}")
 
 
+@pytest.mark.slow
 def test_a_kept_file_that_is_gone_is_written_again(toy: Toy) -> None:
     toy.run()
     toy.kept("c").unlink()

@@ -1,0 +1,103 @@
+"""Several processes that share a stage: how they are asked to stop, and which of them failed, and why.
+
+`accelerate launch` starts them and ends all others where one ends badly, so what the first one says last may be that a
+neighbour is gone. Each leaves its reason in the stage's folder (`failed-rank1.json`) beside its log (`log-rank1.txt`);
+of one that was killed the launcher's own output tells, which is kept as `launcher.log`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+LAUNCHER_LOG = "launcher.log"
+_ROOT = re.compile(r"Root Cause.*?^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RankFailure:
+    """Which process failed, why, and where its log is."""
+
+    rank: int
+    reason: str
+    log: Path
+
+    def sentence(self, processes: int) -> str:
+        """The reason, with the process where it is not the one that leads."""
+        return self.reason if self.rank == 0 else f"process {self.rank + 1} of {processes}: {self.reason}"
+
+
+def log_name(rank: int) -> str:
+    """The file in a stage's folder that a process writes to."""
+    return "log.txt" if rank == 0 else f"log-rank{rank}.txt"
+
+
+def leave_reason(partial: Path, rank: int, reason: str) -> None:
+    """Write down why this process failed."""
+    path = partial / f"failed-rank{rank}.json"
+    path.write_text(json.dumps({"reason": reason, "at": time.time()}), encoding="utf-8")
+
+
+def forget_reasons(partial: Path) -> None:
+    """Remove what an earlier attempt left."""
+    for path in (*partial.glob("failed-rank*.json"), partial / LAUNCHER_LOG):
+        path.unlink(missing_ok=True)
+
+
+def first_failure(partial: Path, death: Callable[[int], str]) -> RankFailure | None:
+    """The process that failed first, after all have ended; None where nothing tells. `death` words an exit code."""
+    reasons: dict[int, tuple[float, str]] = {}
+    for path in partial.glob("failed-rank*.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            reasons[int(path.stem.removeprefix("failed-rank"))] = (float(found["at"]), str(found["reason"]))
+        except (OSError, ValueError, KeyError, TypeError):  # torn by a kill
+            continue
+    try:
+        root = _ROOT.search((partial / LAUNCHER_LOG).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        root = None
+    if root is not None:
+        rank, code = int(root[1]), int(root[2])
+        if rank in reasons:
+            return RankFailure(rank, reasons[rank][1], partial / log_name(rank))
+        if code < 0:  # it was killed, and could say nothing; what others say comes of that
+            return RankFailure(rank, death(code), partial / log_name(rank))
+    if reasons:
+        rank = min(reasons, key=lambda one: reasons[one][0])
+        return RankFailure(rank, reasons[rank][1], partial / log_name(rank))
+    return None
+
+
+def ask_to_stop(launcher: subprocess.Popen[str]) -> None:
+    """Ask every process to save and stop. Asked itself, the launcher would kill them half a minute later."""
+    asked = False
+    for pid in _children(launcher.pid):
+        try:
+            os.kill(pid, signal.SIGTERM)
+            asked = True
+        except ProcessLookupError:
+            continue
+    if not asked:  # it has started none yet, or nobody can see them
+        launcher.terminate()
+
+
+def _children(pid: int) -> list[int]:
+    """The workers that a launcher started, as Linux tells; [] elsewhere."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            words = (folder / "cmdline").read_bytes()
+        except (OSError, IndexError):  # it ended just then
+            continue
+        if parent == str(pid) and b"nsd.runner.work.worker" in words:
+            found.append(int(folder.name))
+    return found
