@@ -443,6 +443,12 @@ def test_a_field_of_the_model_changes_what_its_weights_reach(condition: str, fie
     assert found == {"seed1": expected, "seed2": expected}
 
 
+def test_training_in_the_type_of_sampling_is_what_no_train_dtype_is() -> None:
+    start = {"path": "org/model", "dtype": "float32"}
+    other = with_block("teacher", "model", {**start, "train_dtype": "float32"})
+    assert changed(with_block("teacher", "model", start), other) == {"seed1": {}, "seed2": {}}
+
+
 @pytest.mark.parametrize("field", LoraConfig.model_fields)
 def test_a_field_of_lora_changes_what_its_weights_reach(field: str) -> None:
     start = {"path": "org/model", "lora": {"rank": 4}}
