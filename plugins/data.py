@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nsd.plugins.side_files import SideFile
 
@@ -79,8 +79,20 @@ def without_truth(question: Question, shown: Shown = Shown()) -> Question:
     )
 
 
+# What a chat template is given by whoever calls it, so that no spec can.
+_TEMPLATE_ARGUMENTS = {
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length"),
+    *("messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize"),
+    *("tokenizer_kwargs", "tools", "truncation"),
+}
+
+
 class Prompt(BaseModel):
-    """How a question becomes model input. `template` has `{question}`; other braces stay as they are."""
+    """How a question becomes model input. `template` has `{question}`; other braces stay as they are.
+
+    `chat_template_kwargs` reach the model's chat template in training, sampling and evaluation alike; a name that the
+    template does not know changes nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     template: str = Field(default="{question}", description="Text with {question} where the question goes.")
@@ -89,6 +101,16 @@ class Prompt(BaseModel):
     separator: str = Field(
         default=" ", description="What stands between a plain prompt and the completion in training text."
     )
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        default=None, description="Values for the chat template, such as {enable_thinking: false}; needs chat: true."
+    )
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _nobody_elses(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        if taken := sorted(_TEMPLATE_ARGUMENTS.intersection(given or {})):
+            raise ValueError(f"{taken[0]!r} is given to the template by nsd itself")
+        return given or None  # an empty mapping says nothing
 
     def render(self, question: Question) -> str | list[dict[str, str]]:
         """Return plain text, or chat messages (role, content) where `chat` is true."""
@@ -171,11 +193,13 @@ class Request:
     """One prompt whose samples `first`..n-1 are wanted.
 
     The samples before are also among those that `Engine.generate` is told are done: an engine may look at either.
+    `chat_template_kwargs` are the prompt's, for the template of a chat.
     """
 
     question_id: str
     prompt: str | list[dict[str, str]]
     first: int = 0
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +300,7 @@ class ModelRef:
     """Where weights are: a hub id, a local folder, or a train stage's artifact folder.
 
     `adapter` is a LoRA adapter folder to apply on top of `path`. `device` None: the best that torch finds.
+    `dtype` is the type of the weights, `train_dtype` that of the ones that a training updates (None: `dtype`).
     """
 
     path: str
@@ -283,6 +308,7 @@ class ModelRef:
     dtype: str = "auto"
     adapter: str | None = None
     device: Device | None = None
+    train_dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,11 @@
 float32: exact for the weights, and CPUs without bfloat16 units are many times slower in it. The digest says
 "auto" in both cases, so write the dtype out where a CPU and a GPU must not share stages.
 
+`train_dtype` is the type of the weights that a training updates, `dtype` where it is not given. A training saves its
+weights in the type in which it held them, so that nothing is lost for the next training, and writes the start's own
+type into the `config.json` beside them: that is what `auto` and transformers load, so what was trained is sampled in
+the same type as what it was trained from.
+
 Limits: causal language models that transformers knows without remote code. A hub id is only as fixed as its
 revision. The commit is not known before the first download, so `identity` of an unpinned hub model changes once, when
 the files arrive; `pin` looks the commit up first.
@@ -229,7 +234,8 @@ def load_model(
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer; returns (model, tokenizer).
 
-    A LoRA adapter is merged into the weights (in their dtype, so in bfloat16 it is rounded to it). The model
+    The weights come in `dtype`, or in `train_dtype` where they are `trainable` and it is given (`type_held`). A LoRA
+    adapter is merged into them (in their type, so in bfloat16 it is rounded to it). The model
     comes back in eval mode without gradients, or in train mode with all parameters trainable. `attention` is a
     transformers attention implementation ("sdpa", "eager", ...). Raises InputError where the model cannot be had
     or is damaged, MissingExtra where torch, transformers or peft is not installed.
@@ -238,18 +244,11 @@ def load_model(
     path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
     tokenizer = load_tokenizer(ref)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    held = _dtype(torch, type_held(ref, place.type, trainable))
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            path, revision=ref.revision, dtype=_dtype(torch, ref.dtype), **options
-        )
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, revision=ref.revision, dtype=held, **options)
     except Exception as error:
         raise _load_error(path, ref.revision, error) from error
-    if ref.dtype == "auto" and place.type == "cpu":
-        model = model.float()
-    if ref.device is not None:
-        held = str(model.dtype).removeprefix("torch.")
-        if (wanted := ref.device.type_in_force(held, trainable)) != held:
-            model = model.to(_dtype(torch, wanted))
     if ref.adapter is not None:
         model = _merge_adapter(model, ref.adapter)
     try:
@@ -259,6 +258,31 @@ def load_model(
     model.train(trainable)
     model.requires_grad_(trainable)
     return model, tokenizer
+
+
+def own_type(ref: ModelRef) -> str | None:
+    """The type that a checkpoint says it is in, e.g. "bfloat16"; None where it says nothing.
+
+    Raises InputError where its config cannot be had.
+    """
+    path, transformers = resolve(ref.path), _transformers()
+    try:
+        said = transformers.AutoConfig.from_pretrained(path, revision=ref.revision).get_text_config().dtype
+    except Exception as error:
+        raise _load_error(path, ref.revision, error) from error
+    return None if said is None else str(said).removeprefix("torch.")
+
+
+def type_held(ref: ModelRef, kind: str, trainable: bool) -> str:
+    """The type of a model's weights in memory on a kind of device: the spec's, else the checkpoint's own.
+
+    "auto" is left where neither says anything: then it is the type of the files. A half-precision type that a device
+    has no units for is replaced (`Device.type_in_force`).
+    """
+    named = (ref.train_dtype if trainable else None) or ref.dtype
+    if named == "auto":
+        named = "float32" if kind == "cpu" else own_type(ref) or "auto"
+    return named if ref.device is None else ref.device.type_in_force(named, trainable)
 
 
 def _device(torch: Any, name: str) -> Any:

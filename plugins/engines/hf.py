@@ -8,7 +8,8 @@ hf_sampling.py), and batches are cut from the prompts sorted by length and quest
 neither on its batch nor on the order of the questions, up to rounding in the model (below). Only what the
 spec says shapes the distribution: temperature, top_p, top_k. A checkpoint's own sampling defaults (the
 generation_config of Qwen2.5's Instruct models has a repetition penalty, a top_k and a top_p, which plain `generate`
-applies unasked) are NOT applied; only its end tokens are taken. A stop string ends a completion too, however many
+applies unasked) are NOT applied; only its end tokens are taken, and where the prompt is a chat also the token by which
+the model's template ends a turn. A stop string ends a completion too, however many
 tokens it spans (hf_stops.py). Each completion comes with how sure the model was of it, before temperature, top_k and
 top_p (plugins/confidence.py).
 
@@ -40,6 +41,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
+from nsd.plugins.chat import prompt_ids, turn_end
 from nsd.plugins.data import cut_at_stop
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
@@ -119,7 +121,7 @@ class HfEngine(Engine):
             raise InputError("engine hf needs a model")
         if all((one.question_id, sample) in done for one in requests for sample in range(one.first, sampling.n)):
             return
-        loaded = self._load(model)
+        loaded = _ends_of(self._load(model), requests)
         prompts, refused = _tokenize(requests, loaded)
         errors = [
             Completion(question, sample, "", 0, StopReason.ERROR, reason)
@@ -230,7 +232,7 @@ def _tokenize(requests: Sequence[Request], loaded: _Loaded) -> tuple[list[_Promp
     refused: dict[str, str] = {}
     for request in requests:
         try:
-            ids = _token_ids(request, loaded.tokenizer)
+            ids = prompt_ids(loaded.tokenizer, request.prompt, request.chat_template_kwargs)
         except InputError:
             raise
         except Exception as error:  # a chat template may refuse a message, a tokenizer may lack a character
@@ -249,14 +251,11 @@ def _tokenize(requests: Sequence[Request], loaded: _Loaded) -> tuple[list[_Promp
     return prompts, refused
 
 
-def _token_ids(request: Request, tokenizer: Any) -> list[int]:
-    """A plain prompt as the tokenizer does it by default (with BOS where it sets one), a chat by its template."""
-    if isinstance(request.prompt, str):
-        return list(tokenizer(request.prompt)["input_ids"])
-    if tokenizer.chat_template is None:
-        raise InputError("the prompt is a chat and the model has no chat template: set prompt.chat to false")
-    text = tokenizer.apply_chat_template(request.prompt, tokenize=False, add_generation_prompt=True)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _ends_of(loaded: _Loaded, requests: Sequence[Request]) -> _Loaded:
+    """The same model with the end of its template's turns among its end tokens, where a prompt is a chat."""
+    chat = next((request for request in requests if not isinstance(request.prompt, str)), None)
+    end = None if chat is None else turn_end(loaded.tokenizer, chat.chat_template_kwargs)
+    return loaded if end is None else replace(loaded, end_ids=sorted({*loaded.end_ids, end}))
 
 
 # --------------------------------------------------------------------------- completions

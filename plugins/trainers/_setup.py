@@ -6,6 +6,7 @@ Under `accelerate launch` every process builds the same; only the first one writ
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import shutil
@@ -15,8 +16,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import LoraConfig, ModelRef, TrainJob
+from nsd.plugins.chat import turn_end
 from nsd.plugins.errors import InputError, MissingExtra, StageFailed
-from nsd.plugins.models import load_model
+from nsd.plugins.models import load_model, type_held
 from nsd.plugins.trainers._options import TrlTrainerConfig
 
 if TYPE_CHECKING:
@@ -137,15 +139,25 @@ def load_start(job: TrainJob, device: Any) -> tuple[Any, Any, ModelRef]:
     if start.adapter is not None:
         folder = job.checkpoint_dir / "start"
         if first_process() and not folder.is_dir():
-            _merge_to(start, folder)
+            _merge_to(start, folder, device.type)
         _wait_for_all()
         start = replace(start, path=str(folder), adapter=None, revision=None)
     model, tokenizer = load_model(start, device=str(device), trainable=True)
+    if job.prompt.chat and (end := turn_end(tokenizer, job.prompt.chat_template_kwargs)) is not None:
+        listed = model.generation_config.eos_token_id
+        ends = listed if isinstance(listed, list) else [] if listed is None else [listed]
+        if end not in ends:  # rollouts end there, and so does what is drawn from the trained model
+            model.generation_config.eos_token_id = [*ends, end]
     return model, tokenizer, start
 
 
-def _merge_to(start: ModelRef, folder: Path) -> None:
-    model, tokenizer = load_model(start, device="cpu")
+def _merge_to(start: ModelRef, folder: Path, kind: str) -> None:
+    """Write the start with its adapter merged, in the type that a training on this kind of device holds it in.
+
+    So the weights are rounded once, and a base in bfloat16 gives a start in bfloat16, which is merged on a CPU.
+    """
+    held = type_held(start, kind, trainable=True)
+    model, tokenizer = load_model(replace(start, dtype=held, train_dtype=None, device=None), device="cpu")
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)
@@ -189,6 +201,58 @@ def build(trainer_class: Any, **parts: Any) -> Any:
     return trainer
 
 
+# What `full_determinism` writes into the environment (transformers.trainer_utils.enable_full_determinism).
+_DETERMINISM = (
+    "CUDA_LAUNCH_BLOCKING",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "ASCEND_LAUNCH_BLOCKING",
+    "HCCL_DETERMINISTIC",
+    "FLASH_ATTENTION_DETERMINISTIC",
+)
+
+
+@contextmanager
+def left_as_found() -> Iterator[None]:
+    """A training, after which the process is as it was: its number settings, and the memory that the training held.
+
+    What options of `trainer.trl` set (full_determinism, tf32) holds for the whole process, which goes on with other
+    stages. To be left once nothing refers to the trainer any more.
+    """
+    import torch
+
+    backends = torch.backends
+    variables = {name: os.environ.get(name) for name in _DETERMINISM}
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    flags = backends.cudnn.deterministic, backends.cudnn.benchmark
+    places = [backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn]
+    precisions = [place.fp32_precision for place in places]  # allow_tf32 and float32_matmul_precision show these
+    free_memory()  # of a training that failed: its error held the frames in which it stood
+    try:
+        yield
+    finally:
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        backends.cudnn.deterministic, backends.cudnn.benchmark = flags
+        for place, precision in zip(places, precisions, strict=True):
+            place.fp32_precision = precision
+        free_memory()
+
+
+def free_memory() -> None:
+    """Give back the GPU memory of what nothing refers to any more.
+
+    Without a GPU the garbage collector has time: a full collection takes as long as several small steps.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
     """Without the progress bars of `datasets`, which would mix with nsd's own."""
@@ -219,7 +283,8 @@ def warn_of_lost_updates(job: TrainJob, model: Any, learning_rate: float) -> Non
     if lost > 0.5:
         job.warn(
             f"the weights are bfloat16 and the learning rate is {learning_rate:g}: about {lost:.0%} of the weights are "
-            "so large beside one update that it is rounded away; train with dtype float32 (bfloat16 is still used to "
-            "compute), with a larger learning rate, or with LoRA",
-            "model.dtype",
+            "so large beside one update that it is rounded away; keep them in float32 while training with "
+            "model.train_dtype: float32 (bfloat16 is still used to compute and to sample), or take a larger learning "
+            "rate, or LoRA",
+            "model.train_dtype",
         )

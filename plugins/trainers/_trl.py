@@ -11,7 +11,7 @@ Limits: DeepSpeed and FSDP are handed through `trl:` and have not been tried her
 
 from __future__ import annotations
 
-import gc
+import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +21,7 @@ from typing import Any
 
 from nsd.plugins.api import TrainJob
 from nsd.plugins.errors import Interrupted, ResumeRefused, StageFailed
+from nsd.plugins.models import own_type
 from nsd.plugins.trainers import _checkpoints
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
 from nsd.plugins.trainers._options import TrlTrainerConfig
@@ -251,7 +252,8 @@ def save(trainer: Any, tokenizer: Any, job: TrainJob) -> bool:
     """Write the final weights as safetensors to `job.output_dir`; returns whether it is an adapter alone.
 
     An adapter is saved alone where the start was a plain model; on top of a merged start it is merged too, so that
-    the artifact does not need the intermediate weights.
+    the artifact does not need the intermediate weights. Weights are saved in the type in which they were trained, and
+    the config beside them names the type of the start, in which they are to be loaded (plugins/models.py).
     """
     adapter_only = job.lora is not None and job.model.adapter is None
     trainer.accelerator.wait_for_everyone()
@@ -263,8 +265,18 @@ def save(trainer: Any, tokenizer: Any, job: TrainJob) -> bool:
         model.save_pretrained(job.output_dir, safe_serialization=True)
         if not adapter_only:
             tokenizer.save_pretrained(job.output_dir)
+            _say_own_type(job)
     trainer.accelerator.wait_for_everyone()
     return adapter_only
+
+
+def _say_own_type(job: TrainJob) -> None:
+    """Write the start's own type into the saved config, where the training held its weights in another."""
+    path = job.output_dir / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    own = own_type(job.model)
+    if own is not None and config.get("dtype") not in (None, own):
+        path.write_text(json.dumps({**config, "dtype": own}, indent=2) + "\n", encoding="utf-8")
 
 
 def notes(trainer: Any, state: Run) -> dict[str, Any]:
@@ -278,16 +290,3 @@ def notes(trainer: Any, state: Run) -> dict[str, Any]:
         "device": str(trainer.args.device),
         "processes": trainer.accelerator.num_processes,
     }
-
-
-def free(trainer: Any) -> None:
-    """Give GPU memory back, for the next job in this process.
-
-    Without a GPU the garbage collector has time: a full collection takes as long as several small steps.
-    """
-    import torch
-
-    if torch.cuda.is_available():
-        trainer.accelerator.free_memory()
-        gc.collect()
-        torch.cuda.empty_cache()

@@ -45,6 +45,7 @@ _OWN = {
     "steps_per_generation": "use trainer.steps_per_generation",
     "generation_batch_size": "use trainer.steps_per_generation",
     "reward_weights": "use the weight of each block in trainer.rewards",
+    "chat_template_kwargs": "use prompt.chat_template_kwargs, which sampling and evaluation take too",
 }
 if TYPE_CHECKING:
     from nsd.plugins.trainers import _trl
@@ -162,14 +163,21 @@ class Grpo(Trainer):
             )
         if job.budget.tokens is not None:
             raise InputError("match: tokens does not go with grpo, whose tokens nobody knows beforehand: match steps")
-        from nsd.plugins.trainers import _setup, _trl
-        from nsd.plugins.trainers._rollouts import Rollouts, reward_function
+        from nsd.plugins.trainers import _setup
 
         _setup.require()
-        job = _setup.quiet_elsewhere(job)
+        with _setup.left_as_found():
+            return self._train(_setup.quiet_elsewhere(job))
+
+    def _train(self, job: TrainJob) -> TrainResult:
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
 
+        from nsd.plugins.trainers import _setup, _trl
+        from nsd.plugins.trainers._rollouts import Rollouts, reward_function
+
+        config = self.config
+        prompts = config.prompts_per_step * config.steps_per_generation
         rewards = load_rewards(config.rewards)
         micro, accumulation = _setup.split_batch(
             self.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
@@ -194,6 +202,7 @@ class Grpo(Trainer):
             epsilon=config.epsilon,
             scale_rewards=config.scale_rewards,
             reward_weights=[float(getattr(reward.config, "weight", 1.0)) for _, reward in rewards],
+            chat_template_kwargs=job.prompt.chat_template_kwargs,
             # For the reference model, which TRL loads from the path once more.
             model_init_kwargs=None if revision is None else {"revision": revision},
         )
@@ -225,24 +234,21 @@ class Grpo(Trainer):
             boundary=config.boundary,
             observe=self._observer(job, warnings),
         )
-        try:
-            _trl.run(trainer, state)
-            adapter_only = _trl.save(trainer, tokenizer, job)
-            steps = int(trainer.state.global_step)
-            batches = math.ceil(steps / config.boundary)
-            return TrainResult(
-                steps=steps,
-                examples_seen=batches * prompts,
-                tokens_seen=_trl.tokens_seen(trainer),
-                adapter_only=adapter_only,
-                notes=_trl.notes(trainer, state)
-                | {
-                    "rollouts": batches * prompts * config.num_generations,
-                    "health": [{"step": w.step, "kind": w.kind, "field": w.field} for w in warnings],
-                },
-            )
-        finally:
-            _trl.free(trainer)
+        _trl.run(trainer, state)
+        adapter_only = _trl.save(trainer, tokenizer, job)
+        steps = int(trainer.state.global_step)
+        batches = math.ceil(steps / config.boundary)
+        return TrainResult(
+            steps=steps,
+            examples_seen=batches * prompts,
+            tokens_seen=_trl.tokens_seen(trainer),
+            adapter_only=adapter_only,
+            notes=_trl.notes(trainer, state)
+            | {
+                "rollouts": batches * prompts * config.num_generations,
+                "health": [{"step": w.step, "kind": w.kind, "field": w.field} for w in warnings],
+            },
+        )
 
     def _observer(self, job: TrainJob, warnings: list[HealthWarning]) -> _trl.Observer:
         config = self.config

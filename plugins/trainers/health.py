@@ -229,7 +229,7 @@ class HealthWatch:
                 "kl_zero",
                 f"the KL to the start model is still {max(values):.1g} after {self.config.window} steps: learning has "
                 f"not begun. Raise trainer.learning_rate (now {now.learning_rate:g}); with bfloat16 weights small "
-                "updates are rounded away: set the model's dtype to float32",
+                "updates are rounded away: set model.train_dtype to float32",
                 "trainer.learning_rate",
             )
         last = _mean(values[-self._short :])

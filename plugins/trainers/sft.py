@@ -4,7 +4,8 @@
 
 `batch_size` is what one optimizer step sees over all devices. `loss: completion` (default) trains on the target
 alone, `loss: full` on prompt and target, as the published noisy-student study did. Plain text is the prompt, the
-prompt's separator, the target and the end token; a chat prompt gets the target as the assistant's turn.
+prompt's separator, the target and the end token. A chat is the prompt by the model's template, the target and the token
+that ends the assistant's turn: what the model would have written itself (plugins/chat.py).
 
 `micro_batch_size` and `gradient_checkpointing` are output-neutral: the loss is averaged over the tokens of the
 whole batch whichever way it is split, so they change float rounding only (with LoRA dropout also which masks are
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from nsd.plugins.api import Example, Trainer, TrainJob, TrainResult
+from nsd.plugins.api import Trainer, TrainJob, TrainResult
+from nsd.plugins.chat import training_ids, turn_end
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
@@ -32,6 +34,8 @@ _OWN = {
     "completion_only_loss": "use trainer.loss",
     "dataset_text_field": "nsd writes the training text",
     "dataset_kwargs": "nsd prepares the data",
+    "assistant_only_loss": "use trainer.loss: completion trains on the assistant's turn alone",
+    "chat_template_path": "training and sampling use the model's own template: put another beside its weights",
 }
 if TYPE_CHECKING:
     TrlFields = dict[str, Any]
@@ -74,11 +78,16 @@ class Sft(Trainer):
         """Run or resume; see `Trainer.train`. StageFailed where no example is left or none has a trained token."""
         if not job.examples:
             raise StageFailed("there is no example to train on: every pseudo-label was filtered out, or the split is 0")
-        from nsd.plugins.trainers import _setup, _trl
+        from nsd.plugins.trainers import _setup
 
         _setup.require()
-        job = _setup.quiet_elsewhere(job)
+        with _setup.left_as_found():
+            return self._train(_setup.quiet_elsewhere(job))
+
+    def _train(self, job: TrainJob) -> TrainResult:
         from trl import SFTConfig, SFTTrainer
+
+        from nsd.plugins.trainers import _setup, _trl
 
         config = self.config
         micro, accumulation = _setup.split_batch(config.batch_size, config.micro_batch_size, "trainer.batch_size")
@@ -99,26 +108,23 @@ class Sft(Trainer):
                 _trl.resumable(SFTTrainer),
                 model=model,
                 args=args,
-                train_dataset=dataset(job.examples, job.prompt.separator, config.loss),
+                train_dataset=dataset(job, tokenizer, config.loss),
                 processing_class=tokenizer,
                 peft_config=_setup.peft_config(job.lora),
             )
         lengths = self._check_lengths(trainer.train_dataset, job)
         rows = len(lengths)
         state = _trl.Run(job, config, self._steps(job, lengths))
-        try:
-            _trl.run(trainer, state)
-            adapter_only = _trl.save(trainer, tokenizer, job)
-            steps = int(trainer.state.global_step)
-            return TrainResult(
-                steps=steps,
-                examples_seen=examples_seen(steps, rows, config.batch_size),
-                tokens_seen=_trl.tokens_seen(trainer),
-                adapter_only=adapter_only,
-                notes=_trl.notes(trainer, state) | {"rows": rows, "mean_tokens": sum(lengths) / rows},
-            )
-        finally:
-            _trl.free(trainer)
+        _trl.run(trainer, state)
+        adapter_only = _trl.save(trainer, tokenizer, job)
+        steps = int(trainer.state.global_step)
+        return TrainResult(
+            steps=steps,
+            examples_seen=examples_seen(steps, rows, config.batch_size),
+            tokens_seen=_trl.tokens_seen(trainer),
+            adapter_only=adapter_only,
+            notes=_trl.notes(trainer, state) | {"rows": rows, "mean_tokens": sum(lengths) / rows},
+        )
 
     def _steps(self, job: TrainJob, lengths: list[int]) -> int:
         batch = self.config.batch_size
@@ -149,31 +155,34 @@ class Sft(Trainer):
         return lengths
 
 
-def dataset(examples: list[Example], separator: str, loss: str) -> Any:
-    """The examples as TRL's columns: prompt and completion, or the whole text.
+def dataset(job: TrainJob, tokenizer: Any, loss: str) -> Any:
+    """The examples as TRL's columns: prompt and completion, or the whole text; of a chat its token ids.
 
-    TRL joins prompt and completion without a space and adds the end token, so the separator goes in front of the
-    completion, where a model that continues the bare prompt will write it. Raises StageFailed without a target.
+    TRL joins a plain prompt and completion without a space and adds the end token, so the separator goes in front of
+    the completion, where a model that continues the bare prompt will write it. Raises StageFailed without a target.
     """
     from datasets import Dataset
 
+    examples = job.examples
     missing = [example.question.id for example in examples if example.target is None]
     if missing:
         raise StageFailed(
             f"{len(missing)} of {len(examples)} examples have no target to imitate (first question id {missing[0]})"
         )
+    given = job.prompt.chat_template_kwargs
+    end = turn_end(tokenizer, given) if job.prompt.chat else None
     rows: list[dict[str, Any]] = []
     for example in examples:
-        if isinstance(example.prompt, str):
-            completion: Any = separator + str(example.target)
-        else:
-            completion = [{"role": "assistant", "content": str(example.target)}]
+        if not isinstance(example.prompt, str):
+            ids, prompt = training_ids(tokenizer, example.prompt, str(example.target), end, given)
+            mask = [0] * prompt + [1] * (len(ids) - prompt)
+            rows.append({"input_ids": ids, **({"completion_mask": mask} if loss == "completion" else {})})
+            continue
+        completion = job.prompt.separator + str(example.target)
         if loss == "completion":
             rows.append({"prompt": example.prompt, "completion": completion})
-        elif isinstance(example.prompt, str):
-            rows.append({"text": example.prompt + completion})
         else:
-            rows.append({"messages": example.prompt + completion})
+            rows.append({"text": example.prompt + completion})
     return Dataset.from_list(rows)
 
 

@@ -27,7 +27,17 @@ from nsd.plugins.api import Question, Sampling, Trainer
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
-from nsd.runner.plan.keys import SCHEME, Values, block_job, block_key, completed, shortened, values_of, values_of_record
+from nsd.runner.plan.keys import (
+    SCHEME,
+    Values,
+    block_job,
+    block_key,
+    completed,
+    prompt_key,
+    shortened,
+    values_of,
+    values_of_record,
+)
 from nsd.runner.plan.model import Plan, PlannedRun, Stage
 from nsd.runner.plan.notes import notes_on_repeats, notes_on_test_questions
 from nsd.runner.plan.questions import Questions
@@ -253,7 +263,7 @@ class _Builder:
         key = {
             "engine": block_key(condition.engine),
             "model": self._model_key(model) if needs_model else None,
-            "prompt": values_of(condition.prompt, without=["separator"]),
+            **prompt_key(condition.prompt, without=["separator"]),
             "sampling": values_of_record(sampling),
             "questions": digest_of([[question.id, question.text] for question in questions]),
             "seed": seed,
@@ -339,12 +349,14 @@ class _Builder:
         key: dict[str, Any] = {
             "trainer": block_key(condition.trainer),
             "start": self._model_key(start),
-            "prompt": values_of(condition.prompt),
+            **prompt_key(condition.prompt),
             "train_on": sources,
             "seeds": seeds,
         }
         if lora:
             key["lora"] = values_of(lora)
+        if condition.model.train_dtype not in (None, start.condition.model.dtype):
+            key["train_dtype"] = condition.model.train_dtype
         if not trainer.needs_targets:
             key["verifier"] = block_key(condition.training_verifier)
         if budget_key:
@@ -356,6 +368,7 @@ class _Builder:
             "verifier": block_job(condition.training_verifier),
             "model": self._model_job(start),
             "lora": lora.model_dump(mode="json") if lora else None,
+            "train_dtype": condition.model.train_dtype,
             "prompt": condition.prompt.model_dump(),
             "train_on": [
                 {**source, **({"data": self.questions.keep(splits.unlabeled)} if source["source"] == "pseudo" else {})}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from nsd.plugins.api import Plugin
+from nsd.plugins.api import Plugin, Prompt
 from nsd.plugins.registry import code
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.model import Block, put
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # The form of a key. It goes up where the same values come to stand there in another way; every digest changes then.
 SCHEME = 2
+# How a chat is rendered, ended and trained on (plugins/chat.py): it goes up where one comes to give other token ids or
+# another end. Since 2 the target is not rendered by the template, and the end of the template's turn ends a completion.
+CHAT_FORM = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Values:
 def values_of(model: BaseModel, without: Collection[str] = ()) -> Values:
     """A config's fields, output-neutral ones and those named left out."""
     return Values(digest_config(model), digest_config(model, complete=True)).without(without)
+
+
+def prompt_key(prompt: Prompt, without: Collection[str] = ()) -> dict[str, Any]:
+    """The part of a key that says how questions become model input."""
+    form = {"chat_form": CHAT_FORM} if prompt.chat else {}
+    return {"prompt": values_of(prompt, without), **form}
 
 
 def values_of_record(record: DataclassInstance) -> Values:

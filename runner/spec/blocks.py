@@ -174,6 +174,10 @@ class BlockReader:
         if item is not None and prompt.system is not None and not prompt.chat and default_known:
             place = item.mapping["system"].place if "system" in item.mapping else item.place
             self.problems.add(place, "a system message needs chat: true", "add  chat: true  to the prompt")
+        if item is not None and prompt.chat_template_kwargs is not None and not prompt.chat and default_known:
+            place = item.mapping["chat_template_kwargs"].place if "chat_template_kwargs" in item.mapping else item.place
+            told = "the prompt is no chat, so chat_template_kwargs has no effect"
+            self.problems.add(place, told, "add  chat: true  to the prompt, or remove chat_template_kwargs")
         return prompt
 
     def check_alone(self, key: str, item: Item) -> None:

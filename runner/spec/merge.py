@@ -9,7 +9,7 @@ How an override is merged (`merge_spec`, `merge_condition`, `merge_block`):
 
 - mappings key by key, deeply; lists and scalars are replaced whole;
 - a block whose override names another plugin (`use:`) starts afresh: the old plugin's fields are dropped;
-- a model whose override names another `path` drops the `revision` and keeps `dtype`, `lora` and `chat`,
+- a model whose override names another `path` drops the `revision` and keeps the other fields (`dtype`, `lora`, ...),
   so `model: Qwen/Qwen3-0.6B` in a condition swaps the weights only;
 - `null` for a whole condition, block, `label_with`, `sweep`, `hypotheses` or `match` takes away what was
   inherited; for a field inside a block it is a value like any other.

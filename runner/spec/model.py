@@ -91,6 +91,11 @@ class ModelSpec(_Frozen):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="Number type of the weights; auto takes bfloat16 on a GPU that has it."
     )
+    train_dtype: Literal["float32", "bfloat16"] | None = Field(
+        default=None,
+        description="Number type of the weights while they are trained, and of those that are saved; null: dtype. In "
+        "float32 small updates are not rounded away, at twice the memory of bfloat16; sampling keeps dtype.",
+    )
     lora: LoraConfig | None = Field(default=None, description="Train low-rank adapters instead of every weight.")
     chat: bool | None = Field(default=None, description="Decides over prompt.chat where it is given.")
 

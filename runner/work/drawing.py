@@ -56,7 +56,8 @@ def draw(job: dict[str, Any], context: Context, others: Mapping[Place, Completio
     if len(held) < total:
         engine = _engine(job, context)
         ref = model_ref(job["model"], context.workspace, context.device) if job["model"] is not None else None
-        asked = [Request(one.id, prompt.render(one), _first(one.id, others)) for one in questions]
+        given = prompt.chat_template_kwargs
+        asked = [Request(one.id, prompt.render(one), _first(one.id, others), given) for one in questions]
         requests = [request for request in asked if request.first < sampling.n]
         number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1
         tokens, started = 0, time.monotonic()

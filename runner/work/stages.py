@@ -186,7 +186,7 @@ def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
     result = trainer.train(
         TrainJob(
-            model=model_ref(job["model"], context.workspace, context.device),
+            model=replace(model_ref(job["model"], context.workspace, context.device), train_dtype=job["train_dtype"]),
             lora=LoraConfig.model_validate(job["lora"]) if job["lora"] else None,
             examples=examples,
             prompt=Prompt.model_validate(job["prompt"]),
@@ -221,19 +221,23 @@ def budget_of(job: dict[str, Any], context: Context) -> Budget:
     budget = job["budget"]
     if "tokens_of" not in budget:
         return Budget(steps=budget.get("steps"))
+    from nsd.plugins.chat import training_ids, turn_end
     from nsd.plugins.models import load_tokenizer
 
     tokenizer = load_tokenizer(model_ref(job["model"], context.workspace))
     reference = budget["tokens_of"]
     prompt = Prompt.model_validate(job["prompt"])
+    given = prompt.chat_template_kwargs
+    end = turn_end(tokenizer, given) if prompt.chat else None
     config = make_plugin(reference["trainer"]).config
     tokens = 0
     for content_hash in reference["data"]:
         for question in context.questions(content_hash):
-            rendered = prompt.render(question)
-            if not isinstance(rendered, str):
-                rendered = tokenizer.apply_chat_template(rendered, tokenize=False, add_generation_prompt=True)
-            tokens += len(tokenizer(rendered + prompt.separator + (question.solution or ""))["input_ids"]) + 1
+            rendered, target = prompt.render(question), question.solution or ""
+            if isinstance(rendered, str):
+                tokens += len(tokenizer(rendered + prompt.separator + target)["input_ids"]) + 1  # and the end token
+            else:
+                tokens += len(training_ids(tokenizer, rendered, target, end, given)[0])
     return Budget(tokens=round(tokens * float(getattr(config, "epochs", 1))))
 
 

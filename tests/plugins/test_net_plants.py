@@ -21,11 +21,11 @@ from nsd.plugins.api import (
     StopReason,
     question_id,
 )
+from nsd.plugins.chat import prompt_ids
 from nsd.plugins.code import Code, code_of_file
 from nsd.plugins.datasets import gsm8k, math, numinamath, sources
 from nsd.plugins.datasets.jsonl import Jsonl
 from nsd.plugins.datasets.split import data_hash, split
-from nsd.plugins.engines import hf
 from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.engines.replay import recorded_end
 from nsd.plugins.errors import InputError
@@ -49,9 +49,9 @@ def test_a_chats_template_writes_every_special_token_that_it_gets() -> None:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<|im_start|> $A", special_tokens=[("<|im_start|>", 2)]
     )
-    chat = hf._token_ids(Request("q", [{"role": "user", "content": "Two?"}]), tokenizer)
+    chat = prompt_ids(tokenizer, [{"role": "user", "content": "Two?"}])
     assert chat[:2] != [2, 2] and chat[0] == 2, "the template's own turn, and no second start before it"
-    assert hf._token_ids(Request("q", "Two?"), tokenizer)[0] == 2
+    assert prompt_ids(tokenizer, "Two?")[0] == 2
 
 
 def test_an_engine_with_another_attention_or_device_loads_its_own_model(tmp_path: Path) -> None:

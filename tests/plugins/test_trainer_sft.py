@@ -90,7 +90,7 @@ def test_chat_examples_train_on_the_assistants_turn_alone(model: Path, tmp_path:
     _, tokenizer = load_model(ModelRef(str(model)), device="cpu")
     losses: list[float] = []
     for example in made.examples:
-        turn = f"{example.target}<|im_end|>\n"
+        turn = f"{example.target}<|im_end|>"
         ids = tokenizer(f"<|im_start|>user\n{example.prompt[0]['content']}<|im_end|>\n<|im_start|>assistant\n{turn}")  # type: ignore[index]
         losses += negative_log_likelihood(model, ids["input_ids"], len(tokenizer(turn)["input_ids"]))
     assert events.curve("loss")[0] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
@@ -323,7 +323,7 @@ def test_cut_examples_are_warned_of(model: Path, tmp_path: Path) -> None:
 
 def test_bfloat16_weights_with_a_tiny_learning_rate_are_warned_of(model: Path, tmp_path: Path) -> None:
     for name, rate, dtype, expected in (
-        ("tiny", 1e-6, "bfloat16", ["model.dtype"]),
+        ("tiny", 1e-6, "bfloat16", ["model.train_dtype"]),
         ("large", 1e-1, "bfloat16", []),
         ("float", 1e-6, "float32", []),
     ):

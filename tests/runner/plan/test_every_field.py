@@ -415,11 +415,18 @@ MODEL: dict[str, Any] = {
     "path": "org/other",
     "revision": "a-tag",
     "dtype": "bfloat16",
+    "train_dtype": "float32",
     "lora": {"rank": 4},
     "chat": True,
 }
 LORA: dict[str, Any] = {"rank": 5, "alpha": 5.0, "targets": ["q_proj"], "dropout": 0.5}
-PROMPT: dict[str, Any] = {"template": "{question}?", "chat": True, "system": "Be brief.", "separator": "+"}
+PROMPT: dict[str, Any] = {
+    "template": "{question}?",
+    "chat": True,
+    "system": "Be brief.",
+    "separator": "+",
+    "chat_template_kwargs": {"enable_thinking": False},
+}
 
 
 @pytest.mark.parametrize("field", ModelSpec.model_fields)
@@ -428,12 +435,18 @@ def test_a_field_of_the_model_changes_what_its_weights_reach(condition: str, fie
     # A hub id, for only that has a revision. Whether two arms may start from other weights is not the question here.
     start = {"path": "org/model"}
     expected = REACHES[condition]
-    if field == "lora" and condition == "base":
+    if field in ("lora", "train_dtype") and condition == "base":
         expected = {}  # it trains nothing
     found = changed(
         with_block(condition, "model", start), with_block(condition, "model", put(start, field, MODEL[field]))
     )
     assert found == {"seed1": expected, "seed2": expected}
+
+
+def test_training_in_the_type_of_sampling_is_what_no_train_dtype_is() -> None:
+    start = {"path": "org/model", "dtype": "float32"}
+    other = with_block("teacher", "model", {**start, "train_dtype": "float32"})
+    assert changed(with_block("teacher", "model", start), other) == {"seed1": {}, "seed2": {}}
 
 
 @pytest.mark.parametrize("field", LoraConfig.model_fields)
@@ -447,7 +460,7 @@ def test_a_field_of_lora_changes_what_its_weights_reach(field: str) -> None:
 
 @pytest.mark.parametrize("field", Prompt.model_fields)
 def test_a_field_of_the_prompt_changes_what_is_asked_and_what_is_trained_on(field: str) -> None:
-    start = {"chat": True} if field == "system" else {}
+    start = {"chat": True} if field in ("system", "chat_template_kwargs") else {}
     other = put(start, field, PROMPT[field])
     asked: dict[str, Changes] = {**REACHES, "student": {"student": TRAINED}}
     for condition, expected in asked.items():

@@ -25,7 +25,8 @@ from nsd.runner.work.nodes import training_command
 
 SPEC = """\
 name: seams
-model: {path: FOLDER/model, dtype: float32, lora: {rank: 3, alpha: 5, targets: [q_proj], dropout: 0.25}}
+model: {path: FOLDER/model, dtype: float32, train_dtype: bfloat16,
+  lora: {rank: 3, alpha: 5, targets: [q_proj], dropout: 0.25}}
 data: {use: jsonl, train: FOLDER/labeled.jsonl, unlabeled: FOLDER/unlabeled.jsonl, test: FOLDER/test.jsonl,
   fields: {question: q, answer: a, solution: s, context: c, id: i},
   split: {labeled: 2, unlabeled: 5, test: 3, seed: 7}}
@@ -116,6 +117,7 @@ class Seen:
             "dtype": "float32",
             "adapter": str(adapter),
             "device": None,
+            "train_dtype": None,  # to sample; a training has the spec's
         }
 
 
@@ -186,7 +188,7 @@ def test_each_use_of_an_engine_has_its_own_stream(seen: Seen) -> None:
 
 
 def test_each_model_is_the_one_that_the_arm_is_about(seen: Seen) -> None:
-    base = {"path": str(seen.folder / "model"), "revision": None, "dtype": "float32", "adapter": None, "device": None}
+    base = {**seen.adapted("teacher"), "adapter": None}
     sampled = [one["model"] for one in calls(seen, "unlabeled")]
     assert sampled == [seen.adapted("teacher"), seen.adapted("student@round1")]
     evaluated = [one["model"] for one in calls(seen, "test") if one["done"] == []]
@@ -283,16 +285,17 @@ def partial(seen: Seen, run: str) -> Path:
 
 
 def test_the_rest_of_a_training_job(seen: Seen) -> None:
-    base = {"path": str(seen.folder / "model"), "revision": None, "dtype": "float32", "adapter": None, "device": None}
+    base = {**seen.adapted("teacher"), "adapter": None}
     starts = {run: seen.adapted("teacher") for run in ("student@round1",)}
     starts |= {"student": seen.adapted("student@round1"), "teacher": base, "oracle": base}
     assert len(seen.of("trainer")) == 4
     for run, start in starts.items():
         (one,) = [t for t in seen.of("trainer") if t["output"].startswith(str(partial(seen, run)))]
-        assert one["model"] == start
+        assert one["model"] == {**start, "train_dtype": "bfloat16"}
         assert one["lora"] == {"rank": 3, "alpha": 5.0, "targets": ["q_proj"], "dropout": 0.25}
         chat = {"chat": False, "system": None} if run == "oracle" else {"chat": True, "system": "Be brief."}
-        assert one["prompt"] == {"template": "Ask: {question} {x}!", "separator": "~", **chat}
+        rest = {"separator": "~", "chat_template_kwargs": None}
+        assert one["prompt"] == {"template": "Ask: {question} {x}!", **rest, **chat}
         assert one["verifier"] == ["SpyVerifier", {"mark": "here"}]
         # Matched to the largest arm: 7 questions twice.
         assert one["budget"] == {"steps": 14, "tokens": None}

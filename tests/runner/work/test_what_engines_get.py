@@ -29,6 +29,7 @@ class Spy(Engine):
 
     def generate(self, model, requests, sampling, seed, done=frozenset()):
         told = {"model": model, "prompts": [r.prompt for r in requests], "sampling": asdict(sampling), "seed": seed}
+        told["given"] = [r.chat_template_kwargs for r in requests]
         pathlib.Path(__file__).with_name("told.json").write_text(json.dumps(told))
         yield [Completion(r.question_id, n, "#### 1", 1, StopReason.STOP) for r in requests for n in range(sampling.n)]
 """
@@ -36,7 +37,8 @@ SPEC = """\
 name: toy
 model: builtin:wordmath-1m
 data: {use: wordmath, train: 20, test: 10, split: {labeled: 2, unlabeled: 3, test: 2}}
-prompt: {template: "Say {question} now", chat: true, system: Be brief.}
+prompt:
+  {template: "Say {question} now", chat: true, system: Be brief., chat_template_kwargs: {enable_thinking: false}}
 labeler: {use: consensus, k: 5, temperature: 0.9, top_p: 0.8, top_k: 30, max_tokens: 33, stop: ["\\n\\n", Q]}
 trainer: sft
 eval: {use: avg_at_k, k: 3, temperature: 0.4, top_p: 0.7, top_k: 20, max_tokens: 44, stop: [END]}
@@ -85,6 +87,14 @@ def test_an_evaluation_draws_as_the_eval_block_says(plan: Plan, tmp_path: Path) 
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {question.text} now"}]
         for question in test
     ]
+
+
+def test_labelling_and_evaluation_give_the_template_the_same_values(plan: Plan, tmp_path: Path) -> None:
+    samples = [stage.digest for stage in plan.stages.values() if stage.kind == "sample" and not stage.inputs]
+    assert len(samples) == 3  # to label, to evaluate, and once again
+    for digest in samples:
+        given = told(plan, tmp_path, digest)["given"]
+        assert given and all(one == {"enable_thinking": False} for one in given)
 
 
 def test_a_repeated_evaluation_has_another_seed_and_the_rest_alike(plan: Plan, tmp_path: Path) -> None:
