@@ -57,7 +57,7 @@ OPEN = {
     "system: ...": "system: Be brief.",
     "{...}": "{adam_beta2: 0.98}",
     "[a, b]": "[oracle, baseline]",
-    ": N}": ": 3}",
+    ": N}": ": 2}",
 }
 # Where a field may stand, with the way there in STUDY; the first that knows all of a snippet's fields is meant.
 PLACES: list[tuple[tuple[str | int, ...], set[str]]] = [
