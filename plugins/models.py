@@ -172,17 +172,27 @@ def _cached_commit(hub_id: str, revision: str | None) -> str | None:
     """The commit that the local hub cache has for a revision, read without huggingface_hub (its layout is public)."""
     if revision is not None and _COMMIT.fullmatch(revision):
         return revision
+    try:
+        commit = (_cached(hub_id) / "refs" / (revision or "main")).read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return commit if _COMMIT.fullmatch(commit) else None
+
+
+def snapshot(hub_id: str, revision: str | None = None) -> Path | None:
+    """The folder of a hub model's files in the local cache, None where it is not there."""
+    commit = _cached_commit(hub_id, revision)
+    folder = None if commit is None else _cached(hub_id) / "snapshots" / commit
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def _cached(hub_id: str) -> Path:
     cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or str(
         Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     )
     hub = Path(cache).expanduser() if cache else Path(home).expanduser() / "hub"
-    reference = hub / f"models--{hub_id.replace('/', '--')}" / "refs" / (revision or "main")
-    try:
-        commit = reference.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
-    return commit if _COMMIT.fullmatch(commit) else None
+    return hub / f"models--{hub_id.replace('/', '--')}"
 
 
 # --------------------------------------------------------------------------- loading

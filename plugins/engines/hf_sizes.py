@@ -5,6 +5,8 @@ sampling), not on what happens to be free: a resumed run then meets the same bat
 halved by the engine. The bounds are measured for small models on two cores (benchmarks/generation.py); for
 accelerators they are estimates of memory and a cap.
 
+`nsd plan` estimates with the same functions (runner/launch/memory.py), before there is a model.
+
 Limits: the estimates count the key-value cache, the logits and the prefill's widest activations, and assume
 multi-head attention with a full cache in every layer; for other designs they are rough.
 """
@@ -16,11 +18,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.api import Sampling
+from nsd.plugins.model_shape import ModelShape, read_shape
 
 ROWS_ON_CPU = 256  # from 64 to 1024 rows the embedded model's rate is the same within noise: the rest is shard size
 ROWS_ON_ACCELERATOR = 1024
 # A batch is a shard, and a killed run loses the shard in flight: on a CPU keep it to about a minute or two.
 MULTIPLICATIONS_PER_CPU_BATCH = 5e12
+BYTES_PER_LOGIT = 24  # in the model's type, float32, scaled, weights, filters' copies
+CACHE_GROWS = 1.2  # one layer's cache is held twice while it grows
 SHARE_OF_MEMORY = {"cpu": 0.25, "mps": 0.25, "cuda": 0.5}  # of what the weights leave
 
 
@@ -44,27 +49,54 @@ def batch_shape(model: Any, sampling: Sampling, longest_prompt: int, batch_size:
 
 
 def _rows(model: Any, sampling: Sampling, longest_prompt: int) -> int:
-    kind = model.device.type
-    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    memory = max(0, _total_memory(model.device) - weights) * SHARE_OF_MEMORY.get(kind, 0.25)
-    bounds = [ROWS_ON_CPU if kind == "cpu" else ROWS_ON_ACCELERATOR]
-    bounds.append(int(memory / _bytes_per_row(model, longest_prompt, sampling.max_tokens)))
-    if kind == "cpu":
-        tokens = sampling.max_tokens + longest_prompt
-        bounds.append(int(MULTIPLICATIONS_PER_CPU_BATCH / (model.num_parameters() * max(1, tokens))))
+    size = next(model.parameters()).element_size()
+    return rows_at_once(
+        shape_of_loaded(model),
+        Held(
+            model.device.type,
+            _total_memory(model.device),
+            weights=sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()),
+            parameters=model.num_parameters(),
+            size=size,
+        ),
+        longest_prompt,
+        sampling.max_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A device ("cpu", "cuda", "mps") of `memory` bytes with a model on it: `weights` in bytes, `size` of a number."""
+
+    kind: str
+    memory: float
+    weights: float
+    parameters: float
+    size: int
+
+
+def rows_at_once(shape: ModelShape, held: Held, prompt: int, completion: int) -> int:
+    """Rows of a batch, where prompts are at most so long and completions too, in tokens."""
+    memory = max(0.0, held.memory - held.weights) * SHARE_OF_MEMORY.get(held.kind, 0.25)
+    bounds = [ROWS_ON_CPU if held.kind == "cpu" else ROWS_ON_ACCELERATOR]
+    bounds.append(int(memory / bytes_per_row(shape, held.size, prompt, completion)))
+    if held.kind == "cpu":
+        bounds.append(int(MULTIPLICATIONS_PER_CPU_BATCH / (held.parameters * max(1, completion + prompt))))
     return max(1, min(bounds))
 
 
-def _bytes_per_row(model: Any, prompt: int, completion: int) -> float:
+def bytes_per_row(shape: ModelShape, size: int, prompt: int, completion: int) -> float:
+    """Bytes that a row takes at most while it is decoded: its cache, its logits, its share of the prefill."""
+    cache = shape.cache_elements * size * (prompt + completion)
+    logits = shape.vocabulary * BYTES_PER_LOGIT
+    prefill = prompt * (4 * shape.intermediate * size + prompt * 4)
+    return float(cache * CACHE_GROWS + logits + prefill)
+
+
+def shape_of_loaded(model: Any) -> ModelShape:
+    """The shape of a model that is loaded."""
     config = model.config.get_text_config()
-    size = next(model.parameters()).element_size()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * heads * head * size * (prompt + completion)
-    logits = config.vocab_size * 24  # in the model's type, float32, scaled, weights, filters' copies
-    widest = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    prefill = prompt * (4 * widest * size + prompt * 4)
-    return float(cache * 1.2 + logits + prefill)  # one layer's cache is held twice while it grows
+    return read_shape(lambda name: getattr(config, name, None))
 
 
 def _total_memory(device: Any) -> int:

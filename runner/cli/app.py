@@ -109,11 +109,14 @@ def plan(
     smoke: SmokeOption = False,
     seed: SeedOption = None,
     repeat_eval: RepeatOption = None,
+    gpus: Annotated[
+        str | None, typer.Option(metavar="L4:1,H100:1", help="Accelerators to estimate for, instead of the spec's.")
+    ] = None,
     run_files: RunFilesOption = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Show the stages of a spec: what is finished already, and why the rest is not."""
+    """Show the stages of a spec: what is finished already, why the rest is not, and what it takes on a GPU."""
     from nsd.runner.cli.show_plan import print_plan
     from nsd.runner.plan.build import build_plan
     from nsd.runner.spec.load import load_spec
@@ -122,6 +125,7 @@ def plan(
         build_plan(load_spec(spec, run_files=run_files), only or (), seed or (), smoke, repeats=repeat_eval or 0),
         workspace_at(workspace),
         as_json,
+        gpus,
     )
 
 

@@ -1,10 +1,14 @@
 """`nsd plan`: the stages of a spec, what is finished already, why the rest is not, and what the plan can detect.
 
+For the accelerators that the spec, or --gpus, asks for it also says how long the stages to run take there and whether
+they fit in its memory (runner/launch/estimate.py).
+
 `--json` output is the same facts under stable names; the table is for people and may change.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.screen import console, print_json, table
@@ -13,11 +17,15 @@ from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from nsd.reports.judge.power import Power
+    from nsd.runner.launch.estimate import Estimate
     from nsd.runner.plan.model import Plan
 
 
-def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
-    """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect."""
+def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequence[Estimate] = ()) -> dict[str, Any]:
+    """Every stage with condition, kind, digest, cached, and why it is not cached; and what the plan can detect.
+
+    `estimates` are of the stages to run; a stage's seconds and memory are those of the first.
+    """
     from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
     from nsd.runner.plan.relatives import there_already
 
@@ -30,7 +38,9 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
         else:
             others.append(manifest)
     stages = []
+    guesses = {one.digest: one for one in estimates[0].stages} if estimates else {}
     for stage in plan.stages.values():
+        guess = guesses.get(stage.digest)
         cached = stage.digest not in pending
         changed = there = None
         if not cached:
@@ -51,6 +61,8 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
                 "repeat": stage.repeat,
                 "samples_there": there,
                 "changed_since_nearest": changed,
+                "estimated_seconds": None if guess is None else guess.seconds,
+                "memory_gib": None if guess is None else guess.memory_gib,
             }
         )
     owed = [stage for stage in plan.stages.values() if stage.digest in pending]
@@ -64,20 +76,48 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power) -> dict[str, Any]:
         "runs": [run.run for run in plan.runs],
         "stages": stages,
         "notes": [*plan.notes, *(sentence for sentence in before if sentence is not None)],
+        "estimates": [_estimate_json(one) for one in estimates],
         "power": power.to_json(),
     }
 
 
-def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
-    """The plan, as a table or JSON."""
+def _estimate_json(estimate: Estimate) -> dict[str, Any]:
+    largest, card = estimate.largest, estimate.card
+    return {
+        "accelerator": estimate.accelerator,
+        "hours": estimate.hours,
+        "memory_gib": None if largest is None else largest.memory_gib,
+        "card_gib": None if card is None else card.memory,
+        "fits": estimate.fit,
+        "said": "; ".join(filter(None, (estimate.sentence(), estimate.fitting()))),
+    }
+
+
+def estimates_of(plan: Plan, workspace: Workspace, gpus: str | None = None) -> list[Estimate]:
+    """Estimates of the stages to run on every accelerator of the spec, or of `gpus` ("L4:1,H100:1")."""
+    from nsd.runner.launch.estimate import Estimator
+
+    asked = plan.experiment.resources.accelerators
+    names = [asked] if isinstance(asked, str) else list(asked or ())
+    names = names if gpus is None else [name.strip() for name in gpus.split(",") if name.strip()]
+    if not names:
+        return []
+    estimator = Estimator(plan, workspace)
+    return [estimator.on(name) for name in names]
+
+
+def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None = None) -> None:
+    """The plan, as a table or JSON. Raises InputError for accelerators that are written wrongly."""
     from nsd.runner.cli.show_power import plan_power, power_lines
 
     power = plan_power(plan, workspace)
-    facts = plan_json(plan, workspace, power)
+    estimates = estimates_of(plan, workspace, gpus)
+    facts = plan_json(plan, workspace, power, estimates)
     if as_json:
         print_json(facts)
         return
-    shown = table("stage", "for", "size", "digest", "state", title=f"{plan.name}: {len(plan.runs)} runs")
+    columns = ["stage", "for", "size", *(["GiB"] if estimates else []), "digest", "state"]
+    shown = table(*columns, right=("GiB",), title=f"{plan.name}: {len(plan.runs)} runs")
     for stage in facts["stages"]:
         more = len(stage["used_by"]) - 1
         users = stage["used_by"][0] + (f" +{more}" if more else "")
@@ -85,7 +125,9 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
         state = "finished" if stage["cached"] else "to run" + _why(stage["changed_since_nearest"])
         if there := stage["samples_there"]:
             state = f"to run: {there} of {plan.stages[stage['digest']].job['sampling']['n']} samples are there"
-        shown.add_row(stage["kind"], users, stage["size"], stage["digest"][:8], state)
+        memory = stage["memory_gib"]
+        cells = ["" if memory is None else f"{memory:.1f}"] if estimates else []
+        shown.add_row(stage["kind"], users, stage["size"], *cells, stage["digest"][:8], state)
     screen = console()
     screen.print(shown)
     for note in facts["notes"]:
@@ -94,6 +136,28 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool) -> None:
     screen.print(f"{len(facts['stages'])} stages: {len(facts['stages']) - waiting} finished, {waiting} to run")
     for line in power_lines(power):
         screen.print(line)
+    if estimates and waiting:
+        _print_estimates(estimates)
+
+
+def _print_estimates(estimates: Sequence[Estimate]) -> None:
+    screen = console()
+    shown = table("what is to run, on", "hours", "GiB needed", "of", "", right=("hours", "GiB needed", "of"))
+    for one in estimates:
+        largest, card = one.largest, one.card
+        hours = "unknown" if one.hours is None else f"{one.hours:.1f}"
+        memory = "" if largest is None else f"{largest.memory_gib or 0:.1f}"
+        there = "" if card is None or not card.memory else f"{card.memory:.1f}"
+        fit = {True: "fits", False: "does not fit", None: ""}[one.fit]
+        shown.add_row(one.accelerator, hours, memory, there, fit)
+    screen.print(shown)
+    for one in estimates:
+        if one.hours is None:
+            screen.print(one.sentence())
+        elif not one.fit and (said := one.fitting()) is not None:
+            screen.print(f"{one.accelerator}: {said}")
+    for how in dict.fromkeys(one.how for one in estimates if one.hours is not None):
+        screen.print(f"estimated {how}")
 
 
 def _why(changed: list[str] | None) -> str:

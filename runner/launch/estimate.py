@@ -1,97 +1,148 @@
-"""How long the pending stages of a plan will take on an accelerator: from earlier runs, else from a stated model.
+"""How long the pending stages of a plan take on an accelerator, and how much of its memory.
 
     found = Estimator(plan, workspace).on("L4:1")
-    found.hours, found.sentence()
+    found.hours, found.sentence(), found.fitting()
 
-Earlier runs count where they did the same kind of work (plugin and base model) on the same kind of GPU; their
-seconds per token are taken as they were. Without such runs a throughput model is used and named: training at
-TRAIN_SHARE of the GPU's dense bf16 rate (6 FLOPs per parameter and token, Kaplan et al. 2020), generation bound by
-reading the weights at MEMORY_SHARE of the memory bandwidth and by STEP_SECONDS per decoding step, BATCH rows at a
-time. It is good to a factor of two or three, which is what a budget needs before a first run.
+A model first (docs/estimates.md has it with its sources), then what was measured: where finished stages did the same
+kind of work (plugin and base model) on the same card, the median ratio of their seconds, and of their memory, to what
+the model says of them multiplies its figures.
 
-Limits: the makers' data sheets are the source of the rates; counts of tokens assume TOKEN_SHARE of each limit.
+- A decoding step takes the longest of: Python and kernel launches, LAYER_SECONDS a layer, which no faster card helps;
+  reading weights, cache and logits at MEMORY_SHARE of the card's bandwidth; 2 FLOPs per parameter and row at
+  COMPUTE_SHARE of its rate. A batch takes as many steps as its limit has tokens: it waits for its longest row.
+- An optimizer step takes the longer of 6 FLOPs per parameter and token (Kaplan et al. 2020; 4 with LoRA, 2 more for
+  each further forward pass) at COMPUTE_SHARE, and the launches of its passes; then the optimizer's reading.
+
+What is chosen, and not from a data sheet: LAYER_SECONDS, so that the two ranges known by hand for one L4 come out
+(specs/gsm8k/v1_sft.yaml 35 to 50 minutes, v4_grpo.yaml 6.5 to 8 hours; transformers without compilation is known to
+take about a millisecond a layer); COMPUTE_SHARE and MEMORY_SHARE, which are usual of eager PyTorch; START_SECONDS and
+OVERHEAD_HOURS. Without measurements it is good to a factor of two or three.
 """
 
 from __future__ import annotations
 
-import re
+import math
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nsd.plugins.api import Trainer
+from nsd.plugins.model_shape import BYTES, ModelShape, shape_of
+from nsd.runner.launch.cards import Card, card_key, card_of, split_accelerator
+from nsd.runner.launch.memory import GIB, advice, drawn_at_once, fits, memory_of, type_on, with_overhead
+from nsd.runner.launch.workload import TOKEN_SHARE, Drawing, Training, Work, work_done, work_of
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
-from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, canonical_json
-from nsd.runner.work.jobs import make_plugin
 
-# Dense bf16 (fp16 where there is no bf16) TFLOPS and memory bandwidth in GB/s, of the makers' data sheets.
-GPUS = {
-    "T4": (65.0, 320.0),
-    "V100": (125.0, 900.0),
-    "L4": (121.0, 300.0),
-    "A10G": (70.0, 600.0),
-    "A10": (125.0, 600.0),
-    "L40S": (362.0, 864.0),
-    "A100": (312.0, 1555.0),
-    "A100-80GB": (312.0, 2039.0),
-    "H100": (989.0, 3350.0),
-    "H200": (989.0, 4800.0),
-    "B200": (2250.0, 8000.0),
-}
-CPU = (0.1, 20.0)  # a few cores in fp32
-TRAIN_SHARE, MEMORY_SHARE, STEP_SECONDS, BATCH = 0.25, 0.35, 0.025, 64
-TOKEN_SHARE = 0.6  # of max_tokens that a completion fills
-TRAINING_TOKENS = 300  # of a training text
-UNKNOWN_PARAMETERS = 1e9
+LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
+CPU_LAYER_SECONDS = 0.0003  # there is nothing to launch
+COMPUTE_SHARE, MEMORY_SHARE = 0.25, 0.5  # of the data sheet's rates
+LOGIT_PASSES = 20  # over a step's float32 logits, counted in hf_sampling.choose and confidence.token_confidence
+REMOTE_TOKENS = 1000.0  # a second, of an engine that loads no weights here: a server, a replay
+START_SECONDS = 20.0  # on a GPU: loading weights, preparing rows
 OVERHEAD_HOURS = 0.15  # provisioning and setup of a fresh machine
-
-
-@dataclass(frozen=True)
-class Work:
-    """Tokens that a stage reads for training and writes by generation."""
-
-    trained: float
-    generated: float
+STORED_SECONDS = 1.0  # votes and verdicts over stored samples
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Seconds of one stage and where the figure comes from."""
+    """Seconds of one stage and where the figure comes from; None where the card is not known.
+
+    `allocated` and `needed` are bytes of GPU memory (None: not known, or no GPU); `fields` are what makes it fit and
+    `then` the bytes needed with them, where it does not fit and something does.
+    """
 
     title: str
     digest: str
-    seconds: float
+    seconds: float | None
     source: str
+    allocated: float | None = None
+    needed: float | None = None
+    fits: bool = True
+    fields: tuple[str, ...] = ()
+    then: float | None = None
+
+    @property
+    def memory_gib(self) -> float | None:
+        """What the card must have."""
+        return None if self.needed is None else self.needed / GIB
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Pending stages with their times on `accelerator` ("CPU" where none is asked for)."""
+    """Pending stages on `accelerator` ("CPU" where none is asked for); `card` is None where it is not in the table."""
 
     accelerator: str
     stages: list[StageEstimate]
+    card: Card | None
+    guessed: tuple[str, ...] = ()  # models whose sizes are known by their names alone
 
     @property
-    def hours(self) -> float:
-        """One machine for all stages, with the time to get it ready; 0 where nothing is pending."""
-        return sum(stage.seconds for stage in self.stages) / 3600 + OVERHEAD_HOURS if self.stages else 0.0
+    def hours(self) -> float | None:
+        """One machine for all stages, with the time to get it ready; 0 where nothing is pending, None for unknown."""
+        seconds = [stage.seconds for stage in self.stages]
+        if any(one is None for one in seconds):
+            return None
+        return sum(one or 0.0 for one in seconds) / 3600 + OVERHEAD_HOURS if seconds else 0.0
+
+    @property
+    def largest(self) -> StageEstimate | None:
+        """The stage that takes most memory."""
+        found = [stage for stage in self.stages if stage.needed is not None]
+        return max(found, key=lambda stage: stage.needed or 0.0, default=None)
+
+    @property
+    def fit(self) -> bool | None:
+        """Whether every stage fits in the card's memory; None where that is not known."""
+        return None if self.largest is None else all(stage.fits for stage in self.stages)
 
     def sentence(self) -> str:
-        """The estimate with its sources."""
+        """The estimate of time with its sources."""
         if not self.stages:
             return "every stage is finished: nothing to launch"
+        hours = self.hours
+        if hours is None:
+            return (
+                f"nothing is estimated for {self.accelerator}, which is not in the table of cards "
+                "(docs/estimates.md) and has finished no such stage"
+            )
+        return f"about {hours:.1f} h on {self.accelerator} for {len(self.stages)} stages ({self.how})"
+
+    @property
+    def how(self) -> str:
+        """Where the figures come from."""
         measured = sum("earlier" in stage.source for stage in self.stages)
-        how = (
-            "from earlier runs"
-            if measured == len(self.stages)
-            else f"{measured} of {len(self.stages)} stages from earlier runs, the others from a throughput model"
-            if measured
-            else "from a throughput model, good to a factor of two or three"
-        )
-        return f"about {self.hours:.1f} h on {self.accelerator} for {len(self.stages)} stages ({how})"
+        guessed = f"; of {', '.join(self.guessed)} the name alone is known, no config.json" if self.guessed else ""
+        if measured == len(self.stages):
+            return "from earlier runs"
+        if measured:
+            how = f"{measured} of {len(self.stages)} stages from earlier runs, the others from a throughput model"
+            return how + guessed
+        return f"from a throughput model, good to a factor of two or three{guessed}"
+
+    def fitting(self) -> str | None:
+        """Whether the stages fit in the card's memory, and what makes them fit; None where that is not known."""
+        most = self.largest
+        if most is None or self.card is None or not self.card.memory:
+            return None
+        there = f"{self.card.memory:.1f} GiB"
+        need = f"{most.memory_gib or 0:.1f}"
+        if self.fit:
+            return f"fits: at most {need} of {there} ({most.title})"
+        bad = [stage for stage in self.stages if not stage.fits]
+        words = f"does not fit: {most.title} needs {need} of {there}"
+        words += "" if len(bad) == 1 else f", {len(bad)} stages are too large"
+        hopeless = next((stage for stage in bad if not stage.fields), None)
+        if hopeless is not None:
+            return f"{words}; no field makes {hopeless.title} fit: take a larger card or a smaller model"
+        hardest: dict[str, StageEstimate] = {}  # of each kind of stage; what makes it fit does so for the others
+        for stage in sorted(bad, key=lambda one: (len(one.fields), one.needed or 0.0)):
+            hardest[stage.title.partition(" ")[0]] = stage
+        for stage in hardest.values():
+            words += f"; with {', '.join(stage.fields)} {stage.title} needs {(stage.then or 0) / GIB:.1f}"
+        return words
 
 
 class Estimator:
@@ -99,107 +150,180 @@ class Estimator:
 
     def __init__(self, plan: Plan, workspace: Workspace, pending: Iterable[Stage] | None = None) -> None:
         pending = plan.pending(workspace) if pending is None else pending
+        self._plan = plan
         self._manifests = list(workspace.manifests())
         self._work = [(stage, self._left(stage, work_of(stage, plan))) for stage in pending]
         self._keys = {manifest.digest: manifest.made_of for manifest in self._manifests}
         self._keys |= {stage.digest: stage.settings for stage in plan.stages.values()}
+        self._shapes: dict[tuple[str, str | None], ModelShape] = {}
+        self._guessed: list[str] = []
 
-    def _left(self, stage: Stage, work: Work) -> Work:
+    def _left(self, stage: Stage, work: Work | None) -> Work | None:
         """Without the samples that can be taken from other stages."""
-        if stage.kind != "sample":
+        if not isinstance(work, Drawing):
             return work
         left = 1 - there_already(stage.settings, self._manifests) / stage.job["sampling"]["n"]
-        return Work(work.trained, work.generated * left)
+        return replace(work, rows=work.rows * left)
+
+    def _model(self, stage: Stage) -> tuple[ModelShape | None, str]:
+        """Shape and number type of a stage's model; (None, "") where its engine loads none."""
+        model = stage.job.get("model")
+        return (None, "") if model is None else (self._shape(model), str(model["dtype"]))
+
+    def _shape(self, model: Mapping[str, Any]) -> ModelShape:
+        key = str(model["path"]), model["revision"]
+        if key not in self._shapes:
+            self._shapes[key], source = shape_of(*key)
+            if source == "name":
+                self._guessed.append(key[0])
+        return self._shapes[key]
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""
         name, count = split_accelerator(accelerator)
-        rates = _Rates(self._manifests, name, self._keys)
-        found = [
-            StageEstimate(stage.title, stage.digest, *rates.seconds(stage, work, count)) for stage, work in self._work
-        ]
-        return Estimate(accelerator or "CPU", found)
+        card = card_of(name)
+        seen = self._measured(name)
+        found = []
+        for stage, work in self._work:
+            if work is None:
+                found.append(
+                    StageEstimate(stage.title, stage.digest, STORED_SECONDS, "votes and verdicts over stored samples")
+                )
+            else:
+                found.append(self._estimate(stage, work, card, count, seen))
+        return Estimate(accelerator or "CPU", found, card, tuple(self._guessed))
 
+    def _estimate(self, stage: Stage, work: Work, card: Card | None, count: int, seen: _Seen) -> StageEstimate:
+        shape, dtype = self._model(stage)
+        earlier = seen.get(_kind_of(stage.settings, self._keys), [])
+        if card is None and shape is not None:
+            return StageEstimate(stage.title, stage.digest, None, "this card is not known")
+        processes = min(count, self._plan.experiment.resources.processes or count) if isinstance(work, Training) else 1
+        seconds = seconds_of(work, shape, dtype, card, processes) * _median([one.seconds for one in earlier])
+        seconds += start_seconds(card)
+        source = f"{len(earlier)} earlier stages of the kind" if earlier else "throughput model"
+        if shape is None or card is None or not card.memory:
+            return StageEstimate(stage.title, stage.digest, seconds, source)
+        used = _median([one.memory for one in earlier if one.memory is not None])
+        allocated = memory_of(work, shape, dtype, card, processes).allocated * used
+        needed = with_overhead(allocated)
+        well = fits(needed, card)
+        way = None if well else advice(work, shape, dtype, card, processes, used)
+        fields, then = way if way is not None else ((), None)
+        return StageEstimate(stage.title, stage.digest, seconds, source, allocated, needed, well, tuple(fields), then)
 
-def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
-    """("L4", 2) of "L4:2"."""
-    if accelerator is None:
-        return None, 1
-    name, _, count = accelerator.partition(":")
-    return name, max(1, int(float(count))) if count else 1
-
-
-def work_of(stage: Stage, plan: Plan) -> Work:
-    """Tokens of a stage; what a trainer does is read from its config's usual fields."""
-    job = stage.job
-    if stage.kind == "sample":
-        sampling = job["sampling"]
-        return Work(0.0, len(plan.data[job["questions"]]) * sampling["n"] * sampling["max_tokens"] * TOKEN_SHARE)
-    if stage.kind in ("label", "score"):
-        return Work(0.0, 0.0)
-    trainer = make_plugin(job["trainer"])
-    assert isinstance(trainer, Trainer)
-    examples = 0
-    for source in job["train_on"]:
-        if source["source"] == "pseudo":
-            label = plan.stages[source["labels"]]
-            examples += len(plan.data[label.job["questions"]])
-        else:
-            examples += len(plan.data[source["data"]])
-    config = trainer.config
-    steps = job.get("max_steps_cap") or trainer.planned_steps(examples) or 0
-    rollouts = getattr(config, "num_generations", 0) * getattr(config, "prompts_per_step", 1) * steps
-    if rollouts:
-        tokens = rollouts * getattr(config, "max_tokens", 256) * TOKEN_SHARE
-        return Work(tokens, tokens)
-    return Work(getattr(config, "epochs", 1) * examples * TRAINING_TOKENS, 0.0)
-
-
-class _Rates:
-    """Seconds per token on one kind of GPU, of earlier runs where there are some."""
-
-    def __init__(self, manifests: Iterable[Manifest], gpu: str | None, keys: Keys) -> None:
-        self.gpu = gpu
-        self.keys = keys
-        self._seen: dict[tuple[str, str, str], list[float]] = {}
-        for manifest in manifests:
+    def _measured(self, name: str | None) -> _Seen:
+        """Of finished stages on this kind of card (or without one) what they took, by what the model says of them."""
+        card, seen = card_of(name), defaultdict(list)
+        shapes = {
+            _kind_of(stage.settings, self._keys): self._model(stage) for stage, work in self._work if work is not None
+        }
+        for manifest in self._manifests:
             gpus = manifest.machine.gpus
-            there = bool(gpus) and gpu is not None and _same_gpu(gpu, gpus[0])
-            if there or (gpu is None and not gpus):
-                try:
-                    tokens, kind = _tokens_of(manifest), _kind_of(manifest.made_of, self.keys)
-                except (LookupError, TypeError, ValueError, AttributeError):  # of another version, or of no use
+            same = bool(gpus) and name is not None and card_key(gpus[0]) == card_key(name)
+            if not (same or (name is None and not gpus)) or not manifest.seconds:
+                continue
+            try:
+                kind, work = _kind_of(manifest.made_of, self._keys), work_done(manifest, self._plan)
+                if work is None or kind not in shapes:
                     continue
-                if tokens and manifest.seconds:
-                    self._seen.setdefault(kind, []).append(manifest.seconds / tokens)
+                shape, dtype = shapes[kind]
+                if card is None and shape is not None:
+                    continue
+                processes = int(manifest.to_json().get("processes", 1)) if isinstance(work, Training) else 1
+                modelled = seconds_of(work, shape, dtype, card, processes)
+                peak = manifest.machine.gpu_peak_bytes
+                memory = None
+                if peak and shape is not None and card is not None and card.memory:
+                    memory = peak / memory_of(work, shape, dtype, card, processes).allocated
+            except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError):
+                continue  # of another version, or of no use
+            start = start_seconds(card)
+            seen[kind].append(_Ratio(max(manifest.seconds - start, manifest.seconds / 10) / modelled, memory))
+        return seen
 
-    def seconds(self, stage: Stage, work: Work, gpus: int) -> tuple[float, str]:
-        tokens = work.trained or work.generated
-        if not tokens:
-            return 1.0, "votes and verdicts over stored samples"
-        earlier = self._seen.get(_kind_of(stage.settings, self.keys))
-        if earlier:
-            return statistics.median(earlier) * tokens, f"{len(earlier)} earlier stages of the kind"
-        parameters = parameters_of(str(stage.job["model"]["path"]) if stage.job.get("model") else "")
-        flops, bandwidth = GPUS.get(self.gpu, GPUS["L4"]) if self.gpu else CPU
-        training = 6 * parameters * work.trained / (flops * 1e12 * TRAIN_SHARE) / gpus
-        step = max(STEP_SECONDS, 2 * parameters / (bandwidth * 1e9 * MEMORY_SHARE))
-        return training + work.generated / BATCH * step, "throughput model"
+
+@dataclass(frozen=True)
+class _Ratio:
+    """Measured by modelled."""
+
+    seconds: float
+    memory: float | None
 
 
-def _tokens_of(manifest: Manifest) -> float | None:
-    """Tokens as `work_of` would have counted them, so that rates and counts agree."""
-    if manifest.generation is not None and manifest.generation.completions is not None:
-        return float(manifest.generation.completions * manifest.made_of["sampling"]["max_tokens"] * TOKEN_SHARE)
-    if manifest.training is None:
-        return None
-    training = manifest.training.to_json()
-    config = manifest.made_of["trainer"]["config"]
-    rollouts = config.get("num_generations", 0) * config.get("prompts_per_step", 1) * training.get("steps", 0)
-    if rollouts:
-        return float(rollouts * config.get("max_tokens", 256) * TOKEN_SHARE)
-    return float(config.get("epochs", 1) * sum(training["examples"].values()) * TRAINING_TOKENS)
+_Seen = Mapping[tuple[str, str, str], list[_Ratio]]
 
+
+def _median(ratios: list[float]) -> float:
+    return statistics.median(ratios) if ratios else 1.0
+
+
+# --------------------------------------------------------------------------- the model
+
+
+def seconds_of(work: Work, shape: ModelShape | None, dtype: str, card: Card | None, processes: int = 1) -> float:
+    """Seconds of a stage's work on so many of a card; without a shape, of an engine that loads no weights."""
+    if shape is None or card is None:
+        assert isinstance(work, Drawing)
+        return work.rows * work.limit * TOKEN_SHARE / REMOTE_TOKENS
+    if isinstance(work, Drawing):
+        size = BYTES[type_on(card, dtype, shape, trainable=False)]
+        at_once = drawn_at_once(work, shape, size, card)
+        # The `hf` engine lets rows go that have ended: on average TOKEN_SHARE of a batch are being written.
+        return _decoding(work, shape, size, card, at_once, TOKEN_SHARE, LOGIT_PASSES)
+    size = BYTES[type_on(card, dtype, shape, trainable=True)]
+    seconds = work.steps * _optimizer_step(work, shape, size, card, processes)
+    if work.drawing is not None:
+        rows = math.ceil(work.drawing.rows / processes)
+        one = replace(work.drawing, rows=rows, prompts=rows)
+        seconds += work.generations * _decoding(one, shape, size, card, rows, 1.0, LOGIT_PASSES)
+    return seconds
+
+
+def start_seconds(card: Card | None) -> float:
+    """Seconds of a stage before its work begins."""
+    return START_SECONDS if card is not None and card.memory else 0.0
+
+
+def decode_step_seconds(
+    shape: ModelShape, size: int, card: Card, rows: float, tokens: float, passes: int = LOGIT_PASSES
+) -> float:
+    """Seconds of one decoding step of `rows` rows that have `tokens` tokens each; `size` is bytes of a number."""
+    read = shape.parameters * size + rows * (tokens * shape.cache_elements * size + shape.vocabulary * 4 * passes)
+    return max(
+        shape.layers * _layer_seconds(card),
+        read / (card.bandwidth * 1e9 * MEMORY_SHARE),
+        2 * shape.parameters * rows / (card.tflops * 1e12 * COMPUTE_SHARE),
+    )
+
+
+def _decoding(
+    work: Drawing, shape: ModelShape, size: int, card: Card, at_once: int, alive: float, passes: int
+) -> float:
+    batches = math.ceil(work.rows / at_once) if work.rows else 0
+    rows = work.rows / batches if batches else 0.0
+    step = decode_step_seconds(shape, size, card, rows * alive, work.prompt + work.limit / 2, passes)
+    prefill = 2 * shape.parameters * work.prompts * work.prompt / (card.tflops * 1e12 * COMPUTE_SHARE)
+    return batches * work.limit * step + prefill
+
+
+def _optimizer_step(work: Training, shape: ModelShape, size: int, card: Card, processes: int) -> float:
+    forward = 1 + work.checkpointing + work.reference + work.old  # the passes beside the backward pass
+    flops = 2 * forward + (4 if work.lora is None else 2)  # for weights and rows, or rows alone
+    tokens = work.rows * work.tokens / processes
+    compute = flops * shape.parameters * tokens / (card.tflops * 1e12 * COMPUTE_SHARE)
+    micro_steps = math.ceil(work.rows / processes / work.at_once(processes))
+    launches = micro_steps * (forward + 2) * shape.layers * _layer_seconds(card)
+    trained = shape.parameters if work.lora is None else shape.adapter_parameters(work.lora.rank)
+    read = 7 * trained * (size if work.lora is None else 4)  # weights and two moments both ways, gradients
+    return max(compute, launches) + read / (card.bandwidth * 1e9 * MEMORY_SHARE)
+
+
+def _layer_seconds(card: Card) -> float:
+    return LAYER_SECONDS if card.memory else CPU_LAYER_SECONDS
+
+
+# --------------------------------------------------------------------------- kinds of work
 
 Keys = Mapping[str, dict[str, Any]]  # settings of stages, by digest
 
@@ -218,17 +342,3 @@ def _base_of(key: dict[str, Any], keys: Keys) -> str:
             return "unknown"
         model = keys[digest].get("start") or {}
     return canonical_json(model.get("base"))
-
-
-def _same_gpu(wanted: str, name: str) -> bool:
-    flat = re.sub(r"[^A-Z0-9]", "", name.upper())
-    return re.sub(r"[^A-Z0-9]", "", wanted.upper().removesuffix("-80GB")) in flat
-
-
-def parameters_of(model: str) -> float:
-    """Parameters by the size in a model's name (0.5B, 7b, 1m), else UNKNOWN_PARAMETERS."""
-    sizes = re.findall(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([bBmM])(?![A-Za-z0-9])", model)
-    if not sizes:
-        return UNKNOWN_PARAMETERS
-    number, unit = sizes[-1]
-    return float(number) * (1e9 if unit in "bB" else 1e6)

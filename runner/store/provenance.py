@@ -55,8 +55,12 @@ def git_state() -> dict[str, str | None]:
     return {"commit": commit.strip() if commit else None, "diff": diff[:DIFF_LIMIT] if diff else None}
 
 
-def machine(device: Mapping[str, str] | None = None) -> Machine:
-    """Host, processor count, the device in force and, where torch is loaded already, GPUs and threads."""
+def machine(device: Mapping[str, str] | None = None, neutral: Mapping[str, Any] | None = None) -> Machine:
+    """Host, processor count, the device in force and, where torch is loaded already, GPUs and threads.
+
+    Of a stage that used a GPU also the most memory that torch allocated on it, in bytes, with the `neutral` fields that
+    this hung on.
+    """
     facts: dict[str, Any] = {
         "host": platform.node(),
         "system": platform.platform(),
@@ -70,7 +74,17 @@ def machine(device: Mapping[str, str] | None = None) -> Machine:
         facts["torch_threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
             facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+            if peak := max((torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())), default=0):
+                facts |= {"gpu_peak_bytes": int(peak), "neutral": dict(neutral or {})}
     return Machine(**facts)
+
+
+def forget_peak() -> None:
+    """Measure the most memory that torch allocates on a GPU from now on; nothing where torch is not loaded."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(index)
 
 
 def gpu_count() -> int:

@@ -140,6 +140,7 @@ class Machine(Shape):
     """The machine that finished a stage."""
 
     gpus: list[str] = []
+    gpu_peak_bytes: int | None = None  # the most that torch allocated on one GPU while the stage ran
 
 
 class Cost(Shape):

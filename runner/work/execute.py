@@ -230,7 +230,8 @@ class _Workers:
         final = self._follow(process, shown, together)
         if together:
             process.wait()
-            shutil.copyfile(self._launcher_log, job_path.with_name(ranks.LAUNCHER_LOG))
+            with contextlib.suppress(FileNotFoundError):  # of a finished stage the folder is gone, and nobody asks
+                shutil.copyfile(self._launcher_log, job_path.with_name(ranks.LAUNCHER_LOG))
         if final is None and self.asked_to_stop:
             return Event(Told.INTERRUPTED)
         failed = final is None or final.event is Told.FAILED

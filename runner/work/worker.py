@@ -90,6 +90,7 @@ class Worker:
             try:
                 self._refuse_other_versions(job, partial, spending)
                 self.emit(Event(Told.STARTED, digest))
+                provenance.forget_peak()
                 # One writes what it costs: the processes beside it share its time.
                 with spending if self.rank == 0 else contextlib.nullcontext():
                     context.artifact.mkdir(parents=True, exist_ok=True)
@@ -159,7 +160,7 @@ class Worker:
             "seconds": spending.seconds,
             "gpu_seconds": spending.gpu_seconds,
             "packages": provenance.packages(),
-            "machine": provenance.machine(job.get("device")),
+            "machine": provenance.machine(job.get("device"), _neutral(job)),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "git_commit": job["git_commit"],
             **spending.cost,
@@ -168,6 +169,15 @@ class Worker:
         }
         checked = Manifest.from_json(manifest, context.artifact / "manifest.json")
         workspace.commit(checked.kind, checked.digest, checked)
+
+
+def _neutral(job: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a trainer or engine that change no output, and so are in no key, but the memory that it takes."""
+    block = {"train": "trainer", "sample": "engine"}.get(job["kind"])
+    if block is None:
+        return {}
+    keyed = job["settings"].get(block, {}).get("config", {})
+    return {name: value for name, value in job[block]["config"].items() if name not in keyed}
 
 
 @contextlib.contextmanager

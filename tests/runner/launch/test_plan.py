@@ -16,7 +16,6 @@ from nsd.runner.launch.launches import Job, Launches, job_name
 from nsd.runner.launch.task import TEMPLATE, Wanted, resources_of, task_for, write
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.model import Resources
-from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -178,58 +177,6 @@ def test_long_work_with_a_store_is_managed_and_short_work_is_not() -> None:
     assert launching._managed(launching.Options(), wanted(), 5.0, True, 1)
     assert not launching._managed(launching.Options(), wanted(), 1.0, True, 1)
     assert not launching._managed(launching.Options(managed=False), wanted(), 5.0, True, 1)
-
-
-# --------------------------------------------------------------------------- time
-
-
-def test_without_earlier_runs_the_model_is_named(plan: Plan, tmp_path: Path) -> None:
-    found = estimate.Estimator(plan, Workspace(tmp_path)).on("L4:1")
-    assert len(found.stages) == len(plan.stages) and "throughput model" in found.sentence()
-    assert found.hours > estimate.OVERHEAD_HOURS
-
-
-@pytest.mark.parametrize(
-    ("model", "parameters"),
-    [("Qwen/Qwen2.5-0.5B-Instruct", 0.5e9), ("builtin:wordmath-1m", 1e6), ("x/Llama-3-8B", 8e9), ("gpt2", 1e9)],
-)
-def test_the_size_of_a_model_is_in_its_name(model: str, parameters: float) -> None:
-    assert estimate.parameters_of(model) == parameters
-
-
-def test_a_generation_by_hand(plan: Plan, tmp_path: Path) -> None:
-    """1000 questions x 1 sample x 96 tokens x .6 = 57,600 tokens; 64 at a time, .025 s a step: 22.5 s."""
-    stage = next(stage for stage in plan.stages.values() if stage.kind == "sample")
-    tokens = estimate.work_of(stage, plan).generated
-    assert tokens == 1000 * stage.job["sampling"]["max_tokens"] * 0.6
-    seconds = next(
-        one.seconds
-        for one in estimate.Estimator(plan, Workspace(tmp_path)).on("L4:1").stages
-        if one.digest == stage.digest
-    )
-    assert seconds == pytest.approx(tokens / 64 * 0.025)
-
-
-def test_earlier_stages_of_the_kind_take_over(plan: Plan, tmp_path: Path) -> None:
-    workspace = Workspace(tmp_path)
-    stage = next(stage for stage in plan.stages.values() if stage.kind == "sample")
-    manifest = {
-        "kind": "sample",
-        "digest": stage.digest,
-        "key": stage.key,
-        "settings": stage.settings,
-        "seconds": 12.0,
-        "machine": {},
-        "generation": {"completions": 1000, "tokens": 1, "stop_reasons": {}},
-    }
-    with workspace.lock("sample", stage.digest) as partial:
-        (partial / "artifact").mkdir()
-        workspace.commit("sample", stage.digest, Manifest(**manifest))
-    others = [one for one in estimate.Estimator(plan, workspace).on(None).stages if "sample base" not in one.title]
-    same_base = {plan.stages[one.digest].kind: one.source for one in others}
-    assert same_base["sample"] == "1 earlier stages of the kind"
-    seconds = {plan.stages[one.digest].size: one.seconds for one in others if one.title.startswith("sample")}
-    assert seconds == pytest.approx({"1000 test questions x 1": 12.0, "2000 questions x 8": 12.0 * 2 * 8})
 
 
 # --------------------------------------------------------------------------- what is written down

@@ -1,0 +1,208 @@
+"""What a stage makes a device do, in rows and tokens: of a stage to come, and of a finished one by its manifest.
+
+    work_of(stage, plan)      # Drawing(...), Training(...), or None for votes and verdicts
+
+Lengths of prompts and solutions are those of the plan's own texts, at CHARACTERS_PER_TOKEN; completions are counted
+with their limit, for a batch waits for its longest. A finished stage of another plan, whose texts are not at hand,
+counts with PROMPT_TOKENS and TRAINING_TOKENS.
+
+Limits: what a trainer does is read from its config's usual fields (num_generations, steps_per_generation,
+num_iterations, max_tokens, beta, batch_size, max_length, epochs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nsd.plugins.api import LoraConfig, Prompt, Question, Trainer
+from nsd.runner.plan.model import Plan, Stage
+from nsd.runner.store.shapes import Manifest
+from nsd.runner.work.jobs import make_plugin
+
+CHARACTERS_PER_TOKEN = 3.0  # mathematics with digits and LaTeX; English prose has about 4.4
+TOKEN_SHARE = 0.6  # of max_tokens that a completion fills
+TEMPLATE_TOKENS = 8  # that a chat template puts around a message
+PROMPT_TOKENS, TRAINING_TOKENS, COMPLETION_TOKENS = 120, 300, 256
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Completions: `rows` of at most `limit` tokens after `prompts` prompts of `prompt` tokens, `longest` at most.
+
+    `samples` is how many rows a prompt has, `batch_size` how many prompts go together (None: what memory allows).
+    """
+
+    rows: float
+    prompts: float
+    samples: int
+    prompt: float
+    longest: int
+    limit: int
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Optimizer `steps` of `rows` rows over all processes, `tokens` in a row with its padding, `longest` at most.
+
+    `learned` tokens of a row are in the loss. `micro` rows are in memory at once on a device (None: all of its).
+    `drawing` is one sampled batch, `generations` how many there are; `reference` says that a forward pass of the start
+    model is made too, `old` one of the model as it was when it sampled.
+    """
+
+    steps: float
+    rows: int
+    tokens: float
+    longest: int
+    learned: int
+    micro: int | None = None
+    checkpointing: bool = False
+    lora: LoraConfig | None = None
+    mixed: bool = True
+    drawing: Drawing | None = None
+    generations: float = 0.0
+    reference: bool = False
+    old: bool = False
+
+    def at_once(self, processes: int) -> int:
+        """Rows in memory at once on each of so many devices."""
+        mine = max(1, math.ceil(self.rows / processes))
+        return mine if self.micro is None else max(1, min(self.micro, mine))
+
+
+Work = Drawing | Training
+
+
+def work_of(stage: Stage, plan: Plan) -> Work | None:
+    """What a stage does; None for votes and verdicts over stored samples."""
+    job = stage.job
+    if stage.kind == "sample":
+        lengths = _lengths(job["prompt"], plan.data[job["questions"]])
+        sampling = job["sampling"]
+        samples = sampling["n"] if sampling["temperature"] > 0 else 1
+        batch = job["engine"]["config"].get("batch_size")
+        return Drawing(
+            rows=len(lengths) * samples,
+            prompts=len(lengths),
+            samples=samples,
+            prompt=_mean(lengths),
+            longest=max(lengths, default=PROMPT_TOKENS),
+            limit=sampling["max_tokens"],
+            batch_size=batch if isinstance(batch, int) else None,
+        )
+    if stage.kind != "train":
+        return None
+    trainer = make_plugin(job["trainer"])
+    assert isinstance(trainer, Trainer)
+    prompts, targets = [], []
+    for source in job["train_on"]:
+        questions = plan.data[source["data"]]
+        prompts += _lengths(job["prompt"], questions)
+        targets += _targets(source, questions, plan)
+    steps = job["budget"].get("steps") or trainer.planned_steps(len(prompts))
+    if job.get("max_steps_cap"):
+        steps = job["max_steps_cap"] if steps is None else min(steps, job["max_steps_cap"])
+    lora = LoraConfig.model_validate(job["lora"]) if job.get("lora") else None
+    return _training(trainer.config.model_dump(), steps, prompts, targets, lora)
+
+
+def work_done(manifest: Manifest, plan: Plan) -> Work | None:
+    """What a finished stage did. Raises LookupError, TypeError or ValueError for one that does not say enough."""
+    if (same := plan.stages.get(manifest.digest)) is not None and not manifest.shared:
+        return work_of(same, plan)
+    settings = manifest.made_of
+    free = manifest.to_json().get("machine", {}).get("neutral") or {}
+    if manifest.generation is not None and manifest.generation.completions:
+        sampling, rows = settings["sampling"], manifest.generation.completions
+        samples = int(sampling["n"]) if sampling["temperature"] > 0 else 1
+        prompts, limit = rows / int(sampling["n"]), int(sampling["max_tokens"])
+        batch = free.get("batch_size")
+        return Drawing(prompts * samples, prompts, samples, PROMPT_TOKENS, 2 * PROMPT_TOKENS, limit, batch)
+    if manifest.training is None:
+        return None
+    training = manifest.training.to_json()
+    config = {**settings["trainer"]["config"], **free}
+    examples = sum(training["examples"].values())
+    target = TRAINING_TOKENS - PROMPT_TOKENS
+    lora = LoraConfig.model_validate(settings["lora"]) if settings.get("lora") else None
+    return _training(config, int(training["steps"]), [PROMPT_TOKENS] * examples, [target] * examples, lora)
+
+
+def _training(
+    config: Mapping[str, Any], steps: float | None, prompts: list[int], targets: list[int], lora: LoraConfig | None
+) -> Training:
+    mixed = config.get("mixed_precision", "bf16") != "no"
+    micro, checkpointing = config.get("micro_batch_size"), bool(config.get("gradient_checkpointing"))
+    prompt, longest = _mean(prompts), max(prompts, default=PROMPT_TOKENS)
+    if group := config.get("num_generations"):
+        limit = int(config.get("max_tokens", COMPLETION_TOKENS))
+        rows = int(config.get("prompts_per_step", 1)) * int(group)
+        feeds, again = int(config.get("steps_per_generation", 1)), int(config.get("num_iterations", 1))
+        drawing = Drawing(rows * feeds, rows * feeds, 1, prompt, longest, limit)  # TRL prefills every row
+        return Training(
+            steps=steps or 0,
+            rows=rows,
+            tokens=prompt + limit,
+            longest=longest + limit,
+            learned=limit,
+            micro=micro,
+            checkpointing=checkpointing,
+            lora=lora,
+            mixed=mixed,
+            drawing=drawing,
+            generations=math.ceil((steps or 0) / (feeds * again)),
+            reference=float(config.get("beta", 0)) > 0,
+            old=feeds * again > 1,
+        )
+    limit_length = config.get("max_length") or 10**9
+    whole = [min(a + b, limit_length) for a, b in zip(prompts, targets, strict=True)]
+    batch = int(config.get("batch_size") or 8)
+    if steps is None:
+        steps = math.ceil(float(config.get("epochs", 1)) * len(whole) / batch)
+    completion_only = config.get("loss") == "completion"
+    learned = min(max(targets, default=0), limit_length) if completion_only else max(whole, default=TRAINING_TOKENS)
+    return Training(
+        steps=steps,
+        rows=min(batch, max(1, len(whole))),
+        tokens=_mean(whole),
+        longest=max(whole, default=TRAINING_TOKENS),
+        learned=learned,
+        micro=micro,
+        checkpointing=checkpointing,
+        lora=lora,
+        mixed=mixed,
+    )
+
+
+def _targets(source: Mapping[str, Any], questions: Iterable[Question], plan: Plan) -> list[int]:
+    """Tokens of the text that each example ends with: its solution, or what a model will have written."""
+    if source["source"] == "pseudo":
+        samples = plan.stages[source["labels"]].inputs.get("samples")
+        if samples is not None:
+            return [round(plan.stages[samples].job["sampling"]["max_tokens"] * TOKEN_SHARE)] * len(list(questions))
+    return [tokens_of(question.solution or "") for question in questions]
+
+
+def _lengths(block: Mapping[str, Any], questions: Iterable[Question]) -> list[int]:
+    """Tokens of each question's prompt."""
+    prompt = Prompt.model_validate(block)
+    found = []
+    for question in questions:
+        rendered = prompt.render(question)
+        if isinstance(rendered, str):
+            found.append(tokens_of(rendered))
+        else:
+            found.append(sum(tokens_of(str(one["content"])) + TEMPLATE_TOKENS for one in rendered))
+    return found
+
+
+def tokens_of(text: str) -> int:
+    """About how many tokens a text has."""
+    return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
+
+
+def _mean(lengths: list[int]) -> float:
+    return sum(lengths) / len(lengths) if lengths else float(PROMPT_TOKENS)

@@ -1,0 +1,291 @@
+"""Times and memory of a plan on a card: the ranges known by hand, what was measured, and what is not known."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nsd.plugins.model_shape import KNOWN
+from nsd.runner.cli.app import app
+from nsd.runner.launch import estimate
+from nsd.runner.launch.cards import CARDS, CPU
+from nsd.runner.launch.estimate import Estimator, StageEstimate
+from nsd.runner.launch.memory import CONTEXT, SLACK, TILE_ENTRIES, TILE_TOKENS
+from nsd.runner.launch.workload import CHARACTERS_PER_TOKEN, Drawing, Training, tokens_of, work_done, work_of
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan, Stage
+from nsd.runner.spec.load import load_spec
+from nsd.runner.store.shapes import Manifest
+from nsd.runner.store.workspace import Workspace
+from support import REPOSITORY, shared_data
+
+HALF_B = KNOWN["qwen2.5-0.5b"]
+GIB = 2**30
+
+
+def study(folder: Path, name: str, more: str = "") -> Path:
+    """A spec of the published study over the real data beside the checkout."""
+    path = folder / f"{name}.yaml"
+    data = shared_data("gsm8k/train.jsonl").parent
+    published = REPOSITORY / "specs" / "gsm8k" / f"{name}.yaml"
+    path.write_text(f"extends: {published}\nname: {name}\ndata: {{path: {data}}}\n{more}")
+    return path
+
+
+def plan_of(folder: Path, name: str, more: str = "") -> Plan:
+    return build_plan(load_spec(study(folder, name, more)))
+
+
+def by_title(plan: Plan, workspace: Workspace, card: str) -> dict[str, StageEstimate]:
+    return {stage.title: stage for stage in Estimator(plan, workspace).on(card).stages}
+
+
+# --------------------------------------------------------------------------- the published study
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("v1_sft", 35 / 60, 50 / 60), ("v4_grpo", 6.5, 8.0)])
+def test_the_study_takes_on_an_l4_what_is_known_by_hand(tmp_path: Path, name: str, least: float, most: float) -> None:
+    hours = Estimator(plan_of(tmp_path, name), Workspace(tmp_path / "w")).on("L4:1").hours
+    assert hours is not None and least < hours < most
+
+
+def test_the_page_says_what_the_estimate_says(tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| ([\w-]+) \| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    cards = [(c.name, c.half, f"{c.tflops:g}", f"{c.bandwidth:g}", f"{c.memory:.1f}") for c in CARDS.values()]
+    assert table == cards
+    grpo = Estimator(plan_of(tmp_path, "v4_grpo"), Workspace(tmp_path / "w"))
+    sft = Estimator(plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")).on("L4:1").hours
+    for name in ("L4:1", "RTX4090:1", "H100:1", "T4:1"):
+        found = grpo.on(name)
+        assert found.largest is not None and found.hours is not None and found.card is not None
+        numbers = f"{found.hours:.1f} +{found.largest.memory_gib:.1f} +{found.card.memory:.1f} "
+        assert re.search(rf"^ {name} +{numbers}", page, re.MULTILINE), (name, numbers)
+    minutes, hours = f"{(sft or 0) * 60:.0f} minutes", f"{grpo.on('L4:1').hours:.1f} hours"
+    assert f"| 35 to 50 minutes | {minutes} |" in page and f"| 6.5 to 8 hours | {hours} |" in page
+
+
+def test_the_constants_on_the_page_are_those_of_the_code() -> None:
+    page = " ".join((REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8").split())
+    for sentence, true in {
+        "layers x 1.2 ms": estimate.LAYER_SECONDS == 0.0012,
+        "20 passes over float32 logits": estimate.LOGIT_PASSES == 20,
+        "half of the bandwidth": estimate.MEMORY_SHARE == 0.5,
+        "a quarter of the rate": estimate.COMPUTE_SHARE == 0.25,
+        "20 s to begin": estimate.START_SECONDS == 20,
+        "9 minutes to get the machine ready": pytest.approx(9) == estimate.OVERHEAD_HOURS * 60,
+        "1,000 tokens a second": estimate.REMOTE_TOKENS == 1000,
+        "8 % are added for fragments and 0.6 GiB": (SLACK, CONTEXT) == (1.08, 0.6 * GIB),
+        "three characters to a token": CHARACTERS_PER_TOKEN == 3,
+        "a tile of 4,096 tokens x 32,768 entries": (TILE_TOKENS, TILE_ENTRIES) == (4096, 32768),
+    }.items():
+        assert sentence in page and true, sentence
+
+
+def test_the_tile_is_that_of_the_installed_trl() -> None:
+    from trl.kernels import chunked_logprob
+    from trl.trainer import utils
+
+    assert (TILE_TOKENS, TILE_ENTRIES) == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
+
+
+def test_plan_shows_hours_and_memory_of_every_card_asked_for(tmp_path: Path) -> None:
+    words = [
+        "plan",
+        str(study(tmp_path, "v4_grpo")),
+        "--workspace",
+        str(tmp_path / "w"),
+        "--gpus",
+        "L4:1,H100:1,RTX4090",
+    ]
+    facts = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    rows = {
+        one["accelerator"]: (one["hours"], one["memory_gib"], one["card_gib"], one["fits"])
+        for one in facts["estimates"]
+    }
+    assert list(rows) == ["L4:1", "H100:1", "RTX4090"]
+    hours, memory, there, fits = rows["L4:1"]
+    assert 6.5 < hours < 8 and 12 < memory < 16 and there == 22.5 and fits
+    assert rows["H100:1"][0] < rows["RTX4090"][0] < hours and rows["H100:1"][3] and rows["RTX4090"][3]
+    train = {stage["condition"]: stage["memory_gib"] for stage in facts["stages"] if stage["kind"] == "train"}
+    assert train["noisy_student"] == pytest.approx(memory)
+    shown = " ".join(CliRunner().invoke(app, words, env={"COLUMNS": "120"}).stdout.split())
+    assert f"L4:1 {hours:.1f} {memory:.1f} 22.5 fits" in shown
+    assert f"2500 steps {memory:.1f}" in shown
+
+
+def test_without_accelerators_a_plan_says_nothing_of_them(tmp_path: Path) -> None:
+    words = ["plan", str(REPOSITORY / "specs" / "quickstart.yaml"), "--workspace", str(tmp_path / "w"), "--json"]
+    facts = json.loads(CliRunner().invoke(app, words).stdout)
+    assert facts["estimates"] == [] and {stage["memory_gib"] for stage in facts["stages"]} == {None}
+
+
+def test_what_does_not_fit_is_told_the_field_that_makes_it_fit(tmp_path: Path) -> None:
+    large = "model: {path: Qwen/Qwen3-8B}\nresources: {accelerators: L4:1}\n"
+    found = Estimator(plan_of(tmp_path, "v1_sft", large), Workspace(tmp_path / "w")).on("L4:1")
+    # Weights 2, gradients 2 and moments 4 bytes for each of 8.19 billion: 61 GiB without a single row.
+    assert found.fit is False and found.largest is not None and (found.largest.memory_gib or 0) > 61
+    said = found.fitting()
+    assert said is not None and "does not fit: train" in said
+    assert "trainer.gradient_checkpointing: true, trainer.micro_batch_size: 1, model.lora: {rank: 16}" in said
+    assert all(stage.then is not None and stage.then < 22.5 * GIB for stage in found.stages if not stage.fits)
+
+
+def test_no_field_makes_a_model_fit_whose_weights_alone_are_too_large(tmp_path: Path) -> None:
+    large = "model: {path: someone/giant-70B}\n"
+    found = Estimator(plan_of(tmp_path, "v1_sft", large), Workspace(tmp_path / "w")).on("L4:1")
+    assert "take a larger card or a smaller model" in str(found.fitting())
+    assert "of someone/giant-70B the name alone is known" in found.sentence()
+
+
+def test_of_each_kind_of_stage_the_hardest_says_what_makes_it_fit(tmp_path: Path) -> None:
+    wide = "trainer: {batch_size: 64}\nengine: {use: hf, batch_size: 4096}\n"
+    said = str(Estimator(plan_of(tmp_path, "v1_sft", wide), Workspace(tmp_path / "w")).on("L4:1").fitting())
+    assert "trainer.micro_batch_size: 16 train oracle/seed42 needs" in said
+    assert re.search(r"engine.batch_size: \d+ sample pseudo_only/seed42 \(\+1\) needs", said)
+
+
+# --------------------------------------------------------------------------- cards that are not known
+
+
+def test_a_card_that_is_not_known_has_no_estimate(tmp_path: Path) -> None:
+    found = Estimator(plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")).on("MI300X:1")
+    assert found.hours is None and found.fit is None and found.fitting() is None
+    assert found.sentence().startswith("nothing is estimated for MI300X:1, which is not in the table of cards")
+
+
+def test_plan_says_of_a_card_that_it_is_not_known(tmp_path: Path) -> None:
+    words = ["plan", str(study(tmp_path, "v1_sft")), "--workspace", str(tmp_path / "w"), "--gpus", "L4x:1"]
+    shown = " ".join(CliRunner().invoke(app, words, env={"COLUMNS": "120"}).stdout.split())
+    assert "L4x:1 unknown" in shown and "nothing is estimated for L4x:1" in shown
+
+
+def test_a_count_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    words = ["plan", str(study(tmp_path, "v1_sft")), "--workspace", str(tmp_path / "w"), "--gpus", "L4:many"]
+    assert "write a name and a number, such as L4:1" in str(CliRunner().invoke(app, words).exception)
+
+
+# --------------------------------------------------------------------------- seconds by hand
+
+
+def test_a_decoding_step_is_bound_by_launches_by_reading_or_by_computing() -> None:
+    step = estimate.decode_step_seconds
+    # 24 layers at 1.2 ms; weights of 0.99 GB would be read in 6.6 ms.
+    assert step(HALF_B, 2, CARDS["L4"], rows=8, tokens=242) == pytest.approx(0.0288)
+    # 7.6156e9 parameters x 2 bytes at half of 300 GB/s.
+    assert step(KNOWN["qwen2.5-7b"], 2, CARDS["L4"], rows=0, tokens=0) == pytest.approx(15.231e9 / 150e9, rel=1e-3)
+    # 500 rows: weights .988 GB, cache 500 x 242 x 12,288 = 1.487 GB, logits 500 x 151,936 x 4 x 20 = 6.077 GB.
+    assert step(HALF_B, 2, CARDS["L4"], rows=500, tokens=242) == pytest.approx(8.552e9 / 150e9, rel=1e-3)
+    # On a processor: 2 FLOPs x 494e6 parameters x 64 rows at a quarter of 0.2e12.
+    assert step(HALF_B, 4, CPU, rows=64, tokens=10) == pytest.approx(2 * 494.03e6 * 64 / 0.05e12, rel=1e-3)
+
+
+def test_grpo_by_hand() -> None:
+    """500 steps of 8 rollouts x 256 tokens on an L4: the decoding is nine tenths of it."""
+    drawing = Drawing(rows=8, prompts=8, samples=1, prompt=100, longest=200, limit=256)
+    work = Training(500, 8, 356, 456, 256, drawing=drawing, generations=500, reference=True)
+    decoding = 500 * (256 * 0.0288 + 2 * 494.03e6 * 800 / 30.25e12)
+    # Forward, backward and the reference: 8 FLOPs x 494e6 x 2848 tokens; AdamW reads 7 x 988 MB.
+    training = 500 * (8 * 494.03e6 * 2848 / 30.25e12 + 7 * 0.98807e9 / 150e9)
+    found = estimate.seconds_of(work, HALF_B, "bfloat16", CARDS["L4"])
+    assert found == pytest.approx(decoding + training, rel=1e-3) and decoding > 0.85 * found
+
+
+def test_a_faster_card_does_not_help_what_waits_for_launches() -> None:
+    drawing = Drawing(rows=8, prompts=8, samples=1, prompt=100, longest=200, limit=256)
+    work = Training(500, 8, 356, 456, 256, drawing=drawing, generations=500)
+    slow, fast = (estimate.seconds_of(work, HALF_B, "bfloat16", CARDS[name]) for name in ("L4", "H100"))
+    assert 0.85 * slow < fast < slow
+
+
+def test_two_devices_share_the_rows_of_a_step_and_not_its_decoding_steps() -> None:
+    sft = Training(100, 64, 400, 500, 400)
+    one, two = (estimate.seconds_of(sft, HALF_B, "bfloat16", CARDS["L4"], count) for count in (1, 2))
+    assert 0.5 < two / one < 0.55
+
+
+# --------------------------------------------------------------------------- what was measured
+
+
+def sample_stage(plan: Plan, condition: str) -> Stage:
+    return next(s for s in plan.stages.values() if s.kind == "sample" and s.used_by[0].startswith(condition))
+
+
+def finish(workspace: Workspace, stage: Stage, seconds: float, **machine: Any) -> None:
+    facts = {"kind": stage.kind, "digest": stage.digest, "key": stage.key, "settings": stage.settings}
+    facts |= {"seconds": seconds, "machine": machine}
+    facts |= {"generation": {"completions": 500, "tokens": 1, "stop_reasons": {}}}
+    with workspace.lock(stage.kind, stage.digest) as partial:
+        (partial / "artifact").mkdir()
+        workspace.commit(stage.kind, stage.digest, Manifest(**facts))
+
+
+def test_earlier_stages_of_the_kind_on_the_same_card_take_over(tmp_path: Path) -> None:
+    plan, workspace = plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")
+    workspace.create()
+    model = by_title(plan, workspace, "L4:1")["sample baseline/seed42"].seconds
+    assert model is not None
+    # Twice as long as the model says, beside the 20 s of a start.
+    finish(workspace, sample_stage(plan, "base/"), 20 + 2 * (model - 20), gpus=["NVIDIA L4"])
+    found = by_title(plan, workspace, "L4")
+    assert found["sample baseline/seed42"].seconds == pytest.approx(20 + 2 * (model - 20))
+    assert found["sample baseline/seed42"].source == "1 earlier stages of the kind"
+    assert found["train baseline/seed42"].source == "throughput model"
+    for other in ("L40S:1", "L40:1"):
+        assert by_title(plan, workspace, other)["sample baseline/seed42"].source == "throughput model"
+
+
+def test_memory_that_was_measured_corrects_the_estimate(tmp_path: Path) -> None:
+    plan, workspace = plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")
+    workspace.create()
+    before = by_title(plan, workspace, "L4:1")["sample baseline/seed42"].allocated
+    assert before is not None
+    finish(workspace, sample_stage(plan, "base/"), 40, gpus=["NVIDIA L4"], gpu_peak_bytes=round(0.5 * before))
+    found = by_title(plan, workspace, "L4:1")
+    assert found["sample baseline/seed42"].allocated == pytest.approx(0.5 * before, rel=1e-6)
+    assert (
+        found["train baseline/seed42"].needed
+        == by_title(plan, Workspace(tmp_path / "v"), "L4:1")["train baseline/seed42"].needed
+    )
+
+
+def test_a_card_that_is_not_known_is_estimated_by_nothing(tmp_path: Path) -> None:
+    plan, workspace = plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")
+    workspace.create()
+    finish(workspace, sample_stage(plan, "base/"), 40, gpus=["AMD Instinct MI300X"])
+    assert by_title(plan, workspace, "MI300X:1")["sample baseline/seed42"].seconds is None
+
+
+def test_a_finished_stage_of_another_plan_counts_with_the_fields_it_ran_with(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "v1_sft")
+    stage = next(s for s in plan.stages.values() if s.kind == "train")
+    facts: dict[str, Any] = {"kind": "train", "digest": "other", "key": stage.key, "settings": stage.settings}
+    facts |= {"machine": {"neutral": {"micro_batch_size": 2, "gradient_checkpointing": True}}}
+    facts |= {"training": {"steps": 500, "examples": {"labeled": 1000}}}
+    found = work_done(Manifest(**facts), plan)
+    assert isinstance(found, Training)
+    assert (found.steps, found.rows, found.micro, found.checkpointing) == (500, 4, 2, True)
+
+
+# --------------------------------------------------------------------------- rows and tokens
+
+
+def test_the_work_of_a_stage_is_counted_from_its_own_texts(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "v4_grpo")
+    stages = {f"{stage.kind} {stage.size}": work_of(stage, plan) for stage in plan.stages.values()}
+    train, drawn = stages["train up to 5000 examples, 2500 steps"], stages["sample 4000 questions x 8"]
+    assert isinstance(train, Training) and train.drawing is not None and isinstance(drawn, Drawing)
+    assert (train.steps, train.rows, train.generations, train.reference, train.old) == (2500, 8, 2500, True, False)
+    assert (train.drawing.rows, train.drawing.limit) == (8, 256)
+    assert (drawn.rows, drawn.prompts, drawn.samples, drawn.limit) == (32000, 4000, 8, 256)
+    assert 80 < drawn.prompt < 130 and drawn.longest + 256 <= train.longest
+    assert stages["label 4000 questions"] is None
+
+
+def test_three_characters_are_a_token() -> None:
+    assert [tokens_of(text) for text in ("", "abc", "abcd")] == [0, 1, 2]
