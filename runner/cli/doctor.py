@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib import metadata
@@ -22,7 +22,7 @@ from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.cores import usable_cores
 from nsd.runner.work.device import Decision, Facts, Gpu, decide
 from nsd.runner.work.machine import read_facts
-from nsd.runner.work.ready import wanted_accelerator
+from nsd.runner.work.ready import compiler, wanted_accelerator
 
 EXTRAS = {
     "train": "training, and drawing from a model",
@@ -80,7 +80,7 @@ def examine(workspace: Workspace, resources: Resources, store: str | None) -> It
     )
     if decision is not None and decision.device == "cuda":
         yield torch_sees(decision)
-        yield compiler(shutil.which)
+        yield c_compiler(compiler())
     yield Finding("processor", State.WORKS, f"{usable_cores()} cores for this process")
     yield memory(MEMORY)
     yield place(workspace.root)
@@ -120,9 +120,9 @@ def torch_sees(decision: Decision) -> Finding:
     return Finding("torch on the GPU", State.BROKEN, last, "the driver and torch's build of CUDA must fit together")
 
 
-def compiler(which: Callable[[str], str | None]) -> Finding:
+def c_compiler(path: str | None) -> Finding:
     """A C compiler, which Triton wants for its kernels."""
-    if (path := which("cc") or which("gcc") or which("clang")) is not None:
+    if path is not None:
         return Finding("compiler", State.WORKS, path)
     said = "none: Triton's kernels (torch.compile, vLLM) are made with one; nsd's own loop needs none"
     return Finding("compiler", State.MISSING, said, "apt-get install gcc, or the like")

@@ -63,10 +63,15 @@ def machine_for(experiment: Experiment) -> Decision | None:
     return decide(read_facts(), resources.device, resources.processes, wanted_accelerator(resources))
 
 
+def compiler() -> str | None:
+    """The C compiler that Triton would take, None where there is none."""
+    names = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
 def compiler_note(decision: Decision | None) -> str | None:
     """What a person should know where kernels may have to be compiled on a GPU and there is no compiler."""
-    names = (os.environ.get("CC"), "cc", "gcc", "clang")
-    if decision is None or decision.device != "cuda" or any(name and shutil.which(name) for name in names):
+    if decision is None or decision.device != "cuda" or compiler() is not None:
         return None
     return (
         "there is no C compiler (cc, gcc or clang) here: what compiles its kernels by Triton, such as torch.compile, "
