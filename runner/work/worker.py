@@ -174,7 +174,7 @@ def _neutral(job: dict[str, Any]) -> dict[str, Any]:
     if block is None:
         return {}
     keyed = job["settings"].get(block, {}).get("config", {})
-    return {name: value for name, value in job[block]["config"].items() if name not in keyed}
+    return {name: value for name, value in job[block].get("config", {}).items() if name not in keyed}
 
 
 @contextlib.contextmanager
