@@ -200,7 +200,7 @@ class Estimator:
             return StageEstimate(stage.title, stage.digest, None, "this card is not known")
         processes = min(count, self._plan.experiment.resources.processes or count) if isinstance(work, Training) else 1
         seconds = seconds_of(work, shape, dtype, card, processes) * _median([one.seconds for one in earlier])
-        seconds += start_seconds(card)
+        seconds += start_seconds(card) if shape is not None else 0.0
         source = f"{len(earlier)} earlier stages of the kind" if earlier else "throughput model"
         if shape is None or card is None or not card.memory:
             return StageEstimate(stage.title, stage.digest, seconds, source)
@@ -238,7 +238,7 @@ class Estimator:
                     memory = peak / memory_of(work, shape, dtype, card, processes).allocated
             except (LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError):
                 continue  # of another version, or of no use
-            start = start_seconds(card)
+            start = start_seconds(card) if shape is not None else 0.0
             seen[kind].append(_Ratio(max(manifest.seconds - start, manifest.seconds / 10) / modelled, memory))
         return seen
 

@@ -184,23 +184,21 @@ def _changes(work: Work, processes: int) -> Iterator[tuple[list[str], Work]]:
         yield [f"max_tokens: {work.limit // 2}"], replace(work, limit=work.limit // 2, batch_size=1)
         return
     rows = work.at_once(processes)
-    smaller = [n for n in range(rows - 1, 0, -1) if rows % n == 0]
-    for n in smaller:
-        yield [f"trainer.micro_batch_size: {n}"], replace(work, micro=n)
-    lean = replace(work, checkpointing=True)
-    names = ["trainer.gradient_checkpointing: true"]
-    if not work.checkpointing:
-        yield names, lean
-        for n in smaller:
-            yield [*names, f"trainer.micro_batch_size: {n}"], replace(lean, micro=n)
-    one = [*names, "trainer.micro_batch_size: 1"]
-    if work.lora is None:
-        yield [*one, "model.lora: {rank: 16}"], replace(lean, micro=1, lora=LoraConfig(rank=16))
+    sizes = [n for n in range(rows, 0, -1) if rows % n == 0]
+    # What changes no result first: rows at once, then recomputing; an adapter instead of every weight only then.
+    for lora in [work.lora] if work.lora is not None else [None, LoraConfig(rank=16)]:
+        for checkpointing in [True] if work.checkpointing else [False, True]:
+            for micro in sizes:
+                fields = [f"model.lora: {{rank: {lora.rank}}}"] if lora is not None and work.lora is None else []
+                fields += ["trainer.gradient_checkpointing: true"] if checkpointing > work.checkpointing else []
+                fields += [f"trainer.micro_batch_size: {micro}"] if micro < rows else []
+                changed = replace(work, lora=lora, checkpointing=checkpointing, micro=micro)
+                if fields:
+                    yield fields, changed
     if work.drawing is not None:
         half = work.drawing.limit // 2
-        shorter = replace(
-            lean, micro=1, longest=work.longest - half, drawing=replace(work.drawing, limit=half), learned=half
+        shorter = replace(work.drawing, limit=half)
+        yield (
+            [*fields, f"trainer.max_tokens: {half}"],
+            replace(changed, longest=work.longest - half, learned=half, drawing=shorter),
         )
-        yield [*one, f"trainer.max_tokens: {half}"], shorter
-        lora = work.lora or LoraConfig(rank=16)
-        yield [*one, "model.lora: {rank: 16}", f"trainer.max_tokens: {half}"], replace(shorter, lora=lora)

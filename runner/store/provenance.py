@@ -55,11 +55,10 @@ def git_state() -> dict[str, str | None]:
     return {"commit": commit.strip() if commit else None, "diff": diff[:DIFF_LIMIT] if diff else None}
 
 
-def machine(device: Mapping[str, str] | None = None, neutral: Mapping[str, Any] | None = None) -> Machine:
+def machine(device: Mapping[str, str] | None = None) -> Machine:
     """Host, processor count, the device in force and, where torch is loaded already, GPUs and threads.
 
-    Of a stage that used a GPU also the most memory that torch allocated on it, in bytes, with the `neutral` fields that
-    this hung on.
+    Of a stage that used a GPU also the most memory that torch allocated on it, in bytes.
     """
     facts: dict[str, Any] = {
         "host": platform.node(),
@@ -75,7 +74,7 @@ def machine(device: Mapping[str, str] | None = None, neutral: Mapping[str, Any] 
         if torch.cuda.is_available():
             facts["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
             if peak := max((torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())), default=0):
-                facts |= {"gpu_peak_bytes": int(peak), "neutral": dict(neutral or {})}
+                facts["gpu_peak_bytes"] = int(peak)
     return Machine(**facts)
 
 

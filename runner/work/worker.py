@@ -26,7 +26,7 @@ from nsd.plugins.api import Device
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.store import provenance
-from nsd.runner.store.shapes import Broken, Manifest
+from nsd.runner.store.shapes import Broken, Machine, Manifest
 from nsd.runner.store.workspace import Workspace, now
 from nsd.runner.work import ranks
 from nsd.runner.work.context import Context
@@ -160,7 +160,7 @@ class Worker:
             "seconds": spending.seconds,
             "gpu_seconds": spending.gpu_seconds,
             "packages": provenance.packages(),
-            "machine": provenance.machine(job.get("device"), _neutral(job)),
+            "machine": _machine(job),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
             "git_commit": job["git_commit"],
             **spending.cost,
@@ -171,13 +171,19 @@ class Worker:
         workspace.commit(checked.kind, checked.digest, checked)
 
 
+def _machine(job: dict[str, Any]) -> Machine:
+    """The machine that did a job; with a peak of GPU memory come the fields that it hung on."""
+    found = provenance.machine(job.get("device"))
+    return found if found.gpu_peak_bytes is None else found.changed(neutral=_neutral(job))
+
+
 def _neutral(job: dict[str, Any]) -> dict[str, Any]:
     """The fields of a trainer or engine that change no output, and so are in no key, but the memory that it takes."""
     block = {"train": "trainer", "sample": "engine"}.get(job["kind"])
     if block is None:
         return {}
     keyed = job["settings"].get(block, {}).get("config", {})
-    return {name: value for name, value in job[block]["config"].items() if name not in keyed}
+    return {name: value for name, value in job[block].get("config", {}).items() if name not in keyed}
 
 
 @contextlib.contextmanager

@@ -95,14 +95,14 @@ def test_run(noted: Noted) -> None:
 def test_plan(noted: Noted) -> None:
     calls = noted(**PLANNING, nsd__runner__cli__show_plan__print_plan=None)
     command("plan", "x.yaml")
-    command("plan", "x.yaml", *CHOICE, "--run-files", "--json", "-w", "there")
+    command("plan", "x.yaml", *CHOICE, "--run-files", "--json", "-w", "there", "--gpus", "L4:1,H100:1")
     assert calls == [
         ("load_spec", {"path": Path("x.yaml"), "run_files": False}),
         ("build_plan", PLANNED),
-        ("print_plan", {"plan": "a plan", "workspace": "nsd-workspace", "as_json": False}),
+        ("print_plan", {"plan": "a plan", "workspace": "nsd-workspace", "as_json": False, "gpus": None}),
         ("load_spec", {"path": Path("x.yaml"), "run_files": True}),
         ("build_plan", {**PLANNED, **CHOSEN}),
-        ("print_plan", {"plan": "a plan", "workspace": "there", "as_json": True}),
+        ("print_plan", {"plan": "a plan", "workspace": "there", "as_json": True, "gpus": "L4:1,H100:1"}),
     ]
 
 

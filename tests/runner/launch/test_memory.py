@@ -129,7 +129,7 @@ def test_longer_rows_ask_for_checkpointing() -> None:
 
 def test_an_8b_model_on_an_l4_asks_for_lora_and_on_a_t4_for_another_card() -> None:
     found = advice(SFT, KNOWN["qwen3-8b"], "bfloat16", L4)
-    assert found is not None and "model.lora: {rank: 16}" in found[0]
+    assert found is not None and found[0][0] == "model.lora: {rank: 16}"
     assert advice(SFT, KNOWN["qwen3-8b"], "bfloat16", CARDS["T4"]) is None
 
 

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from nsd.runner.store import provenance
-from nsd.runner.work.worker import _neutral
+from nsd.runner.work.worker import _machine, _neutral
+
+JOB: dict[str, Any] = {
+    "kind": "train",
+    "settings": {"trainer": {"config": {"epochs": 2}}},
+    "trainer": {"config": {"epochs": 2, "micro_batch_size": 1}},
+}
 
 
 class Cuda:
@@ -42,14 +48,14 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def test_a_stage_on_gpus_says_the_largest_peak_and_what_it_hung_on(cuda: Cuda) -> None:
-    found = provenance.machine({"kind": "cuda"}, {"micro_batch_size": 2})
+    found = _machine({**JOB, "device": {"kind": "cuda"}})
     assert found.gpu_peak_bytes == 5 * 2**30
-    assert found.to_json()["neutral"] == {"micro_batch_size": 2}
+    assert found.to_json()["neutral"] == {"micro_batch_size": 1}
 
 
 def test_the_next_stage_begins_at_nothing(cuda: Cuda) -> None:
     provenance.forget_peak()
-    assert provenance.machine().gpu_peak_bytes is None and "neutral" not in provenance.machine().to_json()
+    assert _machine(JOB).gpu_peak_bytes is None and "neutral" not in _machine(JOB).to_json()
 
 
 def test_without_a_gpu_nothing_is_said() -> None:
@@ -57,10 +63,8 @@ def test_without_a_gpu_nothing_is_said() -> None:
 
     assert not torch.cuda.is_available()
     provenance.forget_peak()
-    assert not {"gpu_peak_bytes", "neutral"} & set(provenance.machine({"kind": "cpu"}, {"a": 1}).to_json())
+    assert not {"gpu_peak_bytes", "neutral"} & set(_machine({**JOB, "device": {"kind": "cpu"}}).to_json())
 
 
 def test_what_memory_hangs_on_are_the_fields_that_are_in_no_key() -> None:
-    job: dict[str, Any] = {"kind": "train", "settings": {"trainer": {"config": {"epochs": 2}}}}
-    job["trainer"] = {"config": {"epochs": 2, "micro_batch_size": 1}}
-    assert _neutral(job) == {"micro_batch_size": 1} and _neutral({**job, "kind": "score"}) == {}
+    assert _neutral(JOB) == {"micro_batch_size": 1} and _neutral({**JOB, "kind": "score"}) == {}
