@@ -168,7 +168,9 @@ class Estimator:
     def _model(self, stage: Stage) -> tuple[ModelShape | None, str]:
         """Shape and number type of a stage's model; (None, "") where its engine loads none."""
         model = stage.job.get("model")
-        return (None, "") if model is None else (self._shape(model), str(model["dtype"]))
+        return (
+            (None, "") if model is None else (self._shape(model), str(stage.job.get("train_dtype") or model["dtype"]))
+        )
 
     def _shape(self, model: Mapping[str, Any]) -> ModelShape:
         key = str(model["path"]), model["revision"]

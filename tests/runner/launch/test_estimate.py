@@ -54,6 +54,19 @@ def test_the_study_takes_on_an_l4_what_is_known_by_hand(tmp_path: Path, name: st
     assert hours is not None and least < hours < most
 
 
+def test_a_training_in_a_type_of_its_own_takes_the_memory_of_that_type(tmp_path: Path) -> None:
+    """Weights and two moments of 0.49 billion parameters: 3 x 4 bytes each instead of 3 x 2; a sampling is the same."""
+    half, whole = (
+        by_title(plan_of(tmp_path, "v1_sft", f"model: {{dtype: bfloat16, train_dtype: {name}}}\n"), workspace, "L4:1")
+        for name, workspace in (("bfloat16", Workspace(tmp_path / "a")), ("float32", Workspace(tmp_path / "b")))
+    )
+    trained = next(title for title in half if title.startswith("train"))
+    more = (whole[trained].allocated or 0) - (half[trained].allocated or 0)
+    assert more >= HALF_B.parameters * 6 * 0.95
+    drawn = next(title for title in half if title.startswith("sample"))
+    assert whole[drawn].allocated == half[drawn].allocated
+
+
 def test_the_page_says_what_the_estimate_says(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ([\w-]+) \| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
