@@ -135,8 +135,8 @@ def test_a_reward_is_given_pseudo_labels_and_its_values_are_what_is_maximised(ti
     folder = tiny.train("rewarded")
     seen = [json.loads(line) for line in (tiny.folder / "seen.jsonl").read_text().splitlines()]
     assert {one["seam"] for one in seen} == {"reward"} and len(seen) == 2
-    (label,) = [one.to_json() for one in tiny.workspace.manifests("label")]
-    labels = {row["question_id"]: row for row in tables.read(Path(label["folder"]) / "labels.parquet")}
+    (label,) = tiny.workspace.manifests("label")
+    labels = {row["question_id"]: row for row in tables.read(label.folder / "labels.parquet")}
     curves = {(row["step"], row["metric"]): row["value"] for row in tables.read(folder / "curves.parquet")}
     for step, one in enumerate(seen, 1):
         assert one["config"] == {"weight": 0.5, "scale": 2.0}

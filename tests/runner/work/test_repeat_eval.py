@@ -123,8 +123,10 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 
 def repeats_of(folder: Path) -> list[tuple[Any, ...]]:
+    """Of the version that each run's name stands for today."""
+    query = "SELECT run, repeat, p.eval_digest FROM repeats p JOIN current_runs USING (run, spec_digest) ORDER BY ALL"
     with Store(Workspace(folder / "nsd-workspace")).read() as connection:
-        return connection.execute("SELECT run, repeat, eval_digest FROM repeats ORDER BY ALL").fetchall()
+        return connection.execute(query).fetchall()
 
 
 @pytest.mark.slow
