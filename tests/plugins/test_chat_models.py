@@ -20,6 +20,8 @@ from nsd.plugins.models import load_model, load_tokenizer
 from nsd.plugins.trainers import _rollouts, _setup
 from training_job import Events, job, train
 
+pytestmark = pytest.mark.slow
+
 CHAT = [{"role": "user", "content": "Add: 0+0?"}]
 NO_THOUGHT = {"enable_thinking": False}
 CLOSED = "<think>\n\n</think>\n\n"  # how Qwen3's template answers enable_thinking: false

@@ -316,6 +316,7 @@ def test_a_batch_that_does_not_fit_is_halved(ref: ModelRef, monkeypatch: pytest.
     assert made.notes["out_of_memory_at_rows"] == [48, 24], "remembered: the second batch starts with what fits"
 
 
+@pytest.mark.slow
 def test_memory_for_not_even_one_row_stops_the_stage(ref: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(engine(), ref, REQUESTS[:1], Sampling(1, 1.0, 2))
     assert hf._last is not None
@@ -400,6 +401,7 @@ def _made(name: str, folder: Path) -> ModelRef:
     return ModelRef(str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "mistral_window", "gemma2_window", "lfm2_hybrid"])
 def test_greedy_text_of_other_architectures(name: str, tmp_path: Path) -> None:
     """Learned, rotary and model-counted positions; sliding windows shorter than the prompt; convolution states."""

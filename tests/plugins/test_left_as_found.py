@@ -18,6 +18,8 @@ from nsd.plugins.trainers import _setup
 from tiny_model import make_tiny_model
 from training_job import Events, job, train
 
+pytestmark = pytest.mark.slow
+
 GRPO = {"steps": 1, "num_generations": 2, "max_tokens": 4, "rewards": ["test_share_of_vowels"]}
 CONFIGS: dict[str, dict[str, Any]] = {"sft": {"epochs": 0.3}, "grpo": GRPO}
 

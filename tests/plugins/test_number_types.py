@@ -96,6 +96,7 @@ def test_models_are_loaded_in_the_type_held(half: Path) -> None:
 # --------------------------------------------------------------------------- what is saved
 
 
+@pytest.mark.slow
 def test_master_weights_in_float32_keep_the_updates_that_bfloat16_swallows(half: Path, tmp_path: Path) -> None:
     shares = {}
     for name, train_dtype in (("as sampled", None), ("float32", "float32")):
@@ -107,6 +108,7 @@ def test_master_weights_in_float32_keep_the_updates_that_bfloat16_swallows(half:
     assert shares["as sampled"] < 0.2 < 0.9 < shares["float32"]
 
 
+@pytest.mark.slow
 def test_trained_weights_are_saved_as_trained_and_sampled_in_the_starts_type(half: Path, tmp_path: Path) -> None:
     import torch
 

@@ -162,6 +162,7 @@ def test_a_page_of_runs_has_a_matrix_and_all_pairs(tmp_path: Path) -> None:
     assert "All 6 pairs" in page.text and "Nothing was declared before these results" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["completion", "question", "name", "asks", "spec", "warning", "label"])
 def test_nothing_of_the_injection_corpus_becomes_markup(tmp_path: Path, place: str, html: str) -> None:
     arms = better_and_worse(len(HOSTILE))

@@ -177,6 +177,7 @@ def test_a_comparison_of_runs_says_it_of_the_runs_named(ran: Ran) -> None:
     assert as_csv(found).count(remark) == 2
 
 
+@pytest.mark.slow
 def test_a_report_says_it_on_the_page_and_as_text(ran: Ran) -> None:
     with Store(ran.workspace).read() as connection:
         data = collect_experiment(connection, ran.workspace, "toy")

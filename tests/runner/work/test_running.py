@@ -309,6 +309,7 @@ def test_the_first_machine_leads_and_the_others_take_part(
     assert (code, calls) == ((0, [("takes part", [stage])]) if rank else (75, [("leads", [stage])]))
 
 
+@pytest.mark.slow
 def test_what_sigterm_stops_keeps_its_shards_and_goes_on(tmp_path: Path, toy: Path, here: Workspace) -> None:
     for name in ("gated", "log"):
         (toy / name).touch()

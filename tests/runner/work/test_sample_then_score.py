@@ -112,6 +112,7 @@ def test_another_verifier_of_the_quickstart_draws_nothing(tmp_path: Path) -> Non
     assert [stage.kind for stage in gone] == [stage.kind for stage in new] == ["score"] * 3
 
 
+@pytest.mark.slow
 def test_another_verifier_scores_what_is_there_and_loads_no_torch(toy: Toy) -> None:
     assert execute(toy.plan(), toy.workspace).done == 2 and toy.lines("drawn") == ["drawn"]
     plan = toy.plan(SPEC.replace("verifier: numeric", "verifier: ./mine.py:Heard"))
