@@ -21,8 +21,8 @@ from nsd.runner.spec.model import Resources
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.cores import usable_cores
 from nsd.runner.work.device import Decision, Facts, Gpu, decide
-from nsd.runner.work.machine import read_facts
-from nsd.runner.work.ready import compiler, wanted_accelerator
+from nsd.runner.work.machine import compiler, read_facts
+from nsd.runner.work.ready import wanted_accelerator
 
 EXTRAS = {
     "train": "training, and drawing from a model",

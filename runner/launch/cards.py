@@ -19,8 +19,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from nsd.plugins.errors import InputError
-
 HalfType = Literal["bfloat16", "float16", "float32"]
 
 
@@ -103,14 +101,3 @@ def _parts(name: str) -> tuple[str, set[str], int | None]:
     memory = [int(found[1]) for word in words if (found := _MEMORY.fullmatch(word))]
     core = [word for word in words if word not in _MAKERS | _FORMS and not _MEMORY.fullmatch(word)]
     return "".join(core), {*words} & _FORMS, memory[-1] if memory else None
-
-
-def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
-    """("L4", 2) of "L4:2". Raises InputError for a count that is no number."""
-    if accelerator is None:
-        return None, 1
-    name, _, count = accelerator.partition(":")
-    try:
-        return name, max(1, int(float(count))) if count else 1
-    except (ValueError, OverflowError):
-        raise InputError(f"accelerator {accelerator!r}: write a name and a number, such as L4:1") from None

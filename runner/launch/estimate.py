@@ -29,12 +29,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nsd.plugins.model_shape import BYTES, ModelShape, shape_of
-from nsd.runner.launch.cards import Card, card_key, card_of, split_accelerator
+from nsd.runner.launch.cards import Card, card_key, card_of
 from nsd.runner.launch.memory import GIB, advice, drawn_at_once, fits, memory_of, type_on, with_overhead
 from nsd.runner.launch.workload import TOKEN_SHARE, Drawing, Training, Work, work_done, work_of
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.workspace import Workspace, canonical_json
+from nsd.runner.work.device import split_accelerator
 
 LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
 CPU_LAYER_SECONDS = 0.0003  # there is nothing to launch

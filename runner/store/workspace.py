@@ -30,7 +30,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,17 @@ def now() -> str:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new, never a part."""
+    write_blocks_atomically(path, [text.encode("utf-8")])
+
+
+def write_blocks_atomically(path: Path, blocks: Iterable[bytes]) -> None:
+    """The same of bytes that come in blocks; what raises while they come leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -185,20 +191,7 @@ class Workspace:
 
         A hard link would cost nothing, but an edit in place would reach what was kept.
         """
-        target = self.side_file(wanted.sha256)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                for block in wanted.blocks():
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        flush(target.parent)
+        write_blocks_atomically(self.side_file(wanted.sha256), wanted.blocks())
 
     def outcome_path(self, job: str) -> Path:
         """Where a job of a launch leaves word of its end."""

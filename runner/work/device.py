@@ -133,6 +133,17 @@ def decide(
     return Decision("cuda", number, dtype, mixed, gpus[:number], ids[:number], why)
 
 
+def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
+    """("L4", 2) of "L4:2". Raises InputError for a count that is no number."""
+    if accelerator is None:
+        return None, 1
+    name, _, count = accelerator.partition(":")
+    try:
+        return name, max(1, int(float(count))) if count else 1
+    except (ValueError, OverflowError):
+        raise InputError(f"accelerator {accelerator!r}: write a name and a number, such as L4:1") from None
+
+
 def _cpu(processes: int | None, why: str) -> Decision:
     return Decision("cpu", processes or 1, "float32", "no", (), (), why)
 

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,12 @@ def device_files(folder: Path) -> tuple[str, ...]:
     """The device files that say an NVIDIA GPU is there, or Windows' behind WSL2."""
     names = sorted(path.name for pattern in ("nvidia[0-9]*", "dxg") for path in folder.glob(pattern))
     return tuple(f"/dev/{name}" for name in names)
+
+
+def compiler() -> str | None:
+    """The C compiler that Triton would take, None where there is none."""
+    names = (os.environ.get("CC"), "cc", "gcc", "clang")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def _instances(listed: str) -> dict[str, list[str]]:

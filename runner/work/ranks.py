@@ -64,16 +64,13 @@ def first_failure(partial: Path, death: Callable[[int], str]) -> RankFailure | N
         root = _ROOT.search((partial / LAUNCHER_LOG).read_text(encoding="utf-8", errors="replace"))
     except OSError:
         root = None
-    if root is not None:
-        rank, code = int(root[1]), int(root[2])
-        if rank in reasons:
-            return RankFailure(rank, reasons[rank][1], partial / log_name(rank))
-        if code < 0:  # it was killed, and could say nothing; what others say comes of that
-            return RankFailure(rank, death(code), partial / log_name(rank))
-    if reasons:
-        rank = min(reasons, key=lambda one: reasons[one][0])
-        return RankFailure(rank, reasons[rank][1], partial / log_name(rank))
-    return None
+    rank, code = (int(root[1]), int(root[2])) if root is not None else (-1, 0)
+    if rank not in reasons and code < 0:  # it was killed, and could say nothing; what others say comes of that
+        return RankFailure(rank, death(code), partial / log_name(rank))
+    if not reasons:
+        return None
+    first = rank if rank in reasons else min(reasons, key=lambda one: reasons[one][0])
+    return RankFailure(first, reasons[first][1], partial / log_name(first))
 
 
 def ask_to_stop(launcher: subprocess.Popen[str]) -> None:

@@ -8,8 +8,6 @@ A spec may ask for an accelerator (`resources.accelerators`); then there is no p
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,7 +17,7 @@ from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.model import Resources
-from nsd.runner.work.device import Decision, decide
+from nsd.runner.work.device import Decision, decide, split_accelerator
 from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.machine import read_facts
 
@@ -41,12 +39,6 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
             assert isinstance(trainer, Trainer)
             stage.job["processes"] = processes_of(trainer, decision, resources.processes, machines)
     return decision
-
-
-def compiler() -> str | None:
-    """The C compiler that Triton would take, None where there is none."""
-    names = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def check_packages(stages: Iterable[Stage]) -> None:
@@ -79,9 +71,8 @@ def wanted_accelerator(resources: Resources) -> tuple[str, int] | None:
     found = resources.accelerators
     if not found:
         return None
-    pairs = [text.partition(":") for text in ([found] if isinstance(found, str) else found)]
-    counted = [(name, max(1, round(float(count))) if count else 1) for name, _, count in pairs]
-    return min(counted, key=lambda pair: pair[1])
+    named = map(split_accelerator, [found] if isinstance(found, str) else found)
+    return min(((name, count) for name, count in named if name), key=lambda pair: pair[1], default=None)
 
 
 def _plugins(job: Mapping[str, Any]) -> Iterator[type[Plugin]]:

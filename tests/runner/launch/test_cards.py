@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from nsd.runner.launch.cards import CARDS, CPU, card_key, card_of, split_accelerator
+from nsd.runner.launch.cards import CARDS, CPU, card_key, card_of
+from nsd.runner.work.device import split_accelerator
 
 # What torch and nvidia-smi print, and what SkyPilot calls it.
 NAMES = {
