@@ -25,15 +25,15 @@ LEFT = {
         plugins.api.Plugin.digest_extra plugins.data.Question.meta plugins.data.TrainResult.notes
     """,
     "parts of a stage's key or job, which the plan makes and a digest hashes as they are": """
-        plugins.models.identity runner.plan.model.Stage.job runner.plan.model.Stage.key
+        plugins.models.identity runner.plan.model.Stage.key
         runner.plan.model.Stage.settings runner.plan.changes.changed_fields runner.plan.changes.made_before_code
         runner.plan.keys.Values.every runner.plan.keys.Values.told runner.plan.keys.plugin_key
         runner.plan.relatives.relatives runner.plan.relatives.siblings runner.plan.relatives.there_already
         runner.spec.model.Block.to_digest runner.spec.model.Condition.to_digest
         runner.store.shapes.Manifest.made_of
-        runner.work.jobs.make_plugin
     """,
     "a plugin's config or a spec, as somebody wrote it": """
+        runner.plan.jobs.PluginJob.config
         runner.spec.model.Block.as_written runner.spec.model.Block.written runner.spec.model.Condition.from_file
         runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote.VoteRow.spec
         runner.store.shapes.ResolvedSpec.conditions

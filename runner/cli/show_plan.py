@@ -124,7 +124,7 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
         users += f", repeat {stage['repeat']}" if stage["repeat"] else ""
         state = "finished" if stage["cached"] else "to run" + _why(stage["changed_since_nearest"])
         if there := stage["samples_there"]:
-            state = f"to run: {there} of {plan.stages[stage['digest']].job['sampling']['n']} samples are there"
+            state = f"to run: {there} of {plan.stages[stage['digest']].settings['sampling']['n']} samples are there"
         memory = stage["memory_gib"]
         cells = ["" if memory is None else f"{memory:.1f}"] if estimates else []
         shown.add_row(stage["kind"], users, stage["size"], *cells, stage["digest"][:8], state)

@@ -32,6 +32,7 @@ from nsd.plugins.model_shape import BYTES, ModelShape, shape_of
 from nsd.runner.launch.cards import Card, card_key, card_of
 from nsd.runner.launch.memory import GIB, advice, drawn_at_once, fits, memory_of, type_on, with_overhead
 from nsd.runner.launch.workload import TOKEN_SHARE, Drawing, Training, Work, work_done, work_of
+from nsd.runner.plan.jobs import ModelJob, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.workspace import Workspace, canonical_json
@@ -163,18 +164,19 @@ class Estimator:
         """Without the samples that can be taken from other stages."""
         if not isinstance(work, Drawing):
             return work
-        left = 1 - there_already(stage.settings, self._manifests) / stage.job["sampling"]["n"]
+        left = 1 - there_already(stage.settings, self._manifests) / stage.settings["sampling"]["n"]
         return replace(work, rows=work.rows * left)
 
     def _model(self, stage: Stage) -> tuple[ModelShape | None, str]:
         """Shape and number type of a stage's model; (None, "") where its engine loads none."""
-        model = stage.job.get("model")
-        return (
-            (None, "") if model is None else (self._shape(model), str(stage.job.get("train_dtype") or model["dtype"]))
-        )
+        job = stage.job
+        if not isinstance(job, ToTrain | ToSample) or job.model is None:
+            return None, ""
+        train_dtype = job.train_dtype if isinstance(job, ToTrain) else None
+        return self._shape(job.model), train_dtype or job.model.dtype
 
-    def _shape(self, model: Mapping[str, Any]) -> ModelShape:
-        key = str(model["path"]), model["revision"]
+    def _shape(self, model: ModelJob) -> ModelShape:
+        key = model.path, model.revision
         if key not in self._shapes:
             self._shapes[key], source = shape_of(*key)
             if source == "name":

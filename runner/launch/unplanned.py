@@ -54,7 +54,7 @@ def _add(plan: Plan, kind: str, digest: str, user: str, manifest_of: ManifestOf)
         inputs = dict(manifest.inputs) if manifest else {}
         for role, cause in inputs.items():
             _add(plan, _kind_of(kind, role), cause, user, manifest_of)
-        stage = Stage(kind, digest, manifest.key.to_json() if manifest else {}, inputs, {}, "")
+        stage = Stage(kind, digest, manifest.key.to_json() if manifest else {}, inputs, None, "")
         if manifest:  # what is not finished yet is looked at again: its causes are not known
             plan.stages[digest] = stage
         else:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.api import LoraConfig, Prompt, Question, Trainer
+from nsd.runner.plan.jobs import SourceJob, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.work.jobs import make_plugin
@@ -79,34 +80,31 @@ Work = Drawing | Training
 def work_of(stage: Stage, plan: Plan) -> Work | None:
     """What a stage does; None for votes and verdicts over stored samples."""
     job = stage.job
-    if stage.kind == "sample":
-        lengths = _lengths(job["prompt"], plan.data[job["questions"]])
-        sampling = job["sampling"]
-        samples = sampling["n"] if sampling["temperature"] > 0 else 1
-        batch = job["engine"]["config"].get("batch_size")
+    if isinstance(job, ToSample):
+        lengths = _lengths(job.prompt, plan.data[job.questions])
+        samples = job.sampling.n if job.sampling.temperature > 0 else 1
+        batch = job.engine.config.get("batch_size")
         return Drawing(
             rows=len(lengths) * samples,
             prompts=len(lengths),
             samples=samples,
             prompt=_mean(lengths),
             longest=max(lengths, default=PROMPT_TOKENS),
-            limit=sampling["max_tokens"],
+            limit=job.sampling.max_tokens,
             batch_size=batch if isinstance(batch, int) else None,
         )
-    if stage.kind != "train":
+    if not isinstance(job, ToTrain):
         return None
-    trainer = make_plugin(job["trainer"])
-    assert isinstance(trainer, Trainer)
+    trainer = make_plugin(job.trainer, Trainer)
     prompts, targets = [], []
-    for source in job["train_on"]:
-        questions = plan.data[source["data"]]
-        prompts += _lengths(job["prompt"], questions)
+    for source in job.train_on:
+        questions = plan.data[source.data]
+        prompts += _lengths(job.prompt, questions)
         targets += _targets(source, questions, plan)
-    steps = job["budget"].get("steps") or trainer.planned_steps(len(prompts))
-    if job.get("max_steps_cap"):
-        steps = job["max_steps_cap"] if steps is None else min(steps, job["max_steps_cap"])
-    lora = LoraConfig.model_validate(job["lora"]) if job.get("lora") else None
-    return _training(trainer.config.model_dump(), steps, prompts, targets, lora)
+    steps = job.budget.steps or trainer.planned_steps(len(prompts))
+    if job.max_steps_cap:
+        steps = job.max_steps_cap if steps is None else min(steps, job.max_steps_cap)
+    return _training(trainer.config.model_dump(), steps, prompts, targets, job.lora)
 
 
 def work_done(manifest: Manifest, plan: Plan) -> Work | None:
@@ -177,18 +175,18 @@ def _training(
     )
 
 
-def _targets(source: Mapping[str, Any], questions: Iterable[Question], plan: Plan) -> list[int]:
+def _targets(source: SourceJob, questions: Iterable[Question], plan: Plan) -> list[int]:
     """Tokens of the text that each example ends with: its solution, or what a model will have written."""
-    if source["source"] == "pseudo":
-        samples = plan.stages[source["labels"]].inputs.get("samples")
-        if samples is not None:
-            return [round(plan.stages[samples].job["sampling"]["max_tokens"] * TOKEN_SHARE)] * len(list(questions))
+    if source.labels is not None:
+        samples = plan.stages[source.labels].inputs.get("samples")
+        drawn = None if samples is None else plan.stages[samples].job
+        if isinstance(drawn, ToSample):
+            return [round(drawn.sampling.max_tokens * TOKEN_SHARE)] * len(list(questions))
     return [tokens_of(question.solution or "") for question in questions]
 
 
-def _lengths(block: Mapping[str, Any], questions: Iterable[Question]) -> list[int]:
+def _lengths(prompt: Prompt, questions: Iterable[Question]) -> list[int]:
     """Tokens of each question's prompt."""
-    prompt = Prompt.model_validate(block)
     found = []
     for question in questions:
         rendered = prompt.render(question)

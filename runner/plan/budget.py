@@ -12,6 +12,7 @@ from typing import Any
 
 from nsd.plugins.api import Question, Splits, Trainer
 from nsd.plugins.errors import InputError
+from nsd.runner.plan.jobs import BudgetJob, TokensOf
 from nsd.runner.plan.keys import block_job, block_key
 from nsd.runner.spec.model import Condition, Experiment
 from nsd.runner.spec.sources import POOLS
@@ -27,14 +28,14 @@ def budget(
     condition: Condition,
     splits_of: Callable[[Condition], Splits],
     hash_of: Callable[[list[Question]], str],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(what enters the train stage's key, what the worker gets), both empty for `match: epochs`.
+) -> tuple[dict[str, Any], BudgetJob]:
+    """(what enters the train stage's key, what the worker gets), both saying nothing for `match: epochs`.
 
     Raises InputError where the wanted budget cannot be known.
     """
     match = experiment.match
     if match.by == "epochs":
-        return {}, {}
+        return {}, BudgetJob()
     reference = _reference(experiment, condition, splits_of)
     assert reference.trainer is not None
     trainer = reference.trainer.make()
@@ -47,7 +48,7 @@ def budget(
                 f"{experiment.path}: match: steps needs to know the steps of {reference.name!r} before the run, and "
                 "its trainer (with packing?) cannot tell; use match: tokens"
             )
-        return {"steps": steps}, {"steps": steps}
+        return {"steps": steps}, BudgetJob(steps=steps)
     if not trainer.needs_targets:
         raise InputError(
             f"{experiment.path}: match: tokens counts the tokens of training texts, which the trainer "
@@ -60,7 +61,7 @@ def budget(
         )
     data = [hash_of(getattr(splits, source)) for source in reference.train_on]
     key = {"tokens": {"data": data, "trainer": block_key(reference.trainer)}}
-    return key, {"tokens_of": {"data": data, "trainer": block_job(reference.trainer)}}
+    return key, BudgetJob(tokens_of=TokensOf(tuple(data), block_job(reference.trainer)))
 
 
 def _reference(experiment: Experiment, condition: Condition, splits_of: Callable[[Condition], Splits]) -> Condition:

@@ -23,10 +23,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nsd.plugins.api import Question, Sampling, Trainer
+from nsd.plugins.api import Question, Sampling, Shown, Trainer, TrainSeeds
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
+from nsd.runner.plan.jobs import ModelJob, SourceJob, StageJob, ToLabel, ToSample, ToScore, ToTrain
 from nsd.runner.plan.keys import (
     SCHEME,
     Values,
@@ -207,16 +208,15 @@ class _Builder:
         told = {name: value for name, value in base.items() if (name, value) != ("dtype", default)}
         return {"base": Values(told, base)}
 
-    def _model_job(self, model: _Trained) -> dict[str, Any]:
-        spec = model.condition.model
+    def _model_job(self, model: _Trained) -> ModelJob:
         from nsd.plugins.models import resolve
 
-        return {
-            "path": resolve(model.condition.weights),
-            "revision": self._revision(model.condition),
-            "dtype": spec.dtype,
-            "train": model.digest,
-        }
+        return ModelJob(
+            path=resolve(model.condition.weights),
+            revision=self._revision(model.condition),
+            dtype=model.condition.model.dtype,
+            train=model.digest,
+        )
 
     # ------------------------------------------------------------------ stages
 
@@ -232,7 +232,7 @@ class _Builder:
         kind: str,
         key: dict[str, Any],
         inputs: dict[str, str | None],
-        job: dict[str, Any],
+        job: StageJob,
         size: str,
         drawn: dict[str, Any] | None = None,
     ) -> Stage:
@@ -268,14 +268,14 @@ class _Builder:
             "questions": digest_of([[question.id, question.text] for question in questions]),
             "seed": seed,
         }
-        job = {
-            "engine": block_job(condition.engine),
-            "model": self._model_job(model) if needs_model else None,
-            "prompt": condition.prompt.model_dump(),
-            "sampling": sampling.to_json(),
-            "questions": self.questions.keep(questions),
-            "seed": seed,
-        }
+        job = ToSample(
+            engine=block_job(condition.engine),
+            model=self._model_job(model) if needs_model else None,
+            prompt=condition.prompt,
+            sampling=sampling,
+            questions=self.questions.keep(questions),
+            seed=seed,
+        )
         size = f"{len(questions)} {what} x {sampling.n}"
         return self._stage("sample", key, {"model": model.digest if needs_model else None}, job, size)
 
@@ -309,12 +309,12 @@ class _Builder:
                 "seed": label_seed,
             },
             {"samples": samples},
-            {
-                "labeler": block_job(condition.labeler),
-                "verifier": block_job(condition.training_verifier),
-                "questions": self.questions.keep(unlabeled),
-                "seed": label_seed,
-            },
+            ToLabel(
+                labeler=block_job(condition.labeler),
+                verifier=block_job(condition.training_verifier),
+                questions=self.questions.keep(unlabeled),
+                seed=label_seed,
+            ),
             f"{len(unlabeled)} questions",
         )
         return self._add(stage, condition.name, seed)
@@ -331,16 +331,7 @@ class _Builder:
                     f"condition {condition.name!r}: init: teacher needs a teacher; name one with label_with"
                 )
             start = teacher
-        sources: list[dict[str, Any]] = []
-        for source in condition.train_on:
-            if source == "pseudo":
-                shown = self.questions.shown(condition)
-                sources.append({"source": source, "labels": label, **({"shown": shown.to_json()} if shown else {})})
-            else:
-                questions = getattr(splits, POOLS[source])
-                if source in WITHOUT_ANSWERS:
-                    questions = self.questions.without_answers(condition, questions)
-                sources.append({"source": source, "data": self.questions.keep(questions)})
+        sources = [self._source(condition, source, label) for source in condition.train_on]
         trainer = condition.trainer.make()
         assert isinstance(trainer, Trainer)
         seeds = {name: stream(seed, name, round_number) % 2**31 for name in ("init", "order", "rollout")}
@@ -350,7 +341,7 @@ class _Builder:
             "trainer": block_key(condition.trainer),
             "start": self._model_key(start),
             **prompt_key(condition.prompt),
-            "train_on": sources,
+            "train_on": [_source_key(source) for source in sources],
             "seeds": seeds,
         }
         if lora:
@@ -363,32 +354,37 @@ class _Builder:
             key["match"] = budget_key
         if self.smoke:
             key["smoke_steps"] = SMOKE_STEPS
-        job = {
-            "trainer": block_job(condition.trainer),
-            "verifier": block_job(condition.training_verifier),
-            "model": self._model_job(start),
-            "lora": lora.model_dump(mode="json") if lora else None,
-            "train_dtype": condition.model.train_dtype,
-            "prompt": condition.prompt.model_dump(),
-            "train_on": [
-                {**source, **({"data": self.questions.keep(splits.unlabeled)} if source["source"] == "pseudo" else {})}
-                for source in sources
-            ],
-            "seeds": seeds,
-            "seed": seed,
-            "budget": budget_job,
-            "processes": self.experiment.resources.processes or 1,
-            "track": list(self.experiment.track),
-            "max_steps_cap": SMOKE_STEPS if self.smoke else None,
-        }
+        job = ToTrain(
+            trainer=block_job(condition.trainer),
+            verifier=block_job(condition.training_verifier),
+            model=self._model_job(start),
+            lora=lora,
+            train_dtype=condition.model.train_dtype,
+            prompt=condition.prompt,
+            train_on=tuple(sources),
+            seeds=TrainSeeds(**seeds),
+            seed=seed,
+            budget=budget_job,
+            processes=self.experiment.resources.processes or 1,
+            track=tuple(self.experiment.track),
+            max_steps_cap=SMOKE_STEPS if self.smoke else None,
+        )
         count = example_count(condition, splits)
         at_most = "up to " if "pseudo" in condition.train_on else ""
-        steps = budget_job.get("steps") or trainer.planned_steps(count)
+        steps = budget_job.steps or trainer.planned_steps(count)
         if self.smoke and steps:
             steps = min(steps, SMOKE_STEPS)
         size = f"{at_most}{count} examples" + (f", {steps} steps" if steps else "")
         stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
         return self._add(stage, condition.name, seed)
+
+    def _source(self, condition: Condition, source: str, label: str | None) -> SourceJob:
+        questions = getattr(self.questions.splits(condition), POOLS[source])
+        if source == "pseudo":
+            return SourceJob(source, self.questions.keep(questions), label, self.questions.shown(condition))
+        if source in WITHOUT_ANSWERS:
+            questions = self.questions.without_answers(condition, questions)
+        return SourceJob(source, self.questions.keep(questions))
 
     def _eval(
         self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
@@ -408,15 +404,23 @@ class _Builder:
                 "questions": self.questions.keep(test),
             },
             {"samples": samples},
-            {
-                "protocol": block_job(condition.eval),
-                "verifier": block_job(condition.verifier),
-                "questions": self.questions.keep(test),
-                "sampling": drawing.job["sampling"],
-                "seed": eval_seed,
-            },
+            ToScore(
+                protocol=block_job(condition.eval),
+                verifier=block_job(condition.verifier),
+                questions=self.questions.keep(test),
+                sampling=sampling,
+                seed=eval_seed,
+            ),
             f"{len(test)} questions x {sampling.n}",
             drawn={name: drawing.settings[name] for name in ("engine", "model", "prompt", "sampling", "seed")},
         )
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
+
+
+def _source_key(source: SourceJob) -> dict[str, Any]:
+    """What of a source enters the key: pseudo-labels by their stage, which has their questions in its own key."""
+    if source.source != "pseudo":
+        return {"source": source.source, "data": source.data}
+    shown = {} if source.shown == Shown() else {"shown": source.shown.to_json()}
+    return {"source": source.source, "labels": source.labels, **shown}

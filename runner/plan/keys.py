@@ -10,7 +10,7 @@ record beside it: while a key is put together, a config is a `Values`, which kno
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from nsd.plugins.api import Plugin, Prompt
 from nsd.plugins.registry import code
+from nsd.runner.plan.jobs import PlannedCode, PluginJob
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.model import Block, put
 
@@ -112,22 +113,17 @@ def plugin_key(made: Plugin, config: Values | dict[str, Any], kind: str, place: 
     return key if its_code is None else {**key, "code": its_code.to_json()}
 
 
-def block_job(block: Block[Plugin]) -> dict[str, Any]:
-    """The part of a job; a plugin in a file goes by the file's absolute path.
-
-    `code` lists what third parties' code was planned with, so that a worker does not run another.
-    """
-    config = block.config.model_dump(mode="json")
-    job = {"kind": block.kind, "use": block.place, "config": config}
-    codes = _codes(block)
-    return {**job, "code": codes} if codes else job
+def block_job(block: Block[Plugin]) -> PluginJob:
+    """The part of a job; a plugin in a file goes by the file's absolute path."""
+    return PluginJob(block.kind, block.place, block.config.model_dump(mode="json"), tuple(_codes(block)))
 
 
-def _codes(block: Block[Plugin]) -> list[dict[str, Any]]:
-    its_code = code(block.kind, block.place)
-    mine = [] if its_code is None else [{"kind": block.kind, "use": block.place, "code": its_code.to_json()}]
-    return mine + [one for nested in block.nested.values() for one in _codes(nested)]
+def _codes(block: Block[Plugin]) -> Iterator[PlannedCode]:
+    if (its_code := code(block.kind, block.place)) is not None:
+        yield PlannedCode(block.kind, block.place, its_code)
+    for nested in block.nested.values():
+        yield from _codes(nested)
 
 
 def _third_party(block: Block[Plugin]) -> bool:
-    return bool(_codes(block))
+    return any(_codes(block))

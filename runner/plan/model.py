@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nsd.plugins.api import Question
+from nsd.runner.plan.jobs import StageJob, ToTrain
 from nsd.runner.spec.model import Experiment
 from nsd.runner.store.workspace import Workspace
 
@@ -22,11 +23,16 @@ class Stage:
     digest: str
     key: dict[str, Any]
     inputs: dict[str, str]  # role -> digest of the stage it comes from
-    job: dict[str, Any]
+    job: StageJob | None  # None where a finished stage is known by its manifest alone
     size: str
     used_by: list[str] = field(default_factory=list)  # "condition/seedN"
     repeat: int | None = None  # which repetition of an evaluation it is
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def processes(self) -> int:
+        """How many processes share it on each machine."""
+        return self.job.processes if isinstance(self.job, ToTrain) else 1
 
     @property
     def title(self) -> str:

@@ -28,7 +28,7 @@ class Questions:
         from nsd.plugins.datasets.split import split
 
         block = condition.data
-        cache_key = json.dumps(block_job(block), sort_keys=True, default=str)
+        cache_key = repr(block_job(block))
         if cache_key not in self._splits:
             dataset = block.make()
             splits, report = split(dataset.pools(), dataset.config.split)
@@ -42,16 +42,13 @@ class Questions:
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
         if id(questions) not in self._blind:
-            shown = self.shown(condition) or Shown()
+            shown = self.shown(condition)
             self._blind[id(questions)] = [without_truth(question, shown) for question in questions]
         return self._blind[id(questions)]
 
-    def shown(self, condition: Condition) -> Shown | None:
-        """What examples without the true answer keep of their questions, None where nothing."""
-        dataset = condition.data.make()
-        assert isinstance(dataset, Dataset)
-        shown = dataset.shown()
-        return None if shown == Shown() else shown
+    def shown(self, condition: Condition) -> Shown:
+        """What examples without the true answer keep of their questions."""
+        return condition.data.make().shown()
 
     def check_gold(self, condition: Condition) -> None:
         """Note the gold answers that the condition's verifiers cannot read."""

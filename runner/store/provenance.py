@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nsd.plugins.api import Device
 from nsd.runner.store.shapes import Machine
 
 PACKAGES = ("nsd", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy", "math-verify", "vllm")
@@ -55,7 +56,7 @@ def git_state() -> dict[str, str | None]:
     return {"commit": commit.strip() if commit else None, "diff": diff[:DIFF_LIMIT] if diff else None}
 
 
-def machine(device: Mapping[str, str] | None = None) -> Machine:
+def machine(device: Device | None = None) -> Machine:
     """Host, processor count, the device in force and, where torch is loaded already, GPUs and threads.
 
     Of a stage that used a GPU also the most memory that torch allocated on it, in bytes.
@@ -67,7 +68,7 @@ def machine(device: Mapping[str, str] | None = None) -> Machine:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
     if device:
-        facts["device"] = device["kind"]
+        facts["device"] = device.kind
     torch = sys.modules.get("torch")
     if torch is not None:
         facts["torch_threads"] = torch.get_num_threads()

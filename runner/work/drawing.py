@@ -6,15 +6,15 @@ Completions are kept in shards as they come. A killed drawing loses the batch in
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Completion, Device, Engine, ModelRef, Prompt, Request, Sampling
+from nsd.plugins.api import Completion, Device, Engine, ModelRef, Request
 from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.runner.plan.jobs import ModelJob, PluginJob, ToSample
 from nsd.runner.plan.relatives import relatives
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.shapes import Broken
@@ -24,12 +24,12 @@ from nsd.runner.work.failures import failures
 from nsd.runner.work.jobs import make_plugin
 
 
-def model_ref(model: Mapping[str, Any], workspace: Workspace, device: Device | None = None) -> ModelRef:
+def model_ref(model: ModelJob, workspace: Workspace, device: Device | None = None) -> ModelRef:
     """The model of a job: the spec's own, or what a train stage left."""
-    base = ModelRef(path=model["path"], revision=model["revision"], dtype=model["dtype"], device=device)
-    if model["train"] is None:
+    base = ModelRef(path=model.path, revision=model.revision, dtype=model.dtype, device=device)
+    if model.train is None:
         return base
-    folder = workspace.folder("train", model["train"]) / "model"
+    folder = workspace.folder("train", model.train) / "model"
     if (folder / "adapter_config.json").is_file():
         return replace(base, adapter=str(folder))
     return replace(base, path=str(folder), revision=None)
@@ -38,15 +38,14 @@ def model_ref(model: Mapping[str, Any], workspace: Workspace, device: Device | N
 Place = tuple[str, int]  # question id and sample number
 
 
-def draw(job: dict[str, Any], context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
-    """All completions of a job, in question order then sample order; `others` are there already.
+def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
+    """All completions of a stage, in question order then sample order; `others` are there already.
 
     Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
     Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
     """
-    questions = context.questions(job["questions"])
-    prompt = Prompt.model_validate(job["prompt"])
-    sampling = Sampling(**job["sampling"])
+    questions = context.questions(work.questions)
+    prompt, sampling = work.prompt, work.sampling
     shards = context.partial / "shards"
     shards.mkdir(parents=True, exist_ok=True)
     drawn = {key: item for path in sorted(shards.glob("*.parquet")) for key, item in _read(path).items()}
@@ -54,14 +53,14 @@ def draw(job: dict[str, Any], context: Context, others: Mapping[Place, Completio
     total = len(questions) * sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
     if len(held) < total:
-        engine = _engine(job, context)
-        ref = model_ref(job["model"], context.workspace, context.device) if job["model"] is not None else None
+        engine = _engine(work.engine, context)
+        ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
         given = prompt.chat_template_kwargs
         asked = [Request(one.id, prompt.render(one), _first(one.id, others), given) for one in questions]
         requests = [request for request in asked if request.first < sampling.n]
         number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1
         tokens, started = 0, time.monotonic()
-        for batch in engine.generate(ref, requests, sampling, job["seed"], frozenset(held)):
+        for batch in engine.generate(ref, requests, sampling, work.seed, frozenset(held)):
             tables.write_completions(shards / f"{number:06d}.parquet", batch)
             number += 1
             held |= {(item.question_id, item.sample): item for item in batch}
@@ -81,7 +80,7 @@ def draw(job: dict[str, Any], context: Context, others: Mapping[Place, Completio
     return completions
 
 
-def take(job: dict[str, Any], context: Context) -> dict[str, dict[Place, Completion]]:
+def take(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[str, dict[Place, Completion]]:
     """Completions that other finished stages drew from the streams of this one, by stage.
 
     What was taken when the stage began is kept, in `taken/NUMBER-DIGEST.parquet`: a continued stage cuts its batches
@@ -89,7 +88,7 @@ def take(job: dict[str, Any], context: Context) -> dict[str, dict[Place, Complet
     """
     folder = context.partial / "taken"
     if not folder.is_dir() and not any(context.partial.glob("shards/*")):
-        _choose(job, context)
+        _choose(work, settings, context)
     found: dict[str, dict[Place, Completion]] = {}
     for path in sorted(folder.glob("*.parquet")):
         if items := _read(path):
@@ -97,15 +96,15 @@ def take(job: dict[str, Any], context: Context) -> dict[str, dict[Place, Complet
     return found
 
 
-def _choose(job: dict[str, Any], context: Context) -> None:
-    n, versions = job["sampling"]["n"], provenance.shaping(provenance.packages())
-    texts = {question.id: question.text for question in context.questions(job["questions"])}
+def _choose(work: ToSample, settings: Mapping[str, Any], context: Context) -> None:
+    n, versions = work.sampling.n, provenance.shaping(provenance.packages())
+    texts = {question.id: question.text for question in context.questions(work.questions)}
     seen: set[Place] = set()
-    for number, manifest in enumerate(relatives(job["settings"], context.workspace.manifests("sample"))):
+    for number, manifest in enumerate(relatives(settings, context.workspace.manifests("sample"))):
         if provenance.shaping(manifest.packages) != versions:
             continue
         theirs = texts
-        if manifest.made_of["questions"] != job["settings"]["questions"]:
+        if manifest.made_of["questions"] != settings["questions"]:
             theirs = {one.id: one.text for one in tables.held_questions(context.workspace, manifest.data_hash or "")}
         useful = [
             one
@@ -134,16 +133,14 @@ def _read(path: Path) -> dict[Place, Completion]:
         return {}
 
 
-def _engine(job: dict[str, Any], context: Context) -> Engine:
-    """The engine of a job, kept from an earlier stage where it is the same."""
-    key = json.dumps(job["engine"], sort_keys=True)
+def _engine(block: PluginJob, context: Context) -> Engine:
+    """The engine of a stage, kept from an earlier one where it is the same."""
+    key = repr(block)
     for other, loaded in context.engines.items():
         if other != key:  # one loaded model at a time on a device
             loaded.close()
     if key not in context.engines:
-        engine = make_plugin(job["engine"])
-        assert isinstance(engine, Engine)
-        context.engines[key] = engine
+        context.engines[key] = make_plugin(block, Engine)
     return context.engines[key]
 
 
@@ -157,15 +154,15 @@ def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
     }
 
 
-def run_sample(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Completions of the unlabeled or the test questions."""
-    taken = take(job, context)
+def run_sample(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[str, Any]:
+    """Completions of the unlabeled or the test questions. `settings` is the stage's key, written out."""
+    taken = take(work, settings, context)
     others = {place: item for items in taken.values() for place, item in items.items()}
-    completions = draw(job, context, others)
+    completions = draw(work, context, others)
     tables.write_completions(context.artifact / "samples.parquet", completions)
     drawn = [item for item in completions if (item.question_id, item.sample) not in others]
     shared = {digest: len(items) for digest, items in taken.items()}
-    return {"data_hash": job["questions"], "generation": generation_facts(drawn), "shared": shared}
+    return {"data_hash": work.questions, "generation": generation_facts(drawn), "shared": shared}
 
 
 def stored_completions(digest: str, context: Context) -> list[Completion]:

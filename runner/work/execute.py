@@ -210,12 +210,13 @@ class _Workers:
         """Have a worker do the job; returns the event that ended it."""
         if self.asked_to_stop:
             return Event(Told.INTERRUPTED)
-        together = stage.job.get("processes", 1) > 1 or (self.nodes is not None and stage.kind == "train")
+        processes = stage.processes
+        together = processes > 1 or (self.nodes is not None and stage.kind == "train")
         if together:
             self._retire()  # its model holds the memory that the training wants
             ranks.forget_reasons(job_path.parent)
             command = training_command(stage, job_path, self.events_path, self.nodes)
-            process = self._start(command, stage.job["processes"])
+            process = self._start(command, processes)
         else:
             if self.process is None or self.process.poll() is not None:
                 self.process = self._start(
@@ -237,7 +238,7 @@ class _Workers:
         failed = final is None or final.event is Told.FAILED
         first = ranks.first_failure(job_path.parent, _death) if together and failed else None
         if first is not None:
-            processes = stage.job["processes"] * (len(self.nodes.addresses) if self.nodes else 1)
+            processes *= len(self.nodes.addresses) if self.nodes else 1
             return Event(Told.FAILED, stage.digest, reason=first.sentence(processes), log=str(first.log))
         if final is None:
             return Event(Told.FAILED, reason=_death(process.returncode), log=str(log))

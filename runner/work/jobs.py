@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from nsd.plugins.api import Device, Plugin, SideFile
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
 from nsd.plugins.side_files import BrokenSideFile
+from nsd.runner.plan.jobs import PluginJob, StageJob
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace, write_atomically
@@ -37,7 +41,8 @@ def write_side_files(
     Raises InputError where a file is no longer what the plan found there and `fetch` cannot bring it from elsewhere.
     A stage that draws completions needs none.
     """
-    hashes = {content_hash for stage in stages if stage.kind != "sample" for content_hash in _data_of(stage)}
+    jobs = [stage.job for stage in stages if stage.job is not None and stage.kind != "sample"]
+    hashes = {content_hash for job in jobs for content_hash in job.data}
     questions = (question for content_hash in sorted(hashes) for question in plan.data[content_hash])
     for side in {side.sha256: side for question in questions for side in question.side_files.values()}.values():
         if workspace.has_side_file(side):
@@ -51,47 +56,81 @@ def write_side_files(
                 ) from None
 
 
-def _data_of(stage: Stage) -> Iterator[str]:
-    """Content hashes of the questions that a stage reads."""
-    if "questions" in stage.job:
-        yield stage.job["questions"]
-    for source in stage.job.get("train_on", ()):
-        yield source["data"]
+@dataclass(frozen=True)
+class Job:
+    """A stage as its worker meets it: what there is to do, and what the manifest says of it besides.
+
+    `key` is what the digest was made of, `settings` the same with every default written out.
+    """
+
+    kind: str
+    digest: str
+    work: StageJob
+    key: dict[str, Any]
+    settings: dict[str, Any]
+    inputs: dict[str, str]  # role -> digest of the stage it comes from
+    used_by: tuple[str, ...]  # "condition/seedN"
+    experiment: str
+    workspace: str
+    device: Device | None
+    git_commit: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, JSON-able; `from_json` reads them."""
+        found: dict[str, Any] = _adapter().dump_python(self, mode="json")
+        return found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Job:
+        """What `to_json` wrote."""
+        return _adapter().validate_python(found)
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[Job]:
+    return TypeAdapter(Job)
+
+
+def job_of(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Job:
+    """The job of a stage in this workspace."""
+    assert stage.job is not None  # no stage is owed whose plan is not known
+    return Job(
+        kind=stage.kind,
+        digest=stage.digest,
+        work=stage.job,
+        key=stage.key,
+        settings=stage.settings,
+        inputs=stage.inputs,
+        used_by=tuple(stage.used_by),
+        experiment=plan.name,
+        workspace=str(workspace.root),
+        device=device,
+        git_commit=provenance.git_state()["commit"],
+    )
 
 
 def write_job(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Path:
     """Write what the worker reads. The path of an earlier attempt is reused with the same content."""
-    job = {
-        **stage.job,
-        "kind": stage.kind,
-        "digest": stage.digest,
-        "key": stage.key,
-        "settings": stage.settings,
-        "inputs": stage.inputs,
-        "used_by": stage.used_by,
-        "experiment": plan.name,
-        "workspace": str(workspace.root),
-        "device": asdict(device) if device is not None else None,
-        "git_commit": provenance.git_state()["commit"],
-    }
     path = workspace.partial(stage.kind, stage.digest) / "job.json"
-    write_atomically(path, json.dumps(job, indent=1))
+    write_atomically(path, json.dumps(job_of(plan, stage, workspace, device).to_json(), indent=1))
     return path
 
 
-def make_plugin(block: Mapping[str, Any]) -> Plugin:
-    """The plugin of a job's block, with its config validated again.
+Made = TypeVar("Made", bound=Plugin)
+
+
+def make_plugin(block: PluginJob, base: type[Made]) -> Made:
+    """The plugin of a job, of this kind, with its config validated again.
 
     Raises StageFailed where a third party's code is no longer what the stage was planned with.
     """
-    for planned in block.get("code", ()):
-        now = code(planned["kind"], planned["use"])
-        if now is None or now.to_json() != planned["code"]:
-            raise StageFailed(
-                f"the {planned['kind']} {planned['use']} has changed since this run began; run the spec again"
-            )
-    cls = find(block["kind"], block["use"])
-    return cls(cls.Config.model_validate(block["config"]))
+    for planned in block.code:
+        if code(planned.kind, planned.use) != planned.code:
+            raise StageFailed(f"the {planned.kind} {planned.use} has changed since this run began; run the spec again")
+    cls = find(block.kind, block.use)
+    made = cls(cls.Config.model_validate(block.config))
+    assert isinstance(made, base)  # the plan took it for this kind
+    return made
 
 
 def worker_environment(alone: bool = False, gpus: Sequence[str] | None = None) -> dict[str, str]:

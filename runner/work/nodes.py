@@ -61,7 +61,7 @@ def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes |
     Only with `--multi_gpu` does accelerate start that many, on CPU too; ACCELERATE_USE_CPU then keeps them off the GPU.
     Machines must know one port before they can talk: it follows from the stage's digest.
     """
-    processes = stage.job.get("processes", 1)
+    processes = stage.processes
     if nodes is None:
         where = ["--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]  # 0: a free one
     else:
@@ -117,7 +117,7 @@ def _wait_for(sync: Sync, stage: Stage) -> None:
 
 def _compute(stage: Stage, job: Path, nodes: Nodes, decision: Decision | None) -> None:
     """This machine's share of a training. Raises StageFailed or Interrupted."""
-    gpus = None if decision is None else decision.ids[: stage.job["processes"]]
+    gpus = None if decision is None else decision.ids[: stage.processes]
     command = training_command(stage, job, os.devnull, nodes)
     process = subprocess.Popen(command, env=worker_environment(gpus=gpus))
     handlers = {

@@ -8,13 +8,14 @@ A spec may ask for an accelerator (`resources.accelerators`); then there is no p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from nsd.plugins.api import Engine, Plugin, Trainer
+from nsd.plugins.api import Plugin, Trainer
 from nsd.plugins.errors import MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
+from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.model import Resources
 from nsd.runner.work.device import Decision, decide, split_accelerator
@@ -34,10 +35,10 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
     resources = plan.experiment.resources
     decision = decide(read_facts(), resources.device, resources.processes, wanted_accelerator(resources))
     for stage in stages:
-        if stage.kind == "train":
-            trainer = make_plugin(stage.job["trainer"])
-            assert isinstance(trainer, Trainer)
-            stage.job["processes"] = processes_of(trainer, decision, resources.processes, machines)
+        if isinstance(stage.job, ToTrain):
+            trainer = make_plugin(stage.job.trainer, Trainer)
+            processes = processes_of(trainer, decision, resources.processes, machines)
+            stage.job = replace(stage.job, processes=processes)
     return decision
 
 
@@ -50,10 +51,7 @@ def check_packages(stages: Iterable[Stage]) -> None:
 
 def computes(stage: Stage) -> bool:
     """Whether a stage holds a model: it trains one, or draws from one."""
-    if stage.kind == "train":
-        return True
-    engine = next((cls for cls in _plugins(stage.job) if issubclass(cls, Engine)), None)
-    return engine is not None and engine.needs_model
+    return isinstance(stage.job, ToTrain) or (isinstance(stage.job, ToSample) and stage.job.model is not None)
 
 
 def processes_of(trainer: Trainer, decision: Decision, asked: int | None, machines: int = 1) -> int:
@@ -75,7 +73,7 @@ def wanted_accelerator(resources: Resources) -> tuple[str, int] | None:
     return min(((name, count) for name, count in named if name), key=lambda pair: pair[1], default=None)
 
 
-def _plugins(job: Mapping[str, Any]) -> Iterator[type[Plugin]]:
-    for value in job.values():
-        if isinstance(value, Mapping) and {"kind", "use"} <= value.keys():
-            yield find(value["kind"], value["use"])
+def _plugins(job: StageJob | None) -> Iterator[type[Plugin]]:
+    for value in vars(job).values() if job is not None else ():
+        if isinstance(value, PluginJob):
+            yield find(value.kind, value.use)

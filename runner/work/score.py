@@ -27,6 +27,7 @@ from typing import Any
 
 from nsd.plugins.api import Completion, Question, Score, Scored, Verifier
 from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.runner.plan.jobs import PluginJob
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.work.cores import usable_cores
@@ -49,7 +50,7 @@ class Scoring:
     `progress(done, resumed)` is called as verdicts come. `processes` None leaves it to the time that scoring takes.
     """
 
-    block: Mapping[str, Any]
+    block: PluginJob
     folder: Path
     progress: Callable[[int, int], None]
     should_stop: Callable[[], bool]
@@ -84,8 +85,7 @@ class Scoring:
         """Score here; returns what other processes are to do, where the rest would take this one long."""
         if self.processes is not None and self.processes > 1:
             return chunks
-        verifier = make_plugin(self.block)
-        assert isinstance(verifier, Verifier)
+        verifier = make_plugin(self.block, Verifier)
         cores = 1 if self.processes is not None else usable_cores()
         began = time.monotonic()
         for done, chunk in enumerate(chunks, 1):
@@ -105,7 +105,7 @@ class Scoring:
         count = min(self.processes or usable_cores(), len(chunks))
         waiting: dict[concurrent.futures.Future[list[Score] | None], list[Item]] = {}
         owed = list(reversed(chunks))
-        pool = concurrent.futures.ProcessPoolExecutor(count, start, _begin, (dict(self.block), stop))
+        pool = concurrent.futures.ProcessPoolExecutor(count, start, _begin, (self.block, stop))
         try:
             while owed or waiting:
                 while owed and len(waiting) < 4 * count:
@@ -131,8 +131,7 @@ class Scoring:
 
     def _take(self, chunk: list[Item], found: list[Score] | None) -> None:
         if found is None:  # met again here, where it is raised as what it is
-            verifier = make_plugin(self.block)
-            assert isinstance(verifier, Verifier)
+            verifier = make_plugin(self.block, Verifier)
             found = list(verdicts(verifier, chunk))
         for item, score in zip(chunk, found, strict=False):  # a process that was stopped gives the first ones alone
             self._add(item, score)
@@ -198,12 +197,12 @@ def _key(completion: Completion) -> tuple[str, int]:
 _here: dict[str, Any] = {}
 
 
-def _begin(block: dict[str, Any], stop: Event) -> None:
+def _begin(block: PluginJob, stop: Event) -> None:
     # Whoever stops a run may stop every process of it: this one is told by the one that started it.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _here["verifier"], _here["stop"] = make_plugin(block), stop
+    _here["verifier"], _here["stop"] = make_plugin(block, Verifier), stop
 
 
 def _end_with_parent() -> None:

@@ -18,52 +18,59 @@ from nsd.plugins.api import (
     Completion,
     Example,
     Labeler,
-    LoraConfig,
-    Prompt,
     Protocol,
     PseudoLabel,
     Question,
     Scored,
-    Shown,
     Trainer,
     TrainJob,
-    TrainSeeds,
     Verifier,
     without_truth,
 )
 from nsd.plugins.errors import StageFailed
+from nsd.runner.plan.jobs import ToLabel, ToSample, ToScore, ToTrain
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import digest_of
 from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import model_ref, run_sample, stored_completions
 from nsd.runner.work.failures import without_failed_text
-from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.jobs import Job, make_plugin
 from nsd.runner.work.score import Scoring
 
 
-def run_stage(job: dict[str, Any], context: Context) -> dict[str, Any]:
+def run_stage(job: Job, context: Context) -> dict[str, Any]:
     """Do one stage. Raises Interrupted, StageFailed, InputError or whatever a plugin raises."""
-    return {"train": run_train, "sample": run_sample, "label": run_label, "score": run_score}[job["kind"]](job, context)
+    match job.work:
+        case ToTrain() as work:
+            return run_train(work, f"{job.experiment}/{job.used_by[0]}", context)
+        case ToSample() as work:
+            return run_sample(work, job.settings, context)
+        case ToLabel() as work:
+            return run_label(work, job.inputs.get("samples"), context)
+        case ToScore() as work:
+            return run_score(work, job.inputs["samples"], digest_of(job.key["verifier"]), context)
 
 
 # --------------------------------------------------------------------------- labels
 
 
-def run_label(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Pseudo-labels, each also held against the hidden truth where the dataset has it."""
-    questions = context.whole_questions(job["questions"])
-    labeler, verifier = make_plugin(job["labeler"]), make_plugin(job["verifier"])
-    assert isinstance(labeler, Labeler) and isinstance(verifier, Verifier)
+def run_label(work: ToLabel, drawn: str | None, context: Context) -> dict[str, Any]:
+    """Pseudo-labels, each also held against the hidden truth where the dataset has it.
+
+    `drawn` is the digest of the stage with the samples, None for a labeler that wants none.
+    """
+    questions = context.whole_questions(work.questions)
+    labeler, verifier = make_plugin(work.labeler, Labeler), make_plugin(work.verifier, Verifier)
     samples: dict[str, list[Completion]] = {}
-    if (digest := job["inputs"].get("samples")) is not None:
-        for completion in stored_completions(digest, context):
+    if drawn is not None:
+        for completion in stored_completions(drawn, context):
             samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
     asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
-    labels = labeler.label(asked, samples, verifier, job["seed"])
+    labels = labeler.label(asked, samples, verifier, work.seed)
     correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
     tables.write_labels(context.artifact / "labels.parquet", labels, correct)
     context.progress(len(labels), len(labels), "labels")
-    return {"data_hash": job["questions"], "labels": label_facts(labels, correct)}
+    return {"data_hash": work.questions, "labels": label_facts(labels, correct)}
 
 
 def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
@@ -100,18 +107,17 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
 # --------------------------------------------------------------------------- evaluation
 
 
-def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Score stored completions and reduce them to one value per question. Loads no model."""
-    completions = stored_completions(job["inputs"]["samples"], context)
-    questions = context.whole_questions(job["questions"])
-    verifier, protocol = make_plugin(job["verifier"]), make_plugin(job["protocol"])
-    assert isinstance(verifier, Verifier) and isinstance(protocol, Protocol)
+def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -> dict[str, Any]:
+    """Score what the stage `drawn` drew and reduce it to one value per question. Loads no model."""
+    completions = stored_completions(drawn, context)
+    questions = context.whole_questions(work.questions)
+    verifier, protocol = make_plugin(work.verifier, Verifier), make_plugin(work.protocol, Protocol)
     by_id = {question.id: question for question in questions}
 
     def progress(done: int, resumed: int) -> None:
         context.progress(done, len(completions), "completions scored", resumed=resumed)
 
-    scored = Scoring(job["verifier"], context.partial / "scores", progress, context.should_stop).of(completions, by_id)
+    scored = Scoring(work.verifier, context.partial / "scores", progress, context.should_stop).of(completions, by_id)
     tables.write_scored(context.artifact / "samples.parquet", scored)
     groups: dict[str, list[Scored]] = {}
     for item in scored:
@@ -121,14 +127,14 @@ def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
     rows = ({"question_id": key, "value": value} for key, value in values.items())
     tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
     return {
-        "data_hash": job["questions"],
+        "data_hash": work.questions,
         "eval": {
             "metric": protocol.metric(),
             "protocol": protocol.name,
-            "data_hash": job["questions"],
-            "verifier_hash": digest_of(job["key"]["verifier"]),
+            "data_hash": work.questions,
+            "verifier_hash": verifier_hash,
             "questions": len(values),
-            "samples": job["sampling"]["n"],
+            "samples": work.sampling.n,
             "mean": sum(values.values()) / len(values) if values else None,
         },
     }
@@ -137,34 +143,32 @@ def run_score(job: dict[str, Any], context: Context) -> dict[str, Any]:
 # --------------------------------------------------------------------------- training
 
 
-def examples_of(job: dict[str, Any], context: Context) -> list[Example]:
+def examples_of(work: ToTrain, context: Context) -> list[Example]:
     """Training examples of every source, in the order the condition names them.
 
     Questions without answers are data of their own, in which no truth lies.
     """
-    prompt = Prompt.model_validate(job["prompt"])
+    prompt = work.prompt
     examples: list[Example] = []
-    for source in job["train_on"]:
-        questions = context.whole_questions(source["data"])
-        if source["source"] != "pseudo":
-            examples += [Example(q, prompt.render(q), q.answer, q.solution, source["source"]) for q in questions]
+    for source in work.train_on:
+        questions = context.whole_questions(source.data)
+        if source.labels is None:
+            examples += [Example(q, prompt.render(q), q.answer, q.solution, source.source) for q in questions]
             continue
         by_id = {question.id: question for question in questions}
-        shown = Shown.from_json(source.get("shown", {}))
-        for row in tables.read(context.workspace.folder("label", source["labels"]) / "labels.parquet"):
+        for row in tables.read(context.workspace.folder("label", source.labels) / "labels.parquet"):
             if row["kept"]:
                 question = by_id[row["question_id"]]
                 # The true answer stays hidden: a trainer sees the guessed one, and what tells nothing of the true.
-                blind = replace(without_truth(question, shown), answer=row["label"], solution=row["target"])
+                blind = replace(without_truth(question, source.shown), answer=row["label"], solution=row["target"])
                 examples.append(Example(blind, prompt.render(question), row["label"], row["target"], "pseudo"))
     return examples
 
 
-def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Train or resume, leave the model in artifact/model and the curves beside it."""
-    trainer, verifier = make_plugin(job["trainer"]), make_plugin(job["verifier"])
-    assert isinstance(trainer, Trainer) and isinstance(verifier, Verifier)
-    examples = examples_of(job, context)
+def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
+    """Train or resume, leave the model in artifact/model and the curves beside it. Trackers know it by `run_name`."""
+    trainer, verifier = make_plugin(work.trainer, Trainer), make_plugin(work.verifier, Verifier)
+    examples = examples_of(work, context)
     if not examples:
         raise StageFailed(
             "nothing to train on: no pseudo-label was kept (lower labeler.threshold, or look at "
@@ -186,22 +190,22 @@ def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
 
     result = trainer.train(
         TrainJob(
-            model=replace(model_ref(job["model"], context.workspace, context.device), train_dtype=job["train_dtype"]),
-            lora=LoraConfig.model_validate(job["lora"]) if job["lora"] else None,
+            model=replace(model_ref(work.model, context.workspace, context.device), train_dtype=work.train_dtype),
+            lora=work.lora,
             examples=examples,
-            prompt=Prompt.model_validate(job["prompt"]),
+            prompt=work.prompt,
             verifier=verifier,
-            seeds=TrainSeeds(**job["seeds"]),
-            budget=budget_of(job, context),
+            seeds=work.seeds,
+            budget=budget_of(work, context),
             output_dir=context.artifact / "model",
             checkpoint_dir=context.partial / "checkpoints",
             report=report,
             warn=context.warn,
             should_stop=context.should_stop,
-            trackers=job["track"],
+            trackers=work.track,
             device=context.device,
-            run_name=f"{job['experiment']}/{job['used_by'][0]}",
-            max_steps_cap=job["max_steps_cap"],
+            run_name=run_name,
+            max_steps_cap=work.max_steps_cap,
         )
     )
     if context.leader:
@@ -216,22 +220,21 @@ def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
     }
 
 
-def budget_of(job: dict[str, Any], context: Context) -> Budget:
+def budget_of(work: ToTrain, context: Context) -> Budget:
     """The matched compute of a train stage; tokens are counted with the start model's tokenizer."""
-    budget = job["budget"]
-    if "tokens_of" not in budget:
-        return Budget(steps=budget.get("steps"))
+    reference = work.budget.tokens_of
+    if reference is None:
+        return Budget(steps=work.budget.steps)
     from nsd.plugins.chat import training_ids, turn_end
     from nsd.plugins.models import load_tokenizer
 
-    tokenizer = load_tokenizer(model_ref(job["model"], context.workspace))
-    reference = budget["tokens_of"]
-    prompt = Prompt.model_validate(job["prompt"])
+    tokenizer = load_tokenizer(model_ref(work.model, context.workspace))
+    prompt = work.prompt
     given = prompt.chat_template_kwargs
     end = turn_end(tokenizer, given) if prompt.chat else None
-    config = make_plugin(reference["trainer"]).config
+    config = make_plugin(reference.trainer, Trainer).config
     tokens = 0
-    for content_hash in reference["data"]:
+    for content_hash in reference.data:
         for question in context.questions(content_hash):
             rendered, target = prompt.render(question), question.solution or ""
             if isinstance(rendered, str):

@@ -22,16 +22,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from nsd.plugins.api import Device
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.plugins.side_files import BrokenSideFile
+from nsd.runner.plan.jobs import ToSample, ToTrain
 from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, Machine, Manifest
 from nsd.runner.store.workspace import Workspace, now
 from nsd.runner.work import ranks
 from nsd.runner.work.context import Context
 from nsd.runner.work.events import Event, Told
-from nsd.runner.work.jobs import PARENT_VARIABLE
+from nsd.runner.work.jobs import PARENT_VARIABLE, Job
 from nsd.runner.work.spending import Spending
 from nsd.runner.work.stages import run_stage
 
@@ -56,12 +56,12 @@ class Worker:
     def run(self, job_path: Path) -> int:
         """Do one job. Returns 0, 1 (failed) or 75 (interrupted, resumable)."""
         try:
-            job = json.loads(job_path.read_text(encoding="utf-8"))
+            job = Job.from_json(json.loads(job_path.read_text(encoding="utf-8")))
         except FileNotFoundError:  # whoever held the stage before finished it and removed the folder
             self.emit(Event(Told.GONE))
             return 0
-        workspace = Workspace(Path(job["workspace"]))
-        kind, digest = job["kind"], job["digest"]
+        workspace = Workspace(Path(job.workspace))
+        kind, digest = job.kind, job.digest
         if self.rank != 0:  # the leader holds the lock and writes; the others only compute
             return self._work(job, workspace, workspace.partial(kind, digest))
         waiting = Event(Told.WAITING, digest)
@@ -72,20 +72,20 @@ class Worker:
                 return 0
             return self._work(job, workspace, partial)
 
-    def _work(self, job: dict[str, Any], workspace: Workspace, partial: Path) -> int:
-        kind, digest = job["kind"], job["digest"]
+    def _work(self, job: Job, workspace: Workspace, partial: Path) -> int:
+        kind, digest = job.kind, job.digest
         log = partial / ranks.log_name(self.rank)
         context = Context(
             workspace=workspace,
             partial=partial,
             emit=self.emit,
             should_stop=self.stop.is_set,
-            device=Device(**job["device"]) if job.get("device") else None,
+            device=job.device,
             leader=self.rank == 0,
             engines=self.engines,
         )
         with redirected(log):
-            print(f"--- {now()} {kind} {digest} for {', '.join(job['used_by'])}")
+            print(f"--- {now()} {kind} {digest} for {', '.join(job.used_by)}")
             spending = Spending(partial)
             try:
                 self._refuse_other_versions(job, partial, spending)
@@ -114,7 +114,7 @@ class Worker:
                 self.emit(Event(Told.FINISHED, digest, seconds=spending.seconds))
         return 0
 
-    def _refuse_other_versions(self, job: dict[str, Any], partial: Path, spending: Spending) -> None:
+    def _refuse_other_versions(self, job: Job, partial: Path, spending: Spending) -> None:
         """Raise ResumeRefused where the packages that shape results changed since the stage began."""
         versions = provenance.shaping(provenance.packages())
         old = spending.versions
@@ -123,8 +123,8 @@ class Worker:
             differing = [f"{n}: {old.get(n)} -> {versions.get(n)}" for n in names if old.get(n) != versions.get(n)]
             if differing and (any((partial / "checkpoints").glob("*")) or any((partial / "shards").glob("*"))):
                 raise ResumeRefused(
-                    f"this {job['kind']} stage was begun with other package versions ({'; '.join(differing)}); install "
-                    f"those again to continue it, or start it anew after: nsd gc --partial {job['digest']}"
+                    f"this {job.kind} stage was begun with other package versions ({'; '.join(differing)}); install "
+                    f"those again to continue it, or start it anew after: nsd gc --partial {job.digest}"
                 )
         spending.versions = versions
 
@@ -136,7 +136,7 @@ class Worker:
 
     def _finish(
         self,
-        job: dict[str, Any],
+        job: Job,
         workspace: Workspace,
         context: Context,
         facts: dict[str, Any],
@@ -145,16 +145,15 @@ class Worker:
         sys.stdout.flush()
         log = context.partial / "log.txt"
         (context.artifact / "log.txt").write_bytes(log.read_bytes())
-        plugin = {"train": "trainer", "sample": "engine", "label": "labeler", "score": "protocol"}[job["kind"]]
         manifest = {
-            "kind": job["kind"],
-            "digest": job["digest"],
-            "plugin": job[plugin]["use"],
-            "key": job["key"],
-            "settings": job["settings"],
-            "inputs": job["inputs"],
-            "seed": job["seed"],
-            "used_by": job["used_by"],
+            "kind": job.kind,
+            "digest": job.digest,
+            "plugin": job.work.plugin.use,
+            "key": job.key,
+            "settings": job.settings,
+            "inputs": job.inputs,
+            "seed": job.work.seed,
+            "used_by": list(job.used_by),
             "started_at": spending.started_at,
             "ended_at": now(),
             "seconds": spending.seconds,
@@ -162,7 +161,7 @@ class Worker:
             "packages": provenance.packages(),
             "machine": _machine(job),
             "processes": int(os.environ.get("WORLD_SIZE", "1")),
-            "git_commit": job["git_commit"],
+            "git_commit": job.git_commit,
             **spending.cost,
             "events": context.events,
             **facts,
@@ -171,19 +170,19 @@ class Worker:
         workspace.commit(checked.kind, checked.digest, checked)
 
 
-def _machine(job: dict[str, Any]) -> Machine:
+def _machine(job: Job) -> Machine:
     """The machine that did a job; with a peak of GPU memory come the fields that it hung on."""
-    found = provenance.machine(job.get("device"))
+    found = provenance.machine(job.device)
     return found if found.gpu_peak_bytes is None else found.changed(neutral=_neutral(job))
 
 
-def _neutral(job: dict[str, Any]) -> dict[str, Any]:
+def _neutral(job: Job) -> dict[str, Any]:
     """The fields of a trainer or engine that change no output, and so are in no key, but the memory that it takes."""
-    block = {"train": "trainer", "sample": "engine"}.get(job["kind"])
-    if block is None:
+    if not isinstance(job.work, ToTrain | ToSample):
         return {}
-    keyed = job["settings"].get(block, {}).get("config", {})
-    return {name: value for name, value in job[block].get("config", {}).items() if name not in keyed}
+    block = job.work.plugin
+    keyed = job.settings.get(block.kind, {}).get("config", {})
+    return {name: value for name, value in block.config.items() if name not in keyed}
 
 
 @contextlib.contextmanager

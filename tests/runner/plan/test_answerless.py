@@ -10,6 +10,7 @@ import pytest
 
 from nsd.plugins.datasets.split import data_hash
 from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.jobs import SourceJob
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 
@@ -79,7 +80,7 @@ def test_the_key_names_the_source_and_the_data_as_the_trainer_sees_it(
     plan = plan_of(tmp_path)
     stage = stage_of(plan, arm)
     (found,) = stage.key["train_on"]
-    assert stage.job["train_on"] == [found] and found["source"] == source
+    assert stage.job.train_on == (SourceJob(**found),) and found["source"] == source
     seen = plan.data[found["data"]]
     assert found["data"] == data_hash(seen)
     assert len(seen) == {"unlabeled": 4, "test": 5}[pool] and stage.size == f"{len(seen)} examples, 2 steps"
@@ -89,8 +90,8 @@ def test_the_key_names_the_source_and_the_data_as_the_trainer_sees_it(
 
 def test_the_data_of_such_a_training_holds_no_truth_and_that_of_the_score_does(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, answers=777)
-    blind = plan.data[stage_of(plan, "ttt").job["train_on"][0]["data"]]
-    known = plan.data[stage_of(plan, "ttt", "score").job["questions"]]
+    blind = plan.data[stage_of(plan, "ttt").job.train_on[0].data]
+    known = plan.data[stage_of(plan, "ttt", "score").job.questions]
     assert "777" not in repr(blind) and [one.id for one in blind] == [one.id for one in known]
     assert all(one.answer == "777" for one in known)
 
@@ -98,7 +99,7 @@ def test_the_data_of_such_a_training_holds_no_truth_and_that_of_the_score_does(t
 def test_a_smoke_run_trains_on_the_few_questions_that_it_asks(tmp_path: Path) -> None:
     many = "  many: {train_on: [test_questions], data: {use: wordmath, test: 30, split: {labeled: 1, test: 30}}}\n"
     plan = plan_of(tmp_path, SPEC + many, smoke=True)
-    assert len(plan.data[stage_of(plan, "many").job["train_on"][0]["data"]]) == 16
+    assert len(plan.data[stage_of(plan, "many").job.train_on[0].data]) == 16
 
 
 # --------------------------------------------------------------------------- notes
@@ -146,8 +147,8 @@ def test_rewards_and_votes_get_a_verifier_of_their_own_and_scores_the_other(tmp_
     plan = plan_of(tmp_path, JUDGED)
     used = {kind: stage_of(plan, "voted", kind).key["verifier"]["use"] for kind in ("train", "label", "score")}
     assert used["score"] == "numeric" and used["label"] == used["train"] != "numeric"
-    job = stage_of(plan, "voted").job["verifier"]
-    assert job["use"] == f"{tmp_path}/half.py:Half" and job["code"]
+    job = stage_of(plan, "voted").job.verifier
+    assert job.use == f"{tmp_path}/half.py:Half" and job.code
 
 
 def test_the_code_of_such_a_verifier_is_part_of_votes_and_training_alone(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_init_teacher_starts_from_the_labelling_model(place: Path) -> None:
 @pytest.mark.parametrize("text", ["match: steps", "match: {by: steps, to: oracle}"])
 def test_match_steps_gives_every_arm_the_largest_arms_steps(place: Path, text: str) -> None:
     plan = plan_of(place, SPEC + text + "\n")
-    steps = {stage.job["budget"].get("steps") for stage in plan.stages.values() if stage.kind == "train"}
+    steps = {stage.job.budget.steps for stage in plan.stages.values() if stage.kind == "train"}
     assert steps == {12}  # 12 examples, 2 epochs, batch 2
 
 

@@ -84,7 +84,7 @@ def test_a_rewards_fields_are_in_the_digest_and_its_path_is_not(tmp_path: Path) 
     assert full == {"use": "Prize", "weight": 1.0, "bonus": 0.75}
     assert set(trainer["inside"]) == {"rewards[1]"} and set(trainer["inside"]["rewards[1]"]["code"]) == {"tree"}
     assert "mine.py" not in json.dumps(train.key)
-    assert train.job["trainer"]["config"]["rewards"][1]["use"] == f"{tmp_path / 'mine.py'}:Prize"
+    assert train.job.trainer.config["rewards"][1]["use"] == f"{tmp_path / 'mine.py'}:Prize"
 
 
 def test_a_path_in_a_digest_is_as_it_was_written(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_path_in_a_digest_is_as_it_was_written(tmp_path: Path) -> None:
     )
     stage, _ = plan_of(tmp_path, text, code).stages.values()
     assert stage.key["engine"]["config"] == {"voice": "./deep.txt"}
-    assert stage.job["engine"]["config"] == {"voice": str(tmp_path / "deep.txt")}
+    assert stage.job.engine.config == {"voice": str(tmp_path / "deep.txt")}
 
 
 # --------------------------------------------------------------------------- workspaces made before

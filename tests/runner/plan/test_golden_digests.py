@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from nsd.runner.plan.jobs import ModelJob
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.jobs import job_of
+
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
 
@@ -103,38 +107,37 @@ def test_a_worker_is_told_what_the_digest_says(name: str) -> None:
         key, job = {name: stage.settings[name] for name in stage.key if name != "scheme"}, stage.job
         for field in ("engine", "labeler", "trainer", "verifier", "protocol"):
             if field in key:
-                assert job[field]["use"] == key[field]["use"]
-                shared = {name: value for name, value in job[field]["config"].items() if name in key[field]["config"]}
+                block = getattr(job, field)
+                assert block.use == key[field]["use"]
+                shared = {name: value for name, value in block.config.items() if name in key[field]["config"]}
                 assert shared == key[field]["config"]
+        told = job_of(plan, stage, Workspace(Path("nowhere"))).to_json()["work"]
         for field in ("sampling", "questions", "seed", "seeds", "lora"):
             # The sample stage's key holds ids and texts alone: hidden answers change no sample.
             if field in key and not (stage.kind == "sample" and field == "questions"):
-                assert job[field] == key[field], (stage.title, field)
+                assert told[field] == key[field], (stage.title, field)
         if "prompt" in key:
-            assert key["prompt"].items() <= job["prompt"].items() and set(job["prompt"]) - set(key["prompt"]) <= {
+            assert key["prompt"].items() <= told["prompt"].items() and set(told["prompt"]) - set(key["prompt"]) <= {
                 "separator"
             }
-        if job.get("model") is not None:
+        if getattr(job, "model", None) is not None:
             known = key["start" if stage.kind == "train" else "model"]
-            assert job["model"]["train"] == known.get("train")
-            assert job["model"]["dtype"] == known.get("base", {}).get("dtype", job["model"]["dtype"])
+            assert job.model.train == known.get("train")
+            assert job.model.dtype == known.get("base", {}).get("dtype", job.model.dtype)
             if stage.kind != "sample":  # which is asked of the teacher's model
-                assert (job["model"]["dtype"], job["model"]["revision"]) == (
-                    condition.model.dtype,
-                    condition.model.revision,
-                )
+                assert (job.model.dtype, job.model.revision) == (condition.model.dtype, condition.model.revision)
             assert set(stage.inputs.values()) >= ({known["train"]} if "train" in known else set())
         if stage.kind == "train":
-            assert job["budget"] == key.get("match", {}) or "tokens" in key["match"]
-            assert job["max_steps_cap"] == key.get("smoke_steps")
-            sources = [(one["source"], one.get("labels"), one["data"]) for one in job["train_on"]]
-            unlabeled = {source: data for source, _, data in sources}
-            for one, (source, labels, data) in zip(key["train_on"], sources, strict=True):
-                assert (one["source"], one.get("labels")) == (source, labels)
-                assert one.get("data", unlabeled[source]) == data and data in plan.data
-            assert job["processes"] == (plan.experiment.resources.processes or 1)
-            assert job["track"] == list(plan.experiment.track)
-            assert job["seed"] == int(stage.used_by[0].partition("/seed")[2])
+            assert job.budget.steps == key.get("match", {}).get("steps")
+            assert (job.budget.tokens_of is not None) == ("tokens" in key.get("match", {}))
+            assert job.max_steps_cap == key.get("smoke_steps")
+            unlabeled = {source.source: source.data for source in job.train_on}
+            for one, source in zip(key["train_on"], job.train_on, strict=True):
+                assert (one["source"], one.get("labels")) == (source.source, source.labels)
+                assert one.get("data", unlabeled[source.source]) == source.data and source.data in plan.data
+            assert job.processes == (plan.experiment.resources.processes or 1)
+            assert job.track == plan.experiment.track
+            assert job.seed == int(stage.used_by[0].partition("/seed")[2])
 
 
 def test_a_model_of_the_hub_reaches_the_worker_with_its_revision(tmp_path: Path) -> None:
@@ -145,8 +148,8 @@ def test_a_model_of_the_hub_reaches_the_worker_with_its_revision(tmp_path: Path)
     )
     drawing = [one for one in build_plan(load_spec(tmp_path / "hub.yaml")).stages.values() if one.kind != "score"]
     for stage in drawing:
-        model = {name: stage.job["model"][name] for name in ("path", "revision", "dtype")}
-        assert model == {"path": "org/model", "revision": "a-tag", "dtype": "float16"}
+        train = stage.inputs.get("model") if stage.kind == "sample" else None
+        assert stage.job.model == ModelJob("org/model", "a-tag", "float16", train)
 
 
 def test_no_place_and_no_machine_is_in_a_key() -> None:

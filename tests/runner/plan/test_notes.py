@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from nsd.plugins.api import Budget, PseudoLabel, Question
+from nsd.plugins.api import Budget, Prompt, PseudoLabel, Question
 from nsd.runner.plan.changes import changed_fields
+from nsd.runner.plan.jobs import SourceJob
 from nsd.runner.plan.model import Plan
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
 from nsd.runner.work.stages import budget_of, examples_of
+from toy_jobs import to_train
 from toy_plan import SPEC, plan_of
 
 GRPO = "{use: grpo, steps: 3, prompts_per_step: 2, num_generations: 4, max_tokens: 16}"
@@ -64,7 +66,7 @@ def test_a_run_pins_a_hub_model_to_its_commit_and_a_look_does_not(place: Path, m
     spec = SPEC.replace("path: MODEL", "path: toy/model")
     for pin, revision in ((True, COMMIT), (False, None)):
         stages = plan_of(place, spec, pin=pin).stages.values()
-        assert {stage.job["model"]["revision"] for stage in stages if "model" in stage.job} == {revision}
+        assert {stage.job.model.revision for stage in stages if hasattr(stage.job, "model")} == {revision}
 
 
 def test_of_two_stages_equally_near_the_first_is_named() -> None:
@@ -84,10 +86,10 @@ def test_a_trainer_is_given_every_source_in_order_and_no_hidden_truth(order: lis
     left = PseudoLabel("c", label="3", target="so #### 3", confidence=0.5, votes=2, k=4, kept=False)
     tables.write_labels(workspace.folder("label", "l1") / "labels.parquet", [kept, left], [None, None])
     sources = {
-        "labeled": {"source": "labeled", "data": "known"},
-        "pseudo": {"source": "pseudo", "labels": "l1", "data": "hidden"},
+        "labeled": SourceJob("labeled", "known"),
+        "pseudo": SourceJob("pseudo", "hidden", labels="l1"),
     }
-    job = {"prompt": {"template": "Q: {question}"}, "train_on": [sources[name] for name in order]}
+    job = to_train(*(sources[name] for name in order), prompt=Prompt(template="Q: {question}"))
     context = Context(workspace, tmp_path / "partial", emit=lambda event: None, should_stop=lambda: False)
     found = examples_of(job, context)
     by_source = {
@@ -112,12 +114,12 @@ def test_matched_tokens_are_those_of_the_reference_arms_texts_over_its_epochs(
         tables.write_questions(workspace.data / f"{content_hash}.parquet", questions)
     (oracle,) = [one for one in plan.stages.values() if one.kind == "train" and one.used_by == ["oracle/seed1"]]
     context = Context(workspace, tmp_path / "partial", emit=lambda event: None, should_stop=lambda: False)
-    (labeled,) = oracle.job["budget"]["tokens_of"]["data"]
+    (labeled,) = oracle.job.budget.tokens_of.data
     tokenizer = load_tokenizer("builtin:wordmath-1m")
     expected = 0
     for question in plan.data[labeled]:
         text = f"Q: {question.text} A:"
-        separator = oracle.job["prompt"]["separator"]
+        separator = oracle.job.prompt.separator
         if chat:  # a turn of the embedded model is its content and a line break; no separator stands in a chat
             expected += len(tokenizer(f"{text}\n")["input_ids"]) + len(tokenizer(question.solution)["input_ids"]) + 1
         else:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +29,23 @@ from nsd.runner.work import worker as working
 from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import generation_facts, model_ref
 from nsd.runner.work.events import Event, Told
+from nsd.runner.work.jobs import Job
 from nsd.runner.work.stages import Curves, label_facts
 from nsd.runner.work.sync import Sync
 from nsd.runner.work.worker import Worker
 from support import REPOSITORY, wait_until
+from toy_jobs import MODEL, make_job, to_score, to_train
 from toy_workspace import finish, record
 
 # --------------------------------------------------------------------------- one stage in a worker
 
 JOB: dict[str, Any] = {
-    "engine": {"use": "hf"},
-    "trainer": {"use": "sft"},
-    "protocol": {"use": "accuracy"},
     "key": {"kind": "score", "n": 1},
     "settings": {"kind": "score", "n": 1, "k": 8},
     "inputs": {"model": "m1"},
-    "seed": 11,
-    "used_by": ["base/seed7"],
-    "git_commit": "c0ffee",
 }
-Work = Callable[[dict[str, Any], Context], dict[str, Any]]
+WORK = {"train": to_train(seed=11), "score": to_score("dada", seed=11)}
+Work = Callable[[Job, Context], dict[str, Any]]
 
 
 @pytest.fixture
@@ -56,10 +54,10 @@ def do(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
 
     def do(work: Work, kind: str = "score", digest: str = "e1") -> tuple[int, list[dict[str, Any]]]:
         told: list[dict[str, Any]] = []
-        job = {**JOB, "kind": kind, "digest": digest, "workspace": str(here.root)}
+        job = make_job(WORK[kind], kind, digest=digest, workspace=str(here.root), **JOB)
         path = here.partial(kind, digest) / "job.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(job))
+        path.write_text(json.dumps(job.to_json()))
         monkeypatch.setattr(working, "run_stage", work)
         one = Worker(None)
         monkeypatch.setattr(one, "emit", told.append)
@@ -68,7 +66,7 @@ def do(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
     return do
 
 
-def never(job: dict[str, Any], context: Context) -> dict[str, Any]:
+def never(job: Job, context: Context) -> dict[str, Any]:
     pytest.fail("it was done already")
 
 
@@ -81,7 +79,7 @@ def test_a_manifest_says_where_a_number_came_from(
     begun = {"started_at": "2026-01-01T00:00:00+00:00", "spent_seconds": 100.0, "gpu_seconds": 200.0, "usd": 1.0}
     (partial / "begun.json").write_text(json.dumps(begun))
 
-    def work(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    def work(job: Job, context: Context) -> dict[str, Any]:
         os.write(1, b"said by the stage\n")  # as a C library does
         context.warn("it is hot", "trainer.learning_rate", step=3)
         (context.artifact / "values.parquet").write_text("values")
@@ -90,8 +88,8 @@ def test_a_manifest_says_where_a_number_came_from(
     code, told = do(work)
     assert code == 0 and [event.event for event in told] == ["started", "warning", "finished"]
     found = here.manifest("score", "e1").to_json()
-    same = ("key", "inputs", "seed", "used_by", "git_commit")
-    assert {name: found[name] for name in same} == {name: JOB[name] for name in same}
+    assert {name: found[name] for name in ("key", "inputs")} == {name: JOB[name] for name in ("key", "inputs")}
+    assert (found["seed"], found["used_by"], found["git_commit"]) == (11, ["base/seed7"], "c0ffee")
     assert (found["plugin"], found["processes"], found["data_hash"]) == ("accuracy", 1, "d1")
     assert found["started_at"] == begun["started_at"] < found["ended_at"]
     assert found["events"] == [{"step": 3, "text": "it is hot", "field": "trainer.learning_rate"}]
@@ -115,7 +113,7 @@ def test_a_manifest_says_where_a_number_came_from(
 def test_a_stage_that_does_not_finish_is_not_there_and_says_why(
     here: Workspace, do: Callable[..., Any], error: Exception, code: int, said: dict[str, Any]
 ) -> None:
-    def work(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    def work(job: Job, context: Context) -> dict[str, Any]:
         (context.artifact / "values.parquet").write_text("half")
         raise error
 
@@ -131,7 +129,7 @@ def test_a_stage_that_does_not_finish_is_not_there_and_says_why(
 def test_a_broken_input_is_owed_again(here: Workspace, do: Callable[..., Any]) -> None:
     finish(here, "e0", [1.0], "score")
 
-    def work(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    def work(job: Job, context: Context) -> dict[str, Any]:
         raise Broken(here.folder("score", "e0") / "samples.parquet", "torn")
 
     assert do(work)[0] == 1 and not here.folder("score", "e0").exists()
@@ -158,7 +156,7 @@ def test_what_another_run_finished_is_not_done_again(here: Workspace, do: Callab
 def test_a_training_whose_weights_were_freed_is_done_again(here: Workspace, do: Callable[..., Any]) -> None:
     trained(here, "t1", weights=False)
 
-    def work(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    def work(job: Job, context: Context) -> dict[str, Any]:
         (context.artifact / "model").mkdir()
         (context.artifact / "model" / "model.safetensors").write_text("again")
         return {}
@@ -173,7 +171,7 @@ def test_only_the_first_of_several_processes_writes(
     monkeypatch.setenv("RANK", "1")
     leads: list[bool] = []
 
-    def work(job: dict[str, Any], context: Context) -> dict[str, Any]:
+    def work(job: Job, context: Context) -> dict[str, Any]:
         leads.append(context.leader)
         return {}
 
@@ -256,15 +254,14 @@ def test_curves_go_on_where_a_killed_run_left_them(tmp_path: Path) -> None:
 
 
 def test_an_adapter_stands_on_the_commit_it_was_trained_on(here: Workspace) -> None:
-    model = {"path": "toy/model", "revision": "c0ffee", "dtype": "float32", "train": None}
-    found = model_ref(model, here)
+    found = model_ref(MODEL, here)
     assert (found.path, found.revision, found.dtype, found.adapter) == ("toy/model", "c0ffee", "float32", None)
     folder = here.folder("train", "t1") / "model"
     folder.mkdir(parents=True)
-    found = model_ref({**model, "train": "t1"}, here)
+    found = model_ref(replace(MODEL, train="t1"), here)
     assert (found.path, found.revision, found.dtype, found.adapter) == (str(folder), None, "float32", None)
     (folder / "adapter_config.json").write_text("{}")
-    found = model_ref({**model, "train": "t1"}, here)
+    found = model_ref(replace(MODEL, train="t1"), here)
     assert (found.path, found.revision, found.adapter) == ("toy/model", "c0ffee", str(folder))
 
 

@@ -136,9 +136,9 @@ def test_labeled_examples_beside_them_keep_their_answers(ran: Ran) -> None:
 
 def test_no_hidden_truth_lies_in_the_data_of_such_a_training(ran: Ran) -> None:
     for stage in ran.plan.stages.values():
-        for source in stage.job["train_on"] if stage.kind == "train" else []:
-            if source["source"] in ("questions", "test_questions"):
-                assert "HIDDEN" not in repr(tables.read_questions(ran.workspace.data_file(source["data"])))
+        for source in stage.job.train_on if stage.kind == "train" else []:
+            if source.source in ("questions", "test_questions"):
+                assert "HIDDEN" not in repr(tables.read_questions(ran.workspace.data_file(source.data)))
 
 
 def test_a_training_is_given_its_own_verifier_and_where_there_is_none_the_other(ran: Ran) -> None:

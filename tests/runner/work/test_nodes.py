@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,12 +60,12 @@ def test_every_machine_starts_its_share_of_one_training(plan: Plan) -> None:
         flags_of(training_command(other, Path("j"), "e", Nodes(0, TWO)))["--main_process_port"]
         != (first["--main_process_port"])
     )
-    stage.job["processes"] = 3
+    stage.job = replace(stage.job, processes=3)
     try:
         assert flags_of(training_command(stage, Path("j"), "e", Nodes(0, TWO)))["--num_processes"] == "6"
         alone = flags_of(training_command(stage, Path("j"), "e"))
     finally:
-        stage.job["processes"] = 1
+        stage.job = replace(stage.job, processes=1)
     assert (alone["--num_processes"], alone["--num_machines"]) == ("3", "1")
 
 

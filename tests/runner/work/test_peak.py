@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from nsd.plugins.api import Device
+from nsd.runner.plan.jobs import PluginJob
 from nsd.runner.store import provenance
 from nsd.runner.work.worker import _machine, _neutral
+from toy_jobs import make_job, to_score, to_train
 
-JOB: dict[str, Any] = {
-    "kind": "train",
-    "settings": {"trainer": {"config": {"epochs": 2}}},
-    "trainer": {"config": {"epochs": 2, "micro_batch_size": 1}},
-}
+TRAIN = to_train(trainer=PluginJob("trainer", "sft", {"epochs": 2, "micro_batch_size": 1}))
+JOB = make_job(TRAIN, settings={"trainer": {"config": {"epochs": 2}}})
 
 
 class Cuda:
@@ -48,7 +48,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
 
 
 def test_a_stage_on_gpus_says_the_largest_peak_and_what_it_hung_on(cuda: Cuda) -> None:
-    found = _machine({**JOB, "device": {"kind": "cuda"}})
+    found = _machine(replace(JOB, device=Device("cuda")))
     assert found.gpu_peak_bytes == 5 * 2**30
     assert found.to_json()["neutral"] == {"micro_batch_size": 1}
 
@@ -63,8 +63,8 @@ def test_without_a_gpu_nothing_is_said() -> None:
 
     assert not torch.cuda.is_available()
     provenance.forget_peak()
-    assert not {"gpu_peak_bytes", "neutral"} & set(_machine({**JOB, "device": {"kind": "cpu"}}).to_json())
+    assert not {"gpu_peak_bytes", "neutral"} & set(_machine(replace(JOB, device=Device("cpu"))).to_json())
 
 
 def test_what_memory_hangs_on_are_the_fields_that_are_in_no_key() -> None:
-    assert _neutral(JOB) == {"micro_batch_size": 1} and _neutral({**JOB, "kind": "score"}) == {}
+    assert _neutral(JOB) == {"micro_batch_size": 1} and _neutral(make_job(to_score("dada"))) == {}

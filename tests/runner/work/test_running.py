@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ def test_asked_once_a_worker_may_save_what_there_is_and_asked_twice_it_ends_at_o
 ) -> None:
     plan = plan_of(tmp_path)
     stage = next(stage for stage in plan.stages.values() if stage.kind == "train")
-    stage.job["processes"] = 2  # a process of its own
+    stage.job = replace(stage.job, processes=2)  # a process of its own
     with _Workers(ends_process=False, decision=None) as workers:
         command = [sys.executable, "-c", SLOW_TO_STOP, str(workers.events_path), str(tmp_path / "saved"), str(times)]
         monkeypatch.setattr("nsd.runner.work.execute.training_command", lambda *_: command)
@@ -346,12 +347,13 @@ def test_a_worker_that_dies_without_a_word_is_a_failure_that_says_how(
     tmp_path: Path, toy: Path, here: Workspace, monkeypatch: pytest.MonkeyPatch, end: str, words: str
 ) -> None:
     plan = plan_of(tmp_path)
-    for stage in plan.stages.values():
-        stage.job["processes"] = 2
+    trained = next(run for run in plan.runs if run.train_digest is not None)
+    stage = plan.stages[trained.train_digest or ""]
+    stage.job = replace(stage.job, processes=2)
     monkeypatch.setattr("nsd.runner.work.execute.training_command", lambda *_: [sys.executable, "-c", end])
-    outcome = execute(plan, here)
-    assert [words in failure.reason for failure in outcome.failures] == [True, True]
-    assert [stage.kind for stage in outcome.skipped] == ["score", "sample", "score"] and outcome.exit_code == 1
+    outcome = execute(plan, here, only=[trained.eval_digest])
+    assert [words in failure.reason for failure in outcome.failures] == [True]
+    assert [stage.kind for stage in outcome.skipped] == ["sample", "score"] and outcome.exit_code == 1
 
 
 def test_a_worker_knows_its_parent_and_imports_nothing_of_the_current_folder() -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nsd.plugins.api import Completion, Question, Score, Scored, StopReason
 from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.runner.plan.jobs import PluginJob
 from nsd.runner.store import tables
 from nsd.runner.work.score import CHUNK, Scoring
 from support import REPOSITORY
@@ -53,13 +53,13 @@ def asked(*words: str, n: int = NUMBER) -> tuple[list[Completion], dict[str, Que
 
 
 @pytest.fixture
-def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PluginJob:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     (tmp_path / "slow.py").write_text(VERIFIER)
-    return {"kind": "verifier", "use": f"{tmp_path / 'slow.py'}:Slow", "config": {}}
+    return PluginJob("verifier", f"{tmp_path / 'slow.py'}:Slow", {})
 
 
-def scoring(folder: Path, block: dict[str, Any], processes: int, stop: Callable[[], bool] = lambda: False) -> Scoring:
+def scoring(folder: Path, block: PluginJob, processes: int, stop: Callable[[], bool] = lambda: False) -> Scoring:
     return Scoring(block, folder / "scores", lambda done, resumed: None, stop, processes)
 
 
@@ -75,7 +75,7 @@ def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
         for i, text in enumerate(said)
     ]
     questions = {f"q{i}": Question(f"q{i}", "?", answer="0.5") for i in range(15)}
-    block = {"kind": "verifier", "use": "math", "config": {"cpu_seconds": 5}}
+    block = PluginJob("verifier", "math", {"cpu_seconds": 5})
     alone = scoring(tmp_path / "alone", block, 1).of(completions, questions)
     together = scoring(tmp_path / "together", block, 3).of(completions, questions)
     assert together == alone
@@ -84,7 +84,7 @@ def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_kept_verdicts_are_not_made_again(tmp_path: Path, slow: dict[str, Any], processes: int) -> None:
+def test_kept_verdicts_are_not_made_again(tmp_path: Path, slow: PluginJob, processes: int) -> None:
     completions, questions = asked()
     kept = {(one.question_id, 0): Score(0.25, True, "kept", "why") for one in completions[:20]}
     tables.write_scores(tmp_path / "scores" / "000004.parquet", kept)
@@ -98,7 +98,7 @@ def test_kept_verdicts_are_not_made_again(tmp_path: Path, slow: dict[str, Any], 
     assert (tmp_path / "scores" / "000005.parquet").exists()
 
 
-def test_a_broken_shard_is_put_away_and_scored_again(tmp_path: Path, slow: dict[str, Any]) -> None:
+def test_a_broken_shard_is_put_away_and_scored_again(tmp_path: Path, slow: PluginJob) -> None:
     completions, questions = asked(n=3)
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "000000.parquet").write_text("torn")
@@ -108,7 +108,7 @@ def test_a_broken_shard_is_put_away_and_scored_again(tmp_path: Path, slow: dict[
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_an_error_of_the_verifier_is_raised_as_what_it_is(tmp_path: Path, slow: dict[str, Any], processes: int) -> None:
+def test_an_error_of_the_verifier_is_raised_as_what_it_is(tmp_path: Path, slow: PluginJob, processes: int) -> None:
     completions, questions = asked("", "", "raise")
     with pytest.raises(ZeroDivisionError, match="a bug"):
         scoring(tmp_path, slow, processes).of(completions, questions)
@@ -116,7 +116,7 @@ def test_an_error_of_the_verifier_is_raised_as_what_it_is(tmp_path: Path, slow: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_stop_loses_nothing(tmp_path: Path, slow: dict[str, Any], processes: int) -> None:
+def test_a_stop_loses_nothing(tmp_path: Path, slow: PluginJob, processes: int) -> None:
     completions, questions = asked(*["wait"] * NUMBER)
     with pytest.raises(Interrupted):
         scoring(tmp_path, slow, processes, lambda: len(scored_texts(tmp_path)) > 4).of(completions, questions)
@@ -127,7 +127,7 @@ def test_a_stop_loses_nothing(tmp_path: Path, slow: dict[str, Any], processes: i
     assert len(again) == NUMBER
 
 
-def test_a_process_that_dies_fails_the_stage_and_a_new_attempt_goes_on(tmp_path: Path, slow: dict[str, Any]) -> None:
+def test_a_process_that_dies_fails_the_stage_and_a_new_attempt_goes_on(tmp_path: Path, slow: PluginJob) -> None:
     completions, questions = asked(*[""] * (NUMBER - 1), "die")
     with pytest.raises(StageFailed, match="died"):
         scoring(tmp_path, slow, 2).of(completions, questions)
@@ -136,9 +136,7 @@ def test_a_process_that_dies_fails_the_stage_and_a_new_attempt_goes_on(tmp_path:
 
 
 @pytest.mark.slow
-def test_what_takes_long_goes_over_the_cores(
-    tmp_path: Path, slow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_takes_long_goes_over_the_cores(tmp_path: Path, slow: PluginJob, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left to itself: the first completions show that the rest takes long, so that other processes do it."""
     monkeypatch.setattr("nsd.runner.work.score.ALONE_SECONDS", 0.1)
     monkeypatch.setattr("nsd.runner.work.score.usable_cores", lambda: 2)

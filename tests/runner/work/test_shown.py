@@ -13,11 +13,13 @@ from nsd.plugins.datasets.jsonl import Jsonl
 from nsd.plugins.datasets.math import MathProblems
 from nsd.plugins.datasets.wordmath import Wordmath
 from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.jobs import SourceJob
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
 from nsd.runner.work.stages import examples_of
+from toy_jobs import to_train
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 QUESTION = Question("q", "How many?", "TRUTH", "TRUTH", "a hint", {"level": 3, "proof": "TRUTH"}, "rows.jsonl:1")
@@ -26,22 +28,21 @@ QUESTION = Question("q", "How many?", "TRUTH", "TRUTH", "a hint", {"level": 3, "
 @pytest.mark.parametrize(
     ("shown", "context", "meta"),
     [
-        (None, None, {}),
-        ({"context": True, "meta": []}, "a hint", {}),
-        ({"context": False, "meta": ["level", "absent"]}, None, {"level": 3}),
+        (Shown(), None, {}),
+        (Shown(context=True), "a hint", {}),
+        (Shown(meta=frozenset(("level", "absent"))), None, {"level": 3}),
     ],
 )
 def test_an_example_has_the_guess_and_what_is_shown(
-    tmp_path: Path, shown: dict[str, Any] | None, context: str | None, meta: dict[str, Any]
+    tmp_path: Path, shown: Shown, context: str | None, meta: dict[str, Any]
 ) -> None:
     workspace = Workspace(tmp_path)
     workspace.create()
     tables.write_questions(workspace.data_file("dada"), [QUESTION])
     label = PseudoLabel("q", "5", "so 5", 1.0, 2, 2, True)
     tables.write_labels(workspace.folder("label", "abcd") / "labels.parquet", [label], [False])
-    source = {"source": "pseudo", "labels": "abcd", "data": "dada"} | ({} if shown is None else {"shown": shown})
-    job = {"prompt": {}, "train_on": [source]}
-    (example,) = examples_of(job, Context(workspace, tmp_path, lambda event: None, lambda: False))
+    work = to_train(SourceJob("pseudo", "dada", labels="abcd", shown=shown))
+    (example,) = examples_of(work, Context(workspace, tmp_path, lambda event: None, lambda: False))
     assert example.question == Question("q", "How many?", "5", "so 5", context, meta)
     assert (example.answer, example.target) == ("5", "so 5")
 
@@ -74,6 +75,7 @@ conditions: {{base: {{train_on: []}}, student: {{train_on: [pseudo, labeled], la
     (tmp_path / "toy.yaml").write_text(spec)
     plan = build_plan(load_spec(tmp_path / "toy.yaml"))
     (train,) = [stage for stage in plan.stages.values() if stage.kind == "train"]
-    shown = {"context": False, "meta": ["level", "type"]}
-    for pseudo, labeled in (train.job["train_on"], train.key["train_on"]):
-        assert pseudo["shown"] == shown and "shown" not in labeled
+    pseudo, labeled = train.job.train_on
+    assert (pseudo.shown, labeled.shown) == (Shown(meta=frozenset(("level", "type"))), Shown())
+    pseudo, labeled = train.key["train_on"]
+    assert pseudo["shown"] == {"context": False, "meta": ["level", "type"]} and "shown" not in labeled

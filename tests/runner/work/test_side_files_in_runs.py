@@ -22,6 +22,7 @@ from nsd.runner.cli.app import app
 from nsd.runner.cli.compare import read_groups
 from nsd.runner.cli.run import run_plan
 from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.jobs import SourceJob
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
@@ -36,6 +37,7 @@ from nsd.runner.work.jobs import write_data, write_side_files
 from nsd.runner.work.stages import Context, examples_of, run_label
 from nsd.runner.work.sync import Sync
 from support import REPOSITORY
+from toy_jobs import to_label, to_train
 
 # A third party's file: it knows of nothing but `import nsd`.
 MINE = '''
@@ -381,13 +383,13 @@ def test_a_training_and_a_labelling_see_the_right_content_or_fail_before(toy: To
     kept = toy.workspace.side_file(side.sha256)
     tables.write_questions(toy.workspace.data_file("dada"), [Question("q", "b?", "any", meta={"tests": side})])
     context = Context(toy.workspace, toy.folder, lambda event: None, lambda: False)
-    job = {"prompt": {}, "train_on": [{"source": "labeled", "data": "dada"}], "questions": "dada"}
-    (example,) = examples_of(job, context)
+    train = to_train(SourceJob("labeled", "dada"))
+    (example,) = examples_of(train, context)
     assert example.question.meta["tests"].path == kept
     kept.write_bytes(b"x" * side.size)
-    for does in (examples_of, run_label):
+    for does in (lambda: examples_of(train, context), lambda: run_label(to_label("dada"), None, context)):
         with pytest.raises(BrokenSideFile, match=str(kept)):
-            does(job, context)
+            does()
 
 
 def test_questions_are_not_grouped_by_them(toy: Toy) -> None:

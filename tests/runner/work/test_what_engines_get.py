@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from nsd.plugins.api import Sampling
+from nsd.plugins.api import Sampling, TrainSeeds
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
-from nsd.runner.work.jobs import write_data
+from nsd.runner.work.jobs import job_of, write_data
 from nsd.runner.work.stages import run_stage
 
 SPY = """\
@@ -66,10 +66,7 @@ def told(plan: Plan, folder: Path, digest: str) -> dict[str, Any]:
     stage = plan.stages[digest]
     context = Context(workspace, folder / "w" / "partial" / digest, lambda event: None, lambda: False)
     context.artifact.mkdir(parents=True)
-    run_stage(
-        {**stage.job, "kind": stage.kind, "digest": digest, "key": stage.key, "settings": stage.settings, "inputs": {}},
-        context,
-    )
+    run_stage(job_of(plan, stage, workspace), context)
     found: dict[str, Any] = json.loads((folder / "spy.py").with_name("told.json").read_text())
     found["sampling"] = Sampling(**found["sampling"])
     return found
@@ -81,7 +78,7 @@ def test_an_evaluation_draws_as_the_eval_block_says(plan: Plan, tmp_path: Path) 
     given = told(plan, tmp_path, drawn)
     assert given["sampling"] == EVAL
     assert given["seed"] == stream(7, "eval") and given["model"] is None
-    test = plan.data[plan.stages[drawn].job["questions"]]
+    test = plan.data[plan.stages[drawn].job.questions]
     assert len(test) == 2
     assert given["prompts"] == [
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Say {question.text} now"}]
@@ -113,6 +110,6 @@ def test_each_stage_has_streams_of_its_own(plan: Plan) -> None:
     (train,) = [stage for stage in plan.stages.values() if stage.kind == "train"]
     (label,) = [stage for stage in plan.stages.values() if stage.kind == "label"]
     # As numbers: a stream that changes draws other samples under every seed that people have used.
-    assert train.job["seeds"] == {"init": 2029184417, "order": 444589408, "rollout": 1859387506}
-    assert label.job["seed"] == stream(7, "label", 1) == 4408122000713977140
-    assert plan.stages[plan.runs[0].eval_digest].job["seed"] == 8150038065810427584
+    assert train.job.seeds == TrainSeeds(init=2029184417, order=444589408, rollout=1859387506)
+    assert label.job.seed == stream(7, "label", 1) == 4408122000713977140
+    assert plan.stages[plan.runs[0].eval_digest].job.seed == 8150038065810427584

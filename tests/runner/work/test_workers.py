@@ -294,11 +294,11 @@ def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     context = Context(workspace, partial, emit=lambda event: None, should_stop=lambda: True)
     for _ in range(2):
         with pytest.raises(Interrupted):
-            draw({**stage.job, "inputs": {}}, context, {})
+            draw(stage.job, context, {})
     first, second = sorted((partial / "shards").glob("*.parquet"))
     first.unlink()  # as where it was found broken
     with pytest.raises(Interrupted):
-        draw({**stage.job, "inputs": {}}, context, {})
+        draw(stage.job, context, {})
     held = [tables.read_completions(path) for path in sorted((partial / "shards").glob("*.parquet"))]
     assert [path.name for path in sorted((partial / "shards").iterdir())] == [second.name, "000002.parquet"]
     assert len({(one.question_id, one.sample) for shard in held for one in shard}) == 4
