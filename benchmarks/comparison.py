@@ -129,7 +129,8 @@ def make_workspace(root: Path, runs: int, questions: int) -> None:
     import pyarrow.parquet
 
     from nsd.plugins.api import question_id
-    from nsd.runner.store.workspace import digest_of, write_atomically
+    from nsd.plugins.durable import write_atomically
+    from nsd.runner.store.workspace import digest_of
 
     generator = np.random.default_rng(0)
     ids = pa.array([question_id(f"question {number}") for number in range(questions)])

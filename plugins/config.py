@@ -46,7 +46,8 @@ class NestedPlugin:
 class PluginConfig(BaseModel):
     """Base of every plugin's config: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when first used: the schema of a part that stands in a larger one is never used alone.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class SplitConfig(PluginConfig):

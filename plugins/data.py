@@ -94,7 +94,7 @@ class Prompt(BaseModel):
     template does not know changes nothing.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
     template: str = Field(default="{question}", description="Text with {question} where the question goes.")
     chat: bool = Field(default=False, description="Apply the tokenizer's chat template to a user message.")
     system: str | None = Field(default=None, description="System message; needs chat: true.")

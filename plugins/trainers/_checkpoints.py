@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from nsd.plugins.durable import flush, write_atomically
 
 MARKER = "nsd.json"
 PREFIX = "checkpoint-"
@@ -45,20 +46,8 @@ def finish(path: Path, marker: Marker) -> None:
     """Flush a checkpoint's files to the disk, then mark it whole."""
     for file in path.rglob("*"):
         if file.is_file():
-            _flush(file)
-    temporary = path / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps(asdict(marker)), encoding="utf-8")
-    _flush(temporary)
-    temporary.replace(path / MARKER)
-    _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            flush(file)
+    write_atomically(path / MARKER, json.dumps(asdict(marker)))
 
 
 def clean(folder: Path, keep: int = KEEP) -> None:

@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.runner.launch.unplanned import learn_from, unplanned
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.shapes import Broken, read_object
-from nsd.runner.store.workspace import Workspace, now, write_atomically
+from nsd.runner.store.workspace import Workspace, now
 
 STARTING = "STARTING"
 OVER = ("SUCCEEDED", "FAILED", "CANCELLED", "GONE")

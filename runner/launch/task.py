@@ -17,9 +17,9 @@ from typing import Any
 
 import yaml
 
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError
 from nsd.runner.spec.model import Resources
-from nsd.runner.store.workspace import write_atomically
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
 TEMPLATE = Path(__file__).with_name("sky.yaml")

@@ -38,10 +38,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError, NsdError
 from nsd.plugins.paths import UnsafeName, checked, inside, is_part
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, Shape, parse_object
-from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of, write_atomically
+from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of
 
 SCHEMES = ("s3://", "gs://", "file://")
 PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer

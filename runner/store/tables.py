@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Score, Scored, SideFile, StopReason
+from nsd.plugins.durable import flush
 from nsd.plugins.side_files import as_text
 from nsd.runner.store.shapes import Broken
-from nsd.runner.store.workspace import Workspace, flush, side_name
+from nsd.runner.store.workspace import Workspace, side_name
 
 if TYPE_CHECKING:
     import pyarrow

@@ -30,11 +30,12 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nsd.plugins.durable import flush, write_atomically, write_blocks_atomically
 from nsd.plugins.errors import InputError
 from nsd.plugins.paths import UnsafeName, inside, part
 from nsd.plugins.side_files import SideFile
@@ -61,37 +62,6 @@ def digest_of(value: Any) -> str:
 def now() -> str:
     """The time now as ISO 8601 in UTC."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new, never a part."""
-    write_blocks_atomically(path, [text.encode("utf-8")])
-
-
-def write_blocks_atomically(path: Path, blocks: Iterable[bytes]) -> None:
-    """The same of bytes that come in blocks; what raises while they come leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush(path.parent)
-
-
-def flush(path: Path) -> None:
-    """Have a file, or the names in a folder, reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:

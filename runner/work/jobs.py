@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from nsd.plugins.api import Device, Plugin, SideFile
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
 from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.plan.jobs import PluginJob, StageJob
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
-from nsd.runner.store.workspace import Workspace, write_atomically
+from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.cores import openmp_settings
 
 PARENT_VARIABLE = "NSD_PARENT_PID"

@@ -6,11 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from nsd.plugins.durable import write_atomically
 from nsd.runner.plan.model import Plan, PlannedRun
 from nsd.runner.store import provenance
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import ExperimentRecord, RepeatRecord, RunRecord
-from nsd.runner.store.workspace import Workspace, now, write_atomically
+from nsd.runner.store.workspace import Workspace, now
 
 
 class Record:

@@ -17,12 +17,13 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from nsd.plugins.api import SideFile
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import NsdError
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import siblings
 from nsd.runner.store.bucket import BrokenThere, Bucket, patiently
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Word, read_object
-from nsd.runner.store.workspace import Workspace, write_atomically
+from nsd.runner.store.workspace import Workspace
 
 PUSH_SECONDS = float(os.environ.get("NSD_PUSH_SECONDS", "20"))
 LOG_LINES = 30

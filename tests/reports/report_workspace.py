@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nsd.plugins.durable import write_atomically
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Manifest
-from nsd.runner.store.workspace import Workspace, write_atomically
+from nsd.runner.store.workspace import Workspace
 
 DATA = "d" * 64
 TIMES = {"started_at": "2026-01-01T00:00:00+00:00", "ended_at": "2026-01-01T00:01:00+00:00"}

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nsd.plugins.durable import write_atomically
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Manifest
-from nsd.runner.store.workspace import Workspace, write_atomically
+from nsd.runner.store.workspace import Workspace
 
 
 def finish(workspace: Workspace, digest: str, values: Sequence[float], kind: str = "eval", **manifest: Any) -> str:

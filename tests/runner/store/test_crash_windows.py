@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import NsdError
 from nsd.runner.store import journal
 from nsd.runner.store import workspace as artifacts
 from nsd.runner.store.bucket import BrokenThere, Bucket, BucketError, patiently
 from nsd.runner.store.shapes import Manifest
-from nsd.runner.store.workspace import Workspace, write_atomically
+from nsd.runner.store.workspace import Workspace
 
 DIED = 9
 STEPS = (  # whatever changes the disk
