@@ -27,9 +27,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "gsm8k": "nsd.plugins.datasets.gsm8k",
         "math": "nsd.plugins.datasets.math",
         "numinamath": "nsd.plugins.datasets.numinamath",
+        "sciknoweval": "nsd.plugins.datasets.sciknoweval",
+        "tooluse": "nsd.plugins.datasets.tooluse",
         "jsonl": "nsd.plugins.datasets.jsonl",
     },
-    "verifier": {"numeric": "nsd.plugins.verifiers.numeric", "math": "nsd.plugins.verifiers.math"},
+    "verifier": {
+        "numeric": "nsd.plugins.verifiers.numeric",
+        "math": "nsd.plugins.verifiers.math",
+        "choice": "nsd.plugins.verifiers.choice",
+        "tool_calls": "nsd.plugins.verifiers.tool_calls",
+    },
     "engine": {"hf": "nsd.plugins.engines.hf", "replay": "nsd.plugins.engines.replay"},
     "labeler": {
         "consensus": "nsd.plugins.labelers.consensus",

@@ -137,6 +137,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "engine hf": {"batch_size": 3, "device": "cpu", "attention": "eager"},
     "verifier numeric": {},
     "verifier math": {"cpu_seconds": 9},
+    "verifier choice": {},
+    "verifier tool_calls": {"inputs": "merged"},
     "labeler consensus": {
         "k": 5,
         "temperature": 0.8,
@@ -328,6 +330,18 @@ DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "missing_answer": ("drop", {"labeled", "unlabeled", "test"}),
         "unlabeled_from": (OWN, {"unlabeled"}),
     },
+    "sciknoweval": {
+        "path": (str(ROWS / "science_moved"), set()),
+        "subject": ("chemistry", set()),  # the folder has none for a subject
+        "levels": (["L1", "L3"], {"labeled", "unlabeled", "test"}),
+        "missing_answer": ("drop", set()),
+        "unlabeled_from": (OWN, {"unlabeled"}),
+    },
+    "tooluse": {
+        "path": (str(ROWS / "calls_moved"), set()),
+        "missing_answer": ("drop", set()),
+        "unlabeled_from": (OWN, {"unlabeled"}),
+    },
     "jsonl": {
         "split.labeled": (1, {"labeled"}),  # it has a pool of unlabeled questions
         "train": ("5 rows of own.jsonl", {"labeled"}),
@@ -351,6 +365,7 @@ SPLIT = {
 }
 NEED_THE_HUB = {
     *("gsm8k subset", "gsm8k revision", "math revision", "numinamath revision"),
+    *("sciknoweval revision", "tooluse revision"),
     *("jsonl hub", "jsonl subset", "jsonl revision", "jsonl unlabeled_from"),  # the last: not beside `unlabeled`
 }
 START = {
@@ -358,6 +373,8 @@ START = {
     "gsm8k": {"path": str(ROWS / "gsm8k")},
     "math": {"path": str(ROWS / "math")},
     "numinamath": {"path": str(ROWS / "numina.jsonl")},
+    "sciknoweval": {"path": str(ROWS / "science")},
+    "tooluse": {"path": str(ROWS / "calls")},
     "jsonl": {
         "train": str(ROWS / "own.jsonl"),
         "test": str(ROWS / "own_test.jsonl"),
