@@ -385,6 +385,8 @@ class Reward(Plugin):
     # True: it stands on the verifier's verdict, which compares with an answer. Where every reward of a training does,
     # the sources `questions` and `test_questions` are an error of the spec.
     needs_answer: ClassVar[bool] = False
+    needs_votes: ClassVar[bool] = False  # as of a labeler
+    verifier: Verifier  # the training's, given by the trainer before it asks for rewards
 
     class Config(PluginConfig):
         weight: float = 1.0

@@ -53,6 +53,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "correct": "nsd.plugins.rewards.correct",
         "one_answer": "nsd.plugins.rewards.one_answer",
         "finished": "nsd.plugins.rewards.finished",
+        "format": "nsd.plugins.rewards.format",
+        "random": "nsd.plugins.rewards.random",
+        "cluster_share": "nsd.plugins.rewards.cluster_share",
+        "self_certainty": "nsd.plugins.rewards.self_certainty",
     },
 }
 

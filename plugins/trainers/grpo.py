@@ -179,6 +179,8 @@ class Grpo(Trainer):
         config = self.config
         prompts = config.prompts_per_step * config.steps_per_generation
         rewards = load_rewards(config.rewards)
+        for _, reward in rewards:
+            reward.verifier = job.verifier
         micro, accumulation = _setup.split_batch(
             self.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
         )

@@ -33,7 +33,7 @@ from nsd.runner.spec.model import (
     TopConfig,
     UncheckedConfig,
 )
-from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split
+from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split, rewards_of
 from nsd.runner.spec.sweep import Swept, expand_sweeps
 from nsd.runner.spec.yaml import Item
 
@@ -240,6 +240,8 @@ class _Loader:
         judge = train_verifier if "train_verifier" in items else verifier
         if trainer is not None:
             check_answerless(trainer, judge, own["train_on"], where, self.problems)
+            if "trainer" in items:
+                self.check_reward_votes(trainer, judge, items["trainer"])
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
             self.check_votes(labeler, judge, items["labeler"], "use another labeler")
@@ -351,14 +353,23 @@ class _Loader:
 
     def check_votes(self, block: Block[Any], verifier: Block[Verifier] | None, item: Item, way_out: str) -> None:
         """Whoever counts votes needs a verifier whose answers can be voted on. What a file's class says needs a run."""
-        if not getattr(block.cls, "needs_votes", False) or verifier is None or getattr(verifier.cls, "votes", True):
-            return
-        use = item.mapping.get("use", item)
-        self.problems.add(
-            use.position,
-            f"{block.kind} {block.use!r} votes over answers, and those of verifier {verifier.use!r} cannot be voted on",
-            f"{way_out}, or a verifier whose answers are equal or not, such as numeric",
-        )
+        if getattr(block.cls, "needs_votes", False):
+            self.no_votes(f"{block.kind} {block.use!r}", verifier, item.mapping.get("use", item), way_out)
+
+    def check_reward_votes(self, trainer: Block[Trainer], verifier: Block[Verifier] | None, item: Item) -> None:
+        """The same of the rewards of a trainer."""
+        for name, cls in rewards_of(trainer).items():
+            if cls is not None and cls.needs_votes:
+                self.no_votes(f"reward {name!r}", verifier, item.mapping.get("rewards", item), "use another reward")
+
+    def no_votes(self, who: str, verifier: Block[Verifier] | None, place: Item, way_out: str) -> None:
+        """Report who votes over the answers of a verifier that has none to vote on."""
+        if verifier is not None and not getattr(verifier.cls, "votes", True):
+            self.problems.add(
+                place.position,
+                f"{who} votes over answers, and those of verifier {verifier.use!r} cannot be voted on",
+                f"{way_out}, or a verifier whose answers are equal or not, such as numeric",
+            )
 
     def model(
         self, item: Item | None, engine: Block[Engine] | None, fields: ConditionConfig, where: str, written: Item

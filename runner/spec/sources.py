@@ -84,11 +84,11 @@ def _rewards_for_answers(trainer: Block[Trainer], verifier: Block[Verifier] | No
     """The trainer's rewards where each compares with an answer; [] where one does not, or it is not known."""
     if verifier is None or isinstance(verifier.config, UncheckedConfig) or not verifier.cls.needs_answer:
         return []
-    rewards = _rewards(trainer)
+    rewards = rewards_of(trainer)
     return list(rewards) if all(cls is not None and cls.needs_answer for cls in rewards.values()) else []
 
 
-def _rewards(trainer: Block[Trainer]) -> dict[str, type[Reward] | None]:
+def rewards_of(trainer: Block[Trainer]) -> dict[str, type[Reward] | None]:
     """The rewards in a trainer's config, also those by default, by name; None for one whose file was not run."""
     found: dict[str, type[Reward] | None] = {}
     for name, info in type(trainer.config).model_fields.items():

@@ -212,6 +212,10 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     "reward correct": {"weight": 2.0},
     "reward finished": {"weight": 2.0, "bonus": 0.2},
+    "reward format": {"weight": 2.0, "pattern": "####"},
+    "reward random": {"weight": 2.0, "probability": 0.25},
+    "reward cluster_share": {"weight": 2.0},
+    "reward self_certainty": {"weight": 2.0},
     "reward one_answer": {"weight": 2.0, "once": 0.2, "several": -0.2, "marker": "="},
 }
 # What a block changes, by the condition that overrides it.
