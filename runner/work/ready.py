@@ -17,7 +17,7 @@ from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.model import Resources
-from nsd.runner.work.device import Decision, decide, split_accelerator
+from nsd.runner.work.device import Decision, Facts, decide, split_accelerator
 from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.machine import read_facts
 
@@ -32,13 +32,19 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
     if not any(computes(stage) for stage in stages):
         return None
     resources = plan.experiment.resources
-    decision = decide(read_facts(), resources.device, resources.processes, wanted_accelerator(resources))
+    decision = settled(read_facts(), resources)
     for stage in stages:
         if stage.kind == "train":
             trainer = make_plugin(stage.job["trainer"])
             assert isinstance(trainer, Trainer)
             stage.job["processes"] = processes_of(trainer, decision, resources.processes, machines)
     return decision
+
+
+def settled(facts: Facts, resources: Resources) -> Decision:
+    """The device in force on a machine for what a spec says. Raises InputError where it cannot be had."""
+    asked = wanted_accelerator(resources)
+    return decide(facts, resources.device, resources.processes, asked, resources.sampling_processes)
 
 
 def check_packages(stages: Iterable[Stage]) -> None:
@@ -52,8 +58,13 @@ def computes(stage: Stage) -> bool:
     """Whether a stage holds a model: it trains one, or draws from one."""
     if stage.kind == "train":
         return True
-    engine = next((cls for cls in _plugins(stage.job) if issubclass(cls, Engine)), None)
+    engine = engine_of(stage)
     return engine is not None and engine.needs_model
+
+
+def engine_of(stage: Stage) -> type[Engine] | None:
+    """The class of a stage's engine, None where it has none."""
+    return next((cls for cls in _plugins(stage.job) if issubclass(cls, Engine)), None)
 
 
 def processes_of(trainer: Trainer, decision: Decision, asked: int | None, machines: int = 1) -> int:

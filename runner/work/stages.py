@@ -177,6 +177,7 @@ def run_train(job: dict[str, Any], context: Context) -> dict[str, Any]:
         )
     for engine in context.engines.values():  # training wants the memory that the last generation's model holds
         engine.close()
+    context.team.retire()
     curves = Curves(context.partial / "curves.jsonl", write=context.leader)
 
     def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:
