@@ -74,7 +74,7 @@ def memory_of(work: Work, shape: ModelShape, dtype: str, card: Card, processes: 
     """The memory of one device of a stage's `processes`."""
     if isinstance(work, Drawing):
         size = BYTES[type_on(card, dtype, shape, trainable=False)]
-        return _of_drawing(work, shape, size, card)
+        return _of_drawing(work.shared(processes), shape, size, card)
     size = BYTES[type_on(card, dtype, shape, trainable=True)]
     return _of_training(work, shape, size, card, processes)
 
