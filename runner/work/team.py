@@ -98,8 +98,8 @@ class Mate:
 
     def look(self, gone: bool = False) -> None:
         """End its share where it died, and nobody could say so."""
-        if self.ended is None and (gone or not self._listener.is_alive()):
-            code = self.process.returncode
+        code = self.process.poll()
+        if code is not None and self.ended is None and (gone or not self._listener.is_alive()):
             # Asked to stop before it was ready to be asked, it ends as any process does.
             stopped = self.asked and code in (-signal.SIGTERM, Interrupted.exit_code)
             told = Event(Told.INTERRUPTED) if stopped else Event(Told.FAILED, reason=death(code), log=str(self._log))

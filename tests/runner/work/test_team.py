@@ -90,6 +90,7 @@ class Looks(Trainer):
 
     def train(self, job):
         drew = {int(line.split()[1]) for line in (HERE / "seen").read_text().splitlines()} - {os.getpid()}
+        (HERE / "trained_on").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
         (HERE / "alive").write_text(" ".join(str(pid) for pid in drew if alive(pid)))
         job.output_dir.mkdir(parents=True)
         (job.output_dir / "config.json").write_text("{}")
@@ -105,6 +106,8 @@ eval: {use: avg_at_k, k: 2, temperature: 1.0, max_tokens: 8}
 conditions: {base: {train_on: []}}
 """
 PLACES = 26  # 13 questions, two samples each
+AGAIN = "{train_on: [], prompt: {template: 'Q: {question}'}}"
+THREE = f"conditions: {{base: {{train_on: []}}, again: {AGAIN}, a: {{train_on: [labeled]}}}}\n"
 
 
 class Toy:
@@ -280,9 +283,7 @@ def alive(pid: int) -> bool:
 
 
 def test_the_processes_serve_every_drawing_and_are_gone_while_something_trains(tmp_path: Path) -> None:
-    again = "{train_on: [], prompt: {template: 'Q: {question}'}}"
-    conditions = f"conditions: {{base: {{train_on: []}}, again: {again}, a: {{train_on: [labeled]}}}}\n"
-    toy = Toy(tmp_path, SPEC.partition("conditions")[0] + conditions)
+    toy = Toy(tmp_path, SPEC.partition("conditions")[0] + THREE)
     drawing = [s.digest for s in toy.plan.stages.values() if s.kind == "sample" and "a/seed" not in s.used_by[0]]
     (training,) = (s.digest for s in toy.plan.stages.values() if s.kind == "train")
     assert len(drawing) == 2 and toy.run(3, only=[*drawing, training]).exit_code == 0
@@ -293,6 +294,16 @@ def test_the_processes_serve_every_drawing_and_are_gone_while_something_trains(t
         *((str(number), 2, 1) for number in range(3))
     }
     assert (tmp_path / "alive").read_text() == ""
+
+
+def test_a_spreading_engine_stays_loaded_and_a_training_after_it_sees_one_gpu(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, (SPEC.partition("conditions")[0] + THREE).replace("Told", "Every"))
+    decision = Decision("cuda", 1, "bfloat16", "bf16", (), ("3", "5"), "a toy", drawing=2)
+    assert execute(toy.plan, toy.workspace, settle=lambda pending: decision).exit_code == 0
+    seen = [(pid, gpus) for _, pid, gpus in toy.lines("seen")]
+    assert [gpus for _, gpus in seen] == ["3,5"] * 3
+    assert seen[0] == seen[1] != seen[2], "votes and verdicts between two drawings end nothing, a training does"
+    assert (tmp_path / "trained_on").read_text() == "3"
 
 
 def test_every_gpu_of_every_process_costs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
