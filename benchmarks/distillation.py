@@ -104,9 +104,8 @@ def main() -> None:
         way, topk = given.only
         print(json.dumps(measure(way, int(topk) or None, *sizes)))
         return
-    print(
-        f"{given.tokens} tokens x {given.vocabulary} entries, hidden {given.hidden}, alpha {ALPHA}, float32, one thread"
-    )
+    print(f"{given.tokens} tokens x {given.vocabulary} entries, hidden {given.hidden}, alpha {ALPHA}, one thread")
+    counts = [f"--{name}={getattr(given, name)}" for name in ("tokens", "vocabulary", "hidden", "rounds")]
     for title, ways in WAYS.items():
         found = {}
         for way in ways:

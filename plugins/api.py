@@ -269,6 +269,9 @@ class Engine(Plugin):
 
     kind = "engine"
     needs_model: ClassVar[bool] = True
+    # True: it spreads over every GPU that it sees. Of another engine several processes draw, a GPU each, and each is
+    # asked for a share of the questions.
+    uses_every_gpu: ClassVar[bool] = False
 
     def generate(
         self,

@@ -24,9 +24,10 @@ A prompt the model cannot take (longer than its context, empty, tokens it has no
 logits stop being finite numbers give a completion with stop reason ERROR; a completion that meets the end of the
 context first ends with LENGTH. A batch that does not fit in memory is halved, and the batches after it too.
 
-Limits: one device (no tensor parallelism); decoder models whose state is a transformers DynamicCache; no chunked
-prefill; a batch waits for its longest completion. Paths that only a GPU takes (bfloat16 on CUDA, batch size from
-its memory, CUDA's own out-of-memory error) are written to the documented behaviour and not measured here.
+Limits: one device (no tensor parallelism: of several GPUs each draws a share of the questions,
+runner/work/team.py); decoder models whose state is a transformers DynamicCache; no chunked prefill; a batch waits for
+its longest completion. Paths that only a GPU takes (bfloat16 on CUDA, batch size from its memory, CUDA's own
+out-of-memory error) are written to the documented behaviour and not measured here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 Prompts are padded on the left and prefilled once; the key-value cache is then spread over the samples by row
 index, and rows that have ended leave the batch (plain `generate` carries them to the end, which is where most of
-its time goes). Nothing here knows of plugins, prompts as text, or files. How a token is drawn: hf_sampling.py.
+its time goes). Nothing here knows of plugins, prompts as text, or files. How a token is drawn: hf_sampling.py. Where
+the model takes the mask of hf_mask.py, the host waits for nothing between two looks at which rows have ended
+(tests/plugins/test_decode_waits.py).
 
 Limits: one forward pass holds the whole batch of prompts (no chunked prefill).
 """
@@ -65,77 +67,127 @@ def decode(
     """
     import torch
 
-    from nsd.plugins.engines.hf_cache import select_rows
-
     # Models differ in what their forward takes: some count positions themselves, some cannot leave logits out.
     accepts = inspect.signature(type(model).forward).parameters.keys()
-    device, count, longest = model.device, len(rows.prompt_of), max(rows.limits)
+    longest = max(rows.limits)
     with torch.inference_mode():
-        logits, cache, mask, positions = _prefill(model, accepts, rows.prompts, pad_id)
+        batch = Batch(model, accepts, rows, sampling, end_ids, pad_id)
+        for step in range(longest):
+            batch.draw(step)
+            last = step + 1 == longest
+            if last or (step + 1) % check_every == 0:
+                if stops is not None:
+                    batch.look_for(stops, step)
+                if last or not batch.drop_ended():
+                    break
+            batch.forward(step)
+        return batch.decoded()
+
+
+class Batch:
+    """The rows still being written, and what all have written. `draw` and `forward` read nothing back to the host.
+
+    What is of every row of the whole batch is the output; `place` says where each row of the shrinking batch stands
+    in it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        accepts: AbstractSet[str],
+        rows: Rows,
+        sampling: Sampling,
+        end_ids: Sequence[int],
+        pad_id: int,
+    ) -> None:
+        import torch
+
+        from nsd.plugins.engines.hf_cache import select_rows
+        from nsd.plugins.engines.hf_mask import Masks
+
+        self.model, self.accepts, self.sampling, self.pad_id = model, accepts, sampling, pad_id
+        device, count, longest = model.device, len(rows.prompt_of), max(rows.limits)
+        logits, self.cache, mask, positions = _prefill(model, accepts, rows.prompts, pad_id)
         if list(rows.prompt_of) != list(range(len(rows.prompts))):
             prompt_of = torch.tensor(rows.prompt_of, device=device)
             logits, mask, positions = logits[prompt_of], mask[prompt_of], positions[prompt_of]
-            select_rows(cache, prompt_of)
-        width = mask.shape[1]
-        mask = torch.cat([mask, mask.new_ones(count, longest)], dim=1)
-        seeds = torch.tensor(rows.seeds, dtype=torch.int64, device=device)
-        limits = torch.tensor(rows.limits, device=device)
-        ends = torch.tensor(list(end_ids), dtype=torch.int64, device=device)
-        # Per row of the whole batch: the output. `place` says where each row of the shrinking batch stands in it.
-        written = torch.full((count, longest), pad_id, dtype=torch.int64, device=device)
-        lengths = torch.zeros(count, dtype=torch.int64, device=device)
-        ended = torch.zeros(count, dtype=torch.bool, device=device)
-        failed = torch.zeros(count, dtype=torch.bool, device=device)
-        logprobs = torch.zeros((count, longest), device=device)
-        confidences = torch.zeros((count, longest), device=device)
-        looked = 0  # steps whose tokens were looked at for stop strings
-        place = torch.arange(count, device=device)
-        alive = torch.ones(count, dtype=torch.bool, device=device)
+            select_rows(self.cache, prompt_of)
+        self.width = mask.shape[1]
+        padded = [len(rows.prompts[prompt]) < self.width for prompt in rows.prompt_of]
+        self.masks = Masks(model, accepts, self.cache, mask, padded, longest)
+        self.logits, self.positions = logits, positions
+        self.seeds = torch.tensor(rows.seeds, dtype=torch.int64, device=device)
+        self.limits = torch.tensor(rows.limits, device=device)
+        self.ends = torch.tensor(list(end_ids), dtype=torch.int64, device=device)
+        self.place = torch.arange(count, device=device)
+        self.alive = torch.ones(count, dtype=torch.bool, device=device)
+        self.written = torch.full((count, longest), pad_id, dtype=torch.int64, device=device)
+        self.lengths = torch.zeros(count, dtype=torch.int64, device=device)
+        self.ended = torch.zeros(count, dtype=torch.bool, device=device)
+        self.failed = torch.zeros(count, dtype=torch.bool, device=device)
+        self.logprobs = torch.zeros((count, longest), device=device)
+        self.confidences = torch.zeros((count, longest), device=device)
+        self.looked = 0  # steps whose tokens were looked at for stop strings
 
-        for step in range(longest):
-            if step % UNIFORM_BLOCK == 0:
-                block = uniforms(seeds, step, UNIFORM_BLOCK, levels(logits.shape[1]))
-            tokens, usable = choose(logits, sampling, block[:, step % UNIFORM_BLOCK])
-            failed[place] |= alive & ~usable
-            alive = alive & usable
-            tokens = tokens.where(alive, pad_id)
-            written[place, step] = tokens
-            logprobs[place, step], confidences[place, step] = token_confidence(logits, tokens)
-            lengths[place] += alive
-            at_end = alive & torch.isin(tokens, ends)
-            ended[place] |= at_end
-            alive = alive & ~at_end & (limits > step + 1)
-            if stops is not None and (step + 1 == longest or (step + 1) % check_every == 0):
-                new = written[place, looked : step + 1].tolist()
-                for index, (row, tokens_of, length, end) in enumerate(
-                    zip(place.tolist(), new, lengths[place].tolist(), ended[place].tolist(), strict=True)
-                ):
-                    # An end token has no text; rows that have ended before have nothing new.
-                    position = stops.first(row, tokens_of[: max(0, length - end - looked)])
-                    if position is not None:
-                        # What came after, an end token or a failure, is not of this row.
-                        lengths[row] = looked + position + 1
-                        ended[row], failed[row], alive[index] = False, False, False
-                looked = step + 1
-            if step + 1 == longest:
-                break
-            if (step + 1) % check_every == 0:
-                remaining = int(alive.sum())
-                if remaining == 0:
-                    break
-                if remaining < COMPACT_BELOW * len(alive):
-                    keep = alive.nonzero().squeeze(1)
-                    select_rows(cache, keep)
-                    tokens, alive, place, limits = tokens[keep], alive[keep], place[keep], limits[keep]
-                    seeds, block, mask, positions = seeds[keep], block[keep], mask[keep], positions[keep]
-            positions = positions + 1
-            logits = _forward(model, accepts, tokens[:, None], mask[:, : width + step + 1], positions[:, None], cache)
-        columns = [one.tolist() for one in (written, lengths, ended, failed)]
-        drawn, sure = (one.cpu().numpy() for one in (logprobs, confidences))
-    return [
-        Decoded(tokens[:length], end, fail, summary(drawn[row, :length], sure[row, :length]))
-        for row, (tokens, length, end, fail) in enumerate(zip(*columns, strict=True))
-    ]
+    def draw(self, step: int) -> None:
+        """Draw a token of every row from `logits`, and write it down."""
+        logits, place = self.logits.float(), self.place
+        if step % UNIFORM_BLOCK == 0:
+            self.block = uniforms(self.seeds, step, UNIFORM_BLOCK, levels(logits.shape[1]))
+        tokens, usable = choose(logits, self.sampling, self.block[:, step % UNIFORM_BLOCK])
+        self.failed[place] |= self.alive & ~usable
+        alive = self.alive & usable
+        self.tokens = tokens.where(alive, self.pad_id)
+        self.written[place, step] = self.tokens
+        self.logprobs[place, step], self.confidences[place, step] = token_confidence(logits, self.tokens)
+        self.lengths[place] += alive
+        at_end = alive & (self.tokens[:, None] == self.ends).any(1)
+        self.ended[place] |= at_end
+        self.alive = alive & ~at_end & (self.limits > step + 1)
+
+    def forward(self, step: int) -> None:
+        """Run the model on the tokens drawn: the logits of the next ones."""
+        self.positions = self.positions + 1
+        mask = self.masks.of(self.width + step + 1)
+        ids, positions = self.tokens[:, None], self.positions[:, None]
+        self.logits = _forward(self.model, self.accepts, ids, mask, positions, self.cache)
+
+    def look_for(self, stops: Stops, step: int) -> None:
+        """End the rows that have met a stop string since the last look. Waits for the device."""
+        place = self.place
+        new = self.written[place, self.looked : step + 1].tolist()
+        for index, (row, tokens, length, end) in enumerate(
+            zip(place.tolist(), new, self.lengths[place].tolist(), self.ended[place].tolist(), strict=True)
+        ):
+            # An end token has no text; rows that have ended before have nothing new.
+            position = stops.first(row, tokens[: max(0, length - end - self.looked)])
+            if position is not None:
+                # What came after, an end token or a failure, is not of this row.
+                self.lengths[row] = self.looked + position + 1
+                self.ended[row], self.failed[row], self.alive[index] = False, False, False
+        self.looked = step + 1
+
+    def drop_ended(self) -> bool:
+        """Let rows that have ended go, where they are many; whether any is left. Waits for the device."""
+        from nsd.plugins.engines.hf_cache import select_rows
+
+        remaining = int(self.alive.sum())
+        if 0 < remaining < COMPACT_BELOW * len(self.alive):
+            keep = self.alive.nonzero().squeeze(1)
+            select_rows(self.cache, keep)
+            self.masks.select(keep)
+            for name in ("tokens", "alive", "place", "limits", "seeds", "block", "positions"):
+                setattr(self, name, getattr(self, name)[keep])
+        return remaining > 0
+
+    def decoded(self) -> list[Decoded]:
+        """What every row has become, in order."""
+        columns = [one.tolist() for one in (self.written, self.lengths, self.ended, self.failed)]
+        drawn, sure = (one.cpu().numpy() for one in (self.logprobs, self.confidences))
+        return [
+            Decoded(tokens[:length], end, fail, summary(drawn[row, :length], sure[row, :length]))
+            for row, (tokens, length, end, fail) in enumerate(zip(*columns, strict=True))
+        ]
 
 
 # --------------------------------------------------------------------------- the model

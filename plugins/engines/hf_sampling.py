@@ -49,9 +49,9 @@ def uniforms(seeds: Any, first_step: int, steps: int, count: int) -> Any:
     import torch
 
     # State n is seed + (n + 1) * GOLDEN modulo 2**64; int64 wraps the same way as uint64.
-    numbers = [step * _PER_STEP + level for step in range(first_step, first_step + steps) for level in range(count)]
-    advance = torch.tensor([_signed((n + 1) * _GOLDEN) for n in numbers], dtype=torch.int64, device=seeds.device)
-    state = seeds[:, None] + advance
+    first = torch.arange(first_step, first_step + steps, device=seeds.device) * _PER_STEP
+    numbers = (first[:, None] + torch.arange(count, device=seeds.device)).flatten()
+    state = seeds[:, None] + (numbers + 1) * _signed(_GOLDEN)
     state = (state ^ _shift_right(state, 30)) * _signed(_MIX_1)
     state = (state ^ _shift_right(state, 27)) * _signed(_MIX_2)
     state = (state ^ _shift_right(state, 31)).view(len(seeds), steps, count)
@@ -71,12 +71,41 @@ def choose(logits: Any, sampling: Sampling, uniform: Any) -> tuple[Any, Any]:
     usable = largest.squeeze(-1).isfinite()  # NaN wins every maximum, so one reduction finds NaN and infinity
     if sampling.temperature == 0:
         return logits.argmax(-1).where(usable, 0), usable
-    logits = (logits - largest) / sampling.temperature
-    if sampling.top_k:
-        logits = _top_k(logits, sampling.top_k)
-    if sampling.top_p < 1:
-        logits = _top_p(logits, sampling.top_p)
-    return draw(logits.exp(), uniform).where(usable, 0), usable
+    weights = logits - largest  # the one copy of rows x vocabulary; what follows happens in its place
+    if sampling.temperature != 1:
+        weights /= sampling.temperature
+    if sampling.top_k or sampling.top_p < 1:
+        least = least_kept(weights, sampling.top_k, sampling.top_p)
+        weights.masked_fill_(weights < least, float("-inf"))
+    return draw(weights.exp_(), uniform).where(usable, 0), usable
+
+
+def least_kept(logits: Any, top_k: int, top_p: float) -> Any:
+    """The least logit that top-k (0: none), then top-p leave in: [R, V] -> [R, 1]. What ties with it stays too.
+
+    Top-k keeps the k largest: a tie must not be broken by an order of sorting. Top-p keeps, of these, the smallest set
+    of most likely tokens that holds probability p (nucleus sampling, arXiv 1904.09751). The vocabulary is sorted only
+    where there is top-p without top-k.
+    """
+    if not top_k:
+        return _nucleus(logits.sort(descending=True).values, None, top_p)
+    largest = logits.topk(min(top_k, logits.shape[-1])).values
+    least = largest[:, -1:]
+    if top_p >= 1:
+        return least
+    # Beyond the k largest there may be others as large as the last of them.
+    further = (logits == least).sum(-1, keepdim=True) - (largest == least).sum(-1, keepdim=True)
+    return _nucleus(largest, further, top_p)
+
+
+def _nucleus(ordered: Any, further: Any, p: float) -> Any:
+    """The least that top-p keeps of logits in descending order: [R, K] -> [R, 1]; `further` more tie with the last."""
+    shares = ordered.softmax(-1)
+    if further is not None:
+        shares /= 1 + further * shares[:, -1:]
+    before = shares.cumsum(-1).sub_(shares)
+    kept = (before < p).sum(-1, keepdim=True).clamp(min=1)
+    return ordered.gather(-1, kept - 1)
 
 
 def draw(weights: Any, uniform: Any) -> Any:
@@ -95,30 +124,13 @@ def draw(weights: Any, uniform: Any) -> Any:
     node = torch.zeros(len(weights), 1, dtype=torch.int64, device=weights.device)
     for level, parents in enumerate(reversed(tree[:-1])):
         width = parents.shape[1] // _FAN
-        children = torch.cat([node + child * width for child in range(_FAN)], dim=1)
+        children = node + torch.arange(0, _FAN * width, width, device=weights.device)
         sums = parents.gather(1, children).to(uniform.dtype).cumsum(1)
         # A child is passed by when its sum does not exceed the target, so a child of weight 0 is never taken; the
         # target stays below the total, for uniform < 1. (A row of NaN passes none by; the caller discards it.)
         target = uniform[:, level, None] * sums[:, -1:]
         node = children.gather(1, (sums[:, :-1] <= target).sum(1, keepdim=True))
     return node.squeeze(1)
-
-
-def _top_k(logits: Any, k: int) -> Any:
-    """Keep the k largest, and what ties with the k-th: a tie must not be broken by an order of sorting."""
-    smallest_kept = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
-    return logits.masked_fill(logits < smallest_kept, float("-inf"))
-
-
-def _top_p(logits: Any, p: float) -> Any:
-    """Keep the smallest set of most likely tokens that holds probability p, and what ties with its last (nucleus
-    sampling, arXiv 1904.09751)."""
-    ordered = logits.sort(descending=True).values
-    shares = ordered.softmax(-1)
-    before = shares.cumsum(-1) - shares
-    kept = (before < p).sum(-1, keepdim=True).clamp(min=1)
-    smallest_kept = ordered.gather(-1, kept - 1)
-    return logits.masked_fill(logits < smallest_kept, float("-inf"))
 
 
 def _signed(number: int) -> int:

@@ -24,7 +24,9 @@ ROWS_ON_CPU = 256  # from 64 to 1024 rows the embedded model's rate is the same 
 ROWS_ON_ACCELERATOR = 1024
 # A batch is a shard, and a killed run loses the shard in flight: on a CPU keep it to about a minute or two.
 MULTIPLICATIONS_PER_CPU_BATCH = 5e12
-BYTES_PER_LOGIT = 24  # in the model's type, float32, scaled, weights, filters' copies
+# In the model's type, in float32, and the copy that becomes weights: 10 to 12; then the logarithm of a sum, 4, or top-p
+# over the sorted vocabulary, 12.
+BYTES_PER_LOGIT = 24
 CACHE_GROWS = 1.2  # one layer's cache is held twice while it grows
 SHARE_OF_MEMORY = {"cpu": 0.25, "mps": 0.25, "cuda": 0.5}  # of what the weights leave
 
@@ -61,6 +63,7 @@ def _rows(model: Any, sampling: Sampling, longest_prompt: int) -> int:
         ),
         longest_prompt,
         sampling.max_tokens,
+        1 if sampling.temperature == 0 else sampling.n,
     )
 
 
@@ -75,22 +78,25 @@ class Held:
     size: int
 
 
-def rows_at_once(shape: ModelShape, held: Held, prompt: int, completion: int) -> int:
-    """Rows of a batch, where prompts are at most so long and completions too, in tokens."""
+def rows_at_once(shape: ModelShape, held: Held, prompt: int, completion: int, samples: int = 1) -> int:
+    """Rows of a batch, where prompts are at most so long and completions too, in tokens, and so many share a prompt."""
     memory = max(0.0, held.memory - held.weights) * SHARE_OF_MEMORY.get(held.kind, 0.25)
     bounds = [ROWS_ON_CPU if held.kind == "cpu" else ROWS_ON_ACCELERATOR]
-    bounds.append(int(memory / bytes_per_row(shape, held.size, prompt, completion)))
+    bounds.append(int(memory / bytes_per_row(shape, held.size, prompt, completion, samples)))
     if held.kind == "cpu":
         bounds.append(int(MULTIPLICATIONS_PER_CPU_BATCH / (held.parameters * max(1, completion + prompt))))
     return max(1, min(bounds))
 
 
-def bytes_per_row(shape: ModelShape, size: int, prompt: int, completion: int) -> float:
-    """Bytes that a row takes at most while it is decoded: its cache, its logits, its share of the prefill."""
+def bytes_per_row(shape: ModelShape, size: int, prompt: int, completion: int, samples: int = 1) -> float:
+    """Bytes that a row takes at most while it is decoded: its cache, its logits, its share of the prefill.
+
+    The `samples` of a prompt share one prefill.
+    """
     cache = shape.cache_elements * size * (prompt + completion)
     logits = shape.vocabulary * BYTES_PER_LOGIT
     prefill = prompt * (4 * shape.intermediate * size + prompt * 4)
-    return float(cache * CACHE_GROWS + logits + prefill)
+    return float(cache * CACHE_GROWS + logits + prefill / samples)
 
 
 def shape_of_loaded(model: Any) -> ModelShape:

@@ -20,9 +20,9 @@ from nsd.plugins.screen import console, print_json
 from nsd.runner.spec.model import Resources
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.cores import usable_cores
-from nsd.runner.work.device import Decision, Facts, Gpu, decide
+from nsd.runner.work.device import Decision, Facts, Gpu
 from nsd.runner.work.machine import compiler, read_facts
-from nsd.runner.work.ready import wanted_accelerator
+from nsd.runner.work.ready import settled
 
 EXTRAS = {
     "train": "training, and drawing from a model",
@@ -100,7 +100,7 @@ def packages(extra: str) -> Finding:
 def device(facts: Facts, resources: Resources) -> tuple[Decision | None, Finding]:
     """The device that a run would take."""
     try:
-        decision = decide(facts, resources.device, resources.processes, wanted_accelerator(resources))
+        decision = settled(facts, resources)
     except NsdError as error:
         return None, Finding("device", State.BROKEN, str(error))
     return decision, Finding("device", State.WORKS, f"{decision.device}: {decision.why}")

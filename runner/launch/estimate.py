@@ -10,6 +10,7 @@ the model says of them multiplies its figures.
 - A decoding step takes the longest of: Python and kernel launches, LAYER_SECONDS a layer, which no faster card helps;
   reading weights, cache and logits at MEMORY_SHARE of the card's bandwidth; 2 FLOPs per parameter and row at
   COMPUTE_SHARE of its rate. A batch takes as many steps as its limit has tokens: it waits for its longest row.
+- Several GPUs draw a share of the completions each; a training shares its steps.
 - An optimizer step takes the longer of 6 FLOPs per parameter and token (Kaplan et al. 2020; 4 with LoRA, 2 more for
   each further forward pass) at COMPUTE_SHARE, and the launches of its passes; then the optimizer's reading.
 
@@ -37,6 +38,7 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
+from nsd.runner.work.jobs import engine_of
 
 LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
 CPU_LAYER_SECONDS = 0.0003  # there is nothing to launch
@@ -203,7 +205,7 @@ class Estimator:
         earlier = seen.get(_kind_of(stage.settings, self._keys), [])
         if card is None and shape is not None:
             return StageEstimate(stage.title, stage.digest, None, "this card is not known")
-        processes = min(count, self._plan.experiment.resources.processes or count) if isinstance(work, Training) else 1
+        processes = self._processes(work, stage, count)
         seconds = seconds_of(work, shape, dtype, card, processes) * _median([one.seconds for one in earlier])
         seconds += start_seconds(card) if shape is not None else 0.0
         source = f"{len(earlier)} earlier stages of the kind" if earlier else "throughput model"
@@ -216,6 +218,17 @@ class Estimator:
         way = None if well else advice(work, shape, dtype, card, processes, used)
         fields, then = way if way is not None else ((), None)
         return StageEstimate(stage.title, stage.digest, seconds, source, allocated, needed, well, tuple(fields), then)
+
+    def _processes(self, work: Work, stage: Stage, count: int) -> int:
+        """GPUs that work on a stage, of `count`."""
+        resources = self._plan.experiment.resources
+        asked = resources.processes
+        if isinstance(work, Drawing):
+            engine = engine_of(stage.job)
+            if engine is None or not engine.needs_model:
+                return 1
+            asked = resources.sampling_processes or asked
+        return min(count, asked or count)
 
     def _measured(self, name: str | None) -> _Seen:
         """Of finished stages on this kind of card (or without one) what they took, by what the model says of them."""
@@ -235,7 +248,7 @@ class Estimator:
                 shape, dtype = shapes[kind]
                 if card is None and shape is not None:
                     continue
-                processes = int(manifest.to_json().get("processes", 1)) if isinstance(work, Training) else 1
+                processes = int(manifest.to_json().get("processes", 1))
                 modelled = seconds_of(work, shape, dtype, card, processes)
                 peak = manifest.machine.gpu_peak_bytes
                 memory = None
@@ -272,6 +285,7 @@ def seconds_of(work: Work, shape: ModelShape | None, dtype: str, card: Card | No
         assert isinstance(work, Drawing)
         return work.rows * work.limit * TOKEN_SHARE / REMOTE_TOKENS
     if isinstance(work, Drawing):
+        work = work.shared(processes)
         size = BYTES[type_on(card, dtype, shape, trainable=False)]
         at_once = drawn_at_once(work, shape, size, card)
         # The `hf` engine lets rows go that have ended: on average TOKEN_SHARE of a batch are being written.

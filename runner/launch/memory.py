@@ -74,7 +74,7 @@ def memory_of(work: Work, shape: ModelShape, dtype: str, card: Card, processes: 
     """The memory of one device of a stage's `processes`."""
     if isinstance(work, Drawing):
         size = BYTES[type_on(card, dtype, shape, trainable=False)]
-        return _of_drawing(work, shape, size, card)
+        return _of_drawing(work.shared(processes), shape, size, card)
     size = BYTES[type_on(card, dtype, shape, trainable=True)]
     return _of_training(work, shape, size, card, processes)
 
@@ -85,13 +85,13 @@ def drawn_at_once(work: Drawing, shape: ModelShape, size: int, card: Card) -> in
         return int(max(1, min(work.batch_size * work.samples, work.rows)))
     kind, memory = ("cuda", card.memory * GIB) if card.memory else ("cpu", 8 * GIB)
     held = Held(kind, memory, shape.parameters * size, shape.parameters, size)
-    return int(max(1, min(rows_at_once(shape, held, work.longest, work.limit), work.rows)))
+    return int(max(1, min(rows_at_once(shape, held, work.longest, work.limit, work.samples), work.rows)))
 
 
 def _of_drawing(work: Drawing, shape: ModelShape, size: int, card: Card) -> Memory:
     rows = drawn_at_once(work, shape, size, card)
     cache = rows * shape.cache_elements * size * (work.longest + work.limit)
-    rest = rows * bytes_per_row(shape, size, work.longest, work.limit) - cache
+    rest = rows * bytes_per_row(shape, size, work.longest, work.limit, work.samples) - cache
     return Memory(
         {"weights": shape.parameters * size},
         {"generation": {"cache": cache, "logits and prefill": rest}},

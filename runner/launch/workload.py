@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nsd.plugins.api import LoraConfig, Prompt, Question, Trainer
@@ -43,6 +43,13 @@ class Drawing:
     longest: int
     limit: int
     batch_size: int | None = None
+
+    def shared(self, processes: int) -> Drawing:
+        """What the busiest of so many processes draws: it is they who are waited for."""
+        if processes == 1:
+            return self
+        prompts = math.ceil(self.prompts / processes)
+        return replace(self, prompts=prompts, rows=self.rows * prompts / self.prompts if self.prompts else 0.0)
 
 
 @dataclass(frozen=True)

@@ -329,6 +329,11 @@ class Resources(_Frozen):
     processes: int | None = Field(
         default=None, ge=1, description="Training processes on one machine; null: one for each GPU."
     )
+    sampling_processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="Processes that draw completions, each on its own GPU; null: one for each GPU in use.",
+    )
     nodes: int = Field(default=1, ge=1, description="Machines of a launch; trainings are spread over all of them.")
 
 

@@ -11,6 +11,7 @@ from nsd.plugins.api import Device, Engine, Question
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.events import Event, Told
+from nsd.runner.work.team import Team
 
 
 @dataclass
@@ -23,6 +24,9 @@ class Context:
     should_stop: Callable[[], bool]
     device: Device | None = None
     leader: bool = True  # false in every process but the first of a multi-process stage
+    number: int = 0  # among the `processes` that draw a stage's completions
+    processes: int = 1
+    team: Team = field(default_factory=Team)
     engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
     events: list[dict[str, Any]] = field(default_factory=list)
 

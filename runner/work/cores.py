@@ -37,6 +37,14 @@ def openmp_settings(environment: Mapping[str, str], alone: bool) -> dict[str, st
     return settings
 
 
+def threads_of_share(environment: Mapping[str, str], processes: int) -> dict[str, str]:
+    """Variables for each of several processes that share the cores. What the user has set stays as it is."""
+    if any(name in environment for name in THREADS):
+        return {}
+    cores = min(usable_cores(), physical_cores() or usable_cores())
+    return {"OMP_NUM_THREADS": str(max(1, cores // processes))}
+
+
 def physical_cores() -> int | None:
     """Physical cores of this process's affinity mask; None where the system has no such mask."""
     if not hasattr(os, "sched_getaffinity"):

@@ -65,8 +65,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Decision:
-    """`dtype` is the half precision that the device has units for ("float32" where none), `mixed` the mixed precision
-    of a training. `gpus` are those that can be used, `ids` how CUDA_VISIBLE_DEVICES names them. `why` is for a person.
+    """`processes` train and `drawing` draw completions. `dtype` is the half precision that the device has units for
+    ("float32" where none), `mixed` the mixed precision of a training. `gpus` are those that are used, `ids` how
+    CUDA_VISIBLE_DEVICES names them. `why` is for a person.
     """
 
     device: Literal["cpu", "cuda"]
@@ -76,6 +77,12 @@ class Decision:
     gpus: tuple[Gpu, ...]
     ids: tuple[str, ...]
     why: str
+    drawing: int = 1
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The GPUs of the processes that draw beside the first one; "" for one that computes on the processor."""
+        return self.ids[1 : self.drawing] if self.device == "cuda" else ("",) * (self.drawing - 1)
 
     @property
     def told(self) -> Device:
@@ -88,20 +95,21 @@ def decide(
     device: Wanted = "auto",
     processes: int | None = None,
     wanted: tuple[str, int] | None = None,
+    sampling_processes: int | None = None,
 ) -> Decision:
     """The device in force. `wanted` is the accelerator that the spec asks for, with its number.
 
-    `processes` None uses every GPU there is. Raises InputError, with versions and the way out, where what was asked
-    for cannot be had.
+    `processes` None uses every GPU there is, `sampling_processes` None those of the training; on a processor both are
+    then one. Raises InputError, with versions and the way out, where what was asked for cannot be had.
     """
     if device == "mps" or (device == "auto" and facts.system == "Darwin"):
-        return _apple(device, processes)
+        return _apple(device, processes, sampling_processes)
     if device == "cpu":
-        return _cpu(processes, "the spec says device: cpu")
+        return _cpu(processes, sampling_processes, "the spec says device: cpu")
     if facts.visible is not None and not _chosen(facts.visible):
         if device == "cuda" or wanted is not None:
             raise InputError(f"CUDA_VISIBLE_DEVICES={facts.visible!r} hides every GPU: unset it, {WAY_OUT}")
-        return _cpu(processes, f"CUDA_VISIBLE_DEVICES={facts.visible!r} hides every GPU")
+        return _cpu(processes, sampling_processes, f"CUDA_VISIBLE_DEVICES={facts.visible!r} hides every GPU")
     if not facts.has_nvidia:
         if device == "cuda" or wanted is not None:
             what = "device: cuda" if wanted is None else f"accelerators: {wanted[0]}:{wanted[1]}"
@@ -111,7 +119,7 @@ def decide(
                 f"has one, {WAY_OUT}"
             )
         amd = f"; torch {facts.torch} is a build for AMD's GPUs, which are not tested" if facts.torch_hip else ""
-        return _cpu(processes, f"there is no NVIDIA GPU{amd}")
+        return _cpu(processes, sampling_processes, f"there is no NVIDIA GPU{amd}")
     _check_torch(facts)
     gpus, ids = _visible(facts)
     _check_capabilities(facts, gpus)
@@ -120,17 +128,20 @@ def decide(
             f"the spec asks for {wanted[0]}:{wanted[1]}, and {_count(gpus)} can be used here: change "
             f"resources.accelerators, {WAY_OUT}"
         )
-    if processes is not None and processes > len(gpus):
-        raise InputError(
-            f"resources.processes is {processes}, and {_count(gpus)} can be used here: each process needs its own"
-        )
+    for field, asked in {"processes": processes, "sampling_processes": sampling_processes}.items():
+        if asked is not None and asked > len(gpus):
+            raise InputError(
+                f"resources.{field} is {asked}, and {_count(gpus)} can be used here: each process needs its own"
+            )
     number = len(gpus) if processes is None else processes
+    drawing = number if sampling_processes is None else sampling_processes
+    most = max(number, drawing)
     dtype, mixed = _types(gpus)
     names = " and ".join(dict.fromkeys(gpu.name for gpu in gpus))
     less = "" if dtype == "bfloat16" else f"; without units for bfloat16: {_instead(dtype)}"
-    used = _count(gpus) if number == len(gpus) else f"{number} of {_count(gpus)}"
+    used = _count(gpus) if most == len(gpus) else f"{most} of {_count(gpus)}"
     why = f"{used} ({names}), driver {facts.driver}, torch {facts.torch}{less}"
-    return Decision("cuda", number, dtype, mixed, gpus[:number], ids[:number], why)
+    return Decision("cuda", number, dtype, mixed, gpus[:most], ids[:most], why, drawing)
 
 
 def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
@@ -144,14 +155,14 @@ def split_accelerator(accelerator: str | None) -> tuple[str | None, int]:
         raise InputError(f"accelerator {accelerator!r}: write a name and a number, such as L4:1") from None
 
 
-def _cpu(processes: int | None, why: str) -> Decision:
-    return Decision("cpu", processes or 1, "float32", "no", (), (), why)
+def _cpu(processes: int | None, drawing: int | None, why: str) -> Decision:
+    return Decision("cpu", processes or 1, "float32", "no", (), (), why, drawing or 1)
 
 
-def _apple(device: Wanted, processes: int | None) -> Decision:
+def _apple(device: Wanted, processes: int | None, drawing: int | None) -> Decision:
     if device == "mps":
         raise InputError("device: mps is not tested and not taken: leave it out (a Mac then runs on its processor)")
-    return _cpu(processes, "a Mac runs on its processor: mps is not tested")
+    return _cpu(processes, drawing, "a Mac runs on its processor: mps is not tested")
 
 
 def _chosen(visible: str) -> list[str]:

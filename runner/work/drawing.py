@@ -1,27 +1,30 @@
 """Completions: what a sample stage draws, and what it takes from another that drew from the same streams.
 
-Completions are kept in shards as they come. A killed drawing loses the batch in flight.
+Completions are kept in shards as they come. A killed drawing loses the batch in flight. Where several processes draw
+(runner/work/team.py), each has the questions of its share, and what is on disk counts whoever drew it.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Completion, Device, Engine, ModelRef, Request
+from nsd.plugins.api import Completion, Device, Engine, ModelRef, Question, Request
 from nsd.plugins.errors import Interrupted, StageFailed
-from nsd.runner.plan.jobs import ModelJob, PluginJob, ToSample
+from nsd.runner.plan.jobs import ModelJob, PluginJob, StageJob, ToSample
 from nsd.runner.plan.relatives import relatives
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
 from nsd.runner.work.failures import failures
-from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.jobs import engine_of, make_plugin
+from nsd.runner.work.team import OnShare
 
 
 def model_ref(model: ModelJob, workspace: Workspace, device: Device | None = None) -> ModelRef:
@@ -44,31 +47,17 @@ def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -
     Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
     Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
     """
-    questions = context.questions(work.questions)
-    prompt, sampling = work.prompt, work.sampling
-    shards = context.partial / "shards"
-    shards.mkdir(parents=True, exist_ok=True)
-    drawn = {key: item for path in sorted(shards.glob("*.parquet")) for key, item in _read(path).items()}
-    held = {**others} | {key: item for key, item in drawn.items() if not item.failed}
+    questions, sampling = context.questions(work.questions), work.sampling
+    held = _held(context, others)
     total = len(questions) * sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
     if len(held) < total:
-        engine = _engine(work.engine, context)
-        ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
-        given = prompt.chat_template_kwargs
-        asked = [Request(one.id, prompt.render(one), _first(one.id, others), given) for one in questions]
-        requests = [request for request in asked if request.first < sampling.n]
-        number = max((int(path.stem) for path in shards.glob("*.parquet") if path.stem.isdecimal()), default=-1) + 1
-        tokens, started = 0, time.monotonic()
-        for batch in engine.generate(ref, requests, sampling, work.seed, frozenset(held)):
-            tables.write_completions(shards / f"{number:06d}.parquet", batch)
-            number += 1
-            held |= {(item.question_id, item.sample): item for item in batch}
-            tokens += sum(item.tokens for item in batch)
-            rate = tokens / max(time.monotonic() - started, 1e-9)
-            context.progress(len(held), total, "completions", tokens_per_second=round(rate))
-            if context.should_stop():
-                raise Interrupted("stopped after a shard")
+        told = _Sum(context, len(held), total)
+        job_path, team = context.partial / "job.json", context.team
+        with team.drawing(job_path, context.processes, told, context.should_stop):
+            draw_share(work, context, others, held, told)
+        if context.processes > 1:
+            held = {**others} | _on_disk(context)
     missing = [(q.id, s) for q in questions for s in range(sampling.n) if (q.id, s) not in held]
     if missing:
         raise StageFailed(f"the engine returned no completion for {len(missing)} of {total} requests")
@@ -80,6 +69,87 @@ def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -
     return completions
 
 
+def draw_share(
+    work: ToSample,
+    context: Context,
+    others: Mapping[Place, Completion],
+    held: dict[Place, Completion],
+    told: OnShare,
+) -> None:
+    """Draw what this process has to draw of a stage and is not in `held`, to which it is added, shard by shard."""
+    prompt, sampling = work.prompt, work.sampling
+    questions = share(context.questions(work.questions), context.number, context.processes)
+    engine = _engine(work.engine, context)
+    ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
+    given = prompt.chat_template_kwargs
+    asked = [Request(one.id, prompt.render(one), _first(one.id, others), given) for one in questions]
+    requests = [request for request in asked if request.first < sampling.n]
+    shards = context.partial / "shards"
+    # A file of another process may bear the same number, and never the same name.
+    mine = f"-{context.number}" if context.number else ""
+    stems = (path.stem.partition("-")[0] for path in shards.glob("*.parquet"))
+    number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
+    drawn, tokens, started = 0, 0, time.monotonic()
+    for batch in engine.generate(ref, requests, sampling, work.seed, frozenset(held)):
+        tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
+        number += 1
+        held |= {(item.question_id, item.sample): item for item in batch}
+        drawn += len(batch)
+        tokens += sum(item.tokens for item in batch)
+        told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
+        if context.should_stop() or context.team.failed:
+            raise Interrupted("stopped after a shard")
+
+
+def share(questions: Sequence[Question], number: int, processes: int) -> list[Question]:
+    """The questions that one of several processes draws, whatever their order: dealt out by their ids, their content.
+
+    The shares of all are disjoint and whole, and their sizes differ by one at most.
+    """
+    mine = set(sorted(question.id for question in questions)[number::processes])
+    return [question for question in questions if question.id in mine]
+
+
+def drawers(work: StageJob, there: int) -> int:
+    """How many of the processes that are `there` draw the completions of a stage."""
+    engine = engine_of(work)
+    return there if engine is not None and engine.needs_model and not engine.uses_every_gpu else 1
+
+
+class _Sum:
+    """Adds up what every process has drawn, and tells it."""
+
+    def __init__(self, context: Context, before: int, total: int) -> None:
+        self._context, self._before, self._total = context, before, total
+        self._drawn: dict[int, int] = {}
+        self._rates: dict[int, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int, drawn: int, rate: float) -> None:
+        with self._lock:
+            self._drawn[number], self._rates[number] = drawn, rate
+            done = self._before + sum(self._drawn.values())
+            rate = round(sum(self._rates.values()))
+            self._context.progress(done, self._total, "completions", tokens_per_second=rate)
+
+
+def _tells(context: Context) -> OnShare:
+    """Tells the process that leads what this one has drawn."""
+    return lambda _, drawn, rate: context.progress(drawn, None, "completions", tokens_per_second=rate)
+
+
+def _held(context: Context, others: Mapping[Place, Completion]) -> dict[Place, Completion]:
+    """What need not be drawn: what others drew, and what did not fail."""
+    return {**others} | {key: item for key, item in _on_disk(context).items() if not item.failed}
+
+
+def _on_disk(context: Context) -> dict[Place, Completion]:
+    """The completions of all shards; of a place that was drawn twice the later one."""
+    shards = context.partial / "shards"
+    shards.mkdir(parents=True, exist_ok=True)
+    return {key: item for path in sorted(shards.glob("*.parquet")) for key, item in _read(path).items()}
+
+
 def take(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[str, dict[Place, Completion]]:
     """Completions that other finished stages drew from the streams of this one, by stage.
 
@@ -87,7 +157,7 @@ def take(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[
     as it did at first. Nothing is taken from a stage that was made with another version of torch and the like.
     """
     folder = context.partial / "taken"
-    if not folder.is_dir() and not any(context.partial.glob("shards/*")):
+    if context.number == 0 and not folder.is_dir() and not any(context.partial.glob("shards/*")):
         _choose(work, settings, context)
     found: dict[str, dict[Place, Completion]] = {}
     for path in sorted(folder.glob("*.parquet")):
@@ -158,6 +228,10 @@ def run_sample(work: ToSample, settings: Mapping[str, Any], context: Context) ->
     """Completions of the unlabeled or the test questions. `settings` is the stage's key, written out."""
     taken = take(work, settings, context)
     others = {place: item for items in taken.values() for place, item in items.items()}
+    if context.number:
+        held = _held(context, others)
+        draw_share(work, context, others, held, _tells(context))
+        return {}
     completions = draw(work, context, others)
     tables.write_completions(context.artifact / "samples.parquet", completions)
     drawn = [item for item in completions if (item.question_id, item.sample) not in others]

@@ -32,7 +32,7 @@ from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import ranks
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
-from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
+from nsd.runner.work.jobs import engine_of, worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
 from nsd.runner.work.record import Record
@@ -162,6 +162,7 @@ class _Workers:
         self.ends_process, self.decision = ends_process, decision
         self.nodes = Nodes.here()
         self.process: subprocess.Popen[str] | None = None
+        self._sees = 1  # GPUs of the serving worker
         self.asked_to_stop = 0
 
     @property
@@ -218,10 +219,13 @@ class _Workers:
             command = training_command(stage, job_path, self.events_path, self.nodes)
             process = self._start(command, processes)
         else:
+            sees = self._gpus_seen(stage)
+            if self._sees != sees:
+                self._retire()
             if self.process is None or self.process.poll() is not None:
-                self.process = self._start(
-                    [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--serve", str(self.events_path)], serve=True
-                )
+                beside = () if self.decision is None or sees > 1 else self.decision.beside
+                command = [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--serve", str(self.events_path)]
+                self.process, self._sees = self._start([*command, *beside], sees, serve=True), sees
             process = self.process
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it died just now: following it says how
@@ -236,17 +240,25 @@ class _Workers:
         if final is None and self.asked_to_stop:
             return Event(Told.INTERRUPTED)
         failed = final is None or final.event is Told.FAILED
-        first = ranks.first_failure(job_path.parent, _death) if together and failed else None
+        first = ranks.first_failure(job_path.parent) if together and failed else None
         if first is not None:
             processes *= len(self.nodes.addresses) if self.nodes else 1
             return Event(Told.FAILED, stage.digest, reason=first.sentence(processes), log=str(first.log))
         if final is None:
-            return Event(Told.FAILED, reason=_death(process.returncode), log=str(log))
+            return Event(Told.FAILED, reason=ranks.death(process.returncode), log=str(log))
         return final
 
     @property
     def _launcher_log(self) -> Path:
         return Path(self._folder.name) / "worker.log"
+
+    def _gpus_seen(self, stage: Stage) -> int:
+        """GPUs that the serving worker shows to a stage: one, or all to an engine that spreads over them by itself."""
+        if stage.kind in ("label", "score"):
+            return self._sees  # it computes nothing, and what is loaded stays
+        engine = engine_of(stage.job)
+        every = engine is not None and engine.uses_every_gpu
+        return self.decision.drawing if self.decision is not None and every else 1
 
     def _gpus(self, processes: int) -> Sequence[str] | None:
         return None if self.decision is None else self.decision.ids[:processes]
@@ -305,11 +317,3 @@ class _Workers:
             except ValueError:  # a killed worker's torn line
                 continue
             yield event
-
-
-def _death(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "the worker was killed (SIGKILL): most often the machine ran out of memory"
-    if code < 0:
-        return f"the worker died of {signal.Signals(-code).name}"
-    return f"the worker ended with exit code {code} before it could say why"

@@ -39,6 +39,15 @@ def log_name(rank: int) -> str:
     return "log.txt" if rank == 0 else f"log-rank{rank}.txt"
 
 
+def death(code: int) -> str:
+    """What is said of a process that ended with an exit code and nothing else (-9: by signal 9)."""
+    if code == -signal.SIGKILL:
+        return "the worker was killed (SIGKILL): most often the machine ran out of memory"
+    if code < 0:
+        return f"the worker died of {signal.Signals(-code).name}"
+    return f"the worker ended with exit code {code} before it could say why"
+
+
 def leave_reason(partial: Path, rank: int, reason: str) -> None:
     """Write down why this process failed."""
     path = partial / f"failed-rank{rank}.json"
@@ -51,7 +60,7 @@ def forget_reasons(partial: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def first_failure(partial: Path, death: Callable[[int], str]) -> RankFailure | None:
+def first_failure(partial: Path, death: Callable[[int], str] = death) -> RankFailure | None:
     """The process that failed first, after all have ended; None where nothing tells. `death` words an exit code."""
     reasons: dict[int, tuple[float, str]] = {}
     for path in partial.glob("failed-rank*.json"):

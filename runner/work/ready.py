@@ -18,7 +18,7 @@ from nsd.plugins.registry import find
 from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.model import Resources
-from nsd.runner.work.device import Decision, decide, split_accelerator
+from nsd.runner.work.device import Decision, Facts, decide, split_accelerator
 from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.machine import read_facts
 
@@ -33,13 +33,19 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
     if not any(computes(stage) for stage in stages):
         return None
     resources = plan.experiment.resources
-    decision = decide(read_facts(), resources.device, resources.processes, wanted_accelerator(resources))
+    decision = settled(read_facts(), resources)
     for stage in stages:
         if isinstance(stage.job, ToTrain):
             trainer = make_plugin(stage.job.trainer, Trainer)
             processes = processes_of(trainer, decision, resources.processes, machines)
             stage.job = replace(stage.job, processes=processes)
     return decision
+
+
+def settled(facts: Facts, resources: Resources) -> Decision:
+    """The device in force on a machine for what a spec says. Raises InputError where it cannot be had."""
+    asked = wanted_accelerator(resources)
+    return decide(facts, resources.device, resources.processes, asked, resources.sampling_processes)
 
 
 def check_packages(stages: Iterable[Stage]) -> None:

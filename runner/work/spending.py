@@ -27,10 +27,14 @@ WRITE_SECONDS = 1.0
 
 
 class Spending:
-    """The clock of one attempt; it writes from entering to leaving. `started_at` is the first attempt's."""
+    """The clock of one attempt; it writes from entering to leaving. `started_at` is the first attempt's.
 
-    def __init__(self, partial: Path) -> None:
+    `processes` share its work on this machine, each with as many GPUs as this one sees.
+    """
+
+    def __init__(self, partial: Path, processes: int = 1) -> None:
         self.path = partial / FILE
+        self._processes = processes
         held = _read(self.path)
         self.resumed = held is not None
         self.held = held or {}
@@ -71,7 +75,8 @@ class Spending:
     @property
     def gpu_seconds(self) -> float:
         """GPU seconds of all attempts; each counts the GPUs that it had."""
-        return self._before["gpu_seconds"] + self._here * provenance.gpu_count() * provenance.machines()
+        gpus = provenance.gpu_count() * self._processes * provenance.machines()
+        return self._before["gpu_seconds"] + self._here * gpus
 
     @property
     def cost(self) -> dict[str, Any]:

@@ -181,6 +181,7 @@ def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
         )
     for engine in context.engines.values():  # training wants the memory that the last generation's model holds
         engine.close()
+    context.team.retire()
     curves = Curves(context.partial / "curves.jsonl", write=context.leader)
 
     def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:

@@ -1,11 +1,13 @@
 """The process that does the work of stages, so that the command line stays light and survives a crash.
 
-    python -m nsd.runner.work.worker --serve EVENTS      reads job paths from standard input, one a line
-    python -m nsd.runner.work.worker --job JOB EVENTS    does one job; what `accelerate launch` starts, once a GPU
+    python -m nsd.runner.work.worker --serve EVENTS [GPU ...]   reads job paths from standard input, one a line
+    python -m nsd.runner.work.worker --job JOB EVENTS           does one job; what `accelerate launch` starts
+    python -m nsd.runner.work.worker --draw NUMBER DESCRIPTOR   draws shares of jobs (runner/work/team.py)
 
-Events go as JSON lines to the FIFO or file EVENTS. One serving worker does all single-process stages of a
-run, so torch is imported once. A worker whose parent died ends at once; SIGTERM sets a flag that stages
-look at after each shard or step, and the worker exits with 75.
+Events go as JSON lines to the FIFO or file EVENTS, or to the pipe DESCRIPTOR. One serving worker does all
+single-process stages of a run, so torch is imported once; completions it draws together with a process for each
+further GPU that it is given. A worker whose parent died ends at once; SIGTERM sets a flag that stages look at after
+each shard or step, and the worker exits with 75.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,31 +32,45 @@ from nsd.runner.store.shapes import Broken, Machine, Manifest
 from nsd.runner.store.workspace import Workspace, now
 from nsd.runner.work import ranks
 from nsd.runner.work.context import Context
+from nsd.runner.work.drawing import drawers
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE, Job
 from nsd.runner.work.spending import Spending
 from nsd.runner.work.stages import run_stage
+from nsd.runner.work.team import ShareFailed, Team
 
 INTERRUPTED = Interrupted.exit_code
 
 
 class Worker:
-    """Runs jobs and reports events; `rank` 0 leads where several processes share a job."""
+    """Runs jobs and reports events; `rank` 0 leads where several processes share a job.
 
-    def __init__(self, events: TextIO | None) -> None:
+    `gpus` are those that draw completions beside its own. A worker with a `number` draws its share for another one.
+    """
+
+    def __init__(self, events: TextIO | None, gpus: Sequence[str] = (), number: int = 0) -> None:
         self.events = events
         self.stop = threading.Event()
-        self.rank = int(os.environ.get("RANK", "0"))
+        self.number = number
+        self.rank = number or int(os.environ.get("RANK", "0"))
+        self.team = Team(gpus)
         self.engines: dict[str, Any] = {}
+        self._telling = threading.Lock()
 
     def emit(self, event: Event) -> None:
         """Send one event to the parent."""
-        if self.events is not None and self.rank == 0:
-            self.events.write(json.dumps(event.to_json(), default=str) + "\n")
-            self.events.flush()
+        if self.events is not None and self.rank == self.number:
+            with self._telling:  # the shares of others are counted by threads of their own
+                self.events.write(json.dumps(event.to_json(), default=str) + "\n")
+                self.events.flush()
 
-    def run(self, job_path: Path) -> int:
-        """Do one job. Returns 0, 1 (failed) or 75 (interrupted, resumable)."""
+    def ask_to_stop(self, *_: object) -> None:
+        """Handle a signal: stop after this shard or step, here and in the processes that draw beside this one."""
+        self.stop.set()
+        self.team.stop()
+
+    def run(self, job_path: Path, processes: int | None = None) -> int:
+        """Do one job, or the share of one of `processes`. Returns 0, 1 (failed) or 75 (interrupted, resumable)."""
         try:
             job = Job.from_json(json.loads(job_path.read_text(encoding="utf-8")))
         except FileNotFoundError:  # whoever held the stage before finished it and removed the folder
@@ -63,16 +79,16 @@ class Worker:
         workspace = Workspace(Path(job.workspace))
         kind, digest = job.kind, job.digest
         if self.rank != 0:  # the leader holds the lock and writes; the others only compute
-            return self._work(job, workspace, workspace.partial(kind, digest))
+            return self._work(job, workspace, workspace.partial(kind, digest), processes or 1)
         waiting = Event(Told.WAITING, digest)
         with workspace.lock(kind, digest, on_wait=lambda: self.emit(waiting)) as partial:
             if workspace.is_whole(kind, digest) and (kind != "train" or workspace.has_weights(digest)):
                 workspace.discard_partial(kind, digest)  # what a death just after the rename left, or the job alone
                 self.emit(Event(Told.FINISHED, digest, by="another run"))
                 return 0
-            return self._work(job, workspace, partial)
+            return self._work(job, workspace, partial, drawers(job.work, self.team.size))
 
-    def _work(self, job: Job, workspace: Workspace, partial: Path) -> int:
+    def _work(self, job: Job, workspace: Workspace, partial: Path, processes: int) -> int:
         kind, digest = job.kind, job.digest
         log = partial / ranks.log_name(self.rank)
         context = Context(
@@ -82,11 +98,14 @@ class Worker:
             should_stop=self.stop.is_set,
             device=job.device,
             leader=self.rank == 0,
+            number=self.number,
+            processes=processes,
+            team=self.team,
             engines=self.engines,
         )
         with redirected(log):
             print(f"--- {now()} {kind} {digest} for {', '.join(job.used_by)}")
-            spending = Spending(partial)
+            spending = Spending(partial, processes)
             try:
                 self._refuse_other_versions(job, partial, spending)
                 self.emit(Event(Told.STARTED, digest))
@@ -105,13 +124,14 @@ class Worker:
                 print(f"failed: {error}")
                 if error.__cause__ is not None:
                     traceback.print_exc()
+                log = error.log if isinstance(error, ShareFailed) else log
                 return self._failed(digest, str(error), log, refused=isinstance(error, InputError))
             except Exception as error:
                 traceback.print_exc()
                 return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
             if self.rank == 0:
                 self._finish(job, workspace, context, facts, spending)
-                self.emit(Event(Told.FINISHED, digest, seconds=spending.seconds))
+            self.emit(Event(Told.FINISHED, digest, seconds=spending.seconds))
         return 0
 
     def _refuse_other_versions(self, job: Job, partial: Path, spending: Spending) -> None:
@@ -160,7 +180,7 @@ class Worker:
             "gpu_seconds": spending.gpu_seconds,
             "packages": provenance.packages(),
             "machine": _machine(job),
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+            "processes": max(context.processes, int(os.environ.get("WORLD_SIZE", "1"))),
             "git_commit": job.git_commit,
             **spending.cost,
             "events": context.events,
@@ -241,21 +261,44 @@ def main(arguments: list[str]) -> int:
     """Entry point; see the module's docstring."""
     mode, *rest = arguments
     watch_parent()
-    events_path = Path(rest[-1])
-    with events_path.open("w", encoding="utf-8") as events:
-        worker = Worker(events)
-        signal.signal(signal.SIGTERM, lambda *_: worker.stop.set())
-        signal.signal(signal.SIGINT, lambda *_: worker.stop.set())
-        if mode == "--job":
+    if mode == "--draw":
+        number, descriptor = map(int, rest)
+        os.set_inheritable(descriptor, False)  # the pipe ends with this process, whatever it starts
+        with os.fdopen(descriptor, "w", encoding="utf-8") as events:
+            return serve(Worker(events, number=number))
+    if mode == "--job":
+        with Path(rest[1]).open("w", encoding="utf-8") as events:
+            worker = Worker(events)
+            heed_signals(worker)
             status = worker.run(Path(rest[0]))
             if status in (0, INTERRUPTED):  # after a failure the others may still wait for this one in a collective
                 leave_group()
             return status
+    with Path(rest[0]).open("w", encoding="utf-8") as events:
+        return serve(Worker(events, gpus=rest[1:]))
+
+
+def serve(worker: Worker) -> int:
+    """Do the jobs that standard input names: PATH, or PROCESSES PATH for who draws shares. Returns the exit code."""
+    heed_signals(worker)
+    try:
         for line in sys.stdin:
-            status = worker.run(Path(line.strip()))
+            if worker.number:
+                processes, _, path = line.strip().partition(" ")
+                status = INTERRUPTED if worker.stop.is_set() else worker.run(Path(path), int(processes))
+            else:
+                status = worker.run(Path(line.strip()))
             if status == INTERRUPTED or worker.stop.is_set():
                 return INTERRUPTED
-        return 0
+    finally:
+        worker.team.retire()
+    return 0
+
+
+def heed_signals(worker: Worker) -> None:
+    """Have SIGTERM and SIGINT stop a worker after its shard or step."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, worker.ask_to_stop)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from nsd.plugins.api import Completion, ModelRef, Request, Sampling, StopReason
 from nsd.plugins.engines import hf
 from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.engines.hf_decode import Rows, decode
-from nsd.plugins.engines.hf_sizes import batch_shape
+from nsd.plugins.engines.hf_sizes import batch_shape, bytes_per_row
 from nsd.plugins.errors import InputError, StageFailed
+from nsd.plugins.model_shape import ModelShape
 from tiny_model import make_tiny_model, make_tokenizer, with_end_tokens
 
 PROMPTS = [f"{'Well, ' * (number % 5)}Tom has {number} apples. How many?" for number in range(24)]
@@ -360,6 +361,16 @@ def test_default_batches_hold_whole_questions_until_one_has_too_many_samples(ref
     assert batch_shape(model, Sampling(8, 1.0, 10**9), 30, None).prompts == 1
     found = answers(engine(), ref, REQUESTS[:1], Sampling(600, 1.0, 1))
     assert sorted(sample for _, sample in found) == list(range(600))
+
+
+def test_the_samples_of_a_prompt_share_its_prefill() -> None:
+    """By hand: two layers with 8 numbers for keys and for values, 2 bytes each; 24 bytes a logit; the widest layer."""
+    shape = ModelShape(
+        layers=2, hidden=16, intermediate=50, heads=4, key_value_heads=2, head_size=4, vocabulary=100, tied=True
+    )
+    cache, logits, prefill = 2 * 2 * 8 * 2 * (10 + 30) * 1.2, 100 * 24, 10 * (4 * 50 * 2 + 10 * 4)
+    assert bytes_per_row(shape, 2, 10, 30) == pytest.approx(cache + logits + prefill)
+    assert bytes_per_row(shape, 2, 10, 30, samples=8) == pytest.approx(cache + logits + prefill / 8)
 
 
 # --------------------------------------------------------------------------- other architectures

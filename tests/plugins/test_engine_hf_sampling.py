@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from nsd.plugins.api import Sampling
-from nsd.plugins.engines.hf_sampling import _top_k, _top_p, choose, draw, levels, uniforms
+from nsd.plugins.engines.hf_sampling import choose, draw, least_kept, levels, uniforms
 from nsd.plugins.seeds import stream
 
 seeds = st.integers(0, 2**63 - 1)
@@ -140,14 +140,84 @@ def test_filters_keep_what_transformers_keeps(seed: int, k: int, p: float, tempe
     from transformers import TopKLogitsWarper, TopPLogitsWarper
 
     logits = torch.randn(4, 20, generator=torch.Generator().manual_seed(seed)) * 3 / temperature
-    expected = TopPLogitsWarper(p)(None, TopKLogitsWarper(min(k, 20))(None, logits))
-    assert torch.equal(_top_p(_top_k(logits, k), p), expected)
+    top_k = TopKLogitsWarper(min(k, 20))(None, logits)
+    for top_p, expected in ((1.0, top_k), (p, TopPLogitsWarper(p)(None, top_k))):
+        assert torch.equal(logits >= least_kept(logits, k, top_p), expected.isfinite())
+    assert torch.equal(logits >= least_kept(logits, 0, p), TopPLogitsWarper(p)(None, logits).isfinite())
 
 
 def test_filters_keep_both_of_a_tie() -> None:
     tied = torch.tensor([[2.0, 1.0, 1.0, 0.0]])
-    assert _top_k(tied, 2).isfinite().tolist() == [[True, True, True, False]]
-    assert _top_p(tied, 0.7).isfinite().tolist() == [[True, True, True, False]]
+    for top_k, top_p in ((2, 1.0), (0, 0.7), (2, 0.7)):
+        assert (tied >= least_kept(tied, top_k, top_p)).tolist() == [[True, True, True, False]]
+
+
+def test_top_p_counts_what_ties_with_the_last_of_the_k() -> None:
+    """Shares .5, .25, .25 by hand: of the first two alone .5 of .75 would be two thirds, enough for .6."""
+    logits = torch.tensor([[0.5, 0.25, 0.25, 0.001]]).log()
+    assert (logits >= least_kept(logits, 2, 0.6)).tolist() == [[True, True, True, False]]
+    assert (logits >= least_kept(logits, 2, 0.4)).tolist() == [[True, False, False, False]]
+
+
+# --------------------------------------------------------------------------- nothing but the definition
+
+
+def plainly(logits: torch.Tensor, sampling: Sampling, uniform: torch.Tensor) -> torch.Tensor:
+    """Tokens by the definition: every filter over the whole sorted vocabulary, a copy at each step."""
+    logits = (logits.float() - logits.float().amax(-1, keepdim=True)) / sampling.temperature
+    if sampling.top_k:
+        ordered = logits.sort(descending=True).values
+        least = ordered[:, min(sampling.top_k, logits.shape[-1]) - 1, None]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if sampling.top_p < 1:
+        ordered = logits.sort(descending=True).values
+        shares = ordered.softmax(-1)
+        kept = (shares.cumsum(-1) - shares < sampling.top_p).sum(-1, keepdim=True).clamp(min=1)
+        logits = logits.masked_fill(logits < ordered.gather(-1, kept - 1), float("-inf"))
+    return draw(logits.exp(), uniform)
+
+
+@unhurried
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 3000),
+    st.sampled_from([torch.float32, torch.bfloat16]),  # with 8 bits many logits are equal
+    st.sampled_from([0.3, 1.0, 1.7]),
+    st.sampled_from([0, 1, 2, 20, 50, 10_000]),
+    st.sampled_from([0.05, 0.5, 0.9, 0.95, 0.999, 1.0]),
+)
+def test_draws_are_those_of_the_definition(
+    seed: int, vocabulary: int, dtype: torch.dtype, temperature: float, top_k: int, top_p: float
+) -> None:
+    logits = (torch.randn(8, vocabulary, generator=torch.Generator().manual_seed(seed)) * 3).to(dtype)
+    before = logits.clone()
+    numbers = uniforms(torch.arange(seed, seed + 8), 3, 1, levels(vocabulary))[:, 0]
+    sampling = Sampling(1, temperature, 1, top_p=top_p, top_k=top_k)
+    tokens, usable = choose(logits, sampling, numbers)
+    assert torch.equal(tokens, plainly(before, sampling, numbers)) and bool(usable.all())
+    assert torch.equal(logits, before), "the model's logits are still wanted"
+
+
+def test_no_sort_where_none_is_needed() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Sorts(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            sorted_by.add(str(function).split(".")[1])
+            return function(*args, **(kwargs or {}))
+
+    logits, numbers, found = torch.randn(2, 500), torch.full((2, levels(500)), 0.5).double(), {}
+    for name, sampling in {
+        "temperature": Sampling(1, 0.7, 1),
+        "top_k": Sampling(1, 0.7, 1, top_k=20),
+        "both": Sampling(1, 0.7, 1, top_k=20, top_p=0.9),
+        "top_p": Sampling(1, 0.7, 1, top_p=0.9),
+    }.items():
+        sorted_by: set[str] = set()
+        with Sorts():
+            choose(logits, sampling, numbers)
+        found[name] = sorted_by & {"sort", "topk"}
+    assert found == {"temperature": set(), "top_k": {"topk"}, "both": {"topk"}, "top_p": {"sort"}}
 
 
 def test_temperature_and_filters_shape_the_draw() -> None:

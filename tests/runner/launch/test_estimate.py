@@ -222,6 +222,29 @@ def test_two_devices_share_the_rows_of_a_step_and_not_its_decoding_steps() -> No
     assert 0.5 < two / one < 0.55
 
 
+def test_two_gpus_draw_a_share_each() -> None:
+    """By hand: of 101 prompts with 8 samples the busier one has 51, so 408 rows, and it alone is waited for."""
+    work = Drawing(rows=808, prompts=101, samples=8, prompt=100.0, longest=120, limit=200)
+    share = Drawing(rows=408, prompts=51, samples=8, prompt=100.0, longest=120, limit=200)
+    assert work.shared(2) == share and work.shared(1) == work
+    both, one = (estimate.seconds_of(each, HALF_B, "bfloat16", CARDS["L4"], n) for each, n in ((work, 2), (share, 1)))
+    assert both == one
+
+
+def test_gpus_of_a_machine_share_a_drawing_unless_the_spec_says_how_many(tmp_path: Path) -> None:
+    seconds = {}
+    for name, more in {"all": "", "one": "{processes: 1}", "two": "{processes: 1, sampling_processes: 2}"}.items():
+        (tmp_path / name).mkdir()
+        plan = plan_of(tmp_path / name, "v1_sft", f"resources: {more}\n" if more else "")
+        for card in ("L4:1", "L4:2", "L4:4"):
+            found = by_title(plan, Workspace(tmp_path / "w"), card)
+            longest = max(one.seconds or 0 for title, one in found.items() if title.startswith("sample"))
+            seconds[name, card] = longest - estimate.START_SECONDS  # 4,000 questions x 8
+    assert seconds["all", "L4:1"] / seconds["all", "L4:4"] == pytest.approx(4, rel=0.2)
+    assert seconds["one", "L4:4"] == seconds["all", "L4:1"]
+    assert seconds["two", "L4:4"] == seconds["all", "L4:2"] < seconds["all", "L4:1"]
+
+
 # --------------------------------------------------------------------------- what was measured
 
 

@@ -555,6 +555,7 @@ RESOURCES: dict[str, Any] = {
     "image_id": "docker:x",
     "device": "cpu",
     "processes": 2,
+    "sampling_processes": 2,
     "nodes": 2,
 }
 

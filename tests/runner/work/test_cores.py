@@ -66,6 +66,16 @@ def test_threads_follow_a_quota_that_is_less_than_the_cores(
     assert "OMP_NUM_THREADS" not in openmp_settings({}, alone=False)
 
 
+@pytest.mark.parametrize(("processes", "threads"), [(2, "4"), (3, "2"), (100, "1")])
+def test_processes_that_draw_together_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch, processes: int, threads: str
+) -> None:
+    monkeypatch.setattr(cores, "usable_cores", lambda: 16)
+    monkeypatch.setattr(cores, "physical_cores", lambda: 8)
+    assert cores.threads_of_share({}, processes) == {"OMP_NUM_THREADS": threads}
+    assert cores.threads_of_share({"MKL_NUM_THREADS": "7"}, processes) == {}
+
+
 @pytest.mark.parametrize("name", cores.THREADS)
 def test_threads_that_the_user_set_stay(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(cores, "physical_cores", lambda: 8)

@@ -173,6 +173,35 @@ def test_a_gpu_that_cannot_be_used_is_never_a_silent_cpu(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "trains", "draws", "ids"),
+    [
+        ({}, 4, 4, "0 1 2 3"),
+        ({"processes": 2}, 2, 2, "0 1"),
+        ({"sampling_processes": 1}, 4, 1, "0 1 2 3"),
+        ({"processes": 1, "sampling_processes": 3}, 1, 3, "0 1 2"),
+    ],
+)
+def test_every_gpu_that_trains_draws_too_unless_asked_otherwise(
+    asked: dict[str, int], trains: int, draws: int, ids: str
+) -> None:
+    found = decide(Machine(H100).facts(), **asked)  # type: ignore[arg-type]
+    assert (found.processes, found.drawing, " ".join(found.ids)) == (trains, draws, ids)
+    assert list(found.beside) == ids.split()[1:draws]
+    assert len(found.gpus) == len(found.ids)
+
+
+def test_on_a_processor_one_process_draws_unless_asked_otherwise() -> None:
+    facts = Machine(torch=CPU_BUILD).facts()
+    assert decide(facts, processes=3).beside == ()
+    assert decide(facts, sampling_processes=3).beside == ("", "")
+
+
+def test_more_processes_than_gpus_are_refused_with_the_field() -> None:
+    with pytest.raises(InputError, match=r"resources\.sampling_processes is 5, and 4 GPUs can be used"):
+        decide(Machine(H100).facts(), sampling_processes=5)
+
+
+@pytest.mark.parametrize(
     ("cuda", "found"),
     [
         ("11.8", ((5, 0), 9)),
