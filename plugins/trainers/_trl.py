@@ -204,7 +204,7 @@ def _callback(trainer: Any, run: Run) -> Any:
                 return FAIL
             if job.should_stop():
                 return STOP
-            return SAVE if run.cadence.due(state.global_step) else CONTINUE
+            return SAVE if run.cadence.due(state.global_step, lambda: _cost(trainer)) else CONTINUE
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs is None or "loss" not in logs:
@@ -223,6 +223,13 @@ def _callback(trainer: Any, run: Run) -> Any:
                     )
 
     return Callback()
+
+
+def _cost(trainer: Any) -> float:
+    """Seconds that the first checkpoint will take, estimated."""
+    adapter = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+    size = _checkpoints.size_of(trainer.model.parameters(), trainer.optimizer, adapter)
+    return _checkpoints.seconds_to_write(Path(trainer.args.output_dir), size)
 
 
 def _agree(trainer: Any, decision: int) -> int:
