@@ -45,6 +45,7 @@ REMOTE_TOKENS = 1000.0  # a second, of an engine that loads no weights here: a s
 START_SECONDS = 20.0  # on a GPU: loading weights, preparing rows
 OVERHEAD_HOURS = 0.15  # provisioning and setup of a fresh machine
 STORED_SECONDS = 1.0  # votes and verdicts over stored samples
+MAIN_BASE_GIB = 3.0  # Python, torch and its libraries, the questions
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,19 @@ class Estimator:
             if source == "name":
                 self._guessed.append(key[0])
         return self._shapes[key]
+
+    def main_memory_gib(self) -> int:
+        """Main memory that the machine should have: twice the weights of the largest model, in the type held there.
+
+        Once for what is merged there or taken from the GPU for a checkpoint, once for the files that are read.
+        """
+        models = [self._model(stage) for stage, _ in self._work]
+        weights = [
+            shape.parameters * BYTES.get(shape.dtype if dtype == "auto" else dtype, 4)
+            for shape, dtype in models
+            if shape is not None
+        ]
+        return math.ceil(2 * max(weights, default=0.0) / GIB + MAIN_BASE_GIB)
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""
