@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# What makes a training hold less at all times, for a person whose GPU is too small.
+SMALLER = "model.lora trains few weights, model.train_dtype: bfloat16 halves what is held of each"
+
+
 def require() -> None:
     """Raise MissingExtra where a package that training needs is not installed."""
     for package in ("torch", "transformers", "trl", "peft", "datasets", "accelerate"):
@@ -172,6 +176,17 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+def reference_options(job: TrainJob, device: Any) -> dict[str, Any] | None:
+    """How TRL loads GRPO's reference model from the start's path: its revision, and the whole of it on this device.
+
+    Left to itself TRL lets accelerate spread the reference over whatever has room, main memory among it, where every
+    step then waits for it.
+    """
+    revision = None if job.model.adapter is not None else job.model.revision
+    options = {} if revision is None else {"revision": revision}
+    return (options | ({"device_map": str(device)} if device.type != "cpu" else {})) or None
+
+
 def peft_config(lora: LoraConfig | None) -> Any:
     """The peft configuration of a `lora` block, None without one."""
     if lora is None:
@@ -188,11 +203,20 @@ def peft_config(lora: LoraConfig | None) -> Any:
 
 
 def build(trainer_class: Any, **parts: Any) -> Any:
-    """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words."""
+    """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words.
+
+    StageFailed where the GPU has no room for what a trainer adds to the model: GRPO's reference model.
+    """
+    import torch
     from transformers.trainer_callback import PrinterCallback
 
     try:
         trainer = trainer_class(**parts)
+    except torch.OutOfMemoryError as error:
+        raise StageFailed(
+            "the GPU ran out of memory beside the model that is trained: trainer.beta: 0 needs no reference model, nor "
+            f"does model.lora; {SMALLER} ({str(error).splitlines()[0]})"
+        ) from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise

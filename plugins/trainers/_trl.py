@@ -25,7 +25,7 @@ from nsd.plugins.models import own_type
 from nsd.plugins.trainers import _checkpoints
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
 from nsd.plugins.trainers._options import TrlTrainerConfig
-from nsd.plugins.trainers._setup import hf_seed
+from nsd.plugins.trainers._setup import SMALLER, hf_seed
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000
@@ -49,6 +49,7 @@ class Run:
     observe: Observer | None = None
     resumed_from: int | None = None
     interrupted: bool = False
+    stepping: bool = False  # the optimizer is at work
     fail_reason: str | None = None
     cadence: Cadence = field(init=False)
 
@@ -126,11 +127,14 @@ def run(trainer: Any, state: Run) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if path is None else str(path))
     except torch.OutOfMemoryError as error:
-        raise StageFailed(
-            "the GPU ran out of memory: lower trainer.micro_batch_size (now "
-            f"{trainer.args.per_device_train_batch_size}; the result stays the same) or set "
-            f"trainer.gradient_checkpointing: true ({str(error).splitlines()[0]})"
-        ) from error
+        if state.stepping:
+            what = f" in the optimizer, which keeps two numbers for each trained weight: {SMALLER}"
+        else:
+            what = (
+                f": lower trainer.micro_batch_size (now {trainer.args.per_device_train_batch_size}; the result stays "
+                "the same) or set trainer.gradient_checkpointing: true"
+            )
+        raise StageFailed(f"the GPU ran out of memory{what} ({str(error).splitlines()[0]})") from error
     if state.interrupted:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {state.stop_at}; the checkpoint is saved")
 
@@ -180,6 +184,12 @@ def _callback(trainer: Any, run: Run) -> Any:
                 for entry in state.log_history:
                     if "loss" in entry:
                         observe(int(entry["step"]), numbers(entry), True)
+
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            run.stepping = True
+
+        def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            run.stepping = False
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step

@@ -182,7 +182,6 @@ class Grpo(Trainer):
         micro, accumulation = _setup.split_batch(
             self.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
         )
-        revision = None if job.model.adapter is not None else job.model.revision
         args = _setup.arguments(
             GRPOConfig,
             job,
@@ -203,9 +202,8 @@ class Grpo(Trainer):
             scale_rewards=config.scale_rewards,
             reward_weights=[float(getattr(reward.config, "weight", 1.0)) for _, reward in rewards],
             chat_template_kwargs=job.prompt.chat_template_kwargs,
-            # For the reference model, which TRL loads from the path once more.
-            model_init_kwargs=None if revision is None else {"revision": revision},
         )
+        args.model_init_kwargs = _setup.reference_options(job, args.device)
         model, tokenizer, _ = _setup.load_start(job, args.device)
         _setup.warn_of_lost_updates(job, model, config.learning_rate)
         questions = [replace(example.question, answer=example.answer) for example in job.examples]
