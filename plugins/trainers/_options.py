@@ -87,6 +87,7 @@ REFUSED: dict[str, str] = {
     "log_completions_hub_repo": _UPLOAD,
     "seed": "use the spec's `seeds`",
     "data_seed": "use the spec's `seeds`",
+    "ddp_timeout": "use trainer.ddp_timeout",
     "use_cpu": _PLACE,
     "local_rank": _PLACE,
     "do_train": _PLACE,
@@ -143,6 +144,11 @@ class TrlTrainerConfig(PluginConfig):
     )
     save_every: Annotated[int | None, OutputNeutral()] = Field(
         default=None, ge=1, description="Steps between checkpoints; by default timed so that they cost under 5 %."
+    )
+    ddp_timeout: Annotated[int, OutputNeutral()] = Field(
+        default=1800,
+        ge=1,
+        description="Seconds that a process waits for the others before the training fails and names who did not come.",
     )
     log_every: Annotated[int | None, OutputNeutral()] = Field(
         default=None, ge=1, description="Steps between points of the curves; by default every step up to 2000 steps."

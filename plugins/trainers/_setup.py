@@ -6,6 +6,7 @@ Under `accelerate launch` every process builds the same; only the first one writ
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib.util
 import os
@@ -13,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import LoraConfig, ModelRef, TrainJob
@@ -112,15 +114,35 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
         "run_name": job.run_name or None,
         "seed": hf_seed(job.seeds.init),
         "data_seed": hf_seed(job.seeds.order),
+        "ddp_timeout": config.ddp_timeout,
         "use_cpu": not on_gpu,
         "bf16": mixed and half,
         # Without units for bfloat16; a GPU that has none for float16 either trains in float32.
         "fp16": mixed and not half and job.device is not None and job.device.half == "float16",
     }
+    if world_size() > 1:
+        say_where_it_stands_after(config.ddp_timeout)
+        if not on_gpu:
+            _join(config.ddp_timeout)
     try:
         return args_class(**(fields | own | dict(trl)))
     except (TypeError, ValueError) as error:
         raise InputError(f"trainer: TRL's {args_class.__name__} refuses these values: {error}") from error
+
+
+def say_where_it_stands_after(seconds: int) -> None:
+    """Write where each thread of this process stands into its log, unless asked again within so many seconds.
+
+    Asked at every step, so that the log of a process that hangs, which is killed in the end, says where.
+    """
+    faulthandler.dump_traceback_later(seconds, file=2)
+
+
+def _join(timeout: int) -> None:
+    """Join the processes on CPUs, which then wait this long for one another: transformers says so to GPUs alone."""
+    from accelerate import PartialState
+
+    PartialState(cpu=True, timeout=timedelta(seconds=timeout))
 
 
 def _trackers(job: TrainJob) -> list[str]:
@@ -254,6 +276,7 @@ def left_as_found() -> Iterator[None]:
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         for name, value in variables.items():
             os.environ.pop(name, None)
             if value is not None:

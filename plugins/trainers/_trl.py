@@ -25,7 +25,7 @@ from nsd.plugins.models import own_type
 from nsd.plugins.trainers import _checkpoints
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
 from nsd.plugins.trainers._options import TrlTrainerConfig
-from nsd.plugins.trainers._setup import SMALLER, hf_seed
+from nsd.plugins.trainers._setup import SMALLER, hf_seed, say_where_it_stands_after
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000
@@ -184,6 +184,10 @@ def _callback(trainer: Any, run: Run) -> Any:
                 for entry in state.log_history:
                     if "loss" in entry:
                         observe(int(entry["step"]), numbers(entry), True)
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if trainer.accelerator.num_processes > 1:
+                say_where_it_stands_after(run.config.ddp_timeout)
 
         def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
             run.stepping = True

@@ -24,6 +24,7 @@ SHARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "weight_decay": (0.5, {"weight_decay": 0.5}),
     "max_grad_norm": (0.25, {"max_grad_norm": 0.25}),
     "gradient_checkpointing": (True, {"activation_checkpointing": True}),
+    "ddp_timeout": (60, {"ddp_timeout": 60}),
 }
 SFT: dict[str, tuple[Any, dict[str, Any]]] = {
     **SHARED,
