@@ -21,7 +21,8 @@ from nsd.plugins.api import LoraConfig, ModelRef, TrainJob
 from nsd.plugins.chat import turn_end
 from nsd.plugins.errors import InputError, MissingExtra, StageFailed
 from nsd.plugins.models import load_model, type_held
-from nsd.plugins.trainers._options import TrlTrainerConfig
+from nsd.plugins.trainers import _sharding
+from nsd.plugins.trainers._options import TrlTrainerConfig, unfit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +89,9 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
     """
     import torch
 
+    _sharding.refuse_others()
+    if (reason := unfit(config, world_size(), job.lora is not None)) is not None:
+        raise InputError(reason)
     on_gpu = torch.cuda.is_available() if job.device is None else job.device.kind == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise StageFailed("the run began on a GPU, and torch finds none in this process: nsd doctor says what is there")
@@ -120,6 +124,9 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
         # Without units for bfloat16; a GPU that has none for float16 either trains in float32.
         "fp16": mixed and not half and job.device is not None and job.device.half == "float16",
     }
+    if config.fsdp:
+        fields |= _sharding.fields(config.gradient_checkpointing)
+        _sharding.announce()
     if world_size() > 1:
         say_where_it_stands_after(config.ddp_timeout)
         if not on_gpu:
@@ -155,20 +162,22 @@ def _trackers(job: TrainJob) -> list[str]:
     return list(job.trackers)
 
 
-def load_start(job: TrainJob, device: Any) -> tuple[Any, Any, ModelRef]:
-    """Load the start weights for training: (model, tokenizer, where they are).
+def load_start(job: TrainJob, args: Any) -> tuple[Any, Any, ModelRef]:
+    """Load the start weights for training with these TRL arguments: (model, tokenizer, where they are).
+
+    What is to be spread over several GPUs is loaded to main memory, and goes from there layer by layer.
 
     A start with an adapter is merged and written to `checkpoint_dir/start` first, because GRPO loads its
     reference model from the path once more: what is trained and what is compared with must be the same weights.
     """
-    start = job.model
+    start, device = job.model, args.device
     if start.adapter is not None:
         folder = job.checkpoint_dir / "start"
         if first_process() and not folder.is_dir():
             _merge_to(start, folder, device.type)
         _wait_for_all()
         start = replace(start, path=str(folder), adapter=None, revision=None)
-    model, tokenizer = load_model(start, device=str(device), trainable=True)
+    model, tokenizer = load_model(start, device="cpu" if args.fsdp else str(device), trainable=True)
     if job.prompt.chat and (end := turn_end(tokenizer, job.prompt.chat_template_kwargs)) is not None:
         listed = model.generation_config.eos_token_id
         ends = listed if isinstance(listed, list) else [] if listed is None else [listed]
@@ -198,15 +207,16 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def reference_options(job: TrainJob, device: Any) -> dict[str, Any] | None:
+def reference_options(job: TrainJob, args: Any) -> dict[str, Any] | None:
     """How TRL loads GRPO's reference model from the start's path: its revision, and the whole of it on this device.
 
     Left to itself TRL lets accelerate spread the reference over whatever has room, main memory among it, where every
-    step then waits for it.
+    step then waits for it. Where the weights are spread over several GPUs the reference is too, from main memory.
     """
     revision = None if job.model.adapter is not None else job.model.revision
     options = {} if revision is None else {"revision": revision}
-    return (options | ({"device_map": str(device)} if device.type != "cpu" else {})) or None
+    place = {} if args.device.type == "cpu" else {"device_map": None if args.fsdp else str(args.device)}
+    return (options | place) or None
 
 
 def peft_config(lora: LoraConfig | None) -> Any:
@@ -267,7 +277,7 @@ def left_as_found() -> Iterator[None]:
     import torch
 
     backends = torch.backends
-    variables = {name: os.environ.get(name) for name in _DETERMINISM}
+    variables = {name: os.environ.get(name) for name in (*_DETERMINISM, *_sharding.VARIABLES)}
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     flags = backends.cudnn.deterministic, backends.cudnn.benchmark
     places = [backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn]

@@ -6,7 +6,7 @@ processes). Under several processes only the first reports and writes.
 
 The seeds: `init` draws LoRA's first weights, `order` shuffles the examples, `rollout` drives everything after that
 (generation, dropout). On a GPU the kernels' own non-determinism remains (set `trl: {full_determinism: true}`).
-Limits: DeepSpeed and FSDP are handed through `trl:` and have not been tried here.
+Limits: DeepSpeed is refused (plugins/trainers/_sharding.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from nsd.plugins.api import TrainJob
 from nsd.plugins.errors import Interrupted, ResumeRefused, StageFailed
 from nsd.plugins.models import own_type
-from nsd.plugins.trainers import _checkpoints
+from nsd.plugins.trainers import _checkpoints, _sharding
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
 from nsd.plugins.trainers._options import TrlTrainerConfig
 from nsd.plugins.trainers._setup import SMALLER, hf_seed, say_where_it_stands_after
@@ -70,6 +70,16 @@ def resumable(base: Any) -> Any:
 
     class Resumable(base):  # type: ignore[misc]  # a class of TRL's, which has no types
         nsd_run: Run
+
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            if self.args.fsdp:
+                _sharding.take_effect(self)
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            # A spread model's checkpoint has its weights in a file of FSDP's own, from which alone it is resumed.
+            if not (self.args.fsdp and _internal_call):
+                super().save_model(output_dir, _internal_call)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             started = time.monotonic()
@@ -177,6 +187,8 @@ def _callback(trainer: Any, run: Run) -> Any:
 
     class Callback(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if run.config.fsdp:
+                _sharding.check(trainer.model)
             optimizer = kwargs["optimizer"]
             if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
                 raise StageFailed("the optimizer holds no trainable parameter: nothing would be learned")
@@ -278,12 +290,13 @@ def save(trainer: Any, tokenizer: Any, job: TrainJob) -> bool:
     """
     adapter_only = job.lora is not None and job.model.adapter is None
     trainer.accelerator.wait_for_everyone()
+    gathered = {"state_dict": _sharding.whole_weights(trainer)} if trainer.args.fsdp else {}
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if job.lora is not None and not adapter_only:
             model = model.merge_and_unload()
         job.output_dir.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(job.output_dir, safe_serialization=True)
+        model.save_pretrained(job.output_dir, safe_serialization=True, **gathered)
         if not adapter_only:
             tokenizer.save_pretrained(job.output_dir)
             _say_own_type(job)
@@ -303,6 +316,7 @@ def _say_own_type(job: TrainJob) -> None:
 def notes(trainer: Any, state: Run) -> dict[str, Any]:
     """What every trainer puts into its result."""
     parameters = list(trainer.model.parameters())
+    spread = {"parameters_here": _sharding.held_here(parameters)} if trainer.args.fsdp else {}
     return {
         "resumed_from": state.resumed_from,
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -310,4 +324,5 @@ def notes(trainer: Any, state: Run) -> dict[str, Any]:
         "dtype": str(parameters[0].dtype).removeprefix("torch."),
         "device": str(trainer.args.device),
         "processes": trainer.accelerator.num_processes,
+        **spread,
     }

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nsd.plugins.api import Engine, Plugin, Trainer
-from nsd.plugins.errors import MissingExtra
+from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
 from nsd.runner.plan.model import Plan, Stage
@@ -37,7 +37,10 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
         if stage.kind == "train":
             trainer = make_plugin(stage.job["trainer"])
             assert isinstance(trainer, Trainer)
-            stage.job["processes"] = processes_of(trainer, decision, resources.processes, machines)
+            processes = processes_of(trainer, decision, resources.processes, machines)
+            if (reason := trainer.unfit(processes * machines, stage.job["lora"] is not None)) is not None:
+                raise InputError(f"{stage.title}: {reason}")
+            stage.job["processes"] = processes
     return decision
 
 

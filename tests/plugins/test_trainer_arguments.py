@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,10 +56,11 @@ GRPO: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "trl": ({"adam_beta2": 0.5}, {"adam_beta2": 0.5}),
 }
-# Fields that TRL is told elsewhere: the length of the run, the callback's grain, the watch, and bf16 on a GPU.
+# Fields that TRL is told elsewhere: the length of the run, the callback's grain, the watch; bf16 on a GPU alone, and
+# fsdp in several processes alone (test_sharding.py).
 NOT_IN_ARGUMENTS = {
-    "sft": {"epochs", "save_every", "log_every", "mixed_precision"},
-    "grpo": {"steps", "save_every", "log_every", "mixed_precision", "health"},
+    "sft": {"epochs", "save_every", "log_every", "mixed_precision", "fsdp"},
+    "grpo": {"steps", "save_every", "log_every", "mixed_precision", "fsdp", "health"},
 }
 
 
@@ -156,8 +158,10 @@ def test_the_reference_model_of_grpo_goes_to_the_gpu_whole(tmp_path: Path) -> No
     import torch
 
     made = training_job.job(tmp_path, ModelRef(str(MODEL), revision="a-tag"), training_job.Events())
-    found = _setup.reference_options(made, torch.device("cuda:1"))
-    assert found == {"revision": "a-tag", "device_map": "cuda:1"}
+    args = SimpleNamespace(device=torch.device("cuda:1"), fsdp=None)
+    assert _setup.reference_options(made, args) == {"revision": "a-tag", "device_map": "cuda:1"}
+    args.fsdp = True
+    assert _setup.reference_options(made, args) == {"revision": "a-tag", "device_map": None}
 
 
 @pytest.mark.parametrize(
