@@ -182,18 +182,19 @@ class Estimator:
                 self._guessed.append(key[0])
         return self._shapes[key]
 
-    def main_memory_gib(self) -> int:
-        """Main memory that the machine should have: twice the weights of the largest model, in the type held there.
+    def main_memory_gib(self, gpus: int = 1) -> int:
+        """Main memory that a machine with so many GPUs should have for the stage that takes most, in GiB.
 
-        Once for what is merged there or taken from the GPU for a checkpoint, once for the files that are read.
+        Twice the weights, in the type held there: once for what is merged there or taken from the GPU for a checkpoint,
+        once for the files that are read. With FSDP every process loads them, and one gathers a checkpoint.
         """
-        models = [self._model(stage) for stage, _ in self._work]
-        weights = [
-            shape.parameters * BYTES.get(shape.dtype if dtype == "auto" else dtype, 4)
-            for shape, dtype in models
-            if shape is not None
-        ]
-        return math.ceil(2 * max(weights, default=0.0) / GIB + MAIN_BASE_GIB)
+        most = 0.0
+        for stage, work in self._work:
+            shape, dtype = self._model(stage)
+            if shape is not None:
+                copies = max(2, gpus + 1) if isinstance(work, Training) and work.fsdp else 2
+                most = max(most, copies * shape.parameters * BYTES.get(shape.dtype if dtype == "auto" else dtype, 4))
+        return math.ceil(most / GIB + MAIN_BASE_GIB)
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""

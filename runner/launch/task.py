@@ -20,6 +20,7 @@ import yaml
 from nsd.plugins.errors import InputError
 from nsd.runner.spec.model import Resources
 from nsd.runner.store.workspace import write_atomically
+from nsd.runner.work.device import split_accelerator
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
 TEMPLATE = Path(__file__).with_name("sky.yaml")
@@ -48,6 +49,11 @@ class Wanted:
         """Acceptable ones, [] for none."""
         found = self.resources.accelerators
         return [] if found is None else [found] if isinstance(found, str) else list(found)
+
+    @property
+    def gpus(self) -> int:
+        """The most GPUs that a machine of an acceptable kind has."""
+        return max((split_accelerator(one)[1] for one in self.accelerators), default=1)
 
     @property
     def can_be_spot(self) -> bool:
