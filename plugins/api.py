@@ -370,6 +370,10 @@ class Trainer(Plugin):
         rows = self.rows_per_step()
         return rows is None or rows % processes == 0
 
+    def unfit(self, processes: int | None, lora: bool) -> str | None:
+        """Why it cannot train in so many processes (None: any number), or an adapter; None where it can."""
+        return None
+
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples, None where only the run can tell."""
         raise NotImplementedError

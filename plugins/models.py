@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import ModelRef
-from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.errors import InputError, MissingExtra, StageFailed
 
 BUILTIN_PREFIX = "builtin:"
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -234,27 +234,36 @@ def load_model(
 ) -> tuple[Any, Any]:
     """Load a causal language model and its tokenizer; returns (model, tokenizer).
 
-    The weights come in `dtype`, or in `train_dtype` where they are `trainable` and it is given (`type_held`). A LoRA
-    adapter is merged into them (in their type, so in bfloat16 it is rounded to it). The model
+    The weights come in `dtype`, or in `train_dtype` where they are `trainable` and it is given (`type_held`). They go
+    from the file straight to the device, tensor by tensor. A LoRA adapter is merged into them in main memory, the same
+    whatever the device (in their type, so in bfloat16 it is rounded to it), and the sum goes to the device. The model
     comes back in eval mode without gradients, or in train mode with all parameters trainable. `attention` is a
     transformers attention implementation ("sdpa", "eager", ...). Raises InputError where the model cannot be had
-    or is damaged, MissingExtra where torch, transformers or peft is not installed.
+    or is damaged, MissingExtra where torch, transformers or peft is not installed, StageFailed with the field to change
+    where it does not fit in the device's memory.
     """
     torch, transformers = _torch(), _transformers()
     path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
     tokenizer = load_tokenizer(ref)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
+    if place.type != "cpu" and ref.adapter is None:
+        options["device_map"] = {"": place}
+        _check_device(torch, ref, place)
     held = _dtype(torch, type_held(ref, place.type, trainable))
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(path, revision=ref.revision, dtype=held, **options)
+        if ref.adapter is not None:
+            model = _merge_adapter(model, ref.adapter)
+            _check_device(torch, ref, place)
+            model = model.to(place)
+    except torch.OutOfMemoryError as error:
+        field = "train_dtype" if trainable else "dtype"
+        raise StageFailed(
+            f"the weights of model {ref.path!r} do not fit in the memory of {place}: in bfloat16 they take half of "
+            f"float32 (model.{field}); else a smaller model, or a GPU with more memory ({_first_line(error)})"
+        ) from error
     except Exception as error:
         raise _load_error(path, ref.revision, error) from error
-    if ref.adapter is not None:
-        model = _merge_adapter(model, ref.adapter)
-    try:
-        model = model.to(place)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise InputError(f"model {ref.path!r} could not be moved to {place}: {_first_line(error)}") from error
     model.train(trainable)
     model.requires_grad_(trainable)
     return model, tokenizer
@@ -290,6 +299,14 @@ def _device(torch: Any, name: str) -> Any:
         return torch.device(name)
     except RuntimeError as error:
         raise InputError(f"device {name!r} is none: cpu, cuda, cuda:1, mps, ...") from error
+
+
+def _check_device(torch: Any, ref: ModelRef, place: Any) -> None:
+    """Raise InputError where nothing can be put on a device: asked before the loading, whose errors hide it."""
+    try:
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise InputError(f"model {ref.path!r} could not be moved to {place}: {_first_line(error)}") from error
 
 
 def _dtype(torch: Any, name: str) -> Any:

@@ -22,6 +22,18 @@ def comes_out_even(rows: int, micro: int | None, processes: int) -> bool:
     return rest == 0 and local > 0 and (micro is None or local % min(micro, local) == 0)
 
 
+def unfit(config: TrlTrainerConfig, processes: int | None, lora: bool) -> str | None:
+    """Why a training by this config cannot be had with so many processes, None for any number, or with an adapter."""
+    if config.fsdp and lora:
+        return "trainer.fsdp does not go with model.lora: an adapter's training fits on one GPU; leave out one of them"
+    if config.fsdp and processes == 1:
+        return (
+            "trainer.fsdp spreads a training over several processes, and it would have one here: more GPUs, or on "
+            "processors resources.processes: 2, or leave it out"
+        )
+    return None
+
+
 LrScheduler = Literal[
     "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
 ]
@@ -87,6 +99,10 @@ REFUSED: dict[str, str] = {
     "log_completions_hub_repo": _UPLOAD,
     "seed": "use the spec's `seeds`",
     "data_seed": "use the spec's `seeds`",
+    "ddp_timeout": "use trainer.ddp_timeout",
+    "fsdp": "use trainer.fsdp",
+    "fsdp_config": "use trainer.fsdp",
+    "deepspeed": "it is not tested: use trainer.fsdp",
     "use_cpu": _PLACE,
     "local_rank": _PLACE,
     "do_train": _PLACE,
@@ -141,8 +157,17 @@ class TrlTrainerConfig(PluginConfig):
     gradient_checkpointing: Annotated[bool, OutputNeutral()] = Field(
         default=False, description="Less memory, about 20 % slower."
     )
+    fsdp: bool = Field(
+        default=False,
+        description="Spread weights, gradients and optimizer over the GPUs (FSDP 2), for models too large for one.",
+    )
     save_every: Annotated[int | None, OutputNeutral()] = Field(
         default=None, ge=1, description="Steps between checkpoints; by default timed so that they cost under 5 %."
+    )
+    ddp_timeout: Annotated[int, OutputNeutral()] = Field(
+        default=1800,
+        ge=1,
+        description="Seconds that a process waits for the others before the training fails and names who did not come.",
     )
     log_every: Annotated[int | None, OutputNeutral()] = Field(
         default=None, ge=1, description="Steps between points of the curves; by default every step up to 2000 steps."

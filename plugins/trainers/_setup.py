@@ -6,6 +6,7 @@ Under `accelerate launch` every process builds the same; only the first one writ
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import importlib.util
 import os
@@ -13,16 +14,22 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import LoraConfig, ModelRef, TrainJob
 from nsd.plugins.chat import turn_end
 from nsd.plugins.errors import InputError, MissingExtra, StageFailed
 from nsd.plugins.models import load_model, type_held
-from nsd.plugins.trainers._options import TrlTrainerConfig
+from nsd.plugins.trainers import _sharding
+from nsd.plugins.trainers._options import TrlTrainerConfig, unfit
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# What makes a training hold less at all times, for a person whose GPU is too small.
+SMALLER = "model.lora trains few weights, model.train_dtype: bfloat16 halves what is held of each"
 
 
 def require() -> None:
@@ -82,6 +89,9 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
     """
     import torch
 
+    _sharding.refuse_others()
+    if (reason := unfit(config, world_size(), job.lora is not None)) is not None:
+        raise InputError(reason)
     on_gpu = torch.cuda.is_available() if job.device is None else job.device.kind == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise StageFailed("the run began on a GPU, and torch finds none in this process: nsd doctor says what is there")
@@ -108,15 +118,38 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
         "run_name": job.run_name or None,
         "seed": hf_seed(job.seeds.init),
         "data_seed": hf_seed(job.seeds.order),
+        "ddp_timeout": config.ddp_timeout,
         "use_cpu": not on_gpu,
         "bf16": mixed and half,
         # Without units for bfloat16; a GPU that has none for float16 either trains in float32.
         "fp16": mixed and not half and job.device is not None and job.device.half == "float16",
     }
+    if config.fsdp:
+        fields |= _sharding.fields(config.gradient_checkpointing)
+        _sharding.announce()
+    if world_size() > 1:
+        say_where_it_stands_after(config.ddp_timeout)
+        if not on_gpu:
+            _join(config.ddp_timeout)
     try:
         return args_class(**(fields | own | dict(trl)))
     except (TypeError, ValueError) as error:
         raise InputError(f"trainer: TRL's {args_class.__name__} refuses these values: {error}") from error
+
+
+def say_where_it_stands_after(seconds: int) -> None:
+    """Write where each thread of this process stands into its log, unless asked again within so many seconds.
+
+    Asked at every step, so that the log of a process that hangs, which is killed in the end, says where.
+    """
+    faulthandler.dump_traceback_later(seconds, file=2)
+
+
+def _join(timeout: int) -> None:
+    """Join the processes on CPUs, which then wait this long for one another: transformers says so to GPUs alone."""
+    from accelerate import PartialState
+
+    PartialState(cpu=True, timeout=timedelta(seconds=timeout))
 
 
 def _trackers(job: TrainJob) -> list[str]:
@@ -129,20 +162,22 @@ def _trackers(job: TrainJob) -> list[str]:
     return list(job.trackers)
 
 
-def load_start(job: TrainJob, device: Any) -> tuple[Any, Any, ModelRef]:
-    """Load the start weights for training: (model, tokenizer, where they are).
+def load_start(job: TrainJob, args: Any) -> tuple[Any, Any, ModelRef]:
+    """Load the start weights for training with these TRL arguments: (model, tokenizer, where they are).
+
+    What is to be spread over several GPUs is loaded to main memory, and goes from there layer by layer.
 
     A start with an adapter is merged and written to `checkpoint_dir/start` first, because GRPO loads its
     reference model from the path once more: what is trained and what is compared with must be the same weights.
     """
-    start = job.model
+    start, device = job.model, args.device
     if start.adapter is not None:
         folder = job.checkpoint_dir / "start"
         if first_process() and not folder.is_dir():
             _merge_to(start, folder, device.type)
         _wait_for_all()
         start = replace(start, path=str(folder), adapter=None, revision=None)
-    model, tokenizer = load_model(start, device=str(device), trainable=True)
+    model, tokenizer = load_model(start, device="cpu" if args.fsdp else str(device), trainable=True)
     if job.prompt.chat and (end := turn_end(tokenizer, job.prompt.chat_template_kwargs)) is not None:
         listed = model.generation_config.eos_token_id
         ends = listed if isinstance(listed, list) else [] if listed is None else [listed]
@@ -172,6 +207,18 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
+def reference_options(job: TrainJob, args: Any) -> dict[str, Any] | None:
+    """How TRL loads GRPO's reference model from the start's path: its revision, and the whole of it on this device.
+
+    Left to itself TRL lets accelerate spread the reference over whatever has room, main memory among it, where every
+    step then waits for it. Where the weights are spread over several GPUs the reference is too, from main memory.
+    """
+    revision = None if job.model.adapter is not None else job.model.revision
+    options = {} if revision is None else {"revision": revision}
+    place = {} if args.device.type == "cpu" else {"device_map": None if args.fsdp else str(args.device)}
+    return (options | place) or None
+
+
 def peft_config(lora: LoraConfig | None) -> Any:
     """The peft configuration of a `lora` block, None without one."""
     if lora is None:
@@ -188,11 +235,20 @@ def peft_config(lora: LoraConfig | None) -> Any:
 
 
 def build(trainer_class: Any, **parts: Any) -> Any:
-    """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words."""
+    """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words.
+
+    StageFailed where the GPU has no room for what a trainer adds to the model: GRPO's reference model.
+    """
+    import torch
     from transformers.trainer_callback import PrinterCallback
 
     try:
         trainer = trainer_class(**parts)
+    except torch.OutOfMemoryError as error:
+        raise StageFailed(
+            "the GPU ran out of memory beside the model that is trained: trainer.beta: 0 needs no reference model, nor "
+            f"does model.lora; {SMALLER} ({str(error).splitlines()[0]})"
+        ) from error
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -221,7 +277,7 @@ def left_as_found() -> Iterator[None]:
     import torch
 
     backends = torch.backends
-    variables = {name: os.environ.get(name) for name in _DETERMINISM}
+    variables = {name: os.environ.get(name) for name in (*_DETERMINISM, *_sharding.VARIABLES)}
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     flags = backends.cudnn.deterministic, backends.cudnn.benchmark
     places = [backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn]
@@ -230,6 +286,7 @@ def left_as_found() -> Iterator[None]:
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         for name, value in variables.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -6,7 +6,7 @@ processes). Under several processes only the first reports and writes.
 
 The seeds: `init` draws LoRA's first weights, `order` shuffles the examples, `rollout` drives everything after that
 (generation, dropout). On a GPU the kernels' own non-determinism remains (set `trl: {full_determinism: true}`).
-Limits: DeepSpeed and FSDP are handed through `trl:` and have not been tried here.
+Limits: DeepSpeed is refused (plugins/trainers/_sharding.py).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from nsd.plugins.api import TrainJob
 from nsd.plugins.errors import Interrupted, ResumeRefused, StageFailed
 from nsd.plugins.models import own_type
-from nsd.plugins.trainers import _checkpoints
+from nsd.plugins.trainers import _checkpoints, _sharding
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
 from nsd.plugins.trainers._options import TrlTrainerConfig
-from nsd.plugins.trainers._setup import hf_seed
+from nsd.plugins.trainers._setup import SMALLER, hf_seed, say_where_it_stands_after
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000
@@ -49,6 +49,7 @@ class Run:
     observe: Observer | None = None
     resumed_from: int | None = None
     interrupted: bool = False
+    stepping: bool = False  # the optimizer is at work
     fail_reason: str | None = None
     cadence: Cadence = field(init=False)
 
@@ -69,6 +70,16 @@ def resumable(base: Any) -> Any:
 
     class Resumable(base):  # type: ignore[misc]  # a class of TRL's, which has no types
         nsd_run: Run
+
+        def create_accelerator_and_postprocess(self) -> None:
+            super().create_accelerator_and_postprocess()
+            if self.args.fsdp:
+                _sharding.take_effect(self)
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            # A spread model's checkpoint has its weights in a file of FSDP's own, from which alone it is resumed.
+            if not (self.args.fsdp and _internal_call):
+                super().save_model(output_dir, _internal_call)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             started = time.monotonic()
@@ -126,11 +137,14 @@ def run(trainer: Any, state: Run) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if path is None else str(path))
     except torch.OutOfMemoryError as error:
-        raise StageFailed(
-            "the GPU ran out of memory: lower trainer.micro_batch_size (now "
-            f"{trainer.args.per_device_train_batch_size}; the result stays the same) or set "
-            f"trainer.gradient_checkpointing: true ({str(error).splitlines()[0]})"
-        ) from error
+        if state.stepping:
+            what = f" in the optimizer, which keeps two numbers for each trained weight: {SMALLER}"
+        else:
+            what = (
+                f": lower trainer.micro_batch_size (now {trainer.args.per_device_train_batch_size}; the result stays "
+                "the same) or set trainer.gradient_checkpointing: true"
+            )
+        raise StageFailed(f"the GPU ran out of memory{what} ({str(error).splitlines()[0]})") from error
     if state.interrupted:
         raise Interrupted(f"stopped at step {trainer.state.global_step} of {state.stop_at}; the checkpoint is saved")
 
@@ -173,6 +187,8 @@ def _callback(trainer: Any, run: Run) -> Any:
 
     class Callback(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if run.config.fsdp:
+                _sharding.check(trainer.model)
             optimizer = kwargs["optimizer"]
             if not any(parameter.requires_grad for group in optimizer.param_groups for parameter in group["params"]):
                 raise StageFailed("the optimizer holds no trainable parameter: nothing would be learned")
@@ -180,6 +196,16 @@ def _callback(trainer: Any, run: Run) -> Any:
                 for entry in state.log_history:
                     if "loss" in entry:
                         observe(int(entry["step"]), numbers(entry), True)
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            if trainer.accelerator.num_processes > 1:
+                say_where_it_stands_after(run.config.ddp_timeout)
+
+        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            run.stepping = True
+
+        def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+            run.stepping = False
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step
@@ -204,7 +230,7 @@ def _callback(trainer: Any, run: Run) -> Any:
                 return FAIL
             if job.should_stop():
                 return STOP
-            return SAVE if run.cadence.due(state.global_step) else CONTINUE
+            return SAVE if run.cadence.due(state.global_step, lambda: _cost(trainer)) else CONTINUE
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             if logs is None or "loss" not in logs:
@@ -223,6 +249,13 @@ def _callback(trainer: Any, run: Run) -> Any:
                     )
 
     return Callback()
+
+
+def _cost(trainer: Any) -> float:
+    """Seconds that the first checkpoint will take, estimated."""
+    adapter = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+    size = _checkpoints.size_of(trainer.model.parameters(), trainer.optimizer, adapter)
+    return _checkpoints.seconds_to_write(Path(trainer.args.output_dir), size)
 
 
 def _agree(trainer: Any, decision: int) -> int:
@@ -257,12 +290,13 @@ def save(trainer: Any, tokenizer: Any, job: TrainJob) -> bool:
     """
     adapter_only = job.lora is not None and job.model.adapter is None
     trainer.accelerator.wait_for_everyone()
+    gathered = {"state_dict": _sharding.whole_weights(trainer)} if trainer.args.fsdp else {}
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
         if job.lora is not None and not adapter_only:
             model = model.merge_and_unload()
         job.output_dir.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(job.output_dir, safe_serialization=True)
+        model.save_pretrained(job.output_dir, safe_serialization=True, **gathered)
         if not adapter_only:
             tokenizer.save_pretrained(job.output_dir)
             _say_own_type(job)
@@ -282,6 +316,7 @@ def _say_own_type(job: TrainJob) -> None:
 def notes(trainer: Any, state: Run) -> dict[str, Any]:
     """What every trainer puts into its result."""
     parameters = list(trainer.model.parameters())
+    spread = {"parameters_here": _sharding.held_here(parameters)} if trainer.args.fsdp else {}
     return {
         "resumed_from": state.resumed_from,
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
@@ -289,4 +324,5 @@ def notes(trainer: Any, state: Run) -> dict[str, Any]:
         "dtype": str(parameters[0].dtype).removeprefix("torch."),
         "device": str(trainer.args.device),
         "processes": trainer.accelerator.num_processes,
+        **spread,
     }

@@ -25,7 +25,7 @@ from nsd.plugins.api import NestedPlugin, OutputNeutral, Reward, Trainer, TrainJ
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
-from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type
+from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type, unfit
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 _OWN = {
@@ -147,6 +147,10 @@ class Grpo(Trainer):
         """Whether rows and micro batches come out even."""
         return comes_out_even(self.rows_per_step(), self.config.micro_batch_size, processes)
 
+    def unfit(self, processes: int | None, lora: bool) -> str | None:
+        """FSDP needs several processes, and takes no adapter."""
+        return unfit(self.config, processes, lora)
+
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps: as configured, however many examples there are."""
         return self.config.steps
@@ -184,7 +188,6 @@ class Grpo(Trainer):
         micro, accumulation = _setup.split_batch(
             self.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
         )
-        revision = None if job.model.adapter is not None else job.model.revision
         args = _setup.arguments(
             GRPOConfig,
             job,
@@ -205,10 +208,9 @@ class Grpo(Trainer):
             scale_rewards=config.scale_rewards,
             reward_weights=[float(getattr(reward.config, "weight", 1.0)) for _, reward in rewards],
             chat_template_kwargs=job.prompt.chat_template_kwargs,
-            # For the reference model, which TRL loads from the path once more.
-            model_init_kwargs=None if revision is None else {"revision": revision},
         )
-        model, tokenizer, _ = _setup.load_start(job, args.device)
+        args.model_init_kwargs = _setup.reference_options(job, args)
+        model, tokenizer, _ = _setup.load_start(job, args)
         _setup.warn_of_lost_updates(job, model, config.learning_rate)
         questions = [replace(example.question, answer=example.answer) for example in job.examples]
         end_tokens: set[int] = set()

@@ -24,7 +24,7 @@ from nsd.plugins.chat import training_ids, turn_end
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
-from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type
+from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type, unfit
 
 _OWN = {
     "num_train_epochs": "use trainer.epochs",
@@ -68,6 +68,10 @@ class Sft(Trainer):
         """Whether rows and micro batches come out even."""
         return comes_out_even(self.rows_per_step(), self.config.micro_batch_size, processes)
 
+    def unfit(self, processes: int | None, lora: bool) -> str | None:
+        """FSDP needs several processes, and takes no adapter."""
+        return unfit(self.config, processes, lora)
+
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples; None where packing makes it depend on their lengths."""
         if self.config.trl.get("packing"):
@@ -101,7 +105,7 @@ class Sft(Trainer):
             max_length=config.max_length,
             completion_only_loss=config.loss == "completion",
         )
-        model, tokenizer, _ = _setup.load_start(job, args.device)
+        model, tokenizer, _ = _setup.load_start(job, args)
         _setup.warn_of_lost_updates(job, model, config.learning_rate)
         with _setup.quiet_datasets():
             trainer = _setup.build(

@@ -48,6 +48,7 @@ REMOTE_TOKENS = 1000.0  # a second, of an engine that loads no weights here: a s
 START_SECONDS = 20.0  # on a GPU: loading weights, preparing rows
 OVERHEAD_HOURS = 0.15  # provisioning and setup of a fresh machine
 STORED_SECONDS = 1.0  # votes and verdicts over stored samples
+MAIN_BASE_GIB = 3.0  # Python, torch and its libraries, the questions
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,20 @@ class Estimator:
             if source == "name":
                 self._guessed.append(key[0])
         return self._shapes[key]
+
+    def main_memory_gib(self, gpus: int = 1) -> int:
+        """Main memory that a machine with so many GPUs should have for the stage that takes most, in GiB.
+
+        Twice the weights, in the type held there: once for what is merged there or taken from the GPU for a checkpoint,
+        once for the files that are read. With FSDP every process loads them, and one gathers a checkpoint.
+        """
+        most = 0.0
+        for stage, work in self._work:
+            shape, dtype = self._model(stage)
+            if shape is not None:
+                copies = max(2, gpus + 1) if isinstance(work, Training) and work.fsdp else 2
+                most = max(most, copies * shape.parameters * BYTES.get(shape.dtype if dtype == "auto" else dtype, 4))
+        return math.ceil(most / GIB + MAIN_BASE_GIB)
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""

@@ -69,6 +69,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     wanted = _wanted(plan, options)
     relative = spec.resolve().relative_to(here.resolve()).as_posix()
     estimator = Estimator(plan, workspace, pending) if plan.known else None
+    wanted = replace(wanted, main_memory=0 if estimator is None else estimator.main_memory_gib(wanted.gpus))
     best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", relative, here, {}))
     price = best.usd_per_hour * wanted.resources.nodes or None
     if wanted.resources.nodes > 1 and bucket is None:

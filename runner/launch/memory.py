@@ -4,6 +4,8 @@
     memory.allocated, memory.needed          # bytes that torch allocates; with what it does not count
     advice(work, shape, "bfloat16", card)    # ["trainer.micro_batch_size: 2"] where it does not fit
 
+With FSDP each of the processes holds its share of them, in float32 under mixed precision, and gathers what it computes.
+
 All along: weights; AdamW's two moments, in the type of what is trained (Loshchilov and Hutter 2019; torch makes them
 like the parameter); GRPO's reference model. In the phases:
 
@@ -103,12 +105,19 @@ def _of_training(work: Training, shape: ModelShape, size: int, card: Card, proce
     trained = shape.parameters if lora is None else shape.adapter_parameters(lora.rank, _targets(lora))
     trained_size = size if lora is None else max(4, size)  # peft makes an adapter of a half-precision model in float32
     compute = 2 if work.mixed and card.half != "float32" else size
-    held = {"weights": shape.parameters * size, "moments": 2 * trained * trained_size}
+    spread = processes if work.fsdp else 1
+    if work.fsdp and compute < 4:
+        size = trained_size = 4  # accelerate holds them in float32 then
+    held = {"weights": shape.parameters * size / spread, "moments": 2 * trained * trained_size / spread}
     if lora is not None:
         held["adapter"] = trained * trained_size
     if work.reference and lora is None:
-        held["reference"] = shape.parameters * size
+        held["reference"] = shape.parameters * size / spread
     gradients = trained * trained_size * (2 if processes > 1 else 1)  # DDP's buckets are as large
+    if work.fsdp:
+        gradients = trained * trained_size / spread
+        # Of what is spread two layers at a time are whole, and the embedding with the head.
+        held["gathered"] = compute * (2 * shape.layer_parameters + shape.vocabulary * shape.hidden * (2 - shape.tied))
     rows = work.at_once(processes)
     tokens = float(rows * work.longest)
     layer = activation_bytes(shape, compute, weights=size)
@@ -121,13 +130,15 @@ def _of_training(work: Training, shape: ModelShape, size: int, card: Card, proce
     head = min(learned, TILE_TOKENS) * TILE_ENTRIES * compute + learned * shape.hidden * 4
     if lora is None:
         head += shape.vocabulary * shape.hidden * (4 + size)
-        if compute < size:
+        if compute < size and not work.fsdp:
             head += shape.parameters * compute  # autocast keeps its half-precision copies of the weights till the end
     accumulates = work.at_once(processes) * processes < work.rows
     phases: dict[str, dict[str, float]] = {
         "backward": {"activations": activations, "head": head, **({"gradients": gradients} if accumulates else {})},
         "step": {"gradients": gradients},
     }
+    if work.fsdp and work.reference:
+        phases["reference"] = {"gathered whole": shape.parameters * compute}  # TRL spreads it as one piece
     if work.drawing is not None:
         drawn = work.drawing.rows / processes
         width = work.drawing.longest + work.drawing.limit

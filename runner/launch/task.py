@@ -20,9 +20,11 @@ import yaml
 from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError
 from nsd.runner.spec.model import Resources
+from nsd.runner.work.device import split_accelerator
 
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
 TEMPLATE = Path(__file__).with_name("sky.yaml")
+LEAST_BESIDE_A_GPU = 16  # GB: what SkyPilot takes by itself on Kubernetes
 NO_SPOT = ("slurm", "kubernetes", "k8s", "ssh")
 
 
@@ -33,6 +35,7 @@ class Wanted:
     resources: Resources
     managed: bool = False
     usd_per_hour: float | None = None  # no machine that costs more
+    main_memory: int = 0  # GB that loading its models takes; the spec's own `memory` counts instead
 
     @classmethod
     def of(cls, resources: Resources, **changes: Any) -> Wanted:
@@ -46,6 +49,11 @@ class Wanted:
         """Acceptable ones, [] for none."""
         found = self.resources.accelerators
         return [] if found is None else [found] if isinstance(found, str) else list(found)
+
+    @property
+    def gpus(self) -> int:
+        """The most GPUs that a machine of an acceptable kind has."""
+        return max((split_accelerator(one)[1] for one in self.accelerators), default=1)
 
     @property
     def can_be_spot(self) -> bool:
@@ -82,8 +90,11 @@ def resources_of(wanted: Wanted) -> dict[str, Any]:
         pairs = [one.partition(":") for one in accelerators]
         counts = {gpu: _count(count) for gpu, _, count in pairs}
         found["accelerators"] = counts if len(counts) > 1 else accelerators[0]
+        # Less is nowhere given beside a GPU, and on Kubernetes asking for less would get less.
+        if wanted.main_memory > LEAST_BESIDE_A_GPU:
+            found["memory"] = f"{wanted.main_memory}+"
     else:
-        found["cpus"], found["memory"] = "2+", "4+"
+        found["cpus"], found["memory"] = "2+", f"{max(4, wanted.main_memory)}+"
     for field in ("cpus", "memory", "disk_size", "image_id"):
         if (value := getattr(asked, field)) is not None:
             found[field] = value

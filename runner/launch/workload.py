@@ -74,6 +74,7 @@ class Training:
     generations: float = 0.0
     reference: bool = False
     old: bool = False
+    fsdp: bool = False  # weights, gradients and moments are spread over the processes
 
     def at_once(self, processes: int) -> int:
         """Rows in memory at once on each of so many devices."""
@@ -141,6 +142,7 @@ def _training(
 ) -> Training:
     mixed = config.get("mixed_precision", "bf16") != "no"
     micro, checkpointing = config.get("micro_batch_size"), bool(config.get("gradient_checkpointing"))
+    fsdp = config.get("fsdp") is True
     prompt, longest = _mean(prompts), max(prompts, default=PROMPT_TOKENS)
     if group := config.get("num_generations"):
         limit = int(config.get("max_tokens", COMPLETION_TOKENS))
@@ -161,6 +163,7 @@ def _training(
             generations=math.ceil((steps or 0) / (feeds * again)),
             reference=float(config.get("beta", 0)) > 0,
             old=feeds * again > 1,
+            fsdp=fsdp,
         )
     limit_length = config.get("max_length") or 10**9
     whole = [min(a + b, limit_length) for a, b in zip(prompts, targets, strict=True)]
@@ -179,6 +182,7 @@ def _training(
         checkpointing=checkpointing,
         lora=lora,
         mixed=mixed,
+        fsdp=fsdp,
     )
 
 

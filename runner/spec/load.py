@@ -88,6 +88,7 @@ class _Loader:
         if top is not None:
             self.check_match(top.match, conditions, swept)
             self.check_processes(top.resources, conditions)
+            self.check_adapters(conditions)
         self.problems.raise_if_any()
         assert top is not None
         return self.experiment(top, conditions, hypotheses)
@@ -113,6 +114,20 @@ class _Loader:
                     "choose another number, or change the batch of its trainer (null takes as many GPUs as fit)",
                 )
                 return
+
+    def check_adapters(self, conditions: dict[str, Condition]) -> None:
+        """Every trainer can train what it is given: all weights, or an adapter."""
+        for condition in conditions.values():
+            trainer = condition.trainer
+            if trainer is None or trainer.not_run is not None or isinstance(trainer.config, UncheckedConfig):
+                continue
+            try:
+                reason = trainer.make().unfit(None, condition.model.lora is not None)
+            except Exception:  # a third party's class may do anything; its trainer says so when it runs
+                continue
+            if reason is not None:
+                what = f"condition {condition.name!r}: {reason}"
+                self.problems.add(self.tree.mapping["conditions"].position, what)
 
     def experiment(self, top: TopConfig, conditions: dict[str, Condition], hypotheses: Hypotheses | None) -> Experiment:
         resolved = {

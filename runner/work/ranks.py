@@ -2,7 +2,12 @@
 
 `accelerate launch` starts them and ends all others where one ends badly, so what the first one says last may be that a
 neighbour is gone. Each leaves its reason in the stage's folder (`failed-rank1.json`) beside its log (`log-rank1.txt`);
-of one that was killed the launcher's own output tells, which is kept as `launcher.log`.
+of one that was killed the launcher's own output tells, which is kept as `launcher.log`. One that hangs says nothing.
+The others wait for it until torch's timeout (trainer.ddp_timeout) ends them: it is the one that never complained.
+
+Limits: NCCL's timeout ends a process without an exception, so its line in the log is looked for ("Watchdog caught
+collective operation timeout", of torch's ProcessGroupNCCL); this was read, not seen. A process that gives up more than
+half a minute after the first is killed by the launcher before it can say so, and counts as one that hangs.
 """
 
 from __future__ import annotations
@@ -13,12 +18,16 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LAUNCHER_LOG = "launcher.log"
 _ROOT = re.compile(r"Root Cause.*?^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.MULTILINE)
+# What gloo raises, and what NCCL's watchdog prints before it ends the process.
+_WAITED = re.compile(
+    r"Timed out waiting (?P<ms>\d+)ms for|Timed out waiting|Watchdog caught collective operation timeout"
+)
 
 
 @dataclass(frozen=True)
@@ -28,9 +37,12 @@ class RankFailure:
     rank: int
     reason: str
     log: Path
+    hung: bool = False
 
     def sentence(self, processes: int) -> str:
-        """The reason, with the process where it is not the one that leads."""
+        """The reason, with the process where it is not the one that leads, or the one that was waited for."""
+        if self.hung:
+            return f"process {self.rank + 1} of {processes} {self.reason}"
         return self.reason if self.rank == 0 else f"process {self.rank + 1} of {processes}: {self.reason}"
 
 
@@ -60,8 +72,11 @@ def forget_reasons(partial: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def first_failure(partial: Path, death: Callable[[int], str] = death) -> RankFailure | None:
-    """The process that failed first, after all have ended; None where nothing tells. `death` words an exit code."""
+def first_failure(partial: Path, death: Callable[[int], str], processes: int) -> RankFailure | None:
+    """Of so many processes here the one that failed first, after all have ended; None where nothing tells.
+
+    `death` words an exit code. Where the first one only waited in vain, it is the one that did not come.
+    """
     reasons: dict[int, tuple[float, str]] = {}
     for path in partial.glob("failed-rank*.json"):
         try:
@@ -69,17 +84,36 @@ def first_failure(partial: Path, death: Callable[[int], str] = death) -> RankFai
             reasons[int(path.stem.removeprefix("failed-rank"))] = (float(found["at"]), str(found["reason"]))
         except (OSError, ValueError, KeyError, TypeError):  # torn by a kill
             continue
-    try:
-        root = _ROOT.search((partial / LAUNCHER_LOG).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        root = None
+    root = _ROOT.search(_text(partial / LAUNCHER_LOG))
     rank, code = (int(root[1]), int(root[2])) if root is not None else (-1, 0)
-    if rank not in reasons and code < 0:  # it was killed, and could say nothing; what others say comes of that
-        return RankFailure(rank, death(code), partial / log_name(rank))
-    if not reasons:
+    killed = rank not in reasons and code < 0
+    if not killed and not reasons:
         return None
-    first = rank if rank in reasons else min(reasons, key=lambda one: reasons[one][0])
+    first = rank if killed or rank in reasons else min(reasons, key=lambda one: reasons[one][0])
+    waited = _WAITED.search(_text(partial / log_name(first)) if killed else reasons[first][1])
+    if waited is not None and (absent := _absent(partial, reasons, processes)) is not None:
+        seconds = f" for {int(waited['ms']) / 1000:g} s" if waited["ms"] else ""
+        reason = f"did not come: others waited for it{seconds} (trainer.ddp_timeout); its log ends with where it stood"
+        return RankFailure(absent, reason, partial / log_name(absent), hung=True)
+    if killed:  # it could say nothing; what others say comes of that
+        return RankFailure(rank, death(code), partial / log_name(rank))
     return RankFailure(first, reasons[first][1], partial / log_name(first))
+
+
+def _absent(partial: Path, reasons: Mapping[int, tuple[float, str]], processes: int) -> int | None:
+    """The process that others waited for: one that says nothing, else the last to complain of something else."""
+    for rank in range(processes):
+        if rank not in reasons and not _WAITED.search(_text(partial / log_name(rank))):
+            return rank
+    late = {rank: at for rank, (at, reason) in reasons.items() if not _WAITED.search(reason)}
+    return max(late, key=lambda rank: late[rank], default=None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def ask_to_stop(launcher: subprocess.Popen[str]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from nsd.plugins.api import Plugin, Trainer
-from nsd.plugins.errors import MissingExtra
+from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
 from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample, ToTrain
@@ -38,6 +38,8 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
         if isinstance(stage.job, ToTrain):
             trainer = make_plugin(stage.job.trainer, Trainer)
             processes = processes_of(trainer, decision, resources.processes, machines)
+            if (reason := trainer.unfit(processes * machines, stage.job.lora is not None)) is not None:
+                raise InputError(f"{stage.title}: {reason}")
             stage.job = replace(stage.job, processes=processes)
     return decision
 

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nsd.plugins import models
 from nsd.plugins.api import ModelRef
-from nsd.plugins.errors import InputError
+from nsd.plugins.errors import InputError, StageFailed
 from tiny_model import make_tiny_model
 
 
@@ -185,6 +186,66 @@ def test_damaged_weights_are_told_from_a_bug(own: Path) -> None:
     (own / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(InputError, match="could not be loaded: SafetensorError"):
         models.load_model(ModelRef(str(own)), device="cpu")
+
+
+class Loading(Exception):
+    """Stops a loading when it is known how it would go."""
+
+
+def loaded_with(monkeypatch: pytest.MonkeyPatch, ref: ModelRef, device: str) -> dict[str, Any]:
+    """What transformers is asked for; the check whether the device is there is left out, for there is none here."""
+    import transformers
+
+    asked: dict[str, Any] = {}
+
+    def from_pretrained(path: str, **options: Any) -> Any:
+        asked.update(options)
+        raise Loading
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(models, "_check_device", lambda *_: None)
+    with pytest.raises(InputError, match="Loading"):
+        models.load_model(ref, device=device)
+    return asked
+
+
+def test_weights_go_straight_to_a_gpu(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    asked = loaded_with(monkeypatch, ModelRef(str(tiny)), "cuda:1")
+    assert asked["device_map"] == {"": torch.device("cuda:1")}
+    assert "device_map" not in loaded_with(monkeypatch, ModelRef(str(tiny)), "cpu")
+
+
+def test_an_adapter_is_merged_in_main_memory_whatever_the_device(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "device_map" not in loaded_with(monkeypatch, ModelRef(str(tiny), adapter="x"), "cuda:1")
+
+
+def test_a_model_put_on_a_device_while_it_loads_is_the_same_plain_model(tiny: Path) -> None:
+    """The way of a GPU, with the processor named as the place: equal weights, and nothing of accelerate about them."""
+    import torch
+    import transformers
+
+    plain, _ = models.load_model(ModelRef(str(tiny)), device="cpu")
+    placed = transformers.AutoModelForCausalLM.from_pretrained(str(tiny), device_map={"": torch.device("cpu")})
+    assert not hasattr(placed, "hf_device_map") and not hasattr(placed.lm_head, "_hf_hook")
+    ours, theirs = plain.state_dict(), placed.state_dict()
+    assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(("trainable", "field"), [(False, "model.dtype"), (True, "model.train_dtype")])
+def test_weights_that_do_not_fit_name_the_field(
+    trainable: bool, field: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    import transformers
+
+    def from_pretrained(path: str, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    with pytest.raises(StageFailed, match=rf"do not fit in the memory of cpu: .*\({field}\).*2\.00 GiB"):
+        models.load_model(ModelRef(str(tiny)), device="cpu", trainable=trainable)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float33", "nn", "Tensor"])

@@ -69,12 +69,60 @@ def test_a_dear_checkpoint_is_written_more_seldom(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
     cadence = Cadence(None)
     found = []
-    for after, cost in ((9.9, 0.0), (10.0, 2.0), (49.9, 0.0), (50.0, 0.1), (60.0, 0.0)):
+    for after, cost in ((9.9, 0.0), (10.0, 2.0), (79.9, 0.0), (80.0, 0.1), (89.9, 0.0), (90.0, 0.0)):
         now[0] = after
         found.append(cadence.due(1))
         if found[-1]:
             cadence.saved(cost)
-    assert found == [False, True, False, True, True], "saving for 2 s is 5 % of 40 s; never under 10 s"
+    assert found == [False, True, False, True, False, True], (
+        "2 s spent and 2 s to come are 5 % of 80 s; never under 10 s"
+    )
+
+
+def test_the_first_checkpoint_waits_until_what_it_will_cost_is_a_small_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(_checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    cadence = Cadence(None)
+    estimates: list[float] = []
+
+    def estimate() -> float:
+        estimates.append(now[0])
+        return 3.0
+
+    found = []
+    for after in (9.0, 11.0, 59.0, 60.0):
+        now[0] = after
+        found.append(cadence.due(1, estimate))
+    assert found == [False, False, False, True], "3 s are 5 % of 60 s"
+    assert estimates == [11.0], "it is measured once, and not before it can matter"
+
+
+def test_a_checkpoint_holds_the_weights_and_two_numbers_for_each_that_is_trained() -> None:
+    import torch
+
+    model = torch.nn.Linear(3, 2)  # 8 numbers of 4 bytes
+    model.bias.requires_grad_(False)
+    optimizer = torch.optim.AdamW([model.weight])
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    step = 4  # AdamW also keeps the number of the step, for each tensor
+    assert _checkpoints.size_of(model.parameters(), optimizer, adapter=False) == 8 * 4 + 2 * 6 * 4 + step
+    assert _checkpoints.size_of(model.parameters(), optimizer, adapter=True) == 6 * 4 + 2 * 6 * 4 + step
+
+
+def test_the_time_to_write_follows_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(_checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    inner = _checkpoints._flush
+
+    def slow(path: Path) -> None:
+        inner(path)
+        now[0] += path.stat().st_size / 1e6  # a disk that takes 1 MB/s
+
+    monkeypatch.setattr(_checkpoints, "_flush", slow)
+    for size, expected in ((10**8, 100.1), (10**10, 10010.0)):
+        assert _checkpoints.seconds_to_write(tmp_path, size) == pytest.approx(expected)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("step", "refused"), [(9, False), (10, True), (11, True)])

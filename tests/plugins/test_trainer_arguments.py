@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import training_job
 from nsd.plugins.api import LoraConfig, ModelRef
+from nsd.plugins.errors import StageFailed
 from nsd.plugins.models import EMBEDDED
 from nsd.plugins.registry import find
 from nsd.plugins.trainers import _setup
@@ -23,6 +25,7 @@ SHARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "weight_decay": (0.5, {"weight_decay": 0.5}),
     "max_grad_norm": (0.25, {"max_grad_norm": 0.25}),
     "gradient_checkpointing": (True, {"activation_checkpointing": True}),
+    "ddp_timeout": (60, {"ddp_timeout": 60}),
 }
 SFT: dict[str, tuple[Any, dict[str, Any]]] = {
     **SHARED,
@@ -53,10 +56,11 @@ GRPO: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "trl": ({"adam_beta2": 0.5}, {"adam_beta2": 0.5}),
 }
-# Fields that TRL is told elsewhere: the length of the run, the callback's grain, the watch, and bf16 on a GPU.
+# Fields that TRL is told elsewhere: the length of the run, the callback's grain, the watch; bf16 on a GPU alone, and
+# fsdp in several processes alone (test_sharding.py).
 NOT_IN_ARGUMENTS = {
-    "sft": {"epochs", "save_every", "log_every", "mixed_precision"},
-    "grpo": {"steps", "save_every", "log_every", "mixed_precision", "health"},
+    "sft": {"epochs", "save_every", "log_every", "mixed_precision", "fsdp"},
+    "grpo": {"steps", "save_every", "log_every", "mixed_precision", "fsdp", "health"},
 }
 
 
@@ -148,6 +152,45 @@ def test_the_reference_model_of_grpo_has_the_models_revision(parts: dict[str, An
     start = ModelRef(str(MODEL), revision="a-tag")
     assert built(parts, "grpo", {}, tmp_path, model=start)["args"].model_init_kwargs == {"revision": "a-tag"}
     assert built(parts, "grpo", {}, tmp_path)["args"].model_init_kwargs is None
+
+
+def test_the_reference_model_of_grpo_goes_to_the_gpu_whole(tmp_path: Path) -> None:
+    import torch
+
+    made = training_job.job(tmp_path, ModelRef(str(MODEL), revision="a-tag"), training_job.Events())
+    args = SimpleNamespace(device=torch.device("cuda:1"), fsdp=None)
+    assert _setup.reference_options(made, args) == {"revision": "a-tag", "device_map": "cuda:1"}
+    args.fsdp = True
+    assert _setup.reference_options(made, args) == {"revision": "a-tag", "device_map": None}
+
+
+@pytest.mark.parametrize(
+    ("moment", "said"),
+    [
+        ("_get_per_token_logps_and_entropies", r"lower trainer\.micro_batch_size \(now 2; the result stays the same\)"),
+        ("reference", r"beside the model that is trained: trainer\.beta: 0 needs no reference model"),
+        ("optimizer", r"in the optimizer, which keeps two numbers for each trained weight: model\.lora trains few"),
+    ],
+)
+@pytest.mark.slow
+def test_out_of_memory_names_what_was_too_much_and_the_field(
+    moment: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    import trl.trainer.grpo_trainer as trl_grpo
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    if moment == "reference":
+        monkeypatch.setattr(trl_grpo, "create_model_from_path", full)
+    elif moment == "optimizer":
+        monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    else:
+        monkeypatch.setattr(trl_grpo.GRPOTrainer, moment, full)
+    config = {"steps": 1, "num_generations": 2, "max_tokens": 4, "rewards": ["test_share_of_vowels"]}
+    with pytest.raises(StageFailed, match=rf"out of memory.*{said}.*2\.00 GiB"):
+        training_job.train("grpo", config, training_job.job(tmp_path, MODEL, training_job.Events()))
 
 
 def test_grpo_asks_the_rewards_that_are_named_in_their_order(parts: dict[str, Any], tmp_path: Path) -> None:

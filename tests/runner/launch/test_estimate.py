@@ -67,6 +67,19 @@ def test_a_training_in_a_type_of_its_own_takes_the_memory_of_that_type(tmp_path:
     assert whole[drawn].allocated == half[drawn].allocated
 
 
+@pytest.mark.parametrize(("dtype", "gib"), [("bfloat16", 5), ("float32", 7)])
+def test_the_machine_should_have_main_memory_for_twice_the_weights(tmp_path: Path, dtype: str, gib: int) -> None:
+    """0.494 billion weights of 2 or 4 bytes, twice: 1.84 or 3.68 GiB, beside 3 GiB for everything else."""
+    more = f"model: {{dtype: bfloat16, train_dtype: {dtype}}}\n"
+    assert Estimator(plan_of(tmp_path, "v1_sft", more), Workspace(tmp_path / "w")).main_memory_gib() == gib
+
+
+def test_every_process_of_a_spread_training_loads_the_weights(tmp_path: Path) -> None:
+    """0.494 billion weights of 4 bytes: 1.84 GiB for each of four processes and for a checkpoint, beside 3 GiB."""
+    more = "model: {dtype: bfloat16, train_dtype: float32}\ntrainer: {fsdp: true}\n"
+    assert Estimator(plan_of(tmp_path, "v1_sft", more), Workspace(tmp_path / "w")).main_memory_gib(4) == 13
+
+
 def test_the_page_says_what_the_estimate_says(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ([\w-]+) \| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)

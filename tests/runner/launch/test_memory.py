@@ -116,6 +116,25 @@ def test_several_processes_share_rows_and_not_weights() -> None:
 # --------------------------------------------------------------------------- what makes it fit
 
 
+def test_fsdp_spreads_all_but_what_is_computed_with() -> None:
+    """A quarter each of 494 M weights, gradients and two moments in float32; two layers and the embedding in bfloat16.
+
+    A layer of Qwen2.5 0.5B has 14,912,384 parameters, the tied embedding 151,936 x 896.
+    """
+    memory = memory_of(replace(SFT, fsdp=True), HALF_B, "bfloat16", CARDS["H100"], processes=4)
+    assert memory.held["weights"] == pytest.approx(0.494 * GB, rel=1e-3)
+    assert memory.held["moments"] == pytest.approx(0.988 * GB, rel=1e-3)
+    assert memory.phases["step"]["gradients"] == pytest.approx(0.494 * GB, rel=1e-3)
+    assert memory.held["gathered"] == 2 * (2 * 14_912_384 + 151_936 * 896)
+
+
+def test_an_8b_model_is_fine_tuned_whole_on_four_h100_by_fsdp_alone() -> None:
+    eight = replace(SFT, rows=8, micro=1, checkpointing=True)
+    shape, h100 = KNOWN["llama-3.1-8b"], CARDS["H100"]
+    assert not fits(memory_of(eight, shape, "bfloat16", h100, processes=4).needed, h100)
+    assert fits(memory_of(replace(eight, fsdp=True), shape, "bfloat16", h100, processes=4).needed, h100)
+
+
 def test_the_least_change_that_fits_is_named_first() -> None:
     long = replace(SFT, rows=16, longest=1000)  # 16 rows x 1.55 MB x 1,000 tokens: 25 GB
     found = advice(long, HALF_B, "bfloat16", L4)

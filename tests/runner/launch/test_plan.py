@@ -50,6 +50,23 @@ def test_resources_become_skypilots(asked: dict[str, object], found: dict[str, o
     assert resources_of(Wanted.of(Resources.model_validate(asked))) == found
 
 
+@pytest.mark.parametrize(
+    ("asked", "need", "memory"),
+    [
+        ({"accelerators": "L4"}, 36, "36+"),
+        ({"accelerators": "L4"}, 16, None),  # what every machine with a GPU has
+        ({"accelerators": "L4", "memory": "32+"}, 36, "32+"),  # the spec's word
+        ({}, 36, "36+"),
+        ({}, 3, "4+"),
+    ],
+)
+def test_a_machine_has_the_main_memory_that_loading_takes(
+    asked: dict[str, object], need: int, memory: str | None
+) -> None:
+    found = resources_of(Wanted(Resources.model_validate(asked), main_memory=need))
+    assert found.get("memory") == memory
+
+
 def test_no_dearer_machine_than_the_budget_was_made_for() -> None:
     found = resources_of(Wanted(Resources(accelerators=["L4:1", "H100:1"]), usd_per_hour=0.8049))
     assert found["max_hourly_cost"] == 0.81 and "max_hourly_cost" not in resources_of(Wanted.of(Resources()))

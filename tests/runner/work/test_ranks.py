@@ -106,6 +106,45 @@ def test_the_process_that_failed_first_is_named_with_its_reason_and_log(what: st
     assert "rank" in (log.parent / "launcher.log").read_text(), "what the launcher said is kept"
 
 
+REWARD = '''
+import os
+import time
+
+from nsd import Reward
+
+
+class Asking(Reward):
+    """Of the second process it asks a server that never answers."""
+
+    def rewards(self, rollouts):
+        if os.environ.get("RANK") == "1":
+            self.wait_for_the_server()
+        return [0.0 for _ in rollouts]
+
+    def wait_for_the_server(self):
+        time.sleep(3600)
+'''
+HANGING = SPEC.replace(
+    "./mine.py:Told",
+    "{use: grpo, steps: 1, num_generations: 2, max_tokens: 4, rewards: [./asking.py:Asking], ddp_timeout: 30}",
+)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_named_with_its_log_which_ends_with_where_it_stood(tmp_path: Path) -> None:
+    (tmp_path / "asking.py").write_text(REWARD)
+    (tmp_path / "toy.yaml").write_text(HANGING)
+    plan = build_plan(load_spec(tmp_path / "toy.yaml", run_files=True))
+    (failure,) = execute(plan, Workspace(tmp_path / "w")).failures
+    assert failure.reason == (
+        "process 2 of 2 did not come: others waited for it for 30 s (trainer.ddp_timeout); its log ends with where it "
+        "stood"
+    )
+    log = Path(failure.log)
+    assert log.name == "log-rank1.txt"
+    assert "in wait_for_the_server" in log.read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_a_stop_waits_for_a_checkpoint_that_takes_longer_than_the_launchers_patience(tmp_path: Path) -> None:
     """The launcher's own patience is 30 seconds; the checkpoint here takes 35."""
@@ -145,32 +184,75 @@ def test_of_two_reasons_the_first_in_time_counts_where_the_launcher_says_nothing
     leave_reason(tmp_path, 1, "the cause")
     time.sleep(0.01)
     leave_reason(tmp_path, 0, "what came of it")
-    assert first_failure(tmp_path, died) == RankFailure(1, "the cause", tmp_path / "log-rank1.txt")
+    assert first_failure(tmp_path, died, 2) == RankFailure(1, "the cause", tmp_path / "log-rank1.txt")
 
 
 def test_a_killed_process_counts_before_what_others_say_of_it(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, "Connection closed by peer")
     (tmp_path / "launcher.log").write_text(ROOT)
-    assert first_failure(tmp_path, died) == RankFailure(1, "killed by 9", tmp_path / "log-rank1.txt")
+    assert first_failure(tmp_path, died, 2) == RankFailure(1, "killed by 9", tmp_path / "log-rank1.txt")
 
 
 def test_the_reason_of_the_process_that_the_launcher_names_counts(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, "Connection closed by peer")
     leave_reason(tmp_path, 1, "the cause")
     (tmp_path / "launcher.log").write_text(ROOT.replace("-9", "1"))
-    found = first_failure(tmp_path, died)
+    found = first_failure(tmp_path, died, 2)
     assert found is not None and (found.rank, found.reason) == (1, "the cause")
+
+
+GLOO = "RuntimeError: [unbound_buffer.cc:129] Timed out waiting 1800000ms for send operation to complete"
+NCCL = (
+    "[rank0]:[E101 ProcessGroupNCCL.cpp:629] [Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=9, "
+    "OpType=ALLREDUCE, NumelIn=1, NumelOut=1, Timeout(ms)=1800000) ran for 1800029 milliseconds before timing out.\n"
+)
+
+
+def test_the_leader_too_is_named_where_the_others_waited_for_it(tmp_path: Path) -> None:
+    leave_reason(tmp_path, 1, GLOO)
+    found = first_failure(tmp_path, died, 2)
+    assert found is not None and found.log.name == "log.txt"
+    assert found.sentence(2).startswith("process 1 of 2 did not come: others waited for it for 1800 s")
+
+
+def test_of_several_that_waited_the_one_that_says_nothing_did_not_come(tmp_path: Path) -> None:
+    for rank in (0, 1, 3):
+        leave_reason(tmp_path, rank, GLOO if rank == 0 else "Timed out waiting for clients")
+    found = first_failure(tmp_path, died, 4)
+    assert found is not None and (found.rank, found.hung) == (2, True)
+
+
+def test_a_process_that_came_too_late_is_the_one_that_was_waited_for(tmp_path: Path) -> None:
+    leave_reason(tmp_path, 0, GLOO)
+    leave_reason(tmp_path, 1, "Connection closed by peer")
+    found = first_failure(tmp_path, died, 2)
+    assert found is not None and (found.rank, found.hung) == (1, True)
+
+
+def test_what_nccl_prints_before_it_ends_a_process_counts_as_waiting(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text(NCCL)
+    (tmp_path / "log-rank1.txt").write_text("--- begun")
+    (tmp_path / "launcher.log").write_text(ROOT.replace("rank      : 1", "rank      : 0").replace("-9", "-6"))
+    found = first_failure(tmp_path, died, 2)
+    assert found is not None and (found.rank, found.hung) == (1, True)
+
+
+def test_where_all_waited_the_first_reason_stays(tmp_path: Path) -> None:
+    """The one that did not come is on another machine."""
+    leave_reason(tmp_path, 0, GLOO)
+    leave_reason(tmp_path, 1, GLOO)
+    assert first_failure(tmp_path, died, 2) == RankFailure(0, GLOO, tmp_path / "log.txt")
 
 
 def test_the_leader_is_not_named_as_a_process(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, "no examples")
-    found = first_failure(tmp_path, died)
+    found = first_failure(tmp_path, died, 2)
     assert found is not None and found.sentence(2) == "no examples" and found.log.name == "log.txt"
 
 
 def test_torn_reasons_and_those_of_an_earlier_attempt_are_no_reasons(tmp_path: Path) -> None:
     (tmp_path / "failed-rank1.json").write_text(json.dumps({"reason": "x"})[:5])
-    assert first_failure(tmp_path, died) is None
+    assert first_failure(tmp_path, died, 2) is None
     leave_reason(tmp_path, 1, "earlier")
     forget_reasons(tmp_path)
-    assert first_failure(tmp_path, died) is None
+    assert first_failure(tmp_path, died, 2) is None

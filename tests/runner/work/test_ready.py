@@ -171,6 +171,33 @@ def test_processes_that_cannot_share_a_step_are_refused_with_the_spec(tmp_path: 
     assert plan_of(tmp_path, "resources: {processes: 3, nodes: 2}\n").stages
 
 
+SPREAD = "conditions: {base: {train_on: []}, taught: {train_on: [labeled], trainer: {fsdp: true}"
+
+
+def spread(folder: Path, lora: str = "", more: str = "") -> Plan:
+    plan_of(folder)
+    text = (folder / "toy.yaml").read_text().replace(SPEC.splitlines()[-1], f"{SPREAD}{lora}}}}}\n{more}")
+    (folder / "toy.yaml").write_text(text)
+    return build_plan(load_spec(folder / "toy.yaml"))
+
+
+def test_a_training_to_be_spread_is_refused_where_it_would_have_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = spread(tmp_path)
+    monkeypatch.setattr(ready, "decide", lambda *_: on(1))
+    with pytest.raises(InputError, match=r"train taught.*trainer\.fsdp spreads a training over several processes"):
+        make_ready(plan, plan.stages.values())
+    monkeypatch.setattr(ready, "decide", lambda *_: on(2))
+    make_ready(plan, plan.stages.values())
+    assert [s.job.processes for s in plan.stages.values() if s.kind == "train"] == [2]
+
+
+def test_a_training_to_be_spread_is_refused_with_an_adapter_by_the_spec(tmp_path: Path) -> None:
+    with pytest.raises(SpecErrors, match=r"condition 'taught': trainer\.fsdp does not go with model\.lora"):
+        spread(tmp_path, ", model: {lora: {rank: 2}}")
+
+
 @pytest.mark.parametrize(
     ("rows", "micro", "processes", "even"),
     [(6, None, 2, True), (6, 2, 3, True), (6, 2, 2, False), (6, 4, 2, True), (6, None, 7, False), (12, 4, 2, False)],
