@@ -86,20 +86,36 @@ class Machine:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def run(self, **envs: str) -> int:
+        """The exit code of the script that runs the spec."""
+        home = self.root / "home"
+        paths = {"HOME": str(home), "PATH": str(self.root / "bin")}
+        env = {**TASK["envs"], **TASK["secrets"], "SPEC": "spec.yaml", **self.sent(), **paths, **envs}
+        return subprocess.run(["bash", "-c", TASK["run"]], cwd=self.root, env=env, timeout=PATIENCE).returncode
+
+    @property
+    def wheel(self) -> Path:
+        return self.root / "workdir" / "nsd-sent" / "nsd-0.1.0-py3-none-any.whl"
+
     def sent(self) -> dict[str, str]:
-        wheel = self.root / "workdir" / "nsd-sent" / "nsd-0.1.0-py3-none-any.whl"
         return {
             "NSD_WHEEL": "nsd-sent/nsd-0.1.0-py3-none-any.whl",
-            "NSD_SHA256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+            "NSD_SHA256": hashlib.sha256(self.wheel.read_bytes()).hexdigest(),
         }
 
     @property
+    def made(self) -> Path:
+        """The environment of the nsd that is sent."""
+        return self.root / "home" / f"nsd-environment-{self.sent()['NSD_SHA256'][:12]}"
+
+    @property
     def told(self) -> list[str]:
-        """What pip, uv and nsd were told, without the folder that differs."""
+        """What pip, uv and nsd were told, without the folders that differ."""
         path = self.root / "home" / "told"
         text = path.read_text() if path.exists() else ""
         options = " --quiet --disable-pip-version-check"
-        return text.replace(f"{self.root}/home", "~").replace(options, "").splitlines()
+        text = text.replace(str(self.made), "~/made").replace(f"{self.root}/home", "~")
+        return text.replace(options, "").splitlines()
 
 
 @pytest.fixture
@@ -123,7 +139,6 @@ def machine(tmp_path: Path) -> Machine:
 INSTALLED = [
     "pip -m pip install -c ~/nsd-constraints.txt torch",
     "pip -m pip install -c ~/nsd-constraints.txt ./nsd-sent/nsd-0.1.0-py3-none-any.whl[train,math]",
-    "pip -m pip install --no-deps --no-index --force-reinstall ./nsd-sent/nsd-0.1.0-py3-none-any.whl",
     "nsd ready spec.yaml",
 ]
 
@@ -166,14 +181,14 @@ def test_uv_brings_python_where_the_image_has_3_10(machine: Machine, where: str)
     machine.python("python3", "3.10.12")
     machine.program("uv", UV, where)
     assert "bringing Python 3.11 by uv, for Python 3.10.12 is here" in machine.setup()
-    assert machine.told == ["uv venv --quiet --seed --python 3.11 ~/nsd-environment", *INSTALLED]
+    assert machine.told == ["uv venv --quiet --seed --python 3.11 ~/made", *INSTALLED]
 
 
 def test_uv_is_brought_by_pip_where_there_is_none(machine: Machine) -> None:
     machine.python("python3", "3.10.12")
     machine.setup(BRINGS_UV="yes")
     assert machine.told[0] == "pip -m pip install --quiet uv"
-    assert machine.told[1:] == ["uv venv --quiet --seed --python 3.11 ~/nsd-environment", *INSTALLED]
+    assert machine.told[1:] == ["uv venv --quiet --seed --python 3.11 ~/made", *INSTALLED]
 
 
 @pytest.mark.parametrize("here", ["Python 3.10.12", "no Python"])
@@ -230,7 +245,7 @@ def test_a_checkout_is_installed_from_where_it_is(machine: Machine) -> None:
     ]
 
 
-UV_TORCH = "uv pip install --quiet --python ~/nsd-environment/bin/python --torch-backend auto"
+UV_TORCH = "uv pip install --quiet --python ~/made/bin/python --torch-backend auto"
 
 
 def test_an_older_driver_gets_a_torch_that_it_can_run(machine: Machine) -> None:
@@ -278,13 +293,34 @@ def test_a_ready_environment_is_asked_whether_the_machine_fits(machine: Machine)
     assert machine.told == ["nsd --help", "nsd ready spec.yaml"]
 
 
-def test_an_environment_that_is_whole_is_kept_and_half_a_one_made_again(machine: Machine) -> None:
+def test_the_environment_of_the_nsd_that_is_sent_is_made_once(machine: Machine) -> None:
     machine.python("python3", "3.11.4")
-    half = machine.root / "home/nsd-environment/bin"
+    half = machine.made / "bin"
     half.mkdir(parents=True)
     (half / "python").symlink_to("/nowhere")
+    assert "making an environment" in machine.setup()  # half a one is none
+    assert "the nsd that was sent is here already" in machine.setup()
+    assert machine.told == [*INSTALLED, "nsd ready spec.yaml"]
+
+
+def test_another_nsd_leaves_the_environment_of_the_first_alone(machine: Machine) -> None:
+    """A run may be using it: of a machine that was taken away, on a home that it shares with this one."""
+    machine.python("python3", "3.11.4")
+    machine.setup()
+    first = machine.made
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    machine.wheel.write_bytes(b"another wheel")
     assert "making an environment" in machine.setup()
-    assert "making an environment" not in machine.setup()
+    assert machine.made != first and (machine.made / "bin/nsd").exists()
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+
+
+def test_the_run_takes_the_environment_that_the_setup_made(machine: Machine) -> None:
+    machine.python("python3", "3.11.4")
+    machine.program("timeout", '#!{bash}\nshift 4\nexec "$@"\n')
+    machine.setup()
+    assert machine.run() == 0 and machine.told[-1] == "nsd run spec.yaml"
+    assert machine.run(NSD_SHA256="0" * 64) == 127  # it is of no other
 
 
 @pytest.mark.slow
@@ -313,4 +349,5 @@ def test_a_real_uv_stand_in_with_the_real_python_makes_an_environment_on_an_imag
         1, NSD_SHA256=wheel.sha256, NSD_WHEEL=f"nsd-sent/{wheel.path.name}", PIP_NO_INDEX="1", PYTHONPATH=str(borrowed)
     )
     assert "the spec has no conditions" in printed  # so the nsd that was sent read the spec, and judged
-    assert (machine.root / "home/nsd-environment/bin/nsd").exists()
+    (made,) = (machine.root / "home").glob(f"nsd-environment-{wheel.sha256[:12]}")
+    assert (made / "bin/nsd").exists()
