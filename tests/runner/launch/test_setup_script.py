@@ -315,6 +315,13 @@ def test_another_nsd_leaves_the_environment_of_the_first_alone(machine: Machine)
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
 
 
+def test_machines_that_share_a_home_make_its_environment_one_after_the_other(machine: Machine) -> None:
+    machine.python("python3", "3.11.4")
+    machine.program("flock", '#!{bash}\necho "flock $*" >> "$HOME/told"\n')
+    machine.setup()
+    assert machine.told == ["flock 9", *INSTALLED]
+
+
 def test_the_run_takes_the_environment_that_the_setup_made(machine: Machine) -> None:
     machine.python("python3", "3.11.4")
     machine.program("timeout", '#!{bash}\nshift 4\nexec "$@"\n')
