@@ -1,19 +1,22 @@
 """Training checkpoints: which are whole, which one to resume from, and when to write the next.
 
 transformers writes `checkpoint-N` in place, so a killed run can leave half of one. Here a checkpoint counts only
-once `nsd.json` is in it, written last, after every file has reached the disk. Limits: the optimizer's and random
-states inside are PyTorch files, trusted because the same stage wrote them; weights are safetensors.
+once `nsd.json` is in it, written last, after every file has reached the disk, and only while every file that it names
+is there: a cluster may remove a home while a run that was told to stop still saves into it, and transformers would
+resume without an optimizer's state and not say so. Limits: the optimizer's and random states inside are PyTorch files,
+trusted because the same stage wrote them; weights are safetensors.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +39,33 @@ class Marker:
     tokens: int
     world_size: int
     micro_batch_size: int
+    files: dict[str, int] = field(default_factory=dict)  # of the checkpoint, with their sizes; `finish` fills it in
 
 
 def whole(folder: Path) -> list[tuple[Path, Marker]]:
-    """The checkpoints in `folder` that were written to their end, oldest first."""
+    """The checkpoints in `folder` that were written to their end and have all their files, oldest first."""
     found: list[tuple[Path, Marker]] = []
     for path in folder.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, ValueError, TypeError):
-            found.append((path, Marker(**json.loads((path / MARKER).read_text(encoding="utf-8")))))
+            marker = Marker(**json.loads((path / MARKER).read_text(encoding="utf-8")))
+            if all((path / name).stat().st_size == size for name, size in marker.files.items()):
+                found.append((path, marker))
     return sorted(found, key=lambda entry: entry[1].step)
 
 
-def finish(path: Path, marker: Marker) -> None:
-    """Flush a checkpoint's files to the disk, then mark it whole."""
+def finish(path: Path, marker: Marker, needed: Sequence[str] = ()) -> None:
+    """Flush a checkpoint's files to the disk, then mark it whole.
+
+    Raises FileNotFoundError where no file matches one of the patterns in `needed`: it went as soon as it was written.
+    """
+    files = {}
     for file in path.rglob("*"):
         if file.is_file():
             flush(file)
-    write_atomically(path / MARKER, json.dumps(asdict(marker)))
+            files[file.relative_to(path).as_posix()] = file.stat().st_size
+    if lost := [pattern for pattern in needed if not fnmatch.filter(files, pattern)]:
+        raise FileNotFoundError(f"{path} has lost {', '.join(lost)}: something removes the files of this run")
+    write_atomically(path / MARKER, json.dumps(asdict(replace(marker, files=files))))
 
 
 def clean(folder: Path, keep: int = KEEP) -> None:

@@ -29,6 +29,8 @@ from nsd.plugins.trainers._setup import SMALLER, hf_seed, say_where_it_stands_af
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000
+# Of a checkpoint; transformers resumes without most of them and does not say so. FSDP has other endings.
+NEEDED = ("trainer_state.json", "optimizer*", "scheduler.pt", "rng_state*", "*model*")
 
 Observer = Callable[[int, Mapping[str, float], bool], str | None]
 
@@ -90,7 +92,7 @@ def resumable(base: Any) -> Any:
                 step = self.state.global_step
                 micro = self.args.per_device_train_batch_size
                 marker = Marker(step, tokens_seen(self), self.accelerator.num_processes, micro)
-                _checkpoints.finish(folder / f"{_checkpoints.PREFIX}{step}", marker)
+                _checkpoints.finish(folder / f"{_checkpoints.PREFIX}{step}", marker, NEEDED)
                 _checkpoints.clean(folder)
             self.nsd_run.cadence.saved(time.monotonic() - started)
 

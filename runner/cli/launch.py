@@ -76,6 +76,10 @@ def start(
     weights: WeightsOption = False,
     only: OnlyOption = None,
     smoke: SmokeOption = False,
+    send: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="Send this file or folder too; what the spec names goes anyway. Repeatable."),
+    ] = None,
     seed: SeedOption = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -98,6 +102,7 @@ def start(
         only=tuple(only or ()),
         seeds=tuple(seed or ()),
         smoke=smoke,
+        send=tuple(send or ()),
         weights=weights,
         dry_run=dry_run,
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nsd.runner.cli.options import JsonOption, WorkspaceOption, workspace_at
+from nsd.runner.cli.options import JsonOption, SpecPath, WorkspaceOption, workspace_at
 
 looking = typer.Typer(rich_markup_mode=None)
 db_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The DuckDB index over the artifacts.")
@@ -17,6 +17,18 @@ def add_commands(app: typer.Typer) -> None:
     """Give `app` these commands."""
     app.add_typer(looking)
     app.add_typer(db_app, name="db")
+
+
+@looking.command(hidden=True)
+def ready(spec: SpecPath) -> None:
+    """Say whether this machine fits a spec. The setup of a launch asks; it runs the files that the spec names."""
+    from nsd.runner.spec.load import load_spec
+    from nsd.runner.work.ready import compiler_note, machine_for
+
+    decision = machine_for(load_spec(spec, run_files=True))
+    print("ready: nothing computes here" if decision is None else f"ready: {decision.device}, {decision.why}")
+    if (note := compiler_note(decision)) is not None:
+        print(f"note: {note}")
 
 
 # --------------------------------------------------------------------------- looking

@@ -29,7 +29,8 @@ from nsd.plugins.errors import InputError, NsdError
 
 SETTING = "NSD_SKY"
 VERSIONS = ("0.14",)
-INSTALL = "python -m venv sky-env && sky-env/bin/pip install 'nsd[sky]'  and  export NSD_SKY=sky-env"
+WANTED = "skypilot>=0.14,<0.15"  # as nsd's extra `sky` has it; the extra is no name to give to an index
+INSTALL = f"python -m venv sky-env && sky-env/bin/pip install '{WANTED}'  and  export NSD_SKY=sky-env"
 SIDE = Path(__file__).with_name("sky_side.py")
 
 
@@ -72,7 +73,7 @@ class SkyPilot:
             if not facts[what].startswith(VERSIONS):
                 raise InputError(
                     f"the SkyPilot {'server' if what == 'server' else 'in ' + self.python} has version {facts[what]}; "
-                    f"nsd launch is made for {' and '.join(VERSIONS)}: pip install 'nsd[sky]' in its Python"
+                    f"nsd launch is made for {' and '.join(VERSIONS)}: pip install '{WANTED}' in its Python"
                 )
         if not facts["clouds"]:
             raise InputError(

@@ -6,7 +6,6 @@ Nothing is lost when following stops: the jobs go on, and `nsd launch pull` take
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +14,10 @@ from typing import Any
 from nsd.plugins.errors import NsdError
 from nsd.plugins.screen import console, table
 from nsd.runner.launch import home
-from nsd.runner.launch.bridge import SkyError, SkyPilot, without_colours
+from nsd.runner.launch.bridge import SkyError, SkyPilot
 from nsd.runner.launch.jobs import cancel, refresh, start_ready
 from nsd.runner.launch.launches import Launch, Launches, job_name, plan_as_launched
+from nsd.runner.launch.setup import clean, note_setup, the_machine
 from nsd.runner.plan.model import Plan
 from nsd.runner.store.bucket import Bucket, BucketError
 from nsd.runner.store.workspace import Workspace, now
@@ -30,7 +30,6 @@ POLL_SECONDS = 15.0
 WAITING_LINE = "nsd: waiting for the results to be fetched"
 FETCH_ATTEMPTS = 3
 SILENT_POLLS = 20
-_PREFIX = re.compile(r"^\([^)]*pid=\d+[^)]*\) ?")
 
 
 def follow(
@@ -71,17 +70,24 @@ def finish(
     outcome.failures = [
         Failure(plan.stages[one.stage], one.reason, one.log) for one in failures if one.stage in plan.stages
     ]
-    answer(plan, workspace, outcome)
     screen = console()
+    broken = [job for job in found.jobs if job.setup_failed]
+    nothing_ran = bool(broken or not plan.stages) and not outcome.done and not outcome.failures
+    if not nothing_ran:
+        answer(plan, workspace, outcome)
     for failure in failures:
         for line in failure.log_end[-10:]:
             screen.print(f"    {line}")
     missing = len(plan.stages) - len(whole)
     for job in found.jobs:
-        if job.status != "SUCCEEDED":
+        if job.setup_failed:
+            screen.print(f"{the_machine(found, job)} could not be set up: {job.reason}")
+        elif job.status != "SUCCEEDED":
             why = f": {job.reason}" if job.reason else ""
             screen.print(f"job {job.name}: {job.status}{why}; nsd launch logs {found.identity} has what it printed")
-    if missing:
+    if broken and nothing_ran:
+        screen.print(f"nothing ran; nsd launch logs {found.identity} has all that the setup printed")
+    elif missing:
         how = "goes on from here" if found.store else "makes them all again (with --store it would go on from here)"
         screen.print(f"{missing} of {len(plan.stages)} stages are not finished; nsd launch {found.spec} {how}")
     cost = "" if found.usd is None else f", at most ${found.usd:.2f}"
@@ -125,7 +131,9 @@ def _follow_cluster(
             screen.print(f"the connection to {cluster} ended, the job has not ({job.status}); following on")
             time.sleep(POLL_SECONDS)
     refresh(sky, launches, found)
-    if (found.store and job.over) or workspace.outcome_path(cluster).is_file():
+    if job.setup_failed:
+        note_setup(sky, launches, found, job)
+    if job.setup_failed or (found.store and job.over) or workspace.outcome_path(cluster).is_file():
         sky.ask("down", cluster=cluster)
         screen.print(f"the machine {cluster} is gone")
     else:
@@ -171,6 +179,9 @@ def _follow_managed(
             time.sleep(POLL_SECONDS)
             continue
         if all(job.over for job in found.jobs):
+            for job in found.jobs:
+                if job.setup_failed:
+                    note_setup(sky, launches, found, job)
             return
         if found.deadline is not None and time.time() > found.deadline + 600:
             # The machine's own timeout should have ended it; this is for a machine that hangs.
@@ -180,11 +191,6 @@ def _follow_managed(
         for job in start_ready(sky, launches, found):
             screen.print(f"job {job.name}: started")
         time.sleep(POLL_SECONDS)
-
-
-def clean(line: str) -> str:
-    """A line of a job as the job printed it."""
-    return _PREFIX.sub("", without_colours(line)).rstrip()
 
 
 # --------------------------------------------------------------------------- later commands
@@ -248,7 +254,10 @@ def pull(workspace: Workspace, identity: str | None, weights: bool, answer: Answ
             cluster = job_name(found, job)
             if job.kind == "managed" or job.status == "GONE":
                 continue
-            if found.store:
+            if job.setup_failed:
+                note_setup(sky, launches, found, job)
+                ended = True
+            elif found.store:
                 ended = job.over
             else:
                 sky.reach(cluster)

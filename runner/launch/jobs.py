@@ -15,6 +15,7 @@ from nsd.runner.launch.launches import STARTING, Job, Launch, Launches, job_name
 from nsd.runner.launch.task import secrets_here
 from nsd.runner.store.workspace import now
 
+FAILED_SETUP = "FAILED_SETUP"  # SkyPilot's word for a job whose machine could not be made ready
 IDLE_MINUTES = 5  # after which a machine with nothing to do goes down
 
 
@@ -94,10 +95,11 @@ def refresh(sky: SkyPilot, launches: Launches, found: Launch, screen: Any = None
             state = states.get(str(job.sky_job))
             if state is None:
                 continue
-            job.status = word_of(state.status)
+            status = state.status
             job.recoveries, job.reason = state.recoveries, plain(state.reason or "") or None
         else:
-            job.status = word_of(sky.ask("state", cluster=job_name(found, job), job=job.sky_job)["status"])
+            status = sky.ask("state", cluster=job_name(found, job), job=job.sky_job)["status"]
+        job.status, job.setup_failed = word_of(status), status == FAILED_SETUP
         if screen is not None and before != (job.status, job.recoveries):
             more = f", taken away and brought back {job.recoveries} times" if job.recoveries else ""
             screen.print(f"job {job.name}: {job.status}{more}")

@@ -2,6 +2,7 @@
 
     launches/ID/launch.json    what was launched, where, at which price, and what became of it
     launches/ID/*.yaml         the exact tasks; `sky launch` on one of them does the same run
+    launches/ID/files          what went to the machine: the spec, the files that it names, and nsd itself
 
 No secret is ever in any of them. Limits: one writer at a time is assumed for one launch.
 """
@@ -48,6 +49,7 @@ class Options:
     only: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     smoke: bool = False
+    send: tuple[str, ...] = ()
     weights: bool = False
     dry_run: bool = False
 
@@ -73,6 +75,7 @@ class Job:
     status: str = "WAITING"
     recoveries: int = 0
     reason: str | None = None
+    setup_failed: bool = False  # its machine could not be made ready, so nothing ran
 
     @property
     def asked(self) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 
 from nsd.plugins.errors import InputError, Interrupted
 from nsd.plugins.screen import console, table
+from nsd.runner.launch.along import Along, files_of
 from nsd.runner.launch.answers import Offer
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
@@ -29,6 +30,7 @@ from nsd.runner.launch.jobs import start_ready
 from nsd.runner.launch.launches import Job, Launch, Launches, job_name, plan_of
 from nsd.runner.launch.launches import Options as Options  # `nsd launch` makes them
 from nsd.runner.launch.task import Wanted, task_for, write
+from nsd.runner.launch.wheel import check_installation, own_wheel
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.index import Store
@@ -38,6 +40,7 @@ from nsd.runner.work.record import Record
 
 LONG_HOURS = 2.0  # from here on a job is managed, where a store lets it be
 SHARING = ("slurm", "kubernetes", "ssh")  # where a folder can be the same one on both sides
+SHOWN = 6  # files that are named before a launch
 KEEP_SECONDS = 7200.0  # how long a machine without a store waits for its results to be fetched,
 KEEP_SHARE = 0.2  # and at most which share of its budget that is
 
@@ -47,10 +50,10 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
 
     Raises InputError for what cannot be launched, before anything is started.
     """
-    here = Path.cwd()
-    if not spec.resolve().is_relative_to(here.resolve()):
-        raise InputError(f"{spec} is not under {here}: what is under the current folder goes to the machine; go there")
     plan = plan_of(spec, options)
+    along = files_of(spec, plan, options.send)
+    if not options.environment:
+        check_installation()
     if options.parallel < 1:
         raise InputError(f"--parallel {options.parallel}: one job or more")
     bucket = Bucket.open(options.store) if options.store else None
@@ -67,16 +70,16 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     sky = SkyPilot.find()
     sky.check()
     wanted = _wanted(plan, options)
-    relative = spec.resolve().relative_to(here.resolve()).as_posix()
     estimator = Estimator(plan, workspace, pending) if plan.known else None
     wanted = replace(wanted, main_memory=0 if estimator is None else estimator.main_memory_gib(wanted.gpus))
-    best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", relative, here, {}))
+    best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", along.spec, workspace.root, {}))
     price = best.usd_per_hour * wanted.resources.nodes or None
     if wanted.resources.nodes > 1 and bucket is None:
         raise InputError(
             f"{wanted.resources.nodes} machines need a store that all can reach: --store s3://bucket/folder"
         )
     check_store(options.store, best.cloud)
+    check_elsewhere(along, best.cloud)
     guess = None if estimator is None else estimator.on(best.gpu)
     if guess is not None:
         jobs = _jobs(plan, [stage.digest for stage in pending], options.parallel, guess)
@@ -110,6 +113,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
         screen.print(f"stopped at the latest {deadline / 3600:.1f} h after the launch; what is done by then is kept")
     if keep:
         screen.print(f"without a store, the machine waits {keep / 60:.0f} min at the end for its results to be fetched")
+    screen.print(_sent(along, options))
     if options.dry_run:
         screen.print("dry run: nothing was launched")
         return 0
@@ -122,7 +126,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     launches = Launches(workspace)
     found = launches.create(
         plan.name,
-        spec=relative,
+        spec=_named(spec),
         spec_digest=plan.spec_digest,
         options=options,
         store=options.store,
@@ -134,7 +138,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     )
     # A dearer machine than the one the deadline was computed for would spend more than the cap.
     at_most = None if price is None or wanted.resources.max_usd is None else best.usd_per_hour
-    _write_tasks(launches, found, replace(wanted, managed=managed, usd_per_hour=at_most), relative, here, options, keep)
+    _write_tasks(launches, found, replace(wanted, managed=managed, usd_per_hour=at_most), along, options, keep)
     launches.save(found)
     screen.print(f"launch {found.identity}: {launches.path(found)}")
     try:
@@ -169,8 +173,38 @@ def check_store(store: str | None, cloud: str) -> None:
         )
 
 
+def check_elsewhere(along: Along, cloud: str) -> None:
+    """Raises InputError for files that are named by absolute paths, which a machine elsewhere does not have."""
+    if along.elsewhere and cloud.lower() not in SHARING:
+        more = f" (and {len(along.elsewhere) - 1} more)" if len(along.elsewhere) > 1 else ""
+        raise InputError(
+            f"{along.elsewhere[0]}{more} is named by an absolute path, and a machine of {cloud} would look for it "
+            "there: name it relative to the file that names it, then it is sent along"
+        )
+
+
+def _sent(along: Along, options: Options) -> str:
+    """What goes to the machine, in a sentence."""
+    names = along.names
+    files = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    nsd = "" if options.environment else "; nsd itself goes along"
+    there = f"; looked for there: {', '.join(along.elsewhere)}" if along.elsewhere else ""
+    return f"sent to the machine: {files} ({_amount(along.size)}){nsd}{there}"
+
+
+def _amount(size: int) -> str:
+    """Bytes for a person."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{max(1, round(size / 1e3))} kB"
+
+
+def _named(spec: Path) -> str:
+    """A spec by a name that later commands can use: relative to the current folder where it is below that."""
+    there, here = spec.absolute(), Path.cwd()
+    return there.relative_to(here).as_posix() if there.is_relative_to(here) else str(there)
+
+
 def _keep_at_home(workspace: Workspace) -> None:
-    """Have SkyPilot, which copies the current folder to the machine, leave a workspace in it where it is."""
+    """Have SkyPilot leave a workspace where it is: whoever runs `sky launch sky.yaml` sends the folder around it."""
     for name in (".gitignore", ".skyignore"):  # it reads the second where the project has one, else the first
         path = workspace.root / name
         if not path.exists():
@@ -328,8 +362,13 @@ def _confirm(options: Options) -> None:
 
 
 def _write_tasks(
-    launches: Launches, found: Launch, wanted: Wanted, spec: str, workdir: Path, options: Options, keep: float
+    launches: Launches, found: Launch, wanted: Wanted, along: Along, options: Options, keep: float
 ) -> None:
+    files = launches.path(found) / "files"
+    along.copy(files)
+    # SkyPilot leaves out what git ignores, and this folder is ignored; it asks this file instead where there is one.
+    (files / ".skyignore").touch()
+    wheel = None if options.environment else own_wheel(files / "nsd-sent")
     common = [f"--only {name}" for name in options.only] + [f"--seed {seed}" for seed in options.seeds]
     common += ["--smoke"] if options.smoke else []
     for job in found.jobs:
@@ -341,12 +380,14 @@ def _write_tasks(
             "NSD_STORE": options.store or "",
             "NSD_PUSH_SECONDS": os.environ.get("NSD_PUSH_SECONDS", ""),
             "NSD_ENVIRONMENT": options.environment or "",
+            "NSD_WHEEL": "" if wheel is None else wheel.path.relative_to(files).as_posix(),
+            "NSD_SHA256": "" if wheel is None else wheel.sha256,
             "NSD_DEADLINE": "" if found.deadline is None else str(int(found.deadline)),
             "NSD_KEEP_SECONDS": str(int(keep)) if keep else "",
             "NSD_JOB": name,
             "NSD_USD_PER_HOUR": "" if found.usd_per_hour is None else f"{found.usd_per_hour:g}",
         }
-        write(task_for(wanted, name, spec, workdir, envs), launches.path(found) / job.task_file)
+        write(task_for(wanted, name, along.spec, files, envs), launches.path(found) / job.task_file)
 
 
 def _show(workspace: Workspace, plan: Plan, answer: Answering) -> int:

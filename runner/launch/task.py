@@ -1,6 +1,6 @@
 """From a spec's `resources` to the SkyPilot task that runs it: sky.yaml with its blanks filled in.
 
-    task = task_for(wanted, spec="specs/quickstart.yaml", workdir=Path.cwd(), envs={...})
+    task = task_for(wanted, "nsd-x", spec="specs/quickstart.yaml", workdir=folder / "files", envs={...})
     write(task, folder / "sky.yaml")       # `sky launch` on that file alone does the same run
 
 Secrets are named in a task, their values are not: they are read from the environment when it is launched.

@@ -22,7 +22,7 @@ in a shared folder, out of the store, whether by `..` or by a link; links are ne
 
 The file systems are pyarrow's. Credentials come from where the cloud's own tools take them (environment, profile,
 instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: the files of a stage under way are checked
-by size, not by content; nothing is ever deleted but states of stages that are finished.
+by size, not by content; nothing is ever deleted but states of stages that are finished or cannot be continued.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
@@ -133,7 +134,7 @@ class Bucket:
                 sizes[name] = path.stat().st_size
                 self._upload(path, f"files/{kind}-{digest}/{upload}/{name}")
         self._write_json(f"manifests/{kind}-{digest}.json", manifest.changed(files=sizes, upload=upload).to_json())
-        self._delete_folder(f"partial/{kind}-{digest}")
+        self.forget_partial(kind, digest)
         return True
 
     def fetch_stage(self, workspace: Workspace, kind: str, digest: str, weights: bool = True) -> bool:
@@ -168,18 +169,27 @@ class Bucket:
     # ------------------------------------------------------------------ stages under way
 
     def push_partial(self, workspace: Workspace, kind: str, digest: str) -> None:
-        """Put the shards and the newest whole checkpoint of a stage under way there; its state file last."""
+        """Put the shards and the newest whole checkpoint of a stage under way there; its state file last.
+
+        The state only goes forward: what was sent stays, whatever this machine lacks of it (it may have begun anew, or
+        its files are being removed under it), until a later checkpoint is sent.
+        """
         from nsd.plugins.trainers import _checkpoints
 
         partial = workspace.partial(kind, digest)
         wanted = [path for name in SHARDS for path in sorted((partial / name).glob("[0-9]*.parquet"))]
+        step = -1
         if checkpoints := _checkpoints.whole(partial / "checkpoints"):
-            wanted += files_of(checkpoints[-1][0]).values()
+            newest, marker = checkpoints[-1]
+            step = marker.step
+            wanted += [newest / name for name in sorted({*files_of(newest), *marker.files})]
         try:
             sent = self._state(kind, digest) or {"files": {}, "texts": {}}
         except (Broken, BrokenThere):
             sent = {"files": {}, "texts": {}}
-        sizes = {}
+        if step < max(map(_step, sent["files"]), default=-1):
+            return
+        sizes = {name: size for name, size in sent["files"].items() if _step(name) == -1}
         for path in wanted:  # written once, never changed
             name = path.relative_to(partial).as_posix()
             sizes[name] = path.stat().st_size
@@ -187,7 +197,7 @@ class Bucket:
                 self._upload(path, f"partial/{kind}-{digest}/files/{name}")
         # What grows is inside the state itself: apart from it, a cut between the two would leave them at odds.
         texts = {name: (partial / name).read_text("utf-8") for name in GROWING if (partial / name).is_file()}
-        state = {"files": sizes, "texts": texts}
+        state = {"files": sizes, "texts": {**sent["texts"], **texts}}
         if state != sent:
             self._write_json(f"partial/{kind}-{digest}/state.json", state)
 
@@ -210,6 +220,10 @@ class Bucket:
                 entry.rename(partial / entry.name)
             shutil.rmtree(staging, ignore_errors=True)
         return bool(state["files"] or state["texts"])
+
+    def forget_partial(self, kind: str, digest: str) -> None:
+        """Delete what is there of a stage under way."""
+        self._delete_folder(f"partial/{kind}-{digest}")
 
     def _state(self, kind: str, digest: str) -> dict[str, Any] | None:
         """What the bucket has of a stage under way. Raises Broken where that could be none of ours."""
@@ -406,6 +420,12 @@ def patiently(action: Callable[[], Returned], say: Callable[[str], None], pauses
             say(f"{error}; again in {pause:g} s")
             time.sleep(pause)
     return action()
+
+
+def _step(name: str) -> int:
+    """The step of the checkpoint that a file of a stage under way belongs to, -1 for a file of none."""
+    found = re.match(r"checkpoints/checkpoint-(\d+)/", name)
+    return int(found[1]) if found else -1
 
 
 def _drop_if_idle(partial: Path) -> None:

@@ -1,6 +1,7 @@
 """What a run needs before it begins: the packages that its plugins use, and a device for the stages that compute.
 
     decision = make_ready(plan, pending)     # raises before a minute is spent; None where nothing computes
+    decision = machine_for(experiment)       # the same without a plan, which a machine's setup has no data for yet
 
 A spec may ask for an accelerator (`resources.accelerators`); then there is no processor instead of it, unless
 `resources.device` says cpu.
@@ -17,10 +18,11 @@ from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
 from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
-from nsd.runner.spec.model import Resources
+from nsd.runner.spec.merge import BLOCKS
+from nsd.runner.spec.model import Experiment, Resources
 from nsd.runner.work.device import Decision, Facts, decide, split_accelerator
 from nsd.runner.work.jobs import make_plugin
-from nsd.runner.work.machine import read_facts
+from nsd.runner.work.machine import compiler, read_facts
 
 
 def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decision | None:
@@ -50,9 +52,40 @@ def settled(facts: Facts, resources: Resources) -> Decision:
     return decide(facts, resources.device, resources.processes, asked, resources.sampling_processes)
 
 
+def machine_for(experiment: Experiment) -> Decision | None:
+    """What a machine decides for a spec before its data are read: packages and the device; None where none computes.
+
+    Raises as `make_ready` does.
+    """
+    blocks = [
+        block
+        for condition in experiment.conditions.values()
+        for key in BLOCKS
+        if (block := getattr(condition, key)) is not None
+    ]
+    _check_extras(block.cls.extra for block in blocks)
+    if not any(one.trainer is not None or one.engine.cls.needs_model for one in experiment.conditions.values()):
+        return None
+    return settled(read_facts(), experiment.resources)
+
+
+def compiler_note(decision: Decision | None) -> str | None:
+    """What a person should know where kernels may have to be compiled on a GPU and there is no compiler."""
+    if decision is None or decision.device != "cuda" or compiler() is not None:
+        return None
+    return (
+        "there is no C compiler (cc, gcc or clang) here: what compiles its kernels by Triton, such as torch.compile, "
+        "fails on this machine; nsd's own trainers and engine hf do without"
+    )
+
+
 def check_packages(stages: Iterable[Stage]) -> None:
     """Raise MissingExtra for the first package that a plugin of these stages needs and that is not installed."""
-    for extra in dict.fromkeys(cls.extra for stage in stages for cls in _plugins(stage.job) if cls.extra):
+    _check_extras(cls.extra for stage in stages for cls in _plugins(stage.job))
+
+
+def _check_extras(extras: Iterable[str | None]) -> None:
+    for extra in dict.fromkeys(one for one in extras if one):
         if (package := missing(extra)) is not None:
             raise MissingExtra(package, extra)
 

@@ -10,6 +10,7 @@ training. Limits: work since the last push is done again (with the same outcome,
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -108,6 +109,8 @@ class Sync:
         except NsdError as error:  # half a state is no reason to fail: the stage begins anew
             self._say(f"begun anew: {error}")
             came = False
+            with contextlib.suppress(NsdError):
+                self.bucket.forget_partial(stage.kind, stage.digest)
         self._stop.clear()
         self._thread = threading.Thread(target=self._keep_pushing, args=(stage,), daemon=True)
         self._thread.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import json
 import subprocess
 import sys
 import threading
@@ -13,11 +13,34 @@ from pathlib import Path
 from cluster.conftest import PYTHON
 from cluster.one_machine.client import Client
 from e2e import command_line
-from support import PATIENCE, REPOSITORY, wait_until
+from e2e.command_line import TINY_SPEC
+from nsd.plugins.datasets.wordmath import Wordmath
+from nsd.runner.launch.wheel import own_wheel
+from support import PATIENCE, wait_until
 
 CANARY = "canary-5b1f0c9d"
-SOURCE = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "sky.yaml")
-PACKAGES = ("nsd", "runner", "plugins", "reports")
+JUDGE = """\
+from nsd import Verifier, plugin
+
+from words import last
+
+
+@plugin("verifier", "judge")
+class Judge(Verifier):
+    def extract(self, completion):
+        return last(completion)
+"""
+WORDS = """\
+def last(text):
+    return text.split("####")[-1].strip() or None
+"""
+OWN_SPEC = TINY_SPEC.replace(
+    "data: {use: wordmath, split:",
+    "data: {use: jsonl, train: rows.jsonl, fields: {solution: solution}, split:",
+).replace(
+    "labeler:",
+    'prompt: {template: "{question}\\n", separator: ""}\nverifier: {use: "./judge.py:Judge"}\nlabeler:',
+)
 
 
 def environment(client: Client, **more: str) -> dict[str, str]:
@@ -36,9 +59,11 @@ def environment(client: Client, **more: str) -> dict[str, str]:
 class Command:
     """A running `nsd ...`, output and errors together; a thread collects what it prints."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *arguments: str) -> None:
+    def __init__(
+        self, folder: Path, environment: dict[str, str], *arguments: str, python: str = sys.executable
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nsd.runner.cli", *arguments],
+            [python, "-m", "nsd.runner.cli", *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -103,22 +128,40 @@ class Command:
         return found
 
 
-def nsd(folder: Path, environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+def nsd(folder: Path, environment: dict[str, str], *arguments: str, code: int = 0, python: str = sys.executable) -> str:
     """Run `nsd ...` to its end and return what it printed."""
-    return Command(folder, environment, *arguments).end(code)
+    return Command(folder, environment, *arguments, python=python).end(code)
 
 
-def project(folder: Path, spec: str, with_source: bool = False) -> Path:
-    """A folder with spec.yaml and, where asked for, nsd's own source, to be installed from there."""
+def project(folder: Path, spec: str) -> Path:
+    """A folder with spec.yaml."""
     folder.mkdir()
     (folder / "spec.yaml").write_text(spec)
-    if with_source:
-        for name in SOURCE:
-            shutil.copy(REPOSITORY / name, folder / name)
-        for name in PACKAGES:
-            leave = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=leave)
     return folder
+
+
+def own_project(folder: Path) -> Path:
+    """A folder with OWN_SPEC, its data file, its plugin file and what that imports, and a secret that nothing names."""
+    project(folder, OWN_SPEC)
+    pools = Wordmath(Wordmath.Config(train=120, test=0)).pools()
+    rows = [{"question": one.text, "answer": one.answer, "solution": one.solution} for one in pools.train]
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (folder / "judge.py").write_text(JUDGE)
+    (folder / "words.py").write_text(WORDS)
+    (folder / ".env").write_text(f"PASSWORD={CANARY}\n")
+    return folder
+
+
+def installed(folder: Path) -> str:
+    """The Python of an environment in which nsd is installed from a wheel; what it needs is borrowed."""
+    wheel = own_wheel(folder / "wheel")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (site,) = (folder / "venv").glob("lib/python*/site-packages")
+    # Plain folders: the .pth files in them, by which nsd may be installed there to be edited, are not read.
+    (site / "borrowed.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
+    subprocess.run([sys.executable, "-m", "pip", "--python", folder / "venv", *install, wheel.path], check=True)
+    return str(folder / "venv/bin/python")
 
 
 def local_run(folder: Path, spec: str) -> Path:

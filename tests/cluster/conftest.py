@@ -14,6 +14,7 @@ its package cache warm; `python tests/cluster/one_machine down FOLDER` ends it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -68,7 +69,18 @@ class Cluster:
         if allocation is None:
             raise LookupError(f"no allocation is named {name}*: {slurm_module.allocations(self.node)}")
         slurm_module.scancel(self.node, allocation)
-        wait_until(lambda: allocation not in slurm_module.allocations(self.node))
+        # A run in a session of its own may outlive the allocation by a moment, in which it saves and sends.
+        wait_until(lambda: allocation not in slurm_module.allocations(self.node) and not self._runs())
+
+    def _runs(self) -> bool:
+        """Whether a run of nsd is on the node."""
+        user = slurm_module.user_id(self.node.root)
+        for pid in [one.pid for one in processes.all_processes().values() if one.user == user]:
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if b"/nsd\0run\0" in words or b"nsd.runner.work.worker" in words:
+                    return True
+        return False
 
 
 @pytest.fixture(scope="session")

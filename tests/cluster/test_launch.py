@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
 import threading
 import time
@@ -16,12 +17,19 @@ from typing import Any
 import duckdb
 import pytest
 
-from cluster.commands import CANARY, Command, environment, nsd, project, results
+from cluster.commands import CANARY, Command, environment, installed, nsd, own_project, project, results
 from cluster.conftest import Cluster
+from e2e import command_line
 from e2e.command_line import TINY_SPEC
-from support import PATIENCE, wait_until
+from support import PATIENCE, REPOSITORY, wait_until
 
 HERE = ("--infra", "slurm/local", "--yes")
+BROKEN = """\
+the machine nsd-LAUNCH is gone
+the machine could not be set up: there is no /nowhere/bin/nsd on this machine
+nothing ran; nsd launch logs LAUNCH has all that the setup printed
+launched on Slurm local 2CPU--4GB: N min
+"""
 OURS = re.compile(r"\S*python[0-9.]* ((-P )?-m nsd\.runner\.|\S*sky_side\.py|\S*/bin/nsd )|rsync -az ")
 
 
@@ -92,31 +100,59 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def launched(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """TINY_SPEC launched from a folder with nsd's source, from which the node installs it."""
-    folder = project(tmp_path_factory.mktemp("launched") / "project", TINY_SPEC, with_source=True)
+    """OWN_SPEC launched from a folder that has its files alone, by an nsd that was installed from a wheel."""
+    place = tmp_path_factory.mktemp("launched")
+    folder, python = own_project(place / "project"), installed(place)
     with listing_processes() as found:
-        printed = nsd(folder, environment(slurm.client), "launch", "spec.yaml", *HERE)
+        printed = nsd(folder, environment(slurm.client), "launch", "spec.yaml", *HERE, python=python)
     return Launched(folder, printed, found)
 
 
-def test_a_launch_ends_like_a_local_run(slurm: Cluster, launched: Launched, tiny: Path) -> None:
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workspace of OWN_SPEC run on this machine."""
+    folder = own_project(tmp_path_factory.mktemp("own") / "project")
+    command_line.nsd(folder, "run", "spec.yaml")
+    return folder / "nsd-workspace"
+
+
+def test_a_launch_from_a_folder_of_ones_own_ends_like_a_local_run(
+    slurm: Cluster, launched: Launched, own: Path
+) -> None:
     workspace, printed, caller = launched.workspace, launched.printed, environment(slurm.client)
-    assert results(workspace) == results(tiny) and not list(workspace.rglob("*.safetensors"))
+    assert results(workspace) == results(own) and not list(workspace.rglob("*.safetensors"))
     assert re.search(r"student > baseline +○ UNRESOLVED", printed) and "the machine nsd-tiny-" in printed
     assert gone(slurm, "nsd-tiny-")
     assert "[7/10]" in nsd(launched.folder, caller, "launch", "logs")  # kept here: the machine's are gone with it
 
-    here, there = (json.loads(nsd(where.parent, caller, "runs", "--json")) for where in (tiny, workspace))
+    here, there = (json.loads(nsd(where.parent, caller, "runs", "--json")) for where in (own, workspace))
     scores = [[(run["run"], run["eval_digest"], run["mean"]) for run in found["runs"]] for found in (here, there)]
     assert scores[0] == scores[1] and len(scores[0]) == 3
-    compared = [json.loads(nsd(at.parent, caller, "compare", "spec.yaml", "-f", "json")) for at in (tiny, workspace)]
+    compared = [json.loads(nsd(at.parent, caller, "compare", "spec.yaml", "-f", "json")) for at in (own, workspace)]
     assert compared[0]["verdicts"] == compared[1]["verdicts"]
+
+
+def test_what_the_spec_names_went_there_and_nothing_else(launched: Launched) -> None:
+    (sent,) = launched.workspace.glob("launches/*/files")
+    names = {path.relative_to(sent).as_posix() for path in sent.rglob("*") if path.is_file()}
+    (wheel,) = (name for name in names if name.endswith(".whl"))
+    alongside = {wheel, "nsd-sent/constraints.txt", ".skyignore"}
+    assert names - alongside == {"spec.yaml", "rows.jsonl", "judge.py", "words.py"}
+
+
+def test_a_machine_that_cannot_be_set_up_says_why_and_is_gone(slurm: Cluster, tmp_path: Path) -> None:
+    folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
+    arguments = ("launch", "spec.yaml", *HERE, "--environment", "/nowhere")
+    printed = nsd(folder, caller, *arguments, code=1)
+    end = re.sub(r"tiny-[0-9-]+", "LAUNCH", printed[printed.rindex("the machine nsd-tiny-") :])
+    assert re.sub(r"[0-9]+ min", "N min", end) == BROKEN
+    assert gone(slurm, "nsd-tiny-")
 
 
 def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
     assert "HF_TOKEN" in saved.read_text()  # it is asked for by its name
-    assert holding(launched.folder, CANARY) == [] and CANARY not in rows_of(launched.workspace)
+    assert holding(launched.folder, CANARY) == [launched.folder / ".env"] and CANARY not in rows_of(launched.workspace)
     assert CANARY not in launched.printed
     # SkyPilot's own ssh commands hold the script of a job with its secrets, on the machine that launches; ours do not.
     ours = [line for line in launched.processes if OURS.match(line)]
@@ -127,7 +163,7 @@ def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
 
 @pytest.mark.parametrize("which", ["saved", "top"])
 def test_skypilot_alone_does_the_same_run(
-    slurm: Cluster, ready: Path, launched: Launched, tiny: Path, tmp_path: Path, which: str
+    slurm: Cluster, ready: Path, launched: Launched, own: Path, tmp_path: Path, which: str
 ) -> None:
     """From the task that a launch saved, and from the one at the top of the repository with its variables set."""
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
@@ -135,13 +171,14 @@ def test_skypilot_alone_does_the_same_run(
     flags = ["--env", f"NSD_STORE={store}", "--env", f"NSD_ENVIRONMENT={ready}"]
     task = "sky.yaml" if which == "top" else str(saved)
     flags += ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"] if which == "top" else []
+    shutil.copy(REPOSITORY / "sky.yaml", launched.folder)
     words = " ".join(["sky launch -y -c", f"nsd-by-hand-{which}", *flags, task])
     slurm.client.run("bash", "-c", f"cd {launched.folder} && {words}")
     slurm.client.sky("down", "-y", f"nsd-by-hand-{which}")
-    home = project(tmp_path / "home", TINY_SPEC)
+    home = own_project(tmp_path / "home")
     outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
     assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
-    assert results(home / "nsd-workspace") == results(tiny)
+    assert results(home / "nsd-workspace") == results(own)
 
 
 def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:

@@ -51,6 +51,30 @@ def trainer(**fields: Any) -> Any:
 # --------------------------------------------------------------------------- checkpoints
 
 
+def test_a_checkpoint_that_lost_a_file_is_not_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-3"
+    folder.mkdir()
+    for name in ("model.safetensors", "optimizer.pt"):
+        (folder / name).write_text("numbers")
+    _checkpoints.finish(folder, Marker(3, 21, 1, 4))
+    ((_, marker),) = _checkpoints.whole(tmp_path)
+    assert marker.files == {"model.safetensors": 7, "optimizer.pt": 7}
+    (folder / "optimizer.pt").write_text("num")
+    assert _checkpoints.whole(tmp_path) == []
+    (folder / "optimizer.pt").unlink()
+    assert _checkpoints.whole(tmp_path) == []
+
+
+def test_a_checkpoint_that_loses_files_while_it_is_written_is_not_marked(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint-3"
+    (folder / "optimizer_0").mkdir(parents=True)
+    for name in ("pytorch_model.bin", "optimizer_0/state"):
+        (folder / name).write_text("numbers")
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-3 has lost scheduler.pt: something removes the files"):
+        _checkpoints.finish(folder, Marker(3, 21, 1, 4), ("*model*", "optimizer*", "scheduler.pt"))
+    assert _checkpoints.whole(tmp_path) == []
+
+
 def test_the_newest_checkpoint_is_the_one_of_the_most_steps(tmp_path: Path) -> None:
     for step in (10, 9, 100):
         folder = tmp_path / f"checkpoint-{step}"
@@ -113,13 +137,13 @@ def test_a_checkpoint_holds_the_weights_and_two_numbers_for_each_that_is_trained
 def test_the_time_to_write_follows_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(_checkpoints, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    inner = _checkpoints._flush
+    inner = _checkpoints.flush
 
     def slow(path: Path) -> None:
         inner(path)
         now[0] += path.stat().st_size / 1e6  # a disk that takes 1 MB/s
 
-    monkeypatch.setattr(_checkpoints, "_flush", slow)
+    monkeypatch.setattr(_checkpoints, "flush", slow)
     for size, expected in ((10**8, 100.1), (10**10, 10010.0)):
         assert _checkpoints.seconds_to_write(tmp_path, size) == pytest.approx(expected)
     assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from nsd.runner.launch import follow, home
 from nsd.runner.launch.bridge import SkyError, SkyPilot
 from nsd.runner.launch.jobs import cancel, refresh, start_ready
 from nsd.runner.launch.launches import Launch
+from nsd.runner.launch.setup import reason_in
 from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.shapes import Manifest
@@ -335,6 +336,79 @@ def test_a_server_that_is_away_for_a_while_is_asked_again(
     else:
         assert follow_on(world, found) == 1 and polls == []
     assert not world.asked("jobs.cancel")
+
+
+# --------------------------------------------------------------------------- a machine that cannot be set up
+
+BROKEN = """\
+(setup pid=4242) nsd setup: installing torch
+(setup pid=4242) ERROR: Could not find a version that satisfies the requirement torch==2.13.0
+(setup pid=4242) ERROR: No matching distribution found for torch==2.13.0
+(setup pid=4242) nsd: the setup failed: installing torch: ERROR: No matching distribution found for torch==2.13.0
+ERROR: Job 1's setup failed with return code list: [1]"""
+SEEN = """\
+the machine could not be set up: installing torch: ERROR: No matching distribution found for torch==2.13.0
+nothing ran; nsd launch logs LAUNCH has all that the setup printed
+launched on Slurm here m1: 0 min, at most $0.00
+"""
+
+
+def seen(world: World, printed: str) -> str:
+    """The end of what a person sees, after what goes to the log."""
+    return printed[printed.index("the machine could not") :].replace(world.last().identity, "LAUNCH")
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_setup_that_fails_says_so_in_a_sentence_and_the_machine_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: bool
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    world.says({"tail_logs": [{"print": BROKEN, "give": 100}], "job_status": ["FAILED_SETUP"]})
+    assert world.launch(store=store) == 1
+    out, err = capsys.readouterr()
+    assert seen(world, out) == SEEN
+    assert [call["cluster"] for call in world.asked("down")] == [f"nsd-{world.last().identity}"]
+    assert "Could not find a version" in err and "is gone" in err
+    assert world.last().jobs[0].status == "FAILED" and world.last().ended_at
+    world.nsd("launch", "logs")
+    assert "Could not find a version" in capsys.readouterr().out
+
+
+def test_whoever_pulls_a_launch_whose_setup_failed_sees_the_same(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    world.says({"tail_logs": [{"print": BROKEN, "give": 100}], "job_status": ["FAILED_SETUP"]})
+    assert world.launch("--detach", store=False) == 0
+    capsys.readouterr()
+    assert world.nsd("launch", "pull") == 1
+    assert seen(world, capsys.readouterr().out) == SEEN and len(world.asked("down")) == 1
+    assert world.nsd("launch", "pull") == 1
+    assert seen(world, capsys.readouterr().out) == SEEN and len(world.asked("down")) == 1
+
+
+def test_a_managed_job_whose_setup_failed_says_which_one_and_why(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [row(4, "FAILED_SETUP", failure_reason="see the logs"), row(5, "SUCCEEDED")]
+    world.says({"jobs.queue_v2": [rows], "jobs.tail_logs": [{"print": BROKEN, "give": 100}]})
+    assert follow_on(world, launch_of(world, managed("a", 4), managed("b", 5))) == 1
+    out = capsys.readouterr().out
+    assert "the machine of job a could not be set up: installing torch: ERROR: No matching distribution" in out
+    assert "were finished already" not in out and "nothing ran" in out
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["nsd setup: x", "bash: line 3: pip: command not found", "bye"], "bash: line 3: pip: command not found"),
+        (["one", "two", "", "srun: error: localhost: task 0: Exited with exit code 100"], "two"),
+        ([], None),
+    ],
+)
+def test_a_setup_without_a_sentence_is_known_by_its_last_telling_line(lines: list[str], reason: str | None) -> None:
+    assert reason_in(lines) == reason
 
 
 # --------------------------------------------------------------------------- what SkyPilot says of a job

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from nsd.plugins.errors import InputError
-from nsd.runner.cli.show_outcome import print_outcome
 from nsd.runner.launch import launching
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.home import push_finished, take_over
@@ -172,11 +171,3 @@ def test_a_store_that_is_away_for_a_while_is_asked_again() -> None:
     answers = [BucketError("away")] * 2
     with pytest.raises(BucketError):
         patiently(ask, said.append, (0.0,))
-
-
-def test_a_spec_beside_the_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "spec.yaml").write_text("name: x")
-    monkeypatch.chdir(tmp_path / "inside")
-    with pytest.raises(InputError, match="is not under"):
-        launching.launch(Workspace(tmp_path / "w"), Path("../spec.yaml"), launching.Options(), print_outcome)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import signal
 import threading
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import pytest
 import yaml
 
 from nsd.plugins.errors import NsdError
-from nsd.runner.launch.bridge import SkyPilot
+from nsd.plugins.extras import requirements
+from nsd.runner.launch.bridge import INSTALL, WANTED, SkyPilot
 from sky_stand_in import CANARY, NOW, World
 from support import wait_until
 
@@ -133,8 +137,47 @@ def test_what_was_asked_for_is_what_runs_there(world: World) -> None:
     assert world.launch("--detach", *flags) == 0
     task = sent(world)
     assert task["envs"]["NSD_FLAGS"] == "--only baseline --seed 3 --smoke"
-    assert task["envs"]["SPEC"] == "spec.yaml" and task["workdir"] == str(world.folder)
-    assert task["envs"]["NSD_ENVIRONMENT"] == "/opt/nsd"
+    assert task["envs"]["SPEC"] == "spec.yaml" and task["workdir"] == str(world.launches.path(world.last()) / "files")
+    assert task["envs"]["NSD_ENVIRONMENT"] == "/opt/nsd" and task["envs"]["NSD_WHEEL"] == ""
+
+
+def test_nsd_itself_goes_along_and_is_known_by_its_digest(world: World) -> None:
+    assert world.launch("--detach") == 0
+    task = sent(world)
+    wheel = Path(task["workdir"]) / task["envs"]["NSD_WHEEL"]
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == task["envs"]["NSD_SHA256"]
+    assert "trl==" in wheel.with_name("constraints.txt").read_text()
+
+
+def test_an_nsd_that_was_not_installed_launches_only_where_there_is_one(
+    world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def nothing(name: str) -> metadata.Distribution:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", nothing)
+    assert world.launch("--detach") == 2
+    assert "this nsd was not installed" in "".join(capfd.readouterr()) and world.machines() == 0
+    assert world.launch("--detach", "--environment", "/opt/nsd") == 0
+
+
+def test_what_the_spec_names_goes_and_nothing_else(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (".env", "notes.txt", "tables.csv", ".git/config"):
+        (world.folder / name).parent.mkdir(exist_ok=True)
+        (world.folder / name).write_text(CANARY)
+    assert world.launch("--detach", "--send", "tables.csv") == 0
+    there = Path(sent(world)["workdir"])
+    names = {path.relative_to(there).as_posix() for path in there.rglob("*") if path.is_file()}
+    assert {name for name in names if not name.startswith("nsd-sent/")} == {".skyignore", "spec.yaml", "tables.csv"}
+    assert "sent to the machine: spec.yaml, tables.csv (1 kB); nsd itself goes along" in "".join(capsys.readouterr())
+
+
+def test_a_spec_elsewhere_is_launched_and_found_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.folder / "inside").mkdir()
+    monkeypatch.chdir(world.folder / "inside")
+    assert world.nsd("launch", "../spec.yaml", "--yes", "--detach", "-w", str(world.workspace.root)) == 0
+    assert sent(world)["envs"]["SPEC"] == "spec.yaml"
+    assert Path(world.last().spec).resolve() == world.folder / "spec.yaml"
 
 
 def test_a_job_of_several_runs_its_own_stages(world: World) -> None:
@@ -222,6 +265,25 @@ def test_a_refused_launch_asks_for_nothing(
 
 
 @pytest.mark.parametrize(
+    ("cloud", "code"),
+    [("AWS", 2), ("Slurm", 0)],  # a cluster may share its folders with this machine
+)
+def test_an_absolute_path_is_for_machines_that_share_it(
+    world: World, capfd: pytest.CaptureFixture[str], cloud: str, code: int
+) -> None:
+    (world.folder / "rows.jsonl").write_text('{"question": "1?", "answer": "1"}\n{"question": "2?", "answer": "2"}\n')
+    data = f"{{use: jsonl, train: {world.folder}/rows.jsonl, split: {{test: 1}}}}"
+    spec = f"name: tiny\nmodel: builtin:wordmath-1m\ndata: {data}\nconditions: {{base: {{train_on: []}}}}\n"
+    (world.folder / "spec.yaml").write_text(spec)
+    offer = {"cloud": cloud, "region": "r", "machine": "m", "accelerators": None, "spot": False, "usd_per_hour": 1.0}
+    world.says(offers=[offer])
+    assert world.launch("--detach", store=False) == code
+    printed, file = "".join(capfd.readouterr()), f"{world.folder}/rows.jsonl"
+    said = f"{file} is named by an absolute path" if code else f"; looked for there: {file}"
+    assert said in printed.replace("\n", "") and world.machines() == (0 if code else 1)
+
+
+@pytest.mark.parametrize(
     ("resources", "flags", "sentence"),
     [
         ("{nodes: 2}", (), "2 machines need a store that all can reach"),
@@ -251,6 +313,13 @@ def test_a_folder_is_no_store_for_a_cloud_and_nothing_is_asked_for(
 def test_nobody_to_ask_means_no(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     assert world.nsd("launch", "spec.yaml", "--store", world.store) == 2
     assert "say --yes where nobody can be asked" in "".join(capfd.readouterr()) and world.machines() == 0
+
+
+def test_skypilot_is_asked_for_as_the_extra_has_it() -> None:
+    (extra,) = requirements("sky")
+    parts = re.fullmatch(r"skypilot([<>=0-9.]+),([<>=0-9.]+)", extra.replace(" ", ""))
+    assert parts is not None and {*WANTED.removeprefix("skypilot").split(",")} == {*parts.groups()}
+    assert "nsd[" not in INSTALL
 
 
 def test_a_dry_run_shows_and_asks_for_nothing(world: World, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.trainers import _checkpoints
+from nsd.plugins.trainers._checkpoints import Marker
 from nsd.runner.store.bucket import Bucket, BucketError
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
@@ -122,8 +124,7 @@ def under_way(workspace: Workspace, steps: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.safetensors").write_text(f"step {step}")
         if step <= steps:
-            marker = {"step": step, "tokens": 10, "world_size": 1, "micro_batch_size": 4}
-            (folder / "nsd.json").write_text(json.dumps(marker))
+            _checkpoints.finish(folder, Marker(step, 10, 1, 4))
     (partial / "begun.json").write_text("{}")
     (partial / "curves.jsonl").write_text('{"step": 1}\n' * steps)
 
@@ -145,6 +146,36 @@ def test_what_a_machine_has_itself_is_not_replaced(here: Workspace, there: Works
     under_way(there, steps=5)
     assert not bucket.fetch_partial(there, "train", "d2")
     assert (there.partial("train", "d2") / "checkpoints" / "checkpoint-5").is_dir()
+
+
+@pytest.mark.parametrize("removed", ["", "checkpoints", "checkpoints/checkpoint-2/model.safetensors"])
+def test_what_was_sent_stays_when_a_machine_loses_its_files(
+    here: Workspace, there: Workspace, bucket: Bucket, removed: str
+) -> None:
+    """A cluster that takes a machine away removes its home while the run there still saves and sends."""
+    under_way(here, steps=2)
+    bucket.push_partial(here, "train", "d2")
+    path = here.partial("train", "d2") / removed
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    bucket.push_partial(here, "train", "d2")
+    assert bucket.fetch_partial(there, "train", "d2")
+    ((path, marker),) = _checkpoints.whole(there.partial("train", "d2") / "checkpoints")
+    assert marker.step == 2 and (path / "model.safetensors").read_text() == "step 2"
+    assert (there.partial("train", "d2") / "curves.jsonl").read_text().count("\n") == 2
+
+
+def test_shards_that_were_sent_stay_when_a_machine_loses_them(
+    here: Workspace, there: Workspace, bucket: Bucket
+) -> None:
+    shards = here.partial("sample", "d3") / "shards"
+    shards.mkdir(parents=True)
+    for number in range(2):
+        (shards / f"00000{number}.parquet").write_text(f"shard {number}")
+        bucket.push_partial(here, "sample", "d3")
+    (shards / "000000.parquet").unlink()
+    bucket.push_partial(here, "sample", "d3")
+    assert bucket.fetch_partial(there, "sample", "d3")
+    assert len(list((there.partial("sample", "d3") / "shards").iterdir())) == 2
 
 
 def test_finishing_forgets_the_state_under_way(here: Workspace, bucket: Bucket) -> None:

@@ -407,6 +407,22 @@ def test_a_store_that_is_away_when_a_stage_stops_is_told_of_and_no_more(
     assert sync.told() == ["not sent: the store is away"]
 
 
+def test_a_state_that_cannot_be_continued_is_forgotten(here: Workspace, bucket: Bucket, plan: Any) -> None:
+    from nsd.runner.work.sync import Sync
+
+    stage = next(iter(plan.stages.values()))
+    name = f"{stage.kind}-{stage.digest}"
+    state = Path(bucket.root) / "partial" / name / "state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"files": {"shards/000000.parquet": 7}, "texts": {}}))
+    sync = Sync(bucket, here, plan)
+    assert not sync.begin(stage)
+    sync.end(stage)
+    (said,) = sync.told()
+    assert said.startswith("begun anew: ") and "shards/000000.parquet" in said
+    assert not state.exists() or json.loads(state.read_text())["files"] == {}
+
+
 @pytest.mark.parametrize("error", [BucketError("away"), BrokenThere("broken")])
 def test_only_a_store_that_is_away_is_waited_for(error: BucketError) -> None:
     said: list[str] = []

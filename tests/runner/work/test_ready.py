@@ -21,11 +21,18 @@ from nsd.runner.plan.model import Plan
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import Resources
-from nsd.runner.work import ready
+from nsd.runner.work import machine, ready
 from nsd.runner.work.device import Decision, Gpu
 from nsd.runner.work.execute import _Workers
 from nsd.runner.work.jobs import worker_environment
-from nsd.runner.work.ready import check_packages, computes, make_ready, processes_of, wanted_accelerator
+from nsd.runner.work.ready import (
+    check_packages,
+    compiler_note,
+    computes,
+    make_ready,
+    processes_of,
+    wanted_accelerator,
+)
 
 SPEC = """\
 name: toy
@@ -244,3 +251,44 @@ def test_a_model_is_loaded_in_the_type_in_force_and_a_manifest_names_the_device(
     assert "device: cpu, there is no NVIDIA GPU" in done.output
     (manifest,) = (tmp_path / "w").glob("artifacts/sample-*/manifest.json")
     assert json.loads(manifest.read_text())["machine"]["device"] == "cpu"
+
+
+# --------------------------------------------------------------------------- the setup of a machine
+
+
+def ready_said(folder: Path) -> str:
+    """What `nsd ready` prints, or the error that it ends with."""
+    done = CliRunner().invoke(app, ["ready", str(folder / "toy.yaml")])
+    return done.output if done.exception is None else str(done.exception)
+
+
+def test_a_machine_is_asked_before_there_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "toy.yaml").write_text(SPEC)
+    assert ready_said(tmp_path) == "ready: cpu, there is no NVIDIA GPU\n"
+    (tmp_path / "toy.yaml").write_text(SPEC + "resources: {accelerators: L4:1}\n")
+    assert "asks for accelerators: L4:1, and no NVIDIA GPU is here" in ready_said(tmp_path)
+    monkeypatch.setattr(ready, "missing", lambda extra: "trl" if extra == "train" else None)
+    assert "package 'trl'" in ready_said(tmp_path)
+
+
+def test_a_machine_whose_torch_its_driver_cannot_run_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toy.yaml").write_text(SPEC)
+    nvidia_smi(tmp_path, monkeypatch, driver="535.183.06")
+    monkeypatch.setattr(
+        machine, "_torch_version_file", lambda: "__version__ = '2.13.0'\ncuda: str = '13.0'\nhip = None\n"
+    )
+    said = ready_said(tmp_path)
+    assert "torch 2.13.0 is built for CUDA 13.0, which needs driver 580 or newer" in said and "535.183.06" in said
+
+
+def test_without_a_compiler_a_gpu_has_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert "there is no C compiler (cc, gcc or clang) here" in (compiler_note(on(1)) or "")
+    assert compiler_note(None) is None and compiler_note(Decision("cpu", 1, "float32", "no", (), (), "")) is None
+    (tmp_path / "gcc").write_text("#!/bin/sh\n")
+    (tmp_path / "gcc").chmod(0o755)
+    assert compiler_note(on(1)) is None
