@@ -58,30 +58,35 @@ def token_divergence(
     Raises:
         InputError: `alpha` outside 0 to 1, `topk` below 1.
     """
+    _check(alpha, topk)
+    student, teacher = _precise(student_logits), _precise(teacher_logits.detach())
+    indices = _likeliest(student, topk)
+    return _entries(_seen(student, indices, add_tail), _seen(teacher, indices, add_tail), alpha, entry_clip).sum(-1)
+
+
+def _check(alpha: float, topk: int | None) -> None:
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha {alpha} lies outside 0 to 1")
     if topk is not None and topk < 1:
         raise InputError(f"topk {topk} looks at no entry")
-    student, teacher = _compared(student_logits, teacher_logits.detach(), topk, add_tail)
-    return _entries(student, teacher, alpha, entry_clip).sum(-1)
 
 
-def _compared(student: Tensor, teacher: Tensor, topk: int | None, add_tail: bool) -> tuple[Tensor, Tensor]:
+def _likeliest(logits: Tensor, topk: int | None) -> Tensor | None:
+    """[..., k], the entries that are looked at; None for all."""
+    return None if topk is None or topk >= logits.shape[-1] else logits.detach().topk(topk, -1).indices
+
+
+def _seen(logits: Tensor, indices: Tensor | None, add_tail: bool) -> Tensor:
     """Log-probabilities of the entries that are compared: [..., V], [..., k] or [..., k + 1]."""
     import torch
 
-    student, teacher = _precise(student), _precise(teacher)
-    if topk is None or topk >= student.shape[-1]:
-        return student.log_softmax(-1), teacher.log_softmax(-1)
-    indices = student.detach().topk(topk, -1).indices
-    found = []
-    for logits in (student, teacher):
-        seen = logits.gather(-1, indices)
-        if add_tail:
-            others = logits.scatter(-1, indices, -math.inf).logsumexp(-1, keepdim=True)
-            seen = torch.cat([seen, others], -1)
-        found.append(seen.log_softmax(-1))
-    return found[0], found[1]
+    if indices is None:
+        return logits.log_softmax(-1)
+    seen = logits.gather(-1, indices)
+    if add_tail:
+        others = logits.scatter(-1, indices, -math.inf).logsumexp(-1, keepdim=True)
+        seen = torch.cat([seen, others], -1)
+    return seen.log_softmax(-1)
 
 
 def _entries(student: Tensor, teacher: Tensor, alpha: float, clip: float | None) -> Tensor:
@@ -249,7 +254,11 @@ def distillation_loss(
 
     Returns:
         [], differentiable in `student_hidden` and the student's head.
+
+    Raises:
+        InputError: `alpha` outside 0 to 1, `topk` below 1.
     """
+    _check(alpha, topk)
     chosen = mask.bool()
     hidden = student_hidden[chosen]
     factors = None if weight is None else weight.detach()[chosen]
@@ -272,11 +281,13 @@ class _Options:
         size = self.chunk_tokens or max(1, CHUNK_ENTRIES // vocabulary)
         return (slice(start, min(start + size, tokens)) for start in range(0, tokens, size))
 
-    def values(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        student, teacher = _precise(student_logits), _precise(teacher_logits)
-        if self.temperature != 1:
-            student, teacher = student / self.temperature, teacher / self.temperature
-        return token_divergence(student, teacher, self.alpha, self.topk, self.add_tail, self.entry_clip)
+    def precise(self, logits: Tensor) -> Tensor:
+        """Logits as they are compared."""
+        return _precise(logits) if self.temperature == 1 else _precise(logits) / self.temperature
+
+    def values(self, student: Tensor, indices: Tensor | None, teacher: Tensor) -> Tensor:
+        """[N] from the student's logits [N, V] and the teacher's log-probabilities of the entries looked at."""
+        return _entries(_seen(student, indices, self.add_tail), teacher, self.alpha, self.entry_clip).sum(-1)
 
 
 def _chunked() -> Any:
@@ -288,16 +299,23 @@ def _chunked() -> Any:
         def forward(
             ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, teacher: Teacher, how: _Options
         ) -> Tensor:
-            ctx.save_for_backward(hidden, weight, bias)
-            ctx.teacher, ctx.how = teacher, how
-            head, found = Head(weight, bias), []
+            head = Head(weight, bias)
+            found, entries, theirs = [], [], []
             for rows in how.chunks(len(hidden), len(weight)):
-                found.append(how.values(head.logits(hidden[rows]), teacher.logits(rows)))
+                student, other = how.precise(head.logits(hidden[rows])), how.precise(teacher.logits(rows))
+                indices = _likeliest(student, how.topk)
+                seen = _seen(other, indices, how.add_tail)
+                found.append(how.values(student, indices, seen))
+                if indices is not None:  # a hundred entries can be kept where all of them cannot
+                    entries.append(indices)
+                    theirs.append(seen)
+            ctx.teacher, ctx.how, ctx.kept = teacher, how, bool(entries)
+            ctx.save_for_backward(hidden, weight, bias, *([torch.cat(entries), torch.cat(theirs)] if entries else []))
             return torch.cat(found) if found else _precise(hidden.new_zeros(0))
 
         @staticmethod
         def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
-            hidden, weight, bias = ctx.saved_tensors
+            hidden, weight, bias, *kept = ctx.saved_tensors
             head, how = Head(weight, bias), ctx.how
             wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
             # Sums over chunks: in half precision they would lose what a chunk adds.
@@ -306,11 +324,15 @@ def _chunked() -> Any:
             to_weight = torch.zeros_like(weight, dtype=precise) if wants_weight else None
             to_bias = torch.zeros_like(bias, dtype=precise) if wants_bias and bias is not None else None
             for rows in how.chunks(len(hidden), len(weight)):
+                if ctx.kept:
+                    indices, seen = (one[rows] for one in kept)
+                else:
+                    indices, seen = None, _seen(how.precise(ctx.teacher.logits(rows)), None, how.add_tail)
                 with torch.enable_grad():
                     logits = head.logits(hidden[rows]).detach().requires_grad_()
-                    values = how.values(logits, ctx.teacher.logits(rows))
+                    values = how.values(how.precise(logits), indices, seen)
                     (to_logits,) = torch.autograd.grad(values, logits, grads[rows])
-                del values, logits
+                del values, logits, seen
                 if to_hidden is not None:
                     to_hidden[rows] = to_logits @ weight
                 if to_weight is not None:
