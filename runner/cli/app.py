@@ -5,7 +5,6 @@ input is one message on standard error; only a bug of nsd itself has a traceback
 """
 
 import atexit
-import copy
 import gc
 import os
 import sys
@@ -19,8 +18,6 @@ gc.set_threshold(100_000, 50, 100)
 atexit.register(gc.freeze)
 
 import typer  # noqa: E402
-from typer.main import get_command_name  # noqa: E402
-from typer.models import CommandInfo  # noqa: E402
 
 from nsd.plugins.errors import NsdError  # noqa: E402
 from nsd.plugins.screen import guard  # noqa: E402
@@ -237,30 +234,11 @@ app.add_typer(launch_app, name="launch")
 add_commands(app)
 
 
-def called(arguments: list[str]) -> typer.Typer:
-    """The application with the one command of the main loop that these arguments call, else whole.
-
-    Typer makes the options of all commands before it looks which one is called: a twentieth of the start.
-    """
-    first = arguments[0] if arguments else ""
-    commands = [one for one in app.registered_commands if one.callback and _name(one) == first]
-    groups = [one for one in app.registered_groups if one.name == first]
-    if not commands and not groups:
-        return app
-    narrowed = copy.copy(app)
-    narrowed.registered_commands, narrowed.registered_groups = commands, groups
-    return narrowed
-
-
-def _name(command: CommandInfo) -> str:
-    return command.name or get_command_name(getattr(command.callback, "__name__", ""))
-
-
 def main() -> None:
     """Entry point of the console command."""
     guard()
     try:
-        called(sys.argv[1:])(prog_name="nsd")
+        app(prog_name="nsd")
     except NsdError as error:
         print(f"nsd: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

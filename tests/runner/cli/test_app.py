@@ -10,7 +10,7 @@ import pytest
 
 from nsd.plugins.api import KINDS
 from nsd.plugins.registry import BUILT_IN, all_plugins
-from nsd.runner.cli.app import app, called, main
+from nsd.runner.cli.app import main
 from nsd.runner.store.workspace import Workspace
 
 SPEC = """\
@@ -146,13 +146,3 @@ def test_every_built_in_plugin_is_registered_under_its_listed_name() -> None:
     assert listed <= set(found)
     assert all((cls.kind, cls.name) == key for key, cls in found.items())
     assert all(cls.__doc__ for cls in found.values())
-
-
-def test_of_a_called_command_alone_the_options_are_made() -> None:
-    from typer.main import get_command
-
-    whole = get_command(app).commands
-    for name in ("run", "validate", "plan", "power", "compare", "report", "launch", "db"):
-        (alone,) = get_command(called([name, "--help"])).commands.values()
-        assert [one.name for one in alone.params] == [one.name for one in whole[name].params] and alone.name == name
-    assert called([]) is called(["--help"]) is called(["frobnicate"]) is called(["runs"]) is app and "runs" in whole

@@ -351,7 +351,7 @@ def test_every_kind_of_end_has_its_exit_code(
     def ends(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "called", lambda arguments: ends)
+    monkeypatch.setattr(cli, "app", ends)
     monkeypatch.delenv("NSD_DEBUG", raising=False)
     with pytest.raises(SystemExit) as end:
         cli.main()
