@@ -138,6 +138,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "verifier numeric": {},
     "verifier math": {"cpu_seconds": 9},
     "verifier choice": {},
+    "verifier steps": {},
     "verifier tool_calls": {"inputs": "merged"},
     "labeler consensus": {
         "k": 5,
