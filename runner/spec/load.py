@@ -15,10 +15,11 @@ from typing import Any
 
 from nsd.plugins import registry
 from nsd.plugins.api import Dataset, Engine, Labeler, Protocol, Trainer, Verifier
+from nsd.runner.spec.between import Between
 from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
-from nsd.runner.spec.errors import Position, Problems, suggest
+from nsd.runner.spec.errors import Position, Problems
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
     Block,
@@ -27,14 +28,12 @@ from nsd.runner.spec.model import (
     Experiment,
     Hypotheses,
     Made,
-    Match,
     ModelSpec,
-    Resources,
     TopConfig,
     UncheckedConfig,
 )
 from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split, rewards_of
-from nsd.runner.spec.sweep import Swept, expand_sweeps
+from nsd.runner.spec.sweep import expand_sweeps
 from nsd.runner.spec.yaml import Item
 
 DEFAULT_USE = {"engine": "hf", "eval": "accuracy"}
@@ -81,53 +80,17 @@ class _Loader:
             else:
                 conditions[name] = condition
                 self.check_engine(condition, merged.mapping.get("engine"), item)
-        self.check_teachers(conditions, swept)
+        between = Between(self.tree, swept, conditions, self.broken, self.problems)
+        between.check_teachers()
         self.check_unused_blocks(base)
-        claimed = self.tree.mapping.get("hypotheses")
-        hypotheses = read_hypotheses(claimed, swept, lambda item: self.known(item, swept), self.problems)
+        hypotheses = read_hypotheses(self.tree.mapping.get("hypotheses"), swept, between.known, self.problems)
         if top is not None:
-            self.check_match(top.match, conditions, swept)
-            self.check_processes(top.resources, conditions)
-            self.check_adapters(conditions)
+            between.check_match(top.match)
+            between.check_processes(top.resources)
+            between.check_adapters()
         self.problems.raise_if_any()
         assert top is not None
         return self.experiment(top, conditions, hypotheses)
-
-    def check_processes(self, resources: Resources, conditions: dict[str, Condition]) -> None:
-        """Processes that are asked for share every training's step evenly."""
-        if resources.processes is None:
-            return
-        place = self.tree.mapping["resources"].mapping["processes"].position
-        processes = resources.processes * resources.nodes
-        for condition in conditions.values():
-            trainer = condition.trainer
-            if trainer is None or trainer.not_run is not None or isinstance(trainer.config, UncheckedConfig):
-                continue
-            try:
-                rows = None if (made := trainer.make()).shares(processes) else made.rows_per_step()
-            except Exception:  # a third party's class may do anything; its trainer says so when it runs
-                continue
-            if rows is not None:
-                self.problems.add(
-                    place,
-                    f"{processes} processes cannot share the {rows} rows that a step of {condition.name!r} has evenly",
-                    "choose another number, or change the batch of its trainer (null takes as many GPUs as fit)",
-                )
-                return
-
-    def check_adapters(self, conditions: dict[str, Condition]) -> None:
-        """Every trainer can train what it is given: all weights, or an adapter."""
-        for condition in conditions.values():
-            trainer = condition.trainer
-            if trainer is None or trainer.not_run is not None or isinstance(trainer.config, UncheckedConfig):
-                continue
-            try:
-                reason = trainer.make().unfit(None, condition.model.lora is not None)
-            except Exception:  # a third party's class may do anything; its trainer says so when it runs
-                continue
-            if reason is not None:
-                what = f"condition {condition.name!r}: {reason}"
-                self.problems.add(self.tree.mapping["conditions"].position, what)
 
     def experiment(self, top: TopConfig, conditions: dict[str, Condition], hypotheses: Hypotheses | None) -> Experiment:
         resolved = {
@@ -405,68 +368,6 @@ class _Loader:
         for key, item in base.mapping.items():
             if isinstance(item.value, dict) and id(item.value) not in self.reader.used:
                 self.reader.check_alone(key, item)
-
-    # ----- references between conditions
-
-    def check_teachers(self, conditions: dict[str, Condition], swept: Swept) -> None:
-        teachers: dict[str, str] = {}
-        for name, item in swept.conditions.items():
-            teacher = item.mapping.get("label_with")
-            sources = [source.value for source in item.mapping.get("train_on", item).items]
-            if teacher is None or not isinstance(teacher.value, str) or "pseudo" not in sources:
-                continue  # without pseudo-labels it has no effect, which is said elsewhere
-            if self.known(teacher, swept):
-                teachers[name] = teacher.value
-        reported: set[str] = set()
-        for name in teachers:
-            chain = [name]
-            while (after := teachers.get(chain[-1])) is not None and after not in chain:
-                chain.append(after)
-            if after == name and name not in reported:
-                reported.update(chain)
-                place = swept.conditions[name].mapping["label_with"].position
-                if len(chain) == 1:
-                    self.problems.add(
-                        place, f"{name!r} cannot label for itself", "rounds: 2 labels again with the improved model"
-                    )
-                else:
-                    circle = " -> ".join([*chain, name])
-                    self.problems.add(place, f"label_with goes in a circle: {circle}")
-        for name, condition in conditions.items():
-            teacher_condition = conditions.get(condition.label_with or "")
-            if condition.init != "teacher" or teacher_condition is None:
-                continue
-            mine, theirs = condition.model, teacher_condition.model
-            if (condition.weights, mine.revision) != (teacher_condition.weights, theirs.revision):
-                self.problems.add(
-                    swept.conditions[name].mapping["init"].place,
-                    f"{name!r} starts from the weights of {teacher_condition.name!r} ({theirs.path}), "
-                    f"but its model is {mine.path}",
-                    "give both the same model, or use init: base",
-                )
-
-    def known(self, item: Item, swept: Swept) -> bool:
-        name = str(item.value)
-        if name in swept.conditions or name in self.broken:
-            return True
-        if name in swept.points:
-            points = ", ".join(swept.points[name][:6])
-            self.problems.add(item.position, f"{name!r} is swept: name one of its points", f"there are: {points}")
-        else:
-            self.problems.add(
-                item.position, f"there is no condition {name!r}", suggest(name, [*swept.conditions, *self.broken])
-            )
-        return False
-
-    def check_match(self, match: Match, conditions: dict[str, Condition], swept: Swept) -> None:
-        item = self.tree.mapping.get("match")
-        target = item.mapping.get("to") if item is not None else None
-        if item is None or target is None or match.to is None or match.to in self.broken:
-            return
-        if match.by == "epochs":
-            self.problems.add(target.place, "match.to has no effect with epochs", "match by steps or tokens")
-        elif self.known(target, swept) and not conditions[match.to].train_on:
-            self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
 
 
 def _from_file(data: Block[Dataset], items: dict[str, Item]) -> dict[str, Any]:
