@@ -393,13 +393,19 @@ class Reward(Plugin):
     # the sources `questions` and `test_questions` are an error of the spec.
     needs_answer: ClassVar[bool] = False
     needs_votes: ClassVar[bool] = False  # as of a labeler
+    needs_group: ClassVar[bool] = (
+        False  # True: it compares a question's rollouts, so that one process must have them all
+    )
     verifier: Verifier  # the training's, given by the trainer before it asks for rewards
 
     class Config(PluginConfig):
         weight: float = 1.0
 
     def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
-        """The unweighted reward of each rollout, in order: all rollouts of a step on this process, groups together."""
+        """The unweighted reward of each rollout, in order: all rollouts of a step on this process, groups together.
+
+        Where several processes share a step, a group may be cut between them, unless `needs_group` says otherwise.
+        """
         raise NotImplementedError
 
 

@@ -98,7 +98,9 @@ def _published(row: Row) -> bool:
 def _question(row: Row) -> Question:
     if _published(row):
         labels, texts = row.get("choices.label"), row.get("choices.text")
-        options = "\n".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=False))
+        if not (isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts)):
+            raise InputError(f"{row.place}: choices should have as many texts as labels, in two lists")
+        options = "\n".join(f"{label}: {text}" for label, text in zip(labels, texts, strict=True))
         text, answer = f"{row.question('question')}\n\n{options}\n{STEPS}", row.known("answerKey")
     else:
         text, answer = row.question("prompt"), row.known("answer")

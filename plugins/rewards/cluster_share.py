@@ -22,6 +22,7 @@ class ClusterShare(Reward):
     """The share of the answer's class in its group."""
 
     needs_votes = True
+    needs_group = True
 
     def rewards(self, rollouts: Sequence[Rollout]) -> list[float]:
         """From 0 to 1 for each rollout."""

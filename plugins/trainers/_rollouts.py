@@ -7,7 +7,7 @@
 All rewards of a step share the same rollouts, so each completion is judged once. Where a reward says that it needs
 log-probabilities or statistics of the tokens, they come from one more forward pass of the model that wrote them, with
 dropout off and before the temperature; TRL keeps neither.
-Limit: under DeepSpeed ZeRO-3 or FSDP that pass has not been tried.
+Limit: that pass does not go with FSDP, whose processes must make equally many; such a spec is refused.
 """
 
 from __future__ import annotations

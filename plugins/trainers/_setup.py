@@ -89,7 +89,7 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
     """
     import torch
 
-    _sharding.refuse_others()
+    _sharding.refuse_others(config.fsdp)
     if (reason := unfit(config, world_size(), job.lora is not None)) is not None:
         raise InputError(reason)
     on_gpu = torch.cuda.is_available() if job.device is None else job.device.kind == "cuda"

@@ -41,9 +41,14 @@ def announce() -> None:
     os.environ.update(VARIABLES)
 
 
-def refuse_others(environment: Mapping[str, str] = os.environ) -> None:
-    """Raise InputError where the environment asks accelerate for what has not been tried."""
-    for name, what in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")):
+def refuse_others(wanted: bool, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise InputError where the environment asks accelerate for what the spec does not, or has not been tried."""
+    others = {"ACCELERATE_USE_DEEPSPEED": "DeepSpeed", "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM"}
+    if not wanted and environment.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes"):
+        raise InputError(
+            "ACCELERATE_USE_FSDP asks for FSDP, and the spec does not: unset it, or set trainer.fsdp: true"
+        )
+    for name, what in others.items():
         if environment.get(name, "").lower() in ("1", "true", "yes"):
             raise InputError(
                 f"{name} asks for {what}, which is not tested with nsd: unset it; trainer.fsdp: true spreads a training"

@@ -144,11 +144,20 @@ class Grpo(Trainer):
         return self.config.prompts_per_step * self.config.num_generations
 
     def shares(self, processes: int) -> bool:
-        """Whether rows and micro batches come out even."""
-        return comes_out_even(self.rows_per_step(), self.config.micro_batch_size, processes)
+        """Whether rows and micro batches come out even, and groups stay whole where a reward compares within them."""
+        config = self.config
+        if not comes_out_even(self.rows_per_step(), config.micro_batch_size, processes):
+            return False
+        rows = self.rows_per_step() // processes * config.steps_per_generation  # what a process has at once
+        whole_groups = rows % config.num_generations == 0
+        return whole_groups or not any(reward.needs_group for _, reward in load_rewards(config.rewards))
 
     def unfit(self, processes: int | None, lora: bool) -> str | None:
-        """FSDP needs several processes, and takes no adapter."""
+        """FSDP needs several processes, and takes no adapter and no reward that asks the model again."""
+        if self.config.fsdp:
+            for name, reward in load_rewards(self.config.rewards):
+                if reward.needs_logprobs or reward.needs_statistics:
+                    return f"trainer.fsdp does not go with the reward {name!r}, which asks the model about each token"
         return unfit(self.config, processes, lora)
 
     def planned_steps(self, examples: int) -> int | None:

@@ -16,6 +16,7 @@ stand instead: the jump is by definition (SDPO, arXiv 2601.20802, and its README
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -152,11 +153,14 @@ def importance_clip(logp: Tensor, logp_old: Tensor, limit: float | None) -> Tens
 def masked_token_mean(values: Tensor, mask: Tensor, denominator: Tensor | float | None = None) -> Tensor:
     """Mean of `values` [B, T] over the tokens with a true `mask` [B, T]; 0, with gradient 0, where there are none.
 
+    A value outside the mask may be inf or nan. What it was computed from should be finite all the same: a gradient of 0
+    that flows back into an infinite ratio is nan.
+
     `denominator` is the number of tokens in the whole step, where a batch is only a part of it.
     """
     import torch
 
-    kept = torch.where(mask.bool(), values, values.new_zeros(()))  # a masked token may well be inf or nan
+    kept = torch.where(mask.bool(), values, values.new_zeros(()))
     count = mask.bool().sum() if denominator is None else denominator
     return kept.sum() / (count.clamp(min=1) if isinstance(count, torch.Tensor) else max(count, 1))
 
@@ -290,6 +294,7 @@ class _Options:
         return _entries(_seen(student, indices, self.add_tail), teacher, self.alpha, self.entry_clip).sum(-1)
 
 
+@functools.cache
 def _chunked() -> Any:
     """The divergence of N tokens from hidden states, as one step of autograd."""
     import torch
@@ -310,11 +315,23 @@ def _chunked() -> Any:
                     entries.append(indices)
                     theirs.append(seen)
             ctx.teacher, ctx.how, ctx.kept = teacher, how, bool(entries)
+            # The backward pass runs outside of autocast, and must make the same logits.
+            device = hidden.device.type
+            ctx.types = {
+                "device_type": device,
+                "dtype": torch.get_autocast_dtype(device),
+                "enabled": torch.is_autocast_enabled(device),
+            }
             ctx.save_for_backward(hidden, weight, bias, *([torch.cat(entries), torch.cat(theirs)] if entries else []))
             return torch.cat(found) if found else _precise(hidden.new_zeros(0))
 
         @staticmethod
         def backward(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
+            with torch.autocast(**ctx.types):
+                return Chunked.gradients(ctx, grads)
+
+        @staticmethod
+        def gradients(ctx: Any, grads: Tensor) -> tuple[Tensor | None, ...]:
             hidden, weight, bias, *kept = ctx.saved_tensors
             head, how = Head(weight, bias), ctx.how
             wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]

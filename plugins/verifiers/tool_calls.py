@@ -4,8 +4,8 @@
     Action: convertCurrency
     Action Input: {"from": "EUR", "to": "GBP", "amount": 5000}
 
-A call is the rest of an `Action:` line, and the JSON object after the `Action Input:` that follows it. The order of the
-calls does not matter, how often each is made does. With `inputs: each` every call must have its own input; with
+A call is the rest of a line after `Action:`, and the JSON object after the `Action Input:` that follows it. The order
+of the calls does not matter, how often each is made does. With `inputs: each` every call must have its own input; with
 `inputs: merged` the names must agree, and all inputs as one object in which a later value replaces an earlier one: that
 is how SDPO's study judges tool use (arXiv 2601.20802), so that inputs swapped between two tools may pass there.
 
@@ -76,7 +76,7 @@ def _calls(text: str) -> list[Call]:
     for part in _CALL.split(text)[1:]:
         before, written, after = part.partition(_INPUT)
         name = before.partition("\n")[0].strip()
-        found.append((name, _object(after.lstrip()) if written else {}))
+        found.append((name, _object(after) if written else {}))
     return found
 
 
@@ -87,13 +87,13 @@ def _gold(answer: str) -> list[Call]:
         found = [(str(call["Action"]).strip(), call.get("Action_Input", {})) for call in listed]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return []
-    return [(name, _object(given) if isinstance(given, str) else given) for name, given in found]
+    return [(name, _object(given if isinstance(given, str) else json.dumps(given))) for name, given in found]
 
 
 def _object(text: str) -> dict[str, Any] | None:
     """The JSON object that a text begins with, whatever follows it."""
     try:
-        found, _ = _DECODER.raw_decode(text)
+        found, _ = _DECODER.raw_decode(text.lstrip())
         if not isinstance(found, dict):
             return None
         _text(found)  # what is nested too deeply to be written is no input either

@@ -91,6 +91,14 @@ def test_published_rows_are_put_into_the_same_words(tmp_path: Any) -> None:
     assert pools.test is None
 
 
+@pytest.mark.parametrize("choices", [None, {"label": ["A"], "text": ["one", "two"]}, {"label": "A", "text": "B"}])
+def test_published_rows_with_torn_options_are_named(tmp_path: Any, choices: Any) -> None:
+    row = {"question": "Which?", "choices": choices, "answerKey": "A", "details": {"level": "L3"}}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row))
+    with pytest.raises(InputError, match=r"test\.jsonl:1: choices should have"):
+        SciKnowEval(SciKnowEval.Config(path=str(tmp_path))).pools()
+
+
 def test_of_the_hub_a_subject_must_be_named() -> None:
     with pytest.raises(InputError, match="subject: name one of"):
         SciKnowEval().pools()
@@ -136,6 +144,21 @@ def test_calls_are_the_same_by_name_and_input(completion: str, each: bool, merge
         (feedback is None and score.feedback is None) or feedback in (score.feedback or "")
     )
     assert ToolCalls(ToolCalls.Config(inputs="merged")).score(completion, QUESTION).correct is merged
+
+
+@pytest.mark.parametrize("given", [' {"a": 1}', {"a": 1.0}])
+@pytest.mark.parametrize("inputs", ["each", "merged"])
+def test_a_gold_input_is_an_object_or_its_text(given: Any, inputs: str) -> None:
+    verifier = ToolCalls(ToolCalls.Config.model_validate({"inputs": inputs}))
+    gold = json.dumps([{"Action": "add", "Action_Input": given}])
+    assert verifier.normalise(gold) == verifier.extract('Action: add\nAction Input: {"a": 1}') is not None
+
+
+@pytest.mark.parametrize("given", [[1], 5, None, "[1]", "five"])
+def test_a_gold_input_that_is_none_is_no_answer(given: Any) -> None:
+    gold = json.dumps([{"Action": "add", "Action_Input": given}])
+    for inputs in ("each", "merged"):
+        assert ToolCalls(ToolCalls.Config.model_validate({"inputs": inputs})).normalise(gold) is None
 
 
 def test_merged_inputs_keep_the_last_value_of_a_name() -> None:

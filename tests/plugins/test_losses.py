@@ -288,6 +288,22 @@ def test_in_half_precision_the_heads_gradient_loses_no_chunk() -> None:
     assert torch.allclose(gradient(1), gradient(many), rtol=0.02)
 
 
+@pytest.mark.parametrize("how", [{}, {"topk": 3}])
+@pytest.mark.parametrize("halves", [False, True])
+def test_in_chunks_under_autocast_the_backward_pass_makes_the_same_logits(how: Any, halves: bool) -> None:
+    case = Case(torch.float32)
+    if halves:  # as a model under autocast gives them
+        case.hidden = case.hidden.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = distillation_loss(
+            case.hidden, case.head, case.teacher, case.mask, 0.5, weight=case.weight, chunk_tokens=4, **how
+        )
+        whole = case.whole(0.5, **how)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-5)
+    for mine, theirs in zip(case.gradients(loss), case.gradients(whole), strict=True):
+        assert mine.dtype == theirs.dtype and torch.allclose(mine.float(), theirs.float(), rtol=0.02, atol=2e-3)
+
+
 def test_in_chunks_nothing_flows_where_nothing_is_wanted() -> None:
     case = Case(torch.float32)
     frozen = Head(case.head.weight.detach())  # LoRA: the head does not learn

@@ -17,6 +17,7 @@ from nsd.plugins.rewards.format import Format
 from nsd.plugins.rewards.one_answer import OneAnswer
 from nsd.plugins.rewards.random import Random
 from nsd.plugins.rewards.self_certainty import SelfCertainty
+from nsd.plugins.trainers.grpo import Grpo
 from nsd.plugins.verifiers.numeric import Numeric
 
 
@@ -91,3 +92,20 @@ def test_cluster_share_is_the_share_of_the_verifiers_class_in_the_question() -> 
 def test_self_certainty_is_the_mean_over_the_tokens() -> None:
     one, none = (replace(ROLLOUTS[0], statistics=TokenStatistics((), (), found)) for found in ((1.0, 4.0), ()))
     assert SelfCertainty().rewards([one, none]) == [2.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "prompts", "steps", "fits"),
+    [
+        (["correct"], 1, 1, [True, True, True, False]),  # 8 rows on 1, 2, 4 and 3 processes
+        (["correct", "cluster_share"], 1, 1, [True, False, False, False]),
+        (["cluster_share"], 2, 1, [True, True, False, False]),
+        (["cluster_share"], 1, 2, [True, True, False, False]),  # 16 rows are sampled at once
+    ],
+)
+def test_processes_do_not_cut_a_group_within_which_a_reward_compares(
+    rewards: list[str], prompts: int, steps: int, fits: list[bool]
+) -> None:
+    config = {"num_generations": 8, "prompts_per_step": prompts, "steps_per_generation": steps, "rewards": rewards}
+    trainer = Grpo(Grpo.Config.model_validate(config))
+    assert [trainer.shares(count) for count in (1, 2, 4, 3)] == fits

@@ -18,6 +18,7 @@ from nsd.plugins.api import LoraConfig
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.trainers import _setup, _sharding
 from nsd.plugins.trainers._options import TrlTrainerConfig
+from nsd.plugins.trainers.grpo import Grpo
 from nsd.plugins.trainers.sft import Sft
 from several_processes import GRPO, SFT, finish, log_of, start, write_job
 from tiny_model import make_tiny_model
@@ -124,6 +125,18 @@ def test_deepspeed_in_the_environment_is_refused(name: str, tmp_path: Path, monk
     monkeypatch.setenv(name, "true")
     with pytest.raises(InputError, match=f"{name} asks for .*not tested with nsd: unset it"):
         training_job.train("sft", {}, training_job.job(tmp_path, tmp_path, training_job.Events()))
+
+
+def test_fsdp_in_the_environment_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match=r"ACCELERATE_USE_FSDP asks for FSDP, and the spec does not: unset it, or set"):
+        training_job.train("sft", {}, training_job.job(tmp_path, tmp_path, training_job.Events()))
+
+
+def test_a_reward_that_asks_the_model_again_is_refused() -> None:
+    config = Grpo.Config.model_validate({"fsdp": True, "rewards": ["correct", "self_certainty"]})
+    assert "does not go with the reward 'self_certainty'" in (Grpo(config).unfit(2, lora=False) or "")
+    assert Grpo(config.model_copy(update={"rewards": [{"use": "correct"}]})).unfit(2, lora=False) is None
 
 
 @pytest.mark.parametrize(
