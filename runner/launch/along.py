@@ -58,8 +58,10 @@ class Along:
     @property
     def names(self) -> list[str]:
         """Every file, counted from the root; the spec first."""
-        names = sorted(path.relative_to(self.root).as_posix() for path in self.files)
-        return [self.spec, *(name for name in names if name != self.spec)]
+        root = self.root  # it is counted over all files
+        names = sorted(path.relative_to(root).as_posix() for path in self.files)
+        spec = self.place.relative_to(root).as_posix()
+        return [spec, *(name for name in names if name != spec)]
 
     @property
     def size(self) -> int:
@@ -68,8 +70,9 @@ class Along:
 
     def copy(self, folder: Path) -> None:
         """Put them below a folder."""
+        root = self.root
         for place, file in self.files.items():
-            to = folder / place.relative_to(self.root)
+            to = folder / place.relative_to(root)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,20 @@ def test_more_goes_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert along(Path("own.yaml"), "tables").names == ["own.yaml", "rows.jsonl", "tables/a.csv", "tables/b.csv"]
     with pytest.raises(InputError, match="--send nothing: there is no such file or folder"):
         along(Path("own.yaml"), "nothing")
+
+
+def test_the_common_folder_is_looked_for_once_however_many_files_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted over all files: once for each of them, two thousand files took most of a minute."""
+    write(tmp_path, own_yaml="", **{f"data__{number}_txt": "x" for number in range(20)})
+    found = Along(tmp_path / "own.yaml", {path: path for path in tmp_path.rglob("*") if path.is_file()})
+    looked: list[int] = []
+    common = os.path.commonpath
+    monkeypatch.setattr(os.path, "commonpath", lambda paths: looked.append(1) or common(paths))
+    assert len(found.names) == 21 and len(looked) == 1
+    found.copy(tmp_path / "sent")
+    assert (tmp_path / "sent/data/19.txt").is_file() and len(looked) == 2
 
 
 def test_what_went_is_planned_there_as_here(tmp_path: Path) -> None:
