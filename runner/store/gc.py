@@ -1,6 +1,6 @@
-"""`nsd gc`: frees the space of weights that no unfinished run needs.
+"""`nsd gc`: frees the space of weights that no unfinished run needs, and of what was sent with launches that are over.
 
-Only `model/` folders of finished train stages go; manifests, curves, labels and evaluations stay, so every
+Of results only `model/` folders of finished train stages go; manifests, curves, labels and evaluations stay, so every
 number is still there and every finished run stays finished. A later spec that needs such a model trains it
 again, under the same digest.
 
@@ -73,8 +73,21 @@ class _Target:
     delete: Callable[[], None]
 
 
-def collect(workspace: Workspace, yes: bool, partial: str | None, store: str | None = None) -> None:
-    """Delete after asking; `partial` names a half-done stage to drop instead, here and in the `store`."""
+def _no_more(_: Workspace) -> list[tuple[Path, str]]:
+    return []
+
+
+def collect(
+    workspace: Workspace,
+    yes: bool,
+    partial: str | None,
+    store: str | None = None,
+    more: Callable[[Workspace], list[tuple[Path, str]]] = _no_more,
+) -> None:
+    """Delete after asking; `partial` names a half-done stage to drop instead, here and in the `store`.
+
+    `more` tells of further folders that nobody needs, each with words for it.
+    """
     if partial is not None:
         targets = _half_done(workspace, partial, store)
     else:
@@ -82,6 +95,7 @@ def collect(workspace: Workspace, yes: bool, partial: str | None, store: str | N
             _folder(workspace, folder, f"weights of {(manifest.used_by or ['?'])[0]} ({manifest.digest[:8]})")
             for folder, manifest in unneeded_weights(workspace)
         ]
+        targets += [_folder(workspace, folder, what) for folder, what in more(workspace)]
     if not targets:
         print("nothing to delete: every model kept is still needed by an unfinished run, or there is none")
         return
