@@ -259,12 +259,19 @@ def free_weights(
     partial: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="Instead drop what a half-done stage has so far.")
     ] = None,
+    store: Annotated[
+        str | None, typer.Option(metavar="URI", help="With --partial: drop it in this store too [NSD_STORE].")
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Delete weights that no unfinished run needs; results, curves and provenance stay."""
+    """Delete weights that no unfinished run needs and copies sent with launches that are over; results stay."""
+    from nsd.plugins.errors import InputError
+    from nsd.runner.launch.launches import unneeded_copies
     from nsd.runner.store.gc import collect
 
-    collect(workspace_at(workspace), yes, partial)
+    if store is not None and partial is None:
+        raise InputError("--store goes with --partial: nothing else is deleted in a store")
+    collect(workspace_at(workspace), yes, partial, store or os.environ.get("NSD_STORE"), unneeded_copies)
 
 
 @db_app.command()

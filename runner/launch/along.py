@@ -14,7 +14,6 @@ what is hidden in them (.git, .env) and without workspaces.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -58,8 +57,10 @@ class Along:
     @property
     def names(self) -> list[str]:
         """Every file, counted from the root; the spec first."""
-        names = sorted(path.relative_to(self.root).as_posix() for path in self.files)
-        return [self.spec, *(name for name in names if name != self.spec)]
+        root = self.root  # it is counted over all files
+        names = sorted(path.relative_to(root).as_posix() for path in self.files)
+        spec = self.place.relative_to(root).as_posix()
+        return [spec, *(name for name in names if name != spec)]
 
     @property
     def size(self) -> int:
@@ -68,13 +69,14 @@ class Along:
 
     def copy(self, folder: Path) -> None:
         """Put them below a folder."""
+        root = self.root
         for place, file in self.files.items():
-            to = folder / place.relative_to(self.root)
+            to = folder / place.relative_to(root)
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, to)
 
     def add(self, place: Path, file: Path) -> None:
-        """A file, or all of a folder."""
+        """A file, or all of a folder. Raises InputError for what cannot be sent, be it the least in a folder."""
         if file.is_dir():
             for inner in sorted(file.iterdir()):
                 if not inner.name.startswith(".") and inner.name not in LEFT_HERE:
@@ -82,31 +84,37 @@ class Along:
         elif file.is_file():
             self.files[place] = file
         else:
-            raise InputError(f"{place} is named in the spec, and there is no such file here to send to the machine")
+            why = "a link that leads nowhere" if file.is_symlink() else "no file" if file.exists() else "not there"
+            raise InputError(
+                f"{place} goes to the machine with what the spec or --send names, and it is {why}: mend it, or take it "
+                "away from there"
+            )
 
 
 def files_of(spec: Path, plan: Plan, more: Iterable[str] = ()) -> Along:
-    """What goes with a spec that was read and planned here. Raises InputError for a file that is not there."""
+    """What goes with a spec that was read and planned here. Raises InputError for what cannot be sent."""
     along = Along(_flat(spec))
     folders: dict[Path, Path] = {}  # where a data file or plugin really lies -> where it is named
     known = named_paths(plan.experiment)
     for folder, text in _texts(spec, along):
         is_plugin = registry.is_path(text)
         name = text.rpartition(":")[0] if is_plugin else text
-        with contextlib.suppress(InputError):
+        try:
             there = absolute(name, folder)
-            if there not in known and not (is_plugin and there.is_file()):
-                continue
-            if name.startswith(("/", "~")):
-                along.elsewhere.append(name)
-                continue
-            place = _flat(folder / name)
-            folders.setdefault(there.parent, place.parent)
-            if is_plugin:
-                for one in files_reached(there):
-                    along.add(place.parent / one.relative_to(there.parent), one)
-            else:
-                along.add(place, there)
+        except InputError:  # a text that is no path
+            continue
+        if there not in known and not (is_plugin and there.is_file()):
+            continue
+        if name.startswith(("/", "~")):
+            along.elsewhere.append(name)
+            continue
+        place = _flat(folder / name)
+        folders.setdefault(there.parent, place.parent)
+        if is_plugin:
+            for one in files_reached(there):
+                along.add(place.parent / one.relative_to(there.parent), one)
+        else:
+            along.add(place, there)
     for side in sorted(_side_files(plan)):
         source = next((one for one in folders if side.is_relative_to(one)), None)
         if source is not None:

@@ -38,6 +38,7 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
+from nsd.runner.work.drawing import drawers
 from nsd.runner.work.jobs import engine_of
 
 LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
@@ -190,15 +191,33 @@ class Estimator:
         """Main memory that a machine with so many GPUs should have for the stage that takes most, in GiB.
 
         Twice the weights, in the type held there: once for what is merged there or taken from the GPU for a checkpoint,
-        once for the files that are read. With FSDP every process loads them, and one gathers a checkpoint.
+        once for the files that are read. With FSDP every process loads them, and one gathers a checkpoint; of processes
+        that draw from an adapter each merges it there.
         """
         most = 0.0
         for stage, work in self._work:
             shape, dtype = self._model(stage)
             if shape is not None:
-                copies = max(2, gpus + 1) if isinstance(work, Training) and work.fsdp else 2
+                copies = 1 + self._loading(stage, work, gpus)
                 most = max(most, copies * shape.parameters * BYTES.get(shape.dtype if dtype == "auto" else dtype, 4))
         return math.ceil(most / GIB + MAIN_BASE_GIB)
+
+    def _loading(self, stage: Stage, work: Work | None, gpus: int) -> int:
+        """Processes that hold a stage's weights in main memory at the same time, on a machine with so many GPUs."""
+        if isinstance(work, Training):
+            return max(1, gpus) if work.fsdp else 1
+        job = stage.job
+        if work is None or not isinstance(job, ToSample) or job.model is None:
+            return 1
+        if not self._leaves_adapter(job.model.train):
+            return 1
+        return drawers(job, max(1, self._processes(work, stage, gpus)))
+
+    def _leaves_adapter(self, train: str | None) -> bool:
+        """Whether a training leaves an adapter alone: one that starts from an adapter merges its own with it."""
+        stage = None if train is None else self._plan.stages.get(train)
+        job = None if stage is None else stage.job
+        return isinstance(job, ToTrain) and job.lora is not None and not self._leaves_adapter(job.model.train)
 
     def on(self, accelerator: str | None) -> Estimate:
         """Estimate for an accelerator such as "L4:1", None for a machine without one."""

@@ -2,7 +2,8 @@
 
     launches/ID/launch.json    what was launched, where, at which price, and what became of it
     launches/ID/*.yaml         the exact tasks; `sky launch` on one of them does the same run
-    launches/ID/files          what went to the machine: the spec, the files that it names, and nsd itself
+    launches/ID/files          what went to the machine: the spec, the files that it names, and nsd itself;
+                               `nsd gc` deletes it once the launch is over
 
 No secret is ever in any of them. Limits: one writer at a time is assumed for one launch.
 """
@@ -153,6 +154,10 @@ class Launches:
         """Its folder."""
         return self.folder / launch.identity
 
+    def sent(self, launch: Launch) -> Path:
+        """The copies of what goes to its machines."""
+        return self.path(launch) / "files"
+
     def save(self, launch: Launch) -> None:
         """Write it down."""
         write_atomically(self.path(launch) / "launch.json", json.dumps(launch.to_json(), indent=1))
@@ -188,6 +193,13 @@ class Launches:
             print(f"nsd: {said}; `sky status` knows whether its machines are still up", file=sys.stderr)
             return None
         return launch
+
+
+def unneeded_copies(workspace: Workspace) -> list[tuple[Path, str]]:
+    """What was sent with launches that are over, with words for it: no machine will ask for it again."""
+    launches = Launches(workspace)
+    over = [one for one in launches.all() if one.ended_at is not None and launches.sent(one).is_dir()]
+    return [(launches.sent(one), f"what was sent with launch {one.identity}") for one in over]
 
 
 def job_name(found: Launch, job: Job) -> str:

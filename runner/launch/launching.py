@@ -364,7 +364,7 @@ def _confirm(options: Options) -> None:
 def _write_tasks(
     launches: Launches, found: Launch, wanted: Wanted, along: Along, options: Options, keep: float
 ) -> None:
-    files = launches.path(found) / "files"
+    files = launches.sent(found)
     along.copy(files)
     # SkyPilot leaves out what git ignores, and this folder is ignored; it asks this file instead where there is one.
     (files / ".skyignore").touch()

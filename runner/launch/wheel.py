@@ -45,9 +45,9 @@ def own_wheel(folder: Path) -> Wheel:
     about = _distribution()
     info = f"nsd-{about.version}.dist-info"
     files = {f"nsd/{name}": path.read_bytes() for name, path in package_files().items()}
-    files[f"{info}/METADATA"] = (about.read_text("METADATA") or about.read_text("PKG-INFO") or "").encode()
+    files[f"{info}/METADATA"] = _text(about, "METADATA", "PKG-INFO").encode()
     files[f"{info}/WHEEL"] = _WHEEL.encode()
-    files[f"{info}/entry_points.txt"] = b"[console_scripts]\nnsd = nsd.runner.cli.app:main\n"
+    files[f"{info}/entry_points.txt"] = _text(about, "entry_points.txt").encode()
     lines = [f"{name},sha256={_short(content)},{len(content)}" for name, content in files.items()]
     record = f"{info}/RECORD"
     files[record] = "\n".join([*lines, f"{record},,", ""]).encode()
@@ -106,7 +106,9 @@ def versions_here() -> list[str]:
 
 def check_installation() -> None:
     """Raise InputError where this nsd could not be sent."""
-    _distribution()
+    about = _distribution()
+    _text(about, "METADATA", "PKG-INFO")
+    _text(about, "entry_points.txt")
     package_files()
 
 
@@ -118,6 +120,14 @@ def _distribution() -> metadata.Distribution:
             "this nsd was not installed, so what it needs on a machine is not known: pip install it, from its checkout "
             "(pip install -e .) or its wheel; or name a ready environment there (--environment)"
         ) from None
+
+
+def _text(about: metadata.Distribution, *names: str) -> str:
+    """The first of these files of an installation that is there."""
+    found = next((text for name in names if (text := about.read_text(name))), None)
+    if found is None:
+        raise InputError(f"this nsd's installation has lost its {names[0]}: install it again with pip")
+    return found
 
 
 def _short(content: bytes) -> str:

@@ -22,7 +22,8 @@ in a shared folder, out of the store, whether by `..` or by a link; links are ne
 
 The file systems are pyarrow's. Credentials come from where the cloud's own tools take them (environment, profile,
 instance role); an endpoint of one's own goes into AWS_ENDPOINT_URL. Limits: the files of a stage under way are checked
-by size, not by content; nothing is ever deleted but states of stages that are finished or cannot be continued.
+by size, not by content; nothing is ever deleted but states of stages that are finished or cannot be read, and one that
+`nsd gc --partial` names.
 """
 
 from __future__ import annotations
@@ -220,6 +221,18 @@ class Bucket:
                 entry.rename(partial / entry.name)
             shutil.rmtree(staging, ignore_errors=True)
         return bool(state["files"] or state["texts"])
+
+    def partials(self) -> dict[str, int]:
+        """KIND-DIGEST of every stage under way that has anything there -> its bytes."""
+        from pyarrow import fs
+
+        folder, sizes = self._path("partial"), dict[str, int]()
+        selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
+        for info in self._try(lambda: self.filesystem.get_file_info(selector)):
+            name = PurePosixPath(info.path).relative_to(folder).parts[0]
+            if info.type == fs.FileType.File and is_part(name) and "-" in name:
+                sizes[name] = sizes.get(name, 0) + info.size
+        return sizes
 
     def forget_partial(self, kind: str, digest: str) -> None:
         """Delete what is there of a stage under way."""

@@ -1,19 +1,26 @@
-"""`nsd gc`: frees the space of weights that no unfinished run needs.
+"""`nsd gc`: frees the space of weights that no unfinished run needs, and of what was sent with launches that are over.
 
-Only `model/` folders of finished train stages go; manifests, curves, labels and evaluations stay, so every
+Of results only `model/` folders of finished train stages go; manifests, curves, labels and evaluations stay, so every
 number is still there and every finished run stays finished. A later spec that needs such a model trains it
 again, under the same digest.
+
+`--partial DIGEST` drops what a half-done stage has so far instead: here, and in a store, for a run would bring it back
+from there.
 """
 
 from __future__ import annotations
 
+import functools
 import shutil
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
 from nsd.plugins.errors import InputError
+from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import WEIGHTS, Workspace
 
@@ -57,35 +64,83 @@ def unneeded_weights(workspace: Workspace) -> list[tuple[Path, Manifest]]:
     ]
 
 
-def collect(workspace: Workspace, yes: bool, partial: str | None) -> None:
-    """Delete after asking; `partial` names a half-done stage to drop instead."""
+@dataclass(frozen=True)
+class _Target:
+    """Something to delete: in words, its bytes, and what deletes it."""
+
+    what: str
+    size: int
+    delete: Callable[[], None]
+
+
+def _no_more(_: Workspace) -> list[tuple[Path, str]]:
+    return []
+
+
+def collect(
+    workspace: Workspace,
+    yes: bool,
+    partial: str | None,
+    store: str | None = None,
+    more: Callable[[Workspace], list[tuple[Path, str]]] = _no_more,
+) -> None:
+    """Delete after asking; `partial` names a half-done stage to drop instead, here and in the `store`.
+
+    `more` tells of further folders that nobody needs, each with words for it.
+    """
     if partial is not None:
-        held = sorted(workspace.partials.iterdir()) if workspace.partials.is_dir() else []
-        held = [path for path in held if path.is_dir() and not path.name.startswith(".")]
-        matches = [path for path in held if path.name.partition("-")[2].startswith(partial)]
-        if len(matches) != 1:
-            raise InputError(f"{len(matches)} half-done stages match {partial!r} in {workspace.partials}")
-        targets = [(matches[0], f"half-done stage {matches[0].name}")]
+        targets = _half_done(workspace, partial, store)
     else:
         targets = [
-            (folder, f"weights of {(manifest.used_by or ['?'])[0]} ({manifest.digest[:8]})")
+            _folder(workspace, folder, f"weights of {(manifest.used_by or ['?'])[0]} ({manifest.digest[:8]})")
             for folder, manifest in unneeded_weights(workspace)
         ]
+        targets += [_folder(workspace, folder, what) for folder, what in more(workspace)]
     if not targets:
         print("nothing to delete: every model kept is still needed by an unfinished run, or there is none")
         return
-    total = 0
-    for folder, what in targets:
-        size = folder_bytes(folder)
-        total += size
-        print(f"{human_bytes(size):>10}  {what}")
-    if not yes and not typer.confirm(f"Delete {len(targets)} folders, {human_bytes(total)}?"):
+    for target in targets:
+        print(f"{human_bytes(target.size):>10}  {target.what}")
+    total = human_bytes(sum(target.size for target in targets))
+    if not yes and not typer.confirm(f"Delete {len(targets)} folders, {total}?"):
         print("nothing deleted")
         return
-    for folder, _ in targets:
-        # One rename takes it away whole: half a model must not look like one.
-        hidden = workspace.partials / f".removed-{uuid.uuid4().hex}"
-        workspace.partials.mkdir(exist_ok=True)
-        folder.rename(hidden)
-        shutil.rmtree(hidden)
-    print(f"deleted {len(targets)} folders, {human_bytes(total)}")
+    for target in targets:
+        target.delete()
+    print(f"deleted {len(targets)} folders, {total}")
+
+
+def _half_done(workspace: Workspace, meant: str, store: str | None) -> list[_Target]:
+    """The one half-done stage whose digest begins so; a run would bring back what only the workspace has lost.
+
+    Raises InputError where it is none or several.
+    """
+    bucket = None if store is None else Bucket.open(store)
+    held = workspace.partials.iterdir() if workspace.partials.is_dir() else ()
+    here = {path.name: path for path in held if path.is_dir() and not path.name.startswith(".")}
+    there = {} if bucket is None else bucket.partials()
+    matches = [name for name in {**here, **there} if name.partition("-")[2].startswith(meant)]
+    if len(matches) != 1:
+        places = f"{workspace.partials}{'' if store is None else f' and {store}'}"
+        raise InputError(f"{len(matches)} half-done stages match {meant!r} in {places}")
+    (name,) = matches
+    targets = []
+    if bucket is not None and name in there:
+        kind, _, digest = name.partition("-")
+        forget = functools.partial(bucket.forget_partial, kind, digest)
+        targets.append(_Target(f"half-done stage {name} in {store}", there[name], forget))
+    if name in here:
+        targets.append(_folder(workspace, here[name], f"half-done stage {name}"))
+    return targets
+
+
+def _folder(workspace: Workspace, folder: Path, what: str) -> _Target:
+    return _Target(what, folder_bytes(folder), functools.partial(_remove, workspace, folder))
+
+
+def _remove(workspace: Workspace, folder: Path) -> None:
+    """One rename takes it away whole: half a model must not look like one."""
+    hidden = workspace.partials / f".removed-{uuid.uuid4().hex}"
+    workspace.partials.mkdir(exist_ok=True)
+    folder.rename(hidden)
+    shutil.rmtree(hidden)

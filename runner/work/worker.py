@@ -144,7 +144,8 @@ class Worker:
             if differing and (any((partial / "checkpoints").glob("*")) or any((partial / "shards").glob("*"))):
                 raise ResumeRefused(
                     f"this {job.kind} stage was begun with other package versions ({'; '.join(differing)}); install "
-                    f"those again to continue it, or start it anew after: nsd gc --partial {job.digest}"
+                    f"those again to continue it, or start it anew after: nsd gc --partial {job.digest} (where the run "
+                    "has a store, with the same --store: it would come back from there)"
                 )
         spending.versions = versions
 

@@ -54,6 +54,7 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> int:
         (["new", "toy.txt"], "ends in .yaml"),
         (["new", "n.yaml", "--from", "moon"], "no starting spec 'moon'"),
         (["gc", "--partial", "abcd"], "0 half-done stages match"),
+        (["gc", "--store", "file:///s"], "--store goes with --partial"),
         (["import", "absent.jsonl", "--name", "x", "--id", "id", "--correct", "ok"], "absent.jsonl"),
         (["import", "bad.jsonl", "--name", "x", "--id", "id", "--correct", "ok"], "bad.jsonl"),
         (["frobnicate"], "No such command"),

@@ -62,6 +62,7 @@ def command(*arguments: str, code: int = 0) -> None:
 
 
 HERE = {"workspace": "nsd-workspace"}
+COLLECTED = {**HERE, "more": "unneeded_copies"}
 PLANNING: dict[str, Any] = {
     "nsd__runner__spec__load__load_spec": "a spec",
     "nsd__runner__plan__build__build_plan": "a plan",
@@ -210,11 +211,11 @@ def test_power(noted: Noted) -> None:
             {"workspace": "nsd-workspace", "pattern": "gsm*", "limit": 3, "html": Path("x.html"), "as_json": True},
         ),
         (
-            "gc --yes --partial ab",
+            "gc --yes --partial ab --store file:///s",
             "nsd__runner__store__gc__collect",
-            {"workspace": "nsd-workspace", "yes": True, "partial": "ab"},
+            {**COLLECTED, "yes": True, "partial": "ab", "store": "file:///s"},
         ),
-        ("gc", "nsd__runner__store__gc__collect", {"workspace": "nsd-workspace", "yes": False, "partial": None}),
+        ("gc", "nsd__runner__store__gc__collect", {**COLLECTED, "yes": False, "partial": None, "store": None}),
         ("runs a* --json", "nsd__runner__cli__show_runs__print_runs", {**HERE, "pattern": "a*", "as_json": True}),
         ("show a --json", "nsd__runner__cli__show_run__print_run", {**HERE, "name": "a", "as_json": True}),
         ("labels a --json", "nsd__runner__cli__show_labels__print_labels", {**HERE, "names": ["a"], "as_json": True}),

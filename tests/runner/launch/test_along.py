@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,39 @@ def test_a_local_model_goes_as_a_folder_without_what_is_hidden(tmp_path: Path) -
     assert found.names == ["own.yaml", "weights/config.json", "weights/model/part.bin"]
 
 
+def with_a_model(folder: Path) -> Plan:
+    """The plan of own.yaml, whose model is a folder of two weights."""
+    spec = SPEC.replace("builtin:wordmath-1m", "./weights").replace("jsonl, train: rows.jsonl", "wordmath")
+    write(folder, own_yaml=spec, weights__a_bin="a", weights__z_bin="z")
+    return Plan(load_spec(folder / "own.yaml"), "own", "d", {}, [], {}, [])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.symlink_to("nowhere"), "a link that leads nowhere"),
+        (lambda path: path.symlink_to("m.bin"), "a link that leads nowhere"),
+        (os.mkfifo, "no file"),
+    ],
+    ids=["dangling", "circle", "pipe"],
+)
+def test_what_cannot_be_sent_is_refused_and_takes_no_other_file_of_the_folder_with_it(
+    tmp_path: Path, spoil: Callable[[Path], None], why: str
+) -> None:
+    plan, bad = with_a_model(tmp_path), tmp_path / "weights/m.bin"
+    spoil(bad)
+    with pytest.raises(InputError, match=f"{bad} goes to the machine .*, and it is {why}: mend it"):
+        files_of(tmp_path / "own.yaml", plan)
+    bad.unlink()
+    assert files_of(tmp_path / "own.yaml", plan).names == ["own.yaml", "weights/a.bin", "weights/z.bin"]
+
+
+def test_a_text_that_is_no_path_is_passed_over(tmp_path: Path) -> None:
+    spec = SPEC.replace("name: own", f"name: own\nquestion: '{'x' * 5000}'")
+    write(tmp_path, own_yaml=spec, rows_jsonl=ROWS)
+    assert along(tmp_path / "own.yaml").names == ["own.yaml", "rows.jsonl"]
+
+
 def test_a_link_goes_as_the_file_that_it_leads_to(tmp_path: Path) -> None:
     write(tmp_path, store__rows_jsonl=ROWS, here__own_yaml=SPEC)
     (tmp_path / "here/rows.jsonl").symlink_to(tmp_path / "store/rows.jsonl")
@@ -138,6 +173,20 @@ def test_more_goes_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert along(Path("own.yaml"), "tables").names == ["own.yaml", "rows.jsonl", "tables/a.csv", "tables/b.csv"]
     with pytest.raises(InputError, match="--send nothing: there is no such file or folder"):
         along(Path("own.yaml"), "nothing")
+
+
+def test_the_common_folder_is_looked_for_once_however_many_files_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted over all files: once for each of them, two thousand files took most of a minute."""
+    write(tmp_path, own_yaml="", **{f"data__{number}_txt": "x" for number in range(20)})
+    found = Along(tmp_path / "own.yaml", {path: path for path in tmp_path.rglob("*") if path.is_file()})
+    looked: list[int] = []
+    common = os.path.commonpath
+    monkeypatch.setattr(os.path, "commonpath", lambda paths: looked.append(1) or common(paths))
+    assert len(found.names) == 21 and len(looked) == 1
+    found.copy(tmp_path / "sent")
+    assert (tmp_path / "sent/data/19.txt").is_file() and len(looked) == 2
 
 
 def test_what_went_is_planned_there_as_here(tmp_path: Path) -> None:

@@ -80,6 +80,36 @@ def test_every_process_of_a_spread_training_loads_the_weights(tmp_path: Path) ->
     assert Estimator(plan_of(tmp_path, "v1_sft", more), Workspace(tmp_path / "w")).main_memory_gib(4) == 13
 
 
+LORA = "model: {dtype: bfloat16, lora: {rank: 8}}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "gpus", "gib"),
+    [
+        (LORA, 1, 5),
+        (LORA, 4, 8),
+        (LORA + "resources: {sampling_processes: 2}\n", 4, 6),
+        ("model: {dtype: bfloat16}\n", 4, 5),
+    ],
+    ids=["one", "four", "two of four", "no adapter"],
+)
+def test_every_process_that_draws_from_an_adapter_merges_it_in_main_memory(
+    tmp_path: Path, more: str, gpus: int, gib: int
+) -> None:
+    """0.494 billion weights of 2 bytes: 0.92 GiB for each that draws and for the files, beside 3 GiB."""
+    estimator = Estimator(plan_of(tmp_path, "v1_sft", more), Workspace(tmp_path / "w"))
+    assert estimator.main_memory_gib(gpus) == gib
+
+
+@pytest.mark.parametrize(("start", "gib"), [("base", 8), ("teacher", 5)])
+def test_an_adapter_trained_from_an_adapter_leaves_whole_weights(tmp_path: Path, start: str, gib: int) -> None:
+    """They go from the file to the GPU, by however many processes."""
+    arm = f"conditions: {{noisy_student: {{train_on: [labeled, pseudo], label_with: baseline, init: {start}}}}}\n"
+    plan = plan_of(tmp_path, "v1_sft", LORA + arm)
+    (drawn,) = (one for one in plan.stages.values() if one.kind == "sample" and one.used_by == ["noisy_student/seed42"])
+    assert Estimator(plan, Workspace(tmp_path / "w"), [drawn]).main_memory_gib(4) == gib
+
+
 def test_the_page_says_what_the_estimate_says(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ([\w-]+) \| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)

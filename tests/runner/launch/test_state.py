@@ -14,11 +14,12 @@ from nsd.runner.launch import launching
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.home import push_finished, take_over
 from nsd.runner.launch.jobs import start_ready
-from nsd.runner.launch.launches import Job, Launch, Launches, Options, plan_as_launched
+from nsd.runner.launch.launches import Job, Launch, Launches, Options, plan_as_launched, unneeded_copies
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.bucket import Bucket, BucketError, patiently
+from nsd.runner.store.gc import collect
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
@@ -100,6 +101,24 @@ def test_a_model_in_the_store_need_not_be_trained_again(
     bucket.push_stage(there, "train", train.digest)
     bucket.fetch_stage(here, "train", train.digest, weights=False)
     assert train in plan.pending(here) and train not in launching._to_run(plan, here, bucket)
+
+
+def test_what_was_sent_goes_with_gc_once_the_launch_is_over(
+    plan: Plan, here: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launches = Launches(here)
+    over, going = (launched(here, plan, tmp_path / "spec.yaml") for _ in range(2))
+    over.ended_at = over.started_at
+    for one in (over, going):
+        launches.sent(one).mkdir()
+        (launches.sent(one) / "rows.jsonl").write_text("x" * 1000)
+        launches.save(one)
+    collect(here, yes=True, partial=None, more=unneeded_copies)
+    assert f"1.0 kB  what was sent with launch {over.identity}\ndeleted 1 folders" in capsys.readouterr().out
+    assert not launches.sent(over).exists() and (launches.sent(going) / "rows.jsonl").is_file()
+    assert {one.identity for one in launches.all()} == {over.identity, going.identity}
+    collect(here, yes=True, partial=None, more=unneeded_copies)
+    assert "nothing to delete" in capsys.readouterr().out
 
 
 def test_what_is_finished_here_goes_to_the_store_with_the_models_still_needed(

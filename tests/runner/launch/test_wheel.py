@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import csv
 import hashlib
 import io
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins.errors import InputError
-from nsd.runner.launch.wheel import own_wheel, package_files, versions_here
+from nsd.runner.launch.wheel import check_installation, own_wheel, package_files, versions_here
 from support import REPOSITORY
 
 
@@ -44,6 +46,28 @@ def test_its_list_is_right(tmp_path: Path) -> None:
             content = archive.read(path)
             digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
             assert (said, int(size)) == (f"sha256={digest}", len(content))
+
+
+def test_its_commands_are_those_of_the_project(tmp_path: Path) -> None:
+    scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
+    with zipfile.ZipFile(own_wheel(tmp_path).path) as archive:
+        (name,) = (one for one in archive.namelist() if one.endswith("/entry_points.txt"))
+        said = configparser.ConfigParser()
+        said.read_string(archive.read(name).decode())
+    assert {group: dict(said[group]) for group in said.sections()} == {"console_scripts": scripts}
+
+
+def test_what_is_installed_without_its_commands_is_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wheel of it would install, and have no `nsd` to run."""
+    there = metadata.PathDistribution.read_text
+    monkeypatch.setattr(
+        metadata.PathDistribution,
+        "read_text",
+        lambda self, name: None if name == "entry_points.txt" else there(self, name),
+    )
+    for refused in (check_installation, lambda: own_wheel(tmp_path)):
+        with pytest.raises(InputError, match=r"installation has lost its entry_points\.txt"):
+            refused()
 
 
 def test_versions_are_those_that_compute_here() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.runner.store.bucket import Bucket
 from nsd.runner.store.gc import collect, human_bytes
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
@@ -98,6 +99,42 @@ def test_a_half_done_stage_goes_alone_and_must_be_the_only_one_meant(workspace: 
     collect(workspace, yes=True, partial="ab1")
     assert not workspace.partial("train", "ab1").exists() and workspace.partial("train", "ab2").is_dir()
     assert len(kept(workspace)) == 4
+
+
+def under_way(workspace: Workspace, digest: str) -> None:
+    shards = workspace.partial("sample", digest) / "shards"
+    shards.mkdir(parents=True)
+    (shards / "000000.parquet").write_bytes(b"s" * 1000)
+
+
+def test_a_half_done_stage_goes_in_the_store_too(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
+    for digest in ("ab1", "ab2", "cd"):
+        under_way(workspace, digest)
+        bucket.push_partial(workspace, "sample", digest)
+    assert bucket.partials().keys() == {"sample-ab1", "sample-ab2", "sample-cd"}
+    collect(workspace, yes=True, partial="ab1", store=bucket.uri)
+    said = capsys.readouterr().out
+    assert f"half-done stage sample-ab1 in {bucket.uri}\n    1.0 kB  half-done stage sample-ab1\n" in said
+    assert not bucket.fetch_partial(workspace, "sample", "ab1") and bucket.partials().keys() == {
+        "sample-ab2",
+        "sample-cd",
+    }
+
+
+def test_a_half_done_stage_that_another_machine_left_in_the_store_can_go_from_here(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    bucket, there = Bucket.open(f"file://{tmp_path / 'store'}"), Workspace(tmp_path / "there")
+    under_way(there, "ab1")
+    bucket.push_partial(there, "sample", "ab1")
+    under_way(workspace, "ab2")
+    with pytest.raises(InputError, match=rf"2 half-done stages match 'ab' in .* and {bucket.uri}"):
+        collect(workspace, yes=True, partial="ab", store=bucket.uri)
+    collect(workspace, yes=True, partial="ab1", store=bucket.uri)
+    assert bucket.partials() == {} and workspace.partial("sample", "ab2").is_dir()
 
 
 @pytest.mark.parametrize(

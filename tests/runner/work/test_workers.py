@@ -257,6 +257,22 @@ def test_going_on_with_other_package_versions_is_refused_with_their_names(tmp_pa
     assert f"nsd gc --partial {failure.stage.digest}" in failure.reason and log_of(toy) == []
 
 
+def test_a_refused_stage_is_begun_anew_once_it_is_dropped_in_the_store_too(tmp_path: Path, toy: Path) -> None:
+    """Dropped in the workspace alone, it would come back from the store and be refused again."""
+    from nsd.runner.store.bucket import Bucket
+    from nsd.runner.store.gc import collect
+    from nsd.runner.work.sync import Sync
+
+    workspace = Workspace(tmp_path / "ws")
+    resume_with_other_versions(tmp_path, toy, drawn=True)
+    plan, bucket = plan_of(tmp_path, "  base: {train_on: []}\n"), Bucket.open(f"file://{tmp_path / 'store'}")
+    digest = of(plan, "base", "sample")
+    (failure,) = execute(plan, workspace, Sync(bucket, workspace, plan)).failures
+    assert "with the same --store" in failure.reason and bucket.partials().keys() == {f"sample-{digest}"}
+    collect(workspace, yes=True, partial=digest, store=bucket.uri)
+    assert execute(plan, workspace, Sync(bucket, workspace, plan)).done == 2
+
+
 def test_a_stage_that_has_drawn_nothing_goes_on_with_any_versions(tmp_path: Path, toy: Path) -> None:
     assert resume_with_other_versions(tmp_path, toy, drawn=False).done == 2
 
