@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from nsd.plugins.api import Engine
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.plan.jobs import ToSample, ToTrain
@@ -54,7 +55,7 @@ class Worker:
         self.number = number
         self.rank = number or int(os.environ.get("RANK", "0"))
         self.team = Team(gpus)
-        self.engines: dict[str, Any] = {}
+        self.engines: dict[str, Engine] = {}
         self._telling = threading.Lock()
 
     def emit(self, event: Event) -> None:
