@@ -240,7 +240,7 @@ class _Workers:
         if final is None and self.asked_to_stop:
             return Event(Told.INTERRUPTED)
         failed = final is None or final.event is Told.FAILED
-        first = ranks.first_failure(job_path.parent, ranks.death, processes) if together and failed else None
+        first = ranks.first_failure(job_path.parent, processes) if together and failed else None
         if first is not None:
             processes *= len(self.nodes.addresses) if self.nodes else 1
             return Event(Told.FAILED, stage.digest, reason=first.sentence(processes), log=str(first.log))

@@ -18,7 +18,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +72,10 @@ def forget_reasons(partial: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def first_failure(partial: Path, death: Callable[[int], str], processes: int) -> RankFailure | None:
+def first_failure(partial: Path, processes: int) -> RankFailure | None:
     """Of so many processes here the one that failed first, after all have ended; None where nothing tells.
 
-    `death` words an exit code. Where the first one only waited in vain, it is the one that did not come.
+    Where the first one only waited in vain, it is the one that did not come.
     """
     reasons: dict[int, tuple[float, str]] = {}
     for path in partial.glob("failed-rank*.json"):
