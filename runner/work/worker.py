@@ -105,7 +105,8 @@ class Worker:
             engines=self.engines,
         )
         with redirected(log):
-            print(f"--- {now()} {kind} {digest} for {', '.join(job.used_by)}")
+            # At once: a process that is killed, as by NCCL's watchdog, loses what it has not written.
+            print(ranks.heading(kind, digest, job.used_by), flush=True)
             spending = Spending(partial, processes)
             try:
                 self._refuse_other_versions(job, partial, spending)

@@ -16,7 +16,7 @@ from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
-from nsd.runner.work.ranks import RankFailure, first_failure, forget_reasons, leave_reason
+from nsd.runner.work.ranks import RankFailure, first_failure, forget_reasons, heading, leave_reason
 from support import REPOSITORY, wait_until
 
 TRAINER = '''
@@ -232,6 +232,31 @@ def test_what_nccl_prints_before_it_ends_a_process_counts_as_waiting(tmp_path: P
     (tmp_path / "launcher.log").write_text(ROOT.replace("rank      : 1", "rank      : 0").replace("-9", "-6"))
     found = first_failure(tmp_path, 2)
     assert found is not None and (found.rank, found.hung) == (1, True)
+
+
+def test_a_wait_of_an_earlier_attempt_hides_no_process_that_hangs(tmp_path: Path) -> None:
+    begun = heading("train", "e1", ["taught/seed7"])
+    dashes = "--- Logging error ---"
+    (tmp_path / "log-rank1.txt").write_text("\n".join([begun, GLOO, begun, dashes, "step 2", ""]))
+    leave_reason(tmp_path, 0, GLOO)
+    found = first_failure(tmp_path, 2)
+    assert found is not None and (found.rank, found.hung) == (1, True)
+
+
+def test_lines_of_dashes_begin_no_attempt(tmp_path: Path) -> None:
+    """All waited, as one of them says in its log alone: the one that did not come is on another machine."""
+    begun = heading("train", "e1", ["taught/seed7"])
+    (tmp_path / "log-rank1.txt").write_text("\n".join([begun, GLOO, "--- Logging error ---", ""]))
+    leave_reason(tmp_path, 0, GLOO)
+    assert first_failure(tmp_path, 2) == RankFailure(0, GLOO, tmp_path / "log.txt")
+
+
+def test_a_killed_process_did_not_wait_because_an_earlier_attempt_did(tmp_path: Path) -> None:
+    begun = heading("train", "e1", ["taught/seed7"])
+    (tmp_path / "log-rank1.txt").write_text("\n".join([begun, NCCL, begun, "step 2", ""]))
+    (tmp_path / "launcher.log").write_text(ROOT)
+    found = first_failure(tmp_path, 2)
+    assert found is not None and (found.rank, found.hung) == (1, False)
 
 
 def test_where_all_waited_the_first_reason_stays(tmp_path: Path) -> None:
