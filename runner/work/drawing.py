@@ -23,7 +23,7 @@ from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
 from nsd.runner.work.failures import failures
-from nsd.runner.work.jobs import engine_of, make_plugin
+from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.team import OnShare
 
 
@@ -112,8 +112,7 @@ def share(questions: Sequence[Question], number: int, processes: int) -> list[Qu
 
 def drawers(work: StageJob, there: int) -> int:
     """How many of the processes that are `there` draw the completions of a stage."""
-    engine = engine_of(work)
-    return there if engine is not None and engine.needs_model and not engine.uses_every_gpu else 1
+    return there if isinstance(work, ToSample) and work.model is not None and not work.uses_every_gpu else 1
 
 
 class _Sum:

@@ -26,13 +26,14 @@ from pathlib import Path
 
 from nsd.plugins.api import Device
 from nsd.plugins.errors import Interrupted
+from nsd.runner.plan.jobs import ToSample
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import ranks
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
-from nsd.runner.work.jobs import engine_of, worker_environment, write_data, write_job, write_side_files
+from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
 from nsd.runner.work.record import Record
@@ -256,8 +257,7 @@ class _Workers:
         """GPUs that the serving worker shows to a stage: one, or all to an engine that spreads over them by itself."""
         if stage.kind in ("label", "score"):
             return self._sees  # it computes nothing, and what is loaded stays
-        engine = engine_of(stage.job)
-        every = engine is not None and engine.uses_every_gpu
+        every = isinstance(stage.job, ToSample) and stage.job.uses_every_gpu
         return self.decision.drawing if self.decision is not None and every else 1
 
     def _gpus(self, processes: int) -> Sequence[str] | None:
