@@ -116,6 +116,8 @@ class Worker:
                 with spending if self.rank == 0 else contextlib.nullcontext():
                     context.artifact.mkdir(parents=True, exist_ok=True)
                     facts = run_stage(job, context)
+                if self.rank == 0:
+                    self._finish(job, workspace, context, facts, spending)
             except Interrupted:
                 self.emit(Event(Told.INTERRUPTED, digest))
                 return INTERRUPTED
@@ -131,8 +133,6 @@ class Worker:
             except Exception as error:
                 traceback.print_exc()
                 return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
-            if self.rank == 0:
-                self._finish(job, workspace, context, facts, spending)
             self.emit(Event(Told.FINISHED, digest, seconds=spending.seconds))
         return 0
 

@@ -5,6 +5,9 @@ The engine here needs no torch: what it draws follows from the stream alone, and
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import signal
 import subprocess
@@ -26,7 +29,9 @@ from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Facts, decide
 from nsd.runner.work.drawing import drawers, share
 from nsd.runner.work.execute import Outcome, execute
+from nsd.runner.work.jobs import write_data, write_job
 from nsd.runner.work.progress import PlainReporter
+from nsd.runner.work.worker import Worker
 from support import REPOSITORY, wait_until
 from toy_jobs import to_score
 
@@ -234,6 +239,20 @@ def test_the_failure_of_the_leader_has_no_number_and_stops_the_others(toy: Toy) 
     (failure,) = toy.run(2, "0 raise").failures
     assert failure.reason == "ValueError: this prompt is no prompt" and Path(failure.log).name == "log.txt"
     assert len(toy.shards()) == len(toy.lines("drawn"))
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_stage_is_said(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Workspace, "commit", full)
+    toy.workspace.create()
+    write_data(toy.plan, toy.workspace)
+    said = io.StringIO()
+    assert Worker(said).run(write_job(toy.plan, toy.sample, toy.workspace)) == 1
+    last = json.loads(said.getvalue().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("failed", "OSError: [Errno 28] No space left on device")
+    assert len(toy.shards()) == PLACES, "all that was drawn is kept"
 
 
 @pytest.mark.parametrize("again", [1, 3])
