@@ -53,19 +53,24 @@ class Mate:
         self.ended_at = 0.0
         self._log, self._heard = log, heard
         self._told: OnShare = lambda *_: None
-        reading, writing = os.pipe()
         environment = worker_environment(gpus=[gpu] if gpu else [])
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--draw", str(number), str(writing)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                text=True,
-                env={**environment, **threads_of_share(os.environ, processes)},
-                pass_fds=[writing],
-            )
-        os.close(writing)
+        reading, writing = os.pipe()
+        try:
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--draw", str(number), str(writing)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    text=True,
+                    env={**environment, **threads_of_share(os.environ, processes)},
+                    pass_fds=[writing],
+                )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
         self._listener = threading.Thread(target=self._listen, args=(reading,), daemon=True)
         self._listener.start()
 
@@ -141,14 +146,16 @@ class Team:
         What is raised inside stops them. Raises ShareFailed where one of them failed, Interrupted where one was
         stopped. `told` is called from other threads.
         """
-        for number in range(1, processes):
-            mate = self._mates.get(number)
-            if mate is None or mate.process.poll() is not None:
-                log = job.with_name(log_name(number))
-                mate = self._mates[number] = Mate(number, self._gpus[number - 1], processes, log, self._heard)
-            mate.begin(job, processes, told)
-        mates, interrupted = [self._mates[number] for number in range(1, processes)], None
-        try:
+        mates: list[Mate] = []
+        interrupted = None
+        try:  # where the second cannot be started, the first has begun
+            for number in range(1, processes):
+                mate = self._mates.get(number)
+                if mate is None or mate.process.poll() is not None:
+                    log = job.with_name(log_name(number))
+                    mate = self._mates[number] = Mate(number, self._gpus[number - 1], processes, log, self._heard)
+                mate.begin(job, processes, told)
+                mates.append(mate)
             yield
         except Interrupted as raised:
             interrupted = raised

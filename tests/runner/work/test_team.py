@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,6 +32,7 @@ from nsd.runner.work.drawing import drawers, share
 from nsd.runner.work.execute import Outcome, execute
 from nsd.runner.work.jobs import write_data, write_job
 from nsd.runner.work.progress import PlainReporter
+from nsd.runner.work.team import Mate, Team
 from nsd.runner.work.worker import Worker
 from support import REPOSITORY, wait_until
 from toy_jobs import to_score
@@ -233,6 +235,41 @@ def test_the_process_that_failed_is_named_and_what_all_have_drawn_is_kept(what: 
     assert kept == len(toy.lines("drawn")), "whoever did not fail saves what it has"
     assert toy.run(2).exit_code == 0
     assert len(toy.lines("drawn")) == PLACES
+
+
+def test_where_one_cannot_be_started_those_that_have_begun_are_stopped(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third process cannot be: nothing of that name can be opened as its log."""
+    toy.workspace.create()
+    write_data(toy.plan, toy.workspace)
+    job = write_job(toy.plan, toy.sample, toy.workspace)
+    job.with_name("log-rank2.txt").mkdir()
+    started: list[subprocess.Popen[str]] = []
+    begin = Mate.begin
+
+    def noted(self: Mate, *given: Any) -> None:
+        started.append(self.process)
+        begin(self, *given)
+
+    monkeypatch.setattr(Mate, "begin", noted)
+    team = Team(["", ""])
+    with (
+        pytest.raises(IsADirectoryError),
+        team.drawing(job, 3, lambda *_: None, lambda: False),
+    ):
+        pass
+    assert len(started) == 1 and started[0].returncode is not None
+
+
+def test_a_process_that_cannot_be_started_leaves_no_pipe_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    before = opened()
+    with pytest.raises(IsADirectoryError):
+        Mate(1, "", 2, tmp_path, threading.Event())
+    assert opened() == before
 
 
 def test_the_failure_of_the_leader_has_no_number_and_stops_the_others(toy: Toy) -> None:
