@@ -97,7 +97,7 @@ def draw_share(
         drawn += len(batch)
         tokens += sum(item.tokens for item in batch)
         told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
-        if context.should_stop() or context.team.failed:
+        if context.should_stop() or context.team.broken:
             raise Interrupted("stopped after a shard")
 
 

@@ -32,6 +32,9 @@ from nsd.runner.work.ranks import RankFailure, death, log_name
 
 RETIRE_SECONDS = 20.0  # an idle process ends at once
 LOOK_SECONDS = 0.2
+# Codes of a process that was told to stop, by whomever: Slurm tells all at once. Before it is ready to be told, it ends
+# as any process does.
+STOPPED = (-signal.SIGTERM, -signal.SIGINT, Interrupted.exit_code)
 
 OnShare = Callable[[int, int, float], None]  # number of a process, completions it has drawn, tokens per second
 
@@ -87,6 +90,11 @@ class Mate:
         """Whether its share ended neither whole nor by a stop."""
         return self.ended is not None and self.ended.event is Told.FAILED
 
+    @property
+    def stopped(self) -> bool:
+        """Whether its share was left off, whoever asked for that."""
+        return self.ended is not None and self.ended.event is Told.INTERRUPTED
+
     def stop(self) -> None:
         """Ask it, once, to save what it has and end."""
         if self.ended is None and not self.asked:
@@ -105,9 +113,11 @@ class Mate:
         """End its share where it died, and nobody could say so."""
         code = self.process.poll()
         if code is not None and self.ended is None and (gone or not self._listener.is_alive()):
-            # Asked to stop before it was ready to be asked, it ends as any process does.
-            stopped = self.asked and code in (-signal.SIGTERM, Interrupted.exit_code)
-            told = Event(Told.INTERRUPTED) if stopped else Event(Told.FAILED, reason=death(code), log=str(self._log))
+            told = (
+                Event(Told.INTERRUPTED)
+                if code in STOPPED
+                else Event(Told.FAILED, reason=death(code), log=str(self._log))
+            )
             self._end(told)
 
     def _hear(self, event: Event) -> None:
@@ -135,9 +145,9 @@ class Team:
         return len(self._gpus) + 1
 
     @property
-    def failed(self) -> bool:
-        """Whether one of the others failed at its share."""
-        return any(mate.failed for mate in self._mates.values())
+    def broken(self) -> bool:
+        """Whether one of the others failed at its share or left it off, so that the stage cannot be whole now."""
+        return any(mate.failed or mate.stopped for mate in self._mates.values())
 
     @contextlib.contextmanager
     def drawing(self, job: Path, processes: int, told: OnShare, should_stop: Callable[[], bool]) -> Iterator[None]:
@@ -165,14 +175,14 @@ class Team:
             self.retire()
             raise
         else:
-            self._wait(lambda: self.failed or should_stop())
-        if any(mate.asked or mate.failed for mate in mates):
+            self._wait(lambda: self.broken or should_stop())
+        if any(mate.asked or mate.stopped or mate.failed for mate in mates):
             self.retire()  # who was asked to stop ends, be it after its share
         if failed := [mate for mate in mates if mate.failed]:
             first = min(failed, key=lambda mate: mate.ended_at)
             assert first.ended is not None
             raise ShareFailed(RankFailure(first.number, str(first.ended.reason), Path(str(first.ended.log))), processes)
-        if interrupted is not None or any(mate.asked for mate in mates):
+        if interrupted is not None or any(mate.asked or mate.stopped for mate in mates):
             raise interrupted or Interrupted("stopped after a shard")
 
     def _wait(self, ending: Callable[[], bool]) -> None:

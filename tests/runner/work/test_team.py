@@ -81,6 +81,12 @@ class Told(Engine):
             raise ValueError("this prompt is no prompt")
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "unready":  # to be told to stop
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if what in ("unready", "told"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if what == "wordless":
+            os._exit(75)
         if what == "dawdle":
             (HERE / f"ready{NUMBER}").touch()
             time.sleep(1)
@@ -290,6 +296,17 @@ def test_a_disk_that_is_full_at_the_end_of_a_stage_is_said(toy: Toy, monkeypatch
     last = json.loads(said.getvalue().splitlines()[-1])
     assert (last["event"], last["reason"]) == ("failed", "OSError: [Errno 28] No space left on device")
     assert len(toy.shards()) == PLACES, "all that was drawn is kept"
+
+
+@pytest.mark.parametrize("what", ["told", "unready", "wordless"])
+def test_a_process_that_somebody_else_stops_interrupts_the_run(
+    what: str, toy: Toy, of_one: list[dict[str, Any]]
+) -> None:
+    """As Slurm does, which tells every process by itself."""
+    outcome = toy.run(2, f"1 {what}")
+    assert (outcome.exit_code, outcome.failures) == (75, [])
+    assert toy.run(2).exit_code == 0 and toy.rows() == of_one
+    assert len(toy.lines("drawn")) == PLACES
 
 
 @pytest.mark.parametrize("again", [1, 3])
