@@ -76,9 +76,14 @@ def draw_share(
     held: dict[Place, Completion],
     told: OnShare,
 ) -> None:
-    """Draw what this process has to draw of a stage and is not in `held`, to which it is added, shard by shard."""
+    """Draw what this process has to draw of a stage and is not in `held`, to which it is added, shard by shard.
+
+    Where nothing is missing of its share, no engine is made.
+    """
     prompt, sampling = work.prompt, work.sampling
     questions = share(context.questions(work.questions), context.number, context.processes)
+    if all((question.id, sample) in held for question in questions for sample in range(sampling.n)):
+        return
     engine = _engine(work.engine, context)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
     given = prompt.chat_template_kwargs

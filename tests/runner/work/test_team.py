@@ -77,7 +77,10 @@ class Told(Engine):
         (HERE / f"through{NUMBER}").touch()
 
     def act(self, what):
-        if what == "raise":
+        if what == "late":
+            while not (HERE / "through0").exists():
+                time.sleep(0.01)
+        if what in ("raise", "late"):
             raise ValueError("this prompt is no prompt")
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -213,6 +216,19 @@ def test_each_process_sees_a_gpu_of_its_own_and_a_spreading_engine_all(tmp_path:
         execute(toy.plan, toy.workspace, settle=lambda pending: decision)
         seen[name] = sorted((number, gpu) for number, _, gpu in toy.lines("seen"))
     assert seen == {"Told": [("0", "3"), ("1", "GPU-5"), ("2", "7")], "Every": [("0", "3,GPU-5,7")]}
+
+
+def test_a_process_whose_share_is_empty_asks_no_engine(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, SPEC.replace("test: 13", "test: 2"))
+    assert toy.run(4).exit_code == 0
+    assert sorted(number for number, *_ in toy.lines("seen")) == ["0", "1"]
+
+
+def test_a_process_whose_share_is_drawn_asks_no_engine(toy: Toy, of_one: list[dict[str, Any]]) -> None:
+    assert toy.run(2, "1 late").exit_code == 1
+    (toy.folder / "seen").unlink()
+    assert toy.run(2).exit_code == 0 and toy.rows() == of_one
+    assert [number for number, *_ in toy.lines("seen")] == ["1"]
 
 
 def test_progress_adds_up_over_the_processes(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
