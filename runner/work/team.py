@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nsd.plugins.errors import Interrupted, StageFailed
-from nsd.runner.work.cores import threads_of_share
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import worker_environment
 from nsd.runner.work.ranks import RankFailure, death, log_name
@@ -50,12 +49,13 @@ class ShareFailed(StageFailed):
 class Mate:
     """One of the other processes. `ended` says how its share ended; it is None while the share is drawn."""
 
-    def __init__(self, number: int, gpu: str, processes: int, log: Path, heard: threading.Event) -> None:
+    def __init__(self, number: int, gpu: str, log: Path, heard: threading.Event) -> None:
         self.number, self.asked = number, False
         self.ended: Event | None = Event(Told.GONE)  # it has no share yet
         self.ended_at = 0.0
         self._log, self._heard = log, heard
         self._told: OnShare = lambda *_: None
+        # With as many threads as this process, which was started with its share of the cores (runner/work/execute.py).
         environment = worker_environment(gpus=[gpu] if gpu else [])
         reading, writing = os.pipe()
         try:
@@ -66,7 +66,7 @@ class Mate:
                     stdout=output,
                     stderr=output,
                     text=True,
-                    env={**environment, **threads_of_share(os.environ, processes)},
+                    env=environment,
                     pass_fds=[writing],
                 )
         except BaseException:
@@ -163,7 +163,7 @@ class Team:
                 mate = self._mates.get(number)
                 if mate is None or mate.process.poll() is not None:
                     log = job.with_name(log_name(number))
-                    mate = self._mates[number] = Mate(number, self._gpus[number - 1], processes, log, self._heard)
+                    mate = self._mates[number] = Mate(number, self._gpus[number - 1], log, self._heard)
                 mate.begin(job, processes, told)
                 mates.append(mate)
             yield

@@ -5,9 +5,9 @@
     python -m nsd.runner.work.worker --draw NUMBER DESCRIPTOR   draws shares of jobs (runner/work/team.py)
 
 Events go as JSON lines to the FIFO or file EVENTS, or to the pipe DESCRIPTOR. One serving worker does all
-single-process stages of a run, so torch is imported once; completions it draws together with a process for each
-further GPU that it is given. A worker whose parent died ends at once; SIGTERM sets a flag that stages look at after
-each shard or step, and the worker exits with 75.
+single-process stages of a run, so torch is imported once; where several processes draw, a training has another one.
+Completions it draws together with a process for each further GPU that it is given. A worker whose parent died ends at
+once; SIGTERM sets a flag that stages look at after each shard or step, and the worker exits with 75.
 """
 
 from __future__ import annotations

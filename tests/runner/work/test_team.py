@@ -27,6 +27,7 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work import cores
 from nsd.runner.work.device import Decision, Facts, decide
 from nsd.runner.work.drawing import drawers, share
 from nsd.runner.work.execute import Outcome, execute
@@ -65,6 +66,8 @@ class Told(Engine):
     def generate(self, model, requests, sampling, seed, done=frozenset()):
         with (HERE / "seen").open("a") as seen:
             seen.write(f"{NUMBER} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES') or None}\\n")
+        with (HERE / "threads").open("a") as threads:
+            threads.write(f"draws {os.environ.get('OMP_NUM_THREADS')}\\n")
         told = (HERE / "told").read_text().split() if (HERE / "told").exists() else ["-", "nothing"]
         places = [(one.question_id, sample) for one in requests for sample in range(sampling.n)]
         for count, (question, sample) in enumerate(place for place in places if place not in done):
@@ -107,6 +110,8 @@ class Looks(Trainer):
 
     def train(self, job):
         drew = {int(line.split()[1]) for line in (HERE / "seen").read_text().splitlines()} - {os.getpid()}
+        with (HERE / "threads").open("a") as threads:
+            threads.write(f"trains {os.environ.get('OMP_NUM_THREADS')}\\n")
         (HERE / "trained_on").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
         (HERE / "alive").write_text(" ".join(str(pid) for pid in drew if alive(pid)))
         job.output_dir.mkdir(parents=True)
@@ -290,7 +295,7 @@ def test_a_process_that_cannot_be_started_leaves_no_pipe_open(tmp_path: Path) ->
 
     before = opened()
     with pytest.raises(IsADirectoryError):
-        Mate(1, "", 2, tmp_path, threading.Event())
+        Mate(1, "", tmp_path, threading.Event())
     assert opened() == before
 
 
@@ -384,6 +389,19 @@ def test_the_processes_serve_every_drawing_and_are_gone_while_something_trains(t
         *((str(number), 2, 1) for number in range(3))
     }
     assert (tmp_path / "alive").read_text() == ""
+
+
+def test_processes_that_draw_share_the_cores_of_a_quota_and_a_training_has_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in cores.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "physical_cores", lambda: 8)
+    monkeypatch.setattr(cores, "cpu_quota", lambda: 6.0)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 6)
+    toy = Toy(tmp_path, SPEC.partition("conditions")[0] + THREE)
+    assert toy.run(2).exit_code == 0
+    assert Counter(map(tuple, toy.lines("threads"))) == {("draws", "3"): 6, ("trains", "6"): 1}
 
 
 def test_a_spreading_engine_stays_loaded_and_a_training_after_it_sees_one_gpu(tmp_path: Path) -> None:
