@@ -39,7 +39,6 @@ from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
 from nsd.runner.work.drawing import drawers
-from nsd.runner.work.jobs import engine_of
 
 LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
 CPU_LAYER_SECONDS = 0.0003  # there is nothing to launch
@@ -258,8 +257,7 @@ class Estimator:
         resources = self._plan.experiment.resources
         asked = resources.processes
         if isinstance(work, Drawing):
-            engine = engine_of(stage.job)
-            if engine is None or not engine.needs_model:
+            if not isinstance(stage.job, ToSample) or stage.job.model is None:
                 return 1
             asked = resources.sampling_processes or asked
         return min(count, asked or count)

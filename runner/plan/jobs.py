@@ -120,12 +120,16 @@ class _OverQuestions:
 
 @dataclass(frozen=True)
 class ToSample(_OverQuestions):
-    """Completions of a model; `model` None for an engine that loads none."""
+    """Completions of a model; `model` None for an engine that loads none.
+
+    What is said of the engine here needs nobody to import it who only starts processes.
+    """
 
     engine: PluginJob
     model: ModelJob | None
     prompt: Prompt
     sampling: Sampling
+    uses_every_gpu: bool  # the engine spreads over them by itself
 
     @property
     def plugin(self) -> PluginJob:

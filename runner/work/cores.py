@@ -27,7 +27,7 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 def openmp_settings(environment: Mapping[str, str], alone: bool) -> dict[str, str]:
     """Variables to add to a worker's environment. What the user has set stays as it is.
 
-    `alone` says that no other process shares the work. Otherwise the launcher of the processes sets their threads.
+    `alone` says that no other process shares the work. Otherwise whoever starts the processes sets their threads.
     """
     settings = {} if any(name in environment for name in WAITS) else {"GOMP_SPINCOUNT": str(SPINS)}
     if alone and not any(name in environment for name in THREADS):

@@ -23,7 +23,7 @@ from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
 from nsd.runner.work.failures import failures
-from nsd.runner.work.jobs import engine_of, make_plugin
+from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.team import OnShare
 
 
@@ -76,9 +76,14 @@ def draw_share(
     held: dict[Place, Completion],
     told: OnShare,
 ) -> None:
-    """Draw what this process has to draw of a stage and is not in `held`, to which it is added, shard by shard."""
+    """Draw what this process has to draw of a stage and is not in `held`, to which it is added, shard by shard.
+
+    Where nothing is missing of its share, no engine is made.
+    """
     prompt, sampling = work.prompt, work.sampling
     questions = share(context.questions(work.questions), context.number, context.processes)
+    if all((question.id, sample) in held for question in questions for sample in range(sampling.n)):
+        return
     engine = _engine(work.engine, context)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
     given = prompt.chat_template_kwargs
@@ -97,7 +102,7 @@ def draw_share(
         drawn += len(batch)
         tokens += sum(item.tokens for item in batch)
         told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
-        if context.should_stop() or context.team.failed:
+        if context.should_stop() or context.team.broken:
             raise Interrupted("stopped after a shard")
 
 
@@ -112,8 +117,7 @@ def share(questions: Sequence[Question], number: int, processes: int) -> list[Qu
 
 def drawers(work: StageJob, there: int) -> int:
     """How many of the processes that are `there` draw the completions of a stage."""
-    engine = engine_of(work)
-    return there if engine is not None and engine.needs_model and not engine.uses_every_gpu else 1
+    return there if isinstance(work, ToSample) and work.model is not None and not work.uses_every_gpu else 1
 
 
 class _Sum:

@@ -26,13 +26,15 @@ from pathlib import Path
 
 from nsd.plugins.api import Device
 from nsd.plugins.errors import Interrupted
+from nsd.runner.plan.jobs import ToSample
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import ranks
+from nsd.runner.work.cores import threads_of_share
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
-from nsd.runner.work.jobs import engine_of, worker_environment, write_data, write_job, write_side_files
+from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
 from nsd.runner.work.record import Record
@@ -162,7 +164,8 @@ class _Workers:
         self.ends_process, self.decision = ends_process, decision
         self.nodes = Nodes.here()
         self.process: subprocess.Popen[str] | None = None
-        self._sees = 1  # GPUs of the serving worker
+        # GPUs that the serving worker sees, and those of the processes that draw beside it.
+        self._serves: tuple[int, tuple[str, ...]] = (1, () if decision is None else decision.beside)
         self.asked_to_stop = 0
 
     @property
@@ -219,13 +222,13 @@ class _Workers:
             command = training_command(stage, job_path, self.events_path, self.nodes)
             process = self._start(command, processes)
         else:
-            sees = self._gpus_seen(stage)
-            if self._sees != sees:
+            wanted = sees, beside = self._wanted(stage)
+            if self._serves != wanted:
                 self._retire()
             if self.process is None or self.process.poll() is not None:
-                beside = () if self.decision is None or sees > 1 else self.decision.beside
                 command = [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--serve", str(self.events_path)]
-                self.process, self._sees = self._start([*command, *beside], sees, serve=True), sees
+                self.process = self._start([*command, *beside], sees, serve=True, beside=len(beside))
+                self._serves = wanted
             process = self.process
             assert process.stdin is not None
             with contextlib.suppress(BrokenPipeError):  # it died just now: following it says how
@@ -240,7 +243,7 @@ class _Workers:
         if final is None and self.asked_to_stop:
             return Event(Told.INTERRUPTED)
         failed = final is None or final.event is Told.FAILED
-        first = ranks.first_failure(job_path.parent, ranks.death, processes) if together and failed else None
+        first = ranks.first_failure(job_path.parent, processes) if together and failed else None
         if first is not None:
             processes *= len(self.nodes.addresses) if self.nodes else 1
             return Event(Told.FAILED, stage.digest, reason=first.sentence(processes), log=str(first.log))
@@ -252,18 +255,26 @@ class _Workers:
     def _launcher_log(self) -> Path:
         return Path(self._folder.name) / "worker.log"
 
-    def _gpus_seen(self, stage: Stage) -> int:
-        """GPUs that the serving worker shows to a stage: one, or all to an engine that spreads over them by itself."""
+    def _wanted(self, stage: Stage) -> tuple[int, tuple[str, ...]]:
+        """What a stage wants of the serving worker: how many GPUs it sees, and the GPUs of those who draw beside it.
+
+        An engine that spreads over all GPUs by itself sees all. Who shares the drawing shares the cores too, and a
+        process keeps the threads that it began with: a training, which has every core, gets another.
+        """
         if stage.kind in ("label", "score"):
-            return self._sees  # it computes nothing, and what is loaded stays
-        engine = engine_of(stage.job)
-        every = engine is not None and engine.uses_every_gpu
-        return self.decision.drawing if self.decision is not None and every else 1
+            return self._serves  # it computes nothing, and what is loaded stays
+        if self.decision is None or not isinstance(stage.job, ToSample):
+            return 1, ()
+        return (self.decision.drawing, ()) if stage.job.uses_every_gpu else (1, self.decision.beside)
 
     def _gpus(self, processes: int) -> Sequence[str] | None:
         return None if self.decision is None else self.decision.ids[:processes]
 
-    def _start(self, command: list[str], processes: int = 1, serve: bool = False) -> subprocess.Popen[str]:
+    def _start(
+        self, command: list[str], processes: int = 1, serve: bool = False, beside: int = 0
+    ) -> subprocess.Popen[str]:
+        # Those beside it inherit its threads.
+        threads = threads_of_share(os.environ, 1 + beside) if beside else {}
         with self._launcher_log.open("ab" if serve else "wb") as log:
             # A session of its own: Ctrl-C reaches this process alone, which then asks the worker to stop.
             return subprocess.Popen(
@@ -272,7 +283,7 @@ class _Workers:
                 stdout=log,
                 stderr=log,
                 text=True,
-                env=worker_environment(serve, self._gpus(processes)),
+                env={**worker_environment(serve and not beside, self._gpus(processes)), **threads},
                 start_new_session=True,
             )
 

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from nsd.plugins.api import Device, Engine, Plugin, SideFile
+from nsd.plugins.api import Device, Plugin, SideFile
 from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
 from nsd.plugins.side_files import BrokenSideFile
-from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample
+from nsd.runner.plan.jobs import PluginJob, StageJob
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace
@@ -115,15 +115,6 @@ def write_job(plan: Plan, stage: Stage, workspace: Workspace, device: Device | N
     path = workspace.partial(stage.kind, stage.digest) / "job.json"
     write_atomically(path, json.dumps(job_of(plan, stage, workspace, device).to_json(), indent=1))
     return path
-
-
-def engine_of(work: StageJob | None) -> type[Engine] | None:
-    """The class of the engine that a stage draws with, None where it draws nothing."""
-    if not isinstance(work, ToSample):
-        return None
-    found = find("engine", work.engine.use)
-    assert issubclass(found, Engine)
-    return found
 
 
 Made = TypeVar("Made", bound=Plugin)

@@ -7,7 +7,8 @@ The others wait for it until torch's timeout (trainer.ddp_timeout) ends them: it
 
 Limits: NCCL's timeout ends a process without an exception, so its line in the log is looked for ("Watchdog caught
 collective operation timeout", of torch's ProcessGroupNCCL); this was read, not seen. A process that gives up more than
-half a minute after the first is killed by the launcher before it can say so, and counts as one that hangs.
+half a minute after the first is killed by the launcher before it can say so, and counts as one that hangs. One that
+hangs before its first line in the log, after an attempt in which it waited, is not named.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from nsd.runner.store.workspace import now
 
 LAUNCHER_LOG = "launcher.log"
 _ROOT = re.compile(r"Root Cause.*?^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\d+)", re.DOTALL | re.MULTILINE)
@@ -28,6 +31,8 @@ _ROOT = re.compile(r"Root Cause.*?^\s*rank\s*:\s*(\d+).*?^\s*exitcode\s*:\s*(-?\
 _WAITED = re.compile(
     r"Timed out waiting (?P<ms>\d+)ms for|Timed out waiting|Watchdog caught collective operation timeout"
 )
+# What `heading` makes. Others print lines of dashes too, as Python's logging does of its own errors.
+_HEADING = re.compile(r"^--- \d{4}-\d\d-\d\dT\S+ \S+ \S+ for ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ def log_name(rank: int) -> str:
     return "log.txt" if rank == 0 else f"log-rank{rank}.txt"
 
 
+def heading(kind: str, digest: str, used_by: Sequence[str]) -> str:
+    """The line that begins what an attempt says in a log; attempts follow each other in one file."""
+    return f"--- {now()} {kind} {digest} for {', '.join(used_by)}"
+
+
 def death(code: int) -> str:
     """What is said of a process that ended with an exit code and nothing else (-9: by signal 9)."""
     if code == -signal.SIGKILL:
@@ -72,10 +82,10 @@ def forget_reasons(partial: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def first_failure(partial: Path, death: Callable[[int], str], processes: int) -> RankFailure | None:
+def first_failure(partial: Path, processes: int) -> RankFailure | None:
     """Of so many processes here the one that failed first, after all have ended; None where nothing tells.
 
-    `death` words an exit code. Where the first one only waited in vain, it is the one that did not come.
+    Where the first one only waited in vain, it is the one that did not come.
     """
     reasons: dict[int, tuple[float, str]] = {}
     for path in partial.glob("failed-rank*.json"):
@@ -90,7 +100,7 @@ def first_failure(partial: Path, death: Callable[[int], str], processes: int) ->
     if not killed and not reasons:
         return None
     first = rank if killed or rank in reasons else min(reasons, key=lambda one: reasons[one][0])
-    waited = _WAITED.search(_text(partial / log_name(first)) if killed else reasons[first][1])
+    waited = _WAITED.search(_said(partial / log_name(first)) if killed else reasons[first][1])
     if waited is not None and (absent := _absent(partial, reasons, processes)) is not None:
         seconds = f" for {int(waited['ms']) / 1000:g} s" if waited["ms"] else ""
         reason = f"did not come: others waited for it{seconds} (trainer.ddp_timeout); its log ends with where it stood"
@@ -103,10 +113,17 @@ def first_failure(partial: Path, death: Callable[[int], str], processes: int) ->
 def _absent(partial: Path, reasons: Mapping[int, tuple[float, str]], processes: int) -> int | None:
     """The process that others waited for: one that says nothing, else the last to complain of something else."""
     for rank in range(processes):
-        if rank not in reasons and not _WAITED.search(_text(partial / log_name(rank))):
+        if rank not in reasons and not _WAITED.search(_said(partial / log_name(rank))):
             return rank
     late = {rank: at for rank, (at, reason) in reasons.items() if not _WAITED.search(reason)}
     return max(late, key=lambda rank: late[rank], default=None)
+
+
+def _said(log: Path) -> str:
+    """What the last attempt says in a log."""
+    text = _text(log)
+    begun = [found.start() for found in _HEADING.finditer(text)]
+    return text[begun[-1] :] if begun else text
 
 
 def _text(path: Path) -> str:

@@ -25,13 +25,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nsd.plugins.errors import Interrupted, StageFailed
-from nsd.runner.work.cores import threads_of_share
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import worker_environment
 from nsd.runner.work.ranks import RankFailure, death, log_name
 
 RETIRE_SECONDS = 20.0  # an idle process ends at once
 LOOK_SECONDS = 0.2
+# Codes of a process that was told to stop, by whomever: Slurm tells all at once. Before it is ready to be told, it ends
+# as any process does.
+STOPPED = (-signal.SIGTERM, -signal.SIGINT, Interrupted.exit_code)
 
 OnShare = Callable[[int, int, float], None]  # number of a process, completions it has drawn, tokens per second
 
@@ -47,25 +49,31 @@ class ShareFailed(StageFailed):
 class Mate:
     """One of the other processes. `ended` says how its share ended; it is None while the share is drawn."""
 
-    def __init__(self, number: int, gpu: str, processes: int, log: Path, heard: threading.Event) -> None:
+    def __init__(self, number: int, gpu: str, log: Path, heard: threading.Event) -> None:
         self.number, self.asked = number, False
         self.ended: Event | None = Event(Told.GONE)  # it has no share yet
         self.ended_at = 0.0
         self._log, self._heard = log, heard
         self._told: OnShare = lambda *_: None
-        reading, writing = os.pipe()
+        # With as many threads as this process, which was started with its share of the cores (runner/work/execute.py).
         environment = worker_environment(gpus=[gpu] if gpu else [])
-        with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--draw", str(number), str(writing)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                text=True,
-                env={**environment, **threads_of_share(os.environ, processes)},
-                pass_fds=[writing],
-            )
-        os.close(writing)
+        reading, writing = os.pipe()
+        try:
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "nsd.runner.work.worker", "--draw", str(number), str(writing)],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    text=True,
+                    env=environment,
+                    pass_fds=[writing],
+                )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
         self._listener = threading.Thread(target=self._listen, args=(reading,), daemon=True)
         self._listener.start()
 
@@ -81,6 +89,11 @@ class Mate:
     def failed(self) -> bool:
         """Whether its share ended neither whole nor by a stop."""
         return self.ended is not None and self.ended.event is Told.FAILED
+
+    @property
+    def stopped(self) -> bool:
+        """Whether its share was left off, whoever asked for that."""
+        return self.ended is not None and self.ended.event is Told.INTERRUPTED
 
     def stop(self) -> None:
         """Ask it, once, to save what it has and end."""
@@ -100,9 +113,11 @@ class Mate:
         """End its share where it died, and nobody could say so."""
         code = self.process.poll()
         if code is not None and self.ended is None and (gone or not self._listener.is_alive()):
-            # Asked to stop before it was ready to be asked, it ends as any process does.
-            stopped = self.asked and code in (-signal.SIGTERM, Interrupted.exit_code)
-            told = Event(Told.INTERRUPTED) if stopped else Event(Told.FAILED, reason=death(code), log=str(self._log))
+            told = (
+                Event(Told.INTERRUPTED)
+                if code in STOPPED
+                else Event(Told.FAILED, reason=death(code), log=str(self._log))
+            )
             self._end(told)
 
     def _hear(self, event: Event) -> None:
@@ -130,9 +145,9 @@ class Team:
         return len(self._gpus) + 1
 
     @property
-    def failed(self) -> bool:
-        """Whether one of the others failed at its share."""
-        return any(mate.failed for mate in self._mates.values())
+    def broken(self) -> bool:
+        """Whether one of the others failed at its share or left it off, so that the stage cannot be whole now."""
+        return any(mate.failed or mate.stopped for mate in self._mates.values())
 
     @contextlib.contextmanager
     def drawing(self, job: Path, processes: int, told: OnShare, should_stop: Callable[[], bool]) -> Iterator[None]:
@@ -141,14 +156,16 @@ class Team:
         What is raised inside stops them. Raises ShareFailed where one of them failed, Interrupted where one was
         stopped. `told` is called from other threads.
         """
-        for number in range(1, processes):
-            mate = self._mates.get(number)
-            if mate is None or mate.process.poll() is not None:
-                log = job.with_name(log_name(number))
-                mate = self._mates[number] = Mate(number, self._gpus[number - 1], processes, log, self._heard)
-            mate.begin(job, processes, told)
-        mates, interrupted = [self._mates[number] for number in range(1, processes)], None
-        try:
+        mates: list[Mate] = []
+        interrupted = None
+        try:  # where the second cannot be started, the first has begun
+            for number in range(1, processes):
+                mate = self._mates.get(number)
+                if mate is None or mate.process.poll() is not None:
+                    log = job.with_name(log_name(number))
+                    mate = self._mates[number] = Mate(number, self._gpus[number - 1], log, self._heard)
+                mate.begin(job, processes, told)
+                mates.append(mate)
             yield
         except Interrupted as raised:
             interrupted = raised
@@ -158,14 +175,14 @@ class Team:
             self.retire()
             raise
         else:
-            self._wait(lambda: self.failed or should_stop())
-        if any(mate.asked or mate.failed for mate in mates):
+            self._wait(lambda: self.broken or should_stop())
+        if any(mate.asked or mate.stopped or mate.failed for mate in mates):
             self.retire()  # who was asked to stop ends, be it after its share
         if failed := [mate for mate in mates if mate.failed]:
             first = min(failed, key=lambda mate: mate.ended_at)
             assert first.ended is not None
             raise ShareFailed(RankFailure(first.number, str(first.ended.reason), Path(str(first.ended.log))), processes)
-        if interrupted is not None or any(mate.asked for mate in mates):
+        if interrupted is not None or any(mate.asked or mate.stopped for mate in mates):
             raise interrupted or Interrupted("stopped after a shard")
 
     def _wait(self, ending: Callable[[], bool]) -> None:

@@ -5,9 +5,9 @@
     python -m nsd.runner.work.worker --draw NUMBER DESCRIPTOR   draws shares of jobs (runner/work/team.py)
 
 Events go as JSON lines to the FIFO or file EVENTS, or to the pipe DESCRIPTOR. One serving worker does all
-single-process stages of a run, so torch is imported once; completions it draws together with a process for each
-further GPU that it is given. A worker whose parent died ends at once; SIGTERM sets a flag that stages look at after
-each shard or step, and the worker exits with 75.
+single-process stages of a run, so torch is imported once; where several processes draw, a training has another one.
+Completions it draws together with a process for each further GPU that it is given. A worker whose parent died ends at
+once; SIGTERM sets a flag that stages look at after each shard or step, and the worker exits with 75.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from nsd.plugins.api import Engine
 from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
 from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.plan.jobs import ToSample, ToTrain
@@ -54,7 +55,7 @@ class Worker:
         self.number = number
         self.rank = number or int(os.environ.get("RANK", "0"))
         self.team = Team(gpus)
-        self.engines: dict[str, Any] = {}
+        self.engines: dict[str, Engine] = {}
         self._telling = threading.Lock()
 
     def emit(self, event: Event) -> None:
@@ -104,7 +105,8 @@ class Worker:
             engines=self.engines,
         )
         with redirected(log):
-            print(f"--- {now()} {kind} {digest} for {', '.join(job.used_by)}")
+            # At once: a process that is killed, as by NCCL's watchdog, loses what it has not written.
+            print(ranks.heading(kind, digest, job.used_by), flush=True)
             spending = Spending(partial, processes)
             try:
                 self._refuse_other_versions(job, partial, spending)
@@ -114,6 +116,8 @@ class Worker:
                 with spending if self.rank == 0 else contextlib.nullcontext():
                     context.artifact.mkdir(parents=True, exist_ok=True)
                     facts = run_stage(job, context)
+                if self.rank == 0:
+                    self._finish(job, workspace, context, facts, spending)
             except Interrupted:
                 self.emit(Event(Told.INTERRUPTED, digest))
                 return INTERRUPTED
@@ -129,8 +133,6 @@ class Worker:
             except Exception as error:
                 traceback.print_exc()
                 return self._failed(digest, f"{type(error).__name__}: {error}", log, refused=False)
-            if self.rank == 0:
-                self._finish(job, workspace, context, facts, spending)
             self.emit(Event(Told.FINISHED, digest, seconds=spending.seconds))
         return 0
 

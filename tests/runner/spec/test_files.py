@@ -441,6 +441,20 @@ def test_a_file_that_changes_after_planning_is_not_run_under_the_old_digest(tmp_
     ]
 
 
+def test_a_file_that_breaks_after_planning_fails_the_stage_with_its_reason(tmp_path: Path) -> None:
+    spec = place(
+        tmp_path,
+        f"data: {{use: './canary.py:Data', {SPLIT}}}\nengine: ./canary.py:Voice\n"
+        "conditions: {base: {train_on: []}}\n",
+    )
+    plan = build_plan(load_spec(spec, run_files=True))
+    (tmp_path / "canary.py").write_text("class Voice(:\n")
+    (failure,) = execute(plan, Workspace(tmp_path / "w")).failures
+    assert failure.reason == (
+        f"the engine {tmp_path / 'canary.py'}:Voice has changed since this run began; run the spec again"
+    )
+
+
 def test_a_block_inside_is_made_from_its_file(tmp_path: Path) -> None:
     spec = place(tmp_path, PLACES["inner dataset of an inner dataset"])
     data = load_spec(spec, run_files=True).conditions["arm"].data

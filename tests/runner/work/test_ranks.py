@@ -16,7 +16,7 @@ from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
-from nsd.runner.work.ranks import RankFailure, first_failure, forget_reasons, leave_reason
+from nsd.runner.work.ranks import RankFailure, first_failure, forget_reasons, heading, leave_reason
 from support import REPOSITORY, wait_until
 
 TRAINER = '''
@@ -176,28 +176,25 @@ Root Cause (first observed failure):
 """
 
 
-def died(code: int) -> str:
-    return f"killed by {-code}"
-
-
 def test_of_two_reasons_the_first_in_time_counts_where_the_launcher_says_nothing(tmp_path: Path) -> None:
     leave_reason(tmp_path, 1, "the cause")
     time.sleep(0.01)
     leave_reason(tmp_path, 0, "what came of it")
-    assert first_failure(tmp_path, died, 2) == RankFailure(1, "the cause", tmp_path / "log-rank1.txt")
+    assert first_failure(tmp_path, 2) == RankFailure(1, "the cause", tmp_path / "log-rank1.txt")
 
 
 def test_a_killed_process_counts_before_what_others_say_of_it(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, "Connection closed by peer")
     (tmp_path / "launcher.log").write_text(ROOT)
-    assert first_failure(tmp_path, died, 2) == RankFailure(1, "killed by 9", tmp_path / "log-rank1.txt")
+    reason = "the worker was killed (SIGKILL): most often the machine ran out of memory"
+    assert first_failure(tmp_path, 2) == RankFailure(1, reason, tmp_path / "log-rank1.txt")
 
 
 def test_the_reason_of_the_process_that_the_launcher_names_counts(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, "Connection closed by peer")
     leave_reason(tmp_path, 1, "the cause")
     (tmp_path / "launcher.log").write_text(ROOT.replace("-9", "1"))
-    found = first_failure(tmp_path, died, 2)
+    found = first_failure(tmp_path, 2)
     assert found is not None and (found.rank, found.reason) == (1, "the cause")
 
 
@@ -210,7 +207,7 @@ NCCL = (
 
 def test_the_leader_too_is_named_where_the_others_waited_for_it(tmp_path: Path) -> None:
     leave_reason(tmp_path, 1, GLOO)
-    found = first_failure(tmp_path, died, 2)
+    found = first_failure(tmp_path, 2)
     assert found is not None and found.log.name == "log.txt"
     assert found.sentence(2).startswith("process 1 of 2 did not come: others waited for it for 1800 s")
 
@@ -218,14 +215,14 @@ def test_the_leader_too_is_named_where_the_others_waited_for_it(tmp_path: Path) 
 def test_of_several_that_waited_the_one_that_says_nothing_did_not_come(tmp_path: Path) -> None:
     for rank in (0, 1, 3):
         leave_reason(tmp_path, rank, GLOO if rank == 0 else "Timed out waiting for clients")
-    found = first_failure(tmp_path, died, 4)
+    found = first_failure(tmp_path, 4)
     assert found is not None and (found.rank, found.hung) == (2, True)
 
 
 def test_a_process_that_came_too_late_is_the_one_that_was_waited_for(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, GLOO)
     leave_reason(tmp_path, 1, "Connection closed by peer")
-    found = first_failure(tmp_path, died, 2)
+    found = first_failure(tmp_path, 2)
     assert found is not None and (found.rank, found.hung) == (1, True)
 
 
@@ -233,26 +230,51 @@ def test_what_nccl_prints_before_it_ends_a_process_counts_as_waiting(tmp_path: P
     (tmp_path / "log.txt").write_text(NCCL)
     (tmp_path / "log-rank1.txt").write_text("--- begun")
     (tmp_path / "launcher.log").write_text(ROOT.replace("rank      : 1", "rank      : 0").replace("-9", "-6"))
-    found = first_failure(tmp_path, died, 2)
+    found = first_failure(tmp_path, 2)
     assert found is not None and (found.rank, found.hung) == (1, True)
+
+
+def test_a_wait_of_an_earlier_attempt_hides_no_process_that_hangs(tmp_path: Path) -> None:
+    begun = heading("train", "e1", ["taught/seed7"])
+    dashes = "--- Logging error ---"
+    (tmp_path / "log-rank1.txt").write_text("\n".join([begun, GLOO, begun, dashes, "step 2", ""]))
+    leave_reason(tmp_path, 0, GLOO)
+    found = first_failure(tmp_path, 2)
+    assert found is not None and (found.rank, found.hung) == (1, True)
+
+
+def test_lines_of_dashes_begin_no_attempt(tmp_path: Path) -> None:
+    """All waited, as one of them says in its log alone: the one that did not come is on another machine."""
+    begun = heading("train", "e1", ["taught/seed7"])
+    (tmp_path / "log-rank1.txt").write_text("\n".join([begun, GLOO, "--- Logging error ---", ""]))
+    leave_reason(tmp_path, 0, GLOO)
+    assert first_failure(tmp_path, 2) == RankFailure(0, GLOO, tmp_path / "log.txt")
+
+
+def test_a_killed_process_did_not_wait_because_an_earlier_attempt_did(tmp_path: Path) -> None:
+    begun = heading("train", "e1", ["taught/seed7"])
+    (tmp_path / "log-rank1.txt").write_text("\n".join([begun, NCCL, begun, "step 2", ""]))
+    (tmp_path / "launcher.log").write_text(ROOT)
+    found = first_failure(tmp_path, 2)
+    assert found is not None and (found.rank, found.hung) == (1, False)
 
 
 def test_where_all_waited_the_first_reason_stays(tmp_path: Path) -> None:
     """The one that did not come is on another machine."""
     leave_reason(tmp_path, 0, GLOO)
     leave_reason(tmp_path, 1, GLOO)
-    assert first_failure(tmp_path, died, 2) == RankFailure(0, GLOO, tmp_path / "log.txt")
+    assert first_failure(tmp_path, 2) == RankFailure(0, GLOO, tmp_path / "log.txt")
 
 
 def test_the_leader_is_not_named_as_a_process(tmp_path: Path) -> None:
     leave_reason(tmp_path, 0, "no examples")
-    found = first_failure(tmp_path, died, 2)
+    found = first_failure(tmp_path, 2)
     assert found is not None and found.sentence(2) == "no examples" and found.log.name == "log.txt"
 
 
 def test_torn_reasons_and_those_of_an_earlier_attempt_are_no_reasons(tmp_path: Path) -> None:
     (tmp_path / "failed-rank1.json").write_text(json.dumps({"reason": "x"})[:5])
-    assert first_failure(tmp_path, died, 2) is None
+    assert first_failure(tmp_path, 2) is None
     leave_reason(tmp_path, 1, "earlier")
     forget_reasons(tmp_path)
-    assert first_failure(tmp_path, died, 2) is None
+    assert first_failure(tmp_path, 2) is None

@@ -5,10 +5,14 @@ The engine here needs no torch: what it draws follows from the stream alone, and
 
 from __future__ import annotations
 
+import errno
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,10 +27,14 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work import cores
 from nsd.runner.work.device import Decision, Facts, decide
 from nsd.runner.work.drawing import drawers, share
 from nsd.runner.work.execute import Outcome, execute
+from nsd.runner.work.jobs import write_data, write_job
 from nsd.runner.work.progress import PlainReporter
+from nsd.runner.work.team import Mate, Team
+from nsd.runner.work.worker import Worker
 from support import REPOSITORY, wait_until
 from toy_jobs import to_score
 
@@ -58,6 +66,8 @@ class Told(Engine):
     def generate(self, model, requests, sampling, seed, done=frozenset()):
         with (HERE / "seen").open("a") as seen:
             seen.write(f"{NUMBER} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES') or None}\\n")
+        with (HERE / "threads").open("a") as threads:
+            threads.write(f"draws {os.environ.get('OMP_NUM_THREADS')}\\n")
         told = (HERE / "told").read_text().split() if (HERE / "told").exists() else ["-", "nothing"]
         places = [(one.question_id, sample) for one in requests for sample in range(sampling.n)]
         for count, (question, sample) in enumerate(place for place in places if place not in done):
@@ -70,10 +80,19 @@ class Told(Engine):
         (HERE / f"through{NUMBER}").touch()
 
     def act(self, what):
-        if what == "raise":
+        if what == "late":
+            while not (HERE / "through0").exists():
+                time.sleep(0.01)
+        if what in ("raise", "late"):
             raise ValueError("this prompt is no prompt")
         if what == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "unready":  # to be told to stop
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if what in ("unready", "told"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        if what == "wordless":
+            os._exit(75)
         if what == "dawdle":
             (HERE / f"ready{NUMBER}").touch()
             time.sleep(1)
@@ -91,6 +110,8 @@ class Looks(Trainer):
 
     def train(self, job):
         drew = {int(line.split()[1]) for line in (HERE / "seen").read_text().splitlines()} - {os.getpid()}
+        with (HERE / "threads").open("a") as threads:
+            threads.write(f"trains {os.environ.get('OMP_NUM_THREADS')}\\n")
         (HERE / "trained_on").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
         (HERE / "alive").write_text(" ".join(str(pid) for pid in drew if alive(pid)))
         job.output_dir.mkdir(parents=True)
@@ -202,6 +223,19 @@ def test_each_process_sees_a_gpu_of_its_own_and_a_spreading_engine_all(tmp_path:
     assert seen == {"Told": [("0", "3"), ("1", "GPU-5"), ("2", "7")], "Every": [("0", "3,GPU-5,7")]}
 
 
+def test_a_process_whose_share_is_empty_asks_no_engine(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, SPEC.replace("test: 13", "test: 2"))
+    assert toy.run(4).exit_code == 0
+    assert sorted(number for number, *_ in toy.lines("seen")) == ["0", "1"]
+
+
+def test_a_process_whose_share_is_drawn_asks_no_engine(toy: Toy, of_one: list[dict[str, Any]]) -> None:
+    assert toy.run(2, "1 late").exit_code == 1
+    (toy.folder / "seen").unlink()
+    assert toy.run(2).exit_code == 0 and toy.rows() == of_one
+    assert [number for number, *_ in toy.lines("seen")] == ["1"]
+
+
 def test_progress_adds_up_over_the_processes(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     monkeypatch.setattr(PlainReporter, "update", lambda self, event: told.append(event.done))
@@ -230,10 +264,70 @@ def test_the_process_that_failed_is_named_and_what_all_have_drawn_is_kept(what: 
     assert len(toy.lines("drawn")) == PLACES
 
 
+def test_where_one_cannot_be_started_those_that_have_begun_are_stopped(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third process cannot be: nothing of that name can be opened as its log."""
+    toy.workspace.create()
+    write_data(toy.plan, toy.workspace)
+    job = write_job(toy.plan, toy.sample, toy.workspace)
+    job.with_name("log-rank2.txt").mkdir()
+    started: list[subprocess.Popen[str]] = []
+    begin = Mate.begin
+
+    def noted(self: Mate, *given: Any) -> None:
+        started.append(self.process)
+        begin(self, *given)
+
+    monkeypatch.setattr(Mate, "begin", noted)
+    team = Team(["", ""])
+    with (
+        pytest.raises(IsADirectoryError),
+        team.drawing(job, 3, lambda *_: None, lambda: False),
+    ):
+        pass
+    assert len(started) == 1 and started[0].returncode is not None
+
+
+def test_a_process_that_cannot_be_started_leaves_no_pipe_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    before = opened()
+    with pytest.raises(IsADirectoryError):
+        Mate(1, "", tmp_path, threading.Event())
+    assert opened() == before
+
+
 def test_the_failure_of_the_leader_has_no_number_and_stops_the_others(toy: Toy) -> None:
     (failure,) = toy.run(2, "0 raise").failures
     assert failure.reason == "ValueError: this prompt is no prompt" and Path(failure.log).name == "log.txt"
     assert len(toy.shards()) == len(toy.lines("drawn"))
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_stage_is_said(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Workspace, "commit", full)
+    toy.workspace.create()
+    write_data(toy.plan, toy.workspace)
+    said = io.StringIO()
+    assert Worker(said).run(write_job(toy.plan, toy.sample, toy.workspace)) == 1
+    last = json.loads(said.getvalue().splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("failed", "OSError: [Errno 28] No space left on device")
+    assert len(toy.shards()) == PLACES, "all that was drawn is kept"
+
+
+@pytest.mark.parametrize("what", ["told", "unready", "wordless"])
+def test_a_process_that_somebody_else_stops_interrupts_the_run(
+    what: str, toy: Toy, of_one: list[dict[str, Any]]
+) -> None:
+    """As Slurm does, which tells every process by itself."""
+    outcome = toy.run(2, f"1 {what}")
+    assert (outcome.exit_code, outcome.failures) == (75, [])
+    assert toy.run(2).exit_code == 0 and toy.rows() == of_one
+    assert len(toy.lines("drawn")) == PLACES
 
 
 @pytest.mark.parametrize("again", [1, 3])
@@ -295,6 +389,19 @@ def test_the_processes_serve_every_drawing_and_are_gone_while_something_trains(t
         *((str(number), 2, 1) for number in range(3))
     }
     assert (tmp_path / "alive").read_text() == ""
+
+
+def test_processes_that_draw_share_the_cores_of_a_quota_and_a_training_has_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in cores.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cores, "physical_cores", lambda: 8)
+    monkeypatch.setattr(cores, "cpu_quota", lambda: 6.0)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 6)
+    toy = Toy(tmp_path, SPEC.partition("conditions")[0] + THREE)
+    assert toy.run(2).exit_code == 0
+    assert Counter(map(tuple, toy.lines("threads"))) == {("draws", "3"): 6, ("trains", "6"): 1}
 
 
 def test_a_spreading_engine_stays_loaded_and_a_training_after_it_sees_one_gpu(tmp_path: Path) -> None:
