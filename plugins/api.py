@@ -393,9 +393,8 @@ class Reward(Plugin):
     # the sources `questions` and `test_questions` are an error of the spec.
     needs_answer: ClassVar[bool] = False
     needs_votes: ClassVar[bool] = False  # as of a labeler
-    needs_group: ClassVar[bool] = (
-        False  # True: it compares a question's rollouts, so that one process must have them all
-    )
+    # True: it compares a question's rollouts, so that one process must have them all.
+    needs_group: ClassVar[bool] = False
     verifier: Verifier  # the training's, given by the trainer before it asks for rewards
 
     class Config(PluginConfig):

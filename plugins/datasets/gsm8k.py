@@ -26,7 +26,7 @@ from nsd.plugins.datasets.sources import (
     read,
     shown_of,
     to_questions,
-    with_unlabeled,
+    train_and_test,
 )
 from nsd.plugins.registry import plugin
 
@@ -57,13 +57,11 @@ class Gsm8k(Dataset):
     def pools(self) -> Pools:
         """All train and test rows."""
         config = self.config
-        pools = {}
-        notes: tuple[str, ...] = ()
-        for split in ("train", "test"):
-            rows = read(config.path, split, config.subset, config.revision)
-            pools[split], found = to_questions(rows, _question, config)
-            notes += found
-        return with_unlabeled(Pools(train=pools["train"], test=pools["test"], notes=notes), config)
+        return train_and_test(
+            config,
+            lambda split: read(config.path, split, config.subset, config.revision),
+            lambda rows: to_questions(rows, _question, config),
+        )
 
     def shown(self) -> Shown:
         """Nothing: the context is the gold solution."""

@@ -30,7 +30,7 @@ from nsd.plugins.datasets.sources import (
     shown_of,
     split_files,
     to_questions,
-    with_unlabeled,
+    train_and_test,
 )
 from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
@@ -69,11 +69,12 @@ class SciKnowEval(Dataset):
         if not local and config.subject is None:
             raise InputError("subject: name one of biology, chemistry, material, physics for a dataset of the hub")
         subset = None if config.subject is None else config.subject.capitalize()
-        test, notes = self._questions(read(config.path, "test", subset, config.revision))
-        if not local or not split_files(config.path, "train", subset):
-            return with_unlabeled(Pools(train=test, test=None, notes=notes), config)
-        train, more = self._questions(read(config.path, "train", subset, config.revision))
-        return with_unlabeled(Pools(train=train, test=test, notes=more + notes), config)
+        return train_and_test(
+            config,
+            lambda split: read(config.path, split, subset, config.revision),
+            self._questions,
+            train=local and bool(split_files(config.path, "train", subset)),
+        )
 
     def shown(self) -> Shown:
         """Nothing: there is nothing but question and letter."""

@@ -39,6 +39,9 @@ NO_ANSWER = frozenset(("NA", "na", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", 
 MOST_DIGITS = 1000  # of a number written with an exponent, which would be as many characters
 
 
+Read = tuple[list[Question], tuple[str, ...]]  # questions, and notes on their rows
+
+
 class SourceConfig(DatasetConfig):
     """What every dataset that reads files or the hub can be told."""
 
@@ -85,6 +88,21 @@ def with_unlabeled(pools: Pools, config: SourceConfig) -> Pools:
         return pools
     other = _other_dataset(config.unlabeled_from).pools()
     return Pools(train=pools.train, test=pools.test, unlabeled=other.train, notes=pools.notes + other.notes)
+
+
+def train_and_test(
+    config: SourceConfig, rows: Callable[[str], list[Row]], questions: Callable[[list[Row]], Read], train: bool = True
+) -> Pools:
+    """The questions of both splits; without `train` those of the test split alone, from which all is then cut.
+
+    `rows` reads a split by its name.
+    """
+    if not train:
+        found, notes = questions(rows("test"))
+        return with_unlabeled(Pools(train=found, test=None, notes=notes), config)
+    found, notes = questions(rows("train"))
+    test, more = questions(rows("test"))
+    return with_unlabeled(Pools(train=found, test=test, notes=notes + more), config)
 
 
 def shown_of(config: SourceConfig, own: Shown) -> Shown:

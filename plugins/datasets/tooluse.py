@@ -25,7 +25,7 @@ from nsd.plugins.datasets.sources import (
     shown_of,
     split_files,
     to_questions,
-    with_unlabeled,
+    train_and_test,
 )
 from nsd.plugins.registry import plugin
 
@@ -48,11 +48,12 @@ class ToolUse(Dataset):
     def pools(self) -> Pools:
         """Train and test rows; the test rows alone where there are no others."""
         config = self.config
-        test, notes = to_questions(read(config.path, "test", None, config.revision), _question, config)
-        if is_local(config.path) and not split_files(config.path, "train"):
-            return with_unlabeled(Pools(train=test, test=None, notes=notes), config)
-        train, more = to_questions(read(config.path, "train", None, config.revision), _question, config)
-        return with_unlabeled(Pools(train=train, test=test, notes=more + notes), config)
+        return train_and_test(
+            config,
+            lambda split: read(config.path, split, None, config.revision),
+            lambda rows: to_questions(rows, _question, config),
+            train=not is_local(config.path) or bool(split_files(config.path, "train")),
+        )
 
     def shown(self) -> Shown:
         """Nothing: there is nothing but request and calls."""

@@ -72,11 +72,8 @@ def generalised_advantages(
 
     kept = mask.to(rewards.dtype)
     rewards, values = rewards * kept, values.detach() * kept
-    found, later, next_value = (
-        torch.zeros_like(rewards),
-        rewards.new_zeros(len(rewards)),
-        rewards.new_zeros(len(rewards)),
-    )
+    found = torch.zeros_like(rewards)
+    later = next_value = rewards.new_zeros(len(rewards))
     for step in range(rewards.shape[1] - 1, -1, -1):
         here = kept[:, step]
         delta = rewards[:, step] + gamma * next_value - values[:, step]
