@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from nsd.plugins.config import (
     DatasetConfig,
@@ -43,6 +43,7 @@ from nsd.plugins.data import (
     Confidence,
     Device,
     Example,
+    KeptRollout,
     ModelRef,
     Pools,
     Prompt,
@@ -74,6 +75,7 @@ __all__ = [
     "Device",
     "Engine",
     "Example",
+    "KeptRollout",
     "Labeler",
     "LoraConfig",
     "ModelRef",
@@ -104,6 +106,7 @@ __all__ = [
     "TrainResult",
     "TrainSeeds",
     "Trainer",
+    "Validation",
     "Verifier",
     "question_id",
     "without_truth",
@@ -326,6 +329,23 @@ class Labeler(Plugin):
 # --------------------------------------------------------------------------- trainers and rewards
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a training is watched by: questions that no arm of the spec trains on, judged as an evaluation judges.
+
+    The trainer measures before its first step and at every multiple of `every` steps, and at its end. A completion's
+    stream is `stream(seed, question, sample)`, the same each time, so that two measurements differ by the model alone.
+    `keep` says which weights the training leaves: those of the best measurement (the first of equals) or the last ones.
+    """
+
+    examples: Sequence[Example]
+    every: int
+    keep: Literal["best", "last"]
+    protocol: Protocol
+    verifier: Verifier
+    seed: int
+
+
 @dataclass
 class TrainJob:
     """Everything a trainer gets. It leaves the model in `output_dir` and resumes from `checkpoint_dir`.
@@ -334,7 +354,8 @@ class TrainJob:
     `test_questions` have no answer, and a verdict on them is 0.
     `report(step, total_steps, metrics)` stores a point of the curves; `warn(text, field, step=None)` tells the
     person what is wrong and which spec field to change; `should_stop()` turns true on SIGTERM: save a
-    checkpoint at the next boundary and raise Interrupted.
+    checkpoint at the next boundary and raise Interrupted. `keep(rollouts)` keeps the rollouts of one sampled batch, all
+    of one step; those of a step that is kept again, after a resume, replace the first.
     """
 
     model: ModelRef
@@ -353,6 +374,8 @@ class TrainJob:
     run_name: str = ""
     device: Device | None = None  # None: the best that torch finds
     max_steps_cap: int | None = None  # --smoke only: cuts how many steps, never what a step is
+    validation: Validation | None = None
+    keep: Callable[[Sequence[KeptRollout]], None] = lambda rollouts: None
 
 
 class Trainer(Plugin):

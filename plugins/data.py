@@ -372,10 +372,39 @@ class TrainSeeds:
 
 @dataclass(frozen=True)
 class Budget:
-    """Compute matching: at most one is set; None leaves the trainer's own epochs or steps in force."""
+    """Compute matching: at most one is set; None leaves the trainer's own epochs or steps in force.
+
+    `tokens` are those of training texts. `generated_tokens` are those of the rollouts that a training draws, without
+    what validation draws; a trainer that draws none takes them as tokens of training texts. `seconds` are those spent
+    in the training's steps, before a resume too; such a run cannot be repeated to the bit.
+    """
 
     steps: int | None = None
     tokens: int | None = None
+    generated_tokens: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRollout:
+    """A rollout as it is kept for the report, and for what the executor computes from it and the hidden truth.
+
+    `step` counts optimizer steps done when it was drawn. `tokens` counts its tokens. `reward` is the weighted sum of
+    the rewards. `masked`: it is no part of the loss. `teacher_input` is what a self-distillation's teacher read before
+    the response, as text.
+    """
+
+    step: int
+    question_id: str
+    sample: int
+    text: str
+    tokens: int
+    stop_reason: StopReason
+    answer: str | None
+    score: float
+    reward: float
+    masked: bool = False
+    teacher_input: str | None = None
 
 
 @dataclass(frozen=True)
