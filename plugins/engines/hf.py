@@ -32,8 +32,6 @@ out-of-memory error) are written to the documented behaviour and not measured he
 
 from __future__ import annotations
 
-import gc
-import logging
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
@@ -42,44 +40,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
-from nsd.plugins.chat import prompt_ids, turn_end
+from nsd.plugins.chat import prompt_ids
 from nsd.plugins.data import cut_at_stop
-from nsd.plugins.errors import InputError, StageFailed
+from nsd.plugins.engines.hf_rows import (
+    AskedPrompt,
+    Loaded,
+    Row,
+    facts,
+    free_memory,
+    in_pieces,
+    texts_of,
+    with_turn_end,
+)
+from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
-from nsd.plugins.seeds import stream
 
 if TYPE_CHECKING:  # what only a drawing needs is imported by it: a spec that names `hf` is read quickly
     from nsd.plugins.engines.hf_decode import Decoded
 
-LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; each look waits for the device
-
-log = logging.getLogger("nsd.engine.hf")
-
 
 @dataclass(frozen=True)
-class _Loaded:
+class _Held:
     key: tuple[Any, ...]
-    model: Any
-    tokenizer: Any
-    end_ids: list[int]
-    pad_id: int
-    context: int | None
-    vocabulary: int
+    loaded: Loaded
 
 
 # The last model loaded, shared by all engines of a process: an evaluation after a labelling with the same weights
 # loads nothing, and two engines never hold two models.
-_last: _Loaded | None = None
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    question_id: str
-    ids: list[int]
-    first: int  # sample that is wanted first
-
-
-_Row = tuple[_Prompt, int]  # a prompt and a sample number
+_last: _Held | None = None
 
 
 @plugin("engine", "hf")
@@ -134,27 +122,18 @@ class HfEngine(Engine):
             yield errors
         prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
         self.notes = {"device": str(loaded.model.device), "out_of_memory_at_rows": []}
-        cap: int | None = None  # rows that may run at once, since memory first ran out
-        for batch in self._batches(loaded, prompts, sampling):
-            stack = [[row for row in batch if (row[0].question_id, row[1]) not in done]]
-            while stack:
-                rows = stack.pop()
-                if not rows:
-                    continue
-                half = (len(rows) + 1) // 2
-                if cap is None or len(rows) <= cap:
-                    if (completions := self._run(loaded, rows, sampling, seed)) is not None:
-                        yield completions
-                        continue
-                    if len(rows) == 1:
-                        raise StageFailed(
-                            f"engine hf: not even one completion of {sampling.max_tokens} tokens after a prompt of "
-                            f"{len(rows[0][0].ids)} tokens fits in the memory of {loaded.model.device}"
-                        )
-                    cap = half
-                stack += [rows[half:], rows[:half]]
+        batches = (
+            [row for row in batch if (row[0].question_id, row[1]) not in done]
+            for batch in self._batches(loaded, prompts, sampling)
+        )
+        for rows, decoded in in_pieces(loaded, batches, sampling, seed, self.notes["out_of_memory_at_rows"]):
+            texts = texts_of(loaded, decoded)
+            yield [
+                _completion(prompt.question_id, sample, *cut_at_stop(text, sampling.stop), one)
+                for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
+            ]
 
-    def _batches(self, loaded: _Loaded, prompts: Sequence[_Prompt], sampling: Sampling) -> Iterator[list[_Row]]:
+    def _batches(self, loaded: Loaded, prompts: Sequence[AskedPrompt], sampling: Sampling) -> Iterator[list[Row]]:
         """Cut (prompt, sample) rows into batches, the same however many of them are done already.
 
         Prompts of which as many samples are wanted go together, so that batches are full.
@@ -175,9 +154,9 @@ class HfEngine(Engine):
         """Free the model that this process holds."""
         global _last
         _last = None
-        _free_memory()
+        free_memory()
 
-    def _load(self, ref: ModelRef) -> _Loaded:
+    def _load(self, ref: ModelRef) -> Loaded:
         global _last
         from nsd.plugins import models
 
@@ -185,29 +164,8 @@ class HfEngine(Engine):
         if _last is None or _last.key != key:
             self.close()  # before loading: two models may not fit
             model, tokenizer = models.load_model(ref, self.config.device, attention=self.config.attention)
-            _last = _facts(key, model, tokenizer)
-        return _last
-
-    def _run(self, loaded: _Loaded, rows: list[_Row], sampling: Sampling, seed: int) -> list[Completion] | None:
-        """The completions of these rows, None where they did not fit in memory."""
-        try:
-            decoded = _decode(loaded, rows, sampling, seed)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            log.warning("out of memory with %d completions at once on %s", len(rows), loaded.model.device)
-            self.notes["out_of_memory_at_rows"].append(len(rows))
-            decoded = None
-        if decoded is None:  # outside the except block, whose traceback holds the tensors
-            _free_memory()
-            return None
-        texts = loaded.tokenizer.batch_decode(
-            [one.tokens[:-1] if one.ended else one.tokens for one in decoded], skip_special_tokens=True
-        )
-        return [
-            _completion(prompt.question_id, sample, *cut_at_stop(text, sampling.stop), one)
-            for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
-        ]
+            _last = _Held(key, facts(model, tokenizer))
+        return _last.loaded
 
 
 # --------------------------------------------------------------------------- prompts
@@ -227,9 +185,9 @@ def _check(requests: Sequence[Request], sampling: Sampling) -> None:
         seen.add(request.question_id)
 
 
-def _tokenize(requests: Sequence[Request], loaded: _Loaded) -> tuple[list[_Prompt], dict[str, str]]:
+def _tokenize(requests: Sequence[Request], loaded: Loaded) -> tuple[list[AskedPrompt], dict[str, str]]:
     """Token ids of every prompt, and why the others were refused, by question id."""
-    prompts: list[_Prompt] = []
+    prompts: list[AskedPrompt] = []
     refused: dict[str, str] = {}
     for request in requests:
         try:
@@ -248,44 +206,17 @@ def _tokenize(requests: Sequence[Request], loaded: _Loaded) -> tuple[list[_Promp
         elif max(ids) >= loaded.vocabulary:
             refused[request.question_id] = f"token {max(ids)} of the prompt has no embedding in the model"
         else:
-            prompts.append(_Prompt(request.question_id, ids, request.first))
+            prompts.append(AskedPrompt(request.question_id, ids, request.first))
     return prompts, refused
 
 
-def _ends_of(loaded: _Loaded, requests: Sequence[Request]) -> _Loaded:
+def _ends_of(loaded: Loaded, requests: Sequence[Request]) -> Loaded:
     """The same model with the end of its template's turns among its end tokens, where a prompt is a chat."""
     chat = next((request for request in requests if not isinstance(request.prompt, str)), None)
-    end = None if chat is None else turn_end(loaded.tokenizer, chat.chat_template_kwargs)
-    return loaded if end is None else replace(loaded, end_ids=sorted({*loaded.end_ids, end}))
+    return loaded if chat is None else with_turn_end(loaded, chat.chat_template_kwargs)
 
 
 # --------------------------------------------------------------------------- completions
-
-
-def _decode(loaded: _Loaded, rows: Sequence[_Row], sampling: Sampling, seed: int) -> list[Decoded]:
-    """Decode rows, each prompt prefilled once. Greedy samples of a prompt are one row, written once."""
-    from nsd.plugins.engines.hf_decode import Rows, decode
-    from nsd.plugins.engines.hf_stops import Stops
-
-    prompts = list({prompt.question_id: prompt for prompt, _ in rows}.values())
-    place = {prompt.question_id: index for index, prompt in enumerate(prompts)}
-    wanted = [(prompt, 0) for prompt in prompts] if sampling.temperature == 0 else rows
-    room = [sampling.max_tokens if loaded.context is None else loaded.context - len(p.ids) for p, _ in wanted]
-    decoded = decode(
-        loaded.model,
-        Rows(
-            prompts=[prompt.ids for prompt in prompts],
-            prompt_of=[place[prompt.question_id] for prompt, _ in wanted],
-            seeds=[stream(seed, prompt.question_id, sample) for prompt, sample in wanted],
-            limits=[min(sampling.max_tokens, room_of) for room_of in room],
-        ),
-        sampling,
-        loaded.end_ids,
-        loaded.pad_id,
-        check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
-        stops=Stops(loaded.tokenizer, sampling.stop, len(wanted)) if sampling.stop else None,
-    )
-    return [decoded[place[prompt.question_id]] for prompt, _ in rows] if sampling.temperature == 0 else decoded
 
 
 def _completion(question: str, sample: int, text: str, stopped: bool, decoded: Decoded) -> Completion:
@@ -294,41 +225,3 @@ def _completion(question: str, sample: int, text: str, stopped: bool, decoded: D
         return Completion(question, sample, text, len(decoded.tokens), StopReason.ERROR, reason)
     stop = StopReason.STOP if decoded.ended or stopped else StopReason.LENGTH
     return Completion(question, sample, text, len(decoded.tokens), stop, confidence=decoded.confidence)
-
-
-# --------------------------------------------------------------------------- the model and its memory
-
-
-def _facts(key: tuple[Any, ...], model: Any, tokenizer: Any) -> _Loaded:
-    """What the loop needs to know of a model. End tokens: the checkpoint's list and the tokenizer's own."""
-    listed = getattr(model.generation_config, "eos_token_id", None)
-    ends = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id} - {None}
-    vocabulary = int(model.get_input_embeddings().num_embeddings)
-    pad = int(tokenizer.pad_token_id)
-    return _Loaded(
-        key=key,
-        model=model,
-        tokenizer=tokenizer,
-        end_ids=sorted(ends),
-        # A pad token that was added without resizing the model has no embedding; any masked token will do.
-        pad_id=pad if pad < vocabulary else 0,
-        context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        vocabulary=vocabulary,
-    )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    # The CPU allocator and mps have no class of their own for it.
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in texts)
-
-
-def _free_memory() -> None:
-    import sys
-
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
