@@ -21,6 +21,7 @@ Limit: text that looks like a special token of the tokenizer becomes one, in the
 from __future__ import annotations
 
 import re
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -309,17 +310,23 @@ def _fitting(
     for place in range(len(left)) if truncation == "left" else reversed(range(len(left))):
         parts = _parts(left[place], reading.tokenizer)
         while over > 0 and left[place]:
+            while over > 0 and parts:
+                _, tokens = parts.popleft() if truncation == "left" else parts.pop()
+                over -= tokens
+            left[place] = "".join(part for part, _ in parts)
             # A join may make a token more or less, so what is left is counted again.
-            parts = parts[over:] if truncation == "left" else parts[:-over]
-            left[place] = "".join(parts)
             over = len(reading.ids(left)) - max_len
     return left, left != list(pieces)
 
 
-def _parts(text: str, tokenizer: Any) -> list[str]:
-    """The text in pieces of a token each, none of them a part of a character; in characters where nobody can tell."""
+def _parts(text: str, tokenizer: Any) -> deque[tuple[str, int]]:
+    """The text in parts of whole characters, as small as its tokens allow, each with how many tokens it is.
+
+    A tokenizer that cannot tell has every character for a token, and is asked again more often.
+    """
     if not getattr(tokenizer, "is_fast", False):
-        return list(text)
+        return deque((character, 1) for character in text)
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-    ends = sorted({0, len(text), *(end for _, end in spans)})
-    return [text[start:end] for start, end in pairwise(ends)]
+    tokens = Counter(end for _, end in spans)
+    ends = sorted({0, len(text), *tokens})
+    return deque((text[start:end], tokens[end]) for start, end in pairwise(ends))
