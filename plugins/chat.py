@@ -1,6 +1,7 @@
 """How a prompt becomes token ids, the same wherever a model reads one: training, sampling, evaluation, counting.
 
     prompt_ids(tokenizer, prompt, template_kwargs)   a plain text, or a chat by the model's own template
+    prompt_text(tokenizer, prompt, template_kwargs)  the same as text
     turn_end(tokenizer, template_kwargs)             the token by which the template ends an answer
     training_ids(tokenizer, chat, target, end, template_kwargs)  a chat with the answer to imitate, and where it begins
 
@@ -29,10 +30,15 @@ def prompt_ids(tokenizer: Any, prompt: str | Chat, template_kwargs: Mapping[str,
 
     Raises InputError where a chat meets a model without a chat template, and whatever a template raises.
     """
+    text = prompt_text(tokenizer, prompt, template_kwargs)
+    return list(tokenizer(text)["input_ids"]) if isinstance(prompt, str) else _ids(tokenizer, text)
+
+
+def prompt_text(tokenizer: Any, prompt: str | Chat, template_kwargs: Mapping[str, Any] | None = None) -> str:
+    """The text that is tokenized: a plain prompt as it stands, a chat by its template. Raises as `prompt_ids`."""
     if isinstance(prompt, str):
-        return list(tokenizer(prompt)["input_ids"])
-    text = _rendered(tokenizer, prompt, template_kwargs, add_generation_prompt=True)
-    return _ids(tokenizer, text)
+        return prompt
+    return _rendered(tokenizer, prompt, template_kwargs, add_generation_prompt=True)
 
 
 def training_ids(
