@@ -43,7 +43,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "consensus": "nsd.plugins.labelers.consensus",
         "noisy_oracle": "nsd.plugins.labelers.noisy_oracle",
     },
-    "trainer": {"sft": "nsd.plugins.trainers.sft", "grpo": "nsd.plugins.trainers.grpo"},
+    "trainer": {
+        "sft": "nsd.plugins.trainers.sft",
+        "grpo": "nsd.plugins.trainers.grpo",
+        "rloo": "nsd.plugins.trainers.rloo",
+        "ppo": "nsd.plugins.trainers.ppo",
+        "ttrl": "nsd.plugins.trainers.ttrl",
+        "sdpo": "nsd.plugins.trainers.sdpo",
+        "pcsd": "nsd.plugins.trainers.pcsd",
+    },
     "protocol": {
         "accuracy": "nsd.plugins.protocols.accuracy",
         "avg_at_k": "nsd.plugins.protocols.avg_at_k",

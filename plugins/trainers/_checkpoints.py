@@ -39,6 +39,7 @@ class Marker:
     tokens: int
     world_size: int
     micro_batch_size: int
+    generated: int = 0  # tokens of rollouts
     files: dict[str, int] = field(default_factory=dict)  # of the checkpoint, with their sizes; `finish` fills it in
 
 

@@ -1,102 +1,169 @@
-"""What TRL's generation made of a step's prompts, as rollouts with their verdicts: what reward plugins are asked about.
+"""Rollouts of a training: drawn from the model that learns, and judged once.
 
-    rollouts = Rollouts(questions, verifier, rewards)
-    functions = [reward_function(name, reward, rollouts) for name, reward in rewards]     # for GRPOTrainer
-    rollouts.trainer = trainer                                                            # once there is one
+    drawer = Drawer(model, tokenizer, prompt, sampling, seed)
+    drawn = drawer.draw([Asked(row, sample, question_id, ids), ...], step)     # nsd's own decode loop
+    rollouts = judge(questions, drawn, verifier)
 
-All rewards of a step share the same rollouts, so each completion is judged once. Where a reward says that it needs
+A rollout's random stream is `stream(stream(seed, step), question, sample)`: it depends on nothing that was drawn before
+it, on no other question and on no number of processes. So trainers with one seed draw the same first rollouts, whatever
+they make of them.
+
+All rewards of a step share the rollouts, so each completion is judged once. Where a reward says that it needs
 log-probabilities or statistics of the tokens, they come from one more forward pass of the model that wrote them, with
-dropout off and before the temperature; TRL keeps neither.
-Limit: that pass does not go with FSDP, whose processes must make equally many; such a spec is refused.
+dropout off and before the temperature.
+Limit: neither that pass nor the decode loop goes with FSDP, whose processes must make equally many passes.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nsd.plugins.api import Question, Reward, Rollout, Score, StopReason, TokenStatistics, Verifier
+from nsd.plugins.api import Prompt, Question, Reward, Rollout, Sampling, Score, StopReason, TokenStatistics, Verifier
 from nsd.plugins.confidence import entropy_and_certainty, token_confidence
 from nsd.plugins.errors import StageFailed
+from nsd.plugins.seeds import stream
 
 
-class Rollouts:
-    """Makes the rollouts of a step. `questions[i].answer` is the (pseudo-)label of dataset row i."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A rollout that is wanted: row of the examples, number among the question's, and the prompt as token ids."""
 
-    def __init__(
-        self, questions: Sequence[Question], verifier: Verifier, rewards: Sequence[Reward], end_tokens: set[int]
-    ) -> None:
-        self.questions, self.verifier, self.end_tokens = questions, verifier, end_tokens
-        self.logprobs = any(reward.needs_logprobs for reward in rewards)
-        self.statistics = any(reward.needs_statistics for reward in rewards)
-        self.trainer: Any = None
-        self._last: tuple[Any, list[Rollout]] | None = None  # TRL hands each reward of a step the same lists
+    row: int
+    sample: int
+    question_id: str
+    ids: list[int]
 
-    def of(
-        self, prompts: Sequence[Any], texts: Sequence[str], tokens: Sequence[Sequence[int]], rows: Sequence[int]
-    ) -> list[Rollout]:
-        """Rollouts in order. One is cut when its last token is none of the end tokens.
 
-        None has failed: where a model's logits are no numbers, TRL's generation ends the stage. Raises StageFailed
-        where the verifier fails.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What was drawn for it. `tokens` hold the end token, where it `ended` by one. `logprob` is their mean."""
+
+    asked: Asked
+    text: str
+    tokens: list[int]
+    ended: bool
+    logprob: float | None = None
+
+
+class Drawer:
+    """Draws from a model while it trains. `model` is the bare one: not wrapped for several processes, adapters in it.
+
+    `seed` is the training's rollout seed; `sampling.n` is how many rollouts a question gets.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, sampling: Sampling, seed: int) -> None:
+        from nsd.plugins.engines.hf_rows import facts, with_turn_end
+
+        # peft's own class takes any arguments, and says nothing of a cache.
+        bare = model.get_base_model() if hasattr(model, "peft_config") else model
+        loaded = facts(bare, tokenizer)
+        self.loaded = with_turn_end(loaded, prompt.chat_template_kwargs) if prompt.chat else loaded
+        self.sampling, self.seed = sampling, seed
+        self.refused: list[int] = []  # rows that did not fit in memory at once
+
+    def draw(self, asked: Sequence[Asked], step: int) -> list[Drawn]:
+        """One completion for each, in order; `step` counts the optimizer steps done.
+
+        Raises StageFailed for a prompt that leaves no room in the model's context, and where the model's logits are no
+        numbers.
         """
-        if self._last is None or self._last[0] is not tokens:
-            self._last = (tokens, self._made(prompts, texts, tokens, rows))
-        return self._last[1]
+        from nsd.plugins.engines.hf_rows import AskedPrompt, in_pieces, texts_of
+        from nsd.plugins.engines.hf_sizes import batch_shape
 
-    def _made(
-        self, prompts: Sequence[Any], texts: Sequence[str], tokens: Sequence[Sequence[int]], rows: Sequence[int]
-    ) -> list[Rollout]:
-        questions = [self.questions[row] for row in rows]
-        drawn: Counter[int] = Counter()
-        made: list[Rollout] = []
-        for row, question, text, ids, score in zip(
-            rows, questions, texts, tokens, self._scores(texts, questions), strict=True
-        ):
-            ended = bool(ids) and ids[-1] in self.end_tokens
-            reason = StopReason.STOP if ended else StopReason.LENGTH
-            made.append(Rollout(question, drawn[row], text, tuple(ids), reason, score))
-            drawn[row] += 1
-        if self.logprobs or self.statistics:
-            made = [
-                replace(
-                    rollout,
-                    logprobs=logprobs if self.logprobs else None,
-                    statistics=statistics if self.statistics else None,
+        loaded, model = self.loaded, self.loaded.model
+        context = loaded.context
+        for one in asked:
+            if not one.ids or (context is not None and len(one.ids) >= context):
+                raise StageFailed(
+                    f"the prompt of question {one.question_id} has {len(one.ids)} tokens, and the model's context "
+                    f"{context}: no room for a completion; leave the question out, or take a model with a longer one"
                 )
-                for rollout, (logprobs, statistics) in zip(made, self._measured(prompts, made), strict=True)
-            ]
-        return made
-
-    def _scores(self, texts: Sequence[str], questions: Sequence[Question]) -> list[Score]:
-        items = list(zip(texts, questions, strict=True))
-        try:
-            scores = self.verifier.score_many(items)
-        except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            raise StageFailed(f"the verifier {type(self.verifier).__name__} failed: {told}") from error
-        if len(scores) != len(items):
-            raise StageFailed(
-                f"the verifier {type(self.verifier).__name__} gave {len(scores)} verdicts for {len(items)} rollouts"
-            )
-        return scores
-
-    def _measured(
-        self, prompts: Sequence[Any], rollouts: Sequence[Rollout]
-    ) -> Iterator[tuple[tuple[float, ...], TokenStatistics]]:
-        trainer = self.trainer
-        prompt_ids, *_ = trainer._tokenize_prompts(list(prompts))
-        model = trainer.accelerator.unwrap_model(trainer.model)
+        prompts = {one.question_id: AskedPrompt(one.question_id, one.ids) for one in asked}
+        rows = [(prompts[one.question_id], one.sample) for one in asked]
+        shape = batch_shape(model, self.sampling, max(len(one.ids) for one in asked), None)
+        size = shape.prompts * shape.samples
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         was_training = model.training
         model.eval()
         try:
-            for ids, rollout in zip(prompt_ids, rollouts, strict=True):
-                yield token_numbers(model, ids, rollout.tokens)
+            found = [
+                made
+                for _, decoded in in_pieces(loaded, batches, self.sampling, stream(self.seed, step), self.refused)
+                for made in decoded
+            ]
         finally:
             model.train(was_training)
+        if any(one.failed for one in found):
+            raise StageFailed(
+                f"the model's logits are no longer finite numbers before step {step + 1}: training has diverged; lower "
+                "trainer.learning_rate"
+            )
+        texts = texts_of(loaded, found)
+        return [
+            Drawn(one, text, made.tokens, made.ended, None if made.confidence is None else made.confidence.logprob)
+            for one, text, made in zip(asked, texts, found, strict=True)
+        ]
+
+
+def judge(questions: Sequence[Question], drawn: Sequence[Drawn], verifier: Verifier) -> list[Rollout]:
+    """The drawn completions as rollouts, in order, each judged by its question's (pseudo-)label.
+
+    Raises StageFailed where the verifier fails.
+    """
+    asked = [questions[one.asked.row] for one in drawn]
+    scores = _scores(verifier, [(one.text, question) for one, question in zip(drawn, asked, strict=True)])
+    return [
+        Rollout(
+            question,
+            one.asked.sample,
+            one.text,
+            tuple(one.tokens),
+            StopReason.STOP if one.ended else StopReason.LENGTH,
+            score,
+        )
+        for one, question, score in zip(drawn, asked, scores, strict=True)
+    ]
+
+
+def _scores(verifier: Verifier, items: Sequence[tuple[str, Question]]) -> list[Score]:
+    try:
+        scores = verifier.score_many(items)
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise StageFailed(f"the verifier {type(verifier).__name__} failed: {told}") from error
+    if len(scores) != len(items):
+        raise StageFailed(
+            f"the verifier {type(verifier).__name__} gave {len(scores)} verdicts for {len(items)} rollouts"
+        )
+    return scores
+
+
+def measured(
+    rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]], model: Any, rewards: Sequence[Reward]
+) -> list[Rollout]:
+    """The same rollouts with what the rewards ask of their tokens, by `model`; unchanged where none asks."""
+    logprobs = any(reward.needs_logprobs for reward in rewards)
+    statistics = any(reward.needs_statistics for reward in rewards)
+    if not (logprobs or statistics):
+        return list(rollouts)
+    return [
+        replace(rollout, logprobs=found if logprobs else None, statistics=numbers if statistics else None)
+        for rollout, (found, numbers) in zip(rollouts, _numbers(rollouts, prompts, model), strict=True)
+    ]
+
+
+def _numbers(
+    rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]], model: Any
+) -> Iterator[tuple[tuple[float, ...], TokenStatistics]]:
+    was_training = model.training
+    model.eval()
+    try:
+        for ids, rollout in zip(prompts, rollouts, strict=True):
+            yield token_numbers(model, ids, rollout.tokens)
+    finally:
+        model.train(was_training)
 
 
 def token_numbers(
@@ -114,26 +181,3 @@ def token_numbers(
         entropy, certainty = entropy_and_certainty(logits)
     found = [tuple(one.tolist()) for one in (logprobs, entropy, confidence, certainty)]
     return found[0], TokenStatistics(*found[1:])
-
-
-def reward_function(name: str, reward: Reward, rollouts: Rollouts) -> Callable[..., list[float]]:
-    """A TRL reward function that asks a reward plugin.
-
-    Raises StageFailed, naming the reward, where the plugin fails or returns what is no number.
-    """
-
-    def score(
-        prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], example: list[int], **_: Any
-    ) -> list[float]:
-        texts = [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
-        made = rollouts.of(prompts, texts, completion_ids, example)
-        try:
-            values = [float(value) for value in reward.rewards(made)]
-        except Exception as error:
-            raise StageFailed(f"reward {name!r} failed: {type(error).__name__}: {error}") from error
-        if len(values) != len(made) or not all(map(math.isfinite, values)):
-            raise StageFailed(f"reward {name!r} returned {len(values)} values for {len(made)} rollouts, or no numbers")
-        return values
-
-    score.__name__ = name
-    return score

@@ -49,6 +49,9 @@ class Run:
     schedule_steps: int
     boundary: int = 1
     observe: Observer | None = None
+    after_batch: Callable[[], None] | None = None  # called at each multiple of `boundary`
+    nothing_counts: Callable[[], bool] | None = None  # whether the step's loss is about nothing
+    generated: int = 0  # tokens of rollouts drawn so far, by all processes
     resumed_from: int | None = None
     interrupted: bool = False
     stepping: bool = False  # the optimizer is at work
@@ -91,7 +94,8 @@ def resumable(base: Any) -> Any:
                 folder = Path(self.args.output_dir)
                 step = self.state.global_step
                 micro = self.args.per_device_train_batch_size
-                marker = Marker(step, tokens_seen(self), self.accelerator.num_processes, micro)
+                processes = self.accelerator.num_processes
+                marker = Marker(step, tokens_seen(self), processes, micro, generated=self.nsd_run.generated)
                 _checkpoints.finish(folder / f"{_checkpoints.PREFIX}{step}", marker, NEEDED)
                 _checkpoints.clean(folder)
             self.nsd_run.cadence.saved(time.monotonic() - started)
@@ -164,6 +168,7 @@ def _restore(trainer: Any, state: Run, marker: Marker) -> None:
             f"{state.stop_at}: it belongs to another job"
         )
     state.resumed_from = marker.step
+    state.generated = marker.generated
     if hasattr(trainer, "_total_train_tokens"):
         trainer._total_train_tokens = marker.tokens
     for name, was, now in (
@@ -205,12 +210,17 @@ def _callback(trainer: Any, run: Run) -> Any:
 
         def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
             run.stepping = True
+            if run.nothing_counts is not None and run.nothing_counts():
+                # Without gradients an optimizer leaves a weight alone; with gradients of 0 momentum and decay move it.
+                trainer.model.zero_grad(set_to_none=True)
 
         def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
             run.stepping = False
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step
+            if run.after_batch is not None and step % run.boundary == 0:
+                run.after_batch()
             if step >= run.stop_at:
                 control.should_log = True
                 control.should_training_stop = True

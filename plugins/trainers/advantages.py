@@ -6,6 +6,7 @@ have one in `logp` or `values`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,15 +84,21 @@ def generalised_advantages(
     return found, (found + values) * kept
 
 
-def whitened(values: Tensor, mask: Tensor) -> Tensor:
-    """`values` [B, T] with mean 0 and variance 1 over the true `mask` [B, T]; 0 outside it and for a lone token."""
+def whitened(values: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Tensor:
+    """`values` [B, T] with mean 0 and variance 1 over the true `mask` [B, T]; 0 outside it and for a lone token.
+
+    `total` adds up sums over the processes that share a batch.
+    """
     import torch
 
     kept = mask.bool()
-    chosen = values[kept]
-    if chosen.numel() < 2:
+    chosen = values[kept].double()
+    count, sum_ = total(torch.stack([chosen.new_tensor(chosen.numel()), chosen.sum()]))
+    if count < 2:
         return torch.zeros_like(values)
-    scaled = (values - chosen.mean()) / (chosen.var() + 1e-8).sqrt()
+    mean = sum_ / count
+    variance = total(((chosen - mean) ** 2).sum()) / (count - 1)
+    scaled = ((values - mean) / (variance + 1e-8).sqrt()).to(values.dtype)
     return torch.where(kept, scaled, values.new_zeros(()))
 
 
@@ -119,3 +126,12 @@ def clipped_value_loss(values: Tensor, values_old: Tensor, returns: Tensor, clip
     old = values_old.detach()
     held = old + (values - old).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2)
+
+
+def reference_kl(logp: Tensor, logp_reference: Tensor) -> Tensor:
+    """Estimate of KL(policy || reference) by the sampled token, [B, T]: exp(d) - d - 1 with d = log reference - log p.
+
+    At least 0, and without bias (GRPO, arXiv 2402.03300, equation 4).
+    """
+    d = logp_reference.detach() - logp
+    return d.exp() - d - 1

@@ -309,8 +309,8 @@ def test_a_batch_that_does_not_fit_is_halved(ref: ModelRef, monkeypatch: pytest.
     made = engine(batch_size=12)
     whole = answers(made, ref, REQUESTS, sampling)
     assert hf._last is not None
-    limited = TooLarge(hf._last.model, rows=13)
-    monkeypatch.setattr(hf._last.model, "forward", limited)
+    limited = TooLarge(hf._last.loaded.model, rows=13)
+    monkeypatch.setattr(hf._last.loaded.model, "forward", limited)
     halved = answers(made, ref, REQUESTS, sampling)
     assert sum(halved[key] != whole[key] for key in whole) <= 1
     assert halved.keys() == whole.keys()
@@ -321,7 +321,7 @@ def test_a_batch_that_does_not_fit_is_halved(ref: ModelRef, monkeypatch: pytest.
 def test_memory_for_not_even_one_row_stops_the_stage(ref: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(engine(), ref, REQUESTS[:1], Sampling(1, 1.0, 2))
     assert hf._last is not None
-    monkeypatch.setattr(hf._last.model, "forward", TooLarge(hf._last.model, rows=0))
+    monkeypatch.setattr(hf._last.loaded.model, "forward", TooLarge(hf._last.loaded.model, rows=0))
     with pytest.raises(StageFailed, match="not even one completion of 9 tokens"):
         answers(engine(), ref, REQUESTS, Sampling(1, 1.0, 9))
 
@@ -335,7 +335,7 @@ def test_other_failures_of_the_model_are_not_taken_for_a_lack_of_memory(
         raise RuntimeError("shapes do not match")
 
     assert hf._last is not None
-    monkeypatch.setattr(hf._last.model, "forward", broken)
+    monkeypatch.setattr(hf._last.loaded.model, "forward", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         answers(engine(), ref, REQUESTS, Sampling(1, 1.0, 9))
 

@@ -1,0 +1,208 @@
+"""Models beside the one that learns: the start it is compared with, and the teachers of self-distillation.
+
+All of them are made of the start model in memory, never loaded from a path again, so that a student that differs from
+the files has its own teacher. With LoRA the start is the model without its adapters; an average is of the weights in
+force (base plus adapter), not of an adapter's two factors, whose product would be another average.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from nsd.plugins.errors import StageFailed
+from nsd.plugins.trainers.losses import Head, Teacher, ema_update
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
+
+Kind = Literal["current", "frozen", "ema", "trust_region"]
+
+
+def bare(model: Any) -> Any:
+    """The transformers model inside what trains it."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "peft_config") else inner
+
+
+def head_of(model: Any) -> Head:
+    """The last layer. Raises StageFailed for a model that does more with its hidden states than multiply them."""
+    layer, config = bare(model).get_output_embeddings(), bare(model).config.get_text_config()
+    more = [
+        name
+        for name in (
+            "final_logit_softcapping",
+            "logit_scale",
+            "output_multiplier",
+            "lm_head_multiplier",
+            "logits_scaling",
+        )
+        if getattr(config, name, None) not in (None, 1, 1.0)
+    ]
+    if more or type(layer).__name__ != "Linear":
+        raise StageFailed(
+            f"self-distillation compares hidden states times the last layer, and {type(bare(model)).__name__} does "
+            f"more ({', '.join(more) or type(layer).__name__}): take another model, or a LoRA that leaves lm_head out"
+        )
+    return Head(layer.weight, layer.bias)
+
+
+def copied(model: Any) -> Any:
+    """A frozen copy of a model in memory, with its adapters merged, prepared as the original is."""
+    import torch
+
+    inner = getattr(model, "module", model)
+    patched = bare(inner).__dict__.pop("forward", None)  # a bound method of the original
+    try:
+        twin = copy.deepcopy(inner)
+    finally:
+        if patched is not None:
+            bare(inner).forward = patched
+    if hasattr(twin, "peft_config"):
+        twin = twin.merge_and_unload()
+    twin.requires_grad_(False)
+    twin.eval()
+    assert isinstance(twin, torch.nn.Module)
+    return twin
+
+
+class Reference:
+    """The model as it was at the start of the training."""
+
+    def __init__(self, loop: Loop) -> None:
+        from nsd.plugins.trainers._loop import prepared
+
+        self.adapted = hasattr(loop.model, "peft_config")
+        self._copy = None if self.adapted else prepared(copied(loop.model), loop.config.temperature)
+
+    @contextlib.contextmanager
+    def model(self, loop: Loop) -> Iterator[Any]:
+        """The start model, for passes without gradient."""
+        if self._copy is not None:
+            yield self._copy
+            return
+        model = loop.accelerator.unwrap_model(loop.model)
+        with model.disable_adapter():
+            yield model
+
+    def logprobs(self, loop: Loop, sampled: Sampled) -> Tensor:
+        """[R, T], of the sampled tokens."""
+        with self.model(loop) as model:
+            found: Tensor = loop.logprobs(model, sampled)
+        return found
+
+
+class Teachers:
+    """A teacher of the kind that a config names.
+
+    `current` is the model as it is now, `frozen` the start, `ema` a moving average of the weights in force, moved by
+    `rate` after each sampled batch, `trust_region` the start's logits lerped by `rate` towards the current ones'.
+    """
+
+    def __init__(self, loop: Loop, kind: Kind, rate: float) -> None:
+        from nsd.plugins.trainers._loop import prepared
+
+        head_of(loop.model)  # says at once where a model cannot have one
+        self.kind, self.rate = kind, rate
+        self.reference = Reference(loop) if kind in ("frozen", "trust_region") else None
+        self.average = prepared(copied(loop.model), loop.config.temperature) if kind == "ema" else None
+
+    def of(self, loop: Loop, micro: Micro) -> Teacher:
+        """The teacher's hidden states of the completion's tokens, after what it was given to read."""
+        current = loop.accelerator.unwrap_model(loop.model)
+        if self.average is not None:
+            return self._seen(loop, self.average, micro)
+        if self.reference is None:
+            return self._seen(loop, current, micro)
+        with self.reference.model(loop) as model:
+            start = self._seen(loop, model, micro)
+        if self.kind == "frozen":
+            return start
+        return Teacher(start.hidden, start.head, self._seen(loop, current, micro), self.rate)
+
+    def logprobs(self, loop: Loop, micro: Micro) -> Tensor:
+        """[R, T]: the teacher's log-probabilities of the sampled tokens. Not for the trust region, which has logits."""
+        import torch
+
+        from nsd.plugins.trainers._loop import forward
+
+        if self.average is not None:
+            context: Any = contextlib.nullcontext(self.average)
+        elif self.reference is not None:
+            context = self.reference.model(loop)
+        else:
+            context = contextlib.nullcontext(loop.accelerator.unwrap_model(loop.model))
+        with context as model, torch.no_grad(), loop.accelerator.autocast(), evaluating(model):
+            found: Tensor = forward(
+                model, micro.columns["teacher_ids"], micro.columns["teacher_attention"], micro.mask.shape[1], True
+            ).logp
+        return found
+
+    @staticmethod
+    def _seen(loop: Loop, model: Any, micro: Micro) -> Teacher:
+        import torch
+
+        ids, attention = micro.columns["teacher_ids"], micro.columns["teacher_attention"]
+        with torch.no_grad(), evaluating(model):
+            (hidden,) = loop.hidden(model, ids, attention, micro.mask, len(ids))
+        return Teacher(hidden, head_of(model))
+
+    def move(self, loop: Loop) -> None:
+        """Move the average towards the weights in force."""
+        if self.average is not None:
+            mine = dict(self.average.named_parameters())
+            theirs = dict(in_force(loop.accelerator.unwrap_model(loop.model)))
+            ema_update([mine[name] for name in mine], [theirs[name] for name in mine], self.rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """The average."""
+        if self.average is None:
+            return {}
+        return {f"teacher.{name}": value for name, value in self.average.named_parameters()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        import torch
+
+        if self.average is not None:
+            with torch.no_grad():
+                for name, value in self.average.named_parameters():
+                    value.copy_(state[f"teacher.{name}"])
+
+
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def in_force(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The weights that a model computes with, by their names without adapters: base plus adapter where there is one."""
+    if not hasattr(model, "peft_config"):
+        yield from model.named_parameters()
+        return
+    from peft.tuners.lora import LoraLayer
+
+    base = model.get_base_model()
+    layers = {name: layer for name, layer in base.named_modules() if isinstance(layer, LoraLayer)}
+    for name, value in base.named_parameters():
+        if ".lora_" in name:
+            continue
+        owner, _, last = name.rpartition(".base_layer.")
+        if not owner:
+            yield name, value
+        elif last == "weight":
+            layer = layers[owner]
+            deltas = [layer.get_delta_weight(adapter) for adapter in layer.active_adapters]
+            yield f"{owner}.weight", value + sum(deltas)
+        else:
+            yield f"{owner}.{last}", value
