@@ -1,4 +1,4 @@
-"""Watches the curves of a GRPO run and says in plain words what is wrong and which field to change.
+"""Watches the curves of a training on rollouts and says in plain words what is wrong and which field to change.
 
     watch = HealthWatch(HealthConfig(), Settings(beta=0.04, max_tokens=256, num_generations=8))
     for warning in watch.observe(step, metrics): print(warning.text, warning.field)
@@ -25,7 +25,10 @@ from nsd.plugins.api import PluginConfig
 
 CLIPPED = "completions/clipped_ratio"
 TERMINATED = "completions/mean_terminated_length"
-WATCHED = ("reward_std", "frac_reward_zero_std", "kl", "entropy", CLIPPED, TERMINATED)
+SUCCESS = "self_distillation/success_group_fraction"
+REPROMPTED = "self_distillation/reprompt_sample_fraction"
+DISTILLED = "self_distillation/distillation_loss"
+WATCHED = ("reward_std", "frac_reward_zero_std", "kl", "entropy", CLIPPED, TERMINATED, SUCCESS, REPROMPTED, DISTILLED)
 RUNAWAY_FLOOR = 0.3
 FALL_P_VALUE = 5e-4
 
@@ -47,13 +50,24 @@ class HealthConfig(PluginConfig):
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of the run's fields that a text refers to."""
+    """The values of the run's fields that a text refers to. `beta` is None for a trainer that has none."""
 
-    beta: float = 0.04
+    beta: float | None = 0.04
     max_tokens: int = 256
     num_generations: int = 8
     temperature: float = 1.0
     learning_rate: float = 1e-5
+
+    @property
+    def held(self) -> str:
+        """How to hold the model nearer to its start, as an advice."""
+        lower = f"ower trainer.learning_rate (now {self.learning_rate:g})"
+        return f"L{lower}" if self.beta is None else f"Raise trainer.beta (now {self.beta:g}) or l{lower}"
+
+    @property
+    def holds(self) -> str:
+        """The field that holds the model near its start."""
+        return "trainer.learning_rate" if self.beta is None else "trainer.beta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +155,7 @@ class HealthWatch:
 
     def _problems(self, step: int) -> Iterator[HealthWarning]:
         # A reward that was there and went explains why groups agree now, so it is the one to be said.
-        signal = self._falling(step) or self._no_signal(step)
+        signal = self._falling(step) or self._nothing_to_read(step) or self._no_signal(step)
         if signal is not None:
             yield signal
         yield from self._kl(step, silent=signal is not None)
@@ -169,11 +183,43 @@ class HealthWatch:
             step,
             "reward_falling",
             f"the mean reward fell from {before:.2g} in the first {len(first)} steps to {after:.2g} in the last "
-            f"{window}: training makes the model worse. Lower trainer.learning_rate (now {now.learning_rate:g}) or "
-            f"raise trainer.beta (now {now.beta:g})",
+            f"{window}: training makes the model worse. {now.held}",
             "trainer.learning_rate",
             broken=True,
         )
+
+    def _nothing_to_read(self, step: int) -> HealthWarning | None:
+        """A self-distillation whose teacher knows no more than its student."""
+        window = self.config.window
+        solved, read, loss = (self._full(name) for name in (SUCCESS, REPROMPTED, DISTILLED))
+        if read and max(read) <= 0:
+            if solved and max(solved) <= 0:
+                return HealthWarning(
+                    step,
+                    "no_success",
+                    f"no group of the last {window} steps had a rollout at trainer.success_reward_threshold, and no "
+                    "verdict had feedback: the teacher had nothing to read and nothing is learned. Lower the "
+                    "threshold, raise trainer.num_generations "
+                    f"(now {self.settings.num_generations}), or take a verifier that says what was wrong",
+                    "trainer.success_reward_threshold",
+                )
+            return HealthWarning(
+                step,
+                "all_masked",
+                f"every rollout of the last {window} steps was masked: nothing fits into what the teacher may read, or "
+                "the only success of a group was its own. Raise trainer.max_reprompt_len or trainer.num_generations "
+                f"(now {self.settings.num_generations})",
+                "trainer.max_reprompt_len",
+            )
+        if loss and max(map(abs, loss)) < 1e-9:
+            return HealthWarning(
+                step,
+                "teacher_equals_student",
+                f"teacher and student expected the same in the last {window} steps: nothing is learned. Give the "
+                "teacher something to read: data with solutions, or another trainer.privileged",
+                "trainer.privileged",
+            )
+        return None
 
     def _no_signal(self, step: int) -> HealthWarning | None:
         """Advantages are all 0: only the most telling of the reasons."""
@@ -237,9 +283,8 @@ class HealthWatch:
             yield HealthWarning(
                 step,
                 "kl_high",
-                f"the KL to the start model is {last:.2g} nats per token: the model has left what it was. Raise "
-                f"trainer.beta (now {now.beta:g}) or lower trainer.learning_rate (now {now.learning_rate:g})",
-                "trainer.beta",
+                f"the KL to the start model is {last:.2g} nats per token: the model has left what it was. {now.held}",
+                now.holds,
                 broken=True,
             )
 
@@ -262,8 +307,7 @@ class HealthWatch:
                     step,
                     "runaway",
                     f"{clipped:.0%} of the completions run into the token limit ({now.max_tokens}), {start:.0%} did at "
-                    "the start: the model is forgetting how to end. Raise trainer.beta (now "
-                    f"{now.beta:g}) or lower trainer.learning_rate (now {now.learning_rate:g})",
+                    f"the start: the model is forgetting how to end. {now.held}",
                     "trainer.beta" if now.beta == 0 else "trainer.learning_rate",
                     broken=True,
                 )
@@ -276,16 +320,16 @@ class HealthWatch:
                 step,
                 "empty",
                 f"completions that end have only {length:.1f} tokens: the model gives empty answers. Check the reward "
-                f"and the prompt; raise trainer.beta (now {now.beta:g})",
-                "trainer.beta",
+                f"and the prompt. {now.held}",
+                now.holds,
             )
         elif length < self.config.shrink * start:
             yield HealthWarning(
                 step,
                 "shrinking",
                 f"completions shrank from {start:.0f} to {length:.0f} tokens: often a sign of answers without working, "
-                f"or of a reward that can be had cheaply. Raise trainer.beta (now {now.beta:g})",
-                "trainer.beta",
+                f"or of a reward that can be had cheaply. {now.held}",
+                now.holds,
             )
         elif length > 0.9 * now.max_tokens:
             yield HealthWarning(
@@ -306,8 +350,7 @@ class HealthWatch:
                 step,
                 "entropy_collapse",
                 f"the entropy fell from {start:.2g} to {last:.2g} nats per token: completions of a group are becoming "
-                f"copies of each other. Raise trainer.temperature (now {now.temperature:g}) or trainer.beta (now "
-                f"{now.beta:g}), or lower trainer.learning_rate (now {now.learning_rate:g})",
+                f"copies of each other. Raise trainer.temperature (now {now.temperature:g}). {now.held}",
                 "trainer.temperature",
             )
 

@@ -178,7 +178,7 @@ def health_observer(config: Any, job: TrainJob, warnings: list[HealthWarning]) -
     watch = HealthWatch(
         config.health,
         Settings(
-            beta=getattr(config, "beta", 0.0),
+            beta=getattr(config, "beta", None),
             max_tokens=config.max_tokens,
             num_generations=config.num_generations,
             temperature=config.temperature,

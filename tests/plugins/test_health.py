@@ -34,7 +34,13 @@ def metrics(step: int, **curves: Curve | float) -> dict[str, float]:
         "length": 60 + noise.uniform(-10, 10),
     }
     values = {name: value(step) if callable(value) else value for name, value in (healthy | curves).items()}
-    names = {"clipped": "completions/clipped_ratio", "length": "completions/mean_terminated_length"}
+    names = {
+        "clipped": "completions/clipped_ratio",
+        "length": "completions/mean_terminated_length",
+        "success": "self_distillation/success_group_fraction",
+        "read": "self_distillation/reprompt_sample_fraction",
+        "distilled": "self_distillation/distillation_loss",
+    }
     return {names.get(name, name): value for name, value in values.items()}
 
 
@@ -89,6 +95,19 @@ FAULTS: dict[str, tuple[dict[str, Curve | float], str, str, range]] = {
         "reward_falling",
         "trainer.learning_rate",
         range(30, 75),
+    ),
+    "nobody succeeds and nothing is fed back": (
+        {"success": 0.0, "read": 0.0, "distilled": 0.0},
+        "no_success",
+        "trainer.success_reward_threshold",
+        range(20, 21),
+    ),
+    "all is masked": ({"success": 0.5, "read": 0.0}, "all_masked", "trainer.max_reprompt_len", range(20, 21)),
+    "the teacher knows no more": (
+        {"read": 1.0, "distilled": 0.0},
+        "teacher_equals_student",
+        "trainer.privileged",
+        range(20, 21),
     ),
     "loss is nan": ({"loss": after(7, math.nan, 0.1)}, "not_finite", "trainer.learning_rate", range(7, 8)),
 }
