@@ -15,7 +15,7 @@ from nsd.plugins.trainers.losses import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsd.plugins.trainers._loop import Forward, Loop, Micro, Sampled
+    from nsd.plugins.trainers._algorithm import Forward, Loop, Micro, Sampled
     from nsd.plugins.trainers._teachers import Teachers
     from nsd.plugins.trainers.teacher_inputs import TeacherInput
 

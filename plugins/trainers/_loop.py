@@ -1,6 +1,6 @@
 """The one on-policy loop, on transformers' Trainer: rollouts, one verdict each, columns, loss.
 
-`run(algorithm, job)` trains an `OnPolicy` plugin. In a sampled batch prompts are padded on the left, completions on
+`run(algorithm, job)` trains an on-policy plugin. In a sampled batch prompts are padded on the left, completions on
 the right, so that column P is the first completion token of every row. R rows, P prompt and T completion columns.
 
 Losses are sums over tokens or rows divided by the whole step's count, over all micro batches and processes.
@@ -11,92 +11,23 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import KeptRollout, Rollout, Sampling, TrainJob, TrainResult
 from nsd.plugins.chat import prompt_ids
 from nsd.plugins.trainers import _setup, _trl
+from nsd.plugins.trainers._algorithm import Algorithm, Forward, Micro, Sampled
 from nsd.plugins.trainers._order import with_resumable_order
 from nsd.plugins.trainers._rewards import Named, load_rewards, values_of, weight_of
 from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, judge, measured
 from nsd.plugins.trainers.health import HealthWarning
-from nsd.plugins.trainers.on_policy import OnPolicy, health_observer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STATE = "algorithm.safetensors"
-
-Loop = Any  # the trainer that `loop_class` makes; transformers has no types
-
-
-@dataclass
-class Sampled:
-    """A sampled batch on this process. `drawn`, `rollouts`, `rewards` and `prompts` are of all that was drawn, groups
-    together.
-
-    The tensors are of the rows that are trained on: `ids` and `attention` [R, P + T], `mask` [R, T] true for the tokens
-    of completions. `trained` are their places among the rollouts. `logp_old` [R, T] are log-probabilities of the
-    sampled tokens by the model that drew them, at the temperature of sampling; None where the first loss has the same.
-    """
-
-    step: int
-    examples: list[int]
-    drawn: list[Drawn]
-    rollouts: list[Rollout]
-    rewards: list[float]
-    prompts: list[list[int]]
-    trained: list[int]
-    ids: Tensor
-    attention: Tensor
-    mask: Tensor
-    logp_old: Tensor | None = None
-    teacher_inputs: list[str | None] | None = None  # what a teacher read, of the trained rows, for the report
-
-    def of_trained(self, values: Sequence[Any]) -> list[Any]:
-        """Those of a list over all rollouts that belong to trained rows."""
-        return [values[place] for place in self.trained]
-
-    def grouped(self, per_question: int) -> Tensor:
-        """Rewards as [G, K]."""
-        import torch
-
-        return torch.tensor(self.rewards, device=self.ids.device, dtype=torch.float32).view(-1, per_question)
-
-
-@dataclass
-class Micro:
-    """Some rows of a sampled batch with their columns; `tokens` and `rows` count the whole step's, everywhere."""
-
-    ids: Tensor
-    attention: Tensor
-    mask: Tensor
-    columns: dict[str, Tensor]
-    tokens: float  # with a true loss_mask
-    all_tokens: float
-    rows: float
-
-    @property
-    def loss_mask(self) -> Tensor:
-        """[R, T], the tokens that count."""
-        return self.columns.get("loss_mask", self.mask)
-
-    def logp_old(self, logp: Tensor) -> Tensor:
-        """Log-probabilities when sampled; those of now, without gradient, where nothing was learned since."""
-        return self.columns.get("logp_old", logp).detach()
-
-
-@dataclass
-class Forward:
-    """What a forward pass gives of the completion's tokens: `hidden` [R, T, H] that predict them, and where asked for
-    `logp` and `entropy` [R, T] at the temperature of sampling, 0 outside the attention."""
-
-    hidden: Tensor
-    logp: Any = None
-    entropy: Any = None
-
 
 # --------------------------------------------------------------------------- forward passes
 
@@ -145,7 +76,7 @@ def loop_class() -> Any:
     from transformers import Trainer as TransformersTrainer
 
     class OnPolicyLoop(TransformersTrainer):  # type: ignore[misc]  # transformers has no types
-        def __init__(self, algorithm: OnPolicy, job: TrainJob, rewards: Named, tokenizer: Any, **parts: Any) -> None:
+        def __init__(self, algorithm: Algorithm, job: TrainJob, rewards: Named, tokenizer: Any, **parts: Any) -> None:
             config = algorithm.config
             self.algorithm, self.job, self.config, self.tokenizer = algorithm, job, config, tokenizer
             self.rewards = rewards
@@ -436,7 +367,7 @@ def kept_rollout(
     )
 
 
-def sampling_of(algorithm: OnPolicy) -> Sampling:
+def sampling_of(algorithm: Algorithm) -> Sampling:
     """How the rollouts of a training are drawn."""
     config = algorithm.config
     return Sampling(
@@ -447,7 +378,7 @@ def sampling_of(algorithm: OnPolicy) -> Sampling:
 # --------------------------------------------------------------------------- a training
 
 
-def run(algorithm: OnPolicy, job: TrainJob) -> TrainResult:
+def run(algorithm: Algorithm, job: TrainJob, observe: _trl.Observer, warnings: Sequence[HealthWarning]) -> TrainResult:
     """Train on the loop, or resume."""
     from transformers import TrainingArguments
 
@@ -487,19 +418,19 @@ def run(algorithm: OnPolicy, job: TrainJob) -> TrainResult:
         args=args,
         train_dataset=[{"example": row} for row in range(len(job.examples))],
     )
-    warnings: list[HealthWarning] = []
     state = _trl.Run(
         job,
         config,
         config.steps if job.budget.steps is None else job.budget.steps,
         boundary=config.boundary,
-        observe=health_observer(config, job, warnings),
+        observe=observe,
         after_batch=lambda: algorithm.after_batch(trainer),
         nothing_counts=lambda: trainer.nothing_counts,
     )
     _trl.run(trainer, state)
     adapter_only = _trl.save(trainer, tokenizer, job)
-    return rollout_result(trainer, state, adapter_only, algorithm.draws_per_question(), warnings)
+    found = rollout_result(trainer, state, adapter_only, algorithm.draws_per_question(), warnings)
+    return replace(found, notes={**found.notes, **algorithm.notes()})
 
 
 def rollout_result(

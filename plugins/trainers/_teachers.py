@@ -18,7 +18,7 @@ from nsd.plugins.trainers.losses import Head, Teacher, ema_update
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
+    from nsd.plugins.trainers._algorithm import Loop, Micro, Sampled
 
 Kind = Literal["current", "frozen", "ema", "trust_region"]
 

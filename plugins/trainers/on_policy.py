@@ -13,20 +13,18 @@ Limits: no FSDP; prompts are not cut.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, model_validator
 
-from nsd.plugins.api import OutputNeutral, Trainer, TrainJob, TrainResult
+from nsd.plugins.api import OutputNeutral, TrainJob, TrainResult
 from nsd.plugins.errors import InputError, StageFailed
+from nsd.plugins.trainers._algorithm import Algorithm
 from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, unfit
 from nsd.plugins.trainers._rewards import RewardBlock, load_rewards
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
     from nsd.plugins.trainers._trl import Observer
 
 
@@ -73,47 +71,11 @@ class RewardedConfig(RolloutConfig):
     rewards: list[RewardBlock] = Field(default=["correct"], min_length=1, validate_default=True)
 
 
-class OnPolicy(Trainer):
-    """A trainer on the shared loop. A subclass gives `columns` and `loss`, and what it keeps from step to step."""
+class OnPolicy(Algorithm):
+    """A trainer on the shared loop."""
 
     extra = "train"
-    wants_logp_old: ClassVar[bool] = False  # True: `Sampled.logp_old` is always there
-
-    rewarded: ClassVar[bool] = True  # False: no reward is looked at, and no curve of one is drawn
-
     Config: Any = RewardedConfig
-    config: Any
-
-    # ----------------------------------------------------------------- what an algorithm says
-
-    def begin(self, loop: Loop) -> None:
-        """Called once, with the start model in `loop.model`, before anything is restored or drawn."""
-
-    def draws_per_question(self) -> int:
-        """Rollouts drawn of each question; those with sample numbers below `num_generations` are trained on."""
-        return int(self.config.num_generations)
-
-    def rewards_of(self, loop: Loop, sampled: Sampled) -> list[float] | None:
-        """The reward of each rollout where `rewards` of the config do not say it."""
-        return None
-
-    def columns(self, loop: Loop, sampled: Sampled) -> dict[str, Tensor]:
-        """What stands beside the trained rows: tensors [R, ...]. A bool `loss_mask` [R, T] says which tokens count."""
-        raise NotImplementedError
-
-    def loss(self, loop: Loop, model: Any, micro: Micro) -> Tensor:
-        """What a micro batch adds to the loss of its step, a scalar."""
-        raise NotImplementedError
-
-    def after_batch(self, loop: Loop) -> None:
-        """Called when a sampled batch has been learned from, after its last optimizer step."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold beside weights and optimizer."""
-        return {}
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Take back what `state` gave."""
 
     # ----------------------------------------------------------------- what the plan asks
 
@@ -154,7 +116,8 @@ class OnPolicy(Trainer):
         with _setup.left_as_found():
             from nsd.plugins.trainers import _loop
 
-            return _loop.run(self, _setup.quiet_elsewhere(job))
+            job, warnings = _setup.quiet_elsewhere(job), list[HealthWarning]()
+            return _loop.run(self, job, health_observer(self.config, job, warnings), warnings)
 
 
 def check_questions(config: RolloutConfig, job: TrainJob, name: str) -> None:

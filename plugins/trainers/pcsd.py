@@ -25,7 +25,7 @@ from nsd.plugins.trainers.on_policy import OnPolicy, RolloutConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
+    from nsd.plugins.trainers._algorithm import Loop, Micro, Sampled
 
 ALPHAS = {"forward_kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 
@@ -112,6 +112,10 @@ class Pcsd(OnPolicy):
     def after_batch(self, loop: Loop) -> None:
         """Move the teacher, where it is an average."""
         self.teachers.move(loop)
+
+    def notes(self) -> dict[str, Any]:
+        """Which way the divergence goes, and what the teacher read."""
+        return {"divergence": self.config.divergence, "privileged": self.config.privileged}
 
     def state(self) -> dict[str, Tensor]:
         """The teacher's weights."""

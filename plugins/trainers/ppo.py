@@ -21,7 +21,7 @@ from nsd.plugins.trainers.on_policy import OnPolicy, RewardedConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
+    from nsd.plugins.trainers._algorithm import Loop, Micro, Sampled
 
 
 @plugin("trainer", "ppo")

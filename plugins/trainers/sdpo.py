@@ -25,7 +25,7 @@ from nsd.plugins.trainers.teacher_inputs import Reprompting, Templates
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
+    from nsd.plugins.trainers._algorithm import Loop, Micro, Sampled
 
 
 @plugin("trainer", "sdpo")
@@ -162,6 +162,11 @@ class Sdpo(OnPolicy):
     def after_batch(self, loop: Loop) -> None:
         """Move the teacher, once for all steps that the batch fed."""
         self.teachers.move(loop)
+
+    def notes(self) -> dict[str, Any]:
+        """Which way the divergence goes."""
+        names = {0.0: "forward_kl", 0.5: "jsd", 1.0: "reverse_kl"}
+        return {"divergence": names.get(self.config.alpha, f"mixture {self.config.alpha:g}")}
 
     def state(self) -> dict[str, Tensor]:
         """The teacher's weights."""

@@ -23,7 +23,7 @@ from nsd.plugins.trainers.on_policy import OnPolicy, RolloutConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsd.plugins.trainers._loop import Loop, Micro, Sampled
+    from nsd.plugins.trainers._algorithm import Loop, Micro, Sampled
 
 
 @plugin("trainer", "ttrl")

@@ -31,8 +31,17 @@ from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
+from nsd.reports.judge.watched import WatchedTraining
 from nsd.reports.page.samples import Samples, collect_samples
-from nsd.reports.page.training import Curve, Origin, StageWarning, collect_curves, collect_origin, collect_warnings
+from nsd.reports.page.training import (
+    Curve,
+    Origin,
+    StageWarning,
+    collect_curves,
+    collect_origin,
+    collect_trainings,
+    collect_warnings,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -116,6 +125,7 @@ class PageData:
     why_reference: str
     arms: list[ArmSummary]
     curves: list[Curve]
+    trainings: list[WatchedTraining]
     warnings: list[StageWarning]
     labels: list[LabelQuality]
     agreements: list[Agreement]
@@ -343,6 +353,7 @@ def _gathered(
     noise = noise_floor(connection, runs)
     return {
         "curves": collect_curves(connection, stages, runs),
+        "trainings": collect_trainings(connection, stages, runs),
         "warnings": collect_warnings(connection, stages),
         "labels": label_quality(connection, runs),
         "agreements": labeler_agreement(connection, runs),

@@ -9,9 +9,11 @@ Curves of more than `POINTS` steps are averaged in equal bins of steps; the figu
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from nsd.reports.judge.watched import WatchedTraining, collect_watched
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,8 +27,16 @@ SHOWN = (
     ("completions/clipped_ratio", "completions cut at the token limit", "share of completions"),
     ("completions/mean_length", "length of completions", "tokens"),
     ("kl", "distance from the start (KL)", "nats"),
+    ("entropy", "entropy of the rollouts", "nats per token"),
+    ("self_distillation/reprompt_sample_fraction", "rollouts whose teacher had something to read", "share of rollouts"),
+    ("self_distillation/distillation_loss", "distillation loss", "nats per token"),
+    ("majority_ratio", "rollouts that agree with their group's majority", "share of rollouts"),
+    ("label_accuracy", "majorities that are right", "share of groups"),
+    ("reward_accuracy", "rewards that are right", "share of rollouts"),
+    ("ground_truth_ratio", "rollouts that are right", "share of rollouts"),
     ("loss", "training loss", "nats per token"),
 )
+VALIDATION = "validation/"
 
 
 @dataclass(frozen=True)
@@ -85,33 +95,65 @@ def collect_curves(
     """
     trained = [stage for stage in stages if stage.kind == "train"]
     digests = [stage.digest for stage in trained]
-    own = dict(
+    shown = [*_validated(connection, digests), *SHOWN]
+    own, seeds = _own(connection, runs), _seeds(connection)
+    values: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for digest, step, metric, value in connection.execute(
+        "SELECT train_digest, step, metric, value FROM curves WHERE train_digest IN (SELECT unnest(?::TEXT[])) "
+        "AND metric IN (SELECT unnest(?::TEXT[])) AND value IS NOT NULL AND isfinite(value) ORDER BY step",
+        [digests, [name for name, _, _ in shown]],
+    ).fetchall():
+        values.setdefault((digest, metric), []).append((int(step), float(value)))
+    events = _events(connection, digests)
+    found = []
+    for metric, label, unit in shown:
+        for stage in trained:
+            mine = values.get((stage.digest, metric))
+            if not mine or (metric == "loss" and (stage.digest, "reward") in values):
+                continue
+            about = (stage.digest, _name(stage, own), seeds.get(stage.digest), metric, label, unit)
+            found.append(_curve(about, mine, events.get(stage.digest, [])))
+    return found
+
+
+def _own(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str, list[str]]:
+    """The arms of each training of these runs."""
+    return dict(
         connection.execute(
             "SELECT train_digest, list(DISTINCT condition ORDER BY condition) FROM current_runs "
             "WHERE run IN (SELECT unnest(?::TEXT[])) AND train_digest IS NOT NULL GROUP BY 1",
             [list(runs)],
         ).fetchall()
     )
-    seeds = dict(connection.execute("SELECT digest, seed FROM stages").fetchall())
-    values: dict[tuple[str, str], list[tuple[int, float]]] = {}
-    for digest, step, metric, value in connection.execute(
-        "SELECT train_digest, step, metric, value FROM curves WHERE train_digest IN (SELECT unnest(?::TEXT[])) "
-        "AND metric IN (SELECT unnest(?::TEXT[])) AND value IS NOT NULL AND isfinite(value) ORDER BY step",
-        [digests, [name for name, _, _ in SHOWN]],
-    ).fetchall():
-        values.setdefault((digest, metric), []).append((int(step), float(value)))
-    events = _events(connection, digests)
-    found = []
-    for metric, label, unit in SHOWN:
-        for stage in trained:
-            mine = values.get((stage.digest, metric))
-            if not mine or (metric == "loss" and (stage.digest, "reward") in values):
-                continue
-            conditions = own.get(stage.digest) or sorted({name.rsplit("/", 2)[-2] for name in stage.used_by})
-            name = ", ".join(conditions) + ("" if stage.digest in own else " (on the way)")
-            about = (stage.digest, name, seeds.get(stage.digest), metric, label, unit)
-            found.append(_curve(about, mine, events.get(stage.digest, [])))
-    return found
+
+
+def _seeds(connection: duckdb.DuckDBPyConnection) -> dict[str, int | None]:
+    return dict(connection.execute("SELECT digest, seed FROM stages").fetchall())
+
+
+def _name(stage: StageCost, own: Mapping[str, list[str]]) -> str:
+    """The arms that a training made, and whether it was but a step on the way to them."""
+    conditions = own.get(stage.digest) or sorted({name.rsplit("/", 2)[-2] for name in stage.used_by})
+    return ", ".join(conditions) + ("" if stage.digest in own else " (on the way)")
+
+
+def _validated(connection: duckdb.DuckDBPyConnection, digests: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The metrics that validation has measured, as `SHOWN` has others."""
+    found = connection.execute(
+        "SELECT DISTINCT metric FROM curves WHERE train_digest IN (SELECT unnest(?::TEXT[])) AND "
+        "starts_with(metric, ?) ORDER BY 1",
+        [list(digests), VALIDATION],
+    ).fetchall()
+    return [(name, f"validation: {name.removeprefix(VALIDATION)}", "mean over questions") for (name,) in found]
+
+
+def collect_trainings(
+    connection: duckdb.DuckDBPyConnection, stages: Sequence[StageCost], runs: Sequence[str]
+) -> list[WatchedTraining]:
+    """Every finished training among the stages that validation watched, or whose rollouts may be masked."""
+    own, seeds = _own(connection, runs), _seeds(connection)
+    trained = {stage.digest: (_name(stage, own), seeds.get(stage.digest)) for stage in stages if stage.kind == "train"}
+    return collect_watched(connection, trained)
 
 
 def _curve(
