@@ -228,6 +228,7 @@ def test_a_process_whose_share_is_empty_asks_no_engine(tmp_path: Path) -> None:
     assert sorted(number for number, *_ in toy.lines("seen")) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_a_process_whose_share_is_drawn_asks_no_engine(toy: Toy, of_one: list[dict[str, Any]]) -> None:
     assert toy.run(2, "1 late").exit_code == 1
     (toy.folder / "seen").unlink()
@@ -336,7 +337,8 @@ def test_a_process_that_somebody_else_stops_interrupts_the_run(
     assert len(toy.lines("drawn")) == PLACES
 
 
-@pytest.mark.parametrize("again", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [1, 3])
 def test_a_stop_reaches_every_process_and_another_number_goes_on(
     again: int, toy: Toy, of_one: list[dict[str, Any]]
 ) -> None:
