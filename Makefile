@@ -5,7 +5,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# tests/cluster is one worker's work and mostly waits; meanwhile the others share the processors.
+# tests/cluster is two workers' work and mostly waits; meanwhile the third has the processors.
 WORKERS ?= 3
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready

@@ -13,17 +13,17 @@ import pytest
 
 from e2e.command_line import GRPO_ARM, TINY_SPEC, nsd, results, start
 
-# Small shards and frequent checkpoints, so that kills fall between many of them; two seeds, so that there are
-# twenty moments to kill at.
+# Small shards and frequent checkpoints, so that kills fall between many of them. What a death at each step of a commit
+# leaves is tried one by one in tests/runner/store/test_crash_windows.py.
 SPEC = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:").replace(
-    "seeds: [7]", "seeds: [7, 8]\nengine: {use: hf, batch_size: 4}"
+    "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}"
 )
-KILLS = 20
+KILLS = 10
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_twenty_kills_leave_the_same_labels_scores_and_weights(tmp_path: Path) -> None:
+def test_ten_kills_leave_the_same_labels_scores_and_weights(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()

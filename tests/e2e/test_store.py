@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.command_line import TINY_SPEC, nsd, nsd_json, results, start
+from e2e.command_line import TINY_SPEC, finished_run, nsd, nsd_json, results, start
 from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
@@ -80,25 +80,38 @@ def test_a_new_machine_goes_on_where_the_lost_one_was(undisturbed: Path, tmp_pat
     assert results(second / "nsd-workspace") == results(undisturbed / "nsd-workspace")
 
 
-def test_a_second_machine_finds_everything_done(undisturbed: Path, tmp_path: Path) -> None:
-    store = f"file://{tmp_path / 'store'}"
-    nsd(machine(tmp_path, "first"), "run", "long.yaml", "--store", store)
-    second = machine(tmp_path, "second")
-    outcome = nsd_json(second, "run", "long.yaml", "--store", store, "--json")
-    assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 10
-    assert not list((second / "nsd-workspace").rglob("*.safetensors"))  # no weights travel that nothing needs
-    assert nsd_json(second, "compare", "long.yaml", "-f", "json")["primary_family"] == 1
+def short_machine(folder: Path, name: str) -> Path:
+    """One of several machines for TINY_SPEC."""
+    (folder / name).mkdir()
+    (folder / name / "tiny.yaml").write_text(TINY_SPEC)
+    return folder / name
 
 
-def test_stages_can_be_run_apart(undisturbed: Path, tmp_path: Path) -> None:
-    store = f"file://{tmp_path / 'store'}"
-    first, second = machine(tmp_path, "first"), machine(tmp_path, "second")
-    stages = nsd_json(first, "plan", "long.yaml", "--json")["stages"]
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store, in which the machine `first` left one stage of TINY_SPEC and `second` the other nine."""
+    folder = tmp_path_factory.mktemp("apart")
+    store = f"file://{folder / 'store'}"
+    first, second = short_machine(folder, "first"), short_machine(folder, "second")
+    stages = nsd_json(first, "plan", "tiny.yaml", "--json")["stages"]
     (shared,) = [one["digest"] for one in stages if one["kind"] == "train" and one["condition"] == "baseline"]
-    assert "1 stages run" in nsd(first, "run", "long.yaml", "--store", store, "--stage", shared[:10])
-    outcome = nsd_json(second, "run", "long.yaml", "--store", store, "--json")
+    assert "1 stages run" in nsd(first, "run", "tiny.yaml", "--store", store, "--stage", shared[:10])
+    outcome = nsd_json(second, "run", "tiny.yaml", "--store", store, "--json")
     assert outcome["stages_cached"] == 1 and outcome["stages_run"] == 9
-    assert results(second / "nsd-workspace") == results(undisturbed / "nsd-workspace")
+    return folder
+
+
+def test_stages_can_be_run_apart(apart: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    undisturbed = finished_run(tmp_path_factory)
+    assert results(apart / "second" / "nsd-workspace") == results(undisturbed / "nsd-workspace")
+
+
+def test_a_further_machine_finds_everything_done(apart: Path) -> None:
+    third = short_machine(apart, "third")
+    outcome = nsd_json(third, "run", "tiny.yaml", "--store", f"file://{apart / 'store'}", "--json")
+    assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 10
+    assert not list((third / "nsd-workspace").rglob("*.safetensors"))  # no weights travel that nothing needs
+    assert nsd_json(third, "compare", "tiny.yaml", "-f", "json")["primary_family"] == 1
 
 
 def test_an_unknown_stage_is_an_error(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from e2e.command_line import nsd, nsd_json, start
+from e2e.command_line import start
+from nsd.runner.cli.app import app
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from support import PATIENCE, REPOSITORY
@@ -36,6 +40,18 @@ def add_results(folder: Path, right: Mapping[str, int], data_hash: str) -> Path:
                 "INSERT INTO eval_values SELECT ?, 'q' || i, (i < ?)::DOUBLE FROM range(?) t(i)", [digest, count, N]
             )
     return workspace.root
+
+
+def nsd(folder: Path, *arguments: str) -> str:
+    """What `nsd ...` prints in `folder`, asked in this process."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def nsd_json(folder: Path, *arguments: str) -> Any:
+    return json.loads(nsd(folder, *arguments))
 
 
 def refused(folder: Path, *arguments: str) -> str:

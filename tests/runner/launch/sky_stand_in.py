@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 
 from nsd.runner.cli.app import main
 from nsd.runner.launch.launches import Launch, Launches
+from nsd.runner.launch.wheel import Wheel, own_wheel
 from nsd.runner.store.workspace import Workspace
 
 FOLDER = Path(__file__).parent / "stand_in"
@@ -52,6 +55,22 @@ cd "$STAND_IN/machine" && exec sh -c "$last"
 """
 
 
+@cache
+def _wheel_and_beside() -> tuple[Wheel, dict[str, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        wheel = own_wheel(Path(folder))
+        return wheel, {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def wheel_made_once(folder: Path) -> Wheel:
+    """What `own_wheel` writes there, packed once for all tests of a process: packing takes most of a launch here."""
+    wheel, files = _wheel_and_beside()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return Wheel(folder / wheel.path.name, wheel.sha256)
+
+
 class World:
     """What the stand-in says and was asked, and `nsd` as a person calls it in `folder`, in this process."""
 
@@ -82,6 +101,7 @@ class World:
         monkeypatch.setenv("HF_TOKEN", CANARY)
         monkeypatch.delenv("WANDB_API_KEY", raising=False)
         monkeypatch.setattr("nsd.runner.launch.follow.POLL_SECONDS", 0.0)
+        monkeypatch.setattr("nsd.runner.launch.launching.own_wheel", wheel_made_once)
         monkeypatch.setattr("nsd.runner.launch.launching.time", SimpleNamespace(time=lambda: NOW))
 
     def spec(self, resources: str) -> None:

@@ -397,6 +397,7 @@ def run_helped(tmp_path: Path, python: list[str]) -> tuple[Path, list[float]]:
     return current, [run["mean"] for run in json.loads(done.stdout)["runs"]]
 
 
+@pytest.mark.slow
 def test_workers_find_the_file_and_its_helpers_and_nothing_of_the_current_folder(tmp_path: Path) -> None:
     current, means = run_helped(tmp_path, [sys.executable, "-P"])
     assert means == [0.5]

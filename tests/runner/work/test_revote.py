@@ -307,6 +307,7 @@ def test_recorded_samples_of_a_real_model_vote_as_known(tmp_path: Path) -> None:
     assert not [note for note in votes.notes if "comes out differently" in note]
 
 
+@pytest.mark.slow
 def test_twelve_settings_compare_the_answers_of_a_question_as_often_as_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

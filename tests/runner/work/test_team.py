@@ -170,11 +170,10 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path / "toy")
 
 
-@pytest.fixture
-def of_one(tmp_path: Path) -> list[dict[str, Any]]:
+@pytest.fixture(scope="module")
+def of_one(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What one process draws."""
-    (tmp_path / "one").mkdir()
-    one = Toy(tmp_path / "one")
+    one = Toy(tmp_path_factory.mktemp("one"))
     assert one.run(1).exit_code == 0
     return one.rows()
 
@@ -225,10 +224,11 @@ def test_each_process_sees_a_gpu_of_its_own_and_a_spreading_engine_all(tmp_path:
 
 def test_a_process_whose_share_is_empty_asks_no_engine(tmp_path: Path) -> None:
     toy = Toy(tmp_path, SPEC.replace("test: 13", "test: 2"))
-    assert toy.run(4).exit_code == 0
+    assert toy.run(3).exit_code == 0
     assert sorted(number for number, *_ in toy.lines("seen")) == ["0", "1"]
 
 
+@pytest.mark.slow
 def test_a_process_whose_share_is_drawn_asks_no_engine(toy: Toy, of_one: list[dict[str, Any]]) -> None:
     assert toy.run(2, "1 late").exit_code == 1
     (toy.folder / "seen").unlink()
@@ -239,7 +239,7 @@ def test_a_process_whose_share_is_drawn_asks_no_engine(toy: Toy, of_one: list[di
 def test_progress_adds_up_over_the_processes(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     monkeypatch.setattr(PlainReporter, "update", lambda self, event: told.append(event.done))
-    toy.run(3, only=[toy.sample.digest])
+    toy.run(2, only=[toy.sample.digest])
     assert told == sorted(told) and told[0] == 0 and told[-1] == PLACES
 
 
@@ -250,8 +250,13 @@ def test_progress_adds_up_over_the_processes(toy: Toy, monkeypatch: pytest.Monke
     ("what", "reason"),
     [
         ("raise", "process 2 of 3: ValueError: this prompt is no prompt"),
-        ("kill", "process 2 of 3: the worker was killed (SIGKILL): most often the machine ran out of memory"),
+        pytest.param(
+            "kill",
+            "process 2 of 3: the worker was killed (SIGKILL): most often the machine ran out of memory",
+            marks=pytest.mark.slow,
+        ),
     ],
+    ids=["raise", "kill"],
 )
 def test_the_process_that_failed_is_named_and_what_all_have_drawn_is_kept(what: str, reason: str, toy: Toy) -> None:
     (failure,) = toy.run(3, f"1 {what}").failures
@@ -319,7 +324,9 @@ def test_a_disk_that_is_full_at_the_end_of_a_stage_is_said(toy: Toy, monkeypatch
     assert len(toy.shards()) == PLACES, "all that was drawn is kept"
 
 
-@pytest.mark.parametrize("what", ["told", "unready", "wordless"])
+@pytest.mark.parametrize(
+    "what", ["told", *(pytest.param(what, marks=pytest.mark.slow) for what in ("unready", "wordless"))]
+)
 def test_a_process_that_somebody_else_stops_interrupts_the_run(
     what: str, toy: Toy, of_one: list[dict[str, Any]]
 ) -> None:
@@ -330,6 +337,7 @@ def test_a_process_that_somebody_else_stops_interrupts_the_run(
     assert len(toy.lines("drawn")) == PLACES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [1, 3])
 def test_a_stop_reaches_every_process_and_another_number_goes_on(
     again: int, toy: Toy, of_one: list[dict[str, Any]]
@@ -391,6 +399,7 @@ def test_the_processes_serve_every_drawing_and_are_gone_while_something_trains(t
     assert (tmp_path / "alive").read_text() == ""
 
 
+@pytest.mark.slow
 def test_processes_that_draw_share_the_cores_of_a_quota_and_a_training_has_them_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,6 +413,7 @@ def test_processes_that_draw_share_the_cores_of_a_quota_and_a_training_has_them_
     assert Counter(map(tuple, toy.lines("threads"))) == {("draws", "3"): 6, ("trains", "6"): 1}
 
 
+@pytest.mark.slow
 def test_a_spreading_engine_stays_loaded_and_a_training_after_it_sees_one_gpu(tmp_path: Path) -> None:
     toy = Toy(tmp_path, (SPEC.partition("conditions")[0] + THREE).replace("Told", "Every"))
     decision = Decision("cuda", 1, "bfloat16", "bf16", (), ("3", "5"), "a toy", drawing=2)

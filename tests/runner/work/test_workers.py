@@ -218,6 +218,7 @@ def test_a_torn_account_is_begun_anew(tmp_path: Path, content: str) -> None:
     assert json.loads((tmp_path / "begun.json").read_text())["spent_seconds"] == spending.seconds
 
 
+@pytest.mark.slow
 def test_what_another_machine_spent_comes_through_the_store(tmp_path: Path, toy: Path) -> None:
     from nsd.runner.store.bucket import Bucket
     from nsd.runner.work.sync import Sync
@@ -257,6 +258,7 @@ def test_going_on_with_other_package_versions_is_refused_with_their_names(tmp_pa
     assert f"nsd gc --partial {failure.stage.digest}" in failure.reason and log_of(toy) == []
 
 
+@pytest.mark.slow
 def test_a_refused_stage_is_begun_anew_once_it_is_dropped_in_the_store_too(tmp_path: Path, toy: Path) -> None:
     """Dropped in the workspace alone, it would come back from the store and be refused again."""
     from nsd.runner.store.bucket import Bucket
@@ -320,6 +322,7 @@ def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     assert len({(one.question_id, one.sample) for shard in held for one in shard}) == 4
 
 
+@pytest.mark.slow
 def test_a_job_that_vanished_is_written_again(tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, written = executing.write_job, []
 
