@@ -298,7 +298,7 @@ def test_the_rest_of_a_training_job(seen: Seen) -> None:
         assert one["prompt"] == {"template": "Ask: {question} {x}!", **rest, **chat}
         assert one["verifier"] == ["SpyVerifier", {"mark": "here"}]
         # Matched to the largest arm: 7 questions twice.
-        assert one["budget"] == {"steps": 14, "tokens": None}
+        assert {name: value for name, value in one["budget"].items() if value is not None} == {"steps": 14}
         assert one["output"] == str(partial(seen, run) / "artifact" / "model")
         assert one["checkpoints"] == str(partial(seen, run) / "checkpoints")
         assert (one["trackers"], one["cap"], one["stop"]) == (["tensorboard"], None, False)
@@ -386,7 +386,8 @@ def test_matched_tokens_are_those_of_the_training_texts(seen: Seen) -> None:
     tokenizer = load_tokenizer(ModelRef(resolve("builtin:wordmath-1m")))
     texts = [f"Ask: labeled {number} {{x}}!~ way #### {number}" for number in range(2)]
     tokens = 2 * sum(len(tokenizer(text)["input_ids"]) + 1 for text in texts)
-    assert seen.read()[-1]["budget"] == {"steps": None, "tokens": tokens}
+    budget = seen.read()[-1]["budget"]
+    assert {name: value for name, value in budget.items() if value is not None} == {"tokens": tokens}
 
 
 def test_processes_reach_what_starts_them(seen: Seen) -> None:

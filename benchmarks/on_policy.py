@@ -1,0 +1,166 @@
+"""Step time of trainers on rollouts: nsd's decode loop beside TRL's generation, sdpo beside TRL's and beside grpo.
+
+    python -m benchmarks.on_policy [--steps 12] [--threads 2]
+
+The embedded model on its own word problems, 8 questions x 8 rollouts of at most 64 tokens a step. Each way is a process
+of its own; its time is the median step after the first two. nsd's ways draw the same first rollouts, and TRL's as many.
+TRL's SDPO is given the published README's settings as far as it has them: top-100 logits with tail, alpha 0.5, an EMA
+teacher, feedback off on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+MODEL = Path(__file__).resolve().parents[1] / "plugins" / "embedded" / "wordmath-1m"
+WAYS = ("grpo", "grpo, TRL's generation", "sdpo", "TRL's experimental sdpo")
+COMMON = {"prompts_per_step": 8, "num_generations": 8, "max_tokens": 64, "temperature": 1.0, "learning_rate": 3e-5}
+
+
+def examples(count: int) -> list[Any]:
+    """Word problems with their answers."""
+    from nsd.plugins.api import Example
+    from nsd.plugins.datasets.split import split
+    from nsd.plugins.registry import find
+
+    dataset_class = find("dataset", "wordmath")
+    dataset: Any = dataset_class(dataset_class.Config.model_validate({"split": {"labeled": count, "test": 1}}))
+    splits, _ = split(dataset.pools(), dataset.config.split)
+    return [
+        Example(one, dataset.default_prompt.render(one), one.answer, one.solution, "labeled") for one in splits.labeled
+    ]
+
+
+def nsd_steps(way: str, steps: int, folder: Path) -> list[float]:
+    """Moments at which nsd's trainer reported a step."""
+    from nsd.plugins.api import Budget, ModelRef, TrainJob, TrainSeeds
+    from nsd.plugins.registry import find
+
+    config: dict[str, Any] = {**COMMON, "steps": steps}
+    if way == "sdpo":
+        config |= {"include_environment_feedback": False}
+    elif way != "grpo":
+        config |= {"rollout": "trl"}
+    trainer_class: Any = find("trainer", way.partition(",")[0])
+    dataset: Any = find("dataset", "wordmath")
+    verifier: Any = find("verifier", "numeric")
+    moments: list[float] = []
+    job = TrainJob(
+        model=ModelRef(str(MODEL), dtype="float32"),
+        lora=None,
+        examples=examples(400),
+        prompt=dataset.default_prompt,
+        verifier=verifier(verifier.Config()),
+        seeds=TrainSeeds(1, 2, 3),
+        budget=Budget(),
+        output_dir=folder / "out",
+        checkpoint_dir=folder / "checkpoints",
+        report=lambda step, total, metrics: moments.append(time.perf_counter()),
+        warn=lambda *told: None,
+        should_stop=lambda: False,
+    )
+    trainer_class(trainer_class.Config.model_validate(config)).train(job)
+    return moments
+
+
+def trl_steps(steps: int, folder: Path) -> list[float]:
+    """Moments at which TRL's experimental SDPO trainer ended a step."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
+
+    from nsd.plugins.registry import find
+
+    rows = examples(400)
+    verifier_class: Any = find("verifier", "numeric")
+    verifier = verifier_class(verifier_class.Config())
+    moments: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]  # transformers has no types here
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            moments.append(time.perf_counter())
+
+    def right(prompts: list[Any], completions: list[Any], row: list[int], **_: Any) -> list[float]:
+        texts = [one if isinstance(one, str) else one[-1]["content"] for one in completions]
+        return [verifier.score(text, rows[index].question).score for text, index in zip(texts, row, strict=True)]
+
+    trainer = SDPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32),
+        reward_funcs=right,
+        args=SDPOConfig(
+            output_dir=str(folder),
+            per_device_train_batch_size=COMMON["prompts_per_step"] * COMMON["num_generations"],
+            num_generations=COMMON["num_generations"],
+            max_completion_length=COMMON["max_tokens"],
+            temperature=1.0,
+            learning_rate=COMMON["learning_rate"],
+            max_steps=steps,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            disable_tqdm=True,
+            save_strategy="no",
+            activation_checkpointing=False,
+            distillation_mode="topk_logits",
+            distillation_topk=100,
+            distillation_alpha=0.5,
+            distillation_add_tail=True,
+            teacher_model_kind="ema",
+            teacher_update_rate=0.05,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": one.prompt, "row": index} for index, one in enumerate(rows)]),
+        processing_class=AutoTokenizer.from_pretrained(MODEL),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    return moments
+
+
+def measure(way: str, steps: int, threads: int) -> float:
+    """Median seconds of a step, the first two left out."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        of_trl = way.startswith("TRL")
+        moments = trl_steps(steps, Path(folder)) if of_trl else nsd_steps(way, steps, Path(folder))
+    gaps = [after - before for before, after in itertools.pairwise(moments)]
+    return statistics.median(gaps[1:])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only")
+    given = parser.parse_args()
+    if given.only:
+        print(json.dumps(measure(given.only, given.steps, given.threads)))
+        return
+    seconds = {}
+    for way in WAYS:
+        command = [sys.executable, "-m", "benchmarks.on_policy", "--only", way]
+        command += [f"--steps={given.steps}", f"--threads={given.threads}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds[way] = float(done.stdout.strip().splitlines()[-1])
+        print(f"{way:26} {seconds[way]:.3f} s a step")
+    print(f"grpo over grpo with TRL's generation: {seconds['grpo'] / seconds[WAYS[1]]:.2f}")
+    print(f"sdpo over TRL's experimental sdpo: {seconds['sdpo'] / seconds[WAYS[3]]:.2f}")
+    print(f"sdpo over grpo: {seconds['sdpo'] / seconds['grpo']:.2f}")
+
+
+if __name__ == "__main__":
+    main()
