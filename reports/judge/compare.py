@@ -98,7 +98,7 @@ def compare_runs(
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction)
     if trained := training_notes(connection, {arm.name: arm for arm in arms}):
-        remarks = [tuple(f"{n}: {trained[n]}" for n in (one.a, one.b) if n in trained) for one in found]
+        remarks = [tuple(f"{n}: {said}" for n in (one.a, one.b) for said in trained.get(n, ())) for one in found]
         found = [replace(one, remarks=mine) for one, mine in zip(found, remarks, strict=True)]
     if skipped:
         passed = f"passed over: {'; '.join(skipped)}"

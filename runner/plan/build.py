@@ -27,7 +27,7 @@ from nsd.plugins.api import Question, Sampling, Shown, Trainer, TrainSeeds
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
-from nsd.runner.plan.jobs import ModelJob, SourceJob, StageJob, ToLabel, ToSample, ToScore, ToTrain
+from nsd.runner.plan.jobs import ModelJob, SourceJob, StageJob, ToLabel, ToSample, ToScore, ToTrain, ValidationJob
 from nsd.runner.plan.keys import (
     SCHEME,
     Values,
@@ -40,7 +40,7 @@ from nsd.runner.plan.keys import (
     values_of_record,
 )
 from nsd.runner.plan.model import Plan, PlannedRun, Stage
-from nsd.runner.plan.notes import notes_on_repeats, notes_on_test_questions
+from nsd.runner.plan.notes import notes_on_match, notes_on_repeats, notes_on_test_questions, notes_on_validation
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.model import Condition, Experiment
@@ -80,6 +80,8 @@ def spec_digest(experiment: Experiment) -> str:
         "hypotheses": experiment.hypotheses.to_json() if experiment.hypotheses else None,
         "match": digest_config(experiment.match),
     }
+    if experiment.validation is not None:
+        said["validation"] = experiment.validation.to_digest()
     return digest_of(json.loads(json.dumps(said, default=str)))
 
 
@@ -99,7 +101,7 @@ class _Builder:
         self._revisions: dict[tuple[str, str | None], str | None] = {}
         self.stages: dict[str, Stage] = {}
         self.notes: list[str] = []
-        self.questions = Questions(smoke, self.notes)
+        self.questions = Questions(experiment, smoke, self.notes)
         self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
         self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
 
@@ -124,7 +126,7 @@ class _Builder:
             data=self.questions.data,
             notes=self.notes,
         )
-        plan.notes.extend(notes_on_test_questions(plan))
+        plan.notes.extend([*notes_on_test_questions(plan), *notes_on_match(plan), *self._validation_notes(conditions)])
         return plan
 
     def _chosen(self, only: Sequence[str]) -> list[Condition]:
@@ -353,6 +355,9 @@ class _Builder:
             key["verifier"] = block_key(condition.training_verifier)
         if budget_key:
             key["match"] = budget_key
+        validation_key, validation = self._validation(condition, seed)
+        if validation is not None:
+            key["validation"] = validation_key
         if self.smoke:
             key["smoke_steps"] = SMOKE_STEPS
         job = ToTrain(
@@ -369,15 +374,46 @@ class _Builder:
             processes=self.experiment.resources.processes or 1,
             track=tuple(self.experiment.track),
             max_steps_cap=SMOKE_STEPS if self.smoke else None,
+            validation=validation,
         )
         count = example_count(condition, splits)
         at_most = "up to " if "pseudo" in condition.train_on else ""
-        steps = budget_job.steps or trainer.planned_steps(count)
+        # Of a budget in tokens or seconds only the run can tell the steps.
+        steps = budget_job.steps or (None if str(budget_job) else trainer.planned_steps(count))
         if self.smoke and steps:
             steps = min(steps, SMOKE_STEPS)
-        size = f"{at_most}{count} examples" + (f", {steps} steps" if steps else "")
+        size = f"{at_most}{count} examples" + (
+            f", {steps} steps" if steps else f", {budget_job}" * bool(str(budget_job))
+        )
         stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
         return self._add(stage, condition.name, seed)
+
+    def _validation(self, condition: Condition, seed: int) -> tuple[dict[str, Any], ValidationJob | None]:
+        """What a training is watched by, as its key and its worker have it; nothing where the spec says nothing."""
+        wanted = self.experiment.validation
+        if wanted is None:
+            return {}, None
+        questions = self.questions.keep(self.questions.validation(condition))
+        protocol = condition.eval if wanted.protocol is None else wanted.protocol
+        its_seed = stream(seed, "validation")
+        key = {
+            "questions": questions,
+            "every": wanted.every,
+            "keep": wanted.keep,
+            "protocol": block_key(protocol),
+            "verifier": block_key(condition.verifier),
+            "seed": its_seed,
+        }
+        judges = block_job(protocol), block_job(condition.verifier)
+        return key, ValidationJob(questions, wanted.every, wanted.keep, *judges, its_seed)
+
+    def _validation_notes(self, conditions: Sequence[Condition]) -> list[str]:
+        if self.experiment.validation is None:
+            return []
+        trained = [condition for condition in conditions if condition.train_on]
+        questions = self.questions
+        sizes = {one.name: (len(questions.watched.of(one)), len(questions.whole(one).labeled)) for one in trained}
+        return notes_on_validation(self.experiment, sizes)
 
     def _source(self, condition: Condition, source: str, label: str | None) -> SourceJob:
         questions = getattr(self.questions.splits(condition), POOLS[source])

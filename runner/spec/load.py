@@ -31,9 +31,11 @@ from nsd.runner.spec.model import (
     ModelSpec,
     TopConfig,
     UncheckedConfig,
+    Validating,
 )
 from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split, rewards_of
 from nsd.runner.spec.sweep import expand_sweeps
+from nsd.runner.spec.validation import read_validation
 from nsd.runner.spec.yaml import Item
 
 DEFAULT_USE = {"engine": "hf", "eval": "accuracy"}
@@ -84,15 +86,23 @@ class _Loader:
         between.check_teachers()
         self.check_unused_blocks(base)
         hypotheses = read_hypotheses(self.tree.mapping.get("hypotheses"), swept, between.known, self.problems)
+        validation = read_validation(self.tree.mapping.get("validation"), self.reader, self.problems)
         if top is not None:
             between.check_match(top.match)
+            between.check_validation(validation)
             between.check_processes(top.resources)
             between.check_adapters()
         self.problems.raise_if_any()
         assert top is not None
-        return self.experiment(top, conditions, hypotheses)
+        return self.experiment(top, conditions, hypotheses, validation)
 
-    def experiment(self, top: TopConfig, conditions: dict[str, Condition], hypotheses: Hypotheses | None) -> Experiment:
+    def experiment(
+        self,
+        top: TopConfig,
+        conditions: dict[str, Condition],
+        hypotheses: Hypotheses | None,
+        validation: Validating | None,
+    ) -> Experiment:
         resolved = {
             "name": top.name,
             "question": top.question,
@@ -100,8 +110,9 @@ class _Loader:
             "conditions": {name: condition.to_json() for name, condition in conditions.items()},
             "hypotheses": hypotheses.to_json() if hypotheses else None,
             "resources": top.resources.model_dump(mode="json"),
-            "match": top.match.model_dump(mode="json"),
+            "match": top.match.to_json(),
             "track": top.track,
+            **({} if validation is None else {"validation": validation.to_json()}),
         }
         return Experiment(
             name=top.name,
@@ -115,6 +126,7 @@ class _Loader:
             path=self.path,
             text=self.tree.position.source.text,
             resolved=resolved,
+            validation=validation,
         )
 
     # ----- the top

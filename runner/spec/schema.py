@@ -19,7 +19,16 @@ from pydantic import BaseModel
 from nsd.plugins import registry
 from nsd.plugins.api import PluginConfig, Prompt
 from nsd.runner.spec.merge import BLOCKS, CONDITION_KEYS, NAME
-from nsd.runner.spec.model import ClaimConfig, ConditionConfig, HypothesesConfig, Match, ModelSpec, Resources, TopConfig
+from nsd.runner.spec.model import (
+    ClaimConfig,
+    ConditionConfig,
+    HypothesesConfig,
+    Match,
+    ModelSpec,
+    Resources,
+    TopConfig,
+    ValidationConfig,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ABOUT = {
@@ -50,6 +59,11 @@ def json_schema() -> Schema:
     top = definitions.pop("TopConfig")["properties"]
     condition = definitions.pop("ConditionConfig")["properties"]
     definitions["HypothesesConfig"]["properties"]["claims"]["items"] = _claim()
+    definitions["ValidationConfig"] = _model(ValidationConfig, "ValidationConfig", definitions)
+    definitions["ValidationConfig"]["properties"]["protocol"] = {
+        **_or_null({"$ref": "#/$defs/block.eval"}),
+        "description": "How a training is measured on them; the condition's eval where it is left out.",
+    }
     overridable = {
         **{key: {"$ref": f"#/$defs/block.{key}", "description": ABOUT[key]} for key in BLOCKS},
         "model": _short("ModelSpec", "The weights to start from: a hub id, ./folder or builtin:wordmath-1m."),
@@ -99,7 +113,15 @@ def json_schema() -> Schema:
             "resources": {"$ref": "#/$defs/Resources", "description": "Where and with what the run happens."},
             "match": {
                 "description": "Compute matching between conditions.",
-                "anyOf": [{"enum": ["steps", "epochs", "tokens"]}, {"$ref": "#/$defs/Match"}, {"type": "null"}],
+                "anyOf": [
+                    {"enum": definitions["Match"]["properties"]["by"]["enum"]},
+                    {"$ref": "#/$defs/Match"},
+                    {"type": "null"},
+                ],
+            },
+            "validation": {
+                "description": "Labeled questions that no arm trains on, and how every training is measured on them.",
+                "anyOf": [{"$ref": "#/$defs/ValidationConfig"}, {"type": "null"}],
             },
             "track": {
                 "description": top["track"]["description"],

@@ -298,7 +298,7 @@ def test_the_rest_of_a_training_job(seen: Seen) -> None:
         assert one["prompt"] == {"template": "Ask: {question} {x}!", **rest, **chat}
         assert one["verifier"] == ["SpyVerifier", {"mark": "here"}]
         # Matched to the largest arm: 7 questions twice.
-        assert one["budget"] == {"steps": 14, "tokens": None}
+        assert one["budget"] == {"steps": 14, "tokens": None, "generated_tokens": None, "seconds": None}
         assert one["output"] == str(partial(seen, run) / "artifact" / "model")
         assert one["checkpoints"] == str(partial(seen, run) / "checkpoints")
         assert (one["trackers"], one["cap"], one["stop"]) == (["tensorboard"], None, False)
