@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.api import Question, Sampling, Shown, Trainer, TrainSeeds
+from nsd.plugins.datasets.split import data_hash
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
@@ -39,7 +40,7 @@ from nsd.runner.plan.keys import (
     values_of,
     values_of_record,
 )
-from nsd.runner.plan.model import Plan, PlannedRun, Stage
+from nsd.runner.plan.model import Plan, PlannedRun, Stage, Truth
 from nsd.runner.plan.notes import notes_on_match, notes_on_repeats, notes_on_test_questions, notes_on_validation
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.digest import digest_config
@@ -386,6 +387,7 @@ class _Builder:
             f", {steps} steps" if steps else f", {budget_job}" * bool(str(budget_job))
         )
         stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
+        stage.truth = self._truth(condition)
         return self._add(stage, condition.name, seed)
 
     def _validation(self, condition: Condition, seed: int) -> tuple[dict[str, Any], ValidationJob | None]:
@@ -406,6 +408,19 @@ class _Builder:
         }
         judges = block_job(protocol), block_job(condition.verifier)
         return key, ValidationJob(questions, wanted.every, wanted.keep, *judges, its_seed)
+
+    def _truth(self, condition: Condition) -> Truth | None:
+        """The hidden answers of what a condition trains on, None where there are none or nobody can vote on them."""
+        verifier = condition.training_verifier
+        if not verifier.cls.votes:
+            return None
+        sources = [source for source in condition.train_on if source in (*WITHOUT_ANSWERS, "pseudo")]
+        splits = self.questions.splits(condition)
+        questions = [one for source in sources for one in getattr(splits, POOLS[source]) if one.answer is not None]
+        if not questions:
+            return None
+        known_by = digest_of([data_hash(questions), shortened(block_key(verifier))])
+        return Truth(tuple(questions), block_job(verifier), known_by)
 
     def _validation_notes(self, conditions: Sequence[Condition]) -> list[str]:
         if self.experiment.validation is None:
