@@ -49,6 +49,7 @@ from nsd.runner.spec.sources import POOLS, WITHOUT_ANSWERS
 from nsd.runner.store.workspace import digest_of
 
 SMOKE_STEPS = 2
+DRAWN = ("engine", "model", "prompt", "sampling", "seed", "generated_tokens")  # of a score stage's samples
 
 
 def build_plan(
@@ -252,6 +253,7 @@ class _Builder:
         sampling: Sampling,
         seed: int,
         what: str = "questions",
+        within: int | None = None,
     ) -> Stage:
         """Completions of a model for some questions, as this condition's engine and prompt draw them.
 
@@ -271,6 +273,8 @@ class _Builder:
             "questions": digest_of([[question.id, question.text] for question in questions]),
             "seed": seed,
         }
+        if within is not None:
+            key["generated_tokens"] = within
         job = ToSample(
             engine=block_job(condition.engine),
             model=self._model_job(model) if needs_model else None,
@@ -279,8 +283,9 @@ class _Builder:
             uses_every_gpu=condition.engine.cls.uses_every_gpu,
             questions=self.questions.keep(questions),
             seed=seed,
+            generated_tokens=within,
         )
-        size = f"{len(questions)} {what} x {sampling.n}"
+        size = f"{len(questions)} {what} x {_times(sampling, within)}"
         return self._stage("sample", key, {"model": model.digest if needs_model else None}, job, size)
 
     def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
@@ -442,9 +447,10 @@ class _Builder:
         self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
     ) -> str:
         test = self.questions.splits(condition).test
-        sampling = condition.eval.make().sampling()
+        protocol = condition.eval.make()
+        sampling, within = protocol.sampling(), protocol.generated_tokens()
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
-        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions")
+        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions", within)
         drawing.repeat = repeat
         samples = self._add(drawing, run_condition, seed)
         stage = self._stage(
@@ -463,11 +469,15 @@ class _Builder:
                 sampling=sampling,
                 seed=eval_seed,
             ),
-            f"{len(test)} questions x {sampling.n}",
-            drawn={name: drawing.settings[name] for name in ("engine", "model", "prompt", "sampling", "seed")},
+            f"{len(test)} questions x {_times(sampling, within)}",
+            drawn={name: drawing.settings[name] for name in DRAWN if name in drawing.settings},
         )
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
+
+
+def _times(sampling: Sampling, within: int | None) -> str:
+    return str(sampling.n) if within is None else f"as many as {within:,} tokens hold"
 
 
 def _source_key(source: SourceJob) -> dict[str, Any]:

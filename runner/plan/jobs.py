@@ -153,6 +153,7 @@ class ToSample(_OverQuestions):
     prompt: Prompt
     sampling: Sampling
     uses_every_gpu: bool  # the engine spreads over them by itself
+    generated_tokens: int | None = None  # as many rounds over the questions as these hold, `sampling.n` at most
 
     @property
     def plugin(self) -> PluginJob:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from nsd.plugins.api import SplitConfig, Trainer, Verifier
+from nsd.plugins.api import Protocol, SplitConfig, Trainer, Verifier
 from nsd.runner.spec.errors import Problems, suggest
 from nsd.runner.spec.model import Block, Condition, Match, Resources, UncheckedConfig, Validating
 from nsd.runner.spec.sweep import Swept
@@ -140,6 +140,13 @@ class Between:
                 self.problems.add(block.place, told, "name the field that holds them, or remove validation")
                 break
 
+        for name, condition in self.conditions.items():
+            protocol = validation.protocol or condition.eval
+            if condition.train_on and _counts_tokens(protocol):
+                told = f"validation cannot measure {name!r} by {protocol.use} within a number of tokens"
+                self.problems.add(block.place, told, "give validation a protocol, such as  protocol: accuracy")
+                break
+
     def check_processes(self, resources: Resources) -> None:
         """Processes that are asked for share every training's step evenly."""
         if resources.processes is None:
@@ -171,6 +178,10 @@ class Between:
                 continue
             if answer is not None:
                 yield condition, answer
+
+
+def _counts_tokens(protocol: Block[Protocol]) -> bool:
+    return protocol.not_run is None and protocol.make().generated_tokens() is not None
 
 
 def _needs_answer(verifier: Block[Verifier]) -> bool:

@@ -19,6 +19,7 @@ from nsd.runner.spec.between import Between
 from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
+from nsd.runner.spec.controls import read_controls
 from nsd.runner.spec.errors import Position, Problems
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
@@ -73,6 +74,7 @@ class _Loader:
         base = self.base()
         templates = self.templates()
         swept = expand_sweeps(templates, self.tree.mapping.get("sweep"), self.problems)
+        swept.conditions.update(read_controls(self.tree, self.problems))
         conditions: dict[str, Condition] = {}
         for name, item in swept.conditions.items():
             merged = merge_condition(base, item)

@@ -11,8 +11,8 @@ How an override is merged (`merge_spec`, `merge_condition`, `merge_block`):
 - a block whose override names another plugin (`use:`) starts afresh: the old plugin's fields are dropped;
 - a model whose override names another `path` drops the `revision` and keeps the other fields (`dtype`, `lora`, ...),
   so `model: Qwen/Qwen3-0.6B` in a condition swaps the weights only;
-- `null` for a whole condition, block, `label_with`, `sweep`, `hypotheses`, `match` or `validation` takes away what
-  was inherited; for a field inside a block it is a value like any other.
+- `null` for a whole condition, block, `label_with`, `sweep`, `hypotheses`, `match`, `validation` or `controls` takes
+  away what was inherited; for a field inside a block it is a value like any other.
 
 Short forms: `eval: accuracy` is `{use: accuracy}`, `model: X` is `{path: X}`, `prompt: TEXT` is
 `{template: TEXT}`, `match: steps` is `{by: steps}`, `seed: 1` is `seeds: [1]`, `track: wandb` is `[wandb]`,
@@ -45,7 +45,7 @@ CONDITION_KEYS = ("train_on", "label_with", "rounds", "init", *OVERRIDABLE)
 TOP_KEYS = (
     *("extends", "name", "question", "model", "data", "prompt", "verifier", "train_verifier", "engine"),
     *("labeler", "trainer", "eval"),
-    *("seeds", "seed", "conditions", "sweep", "hypotheses", "resources", "match", "track", "validation"),
+    *("seeds", "seed", "conditions", "sweep", "hypotheses", "resources", "match", "track", "validation", "controls"),
 )
 NOT_INHERITED = ("extends", "name", "question")
 SHORT_FORMS = {**dict.fromkeys(BLOCKS, "use"), "model": "path", "prompt": "template", "match": "by"}

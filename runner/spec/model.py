@@ -23,6 +23,8 @@ with their hidden true labels, `questions` the same without any answer, so a con
 condition; trainers measure on them as they go, by `protocol` (default: the condition's `eval`), and leave the best
 weights, or with `keep: last` the last ones.
 
+`controls: [maj_at_k]` adds the condition `base_maj_at_k`: see runner/spec/controls.py.
+
 `match` gives every trained condition the same budget: that of one of them, or `amount` steps, tokens, generated tokens
 or seconds.
 

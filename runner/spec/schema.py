@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from nsd.plugins import registry
 from nsd.plugins.api import PluginConfig, Prompt
+from nsd.runner.spec.controls import CONTROLS
 from nsd.runner.spec.merge import BLOCKS, CONDITION_KEYS, NAME
 from nsd.runner.spec.model import (
     ClaimConfig,
@@ -77,6 +78,7 @@ def json_schema() -> Schema:
         "additionalProperties": False,
     }
     definitions["sweep"] = _sweep()
+    definitions |= {f"control.{name}": _model(one, f"control.{name}", definitions) for name, one in CONTROLS.items()}
     return {
         "$schema": DIALECT,
         "title": "nsd experiment",
@@ -122,6 +124,10 @@ def json_schema() -> Schema:
             "validation": {
                 "description": "Labeled questions that no arm trains on, and how every training is measured on them.",
                 "anyOf": [{"$ref": "#/$defs/ValidationConfig"}, {"type": "null"}],
+            },
+            "controls": {
+                "description": "Arms that claims should be held against; each is an ordinary condition, base_NAME.",
+                "anyOf": [{"type": "array", "items": _control()}, {"type": "null"}],
             },
             "track": {
                 "description": top["track"]["description"],
@@ -207,6 +213,12 @@ def _claim() -> Schema:
             {"$ref": "#/$defs/ClaimConfig"},
         ]
     }
+
+
+def _control() -> Schema:
+    fields = {name: _or_null({"$ref": f"#/$defs/control.{name}"}) for name in CONTROLS}
+    one = {"type": "object", "properties": fields, "additionalProperties": False, "minProperties": 1}
+    return {"anyOf": [{"enum": list(CONTROLS)}, {**one, "maxProperties": 1}]}
 
 
 def _sweep() -> Schema:

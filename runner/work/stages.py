@@ -127,6 +127,9 @@ def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -
         groups.setdefault(seen.completion.question_id, []).append(seen)
     values = {key: protocol.value(group, verifier) for key, group in groups.items()}
     rows = ({"question_id": key, "value": value} for key, value in values.items())
+    # Within a number of tokens the sampling found how many samples of a question there are.
+    found = max(map(len, groups.values()), default=0)
+    rounds = work.sampling.n if protocol.generated_tokens() is None else found
     tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
     return {
         "data_hash": work.questions,
@@ -136,7 +139,7 @@ def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -
             "data_hash": work.questions,
             "verifier_hash": verifier_hash,
             "questions": len(values),
-            "samples": work.sampling.n,
+            "samples": rounds,
             "mean": sum(values.values()) / len(values) if values else None,
         },
     }

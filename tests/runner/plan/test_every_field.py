@@ -153,7 +153,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "labeler noisy_oracle": {"accuracy": 0.5},
     "protocol accuracy": SAMPLED,
     "protocol avg_at_k": {**SAMPLED, "k": 5},
-    "protocol maj_at_k": {**SAMPLED, "k": 5},
+    "protocol maj_at_k": {**SAMPLED, "k": 5, "generated_tokens": 900},
     "protocol pass_at_k": {**SAMPLED, "k": 5, "n": 9},
     "trainer sft": {
         "learning_rate": 1e-3,
