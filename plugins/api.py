@@ -463,6 +463,14 @@ class Protocol(Plugin):
         """How to sample the test questions."""
         raise NotImplementedError
 
+    def generated_tokens(self) -> int | None:
+        """How many tokens the samples of all questions may have together; None: as many samples as `sampling` says.
+
+        Where it is a number, the samples are as many complete rounds over the questions as it holds, one at least and
+        `sampling().n` at most.
+        """
+        return None
+
     def value(self, scored: Sequence[Scored], verifier: Verifier) -> float:
         """The question's value in [0, 1], from all its samples in order of sample number.
 

@@ -30,6 +30,7 @@ LEFT = {
         runner.plan.keys.Values.every runner.plan.keys.Values.told runner.plan.keys.plugin_key
         runner.plan.relatives.relatives runner.plan.relatives.siblings runner.plan.relatives.there_already
         runner.spec.model.Block.to_digest runner.spec.model.Condition.to_digest
+        runner.spec.model.Validating.to_digest
         runner.store.shapes.Manifest.made_of
     """,
     "a plugin's config or a spec, as somebody wrote it": """

@@ -238,7 +238,7 @@ def _judge(
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
             *_partly_notes(connection, experiment, arms),
-            *(f"{name}: {note}" for name, note in training_notes(connection, arms).items()),
+            *(f"{name}: {note}" for name, notes in training_notes(connection, arms).items() for note in notes),
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,

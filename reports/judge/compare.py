@@ -23,7 +23,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
 from nsd.reports.judge.comparison import Comparison, amount, say_p
-from nsd.reports.judge.metrics import NEUTRAL, UNITS
+from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
 from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
 from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
@@ -98,7 +98,7 @@ def compare_runs(
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction)
     if trained := training_notes(connection, {arm.name: arm for arm in arms}):
-        remarks = [tuple(f"{n}: {trained[n]}" for n in (one.a, one.b) if n in trained) for one in found]
+        remarks = [tuple(f"{n}: {said}" for n in (one.a, one.b) for said in trained.get(n, ())) for one in found]
         found = [replace(one, remarks=mine) for one, mine in zip(found, remarks, strict=True)]
     if skipped:
         passed = f"passed over: {'; '.join(skipped)}"
@@ -221,9 +221,22 @@ def measured_with(a: Arm, b: Arm) -> str:
     faults = []
     for attribute, what in (("data_hash", "data"), ("verifier_hash", "verifiers"), ("metric", "metrics")):
         found = {getattr(run, attribute) for run in (*a.runs, *b.runs) if getattr(run, attribute) is not None}
-        if len(found) > 1:
+        if len(found) > 1 and not (attribute == "metric" and comparable(found)):
             faults.append(f"different {what} ({', '.join(sorted(map(str, found)))})")
     return " and ".join(faults)
+
+
+def _measured_apart(a: Arm, b: Arm) -> str | None:
+    """How each arm was measured, where they were measured by two metrics that compare; else None."""
+    first, second = a.runs[0], b.runs[0]
+    if first.metric == second.metric or not comparable({first.metric, second.metric}):
+        return None
+    said = []
+    for arm, run in ((b, second), (a, first)):
+        rounds = sorted({one.samples for one in arm.runs})
+        votes = f", the majority of {' or '.join(map(str, rounds))} completions" if takes_votes(run.metric) else ""
+        said.append(f"{arm.name} is measured by {run.metric}{votes}")
+    return " and ".join(said)
 
 
 def not_comparable(a: Arm, b: Arm, fault: str) -> str:
@@ -270,6 +283,8 @@ def describe(
     depends = _depends(evidence, verdict, *decided_by)
     said = [result.note, remark, *_missing_notes(evidence, depends), *notes]
     said += [a.copies_note, b.copies_note]
+    if (mixed := _measured_apart(a, b)) is not None:
+        said.append(mixed)
     if claim is None and interval is not None and result.p is not None:
         excludes_zero = interval.low > 0 or interval.high < 0
         if excludes_zero != (result.p < alpha):
@@ -278,7 +293,7 @@ def describe(
     return Comparison(
         a=a.name,
         b=b.name,
-        metric=a.runs[0].metric,
+        metric=a.runs[0].metric if mixed is None else f"{b.runs[0].metric} against {a.runs[0].metric}",
         n=min(evidence.n_a, evidence.n_b),
         mean_a=evidence.mean_a,
         mean_b=evidence.mean_b,

@@ -19,7 +19,7 @@ Limits: runs imported without samples have only their own value.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
@@ -53,6 +53,16 @@ def averages(metric: str) -> bool:
 def takes_votes(metric: str) -> bool:
     """Whether a question's samples vote, so that its value is right or wrong."""
     return metric.startswith("maj@")
+
+
+def comparable(metrics: Collection[str]) -> bool:
+    """Whether arms that are measured by different ones of these may be held against each other.
+
+    A vote within a number of generated tokens is there for that: what the same sampling buys without training. The
+    others must be a share of the same questions' right answers as it is.
+    """
+    votes_within = any(one.startswith("maj@tokens:") for one in metrics)
+    return votes_within and all(averages(one) or takes_votes(one) for one in metrics)
 
 
 def turns_on_one_sample(metric: str) -> bool:

@@ -269,7 +269,8 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
         if first.correction == "none"
         else f"p adjusted by {CORRECTIONS[first.correction]} over {size}"
     )
-    lines = [f"{first.metric}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
+    metrics = ", ".join(dict.fromkeys(one.metric for one in comparisons))
+    lines = [f"{metrics}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
     lines += [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
     return [*lines, *remark_lines(comparisons)]
 

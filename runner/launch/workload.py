@@ -91,6 +91,9 @@ def work_of(stage: Stage, plan: Plan) -> Work | None:
     if isinstance(job, ToSample):
         lengths = _lengths(job.prompt, plan.data[job.questions])
         samples = job.sampling.n if job.sampling.temperature > 0 else 1
+        if job.generated_tokens is not None:
+            rounds = job.generated_tokens / max(1.0, len(lengths) * job.sampling.max_tokens * TOKEN_SHARE)
+            samples = max(1, min(samples, round(rounds)))
         batch = job.engine.config.get("batch_size")
         return Drawing(
             rows=len(lengths) * samples,
@@ -123,8 +126,9 @@ def work_done(manifest: Manifest, plan: Plan) -> Work | None:
     free = manifest.to_json().get("machine", {}).get("neutral") or {}
     if manifest.generation is not None and manifest.generation.completions:
         sampling, rows = settings["sampling"], manifest.generation.completions
-        samples = int(sampling["n"]) if sampling["temperature"] > 0 else 1
-        prompts, limit = rows / int(sampling["n"]), int(sampling["max_tokens"])
+        each = int(manifest.generation.to_json().get("rounds") or sampling["n"])
+        samples = each if sampling["temperature"] > 0 else 1
+        prompts, limit = rows / each, int(sampling["max_tokens"])
         batch = free.get("batch_size")
         return Drawing(prompts * samples, prompts, samples, PROMPT_TOKENS, 2 * PROMPT_TOKENS, limit, batch)
     if manifest.training is None:

@@ -1,4 +1,4 @@
-"""Compute matching (`match:` in a spec): every trained arm gets the optimizer steps or tokens of one of them.
+"""Compute matching (`match:` in a spec): every trained arm gets the same budget, an amount or that of one of them.
 
 The arm that sets the budget is `match.to`, else the one with the most data among those with the same trainer.
 Steps are counted before the run, with a pseudo-label for every unlabeled question; tokens are counted in the
@@ -36,6 +36,10 @@ def budget(
     match = experiment.match
     if match.by == "epochs":
         return {}, BudgetJob()
+    if match.amount is not None:
+        if match.by == "tokens":
+            _check_texts(experiment, condition)
+        return {match.by: match.amount}, _amount(match.by, match.amount)
     reference = _reference(experiment, condition, splits_of)
     assert reference.trainer is not None
     trainer = reference.trainer.make()
@@ -49,11 +53,7 @@ def budget(
                 "its trainer (with packing?) cannot tell; use match: tokens"
             )
         return {"steps": steps}, BudgetJob(steps=steps)
-    if not trainer.needs_targets:
-        raise InputError(
-            f"{experiment.path}: match: tokens counts the tokens of training texts, which the trainer "
-            f"{reference.trainer.use!r} does not have; use match: steps"
-        )
+    _check_texts(experiment, reference)
     if "pseudo" in reference.train_on:
         raise InputError(
             f"{experiment.path}: match: tokens needs an arm whose training texts are known before the run; "
@@ -62,6 +62,26 @@ def budget(
     data = [hash_of(getattr(splits, source)) for source in reference.train_on]
     key = {"tokens": {"data": data, "trainer": block_key(reference.trainer)}}
     return key, BudgetJob(tokens_of=TokensOf(tuple(data), block_job(reference.trainer)))
+
+
+def _amount(by: str, amount: float) -> BudgetJob:
+    match by:
+        case "steps":
+            return BudgetJob(steps=int(amount))
+        case "tokens":
+            return BudgetJob(tokens=int(amount))
+        case "generated_tokens":
+            return BudgetJob(generated_tokens=int(amount))
+    return BudgetJob(seconds=float(amount))
+
+
+def _check_texts(experiment: Experiment, condition: Condition) -> None:
+    assert condition.trainer is not None
+    if not condition.trainer.cls.needs_targets:
+        raise InputError(
+            f"{experiment.path}: match: tokens counts the tokens of training texts, which the trainer "
+            f"{condition.trainer.use!r} does not have; use match: steps or match: generated_tokens"
+        )
 
 
 def _reference(experiment: Experiment, condition: Condition, splits_of: Callable[[Condition], Splits]) -> Condition:

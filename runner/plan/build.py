@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.plugins.api import Question, Sampling, Shown, Trainer, TrainSeeds
+from nsd.plugins.datasets.split import data_hash
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
-from nsd.runner.plan.jobs import ModelJob, SourceJob, StageJob, ToLabel, ToSample, ToScore, ToTrain
+from nsd.runner.plan.jobs import ModelJob, SourceJob, StageJob, ToLabel, ToSample, ToScore, ToTrain, ValidationJob
 from nsd.runner.plan.keys import (
     SCHEME,
     Values,
@@ -39,8 +40,8 @@ from nsd.runner.plan.keys import (
     values_of,
     values_of_record,
 )
-from nsd.runner.plan.model import Plan, PlannedRun, Stage
-from nsd.runner.plan.notes import notes_on_repeats, notes_on_test_questions
+from nsd.runner.plan.model import Plan, PlannedRun, Stage, Truth
+from nsd.runner.plan.notes import notes_on_match, notes_on_repeats, notes_on_test_questions, notes_on_validation
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.model import Condition, Experiment
@@ -48,6 +49,7 @@ from nsd.runner.spec.sources import POOLS, WITHOUT_ANSWERS
 from nsd.runner.store.workspace import digest_of
 
 SMOKE_STEPS = 2
+DRAWN = ("engine", "model", "prompt", "sampling", "seed", "generated_tokens")  # of a score stage's samples
 
 
 def build_plan(
@@ -80,6 +82,8 @@ def spec_digest(experiment: Experiment) -> str:
         "hypotheses": experiment.hypotheses.to_json() if experiment.hypotheses else None,
         "match": digest_config(experiment.match),
     }
+    if experiment.validation is not None:
+        said["validation"] = experiment.validation.to_digest()
     return digest_of(json.loads(json.dumps(said, default=str)))
 
 
@@ -99,7 +103,7 @@ class _Builder:
         self._revisions: dict[tuple[str, str | None], str | None] = {}
         self.stages: dict[str, Stage] = {}
         self.notes: list[str] = []
-        self.questions = Questions(smoke, self.notes)
+        self.questions = Questions(experiment, smoke, self.notes)
         self._final: dict[tuple[str, int], tuple[_Trained, str | None]] = {}
         self._evaluated: list[tuple[PlannedRun, Condition, _Trained]] = []
 
@@ -124,7 +128,7 @@ class _Builder:
             data=self.questions.data,
             notes=self.notes,
         )
-        plan.notes.extend(notes_on_test_questions(plan))
+        plan.notes.extend([*notes_on_test_questions(plan), *notes_on_match(plan), *self._validation_notes(conditions)])
         return plan
 
     def _chosen(self, only: Sequence[str]) -> list[Condition]:
@@ -249,6 +253,7 @@ class _Builder:
         sampling: Sampling,
         seed: int,
         what: str = "questions",
+        within: int | None = None,
     ) -> Stage:
         """Completions of a model for some questions, as this condition's engine and prompt draw them.
 
@@ -268,6 +273,8 @@ class _Builder:
             "questions": digest_of([[question.id, question.text] for question in questions]),
             "seed": seed,
         }
+        if within is not None:
+            key["generated_tokens"] = within
         job = ToSample(
             engine=block_job(condition.engine),
             model=self._model_job(model) if needs_model else None,
@@ -276,8 +283,9 @@ class _Builder:
             uses_every_gpu=condition.engine.cls.uses_every_gpu,
             questions=self.questions.keep(questions),
             seed=seed,
+            generated_tokens=within,
         )
-        size = f"{len(questions)} {what} x {sampling.n}"
+        size = f"{len(questions)} {what} x {_times(sampling, within)}"
         return self._stage("sample", key, {"model": model.digest if needs_model else None}, job, size)
 
     def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
@@ -353,6 +361,9 @@ class _Builder:
             key["verifier"] = block_key(condition.training_verifier)
         if budget_key:
             key["match"] = budget_key
+        validation_key, validation = self._validation(condition, seed)
+        if validation is not None:
+            key["validation"] = validation_key
         if self.smoke:
             key["smoke_steps"] = SMOKE_STEPS
         job = ToTrain(
@@ -369,15 +380,60 @@ class _Builder:
             processes=self.experiment.resources.processes or 1,
             track=tuple(self.experiment.track),
             max_steps_cap=SMOKE_STEPS if self.smoke else None,
+            validation=validation,
         )
         count = example_count(condition, splits)
         at_most = "up to " if "pseudo" in condition.train_on else ""
-        steps = budget_job.steps or trainer.planned_steps(count)
+        # Of a budget in tokens or seconds only the run can tell the steps.
+        steps = budget_job.steps or (None if str(budget_job) else trainer.planned_steps(count))
         if self.smoke and steps:
             steps = min(steps, SMOKE_STEPS)
-        size = f"{at_most}{count} examples" + (f", {steps} steps" if steps else "")
+        size = f"{at_most}{count} examples" + (
+            f", {steps} steps" if steps else f", {budget_job}" * bool(str(budget_job))
+        )
         stage = self._stage("train", key, {"start": start.digest, "labels": label}, job, size)
+        stage.truth = self._truth(condition)
         return self._add(stage, condition.name, seed)
+
+    def _validation(self, condition: Condition, seed: int) -> tuple[dict[str, Any], ValidationJob | None]:
+        """What a training is watched by, as its key and its worker have it; nothing where the spec says nothing."""
+        wanted = self.experiment.validation
+        if wanted is None:
+            return {}, None
+        questions = self.questions.keep(self.questions.validation(condition))
+        protocol = condition.eval if wanted.protocol is None else wanted.protocol
+        its_seed = stream(seed, "validation")
+        key = {
+            "questions": questions,
+            "every": wanted.every,
+            "keep": wanted.keep,
+            "protocol": block_key(protocol),
+            "verifier": block_key(condition.verifier),
+            "seed": its_seed,
+        }
+        judges = block_job(protocol), block_job(condition.verifier)
+        return key, ValidationJob(questions, wanted.every, wanted.keep, *judges, its_seed)
+
+    def _truth(self, condition: Condition) -> Truth | None:
+        """The hidden answers of what a condition trains on, None where there are none or nobody can vote on them."""
+        verifier = condition.training_verifier
+        if not verifier.cls.votes:
+            return None
+        sources = [source for source in condition.train_on if source in (*WITHOUT_ANSWERS, "pseudo")]
+        splits = self.questions.splits(condition)
+        questions = [one for source in sources for one in getattr(splits, POOLS[source]) if one.answer is not None]
+        if not questions:
+            return None
+        known_by = digest_of([data_hash(questions), shortened(block_key(verifier))])
+        return Truth(tuple(questions), block_job(verifier), known_by)
+
+    def _validation_notes(self, conditions: Sequence[Condition]) -> list[str]:
+        if self.experiment.validation is None:
+            return []
+        trained = [condition for condition in conditions if condition.train_on]
+        questions = self.questions
+        sizes = {one.name: (len(questions.watched.of(one)), len(questions.whole(one).labeled)) for one in trained}
+        return notes_on_validation(self.experiment, sizes)
 
     def _source(self, condition: Condition, source: str, label: str | None) -> SourceJob:
         questions = getattr(self.questions.splits(condition), POOLS[source])
@@ -391,9 +447,10 @@ class _Builder:
         self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
     ) -> str:
         test = self.questions.splits(condition).test
-        sampling = condition.eval.make().sampling()
+        protocol = condition.eval.make()
+        sampling, within = protocol.sampling(), protocol.generated_tokens()
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
-        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions")
+        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions", within)
         drawing.repeat = repeat
         samples = self._add(drawing, run_condition, seed)
         stage = self._stage(
@@ -412,11 +469,15 @@ class _Builder:
                 sampling=sampling,
                 seed=eval_seed,
             ),
-            f"{len(test)} questions x {sampling.n}",
-            drawn={name: drawing.settings[name] for name in ("engine", "model", "prompt", "sampling", "seed")},
+            f"{len(test)} questions x {_times(sampling, within)}",
+            drawn={name: drawing.settings[name] for name in DRAWN if name in drawing.settings},
         )
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
+
+
+def _times(sampling: Sampling, within: int | None) -> str:
+    return str(sampling.n) if within is None else f"as many as {within:,} tokens hold"
 
 
 def _source_key(source: SourceJob) -> dict[str, Any]:

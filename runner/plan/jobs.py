@@ -7,7 +7,7 @@ whole. As JSON they lie in a stage's `job.json` (runner/work/jobs.py).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nsd.plugins.api import LoraConfig, Prompt, Sampling, Shown, TrainSeeds
 from nsd.plugins.code import Code
@@ -70,10 +70,31 @@ class TokensOf:
 
 @dataclass(frozen=True)
 class BudgetJob:
-    """Matched compute; both None where nothing is matched."""
+    """Matched compute; all None where nothing is matched."""
 
     steps: int | None = None
     tokens_of: TokensOf | None = None
+    tokens: int | None = None
+    generated_tokens: int | None = None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        for name, unit in (("tokens", "tokens"), ("generated_tokens", "generated tokens"), ("seconds", "s")):
+            if (amount := getattr(self, name)) is not None:
+                return f"{amount:,} {unit}"
+        return f"{self.steps} steps" if self.steps else ""
+
+
+@dataclass(frozen=True)
+class ValidationJob:
+    """What a training is watched by: the content hash of its questions, and how it is measured on them."""
+
+    questions: str
+    every: int
+    keep: Literal["best", "last"]
+    protocol: PluginJob
+    verifier: PluginJob
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -93,6 +114,7 @@ class ToTrain:
     processes: int  # on each machine
     track: tuple[str, ...]
     max_steps_cap: int | None  # --smoke only
+    validation: ValidationJob | None = None
 
     @property
     def plugin(self) -> PluginJob:
@@ -102,7 +124,8 @@ class ToTrain:
     @property
     def data(self) -> tuple[str, ...]:
         """Content hashes of the questions that it reads."""
-        return tuple(source.data for source in self.train_on)
+        watched = () if self.validation is None else (self.validation.questions,)
+        return (*(source.data for source in self.train_on), *watched)
 
 
 @dataclass(frozen=True)
@@ -130,6 +153,7 @@ class ToSample(_OverQuestions):
     prompt: Prompt
     sampling: Sampling
     uses_every_gpu: bool  # the engine spreads over them by itself
+    generated_tokens: int | None = None  # as many rounds over the questions as these hold, `sampling.n` at most
 
     @property
     def plugin(self) -> PluginJob:

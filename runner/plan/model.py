@@ -7,9 +7,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nsd.plugins.api import Question
-from nsd.runner.plan.jobs import StageJob, ToTrain
+from nsd.runner.plan.jobs import PluginJob, StageJob, ToTrain
 from nsd.runner.spec.model import Experiment
 from nsd.runner.store.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Questions that a training has without their answers, with them: what the executor alone may look at.
+
+    No job holds it. `known_by` is a digest of answers and verifier.
+    """
+
+    questions: tuple[Question, ...]
+    verifier: PluginJob
+    known_by: str
 
 
 @dataclass
@@ -28,6 +40,7 @@ class Stage:
     used_by: list[str] = field(default_factory=list)  # "condition/seedN"
     repeat: int | None = None  # which repetition of an evaluation it is
     settings: dict[str, Any] = field(default_factory=dict)
+    truth: Truth | None = None  # of a training
 
     @property
     def processes(self) -> int:

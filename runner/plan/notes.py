@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from nsd.plugins.words import AFTER_TEST_QUESTIONS, ON_TEST_QUESTIONS
+from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS
 from nsd.runner.plan.model import Plan
-from nsd.runner.spec.model import Condition
+from nsd.runner.spec.model import Condition, Experiment
+
+MUCH = 4  # validation on more than this part of the labeled questions is worth a word
 
 
 def notes_on_test_questions(plan: Plan) -> list[str]:
@@ -42,4 +44,38 @@ def notes_on_repeats(conditions: Sequence[Condition]) -> list[str]:
         )
     if recorded:
         notes.append(f"{', '.join(recorded)}: the engine draws nothing from a model, so repeats may all be the same")
+    return notes
+
+
+def notes_on_match(plan: Plan) -> list[str]:
+    """That a budget of seconds gives another number of steps each time."""
+    trained = sorted({run.condition.partition("@")[0] for run in plan.runs if run.train_digest is not None})
+    return [f"{', '.join(trained)}: {BUDGET_OF_SECONDS}"] if trained and plan.experiment.match.by == "seconds" else []
+
+
+def notes_on_validation(experiment: Experiment, watched: Mapping[str, tuple[int, int]]) -> list[str]:
+    """What trainings are watched by, and whether that is much of what they could learn from.
+
+    `watched` holds for each condition how many questions it is watched by, and how many labeled ones there are.
+    """
+    wanted = experiment.validation
+    if wanted is None or not watched:
+        return []
+    protocols = [wanted.protocol or experiment.conditions[name].eval for name in watched]
+    metrics = sorted({protocol.make().metric() for protocol in protocols})
+    numbers = sorted({questions for questions, _ in watched.values()})
+    kept = "the weights of the best measurement are kept" if wanted.keep == "best" else "the last weights are kept"
+    notes = [
+        f"validation: {' or '.join(map(str, numbers))} labeled questions, the same in every arm, are kept from "
+        f"training and measured by {' or '.join(metrics)} every {wanted.every} steps; {kept}"
+    ]
+    much: dict[tuple[int, int], list[str]] = {}
+    for name, (questions, labeled) in watched.items():
+        if questions * MUCH > labeled:
+            much.setdefault((questions, labeled), []).append(name)
+    for (questions, labeled), names in much.items():
+        notes.append(
+            f"{', '.join(names)}: validation takes {questions} of {labeled} labeled questions, more than a quarter of "
+            "what could be trained on (validation.questions)"
+        )
     return notes

@@ -6,7 +6,8 @@ import json
 
 from nsd.plugins.api import Dataset, Question, Shown, Splits, Verifier, without_truth
 from nsd.runner.plan.keys import block_job, block_key, completed
-from nsd.runner.spec.model import Block, Condition
+from nsd.runner.plan.validation import Watched, choose
+from nsd.runner.spec.model import Block, Condition, Experiment
 
 SMOKE_QUESTIONS = 16
 TRUE_ANSWERS = ("labeled", "unlabeled")  # the sources whose examples come with them
@@ -15,29 +16,54 @@ TRUE_ANSWERS = ("labeled", "unlabeled")  # the sources whose examples come with 
 class Questions:
     """What a plan knows of its data. `data` holds questions by content hash, `notes` what a person should know."""
 
-    def __init__(self, smoke: bool, notes: list[str]) -> None:
-        self.smoke, self.notes = smoke, notes
+    def __init__(self, experiment: Experiment, smoke: bool, notes: list[str]) -> None:
+        self.experiment, self.smoke, self.notes = experiment, smoke, notes
         self.data: dict[str, list[Question]] = {}
+        self._whole: dict[str, Splits] = {}
         self._splits: dict[str, Splits] = {}
+        self._watched: Watched | None = None
+        self._cut: dict[int, list[Question]] = {}
         self._read: set[str] = set()
         self._hashes: dict[int, str] = {}
         self._blind: dict[int, list[Question]] = {}
 
     def splits(self, condition: Condition) -> Splits:
-        """The parts of a condition's dataset, read once."""
-        from nsd.plugins.datasets.split import split
-
-        block = condition.data
-        cache_key = repr(block_job(block))
+        """The parts of a condition's dataset, without what validation takes."""
+        cache_key = repr(block_job(condition.data))
         if cache_key not in self._splits:
-            dataset = block.make()
-            splits, report = split(dataset.pools(), dataset.config.split)
-            self.notes.extend(note for note in report.notes() if note not in self.notes)
+            splits = (
+                self.watched.without(self.whole(condition)) if self.experiment.validation else self.whole(condition)
+            )
             if self.smoke:
                 cut = SMOKE_QUESTIONS
                 splits = Splits(splits.labeled[:cut], splits.unlabeled[:cut], splits.test[:cut])
             self._splits[cache_key] = splits
         return self._splits[cache_key]
+
+    def whole(self, condition: Condition) -> Splits:
+        """The parts of a condition's dataset, read once."""
+        from nsd.plugins.datasets.split import split
+
+        block = condition.data
+        cache_key = repr(block_job(block))
+        if cache_key not in self._whole:
+            dataset = block.make()
+            splits, report = split(dataset.pools(), dataset.config.split)
+            self.notes.extend(note for note in report.notes() if note not in self.notes)
+            self._whole[cache_key] = splits
+        return self._whole[cache_key]
+
+    @property
+    def watched(self) -> Watched:
+        """What the trainings of the spec are watched by, whichever of its conditions are planned."""
+        if self._watched is None:
+            self._watched = choose(self.experiment, self.whole)
+        return self._watched
+
+    def validation(self, condition: Condition) -> list[Question]:
+        """The questions that a condition's trainings are watched by."""
+        questions = self.watched.of(condition)
+        return self._cut.setdefault(id(questions), questions[:SMOKE_QUESTIONS] if self.smoke else questions)
 
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
@@ -53,8 +79,11 @@ class Questions:
     def check_gold(self, condition: Condition) -> None:
         """Note the gold answers that the condition's verifiers cannot read."""
         splits = self.splits(condition)
+        if self.experiment.validation is not None and condition.train_on:
+            splits = Splits([*splits.labeled, *self.validation(condition)], splits.unlabeled, splits.test)
         self._check_gold_of(condition.data, condition.verifier, splits)
         if condition.train_verifier is not None:
+            splits = self.splits(condition)
             labeled, unlabeled = (getattr(splits, one) if one in condition.train_on else [] for one in TRUE_ANSWERS)
             self._check_gold_of(condition.data, condition.train_verifier, Splits(labeled, unlabeled, []), training=True)
 

@@ -28,7 +28,13 @@ def relatives(settings: Mapping[str, Any], manifests: Iterable[Manifest]) -> lis
 
 def there_already(settings: Mapping[str, Any], manifests: Iterable[Manifest]) -> int:
     """How many samples of each question a relative with the very same questions holds, at most as many as wanted."""
-    same = [one for one in relatives(settings, manifests) if one.made_of["questions"] == settings["questions"]]
+    if "generated_tokens" in settings:
+        return 0  # how many are wanted shows while they are drawn
+    same = [
+        one
+        for one in relatives(settings, manifests)
+        if one.made_of["questions"] == settings["questions"] and "generated_tokens" not in one.made_of
+    ]
     return min(_samples(settings), max((_samples(one.made_of) for one in same), default=0))
 
 
@@ -48,4 +54,6 @@ def _samples(settings: Mapping[str, Any]) -> int:
 
 def _stream(settings: Mapping[str, Any]) -> str:
     sampling = {name: value for name, value in settings.get("sampling", {}).items() if name != "n"}
-    return canonical_json({**settings, "sampling": sampling, "questions": None})
+    # A limit in tokens says how many, as `n` does.
+    rest = {name: value for name, value in settings.items() if name != "generated_tokens"}
+    return canonical_json({**rest, "sampling": sampling, "questions": None})

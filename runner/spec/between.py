@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from nsd.plugins.api import Trainer
+from nsd.plugins.api import Protocol, SplitConfig, Trainer, Verifier
 from nsd.runner.spec.errors import Problems, suggest
-from nsd.runner.spec.model import Condition, Match, Resources, UncheckedConfig
+from nsd.runner.spec.model import Block, Condition, Match, Resources, UncheckedConfig, Validating
 from nsd.runner.spec.sweep import Swept
 from nsd.runner.spec.yaml import Item
 
@@ -84,13 +84,68 @@ class Between:
     def check_match(self, match: Match) -> None:
         """`match.to` names a condition that has a budget."""
         item = self.tree.mapping.get("match")
-        target = item.mapping.get("to") if item is not None else None
-        if item is None or target is None or match.to is None or match.to in self.broken:
+        if item is None:
+            return
+        self._check_amount(item, match)
+        target = item.mapping.get("to")
+        if target is None or match.to is None or match.to in self.broken or match.amount is not None:
             return
         if match.by == "epochs":
             self.problems.add(target.place, "match.to has no effect with epochs", "match by steps or tokens")
         elif self.known(target) and not self.conditions[match.to].train_on:
             self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
+
+    def _check_amount(self, item: Item, match: Match) -> None:
+        """A budget is that of one condition, or an amount; what no condition has before it ran is an amount."""
+        amount, unit = item.mapping.get("amount"), match.by.replace("_", " ")
+        if match.amount is None:
+            if match.by in ("generated_tokens", "seconds"):
+                by = item.mapping.get("by", item)
+                told = f"match: {match.by} needs an amount, for nobody knows before a run how many {unit} an arm takes"
+                example = 200000 if match.by == "generated_tokens" else 600
+                self.problems.add(by.position, told, f"such as  match: {{by: {match.by}, amount: {example}}}")
+            return
+        assert amount is not None
+        if match.by == "epochs":
+            self.problems.add(amount.place, "match.amount has no effect with epochs", "match by steps or tokens")
+        elif match.by != "seconds" and not isinstance(match.amount, int):
+            self.problems.add(amount.position, f"match.amount must be a whole number of {unit}, is {amount.raw}")
+        if match.to is not None and match.by != "epochs":
+            told = f"match.to and match.amount both say how many {unit} every condition gets"
+            self.problems.add(item.mapping["to"].place, told, "keep one of them")
+
+    def check_validation(self, validation: Validating | None) -> None:
+        """Every condition keeps a labeled question, and has answers to validate on and a protocol to do so."""
+        if validation is None:
+            return
+        block = self.tree.mapping["validation"]
+        place, few = block.mapping["questions"].position, validation.questions
+        counts = {}
+        for name, condition in self.conditions.items():
+            split = getattr(condition.data.config, "split", None)
+            if isinstance(split, SplitConfig):
+                counts[name] = split.labeled
+        for name, count in counts.items():
+            if 0 < count <= few:
+                told = f"validation takes {few} labeled questions, and {name!r} has {count}: none would be left"
+                self.problems.add(place, told, "take fewer, or give data.split.labeled more questions")
+                break
+        if counts and not any(counts.values()):
+            told = "validation takes labeled questions, and data.split.labeled is 0"
+            self.problems.add(place, told, "give data.split.labeled a number of questions")
+        for name, condition in self.conditions.items():
+            fields = getattr(condition.data.config, "fields", None)
+            if fields is not None and getattr(fields, "answer", "") is None and _needs_answer(condition.verifier):
+                told = f"validation needs answers, and the data of {name!r} have none (data.fields.answer is null)"
+                self.problems.add(block.place, told, "name the field that holds them, or remove validation")
+                break
+
+        for name, condition in self.conditions.items():
+            protocol = validation.protocol or condition.eval
+            if condition.train_on and _counts_tokens(protocol):
+                told = f"validation cannot measure {name!r} by {protocol.use} within a number of tokens"
+                self.problems.add(block.place, told, "give validation a protocol, such as  protocol: accuracy")
+                break
 
     def check_processes(self, resources: Resources) -> None:
         """Processes that are asked for share every training's step evenly."""
@@ -123,3 +178,11 @@ class Between:
                 continue
             if answer is not None:
                 yield condition, answer
+
+
+def _counts_tokens(protocol: Block[Protocol]) -> bool:
+    return protocol.not_run is None and protocol.make().generated_tokens() is not None
+
+
+def _needs_answer(verifier: Block[Verifier]) -> bool:
+    return verifier.not_run is None and verifier.cls.needs_answer

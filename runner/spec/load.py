@@ -19,6 +19,7 @@ from nsd.runner.spec.between import Between
 from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
+from nsd.runner.spec.controls import read_controls
 from nsd.runner.spec.errors import Position, Problems
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
@@ -31,9 +32,11 @@ from nsd.runner.spec.model import (
     ModelSpec,
     TopConfig,
     UncheckedConfig,
+    Validating,
 )
 from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split, rewards_of
 from nsd.runner.spec.sweep import expand_sweeps
+from nsd.runner.spec.validation import read_validation
 from nsd.runner.spec.yaml import Item
 
 DEFAULT_USE = {"engine": "hf", "eval": "accuracy"}
@@ -71,6 +74,7 @@ class _Loader:
         base = self.base()
         templates = self.templates()
         swept = expand_sweeps(templates, self.tree.mapping.get("sweep"), self.problems)
+        swept.conditions.update(read_controls(self.tree, self.problems))
         conditions: dict[str, Condition] = {}
         for name, item in swept.conditions.items():
             merged = merge_condition(base, item)
@@ -84,15 +88,23 @@ class _Loader:
         between.check_teachers()
         self.check_unused_blocks(base)
         hypotheses = read_hypotheses(self.tree.mapping.get("hypotheses"), swept, between.known, self.problems)
+        validation = read_validation(self.tree.mapping.get("validation"), self.reader, self.problems)
         if top is not None:
             between.check_match(top.match)
+            between.check_validation(validation)
             between.check_processes(top.resources)
             between.check_adapters()
         self.problems.raise_if_any()
         assert top is not None
-        return self.experiment(top, conditions, hypotheses)
+        return self.experiment(top, conditions, hypotheses, validation)
 
-    def experiment(self, top: TopConfig, conditions: dict[str, Condition], hypotheses: Hypotheses | None) -> Experiment:
+    def experiment(
+        self,
+        top: TopConfig,
+        conditions: dict[str, Condition],
+        hypotheses: Hypotheses | None,
+        validation: Validating | None,
+    ) -> Experiment:
         resolved = {
             "name": top.name,
             "question": top.question,
@@ -100,8 +112,9 @@ class _Loader:
             "conditions": {name: condition.to_json() for name, condition in conditions.items()},
             "hypotheses": hypotheses.to_json() if hypotheses else None,
             "resources": top.resources.model_dump(mode="json"),
-            "match": top.match.model_dump(mode="json"),
+            "match": top.match.to_json(),
             "track": top.track,
+            **({} if validation is None else {"validation": validation.to_json()}),
         }
         return Experiment(
             name=top.name,
@@ -115,6 +128,7 @@ class _Loader:
             path=self.path,
             text=self.tree.position.source.text,
             resolved=resolved,
+            validation=validation,
         )
 
     # ----- the top

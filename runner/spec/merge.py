@@ -11,8 +11,8 @@ How an override is merged (`merge_spec`, `merge_condition`, `merge_block`):
 - a block whose override names another plugin (`use:`) starts afresh: the old plugin's fields are dropped;
 - a model whose override names another `path` drops the `revision` and keeps the other fields (`dtype`, `lora`, ...),
   so `model: Qwen/Qwen3-0.6B` in a condition swaps the weights only;
-- `null` for a whole condition, block, `label_with`, `sweep`, `hypotheses` or `match` takes away what was
-  inherited; for a field inside a block it is a value like any other.
+- `null` for a whole condition, block, `label_with`, `sweep`, `hypotheses`, `match`, `validation` or `controls` takes
+  away what was inherited; for a field inside a block it is a value like any other.
 
 Short forms: `eval: accuracy` is `{use: accuracy}`, `model: X` is `{path: X}`, `prompt: TEXT` is
 `{template: TEXT}`, `match: steps` is `{by: steps}`, `seed: 1` is `seeds: [1]`, `track: wandb` is `[wandb]`,
@@ -45,7 +45,7 @@ CONDITION_KEYS = ("train_on", "label_with", "rounds", "init", *OVERRIDABLE)
 TOP_KEYS = (
     *("extends", "name", "question", "model", "data", "prompt", "verifier", "train_verifier", "engine"),
     *("labeler", "trainer", "eval"),
-    *("seeds", "seed", "conditions", "sweep", "hypotheses", "resources", "match", "track"),
+    *("seeds", "seed", "conditions", "sweep", "hypotheses", "resources", "match", "track", "validation", "controls"),
 )
 NOT_INHERITED = ("extends", "name", "question")
 SHORT_FORMS = {**dict.fromkeys(BLOCKS, "use"), "model": "path", "prompt": "template", "match": "by"}
@@ -122,6 +122,8 @@ def normalise(spec: Item, problems: Problems) -> Item:
             entries[key] = item.with_value([item])
         elif key == "conditions":
             entries[key] = _conditions(item, problems)
+        elif key == "validation" and isinstance((protocol := item.mapping.get("protocol", item)).value, str):
+            entries[key] = item.with_value({**item.mapping, "protocol": protocol.with_value({"use": protocol})})
         elif key:
             entries[key] = item
     return spec.with_value(entries)
@@ -236,9 +238,19 @@ def merge_spec(base: Item, over: Item) -> Item:
             entries[key] = _merge_conditions(entries[key], item)
         elif key in ("hypotheses", "resources", "match"):
             entries[key] = merge(entries[key], item)
+        elif key == "validation":
+            entries[key] = _merge_validation(entries[key], item)
         else:
             entries[key] = item
     return over.with_value(entries)
+
+
+def _merge_validation(base: Item, over: Item) -> Item:
+    """Its protocol is a block: another `use` drops the fields of the old one."""
+    merged, blocks = merge(base, over), [one.mapping.get("protocol") for one in (base, over)]
+    if blocks[0] is not None and blocks[1] is not None:
+        merged = merged.with_value({**merged.mapping, "protocol": merge_block("eval", blocks[0], blocks[1])})
+    return merged
 
 
 def _merge_conditions(base: Item, over: Item) -> Item:

@@ -19,6 +19,15 @@ judges completions while training, where a reward may see less than an evaluatio
 with their hidden true labels, `questions` the same without any answer, so a condition has one of the three.
 `test_questions` are the test questions without answers; reports name every arm that was trained on them.
 
+`validation: {questions: 50, every: 20}` keeps that many labeled questions, the same ones, from the training of every
+condition; trainers measure on them as they go, by `protocol` (default: the condition's `eval`), and leave the best
+weights, or with `keep: last` the last ones.
+
+`controls: [maj_at_k]` adds the condition `base_maj_at_k`: see runner/spec/controls.py.
+
+`match` gives every trained condition the same budget: that of one of them, or `amount` steps, tokens, generated tokens
+or seconds.
+
 Claims: `a > b`, or `{compare: [a, b], not_worse_by: 0.02}`, `{compare: [a, b], equivalent_within: 0.02}`,
 `{compare: [a, b], better: true}`.
 
@@ -43,7 +52,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from nsd.plugins.api import (
     Dataset,
@@ -76,6 +85,7 @@ __all__ = [
 ]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[int, Field(gt=0)]
 
 
 class _Frozen(BaseModel):
@@ -340,10 +350,58 @@ class Resources(_Frozen):
 class Match(_Frozen):
     """Compute matching: in what unit every trained condition gets the same budget as `to`."""
 
-    by: Literal["steps", "epochs", "tokens"] = Field(
+    by: Literal["steps", "epochs", "tokens", "generated_tokens", "seconds"] = Field(
         default="epochs", description="epochs: each condition takes its trainer's own epochs or steps."
     )
     to: str | None = Field(default=None, description="The condition whose budget all others get.")
+    amount: Positive | Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="The budget itself; generated_tokens and seconds need it."
+    )
+
+    @field_validator("amount")
+    @classmethod
+    def _whole(cls, amount: float | None) -> float | None:
+        # 2e5 is a float to YAML and the same budget as 200000
+        return int(amount) if isinstance(amount, float) and amount.is_integer() else amount
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, JSON-able; records of specs without an amount stay as they are."""
+        return self.model_dump(mode="json", exclude={"amount"} if self.amount is None else None)
+
+
+class ValidationConfig(_Frozen):
+    """`validation:` as written, but for its protocol."""
+
+    questions: int = Field(ge=1, description="Labeled questions that no arm trains on, the same ones in every arm.")
+    every: int = Field(ge=1, description="Optimizer steps from one measurement to the next.")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="Which weights a training leaves: those of its best measurement, or the last ones."
+    )
+
+
+@dataclass(frozen=True)
+class Validating:
+    """What every training of the spec is watched by. `protocol` None: the condition's own `eval`.
+
+    `place` is where it is written (`file.yaml:3`), for what only the data can show to be wrong.
+    """
+
+    questions: int
+    every: int
+    keep: Literal["best", "last"]
+    protocol: Block[Protocol] | None
+    place: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field but the place, JSON-able."""
+        return self._said(None if self.protocol is None else self.protocol.to_json())
+
+    def to_digest(self) -> dict[str, Any]:
+        """The same without the fields of its protocol that have their default."""
+        return self._said(None if self.protocol is None else self.protocol.to_digest())
+
+    def _said(self, protocol: dict[str, Any] | None) -> dict[str, Any]:
+        return {"questions": self.questions, "every": self.every, "keep": self.keep, "protocol": protocol}
 
 
 class TopConfig(_Frozen):
@@ -387,6 +445,7 @@ class Experiment:
     path: Path
     text: str
     resolved: dict[str, Any]
+    validation: Validating | None = None
 
 
 assert set(ConditionConfig.model_fields) | set(OVERRIDABLE) == set(CONDITION_KEYS)

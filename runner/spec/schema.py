@@ -18,8 +18,18 @@ from pydantic import BaseModel
 
 from nsd.plugins import registry
 from nsd.plugins.api import PluginConfig, Prompt
+from nsd.runner.spec.controls import CONTROLS
 from nsd.runner.spec.merge import BLOCKS, CONDITION_KEYS, NAME
-from nsd.runner.spec.model import ClaimConfig, ConditionConfig, HypothesesConfig, Match, ModelSpec, Resources, TopConfig
+from nsd.runner.spec.model import (
+    ClaimConfig,
+    ConditionConfig,
+    HypothesesConfig,
+    Match,
+    ModelSpec,
+    Resources,
+    TopConfig,
+    ValidationConfig,
+)
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 ABOUT = {
@@ -50,6 +60,11 @@ def json_schema() -> Schema:
     top = definitions.pop("TopConfig")["properties"]
     condition = definitions.pop("ConditionConfig")["properties"]
     definitions["HypothesesConfig"]["properties"]["claims"]["items"] = _claim()
+    definitions["ValidationConfig"] = _model(ValidationConfig, "ValidationConfig", definitions)
+    definitions["ValidationConfig"]["properties"]["protocol"] = {
+        **_or_null({"$ref": "#/$defs/block.eval"}),
+        "description": "How a training is measured on them; the condition's eval where it is left out.",
+    }
     overridable = {
         **{key: {"$ref": f"#/$defs/block.{key}", "description": ABOUT[key]} for key in BLOCKS},
         "model": _short("ModelSpec", "The weights to start from: a hub id, ./folder or builtin:wordmath-1m."),
@@ -63,6 +78,7 @@ def json_schema() -> Schema:
         "additionalProperties": False,
     }
     definitions["sweep"] = _sweep()
+    definitions |= {f"control.{name}": _model(one, f"control.{name}", definitions) for name, one in CONTROLS.items()}
     return {
         "$schema": DIALECT,
         "title": "nsd experiment",
@@ -99,7 +115,19 @@ def json_schema() -> Schema:
             "resources": {"$ref": "#/$defs/Resources", "description": "Where and with what the run happens."},
             "match": {
                 "description": "Compute matching between conditions.",
-                "anyOf": [{"enum": ["steps", "epochs", "tokens"]}, {"$ref": "#/$defs/Match"}, {"type": "null"}],
+                "anyOf": [
+                    {"enum": definitions["Match"]["properties"]["by"]["enum"]},
+                    {"$ref": "#/$defs/Match"},
+                    {"type": "null"},
+                ],
+            },
+            "validation": {
+                "description": "Labeled questions that no arm trains on, and how every training is measured on them.",
+                "anyOf": [{"$ref": "#/$defs/ValidationConfig"}, {"type": "null"}],
+            },
+            "controls": {
+                "description": "Arms that claims should be held against; each is an ordinary condition, base_NAME.",
+                "anyOf": [{"type": "array", "items": _control()}, {"type": "null"}],
             },
             "track": {
                 "description": top["track"]["description"],
@@ -185,6 +213,12 @@ def _claim() -> Schema:
             {"$ref": "#/$defs/ClaimConfig"},
         ]
     }
+
+
+def _control() -> Schema:
+    fields = {name: _or_null({"$ref": f"#/$defs/control.{name}"}) for name in CONTROLS}
+    one = {"type": "object", "properties": fields, "additionalProperties": False, "minProperties": 1}
+    return {"anyOf": [{"enum": list(CONTROLS)}, {**one, "maxProperties": 1}]}
 
 
 def _sweep() -> Schema:

@@ -48,7 +48,8 @@ from nsd.runner.store.workspace import WEIGHTS, Workspace, files_of
 
 SCHEMES = ("s3://", "gs://", "file://")
 PAUSES = (1.0, 5.0, 15.0, 30.0, 60.0)  # seconds to give a store that does not answer
-SHARDS = ("shards", "scores", "taken")  # folders of a stage under way: files written once, completions and verdicts
+# Folders of a stage under way with files that are written once: completions, verdicts, rollouts.
+SHARDS = ("shards", "scores", "taken", "rollouts")
 GROWING = ("begun.json", "curves.jsonl")  # small files of a stage under way that change
 Returned = TypeVar("Returned")
 Read = TypeVar("Read", bound=Shape)
@@ -178,9 +179,10 @@ class Bucket:
         from nsd.plugins.trainers import _checkpoints
 
         partial = workspace.partial(kind, digest)
+        # Checkpoints are looked at first: what a training kept until then lies there already.
+        checkpoints, step = _checkpoints.whole(partial / "checkpoints"), -1
         wanted = [path for name in SHARDS for path in sorted((partial / name).glob("[0-9]*.parquet"))]
-        step = -1
-        if checkpoints := _checkpoints.whole(partial / "checkpoints"):
+        if checkpoints:
             newest, marker = checkpoints[-1]
             step = marker.step
             wanted += [newest / name for name in sorted({*files_of(newest), *marker.files})]

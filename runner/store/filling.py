@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsd.plugins.paths import inside
 from nsd.runner.store.shapes import Broken, ExperimentRecord, is_look, read_manifest
-from nsd.runner.store.workspace import Workspace
+from nsd.runner.store.workspace import TRUTH, Workspace
 
 if TYPE_CHECKING:
     import duckdb
@@ -137,7 +138,9 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         _copy(connection, folder / "samples.parquet", "eval_samples", columns, digest)
     columns = "question_id, label, confidence, votes, k, kept, correct"
     _copy(connection, folder / "labels.parquet", "labels", columns, digest)
-    _copy(connection, folder / "curves.parquet", "curves", "step, metric, value", digest)
+    truths = [name for name in manifest.get("files", {}) if name.startswith(TRUTH)]
+    for name in ("curves.parquet", *truths):
+        _copy(connection, inside(folder, name), "curves", "step, metric, value", digest)
     for run in manifest.get("imported", []):
         connection.execute("DELETE FROM runs WHERE run = ? AND spec_digest IS NULL", [run["run"]])
         _put(

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsd.plugins.api import Completion, Confidence, PseudoLabel, Question, Score, Scored, SideFile, StopReason
+from nsd.plugins.api import (
+    Completion,
+    Confidence,
+    KeptRollout,
+    PseudoLabel,
+    Question,
+    Score,
+    Scored,
+    SideFile,
+    StopReason,
+)
 from nsd.plugins.durable import flush
 from nsd.plugins.side_files import as_text
 from nsd.runner.store.shapes import Broken
@@ -63,6 +73,19 @@ LABELS = {
     "tally": "text",
 }
 CURVES = {"step": "int", "metric": "text", "value": "float"}
+ROLLOUTS = {
+    "step": "int",
+    "question_id": "text",
+    "sample": "int",
+    "text": "text",
+    "tokens": "int",
+    "stop_reason": "text",
+    "answer": "text",
+    "score": "float",
+    "reward": "float",
+    "masked": "bool",
+    "teacher_input": "text",
+}
 _MOST_CHARACTERS = 2**29 - 1  # an array's text has less than 2 GiB, a character up to four bytes
 
 
@@ -273,6 +296,46 @@ def read_scores(path: Path) -> dict[tuple[str, int], Score]:
         }
     except (KeyError, TypeError) as error:
         raise Broken(path, f"it holds no verdicts ({error})") from error
+
+
+def write_rollouts(path: Path, rollouts: Iterable[KeptRollout]) -> None:
+    """Store the rollouts of a training in the order given."""
+    rows = ({name: getattr(one, name) for name in ROLLOUTS} for one in rollouts)
+    write(path, ROLLOUTS, ({**row, "stop_reason": str(row["stop_reason"])} for row in rows))
+
+
+def read_rollouts(path: Path) -> Iterator[list[KeptRollout]]:
+    """Rollouts as they were stored, those of a step together, one step at a time. Raises Broken."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for number in range(file.num_row_groups):
+                rows = file.read_row_group(number).to_pylist()
+                yield [KeptRollout(**{**row, "stop_reason": StopReason(row["stop_reason"])}) for row in rows]
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
+        raise Broken(path, f"it holds no rollouts ({error})") from error
+
+
+def join(path: Path, parts: Sequence[Path]) -> None:
+    """One Parquet file of the rows of others with the same columns, in this order: a row group of each.
+
+    Raises Broken for one of them that cannot be read.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with pyarrow.parquet.ParquetWriter(temporary, pyarrow.parquet.read_schema(parts[0]), compression="zstd") as writer:
+        for part in parts:
+            try:
+                writer.write_table(pyarrow.parquet.read_table(part))
+            except (OSError, ValueError, pyarrow.ArrowException) as error:
+                raise Broken(part, str(error)) from error
+    flush(temporary)
+    temporary.replace(path)
 
 
 def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> None:

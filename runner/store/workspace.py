@@ -45,6 +45,7 @@ WORKSPACE_VARIABLE = "NSD_WORKSPACE"
 DIGEST_LENGTH = 20  # hex digits: 80 bits, far from any collision among a person's stages
 WEIGHTS = "model"  # the folder of a train stage that `nsd gc` may free
 EVALUATIONS = ("score", "eval", "import")  # stages that hold results; `eval` drew and scored in one, up to scheme 1
+TRUTH = "truth-"  # begins the name of what a training's rollouts are worth by the hidden truth (runner/work/truth.py)
 TRACKERS = "trackers"  # what trackers wrote, links among it: no stage needs it
 _told: set[Path] = set()  # broken files that were named already
 
@@ -311,6 +312,21 @@ class Workspace:
         flush(final.parent)
         self.discard_partial(kind, digest)
         return final
+
+    def add_truth(self, kind: str, digest: str, name: str) -> None:
+        """Have the manifest of a finished stage name a file that was written into its folder since, and no older one
+        of its sort.
+
+        A file that no manifest names is no part of a stage: a death before this is as if it had not been written.
+        """
+        folder, manifest = self.folder(kind, digest), self.manifest(kind, digest)
+        old = [one for one in manifest.files if one.startswith(TRUTH) and one != name]
+        files, sums = ({k: v for k, v in of.items() if k not in old} for of in (manifest.files, manifest.sha256))
+        path = folder / part(name)
+        changed = manifest.changed(files={**files, name: path.stat().st_size}, sha256={**sums, name: sha256_of(path)})
+        write_atomically(folder / "manifest.json", json.dumps(changed.to_json(), indent=1))
+        for one in old:
+            inside(folder, one).unlink(missing_ok=True)
 
     def discard_partial(self, kind: str, digest: str) -> None:
         """Remove what a stage under way has. Call under `lock`.

@@ -39,6 +39,7 @@ def model_ref(model: ModelJob, workspace: Workspace, device: Device | None = Non
 
 
 Place = tuple[str, int]  # question id and sample number
+FIRST_ROUNDS = 4  # after which it is guessed how many more a limit in tokens holds
 
 
 def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
@@ -67,6 +68,32 @@ def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -
             raise StageFailed(failed.sentence())
         context.warn(f"{failed.sentence()}; a failed completion scores 0 and has no vote")
     return completions
+
+
+def draw_within(work: ToSample, context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
+    """Completions of as many rounds over the questions as the stage's tokens seem to hold, `sampling.n` at most.
+
+    After the first rounds it is their mean length that says how many; `rounds_within` says how many really fit. The
+    same completions give the same rounds, so a resumed stage draws what an uninterrupted one does.
+    """
+    assert work.generated_tokens is not None
+    rounds = min(FIRST_ROUNDS, work.sampling.n)
+    while True:
+        completions = draw(replace(work, sampling=replace(work.sampling, n=rounds)), context, others)
+        spent = sum(item.tokens for item in completions)
+        wanted = work.sampling.n if spent == 0 else min(work.sampling.n, work.generated_tokens * rounds // spent)
+        if wanted <= rounds:
+            return completions
+        rounds = wanted
+
+
+def rounds_within(completions: Sequence[Completion], tokens: int) -> int:
+    """How many of the first complete rounds over the questions have at most so many tokens together; 1 at least."""
+    spent: dict[int, int] = {}
+    for item in completions:
+        spent[item.sample] = spent.get(item.sample, 0) + item.tokens
+    sums = itertools.accumulate(spent[number] for number in sorted(spent))
+    return max(1, sum(total <= tokens for total in sums))
 
 
 def draw_share(
@@ -117,7 +144,10 @@ def share(questions: Sequence[Question], number: int, processes: int) -> list[Qu
 
 def drawers(work: StageJob, there: int) -> int:
     """How many of the processes that are `there` draw the completions of a stage."""
-    return there if isinstance(work, ToSample) and work.model is not None and not work.uses_every_gpu else 1
+    # Within a limit in tokens one draws: how much there is to share shows while it is drawn.
+    if not isinstance(work, ToSample) or work.model is None or work.generated_tokens is not None:
+        return 1
+    return 1 if work.uses_every_gpu else there
 
 
 class _Sum:
@@ -236,11 +266,16 @@ def run_sample(work: ToSample, settings: Mapping[str, Any], context: Context) ->
         held = _held(context, others)
         draw_share(work, context, others, held, _tells(context))
         return {}
-    completions = draw(work, context, others)
-    tables.write_completions(context.artifact / "samples.parquet", completions)
+    completions = draw(work, context, others) if work.generated_tokens is None else draw_within(work, context, others)
     drawn = [item for item in completions if (item.question_id, item.sample) not in others]
+    facts = generation_facts(drawn)
+    if work.generated_tokens is not None:
+        rounds = rounds_within(completions, work.generated_tokens)
+        completions = [item for item in completions if item.sample < rounds]
+        facts["rounds"] = rounds
+    tables.write_completions(context.artifact / "samples.parquet", completions)
     shared = {digest: len(items) for digest, items in taken.items()}
-    return {"data_hash": work.questions, "generation": generation_facts(drawn), "shared": shared}
+    return {"data_hash": work.questions, "generation": facts, "shared": shared}
 
 
 def stored_completions(digest: str, context: Context) -> list[Completion]:

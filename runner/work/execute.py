@@ -39,6 +39,7 @@ from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
 from nsd.runner.work.record import Record
 from nsd.runner.work.sync import Sync
+from nsd.runner.work.truth import hold_against_truth, lacks_truth
 
 RETIRE_SECONDS = 30.0  # an idle worker ends at once
 STOP_GRACE_SECONDS = 300.0  # a large model's checkpoint takes its time; a second Ctrl-C ends the wait
@@ -97,7 +98,11 @@ def execute(
         wanted = plan.with_causes(only)
         pending = [stage for stage in pending if stage.digest in wanted]
     decision = settle(pending) if settle is not None else None
-    if unindexed := store.missing(finished):
+    corrected = [stage for stage in plan.stages.values() if lacks_truth(stage, workspace)]
+    for stage in corrected:
+        if (said := hold_against_truth(stage, workspace)) is not None:
+            print(said, file=sys.stderr)
+    if unindexed := [*store.missing(finished), *((one.kind, one.digest) for one in corrected)]:
         store.index_stages(unindexed)
     outcome = Outcome(cached=len(finished))
     write_data(plan, workspace)
@@ -137,6 +142,8 @@ def _run_stages(
         event = workers.do(stage, job_path, shown)
         while event.event is Told.GONE:  # a run beside this one finished the stage, or dropped it, just then
             event = workers.do(stage, write_job(plan, stage, workspace, workers.device), shown)
+        if event.event is Told.FINISHED and (said := hold_against_truth(stage, workspace)) is not None:
+            shown.message(said)
         if sync is not None:
             sync.end(stage)
             for message in sync.told():

@@ -17,6 +17,7 @@ from nsd.plugins.api import (
     Budget,
     Completion,
     Example,
+    KeptRollout,
     Labeler,
     Protocol,
     PseudoLabel,
@@ -24,6 +25,7 @@ from nsd.plugins.api import (
     Scored,
     Trainer,
     TrainJob,
+    Validation,
     Verifier,
     without_truth,
 )
@@ -125,6 +127,9 @@ def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -
         groups.setdefault(seen.completion.question_id, []).append(seen)
     values = {key: protocol.value(group, verifier) for key, group in groups.items()}
     rows = ({"question_id": key, "value": value} for key, value in values.items())
+    # Within a number of tokens the sampling found how many samples of a question there are.
+    found = max(map(len, groups.values()), default=0)
+    rounds = work.sampling.n if protocol.generated_tokens() is None else found
     tables.write(context.artifact / "values.parquet", tables.VALUES, rows)
     return {
         "data_hash": work.questions,
@@ -134,7 +139,7 @@ def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -
             "data_hash": work.questions,
             "verifier_hash": verifier_hash,
             "questions": len(values),
-            "samples": work.sampling.n,
+            "samples": rounds,
             "mean": sum(values.values()) / len(values) if values else None,
         },
     }
@@ -189,6 +194,7 @@ def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
             curves.add(step, metrics)
             context.progress(step, total, "steps", metrics=dict(metrics))
 
+    kept = KeptRollouts(context.partial / "rollouts", write=context.leader)
     result = trainer.train(
         TrainJob(
             model=replace(model_ref(work.model, context.workspace, context.device), train_dtype=work.train_dtype),
@@ -207,15 +213,24 @@ def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
             device=context.device,
             run_name=run_name,
             max_steps_cap=work.max_steps_cap,
+            validation=validation_of(work, context),
+            keep=kept.keep,
         )
     )
     if context.leader:
         tables.write(context.artifact / "curves.parquet", tables.CURVES, curves.rows())
+        kept.merge(context.artifact / "rollouts.parquet")
+    validated = {}
+    if work.validation is not None:
+        validated = {"validated": "validation" in result.notes}
+        if not validated["validated"]:
+            context.warn(f"the trainer {trainer.name!r} measured nothing while it trained", "validation")
     sources = [example.source for example in examples]
     return {
         "training": {
             **asdict(result),
             "notes": dict(result.notes),
+            **validated,
             "examples": {source: sources.count(source) for source in sorted(set(sources))},
         }
     }
@@ -225,7 +240,8 @@ def budget_of(work: ToTrain, context: Context) -> Budget:
     """The matched compute of a train stage; tokens are counted with the start model's tokenizer."""
     reference = work.budget.tokens_of
     if reference is None:
-        return Budget(steps=work.budget.steps)
+        matched = work.budget
+        return Budget(matched.steps, matched.tokens, matched.generated_tokens, matched.seconds)
     from nsd.plugins.chat import training_ids, turn_end
     from nsd.plugins.models import load_tokenizer
 
@@ -243,6 +259,42 @@ def budget_of(work: ToTrain, context: Context) -> Budget:
             else:
                 tokens += len(training_ids(tokenizer, rendered, target, end, given)[0])
     return Budget(tokens=round(tokens * float(getattr(config, "epochs", 1))))
+
+
+def validation_of(work: ToTrain, context: Context) -> Validation | None:
+    """What the training is watched by, None where the spec wants nothing; its questions are in no example."""
+    wanted = work.validation
+    if wanted is None:
+        return None
+    questions = context.whole_questions(wanted.questions)
+    return Validation(
+        examples=[Example(q, work.prompt.render(q), q.answer, q.solution, "labeled") for q in questions],
+        every=wanted.every,
+        keep=wanted.keep,
+        protocol=make_plugin(wanted.protocol, Protocol),
+        verifier=make_plugin(wanted.verifier, Verifier),
+        seed=wanted.seed,
+    )
+
+
+class KeptRollouts:
+    """Rollouts of a training, a file for each step: a killed run keeps them, and a step kept again replaces the first.
+
+    Steps that a resumed training takes again are kept again, so that no file is of a step that is not its own.
+    """
+
+    def __init__(self, folder: Path, write: bool = True) -> None:
+        self.folder, self._write = folder, write
+
+    def keep(self, rollouts: Sequence[KeptRollout]) -> None:
+        """Keep the rollouts of one sampled batch, all of one step."""
+        if self._write and rollouts:
+            tables.write_rollouts(self.folder / f"{rollouts[0].step:09d}.parquet", rollouts)
+
+    def merge(self, path: Path) -> None:
+        """Put all of them into one file, by step; none where nothing was kept."""
+        if parts := sorted(self.folder.glob("*.parquet")):
+            tables.join(path, parts)
 
 
 class Curves:

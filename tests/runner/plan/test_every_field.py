@@ -22,7 +22,7 @@ from nsd.plugins.registry import BUILT_IN, find
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
-from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig
+from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig, ValidationConfig
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 Changes = dict[str, set[str]]  # condition -> kinds of its stages
@@ -153,7 +153,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "labeler noisy_oracle": {"accuracy": 0.5},
     "protocol accuracy": SAMPLED,
     "protocol avg_at_k": {**SAMPLED, "k": 5},
-    "protocol maj_at_k": {**SAMPLED, "k": 5},
+    "protocol maj_at_k": {**SAMPLED, "k": 5, "generated_tokens": 900},
     "protocol pass_at_k": {**SAMPLED, "k": 5, "n": 9},
     "trainer sft": {
         "learning_rate": 1e-3,
@@ -574,16 +574,47 @@ def test_names_places_and_machines_change_no_stage(field: str) -> None:
 
 @pytest.mark.parametrize("field", Match.model_fields)
 def test_a_matched_budget_changes_the_trainings_it_is_for(field: str) -> None:
-    start = {"by": "steps", "to": "student"}
-    steps, other = {"match": start}, {"match": {"by": "epochs"} if field == "by" else {"by": "steps", "to": "teacher"}}
+    start: dict[str, Any] = {"by": "steps", "to": "student"}
+    other = {"by": {"by": "epochs"}, "to": {"by": "steps", "to": "teacher"}, "amount": {"by": "steps", "amount": 7}}
     expected: Changes = {"teacher": TRAINED, "student": ALL, "pupil": TRAINED}
-    if field == "by":
+    if field != "to":
         expected = {**expected, "rl": TRAINED}  # grpo has a peer group, and so a budget, of its own
-    assert changed({**SPEC, **steps}, {**SPEC, **other}) == {"seed1": expected, "seed2": expected}
+    found = changed({**SPEC, "match": start}, {**SPEC, "match": other[field]})
+    assert found == {"seed1": expected, "seed2": expected}
+
+
+BUDGETS = ({"by": "generated_tokens", "amount": 900}, {"by": "seconds", "amount": 9}, {"by": "seconds", "amount": 2.5})
+
+
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_a_budget_that_is_an_amount_changes_every_training_and_so_does_another_amount(budget: dict[str, Any]) -> None:
+    every: Changes = {"teacher": TRAINED, "student": ALL, "pupil": TRAINED, "rl": TRAINED}
+    for before in ({}, {"match": {**budget, "amount": 10}}):
+        found = changed({**SPEC, **before}, {**SPEC, "match": budget})
+        assert found == {"seed1": every, "seed2": every}
+
+
+VALIDATION: dict[str, Any] = {"questions": 3, "every": 2, "keep": "last"}
+TAKEN = {"questions": 2, "every": 1}
+
+
+@pytest.mark.parametrize("field", [None, *ValidationConfig.model_fields, "protocol"])
+def test_what_watches_a_training_changes_every_training(field: str | None) -> None:
+    fields = {**VALIDATION, "protocol": {"use": "accuracy", "max_tokens": 9}}
+    before, after = {"validation": TAKEN}, {"validation": {**TAKEN, field: fields[field]} if field else None}
+    every: Changes = {"teacher": TRAINED, "student": ALL, "pupil": TRAINED, "rl": TRAINED}
+    assert changed({**SPEC, **before}, {**SPEC, **after}) == {"seed1": every, "seed2": every}
+
+
+def test_a_protocol_of_validation_that_is_the_evaluation_is_what_no_protocol_is() -> None:
+    evaluation = {"use": "avg_at_k", "k": 2, "max_tokens": 9}
+    spec = {**SPEC, "eval": evaluation, "validation": TAKEN}
+    found = changed(spec, {**spec, "validation": {**TAKEN, "protocol": evaluation}})
+    assert found == {"seed1": {}, "seed2": {}}
 
 
 def test_every_model_of_the_language_is_in_a_table() -> None:
     """What is generated above covers these classes; a new one belongs here too."""
     tables = {ModelSpec: MODEL, LoraConfig: LORA, Prompt: PROMPT, ConditionConfig: CONDITION, TopConfig: TOP}
-    for model, table in {**tables, Resources: RESOURCES}.items():
+    for model, table in {**tables, Resources: RESOURCES, ValidationConfig: VALIDATION}.items():
         assert set(model.model_fields) == set(table), model.__name__

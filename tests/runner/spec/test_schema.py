@@ -34,6 +34,8 @@ RIGHT = {
     "sweep": [{"conditions": ["a"], "grid": {"labeler.k": [1, 2], "model": {"small": "a/b"}}}],
     "hypotheses": ["a > b", {"compare": ["a", "b"], "not_worse_by": 0.1}],
     "match": "steps",
+    "controls": ["maj_at_k", {"maj_at_k": {"generated_tokens": 9, "temperature": 1.0}}],
+    "validation": {"questions": 50, "every": 20, "keep": "last", "protocol": "avg_at_k"},
     "track": "wandb",
 }
 
@@ -73,6 +75,13 @@ def test_every_short_form_fits(validator: Any) -> None:
         {"labeller": {}},
         {"model": {"dtype": "bf16"}},
         {"seeds": []},
+        {"match": {"by": "generated_token"}},
+        {"match": {"by": "seconds", "amount": 0}},
+        {"validation": {"questions": 0, "every": 20}},
+        {"validation": {"protocol": "acuracy"}},
+        {"validation": {"keep": "first"}},
+        {"controls": ["maj_at_9"]},
+        {"controls": [{"maj_at_k": {"tokens": 9}}]},
         {"sweep": {"grid": {"seeds": [1]}}},
     ],
     ids=str,
