@@ -21,6 +21,7 @@ from nsd.plugins.api import LoraConfig, OutputNeutral, Prompt
 from nsd.plugins.registry import BUILT_IN, find
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
+from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig, ValidationConfig
 
@@ -122,7 +123,52 @@ def put(block: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 # Where each plugin stands for the test, with the fields it cannot do without.
 WHERE: dict[str, dict[str, Any]] = {"engine replay": {"use": "replay", "path": str(ROWS / "said.jsonl")}}
 SAMPLED = {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]}
-# Values for plugin fields: kind and name, then field. A tuple holds fields that must be given besides, on both sides.
+# Fields that must be given besides, on both sides, for one to be allowed.
+BESIDES = {
+    ("trainer grpo", "fsdp"): {"rollout": "trl"},
+    ("trainer sdpo", "full_logit_distillation"): {"alpha": 1.0},
+}
+# Those that no value but the default is allowed of.
+FIXED = {(f"trainer {name}", "fsdp") for name in ("rloo", "ppo", "ttrl", "sdpo", "pcsd")}
+# Values for plugin fields: kind and name, then field.
+TRAINING = {
+    "learning_rate": 1e-3,
+    "lr_scheduler": "cosine",
+    "warmup_steps": 3,
+    "warmup_ratio": 0.1,
+    "weight_decay": 0.1,
+    "max_grad_norm": 0.3,
+    "mixed_precision": "no",
+    "gradient_checkpointing": True,
+    "fsdp": True,
+    "ddp_timeout": 60,
+    "log_every": 3,
+}
+ON_ROLLOUTS = {
+    **TRAINING,
+    "micro_batch_size": 1,
+    "save_every": 4,
+    "steps": 7,
+    "prompts_per_step": 2,
+    "num_generations": 6,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "top_k": 20,
+    "max_tokens": 99,
+    "num_iterations": 2,
+    "steps_per_generation": 2,
+    "health.window": 9,
+    "health.zero_std_fraction": 0.5,
+    "health.kl_min": 1e-5,
+    "health.kl_max": 3.0,
+    "health.clipped_ratio_max": 0.4,
+    "health.clipped_ratio_rise": 0.3,
+    "health.min_length": 3.0,
+    "health.reward_drop": 0.4,
+    "health.shrink": 0.3,
+    "health.stop": True,
+}
+REWARDED = {**ON_ROLLOUTS, "rewards": ["finished"]}
 VALUES: dict[str, dict[str, Any]] = {
     "engine replay": {
         "path": "OTHER",
@@ -156,19 +202,9 @@ VALUES: dict[str, dict[str, Any]] = {
     "protocol maj_at_k": {**SAMPLED, "k": 5, "generated_tokens": 900},
     "protocol pass_at_k": {**SAMPLED, "k": 5, "n": 9},
     "trainer sft": {
-        "learning_rate": 1e-3,
-        "lr_scheduler": "cosine",
-        "warmup_steps": 3,
-        "warmup_ratio": 0.1,
-        "weight_decay": 0.1,
-        "max_grad_norm": 0.3,
-        "mixed_precision": "no",
+        **TRAINING,
         "micro_batch_size": 2,
-        "gradient_checkpointing": True,
         "save_every": 3,
-        "fsdp": True,
-        "ddp_timeout": 60,
-        "log_every": 3,
         "epochs": 3.0,
         "batch_size": 5,
         "max_length": 99,
@@ -176,44 +212,63 @@ VALUES: dict[str, dict[str, Any]] = {
         "trl": {"adam_beta1": 0.8},
     },
     "trainer grpo": {
-        "learning_rate": 1e-3,
-        "lr_scheduler": "cosine",
-        "warmup_steps": 3,
-        "warmup_ratio": 0.1,
-        "weight_decay": 0.1,
-        "max_grad_norm": 0.3,
-        "mixed_precision": "no",
-        "micro_batch_size": 1,
-        "gradient_checkpointing": True,
-        "save_every": 4,
-        "fsdp": True,
-        "ddp_timeout": 60,
-        "log_every": 3,
-        "steps": 7,
-        "prompts_per_step": 2,
-        "num_generations": 4,
-        "temperature": 0.7,
-        "top_p": 0.9,
-        "top_k": 20,
-        "max_tokens": 99,
+        **REWARDED,
         "loss_type": "grpo",
         "beta": 0.1,
-        "num_iterations": 2,
-        "steps_per_generation": 2,
         "epsilon": 0.1,
         "scale_rewards": "none",
-        "rewards": ["finished"],
-        "health.window": 9,
-        "health.zero_std_fraction": 0.5,
-        "health.kl_min": 1e-5,
-        "health.kl_max": 3.0,
-        "health.clipped_ratio_max": 0.4,
-        "health.clipped_ratio_rise": 0.3,
-        "health.min_length": 3.0,
-        "health.reward_drop": 0.4,
-        "health.shrink": 0.3,
-        "health.stop": True,
+        "rollout": "trl",
         "trl": {"adam_beta1": 0.8},
+    },
+    "trainer rloo": {**REWARDED, "baseline": "none", "beta": 0.1, "epsilon": 0.1},
+    "trainer ppo": {
+        **REWARDED,
+        "beta": 0.1,
+        "epsilon": 0.1,
+        "value_clip": 0.1,
+        "value_weight": 0.2,
+        "value_learning_rate": 1e-3,
+        "value_trains_trunk": False,
+        "gamma": 0.9,
+        "lam": 0.9,
+    },
+    "trainer ttrl": {**ON_ROLLOUTS, "n_votes": 48, "beta": 0.1, "epsilon": 0.1, "scale_rewards": False},
+    "trainer sdpo": {
+        **REWARDED,
+        "full_logit_distillation": False,
+        "alpha": 0.25,
+        "distillation_topk": 7,
+        "distillation_add_tail": False,
+        "entry_clip": 0.1,
+        "is_clip": 3.0,
+        "teacher_regularization": "trust-region",
+        "teacher_update_rate": 0.1,
+        "success_reward_threshold": 0.5,
+        "dont_reprompt_on_self_success": False,
+        "remove_thinking_from_demonstration": False,
+        "include_environment_feedback": False,
+        "environment_feedback_only_without_solution": False,
+        "max_reprompt_len": 99,
+        "reprompt_truncation": "left",
+        "templates.reprompt": "{prompt}{feedback}{solution}",
+        "templates.solution": "Right: {successful_previous_attempt}",
+        "templates.feedback": "Wrong: {feedback_raw}",
+        "distillation_weight": 0.5,
+        "epsilon": 0.1,
+        "epsilon_high": 0.1,
+    },
+    "trainer pcsd": {
+        **ON_ROLLOUTS,
+        "privileged": "other_question",
+        "divergence": "jsd",
+        "topk": 7,
+        "add_tail": False,
+        "entry_clip": 0.1,
+        "is_clip": 2.0,
+        "teacher": "ema",
+        "teacher_update_rate": 0.1,
+        "max_teacher_len": 99,
+        "truncation": "left",
     },
     "reward correct": {"weight": 2.0},
     "reward finished": {"weight": 2.0, "bonus": 0.2},
@@ -249,14 +304,15 @@ def block_cases() -> Iterator[tuple[str, str, bool]]:
     for kind, names in BUILT_IN.items():
         for name in names if kind != "dataset" else ():
             for field, neutral in leaves(find(kind, name).Config):
-                yield f"{kind} {name}", field, neutral
+                if (f"{kind} {name}", field) not in FIXED:
+                    yield f"{kind} {name}", field, neutral
 
 
 def places_of(plugin: str) -> dict[str, Changes]:
     kind, _, name = plugin.partition(" ")
     if name == "replay":
         return {"base": EFFECTS["engine"]["base"]}
-    if name == "grpo" or kind == "reward":
+    if kind == "reward" or (kind == "trainer" and name != "sft"):
         return {"rl": {"rl": TRAINED}}
     return EFFECTS[kind]
 
@@ -278,13 +334,20 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
             other = {**block, "rewards": [put({"use": name}, field, value), "correct"]}
             key = "trainer"
         else:
-            block = WHERE.get(plugin, {"use": name})
+            block = {**WHERE.get(plugin, {"use": name}), **BESIDES.get((plugin, field), {})}
             other, key = put(block, field, value), KEYS[kind]
         expected: Changes = {} if neutral else effect
         if plugin == "labeler consensus" and field in DRAWS:
             expected = {condition: ALL}
         found = changed(with_block(condition, key, block), with_block(condition, key, other))
         assert found == {"seed1": expected, "seed2": expected}, condition
+
+
+@pytest.mark.parametrize(("plugin", "field"), sorted(FIXED))
+def test_a_field_that_is_fixed_is_refused_with_another_value(plugin: str, field: str) -> None:
+    block = {"use": plugin.partition(" ")[2], field: VALUES[plugin][field]}
+    with pytest.raises(SpecErrors, match=f"trainer.{field} does not go with {block['use']}"):
+        plan_of(json.dumps(with_block("rl", "trainer", block)))
 
 
 def test_a_train_verifier_changes_rewards_and_votes_and_no_evaluation_of_others() -> None:
