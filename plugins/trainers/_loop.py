@@ -112,10 +112,12 @@ def prepared(model: Any, temperature: float) -> Any:
 
     def forward(*args: Any, hidden_only: bool = False, **kwargs: Any) -> Any:
         if hidden_only:
-            # Through the whole model's call, so that what wraps it for several processes takes part; the head goes out
-            # too, which would else be one that this pass has no use for, and whose gradient comes all the same.
+            # Through the whole model's call, so that what wraps it for several processes takes part. That looks which
+            # weights the output comes from, and waits for no gradient of the others: the head, which the loss applies
+            # by itself, is in the output as a view, for a weight as such comes from nowhere.
             head = bare.get_output_embeddings()
-            return bare.base_model(*args, use_cache=False, **kwargs).last_hidden_state, head.weight, head.bias
+            used = [value.view_as(value) for value in (head.weight, head.bias) if value is not None]
+            return bare.base_model(*args, use_cache=False, **kwargs).last_hidden_state, *used
         return fused(*args, **kwargs)
 
     bare.forward = forward
