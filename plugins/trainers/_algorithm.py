@@ -116,6 +116,10 @@ class Algorithm(Trainer):
         """What a micro batch adds to the loss of its step, a scalar."""
         raise NotImplementedError
 
+    def counts(self, micro: Micro) -> bool:
+        """Whether the loss of this micro batch's step is about any token; where it is not, no step is taken."""
+        return micro.tokens > 0
+
     def after_batch(self, loop: Loop) -> None:
         """Called when a sampled batch has been learned from, after its last optimizer step."""
 

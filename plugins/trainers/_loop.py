@@ -8,6 +8,7 @@ Losses are sums over tokens or rows divided by the whole step's count, over all 
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -41,8 +42,13 @@ def prepared(model: Any, temperature: float) -> Any:
     fused = bare.forward
 
     def forward(*args: Any, hidden_only: bool = False, **kwargs: Any) -> Any:
-        if hidden_only:  # through the whole model's call, so that what wraps it for several processes takes part
-            return bare.base_model(*args, use_cache=False, **kwargs).last_hidden_state
+        if hidden_only:
+            # Through the whole model's call, so that what wraps it for several processes takes part. That looks which
+            # weights the output comes from, and waits for no gradient of the others: the head, which the loss applies
+            # by itself, is in the output as a view, for a weight as such comes from nowhere.
+            head = bare.get_output_embeddings()
+            used = [value.view_as(value) for value in (head.weight, head.bias) if value is not None]
+            return bare.base_model(*args, use_cache=False, **kwargs).last_hidden_state, *used
         return fused(*args, **kwargs)
 
     bare.forward = forward
@@ -51,11 +57,13 @@ def prepared(model: Any, temperature: float) -> Any:
 
 def forward(model: Any, ids: Tensor, attention: Tensor, tokens: int, logp: bool) -> Forward:
     """One pass over rows whose last `tokens` columns are completions."""
-    inputs = {"input_ids": ids, "attention_mask": attention}
     inner = getattr(model, "module", model)
     bare = inner.get_base_model() if hasattr(inner, "peft_config") else inner
+    inputs = {"input_ids": ids, "attention_mask": attention}
+    if "position_ids" in inspect.signature(type(bare).forward).parameters:  # as the decode loop counts them
+        inputs["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
     if not logp:
-        hidden = model(**inputs, hidden_only=True)
+        hidden, *_ = model(**inputs, hidden_only=True)
         return Forward(hidden[:, -tokens - 1 : -1])
     labels = ids.masked_fill(attention == 0, -100)
     labels[:, :-tokens] = -100
@@ -105,6 +113,9 @@ def loop_class() -> Any:
             )
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            if self._step % self.args.gradient_accumulation_steps == 0:
+                for module, _ in self._extra:  # transformers clears the gradients of the model alone
+                    module.zero_grad()
             loss = super().training_step(*args, **kwargs)
             self._step += 1
             return loss
@@ -192,7 +203,7 @@ def loop_class() -> Any:
         # ------------------------------------------------- loss
 
         def compute_loss(self, model: Any, inputs: Micro, *args: Any, **kwargs: Any) -> Any:
-            self.nothing_counts = inputs.tokens == 0
+            self.nothing_counts = not self.algorithm.counts(inputs)
             loss = self.algorithm.loss(self, model, inputs)
             # transformers divides by the accumulation steps, and processes average their gradients.
             return loss * self.args.gradient_accumulation_steps * self.accelerator.num_processes

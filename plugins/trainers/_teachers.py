@@ -31,6 +31,8 @@ def bare(model: Any) -> Any:
 
 def head_of(model: Any) -> Head:
     """The last layer. Raises StageFailed for a model that does more with its hidden states than multiply them."""
+    import torch
+
     layer, config = bare(model).get_output_embeddings(), bare(model).config.get_text_config()
     more = [
         name
@@ -43,10 +45,11 @@ def head_of(model: Any) -> Head:
         )
         if getattr(config, name, None) not in (None, 1, 1.0)
     ]
-    if more or type(layer).__name__ != "Linear":
+    kind = f"{type(layer).__module__}.{type(layer).__name__}"
+    if more or type(layer) is not torch.nn.Linear:  # an adapter's layer has the same name
         raise StageFailed(
             f"self-distillation compares hidden states times the last layer, and {type(bare(model)).__name__} does "
-            f"more ({', '.join(more) or type(layer).__name__}): take another model, or a LoRA that leaves lm_head out"
+            f"more ({', '.join(more) or kind}): take another model, or a LoRA that leaves lm_head out"
         )
     return Head(layer.weight, layer.bias)
 
@@ -153,10 +156,15 @@ class Teachers:
 
     def move(self, loop: Loop) -> None:
         """Move the average towards the weights in force."""
+        import torch
+
         if self.average is not None:
             mine = dict(self.average.named_parameters())
-            theirs = dict(in_force(loop.accelerator.unwrap_model(loop.model)))
-            ema_update([mine[name] for name in mine], [theirs[name] for name in mine], self.rate)
+            with torch.no_grad():
+                # One after another: with an adapter each is made for the occasion.
+                for name, theirs in in_force(loop.accelerator.unwrap_model(loop.model)):
+                    ema_update([mine.pop(name)], [theirs], self.rate)
+            assert not mine, f"nothing to average with {sorted(mine)}"
 
     def state(self) -> dict[str, Tensor]:
         """The average."""

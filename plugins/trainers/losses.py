@@ -91,17 +91,44 @@ def _seen(logits: Tensor, indices: Tensor | None, add_tail: bool) -> Tensor:
 
 
 def _entries(student: Tensor, teacher: Tensor, alpha: float, clip: float | None) -> Tensor:
-    """What each entry adds to the divergence, from log-probabilities."""
+    """What each entry adds to the divergence, from log-probabilities s and t that are each normalised."""
+    if clip is not None:
+        return _plain_entries(student, teacher, alpha).clamp(max=clip)
+    # The values of the plain formulas, and gradients of which each term is a product with s - t, s - m or e^s - e^t:
+    # where student and teacher are equal to the bit the gradient is exactly 0, where the plain formulas leave
+    # differences of rounding, of which Adam makes full steps.
+    # Here s = log softmax(z), whose backward pass turns g into g - e^s sum(g). So a part c e^s of g, which sums to c,
+    # is c e^s - c e^s = 0 in z and may be left out or put in, and a g that sums to 0 goes through as it is.
+    s, t = student.detach(), teacher
+    if alpha == 1:
+        # d/ds e^s (s - t) = e^s (s - t) + e^s, of which the second is such a part.
+        return student.exp() * (s - t)
+    if alpha == 0:
+        # d/ds e^t (t - s) = -e^t, and with such a part e^s - e^t, which sums to 0.
+        return t.exp() * (t - s) + (s.exp() - t.exp()) * (student - s)
+    # With m = log((1 - alpha) e^s + alpha e^t) is dm/ds = (1 - alpha) e^(s - m), so that the derivative is (1 - alpha)
+    # (e^s (s - m) + e^s) - e^m dm/ds = (1 - alpha) e^s (s - m): the rest is 0 entry by entry.
+    from_s, from_t = _from_mixture(s, t, alpha)
+    return (1 - alpha) * student.exp() * from_s + alpha * t.exp() * from_t
+
+
+def _plain_entries(student: Tensor, teacher: Tensor, alpha: float) -> Tensor:
+    """The same as it is written down, with the gradient of each entry by itself: what a clip cuts off has none."""
+    if alpha == 0:
+        return teacher.exp() * (teacher - student)
+    if alpha == 1:
+        return student.exp() * (student - teacher)
+    from_s, from_t = _from_mixture(student, teacher, alpha)
+    return (1 - alpha) * student.exp() * from_s + alpha * teacher.exp() * from_t
+
+
+def _from_mixture(student: Tensor, teacher: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """s - m and t - m for m = log((1 - alpha) e^s + alpha e^t); exactly 0 where s and t are equal."""
     import torch
 
-    if alpha == 0:
-        found = teacher.exp() * (teacher - student)
-    elif alpha == 1:
-        found = student.exp() * (student - teacher)
-    else:
-        mixture = torch.logaddexp(student + math.log1p(-alpha), teacher + math.log(alpha))
-        found = (1 - alpha) * student.exp() * (student - mixture) + alpha * teacher.exp() * (teacher - mixture)
-    return found if clip is None else found.clamp(max=clip)
+    mixture = torch.logaddexp(student + math.log1p(-alpha), teacher + math.log(alpha))
+    equal = student == teacher
+    return (student - mixture).masked_fill(equal, 0.0), (teacher - mixture).masked_fill(equal, 0.0)
 
 
 def _precise(values: Tensor) -> Tensor:

@@ -99,8 +99,10 @@ class Ppo(OnPolicy):
     def _values(self, loop: Loop, sampled: Sampled) -> Tensor:
         import torch
 
+        from nsd.plugins.trainers._teachers import evaluating
+
         model = loop.accelerator.unwrap_model(loop.model)
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(model):
             return torch.cat(
                 [self._of(one) for one in loop.hidden(model, sampled.ids, sampled.attention, sampled.mask)]
             )

@@ -159,6 +159,10 @@ class Sdpo(OnPolicy):
         loop.note("policy_loss", policy.item() * micro.all_tokens, micro.mask.sum().item())
         return weight * loss + (1 - weight) * policy
 
+    def counts(self, micro: Micro) -> bool:
+        """The policy loss counts where every token of the distillation is masked."""
+        return self.config.distillation_weight < 1 or micro.tokens > 0
+
     def after_batch(self, loop: Loop) -> None:
         """Move the teacher, once for all steps that the batch fed."""
         self.teachers.move(loop)
