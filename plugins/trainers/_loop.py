@@ -21,6 +21,7 @@ from nsd.plugins.trainers import _setup, _trl
 from nsd.plugins.trainers._order import with_resumable_order
 from nsd.plugins.trainers._rewards import Named, load_rewards, values_of, weight_of
 from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, judge, measured
+from nsd.plugins.trainers._run import Run
 from nsd.plugins.trainers.health import HealthWarning
 from nsd.plugins.trainers.on_policy import OnPolicy, health_observer
 
@@ -488,22 +489,23 @@ def run(algorithm: OnPolicy, job: TrainJob) -> TrainResult:
         train_dataset=[{"example": row} for row in range(len(job.examples))],
     )
     warnings: list[HealthWarning] = []
-    state = _trl.Run(
+    state = Run(
         job,
         config,
         config.steps if job.budget.steps is None else job.budget.steps,
         boundary=config.boundary,
+        draws=True,
         observe=health_observer(config, job, warnings),
         after_batch=lambda: algorithm.after_batch(trainer),
         nothing_counts=lambda: trainer.nothing_counts,
     )
-    _trl.run(trainer, state)
+    _trl.run(trainer, state, tokenizer)
     adapter_only = _trl.save(trainer, tokenizer, job)
     return rollout_result(trainer, state, adapter_only, algorithm.draws_per_question(), warnings)
 
 
 def rollout_result(
-    trainer: Any, state: _trl.Run, adapter_only: bool, draws: int, warnings: Sequence[HealthWarning]
+    trainer: Any, state: Run, adapter_only: bool, draws: int, warnings: Sequence[HealthWarning]
 ) -> TrainResult:
     """What a training on rollouts says at its end."""
     config: Any = state.config

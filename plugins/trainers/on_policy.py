@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nsd.plugins.trainers._loop import Loop, Micro, Sampled
-    from nsd.plugins.trainers._trl import Observer
+    from nsd.plugins.trainers._run import Observer
 
 
 class RolloutConfig(TrlTrainerConfig):

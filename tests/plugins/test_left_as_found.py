@@ -153,7 +153,10 @@ def test_a_closed_engine_holds_no_model_though_a_drawing_was_left_in_the_middle(
     drawing = engine.generate(ModelRef(str(model)), [Request("a", "A"), Request("b", "B")], Sampling(1, 1.0, 3), 1)
     next(drawing)
     assert hf._last is not None
-    held = {"model": weakref.ref(hf._last.loaded.model), "weights": weakref.ref(next(hf._last.loaded.model.parameters()))}
+    held = {
+        "model": weakref.ref(hf._last.loaded.model),
+        "weights": weakref.ref(next(hf._last.loaded.model.parameters())),
+    }
     assert alive(held) == ["model", "weights"]
     drawing.close()  # type: ignore[attr-defined]  # it is a generator
     engine.close()
