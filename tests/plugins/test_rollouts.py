@@ -132,7 +132,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(reward: str) -> dict[str, object]:
-    return {"steps": 1, "prompts_per_step": 2, "num_generations": 4, "max_tokens": 24, "temperature": 0.7} | {
+    return {"steps": 1, "prompts_per_step": 2, "num_generations": 4, "max_tokens": 40, "temperature": 0.9} | {
         "rewards": [reward]
     }
 
