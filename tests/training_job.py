@@ -24,15 +24,19 @@ from nsd.plugins.api import (
     ModelRef,
     PluginConfig,
     Prompt,
+    Protocol,
     Question,
     Reward,
     Rollout,
+    Score,
     TrainJob,
     TrainResult,
     TrainSeeds,
+    Validation,
     Verifier,
     question_id,
 )
+from nsd.plugins.protocols.avg_at_k import AvgAtK
 from nsd.plugins.registry import find, plugin
 from nsd.runner.work.worker import leave_group
 
@@ -43,6 +47,14 @@ class LastWord(Verifier):
     def extract(self, completion: str) -> str | None:
         words = completion.split()
         return words[-1] if words else None
+
+
+class EvenVowels(LastWord):
+    """Has a completion right whose number of ASCII vowels is even: about one in two, whatever the model."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        even = sum(c in "aeiou" for c in completion) % 2 == 0
+        return Score(float(even), even, self.extract(completion))
 
 
 @plugin("reward", "test_share_of_vowels")
@@ -69,6 +81,18 @@ def examples(count: int, chat: bool = False) -> list[Example]:
             Example(question, prompt.render(question), question.answer, f"that makes {question.answer}", "labeled")
         )
     return made
+
+
+def validation(every: int, keep: Any, verifier: Verifier | None = None, protocol: Protocol | None = None) -> Validation:
+    """Five sums that no job trains on."""
+    return Validation(
+        examples=examples(35)[30:],
+        every=every,
+        keep=keep,
+        protocol=protocol or AvgAtK(AvgAtK.Config(k=4, max_tokens=8, temperature=1.0)),
+        verifier=verifier or EvenVowels(),
+        seed=80,
+    )
 
 
 @dataclass
@@ -139,8 +163,9 @@ def weights_hash(folder: Path) -> str:
 
 @dataclass
 class Death:
-    """SIGKILL to this process itself at its n-th report (`at` "report") or n-th change of a file of a checkpoint
-    ("file": opened for writing, renamed or removed, before it happens). Weights and optimizer are written unseen.
+    """SIGKILL to this process itself at its n-th report (`at` "report") or n-th change of a file of a checkpoint or of
+    the best weights ("file": opened for writing, renamed or removed, before it happens). Weights and optimizer are
+    written unseen.
     """
 
     at: str
@@ -159,7 +184,7 @@ class Death:
             changes = event in ("os.rename", "os.remove", "os.rmdir") or (
                 event == "open" and isinstance(given[1], str) and set(given[1]) & set("wax+")
             )
-            if changes and "checkpoint-" in str(given[0]):
+            if changes and ("checkpoint-" in str(given[0]) or "best-" in str(given[0])):
                 self.count("file")
 
         sys.addaudithook(hook)
@@ -179,13 +204,15 @@ def main(path: Path) -> None:
     events = Events(stop_after=wanted.get("stop_after"))
     death = Death(**wanted.get("die", {"at": "never", "after": 1}))
     death.watch(folder / "checkpoints")
-    lora = wanted.get("lora")
+    lora, watched = wanted.get("lora"), wanted.get("validation")
     made = job(
         folder,
         Path(wanted["model"]),
         events,
         count=wanted.get("count", 12),
         lora=None if lora is None else LoraConfig(**lora),
+        validation=None if watched is None else validation(**watched),
+        budget=Budget(**wanted.get("budget", {})),
     )
 
     def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:

@@ -168,6 +168,20 @@ class HfEngine(Engine):
         return _last.loaded
 
 
+class OnHeldModel(HfEngine):
+    """The same on a model that somebody else holds, as it is now: a training's own. It loads and frees nothing."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self._held = facts(model, tokenizer)
+
+    def _load(self, ref: ModelRef) -> Loaded:
+        return self._held
+
+    def close(self) -> None:
+        """Leave the model to whoever holds it."""
+
+
 # --------------------------------------------------------------------------- prompts
 
 

@@ -40,6 +40,7 @@ class Marker:
     world_size: int
     micro_batch_size: int
     generated: int = 0  # tokens of rollouts
+    seconds: float = 0.0  # spent in steps
     files: dict[str, int] = field(default_factory=dict)  # of the checkpoint, with their sizes; `finish` fills it in
 
 

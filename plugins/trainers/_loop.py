@@ -23,6 +23,7 @@ from nsd.plugins.trainers._algorithm import Algorithm, Forward, Micro, Sampled
 from nsd.plugins.trainers._order import with_resumable_order
 from nsd.plugins.trainers._rewards import Named, load_rewards, values_of, weight_of
 from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, judge, measured
+from nsd.plugins.trainers._run import Observer, Run
 from nsd.plugins.trainers.health import HealthWarning
 
 if TYPE_CHECKING:
@@ -389,7 +390,7 @@ def sampling_of(algorithm: Algorithm) -> Sampling:
 # --------------------------------------------------------------------------- a training
 
 
-def run(algorithm: Algorithm, job: TrainJob, observe: _trl.Observer, warnings: Sequence[HealthWarning]) -> TrainResult:
+def run(algorithm: Algorithm, job: TrainJob, observe: Observer, warnings: Sequence[HealthWarning]) -> TrainResult:
     """Train on the loop, or resume."""
     from transformers import TrainingArguments
 
@@ -429,23 +430,24 @@ def run(algorithm: Algorithm, job: TrainJob, observe: _trl.Observer, warnings: S
         args=args,
         train_dataset=[{"example": row} for row in range(len(job.examples))],
     )
-    state = _trl.Run(
+    state = Run(
         job,
         config,
         config.steps if job.budget.steps is None else job.budget.steps,
         boundary=config.boundary,
+        draws=True,
         observe=observe,
         after_batch=lambda: algorithm.after_batch(trainer),
         nothing_counts=lambda: trainer.nothing_counts,
     )
-    _trl.run(trainer, state)
+    _trl.run(trainer, state, tokenizer)
     adapter_only = _trl.save(trainer, tokenizer, job)
     found = rollout_result(trainer, state, adapter_only, algorithm.draws_per_question(), warnings)
     return replace(found, notes={**found.notes, **algorithm.notes()})
 
 
 def rollout_result(
-    trainer: Any, state: _trl.Run, adapter_only: bool, draws: int, warnings: Sequence[HealthWarning]
+    trainer: Any, state: Run, adapter_only: bool, draws: int, warnings: Sequence[HealthWarning]
 ) -> TrainResult:
     """What a training on rollouts says at its end."""
     config: Any = state.config

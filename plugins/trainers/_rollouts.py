@@ -113,7 +113,7 @@ def judge(questions: Sequence[Question], drawn: Sequence[Drawn], verifier: Verif
     Raises StageFailed where the verifier fails.
     """
     asked = [questions[one.asked.row] for one in drawn]
-    scores = _scores(verifier, [(one.text, question) for one, question in zip(drawn, asked, strict=True)])
+    scores = verdicts(verifier, [(one.text, question) for one, question in zip(drawn, asked, strict=True)])
     return [
         Rollout(
             question,
@@ -127,7 +127,8 @@ def judge(questions: Sequence[Question], drawn: Sequence[Drawn], verifier: Verif
     ]
 
 
-def _scores(verifier: Verifier, items: Sequence[tuple[str, Question]]) -> list[Score]:
+def verdicts(verifier: Verifier, items: Sequence[tuple[str, Question]]) -> list[Score]:
+    """One verdict for each completion, in order. Raises StageFailed where the verifier fails."""
     try:
         scores = verifier.score_many(items)
     except Exception as error:

@@ -92,6 +92,11 @@ def arguments(args_class: Any, job: TrainJob, config: TrlTrainerConfig, trl: Map
     _sharding.refuse_others(config.fsdp)
     if (reason := unfit(config, world_size(), job.lora is not None)) is not None:
         raise InputError(reason)
+    if config.fsdp and job.validation is not None:
+        raise InputError(
+            "validation does not go with trainer.fsdp: nsd's decode loop does not draw from spread weights; leave out "
+            "one of them"
+        )
     on_gpu = torch.cuda.is_available() if job.device is None else job.device.kind == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise StageFailed("the run began on a GPU, and torch finds none in this process: nsd doctor says what is there")

@@ -11,61 +11,25 @@ Limits: DeepSpeed is refused (plugins/trainers/_sharding.py).
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import TrainJob
 from nsd.plugins.errors import Interrupted, ResumeRefused, StageFailed
-from nsd.plugins.models import own_type
-from nsd.plugins.trainers import _checkpoints, _sharding
-from nsd.plugins.trainers._checkpoints import Cadence, Marker
-from nsd.plugins.trainers._options import TrlTrainerConfig
+from nsd.plugins.trainers import _checkpoints, _saving, _sharding
+from nsd.plugins.trainers._checkpoints import Marker
+from nsd.plugins.trainers._run import Run
 from nsd.plugins.trainers._setup import SMALLER, hf_seed, say_where_it_stands_after
+from nsd.plugins.trainers._validation import Watch
 
 CONTINUE, SAVE, STOP, FAIL = range(4)
 MAX_POINTS = 2000
+ENDLESS = 10**9  # steps of a training that something else ends
 # Of a checkpoint; transformers resumes without most of them and does not say so. FSDP has other endings.
 NEEDED = ("trainer_state.json", "optimizer*", "scheduler.pt", "rng_state*", "*model*")
-
-Observer = Callable[[int, Mapping[str, float], bool], str | None]
-
-
-@dataclass
-class Run:
-    """A training run's length and grain, and what happened in it.
-
-    `schedule_steps` is what the learning rate is scheduled over, `stop_at` where the run ends (earlier under
-    --smoke). Checkpoints fall on multiples of `boundary` optimizer steps. `observe(step, metrics, replayed)` sees
-    every logged point on the first process, after a resume also the earlier ones, and may return a reason to fail.
-    """
-
-    job: TrainJob
-    config: TrlTrainerConfig
-    schedule_steps: int
-    boundary: int = 1
-    observe: Observer | None = None
-    after_batch: Callable[[], None] | None = None  # called at each multiple of `boundary`
-    nothing_counts: Callable[[], bool] | None = None  # whether the step's loss is about nothing
-    generated: int = 0  # tokens of rollouts drawn so far, by all processes
-    resumed_from: int | None = None
-    interrupted: bool = False
-    stepping: bool = False  # the optimizer is at work
-    fail_reason: str | None = None
-    cadence: Cadence = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.cadence = Cadence(self.config.save_every)
-
-    @property
-    def stop_at(self) -> int:
-        cap = self.job.max_steps_cap
-        return self.schedule_steps if cap is None else min(self.schedule_steps, cap)
-
 
 # --------------------------------------------------------------------------- training
 
@@ -81,6 +45,13 @@ def resumable(base: Any) -> Any:
             if self.args.fsdp:
                 _sharding.take_effect(self)
 
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            run = self.nsd_run
+            scheduler = super().create_scheduler(run.schedule_steps, optimizer)
+            if run.amount is not None:
+                scheduler.lr_lambdas = [_by_share(run, by_step) for by_step in scheduler.lr_lambdas]
+            return scheduler
+
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
             # A spread model's checkpoint has its weights in a file of FSDP's own, from which alone it is resumed.
             if not (self.args.fsdp and _internal_call):
@@ -95,9 +66,12 @@ def resumable(base: Any) -> Any:
                 step = self.state.global_step
                 micro = self.args.per_device_train_batch_size
                 processes = self.accelerator.num_processes
-                marker = Marker(step, tokens_seen(self), processes, micro, generated=self.nsd_run.generated)
+                run = self.nsd_run
+                marker = Marker(step, tokens_seen(self), processes, micro, run.generated, run.seconds)
                 _checkpoints.finish(folder / f"{_checkpoints.PREFIX}{step}", marker, NEEDED)
                 _checkpoints.clean(folder)
+                if run.watch is not None:
+                    run.watch.tidy()
             self.nsd_run.cadence.saved(time.monotonic() - started)
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -110,12 +84,16 @@ def resumable(base: Any) -> Any:
     return Resumable
 
 
+def _by_share(run: Run, by_step: Callable[[float], float]) -> Callable[[int], float]:
+    return lambda step: by_step(run.scheduled())
+
+
 def tokens_seen(trainer: Any) -> int:
     """Tokens trained on, prompts included (SFT), or sampled, prompts included (GRPO)."""
     return max(int(getattr(trainer, "_total_train_tokens", 0)), int(trainer.state.num_input_tokens_seen))
 
 
-def run(trainer: Any, state: Run) -> None:
+def run(trainer: Any, state: Run, tokenizer: Any) -> None:
     """Train to the end, from the newest whole checkpoint if there is one.
 
     Raises Interrupted after saving where a stop was asked for, StageFailed with the reason for a loss that is no
@@ -126,8 +104,9 @@ def run(trainer: Any, state: Run) -> None:
     job = state.job
     trainer.nsd_run = state
     job.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    trainer.args.max_steps = state.schedule_steps
-    trainer.args.logging_steps = state.config.log_every or max(1, math.ceil(state.stop_at / MAX_POINTS))
+    trainer.args.max_steps = state.schedule_steps if state.amount is None else ENDLESS
+    foreseen = state.schedule_steps if state.stop_at is None else state.stop_at
+    trainer.args.logging_steps = state.config.log_every or max(1, math.ceil(foreseen / MAX_POINTS))
     if trainer.is_world_process_zero():
         _checkpoints.clean(job.checkpoint_dir)
     trainer.accelerator.wait_for_everyone()
@@ -136,6 +115,9 @@ def run(trainer: Any, state: Run) -> None:
     if checkpoints:
         path, marker = checkpoints[-1]
         _restore(trainer, state, marker)
+    if job.validation is not None:
+        state.watch = Watch(trainer, tokenizer, job, job.validation)
+        state.watch.resume(checkpoints[-1][1].step if checkpoints else None)
     trainer.add_callback(_callback(trainer, state))
     # Everything random from here on is the rollout stream (TRL seeds here too, with its one seed). A resumed run
     # overwrites it with the state in the checkpoint.
@@ -152,7 +134,8 @@ def run(trainer: Any, state: Run) -> None:
             )
         raise StageFailed(f"the GPU ran out of memory{what} ({str(error).splitlines()[0]})") from error
     if state.interrupted:
-        raise Interrupted(f"stopped at step {trainer.state.global_step} of {state.stop_at}; the checkpoint is saved")
+        of = "" if state.total is None else f" of {state.total}"
+        raise Interrupted(f"stopped at step {trainer.state.global_step}{of}; the checkpoint is saved")
 
 
 def _seed_rollouts(job: TrainJob) -> None:
@@ -162,13 +145,13 @@ def _seed_rollouts(job: TrainJob) -> None:
 
 
 def _restore(trainer: Any, state: Run, marker: Marker) -> None:
-    if marker.step >= state.stop_at:
+    state.restore(marker)
+    if state.spent or (state.stop_at is not None and marker.step >= state.stop_at):
+        end = "before its budget is spent" if state.spent else f"at step {state.stop_at}"
         raise ResumeRefused(
-            f"{state.job.checkpoint_dir} holds a checkpoint of step {marker.step}, but this job ends at step "
-            f"{state.stop_at}: it belongs to another job"
+            f"{state.job.checkpoint_dir} holds a checkpoint of step {marker.step}, but this job ends {end}: it belongs "
+            "to another job"
         )
-    state.resumed_from = marker.step
-    state.generated = marker.generated
     if hasattr(trainer, "_total_train_tokens"):
         trainer._total_train_tokens = marker.tokens
     for name, was, now in (
@@ -203,10 +186,12 @@ def _callback(trainer: Any, run: Run) -> Any:
                 for entry in state.log_history:
                     if "loss" in entry:
                         observe(int(entry["step"]), numbers(entry), True)
+            self._measure(state.global_step)
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
             if trainer.accelerator.num_processes > 1:
                 say_where_it_stands_after(run.config.ddp_timeout)
+            run.begin_step()
 
         def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
             run.stepping = True
@@ -214,18 +199,28 @@ def _callback(trainer: Any, run: Run) -> Any:
                 # Without gradients an optimizer leaves a weight alone; with gradients of 0 momentum and decay move it.
                 trainer.model.zero_grad(set_to_none=True)
 
-        def on_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        def on_optimizer_step(self, args: Any, state: Any, *rest: Any, **kwargs: Any) -> None:
             run.stepping = False
+            run.lap()
+            run.learn(state.global_step + 1)
+            if job.budget.seconds is not None:  # the next learning rate depends on them
+                run.seconds = _of_first(trainer, run.seconds)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             step = state.global_step
-            if run.after_batch is not None and step % run.boundary == 0:
+            between = step % run.boundary == 0  # two sampled batches
+            if run.after_batch is not None and between:
                 run.after_batch()
-            if step >= run.stop_at:
+            run.lap()
+            ended = run.stop_at is not None and step >= run.stop_at
+            if between and run.amount is not None and not ended:
+                ended = bool(_agree(trainer, int(run.spent)))
+            self._measure(step, ended)
+            if ended:
                 control.should_log = True
                 control.should_training_stop = True
                 return
-            if step % run.boundary:
+            if not between:
                 return
             decision = _agree(trainer, self._wanted(state))
             if decision == FAIL:
@@ -234,6 +229,13 @@ def _callback(trainer: Any, run: Run) -> Any:
             if decision == STOP:
                 run.interrupted = True
                 control.should_training_stop = True
+
+        def _measure(self, step: int, ended: bool = False) -> None:
+            if run.watch is None or not run.watch.due(step, ended):
+                return
+            if trainer.accelerator.num_processes > 1:
+                say_where_it_stands_after(run.config.ddp_timeout)
+            job.report(step, run.total, run.watch.measure(step))
 
         def _wanted(self, state: Any) -> int:
             if not state.is_world_process_zero:
@@ -250,7 +252,7 @@ def _callback(trainer: Any, run: Run) -> Any:
             step = state.global_step
             metrics = numbers(logs)
             if state.is_world_process_zero:
-                job.report(step, run.stop_at, metrics)
+                job.report(step, run.total, metrics)
                 observe(step, metrics, False)
             for name in ("loss", "grad_norm"):
                 if not math.isfinite(metrics.get(name, 0.0)):
@@ -272,13 +274,18 @@ def _cost(trainer: Any) -> float:
 
 def _agree(trainer: Any, decision: int) -> int:
     """The first process's decision, on every process."""
+    return int(_of_first(trainer, decision))
+
+
+def _of_first(trainer: Any, number: float) -> float:
+    """The first process's number, on every process."""
     if trainer.accelerator.num_processes == 1:
-        return decision
+        return number
     import torch
 
-    shared = torch.tensor([decision], device=trainer.args.device)
+    shared = torch.tensor([number], device=trainer.args.device, dtype=torch.float64)
     torch.distributed.broadcast(shared, src=0)
-    return int(shared.item())
+    return float(shared.item())
 
 
 def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
@@ -294,35 +301,14 @@ def numbers(logs: Mapping[str, Any]) -> dict[str, float]:
 
 
 def save(trainer: Any, tokenizer: Any, job: TrainJob) -> bool:
-    """Write the final weights as safetensors to `job.output_dir`; returns whether it is an adapter alone.
+    """Write the weights that the training leaves to `job.output_dir`; returns whether they are an adapter alone.
 
-    An adapter is saved alone where the start was a plain model; on top of a merged start it is merged too, so that
-    the artifact does not need the intermediate weights. Weights are saved in the type in which they were trained, and
-    the config beside them names the type of the start, in which they are to be loaded (plugins/models.py).
+    They are the last ones, or those of the best measurement where the validation says so.
     """
-    adapter_only = job.lora is not None and job.model.adapter is None
-    trainer.accelerator.wait_for_everyone()
-    gathered = {"state_dict": _sharding.whole_weights(trainer)} if trainer.args.fsdp else {}
-    if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        if job.lora is not None and not adapter_only:
-            model = model.merge_and_unload()
-        job.output_dir.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(job.output_dir, safe_serialization=True, **gathered)
-        if not adapter_only:
-            tokenizer.save_pretrained(job.output_dir)
-            _say_own_type(job)
-    trainer.accelerator.wait_for_everyone()
-    return adapter_only
-
-
-def _say_own_type(job: TrainJob) -> None:
-    """Write the start's own type into the saved config, where the training held its weights in another."""
-    path = job.output_dir / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    own = own_type(job.model)
-    if own is not None and config.get("dtype") not in (None, own):
-        path.write_text(json.dumps({**config, "dtype": own}, indent=2) + "\n", encoding="utf-8")
+    watch = trainer.nsd_run.watch
+    if watch is None or not watch.deliver(int(trainer.state.global_step)):
+        _saving.write(trainer, tokenizer, job, job.output_dir)
+    return _saving.adapter_only(job)
 
 
 def notes(trainer: Any, state: Run) -> dict[str, Any]:
@@ -337,4 +323,6 @@ def notes(trainer: Any, state: Run) -> dict[str, Any]:
         "device": str(trainer.args.device),
         "processes": trainer.accelerator.num_processes,
         **spread,
+        **({} if state.job.budget.seconds is None else {"seconds": state.seconds}),
+        **({} if state.watch is None else {"validation": state.watch.notes(int(trainer.state.global_step))}),
     }

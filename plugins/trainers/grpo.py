@@ -130,6 +130,7 @@ class Grpo(Trainer):
         from nsd.plugins.trainers._grpo import TrlRollouts, fed, reward_function
         from nsd.plugins.trainers._loop import rollout_result
         from nsd.plugins.trainers._order import with_resumable_order
+        from nsd.plugins.trainers._run import Run
 
         config = self.config
         rewards = load_rewards(config.rewards)
@@ -179,13 +180,14 @@ class Grpo(Trainer):
             )
         rollouts.bind(trainer)
         warnings: list[HealthWarning] = []
-        state = _trl.Run(
+        state = Run(
             job,
             config,
             config.steps if job.budget.steps is None else job.budget.steps,
             boundary=config.boundary,
+            draws=True,
             observe=health_observer(config, job, warnings),
         )
-        _trl.run(trainer, state)
+        _trl.run(trainer, state, tokenizer)
         adapter_only = _trl.save(trainer, tokenizer, job)
         return rollout_result(trainer, state, adapter_only, config.num_generations, warnings)

@@ -25,7 +25,7 @@ from nsd.plugins.trainers._rewards import RewardBlock, load_rewards
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
 
 if TYPE_CHECKING:
-    from nsd.plugins.trainers._trl import Observer
+    from nsd.plugins.trainers._run import Observer
 
 
 class RolloutConfig(TrlTrainerConfig):

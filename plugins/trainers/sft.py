@@ -92,6 +92,7 @@ class Sft(Trainer):
         from trl import SFTConfig, SFTTrainer
 
         from nsd.plugins.trainers import _setup, _trl
+        from nsd.plugins.trainers._run import Run
 
         config = self.config
         micro, accumulation = _setup.split_batch(config.batch_size, config.micro_batch_size, "trainer.batch_size")
@@ -118,8 +119,8 @@ class Sft(Trainer):
             )
         lengths = self._check_lengths(trainer.train_dataset, job)
         rows = len(lengths)
-        state = _trl.Run(job, config, self._steps(job, lengths))
-        _trl.run(trainer, state)
+        state = Run(job, config, self._steps(job, lengths))
+        _trl.run(trainer, state, tokenizer)
         adapter_only = _trl.save(trainer, tokenizer, job)
         steps = int(trainer.state.global_step)
         return TrainResult(
@@ -134,8 +135,9 @@ class Sft(Trainer):
         batch = self.config.batch_size
         if job.budget.steps is not None:
             return job.budget.steps
-        if job.budget.tokens is not None:
-            return max(1, round(job.budget.tokens / (sum(lengths) / len(lengths) * batch)))
+        tokens = job.budget.generated_tokens if job.budget.tokens is None else job.budget.tokens
+        if tokens is not None:  # it generates nothing, so that what it reads is counted in their place
+            return max(1, round(tokens / (sum(lengths) / len(lengths) * batch)))
         return math.ceil(self.config.epochs * math.ceil(len(lengths) / batch))
 
     def _check_lengths(self, prepared: Any, job: TrainJob) -> list[int]:

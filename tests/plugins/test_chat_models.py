@@ -17,7 +17,7 @@ from nsd.plugins.chat import prompt_ids, training_ids, turn_end
 from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.errors import InputError
 from nsd.plugins.models import load_model, load_tokenizer
-from nsd.plugins.trainers import _rollouts, _setup
+from nsd.plugins.trainers import _grpo, _setup
 from training_job import Events, job, train
 
 pytestmark = pytest.mark.slow
@@ -226,14 +226,14 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
 def test_grpo_asks_what_is_sampled_from_and_ends_where_sampling_does(
     name: str, folder: Path, tokenizer: Any, tmp_path: Path, trainers: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rollouts: list[_rollouts.Rollouts] = []
-    inner = _rollouts.Rollouts.__init__
+    rollouts: list[_grpo.TrlRollouts] = []
+    inner = _grpo.TrlRollouts.__init__
 
     def kept(self: Any, *args: Any) -> None:
         inner(self, *args)
         rollouts.append(self)
 
-    monkeypatch.setattr(_rollouts.Rollouts, "__init__", kept)
+    monkeypatch.setattr(_grpo.TrlRollouts, "__init__", kept)
     prompt = Prompt(template="Add: {question}", chat=True, chat_template_kwargs=NO_THOUGHT)
     made = job(tmp_path, folder, Events(), count=2, chat=True, prompt=prompt)
     train("grpo", {**ONE_STEP, "rewards": ["test_share_of_vowels"]}, made)

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 import training_job
-from nsd.plugins.api import Budget, Question, Reward, Rollout
+from nsd.plugins.api import Budget, Example, Question, Reward, Rollout
 from nsd.plugins.errors import ResumeRefused, StageFailed
 from nsd.plugins.models import EMBEDDED
 from nsd.plugins.registry import find
@@ -20,9 +20,12 @@ from nsd.plugins.rewards.correct import Correct
 from nsd.plugins.rewards.finished import Finished
 from nsd.plugins.trainers import _checkpoints, _setup, _trl
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
-from nsd.plugins.trainers._rollouts import Rollouts, reward_function
-from nsd.plugins.trainers.grpo import Grpo, _with_resumable_order
+from nsd.plugins.trainers._grpo import TrlRollouts, reward_function
+from nsd.plugins.trainers._order import with_resumable_order
+from nsd.plugins.trainers._run import Run
+from nsd.plugins.trainers.grpo import Grpo
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
+from nsd.plugins.trainers.on_policy import health_observer
 from nsd.plugins.trainers.sft import Sft
 from nsd.plugins.verifiers.numeric import Numeric
 
@@ -34,8 +37,8 @@ def events() -> training_job.Events:
     return training_job.Events()
 
 
-def state(tmp_path: Path, events: training_job.Events, steps: int = 10, **changes: Any) -> _trl.Run:
-    return _trl.Run(training_job.job(tmp_path, MODEL, events, **changes), Sft.Config(), steps)
+def state(tmp_path: Path, events: training_job.Events, steps: int = 10, **changes: Any) -> Run:
+    return Run(training_job.job(tmp_path, MODEL, events, **changes), Sft.Config(), steps)
 
 
 def trainer(**fields: Any) -> Any:
@@ -205,7 +208,7 @@ def test_a_health_warning_names_the_fields_of_the_spec_and_is_not_said_again_aft
     config = Grpo.Config.model_validate({"beta": 0.7, "learning_rate": 3e-4, "health": {"window": 4}})
     for replayed in (True, False):
         warnings: list[HealthWarning] = []
-        observe = Grpo(config)._observer(job, warnings)
+        observe = health_observer(config, job, warnings)
         for step in range(1, 9):
             assert observe(step, {"kl": 9.0, "reward": 0.5}, replayed) is None
         assert [one.kind for one in warnings] == ["kl_high"], "what came before a resume is in the result all the same"
@@ -217,7 +220,7 @@ def test_a_health_warning_names_the_fields_of_the_spec_and_is_not_said_again_aft
 
 def test_a_broken_run_ends_only_where_the_spec_says_so(tmp_path: Path, events: training_job.Events) -> None:
     config = Grpo.Config.model_validate({"health": {"window": 4, "stop": True}})
-    observe = Grpo(config)._observer(training_job.job(tmp_path, MODEL, events), [])
+    observe = health_observer(config, training_job.job(tmp_path, MODEL, events), [])
     ends = [observe(step, {"kl": 9.0}, False) for step in range(1, 5)]
     assert ends[:3] == [None] * 3 and str(ends[3]).startswith("stopped by trainer.health.stop at step 4: the KL")
 
@@ -245,11 +248,14 @@ class Sees(Reward):
         return [0.5] * len(rollouts)
 
 
-def test_a_rollout_without_a_token_or_without_an_end_is_truncated() -> None:
+def test_a_rollout_without_a_token_or_without_an_end_is_truncated(tmp_path: Path, events: training_job.Events) -> None:
     reward = Sees()
     reward.given = []
-    questions = [Question(str(i), "q", str(i)) for i in range(3)]
-    score = reward_function("sees", reward, Rollouts(questions, Numeric(), [reward], {1, 9}))
+    examples = [Example(Question(str(i), "q", str(i)), "", str(i), None, "labeled") for i in range(3)]
+    job = training_job.job(tmp_path, MODEL, events, verifier=Numeric(), examples=examples)
+    rollouts = TrlRollouts(job, [("sees", reward)])
+    rollouts.bind(SimpleNamespace(eos_token_ids=[1, 9], nsd_samples=[0, 0, 1, 0]))
+    score = reward_function("sees", reward, rollouts)
     chat = [{"role": "assistant", "content": "d"}]
     ids = [[], [5, 1], [1, 5], [9]]
     assert (
@@ -279,7 +285,7 @@ class Base:
 
 
 def test_a_run_resumed_in_a_later_epoch_goes_on_in_that_epochs_order() -> None:
-    ordered = _with_resumable_order(Base, 12)
+    ordered = with_resumable_order(Base, 12)
     whole, resumed = ordered(), ordered()
     sampler = whole._get_train_sampler()
     first, second = list(sampler), list(sampler)
@@ -288,7 +294,7 @@ def test_a_run_resumed_in_a_later_epoch_goes_on_in_that_epochs_order() -> None:
     resumed.epochs_trained = 1
     assert resumed._init_training_state() == (1, 0)
     assert list(sampler) == second
-    other = _with_resumable_order(Base, 13)()._get_train_sampler()
+    other = with_resumable_order(Base, 13)()._get_train_sampler()
     assert list(other) != first, "the order comes from its own seed"
 
 
@@ -331,7 +337,7 @@ def started(folder: Path, events: training_job.Events, checkpoints: tuple[int, .
     made = trainer(add_callback=lambda callback: found.update(callback=callback), train=train)
     made.accelerator.wait_for_everyone = lambda: None
     made.state = SimpleNamespace(global_step=4500)
-    _trl.run(made, _trl.Run(job, Sft.Config.model_validate(config), 5000))
+    _trl.run(made, Run(job, Sft.Config.model_validate(config), 5000), None)
     return found | vars(made.args)
 
 

@@ -5,24 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
-from nsd.plugins.api import ModelRef, Question, Reward, Rollout, Score, StopReason, Verifier, old_reward
+from nsd.plugins.api import Example, ModelRef, Question, Reward, Rollout, Score, StopReason, Verifier, old_reward
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.models import load_model
 from nsd.plugins.registry import plugin
 from nsd.plugins.rewards.correct import Correct
 from nsd.plugins.rewards.finished import Finished
-from nsd.plugins.trainers._rollouts import Rollouts, reward_function
-from nsd.plugins.trainers.grpo import load_rewards
+from nsd.plugins.trainers._grpo import TrlRollouts, reward_function
+from nsd.plugins.trainers._rewards import load_rewards
 from nsd.plugins.verifiers.numeric import Numeric
 from tiny_model import make_tiny_model
 from training_job import Events, job, train
 
 QUESTIONS = [Question(id=str(number), text="q", answer=str(number)) for number in range(3)]
+
+
+def fed(verifier: Verifier, rewards: Sequence[Reward], samples: Sequence[int]) -> TrlRollouts:
+    """The rollouts of a training on the questions, whose trainer numbers them like this and ends them with token 1."""
+    examples = [Example(question, "", question.answer, None, "labeled") for question in QUESTIONS]
+    made = job(Path(), Path(), Events(), verifier=verifier, examples=examples)
+    rollouts = TrlRollouts(made, [(f"reward {place}", reward) for place, reward in enumerate(rewards)])
+    rollouts.bind(SimpleNamespace(eos_token_ids=[1], nsd_samples=list(samples)))
+    return rollouts
 
 
 class Counting(Numeric):
@@ -37,10 +47,10 @@ class Counting(Numeric):
 
 def test_all_rewards_of_a_step_share_one_judgement() -> None:
     Counting.calls.clear()
-    rollouts = Rollouts(QUESTIONS, Counting(), [Correct(), Finished()], {1})
+    rollouts = fed(Counting(), [Correct(), Finished()], [0, 1, 0])
     asked = {"prompts": [""] * 3, "completions": ["#### 2", "#### 1", "#### 2"], "example": [2, 2, 1]}
     step: dict[str, list[list[int]]] = {"completion_ids": [[5, 1], [5], [5, 1]]}
-    functions = [reward_function("", reward, rollouts) for reward in (Correct(), Finished())]
+    functions = [reward_function(name, reward, rollouts) for name, reward in rollouts.rewards]
     assert [one(**asked, **step) for one in functions] == [[1, 0, 0], [0.1, 0, 0.1]]
     assert Counting.calls == [["#### 2", "#### 1", "#### 2"]]
     functions[0](**asked, completion_ids=[[5, 1], [5], [5, 1]])
@@ -58,7 +68,7 @@ def test_a_verifier_that_fails_or_loses_a_verdict_ends_the_stage() -> None:
 
     for verifier, message in ((Fails(), "the verifier Fails failed: KeyError"), (Loses(), "1 verdicts for 2 rollouts")):
         with pytest.raises(StageFailed, match=message):
-            Rollouts(QUESTIONS, verifier, [Correct()], {1}).of([""] * 2, ["a", "b"], [[1], [1]], [0, 0])
+            fed(verifier, [Correct()], [0, 1]).of([""] * 2, ["a", "b"], [[1], [1]], [0, 0])
 
 
 def test_many_verdicts_are_those_of_one_by_one() -> None:
@@ -122,7 +132,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(reward: str) -> dict[str, object]:
-    return {"steps": 1, "prompts_per_step": 2, "num_generations": 4, "max_tokens": 12, "temperature": 0.7} | {
+    return {"steps": 1, "prompts_per_step": 2, "num_generations": 4, "max_tokens": 40, "temperature": 0.9} | {
         "rewards": [reward]
     }
 

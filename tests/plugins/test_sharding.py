@@ -24,7 +24,7 @@ from several_processes import GRPO, SFT, finish, log_of, start, write_job
 from tiny_model import make_tiny_model
 from training_job import weights_hash
 
-CONFIGS: dict[str, dict[str, Any]] = {"sft": SFT | {"epochs": 2}, "grpo": GRPO | {"steps": 6}}
+CONFIGS: dict[str, dict[str, Any]] = {"sft": SFT | {"epochs": 2}, "grpo": GRPO | {"steps": 6, "rollout": "trl"}}
 SPREAD = {
     "sft": CONFIGS["sft"] | {"fsdp": True, "gradient_checkpointing": True},
     "grpo": CONFIGS["grpo"] | {"fsdp": True},
@@ -134,9 +134,15 @@ def test_fsdp_in_the_environment_alone_is_refused(tmp_path: Path, monkeypatch: p
 
 
 def test_a_reward_that_asks_the_model_again_is_refused() -> None:
-    config = Grpo.Config.model_validate({"fsdp": True, "rewards": ["correct", "self_certainty"]})
+    block = {"fsdp": True, "rollout": "trl", "rewards": ["correct", "self_certainty"]}
+    config = Grpo.Config.model_validate(block)
     assert "does not go with the reward 'self_certainty'" in (Grpo(config).unfit(2, lora=False) or "")
     assert Grpo(config.model_copy(update={"rewards": [{"use": "correct"}]})).unfit(2, lora=False) is None
+
+
+def test_the_decode_loop_does_not_draw_from_spread_weights() -> None:
+    config = Grpo.Config.model_validate({"fsdp": True, "rewards": ["correct"]})
+    assert "set trainer.rollout: trl" in (Grpo(config).unfit(2, lora=False) or "")
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,23 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from nsd.plugins.api import LoraConfig, ModelRef, PluginConfig, Reward, Rollout, TrainSeeds
+from nsd.plugins.api import (
+    KeptRollout,
+    LoraConfig,
+    ModelRef,
+    PluginConfig,
+    Request,
+    Reward,
+    Rollout,
+    Sampling,
+    TrainSeeds,
+)
+from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.plugins.models import load_model
 from nsd.plugins.registry import find, plugin
-from nsd.plugins.trainers import _rollouts
+from nsd.plugins.seeds import stream
+from nsd.plugins.trainers import _grpo
 from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
 
@@ -84,7 +96,7 @@ def test_first_dr_grpo_loss_by_hand(model: Path, tmp_path: Path, scale: str, mon
     # arXiv 2503.20783: with a ratio of 1 every token of rollout i contributes -A_i, summed over tokens and divided
     # by rollouts * max_tokens. A_i = r_i - mean of its group, over the group's standard deviation where scaled.
     lengths: list[int] = []
-    inner = _rollouts.reward_function
+    inner = _grpo.reward_function
 
     def listening(*args: Any) -> Any:
         score = inner(*args)
@@ -96,7 +108,7 @@ def test_first_dr_grpo_loss_by_hand(model: Path, tmp_path: Path, scale: str, mon
         both.__name__ = score.__name__
         return both
 
-    monkeypatch.setattr(_rollouts, "reward_function", listening)
+    monkeypatch.setattr(_grpo, "reward_function", listening)
     events = Events()
     config = SMALL | {"steps": 1, "rewards": ["test_recorder"], "scale_rewards": scale, "micro_batch_size": 2}
     train("grpo", config, job(tmp_path, model, events))
@@ -141,6 +153,18 @@ def test_a_rollout_that_ends_by_any_listed_end_token_is_not_cut(model: Path, tmp
         shares.append(statistics.mean(rollout.truncated for rollout in Recorder.seen))
         assert shares[-1] == events.curve("completions/clipped_ratio")[0]
     assert shares[1] < shares[0]
+
+
+def test_rollouts_are_the_engines_draws_from_the_stream_of_their_step(model: Path, tmp_path: Path) -> None:
+    kept: list[KeptRollout] = []
+    made = job(tmp_path, model, Events(), keep=kept.extend)
+    train("grpo", SMALL | {"steps": 1, "temperature": 0.7}, made)
+    prompts = {example.question.id: example.prompt for example in made.examples}
+    asked = [Request(question, prompts[question]) for question in dict.fromkeys(one.question_id for one in kept)]
+    batches = HfEngine().generate(made.model, asked, Sampling(4, 0.7, 12), stream(made.seeds.rollout, 0))
+    drawn = {(one.question_id, one.sample): (one.text, one.tokens) for batch in batches for one in batch}
+    assert {(one.question_id, one.sample): (one.text, one.tokens) for one in kept} == drawn
+    assert len(kept) == len(drawn) == 8 and {one.step for one in kept} == {0}
 
 
 def test_weights_of_rewards_and_names_of_twins(model: Path, tmp_path: Path) -> None:

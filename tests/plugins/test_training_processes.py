@@ -16,6 +16,8 @@ from training_job import weights_hash
 
 LORA = {"rank": 2, "alpha": 8}
 
+RLOO = {name: value for name, value in GRPO.items() if name != "save_every"}
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")]
 
 
@@ -97,6 +99,53 @@ def test_two_processes_stop_and_resume_exactly(model: Path, tmp_path: Path) -> N
     stopped.write_text(json.dumps(json.loads(stopped.read_text()) | {"stop_after": None}))
     finish(stopped, processes=2)
     assert weights_hash(tmp_path / "stopped" / "weights") == weights_hash(tmp_path / "whole" / "weights")
+
+
+@pytest.mark.parametrize("moment", ["report", "file"])
+def test_killed_at_any_moment_a_watched_training_leaves_the_same_best_weights(
+    model: Path, tmp_path: Path, moment: str
+) -> None:
+    config = SFT | {"epochs": 3, "learning_rate": 1e-2, "save_every": 2}
+    watched = {"validation": {"every": 1, "keep": "best"}}
+    whole = write_job(tmp_path / "whole", model, "sft", config, **watched)
+    finish(whole)
+    killed = write_job(tmp_path / "killed", model, "sft", config, **watched)
+    chance = random.Random(f"watched {moment}")
+    for _ in range(3):
+        kill_at(killed, moment, chance.randint(2, 5 if moment == "report" else 40))
+    finish(killed)
+    assert weights_hash(tmp_path / "killed" / "weights") == weights_hash(tmp_path / "whole" / "weights")
+    ends = [next(line for line in log_of(tmp_path / name) if "result" in line) for name in ("whole", "killed")]
+    assert ends[0]["notes"]["validation"] == ends[1]["notes"]["validation"]
+    assert 0 < ends[0]["notes"]["validation"]["kept_step"] < 9
+
+
+def test_two_processes_share_the_questions_of_a_validation(model: Path, tmp_path: Path) -> None:
+    config = SFT | {"epochs": 2, "learning_rate": 1e-2}
+    for name, processes in (("one", 1), ("two", 2)):
+        watched = {"validation": {"every": 2, "keep": "best"}, "budget": {"steps": 3}}
+        finish(write_job(tmp_path / name, model, "sft", config, **watched), processes)
+    points = [
+        [(line["step"], line["validation/avg@4"]) for line in log_of(tmp_path / name) if "validation/avg@4" in line]
+        for name in ("one", "two")
+    ]
+    assert [step for step, _ in points[0]] == [0, 2, 3]
+    # The steps of two processes differ from one's by rounding, which moves no draw here.
+    assert points[0] == points[1]
+    ends = [next(line for line in log_of(tmp_path / name) if "result" in line) for name in ("one", "two")]
+    assert ends[0]["notes"]["validation"] == ends[1]["notes"]["validation"]
+    assert not [line for line in log_of(tmp_path / "two", rank=1) if "validation/avg@4" in line]
+    for rank in (0, 1):
+        [end] = [line for line in log_of(tmp_path / "two", rank=rank) if "result" in line]
+        assert end["notes"]["validation"] == ends[0]["notes"]["validation"]
+
+
+def test_two_processes_end_with_the_seconds_of_the_first(model: Path, tmp_path: Path) -> None:
+    path = write_job(tmp_path / "timed", model, "rloo", RLOO, budget={"seconds": 1.5})
+    finish(path, processes=2)
+    ends = [next(line for line in log_of(tmp_path / "timed", rank) if "result" in line) for rank in (0, 1)]
+    assert ends[0]["result"] == ends[1]["result"] > 1
+    assert ends[0]["notes"]["seconds"] >= 1.5
 
 
 def test_a_batch_that_processes_cannot_share_is_an_error(model: Path, tmp_path: Path) -> None:
