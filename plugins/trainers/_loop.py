@@ -313,7 +313,7 @@ def loop_class() -> Any:
             context = self.drawer.loaded.context
             if context is None or truncation == "error":
                 return limit
-            room = max(1, context - self.config.max_tokens)
+            room: int = max(1, context - self.config.max_tokens)
             return room if limit is None else min(limit, room)
 
         # ------------------------------------------------- an algorithm's own weights
