@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from nsd.plugins.errors import StageFailed
 from nsd.plugins.trainers.losses import (
     distillation_loss,
     importance_clip,
@@ -24,6 +26,7 @@ def teacher_columns(loop: Loop, sampled: Sampled, inputs: Sequence[TeacherInput]
     """Teacher's ids and attention [R, P' + T] with the response behind what it reads, and the tokens that count [R, T].
 
     A rollout without an input of its own is masked; its teacher reads what the student read, and does not count.
+    Raises StageFailed where an input and its response are longer than the model's context.
     """
     import torch
 
@@ -32,6 +35,12 @@ def teacher_columns(loop: Loop, sampled: Sampled, inputs: Sequence[TeacherInput]
     read = [one.ids for one in sampled.of_trained(inputs)]
     prompts = [own if ids is None else ids for own, ids in zip(sampled.of_trained(sampled.prompts), read, strict=True)]
     responses = [list(one.tokens) for one in sampled.of_trained(sampled.rollouts)]
+    longest, context = max(map(len, map(operator.add, prompts, responses))), loop.drawer.loaded.context
+    if context is not None and longest > context:
+        raise StageFailed(
+            f"what the teacher reads and the response have {longest} tokens, and the model's context {context}: have "
+            "the inserted text cut (truncation right or left), or take a model with a longer one"
+        )
     ids, attention, _ = padded(prompts, responses, loop.drawer.loaded.pad_id, loop.args.device)
     given = torch.tensor([one is not None for one in read], device=ids.device)
     sampled.teacher_inputs = [one.text for one in sampled.of_trained(inputs)]

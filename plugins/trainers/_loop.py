@@ -240,6 +240,14 @@ def loop_class() -> Any:
                     for some, seen in zip(ids.split(size), attention.split(size), strict=True)
                 ]
 
+        def readable(self, limit: int | None, truncation: str) -> int | None:
+            """Tokens that a teacher may read: `limit`, and beside a whole response no more than the context holds."""
+            context = self.drawer.loaded.context
+            if context is None or truncation == "error":
+                return limit
+            room: int = max(1, context - self.config.max_tokens)
+            return room if limit is None else min(limit, room)
+
         # ------------------------------------------------- an algorithm's own weights
 
         def extra_parameters(self, module: Any, learning_rate: float | None) -> None:

@@ -113,6 +113,12 @@ class Teachers:
         self.kind, self.rate = kind, rate
         self.reference = Reference(loop) if kind in ("frozen", "trust_region") else None
         self.average = prepared(copied(loop.model), loop.config.temperature) if kind == "ema" else None
+        # A small step towards the student would be rounded away in half precision, time and again.
+        self._precise = {
+            name: value.detach().float()
+            for name, value in (() if self.average is None else self.average.named_parameters())
+            if value.dtype.itemsize < 4
+        }
 
     def of(self, loop: Loop, micro: Micro) -> Teacher:
         """The teacher's hidden states of the completion's tokens, after what it was given to read."""
@@ -163,14 +169,16 @@ class Teachers:
             with torch.no_grad():
                 # One after another: with an adapter each is made for the occasion.
                 for name, theirs in in_force(loop.accelerator.unwrap_model(loop.model)):
-                    ema_update([mine.pop(name)], [theirs], self.rate)
+                    held = self._precise.get(name, mine[name])
+                    ema_update([held], [theirs], self.rate)
+                    mine.pop(name).copy_(held)
             assert not mine, f"nothing to average with {sorted(mine)}"
 
     def state(self) -> dict[str, Tensor]:
-        """The average."""
+        """The average, in float32 at least."""
         if self.average is None:
             return {}
-        return {f"teacher.{name}": value for name, value in self.average.named_parameters()}
+        return {f"teacher.{name}": self._precise.get(name, value) for name, value in self.average.named_parameters()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""
@@ -179,6 +187,7 @@ class Teachers:
         if self.average is not None:
             with torch.no_grad():
                 for name, value in self.average.named_parameters():
+                    self._precise.get(name, value).copy_(state[f"teacher.{name}"])
                     value.copy_(state[f"teacher.{name}"])
 
 

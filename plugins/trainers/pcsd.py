@@ -84,7 +84,7 @@ class Pcsd(OnPolicy):
             [loop.job.examples[row].prompt for row in sampled.examples],
             [self.texts[row] for row in sampled.examples],
             loop.tokenizer,
-            config.max_teacher_len,
+            loop.readable(config.max_teacher_len, config.truncation),
             config.truncation,
             loop.job.prompt.chat_template_kwargs,
         )

@@ -14,6 +14,7 @@ Options have the names and defaults of the published README (facts and differenc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -57,7 +58,9 @@ class Sdpo(OnPolicy):
         remove_thinking_from_demonstration: bool = True
         include_environment_feedback: bool = True
         environment_feedback_only_without_solution: bool = True
-        max_reprompt_len: int = Field(default=10240, ge=1, description="Tokens that the teacher reads at most.")
+        max_reprompt_len: int = Field(
+            default=10240, ge=1, description="Tokens that the teacher reads at most, within the model's context."
+        )
         reprompt_truncation: Literal["right", "left", "error"] = Field(
             default="right", description="Which end of what is inserted goes; never the question."
         )
@@ -115,7 +118,10 @@ class Sdpo(OnPolicy):
             [place // size for place in range(len(sampled.rollouts))],
             [loop.job.examples[row].prompt for row in sampled.examples],
             loop.tokenizer,
-            config.reprompting,
+            replace(
+                config.reprompting,
+                max_reprompt_len=loop.readable(config.max_reprompt_len, config.reprompt_truncation),
+            ),
             loop.job.prompt.chat_template_kwargs,
         )
         rewards = sampled.grouped(size)

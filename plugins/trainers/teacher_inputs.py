@@ -224,7 +224,7 @@ def pcsd_inputs(
             lambda content, pieces: f"{content}\n{pieces[0]}" if pieces[0] else content,
         )
         known = context if context is not None and context.strip() else ""
-        pieces, cut = _fitting(reading, [known], max_len, truncation)
+        pieces, cut = _fitting(reading, [known], max_len, truncation, ("max_teacher_len", "truncation"))
         made.append(TeacherInput(reading.ids(pieces), reading.text(pieces), has_solution=bool(pieces[0]), cut=cut))
     return made
 
@@ -291,12 +291,16 @@ class _Reading:
 
 
 def _fitting(
-    reading: _Reading, pieces: Sequence[str], max_len: int | None, truncation: Truncation
+    reading: _Reading,
+    pieces: Sequence[str],
+    max_len: int | None,
+    truncation: Truncation,
+    names: tuple[str, str] = ("max_reprompt_len", "reprompt_truncation"),
 ) -> tuple[list[str], bool]:
     """The pieces as far as they fit, and whether something had to go.
 
     "right" takes tokens from the end of the last piece, then of the one before; "left" from the beginning of the first.
-    A piece of which nothing is left goes with the words around it.
+    A piece of which nothing is left goes with the words around it. `names` are the trainer's fields of both bounds.
     """
     left = list(pieces)
     if max_len is None or not any(left):
@@ -304,8 +308,8 @@ def _fitting(
     over = len(reading.ids(left)) - max_len
     if over > 0 and truncation == "error":
         raise StageFailed(
-            f"a teacher's input has {over + max_len} tokens and trainer.max_reprompt_len is {max_len}: raise it, or "
-            "cut the inserted text with trainer.reprompt_truncation: right or left"
+            f"a teacher's input has {over + max_len} tokens and trainer.{names[0]} is {max_len}: raise it, or "
+            f"cut the inserted text with trainer.{names[1]}: right or left"
         )
     for place in range(len(left)) if truncation == "left" else reversed(range(len(left))):
         parts = _parts(left[place], reading.tokenizer)

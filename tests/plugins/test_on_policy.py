@@ -273,6 +273,9 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path, kind: str, tied: b
         finish(write_job(tmp_path / name, model, kind, config), processes)
     curves = [[line for line in log_of(tmp_path / name) if "loss" in line] for name in ("one", "two")]
     assert len(curves[0]) == 3
+    if kind == "sdpo":
+        share = "self_distillation/reprompt_sample_fraction"
+        assert any(0 < line[share] < 1 for line in curves[0]), "the processes hold unequally many rows that count"
     for metric in ("loss", "grad_norm", "num_tokens", "generated_tokens", "completions/mean_length"):
         alone, shared = ([line[metric] for line in curve if metric in line] for curve in curves)
         assert alone and shared == pytest.approx(alone, rel=2e-3, abs=1e-6), metric

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nsd.plugins.api import LoraConfig
-from nsd.plugins.errors import Interrupted
+from nsd.plugins.errors import Interrupted, StageFailed
 from nsd.plugins.trainers import _setup
 from on_policy_tools import SMALL, Plain, batches, made_job, prompt_of, training
 from tiny_model import make_tiny_model
@@ -131,6 +131,12 @@ def test_a_privileged_text_of_some_teaches_from_those(
     loss = by_hand("forward_kl", Plain(model), Plain(model), known)
     share = sum(len(one.tokens) for one in known) / sum(len(one.tokens) for one in drawn[0])
     assert events.curve("loss")[0] == pytest.approx(loss.item() * share, rel=1e-4), "all tokens count in the mean"
+
+
+def test_a_text_that_is_too_long_is_refused_by_the_fields_of_pcsd(model: Path, tmp_path: Path) -> None:
+    message = r"trainer.max_teacher_len is 12: raise it, or cut the inserted text with trainer.truncation: right"
+    with pytest.raises(StageFailed, match=message):
+        training("pcsd", {"max_teacher_len": 12, "truncation": "error"}, tmp_path, model)
 
 
 # --------------------------------------------------------------------------- the head, the rest

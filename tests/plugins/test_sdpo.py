@@ -260,6 +260,18 @@ def test_a_long_reprompt_keeps_the_question(model: Path, tmp_path: Path, chat: b
     assert max(len(tokenizer(text)["input_ids"]) for text in read) <= config["max_reprompt_len"]
 
 
+def test_what_a_teacher_reads_stays_within_the_models_context(tmp_path: Path) -> None:
+    short = make_tiny_model(tmp_path / "short", max_position_embeddings=90)
+    config = {"steps": 2, "include_environment_feedback": False}
+    events, kept = training("sdpo", config, tmp_path / "job", short)
+    tokenizer = Plain(short).tokenizer
+    read = [len(tokenizer(one.teacher_input)["input_ids"]) for one in kept if one.teacher_input is not None]
+    assert read and max(read) <= 90 - SMALL["max_tokens"]
+    assert max(events.curve("self_distillation/cut_fraction")) > 0
+    with pytest.raises(StageFailed, match=r"have \d+ tokens, and the model's context 90: have the inserted text cut"):
+        training("sdpo", config | {"reprompt_truncation": "error"}, tmp_path / "strict", short)
+
+
 def test_feedback_is_that_of_the_rollouts_own_verdict(model: Path, tmp_path: Path) -> None:
     config = {
         "success_reward_threshold": 2.0,
@@ -363,6 +375,32 @@ def test_an_average_starts_at_the_student_in_memory_and_averages_the_weights_in_
     files = effective(loaded(model, None))
     assert max(abs(first[name] - files[name]).max() for name in files) > 1e-3
     assert {name for name, _ in teachers.average.named_parameters()} == set(files)
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_an_average_of_halves_loses_no_small_step(model: Path, lora: LoraConfig | None) -> None:
+    # The student moves one bfloat16 step and stays there: a tenth of it, time and again, has to arrive.
+    import torch
+
+    student = loaded(model, lora)
+    student.get_base_model().to(torch.bfloat16) if lora else student.to(torch.bfloat16)
+    loop: Any = Bench(student)
+    teachers = _teachers.Teachers(loop, "ema", 0.1)
+    norm = (student.get_base_model() if lora else student).model.norm.weight  # of ones
+    with torch.no_grad():
+        norm.copy_(norm + 2**-7)
+    for _ in range(40):
+        teachers.move(loop)
+    assert teachers.average.model.norm.weight.dtype == torch.bfloat16
+    assert torch.equal(teachers.average.model.norm.weight, norm.detach())
+    state = teachers.state()["teacher.model.norm.weight"]
+    assert state.dtype == torch.float32
+    assert state[0].item() == pytest.approx(1 + 2**-7 * (1 - 0.9**40), abs=1e-6)
+    again = _teachers.Teachers(loop, "ema", 0.1)
+    again.restore(teachers.state())
+    for one in (teachers, again):
+        one.move(loop)
+    assert all(torch.equal(value, again.state()[name]) for name, value in teachers.state().items())
 
 
 @pytest.mark.parametrize("kind", ["frozen", "ema", "trust_region", "current"])
