@@ -26,7 +26,14 @@ ROOT = Path(__file__).resolve().parents[1]
 EMBEDDED = ROOT / "plugins" / "embedded" / "wordmath-1m"
 TASKS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 5e-4, "batch_size": 16, "steps": 80},
-    "grpo": {"learning_rate": 1e-5, "prompts_per_step": 8, "num_generations": 8, "max_tokens": 64, "steps": 12},
+    "grpo": {
+        "learning_rate": 1e-5,
+        "prompts_per_step": 8,
+        "num_generations": 8,
+        "max_tokens": 64,
+        "steps": 12,
+        "rollout": "trl",
+    },
 }
 
 

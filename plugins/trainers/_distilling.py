@@ -30,7 +30,7 @@ def teacher_columns(loop: Loop, sampled: Sampled, inputs: Sequence[TeacherInput]
     """
     import torch
 
-    from nsd.plugins.trainers._loop import padded
+    from nsd.plugins.trainers._forward import padded
 
     read = [one.ids for one in sampled.of_trained(inputs)]
     prompts = [own if ids is None else ids for own, ids in zip(sampled.of_trained(sampled.prompts), read, strict=True)]

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsd.plugins.api import Reward, Rollout, Sampling, TrainJob
-from nsd.plugins.trainers._loop import example_question, kept_rollout
 from nsd.plugins.trainers._rewards import Named, values_of, weight_of
-from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, judge, measured
+from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, example_question, judge, kept_rollout, measured
 
 
 class TrlRollouts:

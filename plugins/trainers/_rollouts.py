@@ -20,7 +20,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nsd.plugins.api import Prompt, Question, Reward, Rollout, Sampling, Score, StopReason, TokenStatistics, Verifier
+from nsd.plugins.api import (
+    KeptRollout,
+    Prompt,
+    Question,
+    Reward,
+    Rollout,
+    Sampling,
+    Score,
+    StopReason,
+    TokenStatistics,
+    Verifier,
+)
 from nsd.plugins.confidence import entropy_and_certainty, token_confidence
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.seeds import stream
@@ -182,3 +193,27 @@ def token_numbers(
         entropy, certainty = entropy_and_certainty(logits)
     found = [tuple(one.tolist()) for one in (logprobs, entropy, confidence, certainty)]
     return found[0], TokenStatistics(*found[1:])
+
+
+def example_question(example: Any) -> Any:
+    """The question whose answer is the (pseudo-)label."""
+    return replace(example.question, answer=example.answer)
+
+
+def kept_rollout(
+    step: int, rollout: Rollout, reward: float, masked: bool = False, teacher_input: str | None = None
+) -> KeptRollout:
+    """A rollout as it is kept for the report."""
+    return KeptRollout(
+        step,
+        rollout.question.id,
+        rollout.sample,
+        rollout.text,
+        len(rollout.tokens),
+        rollout.stop_reason,
+        rollout.score.answer,
+        rollout.score.score,
+        float(reward),
+        masked,
+        teacher_input,
+    )

@@ -77,7 +77,7 @@ class Reference:
     """The model as it was at the start of the training."""
 
     def __init__(self, loop: Loop) -> None:
-        from nsd.plugins.trainers._loop import prepared
+        from nsd.plugins.trainers._forward import prepared
 
         self.adapted = hasattr(loop.model, "peft_config")
         self._copy = None if self.adapted else prepared(copied(loop.model), loop.config.temperature)
@@ -107,7 +107,7 @@ class Teachers:
     """
 
     def __init__(self, loop: Loop, kind: Kind, rate: float) -> None:
-        from nsd.plugins.trainers._loop import prepared
+        from nsd.plugins.trainers._forward import prepared
 
         head_of(loop.model)  # says at once where a model cannot have one
         self.kind, self.rate = kind, rate
@@ -137,7 +137,7 @@ class Teachers:
         """[R, T]: the teacher's log-probabilities of the sampled tokens. Not for the trust region, which has logits."""
         import torch
 
-        from nsd.plugins.trainers._loop import forward
+        from nsd.plugins.trainers._forward import forward
 
         if self.average is not None:
             context: Any = contextlib.nullcontext(self.average)

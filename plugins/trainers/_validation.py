@@ -234,6 +234,7 @@ class Watch:
         assert best is not None
         return {
             "metric": self.validation.protocol.metric(),
+            "questions": len(self.validation.examples),
             "kept": self.validation.keep,
             "kept_step": kept.step,
             "best_step": best.step,
