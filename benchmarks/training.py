@@ -85,7 +85,7 @@ def plugin_stage(kind: str, folder: Path) -> None:
     if kind == "sft":
         config = {"batch_size": task["batch_size"]}
     else:
-        config = {name: task[name] for name in ("prompts_per_step", "num_generations", "max_tokens")}
+        config = {name: task[name] for name in ("prompts_per_step", "num_generations", "max_tokens", "rollout")}
         config["rewards"] = ["vowel_share"]
     trainer_class: Any = find("trainer", kind)
     trainer = trainer_class(trainer_class.Config(learning_rate=task["learning_rate"], **config))

@@ -116,6 +116,7 @@ def test_it_measures_before_the_first_step_at_every_so_many_and_at_the_last(mode
         "best": 0.8,
         "last": 0.8,
         "tokens": sum(point["tokens"] for point in json.loads((tmp_path / "checkpoints" / HISTORY).read_text())),
+        "questions": 5,
     }
 
 
