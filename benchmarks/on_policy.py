@@ -1,9 +1,10 @@
-"""Step time of trainers on rollouts: nsd's decode loop beside TRL's generation, sdpo beside TRL's and beside grpo.
+"""Trainers on rollouts: drawing by nsd's decode loop and by TRL's generation, steps of sdpo, of TRL's sdpo and of grpo.
 
     python -m benchmarks.on_policy [--steps 12] [--threads 2]
 
 The embedded model on its own word problems, 8 questions x 8 rollouts of at most 64 tokens a step. Each way is a process
-of its own; its time is the median step after the first two. nsd's ways draw the same first rollouts, and TRL's as many.
+of its own; its times are medians over the steps after the first two. nsd's ways draw the same first rollouts, and TRL's
+as many.
 TRL's SDPO is given the published README's settings as far as it has them: top-100 logits with tail, alpha 0.5, an EMA
 teacher, feedback off on both sides.
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ def examples(count: int) -> list[Any]:
     ]
 
 
-def nsd_steps(way: str, steps: int, folder: Path) -> list[float]:
-    """Moments at which nsd's trainer reported a step."""
+def nsd_steps(way: str, steps: int, folder: Path) -> tuple[list[float], list[float]]:
+    """Moments at which nsd's trainer reported a step, and the seconds that each drawing took."""
     from nsd.plugins.api import Budget, ModelRef, TrainJob, TrainSeeds
     from nsd.plugins.registry import find
 
@@ -55,6 +57,12 @@ def nsd_steps(way: str, steps: int, folder: Path) -> list[float]:
     dataset: Any = find("dataset", "wordmath")
     verifier: Any = find("verifier", "numeric")
     moments: list[float] = []
+    drawing: list[float] = []
+
+    def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:
+        moments.append(time.perf_counter())
+        drawing.append(metrics["step_time/sampling"])
+
     job = TrainJob(
         model=ModelRef(str(MODEL), dtype="float32"),
         lora=None,
@@ -65,12 +73,12 @@ def nsd_steps(way: str, steps: int, folder: Path) -> list[float]:
         budget=Budget(),
         output_dir=folder / "out",
         checkpoint_dir=folder / "checkpoints",
-        report=lambda step, total, metrics: moments.append(time.perf_counter()),
+        report=report,
         warn=lambda *told: None,
         should_stop=lambda: False,
     )
     trainer_class(trainer_class.Config.model_validate(config)).train(job)
-    return moments
+    return moments, drawing
 
 
 def trl_steps(steps: int, folder: Path) -> list[float]:
@@ -127,17 +135,19 @@ def trl_steps(steps: int, folder: Path) -> list[float]:
     return moments
 
 
-def measure(way: str, steps: int, threads: int) -> float:
-    """Median seconds of a step, the first two left out."""
+def measure(way: str, steps: int, threads: int) -> tuple[float, float]:
+    """Median seconds of a step and of its drawing (0 for TRL's trainer), the first two left out."""
     warnings.simplefilter("ignore")
     import torch
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
-        of_trl = way.startswith("TRL")
-        moments = trl_steps(steps, Path(folder)) if of_trl else nsd_steps(way, steps, Path(folder))
+        if way.startswith("TRL"):
+            moments, drawing = trl_steps(steps, Path(folder)), [0.0] * steps
+        else:
+            moments, drawing = nsd_steps(way, steps, Path(folder))
     gaps = [after - before for before, after in itertools.pairwise(moments)]
-    return statistics.median(gaps[1:])
+    return statistics.median(gaps[1:]), statistics.median(drawing[2:])
 
 
 def main() -> None:
@@ -150,16 +160,17 @@ def main() -> None:
     if given.only:
         print(json.dumps(measure(given.only, given.steps, given.threads)))
         return
-    seconds = {}
+    step, drawing = {}, {}
     for way in WAYS:
         command = [sys.executable, "-m", "benchmarks.on_policy", "--only", way]
         command += [f"--steps={given.steps}", f"--threads={given.threads}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds[way] = float(done.stdout.strip().splitlines()[-1])
-        print(f"{way:26} {seconds[way]:.3f} s a step")
-    print(f"grpo over grpo with TRL's generation: {seconds['grpo'] / seconds[WAYS[1]]:.2f}")
-    print(f"sdpo over TRL's experimental sdpo: {seconds['sdpo'] / seconds[WAYS[3]]:.2f}")
-    print(f"sdpo over grpo: {seconds['sdpo'] / seconds['grpo']:.2f}")
+        step[way], drawing[way] = json.loads(done.stdout.strip().splitlines()[-1])
+        told = f", {drawing[way]:.3f} of them drawing" if drawing[way] else ""
+        print(f"{way:26} {step[way]:.3f} s a step{told}")
+    print(f"drawing over TRL's generation: {drawing['grpo'] / drawing[WAYS[1]]:.2f}")
+    print(f"sdpo over TRL's experimental sdpo: {step['sdpo'] / step[WAYS[3]]:.2f}")
+    print(f"sdpo over grpo: {step['sdpo'] / step['grpo']:.2f}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ TRL asks for token ids in the narrowest place, `_generate_single_turn`, and does
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -106,6 +107,7 @@ def fed(base: Any, rollouts: TrlRollouts, job: TrainJob, config: Any) -> Any:
     class Fed(base):  # type: ignore[misc]  # a class of TRL's, which has no types
         nsd_drawer: Drawer | None = None
         nsd_samples: list[int]
+        nsd_seconds = 0.0  # that the last drawing took
 
         def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Any:
             step = int(self.state.global_step)
@@ -118,10 +120,12 @@ def fed(base: Any, rollouts: TrlRollouts, job: TrainJob, config: Any) -> Any:
             return made
 
         def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
+            began = time.monotonic()
             if config.rollout == "trl":
                 found, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
             else:
                 found, logprobs = self._decoded(prompt_ids), None
+            self.nsd_seconds = time.monotonic() - began
             counted = sum(map(len, found))
             if self.accelerator.num_processes > 1:
                 import torch
@@ -151,6 +155,7 @@ def fed(base: Any, rollouts: TrlRollouts, job: TrainJob, config: Any) -> Any:
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if "loss" in logs:
                 logs["generated_tokens"] = float(self.nsd_run.generated)
+                logs["step_time/sampling"] = self.nsd_seconds
             super().log(logs, *args, **kwargs)
 
     Fed.__name__ = base.__name__

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     import duckdb
 
 CERTAIN = 2.0  # standard errors of a difference that counts
-RISE = 0.1  # of the training reward, from the first to the last tenth of the steps: less is no rise
+RISE = 0.1  # of the training reward, from the first to the last third of the steps: less is no rise
+FEWEST = 10  # steps in a third: fewer tell no rise from questions that happen to be easier
+RISE_P_VALUE = 0.005
 PREFIX = "validation/"
 
 
@@ -90,20 +92,37 @@ def watched(
     best_step, best = max(values, key=lambda point: (point[1], -point[0]))
     start, last = values[0][1], values[-1][1]
     collapse = collapse_of(values, questions)
-    tenth = max(1, len(rewards) // 10)
-    rose = sum(rewards[-tenth:]) / tenth - sum(rewards[:tenth]) / tenth if rewards else 0.0
+    rose = _rise(rewards)
     gained = best - start > CERTAIN * noise(best, start, questions)
     if collapse is not None:
         says = f"collapsed at step {collapse}: from {best:.3f} to {last:.3f}"
-        if rose > RISE:
+        if rose:
             says += f", while its reward rose by {rose:.2f}"
     elif gained:
         says = f"learned: {start:.3f} at the start, {best:.3f} at step {best_step}"
-    elif rose > RISE:
+    elif rose:
         says = f"its reward rose by {rose:.2f} and validation did not beyond noise: it may game the reward"
     else:
         says = "no change beyond the noise of so few questions"
     return Watched(metric, list(values), questions, kept, kept_step, best_step, best, last, collapse, says)
+
+
+def _rise(rewards: Sequence[float]) -> float:
+    """By how much the mean reward rose from the first to the last third of the steps; 0 where noise can do that.
+
+    By size and by ranks (Mann-Whitney, one-sided), because rewards of single steps are skewed.
+    """
+    third = len(rewards) // 3
+    if third < FEWEST:
+        return 0.0
+    first, last = rewards[:third], rewards[-third:]
+    rose = sum(last) / third - sum(first) / third
+    if rose <= RISE:
+        return 0.0
+    from scipy.stats import mannwhitneyu
+
+    certain = mannwhitneyu(last, first, alternative="greater", method="asymptotic").pvalue < RISE_P_VALUE
+    return rose if certain else 0.0
 
 
 def collect_watched(
@@ -143,4 +162,4 @@ def collect_watched(
             masked = 1 - sum(read) / len(read) if read else None
             tokens = notes.get("tokens") if notes else None
             found.append(WatchedTraining(name, seed, seen, masked, said.get("divergence"), tokens))
-    return found
+    return sorted(found, key=lambda one: (one.name, one.seed if one.seed is not None else -1))

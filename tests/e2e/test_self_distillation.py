@@ -46,7 +46,7 @@ def trainings(folder: Path) -> dict[str, Path]:
     """The artifact of each arm's training."""
     found = nsd_json(folder, "plan", "self.yaml", "--json")
     return {
-        stage["used_by"][0].split("/")[0]: folder / "nsd-workspace" / "train" / stage["digest"]
+        stage["used_by"][0].split("/")[0]: folder / "nsd-workspace" / "artifacts" / f"train-{stage['digest']}"
         for stage in found["stages"]
         if stage["kind"] == "train"
     }

@@ -40,10 +40,15 @@ RISING = [0.2 + 0.01 * step for step in range(60)]
         (
             [(0, 0.4), (20, 0.42), (40, 0.38)],
             RISING,
-            "its reward rose by 0.54 and validation did not beyond noise: it may game the reward",
+            "its reward rose by 0.40 and validation did not beyond noise: it may game the reward",
         ),
-        ([(0, 0.6), (20, 0.1)], RISING, "collapsed at step 20: from 0.600 to 0.100, while its reward rose by 0.54"),
+        ([(0, 0.6), (20, 0.1)], RISING, "collapsed at step 20: from 0.600 to 0.100, while its reward rose by 0.40"),
         ([(0, 0.6), (20, 0.1)], [], "collapsed at step 20: from 0.600 to 0.100"),
+        (
+            [(0, 0.4), (20, 0.42)],
+            [0.1, 0.8] * 6,
+            "no change beyond the noise of so few questions",
+        ),  # 12 steps say nothing
         ([(0, 0.4), (20, 0.42)], [0.3] * 40, "no change beyond the noise of so few questions"),
     ],
 )
