@@ -390,8 +390,8 @@ class KeptRollout:
     """A rollout as it is kept for the report, and for what the executor computes from it and the hidden truth.
 
     `step` counts optimizer steps done when it was drawn. `tokens` counts its tokens. `reward` is the weighted sum of
-    the rewards. `masked`: it is no part of the loss. `teacher_input` is what a self-distillation's teacher read before
-    the response, as text.
+    the rewards. `masked`: no loss of its tokens counts, of a self-distillation the distillation's. `teacher_input` is
+    what a self-distillation's teacher read before the response, as text.
     """
 
     step: int

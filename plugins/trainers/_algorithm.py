@@ -123,6 +123,11 @@ class Algorithm(Trainer):
     def after_batch(self, loop: Loop) -> None:
         """Called when a sampled batch has been learned from, after its last optimizer step."""
 
+    def end(self) -> None:
+        """Let go of what `begin` made: a plugin outlives its training."""
+        for name in set(vars(self)) - {"config"}:
+            delattr(self, name)
+
     def notes(self) -> dict[str, Any]:
         """What the report should say of it, beyond what every trainer says."""
         return {}

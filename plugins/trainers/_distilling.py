@@ -44,9 +44,11 @@ def teacher_columns(loop: Loop, sampled: Sampled, inputs: Sequence[TeacherInput]
     ids, attention, _ = padded(prompts, responses, loop.drawer.loaded.pad_id, loop.args.device)
     given = torch.tensor([one is not None for one in read], device=ids.device)
     sampled.teacher_inputs = [one.text for one in sampled.of_trained(inputs)]
-    loop.note("self_distillation/reprompt_sample_fraction", given.sum().item(), len(given))
-    logprob = [one.logprob for one in sampled.of_trained(sampled.drawn) if one.logprob is not None]
-    loop.note("entropy", -sum(logprob), len(logprob))
+    more = [one.ids is not None and (one.has_solution or one.has_feedback) for one in sampled.of_trained(inputs)]
+    loop.note("self_distillation/reprompt_sample_fraction", sum(more), len(more))
+    # By the sampled tokens, before the temperature: the distributions themselves are never held whole.
+    drawn = [one for one in sampled.of_trained(sampled.drawn) if one.logprob is not None]
+    loop.note("entropy", -sum(one.logprob * len(one.tokens) for one in drawn), sum(len(one.tokens) for one in drawn))
     return {"teacher_ids": ids, "teacher_attention": attention, "loss_mask": sampled.mask & given[:, None]}
 
 

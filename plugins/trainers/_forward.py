@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def prepared(model: Any, temperature: float) -> Any:
     """Let a model give log-probabilities and hidden states of tokens without holding the logits of all; returns it."""
+    import torch
     from trl.trainer.utils import add_fused_lm_head
 
     bare = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -24,8 +25,11 @@ def prepared(model: Any, temperature: float) -> Any:
             # Through the whole model's call, so that what wraps it for several processes takes part. That looks which
             # weights the output comes from, and waits for no gradient of the others: the head, which the loss applies
             # by itself, is in the output as a view, for a weight as such comes from nowhere.
-            head = bare.get_output_embeddings()
-            used = [value.view_as(value) for value in (head.weight, head.bias) if value is not None]
+            # Elsewhere it is left out: under mixed precision what is given out is copied to float32.
+            used = []
+            if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
+                head = bare.get_output_embeddings()
+                used = [value.view_as(value) for value in (head.weight, head.bias) if value is not None]
             return bare.base_model(*args, use_cache=False, **kwargs).last_hidden_state, *used
         return fused(*args, **kwargs)
 

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nsd.plugins.api import Sampling, TrainJob, TrainResult
 from nsd.plugins.chat import prompt_ids
@@ -25,9 +25,6 @@ from nsd.plugins.trainers._rewards import Named, load_rewards, values_of, weight
 from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, example_question, judge, kept_rollout, measured
 from nsd.plugins.trainers._run import Observer, Run
 from nsd.plugins.trainers.health import HealthWarning
-
-if TYPE_CHECKING:
-    pass
 
 STATE = "algorithm.safetensors"
 
@@ -297,7 +294,7 @@ def loop_class() -> Any:
             if checkpoint is not None:
                 from safetensors.torch import load_file
 
-                self.algorithm.restore(load_file(Path(checkpoint) / STATE, device=str(self.args.device)))
+                self.algorithm.restore(load_file(Path(checkpoint) / STATE))
                 self._step = self.state.global_step * self.args.gradient_accumulation_steps
 
     return OnPolicyLoop

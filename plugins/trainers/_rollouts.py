@@ -95,6 +95,8 @@ class Drawer:
         rows = [(prompts[one.question_id], one.sample) for one in asked]
         shape = batch_shape(model, self.sampling, max(len(one.ids) for one in asked), None)
         size = shape.prompts * shape.samples
+        if self.refused:  # what training holds beside the model is in no estimate: ask for no more than what fitted
+            size = min(size, max(1, min(self.refused) // 2))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         was_training = model.training
         model.eval()

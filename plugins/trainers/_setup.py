@@ -242,7 +242,7 @@ def peft_config(lora: LoraConfig | None) -> Any:
 def build(trainer_class: Any, **parts: Any) -> Any:
     """Construct a TRL trainer; what TRL refuses becomes an InputError in its own words.
 
-    StageFailed where the GPU has no room for what a trainer adds to the model: GRPO's reference model.
+    StageFailed where the GPU has no room for what a trainer adds to the model: a reference model, a teacher.
     """
     import torch
     from transformers.trainer_callback import PrinterCallback
@@ -252,7 +252,8 @@ def build(trainer_class: Any, **parts: Any) -> Any:
     except torch.OutOfMemoryError as error:
         raise StageFailed(
             "the GPU ran out of memory beside the model that is trained: trainer.beta: 0 needs no reference model, nor "
-            f"does model.lora; {SMALLER} ({str(error).splitlines()[0]})"
+            "does model.lora; a self-distillation's teacher that is the model itself (teacher_regularization: none, "
+            f"teacher: current) needs no copy; {SMALLER} ({str(error).splitlines()[0]})"
         ) from error
     except ValueError as error:
         if isinstance(error, InputError):

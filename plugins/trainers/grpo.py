@@ -7,7 +7,8 @@ a larger batch is sampled at once and used over several steps, with `num_iterati
 defaults are the published noisy-student study's (dr_grpo, arXiv 2503.20783, beta 0.04), except the temperature.
 
 `micro_batch_size` (in rollouts) is output-neutral up to rounding; loss types that normalise by the micro-batch are
-refused with it. Several processes share the rollouts of a step and draw other ones than a single process would.
+refused with it. Several processes share the rollouts of a step; with `rollout: trl` they draw other ones than a
+single process would.
 Limits: questions whose (pseudo-)label is unknown get reward 0 from `correct`; prompts are not cut.
 """
 

@@ -50,13 +50,18 @@ class HealthConfig(PluginConfig):
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of the run's fields that a text refers to. `beta` is None for a trainer that has none."""
+    """The values of the run's fields that a text refers to. `beta` is None for a trainer that has none.
+
+    `compared`: what is learned is how rewards differ within groups. `privileged`: there is a field of that name.
+    """
 
     beta: float | None = 0.04
     max_tokens: int = 256
     num_generations: int = 8
     temperature: float = 1.0
     learning_rate: float = 1e-5
+    compared: bool = True
+    privileged: bool = False
 
     @property
     def held(self) -> str:
@@ -200,18 +205,20 @@ class HealthWatch:
                     f"no group of the last {window} steps had a rollout at trainer.success_reward_threshold, and no "
                     "verdict had feedback: the teacher had nothing to read and nothing is learned. Lower the "
                     "threshold, raise trainer.num_generations "
-                    f"(now {self.settings.num_generations}), or take a verifier that says what was wrong",
+                    f"(now {self.settings.num_generations}), or let a verifier say what was wrong "
+                    "(trainer.include_environment_feedback)",
                     "trainer.success_reward_threshold",
                 )
             return HealthWarning(
                 step,
                 "all_masked",
                 f"every rollout of the last {window} steps was masked: nothing fits into what the teacher may read, or "
-                "the only success of a group was its own. Raise trainer.max_reprompt_len or trainer.num_generations "
+                "the only success of a group was its own. Raise trainer.max_reprompt_len (where the model's context is "
+                "the bound, lower trainer.max_tokens) or trainer.num_generations "
                 f"(now {self.settings.num_generations})",
                 "trainer.max_reprompt_len",
             )
-        if loss and max(map(abs, loss)) < 1e-9:
+        if self.settings.privileged and loss and max(map(abs, loss)) < 1e-9:
             return HealthWarning(
                 step,
                 "teacher_equals_student",
@@ -224,6 +231,8 @@ class HealthWatch:
     def _no_signal(self, step: int) -> HealthWarning | None:
         """Advantages are all 0: only the most telling of the reasons."""
         now, window = self.settings, self.config.window
+        if not now.compared:
+            return None
         rewards, spreads = self._full("reward"), self._full("reward_std")
         flat = spreads is not None and max(spreads) < 1e-6
         if rewards and flat and max(rewards) <= 0:

@@ -211,7 +211,8 @@ def trust_region_logits(reference_logits: Tensor, student_logits: Tensor, rate: 
     """
     import torch
 
-    return torch.lerp(reference_logits.detach(), student_logits.detach(), rate)
+    # In half precision a small rate's step is less than the distance between two numbers.
+    return torch.lerp(_precise(reference_logits.detach()), _precise(student_logits.detach()), rate)
 
 
 # --------------------------------------------------------------------------- the same in chunks

@@ -117,7 +117,10 @@ class OnPolicy(Algorithm):
             from nsd.plugins.trainers import _loop
 
             job, warnings = _setup.quiet_elsewhere(job), list[HealthWarning]()
-            return _loop.run(self, job, health_observer(self.config, job, warnings), warnings)
+            try:
+                return _loop.run(self, job, health_observer(self.config, job, warnings), warnings)
+            finally:
+                self.end()
 
 
 def check_questions(config: RolloutConfig, job: TrainJob, name: str) -> None:
@@ -146,6 +149,8 @@ def health_observer(config: Any, job: TrainJob, warnings: list[HealthWarning]) -
             num_generations=config.num_generations,
             temperature=config.temperature,
             learning_rate=config.learning_rate,
+            compared=getattr(config, "compared", True),
+            privileged=hasattr(config, "privileged"),
         ),
     )
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers.on_policy import OnPolicy, RolloutConfig
 
@@ -67,6 +68,11 @@ class Pcsd(OnPolicy):
 
         self.teachers = Teachers(loop, self.config.teacher, self.config.teacher_update_rate)
         self.texts = privileged_text(loop.job.examples, self.config.privileged, loop.job.seeds.order)
+        if all(text is None for text in self.texts):
+            raise InputError(
+                f"trainer.privileged: {self.config.privileged} has no text for any question, so teacher and student "
+                "read the same and nothing would be learned: train on labeled questions with solutions, or on pseudo"
+            )
         if lacking := sum(text is None for text in self.texts):
             loop.job.warn(
                 f"{lacking} of {len(self.texts)} questions have no {self.config.privileged} for the teacher to read: "

@@ -41,6 +41,11 @@ class Ppo(OnPolicy):
         gamma: float = Field(default=1.0, gt=0, le=1)
         lam: float = Field(default=0.95, ge=0, le=1, description="GAE's lambda.")
 
+        @property
+        def compared(self) -> bool:
+            """Whether what is learned is how rewards differ within groups: values are the baseline here."""
+            return False
+
     config: Config
 
     def begin(self, loop: Loop) -> None:

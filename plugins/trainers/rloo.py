@@ -37,6 +37,11 @@ class Rloo(OnPolicy):
         beta: float = Field(default=0.05, ge=0, description="Weight of the KL to the start model, in the return.")
         epsilon: float = Field(default=0.2, gt=0, description="Clip of the ratio, where a batch is used again.")
 
+        @property
+        def compared(self) -> bool:
+            """Whether what is learned is how rewards differ within groups."""
+            return self.baseline == "leave_one_out"
+
     config: Config
 
     def begin(self, loop: Loop) -> None:
@@ -87,7 +92,7 @@ class Rloo(OnPolicy):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""
-        self.seen = state["seen"]
+        self.seen = state["seen"].to(self.seen.device)
 
 
 def loop_zeros(loop: Loop, size: int) -> Tensor:

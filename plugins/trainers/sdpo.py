@@ -83,6 +83,11 @@ class Sdpo(OnPolicy):
             return self
 
         @property
+        def compared(self) -> bool:
+            """Whether how rewards differ within groups is a part of what is learned."""
+            return self.distillation_weight < 1
+
+        @property
         def reprompting(self) -> Reprompting:
             """The fields that say what the teacher reads."""
             return Reprompting(

@@ -151,8 +151,9 @@ def _training(
     if group := config.get("num_generations"):
         limit = int(config.get("max_tokens", COMPLETION_TOKENS))
         rows = int(config.get("prompts_per_step", 1)) * int(group)
+        drawn = int(config.get("prompts_per_step", 1)) * int(config.get("n_votes", group))
         feeds, again = int(config.get("steps_per_generation", 1)), int(config.get("num_iterations", 1))
-        drawing = Drawing(rows * feeds, rows * feeds, 1, prompt, longest, limit)  # TRL prefills every row
+        drawing = Drawing(drawn * feeds, drawn * feeds, 1, prompt, longest, limit)
         return Training(
             steps=steps or 0,
             rows=rows,
@@ -165,7 +166,7 @@ def _training(
             mixed=mixed,
             drawing=drawing,
             generations=math.ceil((steps or 0) / (feeds * again)),
-            reference=float(config.get("beta", 0)) > 0,
+            reference=float(config.get("beta", 0)) > 0 or _teaches(config),
             old=feeds * again > 1,
             fsdp=fsdp,
         )
@@ -188,6 +189,11 @@ def _training(
         mixed=mixed,
         fsdp=fsdp,
     )
+
+
+def _teaches(config: Mapping[str, Any]) -> bool:
+    """Whether a self-distillation has a teacher of its own beside the model that learns."""
+    return bool(config.get("teacher_regularization", "none") != "none" or config.get("teacher", "current") != "current")
 
 
 def _targets(source: SourceJob, questions: Iterable[Question], plan: Plan) -> list[int]:

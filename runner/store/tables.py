@@ -328,12 +328,17 @@ def join(path: Path, parts: Sequence[Path]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with pyarrow.parquet.ParquetWriter(temporary, pyarrow.parquet.read_schema(parts[0]), compression="zstd") as writer:
-        for part in parts:
-            try:
-                writer.write_table(pyarrow.parquet.read_table(part))
-            except (OSError, ValueError, pyarrow.ArrowException) as error:
-                raise Broken(part, str(error)) from error
+    try:
+        schema = pyarrow.parquet.read_schema(parts[0])
+        with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            for part in parts:
+                try:
+                    writer.write_table(pyarrow.parquet.read_table(part))
+                except (OSError, ValueError, pyarrow.ArrowException) as error:
+                    raise Broken(part, str(error)) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     flush(temporary)
     temporary.replace(path)
 

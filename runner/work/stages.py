@@ -218,8 +218,8 @@ def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
         )
     )
     if context.leader:
-        tables.write(context.artifact / "curves.parquet", tables.CURVES, curves.rows())
-        kept.merge(context.artifact / "rollouts.parquet")
+        tables.write(context.artifact / "curves.parquet", tables.CURVES, curves.rows(result.steps))
+        kept.merge(context.artifact / "rollouts.parquet", result.steps)
     validated = {}
     if work.validation is not None:
         validated = {"validated": "validation" in result.notes}
@@ -291,9 +291,12 @@ class KeptRollouts:
         if self._write and rollouts:
             tables.write_rollouts(self.folder / f"{rollouts[0].step:09d}.parquet", rollouts)
 
-    def merge(self, path: Path) -> None:
-        """Put all of them into one file, by step; none where nothing was kept."""
-        if parts := sorted(self.folder.glob("*.parquet")):
+    def merge(self, path: Path, steps: int) -> None:
+        """Put those of the training's steps into one file, by step; none where nothing was kept.
+
+        A killed run under a budget of seconds may have gone further than the one that was resumed.
+        """
+        if parts := sorted(one for one in self.folder.glob("*.parquet") if int(one.stem) < steps):
             tables.join(path, parts)
 
 
@@ -326,6 +329,10 @@ class Curves:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, "metrics": dict(metrics)}) + "\n")
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every point, by step then metric."""
-        return [{"step": step, "metric": name, "value": value} for (step, name), value in sorted(self.points.items())]
+    def rows(self, steps: int | None = None) -> list[dict[str, Any]]:
+        """Every point of so many steps, by step then metric."""
+        return [
+            {"step": step, "metric": name, "value": value}
+            for (step, name), value in sorted(self.points.items())
+            if steps is None or step <= steps
+        ]

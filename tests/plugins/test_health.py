@@ -45,7 +45,7 @@ def metrics(step: int, **curves: Curve | float) -> dict[str, float]:
 
 
 def warnings(steps: int = 100, config: HealthConfig | None = None, **curves: Curve | float) -> list[HealthWarning]:
-    watch = HealthWatch(config or HealthConfig(), Settings(beta=0.04, max_tokens=128))
+    watch = HealthWatch(config or HealthConfig(), Settings(beta=0.04, max_tokens=128, privileged=True))
     return [warning for step in range(1, steps + 1) for warning in watch.observe(step, metrics(step, **curves))]
 
 
@@ -122,6 +122,12 @@ def test_each_fault_is_said_first_and_in_time(name: str) -> None:
     assert found[0].step in when
     assert field == "data" or field in found[0].text
     assert [warning.kind for warning in found].count(kind) == 1
+
+
+def test_equal_rewards_are_no_fault_where_rewards_are_not_compared_within_groups() -> None:
+    watch = HealthWatch(HealthConfig(), Settings(compared=False))
+    flat = {"reward": 1.0, "reward_std": 0.0, "frac_reward_zero_std": 1.0}
+    assert not [found for step in range(60) for found in watch.observe(step, metrics(step) | flat)]
 
 
 def test_one_cause_is_not_said_in_two_ways() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nsd.plugins.api import LoraConfig
-from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.plugins.api import Example, LoraConfig
+from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.plugins.trainers import _setup
 from on_policy_tools import SMALL, Plain, batches, made_job, prompt_of, training
 from tiny_model import make_tiny_model
@@ -94,13 +94,25 @@ def test_another_questions_solution_is_what_the_control_reads(
 # --------------------------------------------------------------------------- nothing to learn
 
 
+def hidden_but_for_one_that_is_not_drawn() -> list[Example]:
+    """Twelve sums without privileged text, and one with, which these seeds do not come to in two steps."""
+    known, *rest = reversed(examples(13))
+    return [dataclasses.replace(one, source="questions", target=None) for one in rest] + [known]
+
+
+def test_no_privileged_text_at_all_is_refused(model: Path, tmp_path: Path) -> None:
+    nothing = [dataclasses.replace(one, source="questions", target=None) for one in examples(4)]
+    with pytest.raises(InputError, match="privileged: solution has no text for any question"):
+        training("pcsd", {}, tmp_path, model, examples=nothing)
+
+
 @pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
 @pytest.mark.parametrize("how", [{}, {"topk": 5}, {"topk": 5, "add_tail": False}], ids=["all", "topk", "no-tail"])
 def test_without_privileged_text_the_weights_stay_to_the_bit(
     model: Path, tmp_path: Path, kind: str, how: dict[str, Any]
 ) -> None:
     # Adam divides a gradient by its own size: were it 1e-9 and not 0, the weights would move as far as any.
-    hidden = [dataclasses.replace(one, source="questions", target=None) for one in examples(12)]
+    hidden = hidden_but_for_one_that_is_not_drawn()
     events, _ = training("pcsd", {"divergence": kind, "steps": 2} | how, tmp_path, model, examples=hidden)
     assert events.curve("loss") == [0.0, 0.0] and events.curve("grad_norm") == [0.0, 0.0]
     assert weights_hash(tmp_path / "weights") == weights_hash(model)
@@ -112,7 +124,7 @@ def test_without_privileged_text_the_weights_stay_to_the_bit(
 def test_that_holds_in_micro_batches_and_with_recomputing_too(
     model: Path, tmp_path: Path, lora: LoraConfig | None, changes: dict[str, Any]
 ) -> None:
-    hidden = [dataclasses.replace(one, source="questions", target=None) for one in examples(12)]
+    hidden = hidden_but_for_one_that_is_not_drawn()
     config = {"divergence": "jsd", "num_generations": 3} | changes
     events, _ = training("pcsd", config, tmp_path, model, examples=hidden, lora=lora)
     assert events.curve("grad_norm") == [0.0]
