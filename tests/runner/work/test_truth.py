@@ -81,14 +81,22 @@ def test_a_step_that_is_kept_again_replaces_the_first_and_steps_come_in_order(tm
         kept.keep(step)
     again = [rollout("b", 0, None, step=11, masked=True, teacher_input="read this", stop_reason=StopReason.LENGTH)]
     KeptRollouts(tmp_path / "rollouts").keep(again)
-    kept.merge(tmp_path / "all.parquet")
+    kept.merge(tmp_path / "all.parquet", 12)
     assert list(tables.read_rollouts(tmp_path / "all.parquet")) == [steps[1], again]
+
+
+def test_what_a_killed_run_drew_beyond_the_end_is_left_out(tmp_path: Path) -> None:
+    kept = KeptRollouts(tmp_path / "rollouts")
+    for step in (0, 1, 2):
+        kept.keep([rollout("a", 0, "1", step=step)])
+    kept.merge(tmp_path / "all.parquet", steps=2)
+    assert [[one.step for one in step] for step in tables.read_rollouts(tmp_path / "all.parquet")] == [[0], [1]]
 
 
 def test_only_the_leader_keeps_and_where_nothing_is_kept_there_is_no_file(tmp_path: Path) -> None:
     other = KeptRollouts(tmp_path / "rollouts", write=False)
     other.keep([rollout("a", 0, "1")])
-    other.merge(tmp_path / "all.parquet")
+    other.merge(tmp_path / "all.parquet", 12)
     assert not (tmp_path / "all.parquet").exists() and not (tmp_path / "rollouts").exists()
 
 
@@ -124,7 +132,7 @@ class Spy(Trainer):
         job.output_dir.mkdir(parents=True)
         (job.output_dir / "model.safetensors").write_text(job.run_name)
         notes = {"validation": {"kept": "best", "kept_step": 1}} if "measured" in job.run_name else {}
-        return TrainResult(steps=1, examples_seen=len(job.examples), tokens_seen=1, notes=notes)
+        return TrainResult(steps=2, examples_seen=len(job.examples), tokens_seen=1, notes=notes)
 """
 SPEC = """\
 name: toy
