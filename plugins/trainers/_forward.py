@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.trainers._algorithm import Forward
+from nsd.plugins.trainers._rollouts import bare
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,9 +17,9 @@ def prepared(model: Any, temperature: float) -> Any:
     import torch
     from trl.trainer.utils import add_fused_lm_head
 
-    bare = model.get_base_model() if hasattr(model, "peft_config") else model
-    add_fused_lm_head(bare, temperature=temperature, outputs=("log_probs", "entropy"))
-    fused = bare.forward
+    inner = bare(model)
+    add_fused_lm_head(inner, temperature=temperature, outputs=("log_probs", "entropy"))
+    fused = inner.forward
 
     def forward(*args: Any, hidden_only: bool = False, **kwargs: Any) -> Any:
         if hidden_only:
@@ -28,21 +29,20 @@ def prepared(model: Any, temperature: float) -> Any:
             # Elsewhere it is left out: under mixed precision what is given out is copied to float32.
             used = []
             if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
-                head = bare.get_output_embeddings()
+                head = inner.get_output_embeddings()
                 used = [value.view_as(value) for value in (head.weight, head.bias) if value is not None]
-            return bare.base_model(*args, use_cache=False, **kwargs).last_hidden_state, *used
+            return inner.base_model(*args, use_cache=False, **kwargs).last_hidden_state, *used
         return fused(*args, **kwargs)
 
-    bare.forward = forward
+    inner.forward = forward
     return model
 
 
 def forward(model: Any, ids: Tensor, attention: Tensor, tokens: int, logp: bool) -> Forward:
     """One pass over rows whose last `tokens` columns are completions."""
-    inner = getattr(model, "module", model)
-    bare = inner.get_base_model() if hasattr(inner, "peft_config") else inner
+    inner = bare(model)
     inputs = {"input_ids": ids, "attention_mask": attention}
-    if "position_ids" in inspect.signature(type(bare).forward).parameters:  # as the decode loop counts them
+    if "position_ids" in inspect.signature(type(inner).forward).parameters:  # as the decode loop counts them
         inputs["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
     if not logp:
         hidden, *_ = model(**inputs, hidden_only=True)
@@ -50,7 +50,7 @@ def forward(model: Any, ids: Tensor, attention: Tensor, tokens: int, logp: bool)
     labels = ids.masked_fill(attention == 0, -100)
     labels[:, :-tokens] = -100
     caught: list[Any] = []
-    hook = bare.base_model.register_forward_hook(lambda *seen: caught.append(seen[2].last_hidden_state))
+    hook = inner.base_model.register_forward_hook(lambda *seen: caught.append(seen[2].last_hidden_state))
     try:
         output = model(**inputs, labels=labels, fused_lm_head=True)
     finally:

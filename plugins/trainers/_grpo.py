@@ -14,9 +14,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nsd.plugins.api import Reward, Rollout, Sampling, TrainJob
+from nsd.plugins.api import Reward, Rollout, TrainJob
 from nsd.plugins.trainers._rewards import Named, values_of, weight_of
-from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, example_question, judge, kept_rollout, measured
+from nsd.plugins.trainers._rollouts import (
+    Asked,
+    Drawer,
+    Drawn,
+    example_question,
+    judge,
+    kept_rollout,
+    measured,
+    sampling_of,
+)
 
 
 class TrlRollouts:
@@ -137,13 +146,7 @@ def fed(base: Any, rollouts: TrlRollouts, job: TrainJob, config: Any) -> Any:
         def _decoded(self, prompt_ids: list[list[int]]) -> list[list[int]]:
             if self.nsd_drawer is None:
                 model = self.accelerator.unwrap_model(self.model)
-                sampling = Sampling(
-                    config.num_generations,
-                    config.temperature,
-                    config.max_tokens,
-                    top_p=config.top_p,
-                    top_k=config.top_k,
-                )
+                sampling = sampling_of(config, config.num_generations)
                 self.nsd_drawer = Drawer(model, self.processing_class, job.prompt, sampling, job.seeds.rollout)
             asked = [
                 Asked(row, sample, rollouts.questions[row].id, list(ids))

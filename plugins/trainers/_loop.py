@@ -15,14 +15,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Sampling, TrainJob, TrainResult
+from nsd.plugins.api import TrainJob, TrainResult
 from nsd.plugins.chat import prompt_ids
 from nsd.plugins.trainers import _setup, _trl
 from nsd.plugins.trainers._algorithm import Algorithm, Forward, Micro, Sampled
 from nsd.plugins.trainers._forward import forward, padded, prepared
 from nsd.plugins.trainers._order import with_resumable_order
 from nsd.plugins.trainers._rewards import Named, load_rewards, values_of, weight_of
-from nsd.plugins.trainers._rollouts import Asked, Drawer, Drawn, example_question, judge, kept_rollout, measured
+from nsd.plugins.trainers._rollouts import (
+    Asked,
+    Drawer,
+    Drawn,
+    evaluating,
+    example_question,
+    judge,
+    kept_rollout,
+    measured,
+    sampling_of,
+)
 from nsd.plugins.trainers._run import Observer, Run
 from nsd.plugins.trainers.health import HealthWarning
 
@@ -50,7 +60,13 @@ def loop_class() -> Any:
             self._extra: list[tuple[Any, float | None]] = []
             super().__init__(data_collator=list, **parts)
             self.model_accepts_loss_kwargs = False
-            self.drawer = Drawer(self.model, tokenizer, job.prompt, sampling_of(algorithm), job.seeds.rollout)
+            self.drawer = Drawer(
+                self.model,
+                tokenizer,
+                job.prompt,
+                sampling_of(config, algorithm.draws_per_question()),
+                job.seeds.rollout,
+            )
             algorithm.begin(self)
 
         # ------------------------------------------------- data
@@ -170,16 +186,11 @@ def loop_class() -> Any:
             import torch
 
             size = self.args.per_device_train_batch_size
-            was_training = model.training
-            model.eval()
-            try:
-                with torch.no_grad(), self.accelerator.autocast():
-                    parts = [
-                        forward(model, ids, attention, sampled.mask.shape[1], True).logp
-                        for ids, attention in zip(sampled.ids.split(size), sampled.attention.split(size), strict=True)
-                    ]
-            finally:
-                model.train(was_training)
+            with evaluating(model), torch.no_grad(), self.accelerator.autocast():
+                parts = [
+                    forward(model, ids, attention, sampled.mask.shape[1], True).logp
+                    for ids, attention in zip(sampled.ids.split(size), sampled.attention.split(size), strict=True)
+                ]
             return torch.cat(parts)
 
         def hidden(self, model: Any, ids: Any, attention: Any, mask: Any, size: int | None = None) -> list[Any]:
@@ -300,14 +311,6 @@ def loop_class() -> Any:
     return OnPolicyLoop
 
 
-def sampling_of(algorithm: Algorithm) -> Sampling:
-    """How the rollouts of a training are drawn."""
-    config = algorithm.config
-    return Sampling(
-        algorithm.draws_per_question(), config.temperature, config.max_tokens, top_p=config.top_p, top_k=config.top_k
-    )
-
-
 # --------------------------------------------------------------------------- a training
 
 
@@ -316,9 +319,7 @@ def run(algorithm: Algorithm, job: TrainJob, observe: Observer, warnings: Sequen
     from transformers import TrainingArguments
 
     config = algorithm.config
-    rewards = load_rewards(getattr(config, "rewards", None) or [])
-    for _, reward in rewards:
-        reward.verifier = job.verifier
+    rewards = load_rewards(getattr(config, "rewards", None) or [], job.verifier)
     micro, accumulation = _setup.split_batch(
         algorithm.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
     )

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 
 from nsd.plugins import registry
-from nsd.plugins.api import NestedPlugin, Reward, Rollout, old_reward
+from nsd.plugins.api import NestedPlugin, Reward, Rollout, Verifier, old_reward
 from nsd.plugins.errors import InputError, StageFailed
 
 
@@ -46,8 +46,10 @@ RewardBlock = Annotated[
 Named = list[tuple[str, Reward]]
 
 
-def load_rewards(blocks: Sequence[Mapping[str, Any]]) -> Named:
+def load_rewards(blocks: Sequence[Mapping[str, Any]], verifier: Verifier | None = None) -> Named:
     """The reward plugins of `trainer.rewards` with the names their curves carry, numbered where one occurs twice.
+
+    To ask for rewards they need the training's `verifier`.
 
     Raises InputError for one that is written in the old form.
     """
@@ -61,6 +63,9 @@ def load_rewards(blocks: Sequence[Mapping[str, Any]]) -> Named:
         name = found.name
         taken = sum(other == name or other.startswith(f"{name}_") for other, _ in loaded)
         loaded.append((name if not taken else f"{name}_{taken + 1}", found(config)))
+    if verifier is not None:
+        for _, reward in loaded:
+            reward.verifier = verifier
     return loaded
 
 

@@ -17,6 +17,7 @@ Limit: neither that pass nor the decode loop goes with FSDP, whose processes mus
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +59,31 @@ class Drawn:
     logprob: float | None = None
 
 
+def bare(model: Any) -> Any:
+    """The transformers model inside what trains it: peft's own class takes any arguments, and says nothing of a cache.
+
+    Adapters stay in its layers.
+    """
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "peft_config") else inner
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def sampling_of(config: Any, draws: int) -> Sampling:
+    """How a training draws so many rollouts of each question."""
+    return Sampling(draws, config.temperature, config.max_tokens, top_p=config.top_p, top_k=config.top_k)
+
+
 class Drawer:
     """Draws from a model while it trains. `model` is the bare one: not wrapped for several processes, adapters in it.
 
@@ -67,9 +93,7 @@ class Drawer:
     def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, sampling: Sampling, seed: int) -> None:
         from nsd.plugins.engines.hf_rows import facts, with_turn_end
 
-        # peft's own class takes any arguments, and says nothing of a cache.
-        bare = model.get_base_model() if hasattr(model, "peft_config") else model
-        loaded = facts(bare, tokenizer)
+        loaded = facts(bare(model), tokenizer)
         self.loaded = with_turn_end(loaded, prompt.chat_template_kwargs) if prompt.chat else loaded
         self.sampling, self.seed = sampling, seed
         self.refused: list[int] = []  # rows that did not fit in memory at once
@@ -98,16 +122,12 @@ class Drawer:
         if self.refused:  # what training holds beside the model is in no estimate: ask for no more than what fitted
             size = min(size, max(1, min(self.refused) // 2))
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluating(model):
             found = [
                 made
                 for _, decoded in in_pieces(loaded, batches, self.sampling, stream(self.seed, step), self.refused)
                 for made in decoded
             ]
-        finally:
-            model.train(was_training)
         if any(one.failed for one in found):
             raise StageFailed(
                 f"the model's logits are no longer finite numbers before step {step + 1}: training has diverged; lower "
@@ -171,13 +191,9 @@ def measured(
 def _numbers(
     rollouts: Sequence[Rollout], prompts: Sequence[Sequence[int]], model: Any
 ) -> Iterator[tuple[tuple[float, ...], TokenStatistics]]:
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for ids, rollout in zip(prompts, rollouts, strict=True):
             yield token_numbers(model, ids, rollout.tokens)
-    finally:
-        model.train(was_training)
 
 
 def token_numbers(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsd.plugins.errors import StageFailed
+from nsd.plugins.trainers._rollouts import bare, evaluating
 from nsd.plugins.trainers.losses import Head, Teacher, ema_update
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from nsd.plugins.trainers._algorithm import Loop, Micro, Sampled
 
 Kind = Literal["current", "frozen", "ema", "trust_region"]
-
-
-def bare(model: Any) -> Any:
-    """The transformers model inside what trains it."""
-    inner = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "peft_config") else inner
 
 
 def head_of(model: Any) -> Head:
@@ -189,17 +184,6 @@ class Teachers:
                 for name, value in self.average.named_parameters():
                     self._precise.get(name, value).copy_(state[f"teacher.{name}"])
                     value.copy_(state[f"teacher.{name}"])
-
-
-@contextlib.contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """The model without dropout."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
 
 
 def in_force(model: Any) -> Iterator[tuple[str, Tensor]]:

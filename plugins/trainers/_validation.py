@@ -23,7 +23,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from nsd.plugins.api import Score as Verdict
 from nsd.plugins.durable import flush, write_atomically
 from nsd.plugins.errors import ResumeRefused
 from nsd.plugins.trainers import _checkpoints, _saving
-from nsd.plugins.trainers._rollouts import verdicts
+from nsd.plugins.trainers._rollouts import bare, evaluating, example_question, verdicts
 
 HISTORY = "validation.json"
 BEST = "best-"
@@ -59,7 +59,7 @@ class Watch:
     def __init__(self, trainer: Any, tokenizer: Any, job: TrainJob, validation: Validation) -> None:
         self.trainer, self.tokenizer, self.job, self.validation = trainer, tokenizer, job, validation
         self.folder = job.checkpoint_dir
-        self.questions = [replace(one.question, answer=one.answer) for one in validation.examples]
+        self.questions = [example_question(one) for one in validation.examples]
         self.points: list[Point] = []
 
     # ----------------------------------------------------------------- before and between
@@ -148,17 +148,10 @@ class Watch:
 
         trainer, sampling = self.trainer, self.validation.protocol.sampling()
         model = trainer.accelerator.unwrap_model(trainer.model)
-        # peft's own class takes any arguments, and says nothing of a cache.
-        bare = model.get_base_model() if hasattr(model, "peft_config") else model
-        engine = OnHeldModel(bare, self.tokenizer)
-        was_training = model.training
-        model.eval()
-        try:
-            with trainer.accelerator.autocast():
-                batches = engine.generate(self.job.model, requests, sampling, self.validation.seed)
-                completions = [one for batch in batches for one in batch]
-        finally:
-            model.train(was_training)
+        engine = OnHeldModel(bare(model), self.tokenizer)
+        with evaluating(model), trainer.accelerator.autocast():
+            batches = engine.generate(self.job.model, requests, sampling, self.validation.seed)
+            completions = [one for batch in batches for one in batch]
         found: dict[str, list[Completion]] = {request.question_id: [] for request in requests}
         for one in sorted(completions, key=lambda one: one.sample):
             found[one.question_id].append(one)

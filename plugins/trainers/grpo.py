@@ -134,9 +134,7 @@ class Grpo(Trainer):
         from nsd.plugins.trainers._run import Run
 
         config = self.config
-        rewards = load_rewards(config.rewards)
-        for _, reward in rewards:
-            reward.verifier = job.verifier
+        rewards = load_rewards(config.rewards, job.verifier)
         micro, accumulation = _setup.split_batch(
             self.rows_per_step(), config.micro_batch_size, "trainer.prompts_per_step * trainer.num_generations"
         )

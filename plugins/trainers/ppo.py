@@ -52,7 +52,8 @@ class Ppo(OnPolicy):
         """Give the model a value head of zeros, which the optimizer will find, and hold the start model."""
         import torch
 
-        from nsd.plugins.trainers._teachers import Reference, bare
+        from nsd.plugins.trainers._rollouts import bare
+        from nsd.plugins.trainers._teachers import Reference
 
         self.reference = Reference(loop) if self.config.beta else None
         model = bare(loop.model)
@@ -104,7 +105,7 @@ class Ppo(OnPolicy):
     def _values(self, loop: Loop, sampled: Sampled) -> Tensor:
         import torch
 
-        from nsd.plugins.trainers._teachers import evaluating
+        from nsd.plugins.trainers._rollouts import evaluating
 
         model = loop.accelerator.unwrap_model(loop.model)
         with torch.no_grad(), evaluating(model):
