@@ -42,6 +42,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "labeler": {
         "consensus": "nsd.plugins.labelers.consensus",
         "noisy_oracle": "nsd.plugins.labelers.noisy_oracle",
+        "unfiltered": "nsd.plugins.labelers.unfiltered",
     },
     "trainer": {
         "sft": "nsd.plugins.trainers.sft",

@@ -10,7 +10,6 @@ A row is a prompt and a sample number, and is drawn from `stream(seed, question 
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:  # what only a drawing needs is imported by it: a spec that na
     from nsd.plugins.engines.hf_decode import Decoded
 
 LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; each look waits for the device
-
-log = logging.getLogger("nsd.engine.hf")
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,11 @@ def _tried(loaded: Loaded, rows: Sequence[Row], sampling: Sampling, seed: int) -
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        log.warning("out of memory with %d completions at once on %s", len(rows), loaded.model.device)
+        import logging
+
+        logging.getLogger("nsd.engine.hf").warning(
+            "out of memory with %d completions at once on %s", len(rows), loaded.model.device
+        )
     free_memory()  # outside the except block, whose traceback holds the tensors
     return None
 

@@ -23,7 +23,7 @@ from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import comes_out_even, trl_fields_type, unfit
 from nsd.plugins.trainers._rewards import load_rewards, weight_of
-from nsd.plugins.trainers.on_policy import RewardedConfig, check_questions, health_observer
+from nsd.plugins.trainers._rollout_config import RewardedConfig, check_questions, health_observer
 
 if TYPE_CHECKING:
     from nsd.plugins.trainers.health import HealthWarning

@@ -21,7 +21,8 @@ from pydantic import Field
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
-from nsd.plugins.trainers.on_policy import OnPolicy, RolloutConfig
+from nsd.plugins.trainers._rollout_config import RolloutConfig
+from nsd.plugins.trainers.on_policy import OnPolicy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from nsd.plugins.registry import plugin
-from nsd.plugins.trainers.on_policy import OnPolicy, RewardedConfig
+from nsd.plugins.trainers._rollout_config import RewardedConfig
+from nsd.plugins.trainers.on_policy import OnPolicy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from nsd.plugins.registry import plugin
-from nsd.plugins.trainers.on_policy import OnPolicy, RewardedConfig
+from nsd.plugins.trainers._rollout_config import RewardedConfig
+from nsd.plugins.trainers.on_policy import OnPolicy
 from nsd.plugins.trainers.teacher_inputs import Reprompting, Templates
 
 if TYPE_CHECKING:

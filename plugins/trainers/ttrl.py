@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from nsd.plugins.registry import plugin
-from nsd.plugins.trainers.on_policy import OnPolicy, RolloutConfig
+from nsd.plugins.trainers._rollout_config import RolloutConfig
+from nsd.plugins.trainers.on_policy import OnPolicy
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,12 +15,12 @@ from nsd.plugins.errors import InputError
 from nsd.runner.plan.jobs import BudgetJob, TokensOf
 from nsd.runner.plan.keys import block_job, block_key
 from nsd.runner.spec.model import Condition, Experiment
-from nsd.runner.spec.sources import POOLS
+from nsd.runner.spec.sources import pool_of
 
 
 def example_count(condition: Condition, splits: Splits) -> int:
-    """Training examples of a condition, a pseudo-label for every unlabeled question assumed."""
-    return sum(len(getattr(splits, POOLS[source])) for source in condition.train_on)
+    """Training examples of a condition, a pseudo-label for every question that is labeled assumed."""
+    return sum(len(getattr(splits, pool_of(source, condition.label_on))) for source in condition.train_on)
 
 
 def budget(

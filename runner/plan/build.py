@@ -45,7 +45,7 @@ from nsd.runner.plan.notes import notes_on_match, notes_on_repeats, notes_on_tes
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.model import Condition, Experiment
-from nsd.runner.spec.sources import POOLS, WITHOUT_ANSWERS
+from nsd.runner.spec.sources import WITHOUT_ANSWERS, pool_of
 from nsd.runner.store.workspace import digest_of
 
 SMOKE_STEPS = 2
@@ -290,7 +290,7 @@ class _Builder:
 
     def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
         assert condition.labeler is not None  # the spec guarantees it where pseudo is trained on
-        unlabeled = self.questions.splits(condition).unlabeled
+        asked = self._questions(condition, "pseudo")
         labeler = condition.labeler.make()
         sampling = labeler.sampling()
         samples: str | None = None
@@ -302,7 +302,7 @@ class _Builder:
                 )
             # Prompt, engine and model are the labelling condition's own; round 1 relabels with the teacher.
             source = teacher.condition if round_number == 1 else condition
-            stage = self._sample(source, teacher, unlabeled, sampling, stream(seed, "rollout", round_number))
+            stage = self._sample(source, teacher, asked, sampling, stream(seed, "rollout", round_number))
             samples = self._add(stage, condition.name, seed)
         labeler_key = block_key(condition.labeler)
         if samples:
@@ -314,17 +314,17 @@ class _Builder:
                 "labeler": labeler_key,
                 "verifier": block_key(condition.training_verifier),
                 "samples": samples,
-                "questions": self.questions.keep(unlabeled),
+                "questions": self.questions.keep(asked),
                 "seed": label_seed,
             },
             {"samples": samples},
             ToLabel(
                 labeler=block_job(condition.labeler),
                 verifier=block_job(condition.training_verifier),
-                questions=self.questions.keep(unlabeled),
+                questions=self.questions.keep(asked),
                 seed=label_seed,
             ),
-            f"{len(unlabeled)} questions",
+            f"{len(asked)} questions",
         )
         return self._add(stage, condition.name, seed)
 
@@ -420,8 +420,7 @@ class _Builder:
         if not verifier.cls.votes:
             return None
         sources = [source for source in condition.train_on if source in (*WITHOUT_ANSWERS, "pseudo")]
-        splits = self.questions.splits(condition)
-        questions = [one for source in sources for one in getattr(splits, POOLS[source]) if one.answer is not None]
+        questions = [one for source in sources for one in self._questions(condition, source) if one.answer is not None]
         if not questions:
             return None
         known_by = digest_of([data_hash(questions), shortened(block_key(verifier))])
@@ -435,8 +434,13 @@ class _Builder:
         sizes = {one.name: (len(questions.watched.of(one)), len(questions.whole(one).labeled)) for one in trained}
         return notes_on_validation(self.experiment, sizes)
 
+    def _questions(self, condition: Condition, source: str) -> list[Question]:
+        """The questions of a source of `train_on`, with all that is known of them."""
+        found: list[Question] = getattr(self.questions.splits(condition), pool_of(source, condition.label_on))
+        return found
+
     def _source(self, condition: Condition, source: str, label: str | None) -> SourceJob:
-        questions = getattr(self.questions.splits(condition), POOLS[source])
+        questions = self._questions(condition, source)
         if source == "pseudo":
             return SourceJob(source, self.questions.keep(questions), label, self.questions.shown(condition))
         if source in WITHOUT_ANSWERS:

@@ -22,10 +22,12 @@ class Questions:
         self._whole: dict[str, Splits] = {}
         self._splits: dict[str, Splits] = {}
         self._watched: Watched | None = None
-        self._cut: dict[int, list[Question]] = {}
+        # By the identity of a list, which is kept beside what was made of it: a list that is gone could leave its
+        # number to another one.
+        self._cut: dict[int, tuple[list[Question], list[Question]]] = {}
         self._read: set[str] = set()
-        self._hashes: dict[int, str] = {}
-        self._blind: dict[int, list[Question]] = {}
+        self._hashes: dict[int, tuple[list[Question], str]] = {}
+        self._blind: dict[int, tuple[list[Question], list[Question]]] = {}
 
     def splits(self, condition: Condition) -> Splits:
         """The parts of a condition's dataset, without what validation takes."""
@@ -63,14 +65,15 @@ class Questions:
     def validation(self, condition: Condition) -> list[Question]:
         """The questions that a condition's trainings are watched by."""
         questions = self.watched.of(condition)
-        return self._cut.setdefault(id(questions), questions[:SMOKE_QUESTIONS] if self.smoke else questions)
+        cut = questions[:SMOKE_QUESTIONS] if self.smoke else questions
+        return self._cut.setdefault(id(questions), (questions, cut))[1]
 
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
         if id(questions) not in self._blind:
             shown = self.shown(condition)
-            self._blind[id(questions)] = [without_truth(question, shown) for question in questions]
-        return self._blind[id(questions)]
+            self._blind[id(questions)] = questions, [without_truth(question, shown) for question in questions]
+        return self._blind[id(questions)][1]
 
     def shown(self, condition: Condition) -> Shown:
         """What examples without the true answer keep of their questions."""
@@ -105,7 +108,7 @@ class Questions:
         from nsd.plugins.datasets.split import data_hash
 
         if id(questions) not in self._hashes:
-            self._hashes[id(questions)] = data_hash(questions)
-        content = self._hashes[id(questions)]
+            self._hashes[id(questions)] = questions, data_hash(questions)
+        content = self._hashes[id(questions)][1]
         self.data[content] = questions
         return content

@@ -205,7 +205,7 @@ class _Loader:
             return None
         self.check_repeats(own["train_on"], "source")
         pseudo = "pseudo" in fields.train_on
-        check_same_questions(own["train_on"], self.problems)
+        check_same_questions(own["train_on"], fields.label_on, self.problems)
         data = self.needed(Dataset, "data", items, where, written)
         engine = self.reader.block(Engine, "engine", use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
         protocol = self.reader.block(Protocol, "eval", use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
@@ -224,11 +224,12 @@ class _Loader:
             trainer = self.needed(Trainer, "trainer", items, f"{where} trains, so it", written)
             train_verifier = self.train_verifier(items.get("train_verifier"), trainer, pseudo, where, written)
         if not pseudo:
-            self.no_effect(written, ("labeler", "label_with", "rounds", "init"), f"{where} has no pseudo in train_on")
+            keys = ("labeler", "label_with", "label_on", "rounds", "init")
+            self.no_effect(written, keys, f"{where} has no pseudo in train_on")
         if not fields.train_on:
             self.no_effect(written, ("trainer", "train_verifier"), f"{where} trains on nothing")
         if data is not None:
-            check_split(data, items["data"], own["train_on"], where, self.problems)
+            check_split(data, items["data"], own["train_on"], fields.label_on, where, self.problems)
         judge = train_verifier if "train_verifier" in items else verifier
         if trainer is not None:
             check_answerless(trainer, judge, own["train_on"], where, self.problems)
@@ -246,6 +247,7 @@ class _Loader:
             name=name,
             train_on=tuple(fields.train_on),
             label_with=fields.label_with,
+            label_on=fields.label_on,
             rounds=fields.rounds,
             init=fields.init,
             model=model,
@@ -310,7 +312,7 @@ class _Loader:
     def no_effect(self, written: Item, keys: tuple[str, ...], why: str) -> None:
         for key in keys:
             item = written.mapping.get(key)
-            default = {"rounds": 1, "init": "base"}.get(key)
+            default = {"rounds": 1, "init": "base", "label_on": "unlabeled"}.get(key)
             if item is not None and item.value is not None and item.value != default:
                 self.problems.add(item.place, f"{why}, so {key!r} has no effect", "remove it")
 

@@ -41,7 +41,7 @@ BLOCKS = {
     "eval": "protocol",
 }
 OVERRIDABLE = (*BLOCKS, "model", "prompt")
-CONDITION_KEYS = ("train_on", "label_with", "rounds", "init", *OVERRIDABLE)
+CONDITION_KEYS = ("train_on", "label_with", "label_on", "rounds", "init", *OVERRIDABLE)
 TOP_KEYS = (
     *("extends", "name", "question", "model", "data", "prompt", "verifier", "train_verifier", "engine"),
     *("labeler", "trainer", "eval"),

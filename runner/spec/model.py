@@ -16,7 +16,8 @@ judges completions while training, where a reward may see less than an evaluatio
 `verifier`, and so does a training without one.
 
 `pseudo` are the unlabeled questions with labels from `label_with`'s model; `unlabeled` are the same questions
-with their hidden true labels, `questions` the same without any answer, so a condition has one of the three.
+with their hidden true labels, `questions` the same without any answer, so a condition has one of the three. With
+`label_on: labeled`, `pseudo` are the labeled questions, with such labels in the place of their answers.
 `test_questions` are the test questions without answers; reports name every arm that was trained on them.
 
 `validation: {questions: 50, every: 20}` keeps that many labeled questions, the same ones, from the training of every
@@ -237,6 +238,7 @@ class Condition:
     weights: str
     from_file: Mapping[str, Any] = field(default_factory=dict)
     train_verifier: Block[Verifier] | None = None
+    label_on: str = "unlabeled"
 
     @property
     def training_verifier(self) -> Block[Verifier]:
@@ -260,6 +262,7 @@ class Condition:
         return {
             "train_on": list(self.train_on),
             "label_with": self.label_with,
+            **({} if self.label_on == "unlabeled" else {"label_on": self.label_on}),  # for the same reason
             "rounds": self.rounds,
             "init": self.init,
             "model": of_model(self.model),
@@ -424,6 +427,9 @@ class ConditionConfig(_Frozen):
         description="train_on: [] leaves the model untrained, [labeled] is the supervised baseline"
     )
     label_with: str | None = Field(default=None, description="The condition whose model gives the pseudo-labels.")
+    label_on: Literal["unlabeled", "labeled"] = Field(
+        default="unlabeled", description="Which questions get pseudo-labels; the labeled ones hide their answers then."
+    )
     rounds: int = Field(default=1, ge=1, description="How often to label and train, each time with the newest model.")
     init: Literal["base", "teacher"] = Field(
         default="base", description="Start every student from the base model, or from label_with's weights."

@@ -15,31 +15,42 @@ from nsd.runner.spec.errors import Problems
 from nsd.runner.spec.model import Block, ConditionConfig, UncheckedConfig, holds
 from nsd.runner.spec.yaml import Item
 
-# Each source of `train_on`, and the part of the split that its questions come from.
-POOLS = {
+# Each source of `train_on`, and the part of the split that its questions come from: of `pseudo` the condition's
+# `label_on`.
+_POOLS = {
     "labeled": "labeled",
-    "pseudo": "unlabeled",
+    "pseudo": None,
     "unlabeled": "unlabeled",
     "questions": "unlabeled",
     "test_questions": "test",
 }
 WITHOUT_ANSWERS = ("questions", "test_questions")
-_LABELS = {"pseudo": "with guessed", "unlabeled": "with true", "questions": "without"}
+_LABELS = {"labeled": "with true", "pseudo": "with guessed", "unlabeled": "with true", "questions": "without"}
 
 
-def check_same_questions(train_on: Item, problems: Problems) -> None:
-    """The unlabeled questions are trained on in one way at most."""
+def pool_of(source: str, label_on: str) -> str:
+    """The part of the split that the questions of a source come from, in a condition with this `label_on`."""
+    return _POOLS[source] or label_on
+
+
+def check_same_questions(train_on: Item, label_on: str, problems: Problems) -> None:
+    """The questions of a part are trained on in one way at most."""
     named = [source for source in _LABELS if any(item.value == source for item in train_on.items)]
-    if len(named) > 1:
-        first, second = named[:2]
-        problems.add(
-            train_on.position,
-            f"{first} and {second} are the same questions, once {_LABELS[first]} and once {_LABELS[second]} labels",
-            "keep one of them",
-        )
+    for place, first in enumerate(named):
+        for second in named[place + 1 :]:
+            if pool_of(first, label_on) == pool_of(second, label_on):
+                problems.add(
+                    train_on.position,
+                    f"{first} and {second} are the same questions, once {_LABELS[first]} and once {_LABELS[second]} "
+                    "labels",
+                    "keep one of them",
+                )
+                return
 
 
-def check_split(data: Block[Dataset], item: Item, train_on: Item, where: str, problems: Problems) -> None:
+def check_split(
+    data: Block[Dataset], item: Item, train_on: Item, label_on: str, where: str, problems: Problems
+) -> None:
     """No source, and no evaluation, takes its questions from a part of the split that is set to 0."""
     split = getattr(data.config, "split", None)
     if not isinstance(split, SplitConfig):
@@ -48,7 +59,8 @@ def check_split(data: Block[Dataset], item: Item, train_on: Item, where: str, pr
     if split.test == 0:
         place = written.mapping.get("test", written).position
         problems.add(place, "data.split.test is 0: nothing could be measured", "null takes all there are")
-    for source, pool in POOLS.items():
+    for source in _POOLS:
+        pool = pool_of(source, label_on)
         element = next((inner for inner in train_on.items if inner.value == source), None)
         if element is not None and pool != "test" and getattr(split, pool) == 0:
             problems.add(
@@ -123,4 +135,4 @@ def _marks(info: Any) -> list[Any]:
     return found
 
 
-assert set(POOLS) == set(get_args(get_args(ConditionConfig.model_fields["train_on"].annotation)[0]))
+assert set(_POOLS) == set(get_args(get_args(ConditionConfig.model_fields["train_on"].annotation)[0]))

@@ -104,6 +104,7 @@ def test_the_schedule_ends_where_it_ends(tmp_path: Path) -> None:
     assert state.scheduled() == 10 and state.spent
 
 
+@pytest.mark.slow
 def test_a_stopped_and_resumed_training_spends_what_an_uninterrupted_one_spends(model: Path, tmp_path: Path) -> None:
     changes = {"budget": Budget(generated_tokens=300)}
     whole, whole_events = run("rloo", DRAWS, tmp_path / "whole", model, **changes)
@@ -162,6 +163,7 @@ def test_a_training_ends_with_the_step_in_which_its_seconds_are_spent(
     assert events.curve("learning_rate") == pytest.approx(rates)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_seconds_before_a_resume_are_spent(model: Path, tmp_path: Path) -> None:
     changes = {"budget": Budget(seconds=9)}

@@ -17,6 +17,7 @@ from nsd.plugins import models
 from nsd.plugins.api import ModelRef, Sampling
 from nsd.plugins.engines import hf_mask
 from nsd.plugins.engines.hf_decode import UNIFORM_BLOCK, Batch, Rows, decode
+from thinned import thinned
 from tiny_model import make_tiny_model
 
 SAMPLINGS = {
@@ -71,7 +72,7 @@ def steps(batch: Batch, count: int) -> None:
         batch.forward(step)
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)
+@pytest.mark.parametrize("sampling", thinned(SAMPLINGS.values()), ids=SAMPLINGS)
 @pytest.mark.parametrize("prompts", [PADDED, EVEN], ids=["padded", "even"])
 def test_a_step_reads_nothing_back_to_the_host(prompts: list[list[int]], sampling: Sampling) -> None:
     with torch.inference_mode():
@@ -103,7 +104,7 @@ def test_the_plain_mask_is_read_back_at_every_step(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("prompts", [PADDED, EVEN], ids=["padded", "even"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", sorted(hf_mask.MODELS))
+@pytest.mark.parametrize("kind", thinned(sorted(hf_mask.MODELS)))
 def test_the_prebuilt_mask_changes_no_bit(
     kind: str, attention: str, dtype: Any, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

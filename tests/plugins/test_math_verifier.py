@@ -79,6 +79,7 @@ def test_equality_both_ways(a: str, b: str, equal: bool) -> None:
     assert VERIFIER.same(b, a) is equal
 
 
+@pytest.mark.slow
 def test_an_endless_comparison_is_cut_and_the_next_one_works() -> None:
     hasty = Math(Math.Config(cpu_seconds=1))
     assert not hasty.same("9^{9^{9^{9}}}", "1")

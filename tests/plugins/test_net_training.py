@@ -22,10 +22,10 @@ from nsd.plugins.trainers import _checkpoints, _setup, _trl
 from nsd.plugins.trainers._checkpoints import Cadence, Marker
 from nsd.plugins.trainers._grpo import TrlRollouts, reward_function
 from nsd.plugins.trainers._order import with_resumable_order
+from nsd.plugins.trainers._rollout_config import health_observer
 from nsd.plugins.trainers._run import Run
 from nsd.plugins.trainers.grpo import Grpo
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
-from nsd.plugins.trainers.on_policy import health_observer
 from nsd.plugins.trainers.sft import Sft
 from nsd.plugins.verifiers.numeric import Numeric
 

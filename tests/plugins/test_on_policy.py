@@ -18,6 +18,7 @@ from nsd.plugins.registry import find, plugin
 from nsd.plugins.trainers._rollouts import Asked, Drawer
 from on_policy_tools import SMALL, Plain, training
 from several_processes import finish, log_of, start, write_job
+from thinned import thinned
 from tiny_model import make_tiny_model
 from training_job import weights_hash
 
@@ -38,7 +39,7 @@ def told(kept: Sequence[KeptRollout]) -> list[tuple[int, str, int, str, int]]:
 # --------------------------------------------------------------------------- the same first rollouts
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("lora", thinned([None, LORA]), ids=["full", "lora"])
 def test_all_trainers_draw_the_same_first_rollouts(model: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
     found = {}
     for kind in KINDS:
@@ -228,6 +229,7 @@ def test_a_model_that_counts_places_itself_is_seen_without_padding(tmp_path: Pat
             assert torch.allclose(found[row], output.hidden_states[-1][0, len(before) - 1 : -1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dropout_of_the_adapter_is_off_where_nothing_is_learned(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,9 +265,7 @@ needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SI
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "tied"), [("sdpo", True), ("sdpo", False), ("pcsd", True), ("pcsd", False), ("rloo", True), ("ppo", False)]
-)
+@pytest.mark.parametrize(("kind", "tied"), [("sdpo", True), ("pcsd", False), ("rloo", True), ("ppo", False)])
 def test_two_processes_give_the_losses_of_one(tmp_path: Path, kind: str, tied: bool) -> None:
     model = make_tiny_model(tmp_path / "model", tie_word_embeddings=tied)
     config = SMALL | {"steps": 3, "learning_rate": 1e-4} | PROCESSES[kind]

@@ -12,6 +12,7 @@ from nsd.plugins.api import Example, LoraConfig
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.plugins.trainers import _setup
 from on_policy_tools import SMALL, Plain, batches, made_job, prompt_of, training
+from thinned import thinned
 from tiny_model import make_tiny_model
 from training_job import Events, examples, train, weights_hash
 
@@ -106,7 +107,7 @@ def test_no_privileged_text_at_all_is_refused(model: Path, tmp_path: Path) -> No
         training("pcsd", {}, tmp_path, model, examples=nothing)
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
+@pytest.mark.parametrize("kind", thinned(["forward_kl", "reverse_kl", "jsd"]))
 @pytest.mark.parametrize("how", [{}, {"topk": 5}, {"topk": 5, "add_tail": False}], ids=["all", "topk", "no-tail"])
 def test_without_privileged_text_the_weights_stay_to_the_bit(
     model: Path, tmp_path: Path, kind: str, how: dict[str, Any]
@@ -119,6 +120,7 @@ def test_without_privileged_text_the_weights_stay_to_the_bit(
     assert [field for _, field in events.warnings] == ["trainer.privileged"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"micro_batch_size": 3}, {"gradient_checkpointing": True}])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_that_holds_in_micro_batches_and_with_recomputing_too(
@@ -154,6 +156,7 @@ def test_a_text_that_is_too_long_is_refused_by_the_fields_of_pcsd(model: Path, t
 # --------------------------------------------------------------------------- the head, the rest
 
 
+@pytest.mark.slow
 def test_a_head_of_its_own_and_one_shared_with_the_embedding_learn_alike(tmp_path: Path) -> None:
     # The gradient of a shared one is that of the embedding and of the head together; Plain has it so.
     for tied in (True, False):
@@ -173,6 +176,7 @@ def test_one_rollout_a_question_is_enough(model: Path, tmp_path: Path) -> None:
     assert len(kept) == 2 and events.curve("loss")[0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_recomputing_changes_nothing(
     model: Path, tmp_path: Path, lora: LoraConfig | None, monkeypatch: pytest.MonkeyPatch
@@ -200,6 +204,7 @@ def test_recomputing_changes_nothing(
     assert learning == [2, 4], "each layer is computed once more in the backward pass, and the teacher's not"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "lora"), [({}, None), ({"teacher": "ema"}, LORA), ({"teacher": "frozen"}, None)], ids=str
 )
@@ -214,6 +219,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
     assert weights_hash(tmp_path / "p" / "weights") == weights_hash(tmp_path / "whole" / "weights")
 
 
+@pytest.mark.slow
 def test_micro_batches_change_rounding_only(model: Path, tmp_path: Path) -> None:
     curves = []
     for size in (None, 4, 1):

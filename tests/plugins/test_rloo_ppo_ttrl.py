@@ -300,6 +300,7 @@ RESUMED: dict[str, tuple[str, dict[str, Any], LoraConfig | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_stopped_and_resumed_run_ends_in_the_same_weights(model: Path, tmp_path: Path, case: str) -> None:
     kind, config, lora = RESUMED[case]

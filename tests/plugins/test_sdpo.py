@@ -466,6 +466,7 @@ RESUMED: dict[str, tuple[dict[str, Any], LoraConfig | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_stopped_and_resumed_run_ends_in_the_same_weights_and_teacher(
     model: Path, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
@@ -493,6 +494,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights_and_teacher(
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_micro_batches_change_rounding_only(model: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
     curves = []

@@ -185,6 +185,7 @@ def test_chat_prompts_work(model: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- the reference model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_kl_starts_at_zero_from_an_adapted_start_too(model: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
     sft = {"batch_size": 4, "epochs": 1, "learning_rate": 3e-2}
@@ -201,6 +202,7 @@ def test_kl_starts_at_zero_from_an_adapted_start_too(model: Path, tmp_path: Path
 # --------------------------------------------------------------------------- seeds, neutrality, resume
 
 
+@pytest.mark.slow
 def test_the_same_job_gives_the_same_weights(model: Path, tmp_path: Path) -> None:
     first, _ = in_pieces(tmp_path / "a", [], SMALL, model)
     train("sft", {"epochs": 1}, job(tmp_path / "b", model, Events()))
@@ -267,6 +269,7 @@ def test_a_stop_inside_a_sampled_batch_waits_for_its_end(model: Path, tmp_path: 
 # --------------------------------------------------------------------------- health
 
 
+@pytest.mark.slow
 def test_health_warnings_arrive_once_also_after_a_resume(model: Path, tmp_path: Path) -> None:
     config = SMALL | {"steps": 10, "rewards": ["test_scale"], "health": {"window": 4}}
     first = Events(stop_after=7)

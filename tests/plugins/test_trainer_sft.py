@@ -135,6 +135,7 @@ def test_gradient_checkpointing_and_logging_change_nothing(model: Path, tmp_path
     assert in_pieces(tmp_path / "c", [], config | {"log_every": 2, "save_every": 1}, model)[0] == plain
 
 
+@pytest.mark.slow
 def test_the_same_job_gives_the_same_weights_after_other_jobs(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-3}
     first = in_pieces(tmp_path / "a", [], config, model, lora=LORA)[0]
@@ -176,6 +177,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
     assert events.reports[-1][2]["num_tokens"] == whole_events.reports[-1][2]["num_tokens"]
 
 
+@pytest.mark.slow
 def test_a_half_written_checkpoint_is_not_resumed(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 2, "learning_rate": 1e-3}
     whole = in_pieces(tmp_path / "whole", [], config, model)[0]
@@ -227,6 +229,7 @@ def test_a_budget_of_steps_or_tokens_sets_the_length(model: Path, tmp_path: Path
     assert result.tokens_seen == pytest.approx(500, rel=0.15)
 
 
+@pytest.mark.slow
 def test_a_cap_ends_the_run_early_without_changing_its_steps(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 4, "learning_rate": 1e-3}
     whole, capped = Events(), Events()
@@ -270,6 +273,7 @@ def test_lora_is_saved_alone_and_moves_the_model(model: Path, tmp_path: Path) ->
     assert not torch.allclose(start(ids).logits, tuned(ids).logits, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_a_start_with_an_adapter_gives_full_weights(model: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
     config = {"batch_size": 4, "epochs": 1, "learning_rate": 1e-2}
@@ -321,6 +325,7 @@ def test_cut_examples_are_warned_of(model: Path, tmp_path: Path) -> None:
     assert "of 12 examples reach trainer.max_length (24 tokens)" in text
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_with_a_tiny_learning_rate_are_warned_of(model: Path, tmp_path: Path) -> None:
     for name, rate, dtype, expected in (
         ("tiny", 1e-6, "bfloat16", ["model.train_dtype"]),

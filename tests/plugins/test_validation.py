@@ -158,6 +158,7 @@ def test_a_watched_training_takes_the_steps_of_an_unwatched_one(model: Path, tmp
 # --------------------------------------------------------------------------- which weights are left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["full", "adapter", "adapter on a merged start"])
 def test_the_first_of_the_best_measurements_is_kept(model: Path, tmp_path: Path, start: str) -> None:
     lora = None if start == "full" else LORA
@@ -212,6 +213,7 @@ def history(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "config"), [("sft", SFT), ("rloo", RLOO)])
 def test_a_stopped_and_resumed_run_keeps_what_an_uninterrupted_one_keeps(
     model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
@@ -232,6 +234,7 @@ class Death(BaseException):
     """Ends a training without its help."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", range(1, 8))
 def test_a_run_that_dies_at_a_measurement_keeps_what_an_uninterrupted_one_keeps(
     model: Path, tmp_path: Path, after: int
@@ -258,6 +261,7 @@ def test_a_run_that_dies_at_a_measurement_keeps_what_an_uninterrupted_one_keeps(
     assert again.notes["validation"] == whole.notes["validation"]
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_once_its_weights_are_in_place_ends_once_more(model: Path, tmp_path: Path) -> None:
     config = SFT | {"save_every": 2}
     for _ in range(2):

@@ -85,6 +85,7 @@ def sampled_differences(simulations: int, seed: int) -> NDArray[np.float64]:
     return np.stack([right[0], right[1]]).astype(np.float64)
 
 
+@pytest.mark.slow
 def test_pooling_k_samples_cries_wolf_and_question_means_do_not() -> None:
     simulations = 4_000
     right_a, right_b = sampled_differences(simulations, seed=3)
@@ -229,6 +230,7 @@ def test_recipe_against_an_untrained_model_keeps_its_level() -> None:
         assert 0.02 < rate(p_values) < 0.065, (seeds, questions, rate(p_values))
 
 
+@pytest.mark.slow
 def test_copies_of_untrained_arms_cried_wolf_and_do_not() -> None:
     """60 questions, no effect, "4 seeds" of greedy evaluations: the seed test took them for evidence."""
     from toy_results import Results, verdicts

@@ -51,6 +51,7 @@ def test_a_driver_that_is_too_old_stands_in_the_way() -> None:
     assert decision is None and found.state is State.BROKEN and "needs driver 580 or newer" in found.said
 
 
+@pytest.mark.slow
 def test_a_gpu_that_torch_does_not_open_stands_in_the_way() -> None:
     decision = Decision("cuda", 1, "bfloat16", "bf16", (L4,), ("0",), "as told")
     found = torch_sees(decision)  # here is none, so torch opens none

@@ -197,6 +197,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "target": "shortest",
     },
     "labeler noisy_oracle": {"accuracy": 0.5},
+    "labeler unfiltered": {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]},
     "protocol accuracy": SAMPLED,
     "protocol avg_at_k": {**SAMPLED, "k": 5},
     "protocol maj_at_k": {**SAMPLED, "k": 5, "generated_tokens": 900},
@@ -337,7 +338,7 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
             block = {**WHERE.get(plugin, {"use": name}), **BESIDES.get((plugin, field), {})}
             other, key = put(block, field, value), KEYS[kind]
         expected: Changes = {} if neutral else effect
-        if plugin == "labeler consensus" and field in DRAWS:
+        if plugin in ("labeler consensus", "labeler unfiltered") and field in DRAWS:
             expected = {condition: ALL}
         found = changed(with_block(condition, key, block), with_block(condition, key, other))
         assert found == {"seed1": expected, "seed2": expected}, condition
@@ -573,6 +574,7 @@ def with_fields(condition: str, **fields: Any) -> dict[str, Any]:
 CONDITION: dict[str, tuple[dict[str, Any], Changes]] = {
     "train_on": ({"train_on": ["pseudo"]}, {"student": TRAINED}),
     "label_with": ({"label_with": "base"}, {"student": ALL}),
+    "label_on": ({"train_on": ["pseudo"], "label_on": "labeled"}, {"student": ALL}),
     "init": ({"init": "teacher"}, {"student": TRAINED}),
     "rounds": ({"rounds": 2}, {"student": ALL, "student@round1": DRAWN}),
 }

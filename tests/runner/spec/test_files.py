@@ -19,6 +19,7 @@ from nsd.runner.spec.model import Block
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
 from nsd.runner.work.jobs import worker_environment
+from thinned import thinned
 
 # Leaves a mark when it is imported; a class of every kind.
 CANARY = """\
@@ -178,7 +179,7 @@ def test_no_command_that_only_looks_runs_a_named_file(tmp_path: Path, monkeypatc
             assert done.exit_code == 0, (words, told, done.output)
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", thinned(PLACES))
 def test_the_spec_is_valid_and_cannot_be_planned_without_its_file(
     where: str, tmp_path: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,7 +195,7 @@ def test_the_spec_is_valid_and_cannot_be_planned_without_its_file(
     assert not (spec.parent / "RAN").exists()
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", thinned(PLACES))
 def test_with_run_files_it_is_found_from_the_specs_folder(where: str, tmp_path: Path, elsewhere: Path) -> None:
     spec = place(tmp_path / "theirs", PLACES[where])
     done = CliRunner().invoke(app, ["validate", str(spec), "--run-files"])
@@ -211,7 +212,7 @@ def test_a_spec_has_the_same_digest_whether_or_not_its_files_were_run(where: str
     assert spec_digest(load_spec(spec)) == spec_digest(load_spec(spec, run_files=True))
 
 
-@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("where", thinned(PLACES))
 def test_moving_the_folder_changes_no_digest(where: str, tmp_path: Path) -> None:
     text = PLACES[where]
     if where == "absolute path":

@@ -84,6 +84,7 @@ def check_whole(workspace: Workspace) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["curves", "manifest.json", "model"]
 
 
+@pytest.mark.slow
 def test_death_at_any_step_of_a_commit(tmp_path: Path) -> None:
     died, whole = 0, 0
     while True:
@@ -348,6 +349,7 @@ def test_death_while_sending_shows_no_stage_that_is_not_whole(
     check_whole(there)
 
 
+@pytest.mark.slow
 def test_death_while_fetching_leaves_a_stage_owed(here: Workspace, bucket: Bucket, tmp_path: Path) -> None:
     make(here)
     bucket.push_stage(here, "train", "d")

@@ -139,6 +139,7 @@ def _write_many(root: Path, name: str) -> None:
             connection.execute("INSERT INTO counts VALUES (?, 1, 2)", [f"{name}{number}"])
 
 
+@pytest.mark.slow
 def test_writers_wait_their_turn(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_many, args=(tmp_path, name)) for name in "ab"]

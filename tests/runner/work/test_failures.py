@@ -205,6 +205,7 @@ class Toy:
         return found
 
 
+@pytest.mark.slow
 def test_a_stage_that_mostly_failed_tries_its_failed_completions_again_and_no_other(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     outcome = toy.run("u0 0", "u1 0", "u1 1")

@@ -91,6 +91,7 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
+@pytest.mark.slow
 def test_four_samples_after_two_draw_two_more_and_are_what_four_alone_are(toy: Toy) -> None:
     assert len(toy.run(2)) == 4
     assert toy.run(4) == ["one 2 2", "one 3 2", "two 2 2", "two 3 2"]
@@ -155,6 +156,7 @@ def test_a_failed_completion_is_not_taken(toy: Toy) -> None:
     assert toy.run(4) == sorted(f"{text} {sample} 1" for text in ("one", "two", "three") for sample in (1, 3))
 
 
+@pytest.mark.slow
 def test_a_manifest_says_what_was_drawn_and_what_was_taken_from_whom(toy: Toy) -> None:
     toy.run(2)
     first, _ = toy.plan(2).stages.values()

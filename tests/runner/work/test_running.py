@@ -70,6 +70,7 @@ def runs_of(workspace: Workspace) -> dict[str, Any]:
     return {run["condition"]: run for run in record["runs"]}
 
 
+@pytest.mark.slow
 def test_a_run_with_a_failure_tells_the_store_the_record_and_whoever_called(
     tmp_path: Path, toy: Path, here: Workspace, there: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

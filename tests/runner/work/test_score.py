@@ -68,6 +68,7 @@ def scored_texts(folder: Path) -> list[str]:
     return path.read_text().split() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     said = [r"\boxed{\frac{1}{2}}", r"\boxed{0.5}", r"\boxed{1}", "none", r"\boxed{2/4}"] * 12
     completions = [

@@ -218,6 +218,7 @@ print("OPENED", sum(name.endswith((".side", ".json")) and "/tests/" in name for 
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["plan", "validate"])
 def test_a_second_plan_opens_no_side_file(toy: Toy, command: str) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC)
@@ -256,6 +257,7 @@ def test_a_file_that_changed_since_the_plan_is_named_and_nothing_of_it_is_kept(t
     assert toy.run().exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_change_that_no_time_tells_is_found_by_the_run_and_planned_with_by_the_next(toy: Toy) -> None:
     toy.plan()
     toy.tests("c", "01")  # of the same size and time
@@ -398,6 +400,7 @@ def test_questions_are_not_grouped_by_them(toy: Toy) -> None:
         read_groups(toy.workspace, index, "tests")
 
 
+@pytest.mark.slow
 def test_gc_leaves_them_where_they_are(toy: Toy) -> None:
     toy.run()
     collect(toy.workspace, yes=True, partial=None)
@@ -414,6 +417,7 @@ def synced(toy: Toy) -> Path:
     return toy.folder / "store"
 
 
+@pytest.mark.slow
 def test_a_store_has_each_once_beside_the_questions(toy: Toy, synced: Path) -> None:
     assert {path.name for path in (synced / "data").glob("*.side")} == {toy.kept(name).name for name in "bcd"}
     before = {path: path.stat().st_mtime_ns for path in (synced / "data").iterdir()}
@@ -421,6 +425,7 @@ def test_a_store_has_each_once_beside_the_questions(toy: Toy, synced: Path) -> N
     assert {path: path.stat().st_mtime_ns for path in (synced / "data").iterdir()} == before
 
 
+@pytest.mark.slow
 def test_one_that_was_cut_off_on_its_way_is_sent_again(toy: Toy, synced: Path) -> None:
     torn(synced / "data" / toy.kept("c").name)
     assert run_plan(toy.plan(OTHER_METRIC), toy.workspace, (), f"file://{synced}", as_json=False) == 0
@@ -434,6 +439,7 @@ def elsewhere(toy: Toy, store: Path) -> tuple[Plan, Sync]:
     return plan, Sync(Bucket.open(f"file://{store}"), Workspace(toy.folder / "there"), plan)
 
 
+@pytest.mark.slow
 def test_what_is_no_longer_here_comes_from_the_store(toy: Toy, synced: Path) -> None:
     kept = toy.kept("c")
     plan, sync = elsewhere(toy, synced)
@@ -441,6 +447,7 @@ def test_what_is_no_longer_here_comes_from_the_store(toy: Toy, synced: Path) -> 
     assert (sync.workspace.data / kept.name).read_bytes() == kept.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [b"", b"other"])
 def test_what_the_store_has_broken_is_not_taken(toy: Toy, synced: Path, broken: bytes) -> None:
     name = toy.kept("c").name
@@ -452,6 +459,7 @@ def test_what_the_store_has_broken_is_not_taken(toy: Toy, synced: Path, broken: 
     assert not (sync.workspace.data / name).exists()
 
 
+@pytest.mark.slow
 def test_results_come_from_a_store_without_them(toy: Toy, synced: Path) -> None:
     plan = toy.plan()
     there = Workspace(toy.folder / "there")

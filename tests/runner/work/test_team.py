@@ -211,6 +211,7 @@ def test_two_processes_draw_what_one_draws(toy: Toy, of_one: list[dict[str, Any]
     assert toy.manifest()["processes"] == 2
 
 
+@pytest.mark.slow
 def test_each_process_sees_a_gpu_of_its_own_and_a_spreading_engine_all(tmp_path: Path) -> None:
     decision = Decision("cuda", 1, "bfloat16", "bf16", (), ("3", "GPU-5", "7"), "a toy", drawing=3)
     seen = {}
@@ -222,6 +223,7 @@ def test_each_process_sees_a_gpu_of_its_own_and_a_spreading_engine_all(tmp_path:
     assert seen == {"Told": [("0", "3"), ("1", "GPU-5"), ("2", "7")], "Every": [("0", "3,GPU-5,7")]}
 
 
+@pytest.mark.slow
 def test_a_process_whose_share_is_empty_asks_no_engine(tmp_path: Path) -> None:
     toy = Toy(tmp_path, SPEC.replace("test: 13", "test: 2"))
     assert toy.run(3).exit_code == 0
@@ -236,6 +238,7 @@ def test_a_process_whose_share_is_drawn_asks_no_engine(toy: Toy, of_one: list[di
     assert [number for number, *_ in toy.lines("seen")] == ["1"]
 
 
+@pytest.mark.slow
 def test_progress_adds_up_over_the_processes(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     monkeypatch.setattr(PlainReporter, "update", lambda self, event: told.append(event.done))
@@ -363,6 +366,7 @@ def test_a_stop_reaches_every_process_and_another_number_goes_on(
     assert toy.rows() == of_one and len(toy.lines("drawn")) == PLACES
 
 
+@pytest.mark.slow
 def test_after_kill_9_of_the_leader_the_others_end_and_three_go_on(toy: Toy, of_one: list[dict[str, Any]]) -> None:
     assert toy.run(2, "0 kill", only=[toy.sample.digest]).exit_code == 1
     wait_until(lambda: not any(alive(int(pid)) for _, pid, _ in toy.lines("seen")))
@@ -385,6 +389,7 @@ def alive(pid: int) -> bool:
 # --------------------------------------------------------------------------- from stage to stage
 
 
+@pytest.mark.slow
 def test_the_processes_serve_every_drawing_and_are_gone_while_something_trains(tmp_path: Path) -> None:
     toy = Toy(tmp_path, SPEC.partition("conditions")[0] + THREE)
     drawing = [s.digest for s in toy.plan.stages.values() if s.kind == "sample" and "a/seed" not in s.used_by[0]]

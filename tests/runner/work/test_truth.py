@@ -243,6 +243,7 @@ def test_a_budget_of_seconds_is_said_where_the_answer_is_given(ran: Ran) -> None
     ]
 
 
+@pytest.mark.slow
 def test_rollouts_are_held_against_the_truth_and_again_against_a_corrected_one_without_training(
     tmp_path: Path,
 ) -> None:

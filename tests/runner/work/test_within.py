@@ -135,6 +135,7 @@ def test_rounds_are_counted_by_hand() -> None:
     assert [rounds_within(drawn, tokens) for tokens in (4, 5, 6, 7, 11, 12, 99)] == [1, 1, 1, 2, 2, 3, 3]
 
 
+@pytest.mark.slow
 def test_a_stage_that_broke_is_continued_and_gives_what_an_unbroken_one_gives(toy: Toy) -> None:
     (toy.folder / "crash").write_text("5")
     first = toy.run(56, fails=True)
@@ -144,12 +145,14 @@ def test_a_stage_that_broke_is_continued_and_gives_what_an_unbroken_one_gives(to
     assert toy.manifests(56)[0]["generation"]["rounds"] == 7
 
 
+@pytest.mark.slow
 def test_samples_of_the_same_streams_are_not_drawn_again(toy: Toy) -> None:
     assert len(toy.run(56, "other")) == 12
     assert toy.run(56) == ["one 6", "two 6"]
     assert sum(toy.manifests(56)[0]["shared"].values()) == 12
 
 
+@pytest.mark.slow
 def test_another_number_of_tokens_takes_what_is_there(toy: Toy) -> None:
     toy.run(40)
     assert toy.run(56) == ["one 5", "one 6", "two 5", "two 6"]

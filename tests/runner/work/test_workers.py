@@ -109,6 +109,7 @@ def test_no_serving_worker_is_alive_when_several_processes_train(
     assert len(set((toy / "pids").read_text().split())) == 3  # and a fresh one served after it
 
 
+@pytest.mark.slow
 def test_one_engine_is_closed_before_another_one_is_used(tmp_path: Path, toy: Path) -> None:
     conditions = "  base: {train_on: []}\n  else: {train_on: [], engine: {word: result}}\n  a: {train_on: [labeled]}\n"
     execute(plan_of(tmp_path, conditions), Workspace(tmp_path / "ws"))
@@ -163,6 +164,7 @@ def test_a_stage_whose_input_turns_out_broken_owes_that_input_again(tmp_path: Pa
     assert execute(plan, workspace, only=[label]).failures == []
 
 
+@pytest.mark.slow
 def test_what_a_failed_attempt_took_is_counted(tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nsd.runner.work import spending
 
@@ -279,6 +281,7 @@ def test_a_stage_that_has_drawn_nothing_goes_on_with_any_versions(tmp_path: Path
     assert resume_with_other_versions(tmp_path, toy, drawn=False).done == 2
 
 
+@pytest.mark.slow
 def test_a_torn_shard_is_drawn_again_and_the_whole_ones_are_kept(tmp_path: Path, toy: Path) -> None:
     from nsd.runner.store import tables
 
