@@ -1,8 +1,6 @@
-"""Training jobs on the tiny model, for tests in this process and, run as a script, in others that get killed.
+"""Training jobs on the tiny model, for tests in this process and, by `main`, in others that get killed.
 
-    python tests/training_job.py JOB.json     runs the job the file describes and appends its events to a log
-
-The script form is what `accelerate launch` starts and what dies by SIGKILL in the tests, at a moment the job names.
+`main` runs the job that a file describes and appends its events to a log; it dies by SIGKILL at a moment the job names.
 """
 
 from __future__ import annotations
@@ -225,10 +223,3 @@ def main(path: Path) -> None:
     result = train(wanted["kind"], wanted["config"], made)
     write({"result": result.steps, "tokens": result.tokens_seen, "notes": dict(result.notes)})
     leave_group()
-
-
-if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
