@@ -53,7 +53,7 @@ def facts(model: Any, tokenizer: Any) -> Loaded:
     """What the loop needs to know of a model. End tokens: the checkpoint's list and the tokenizer's own."""
     listed = getattr(model.generation_config, "eos_token_id", None)
     ends = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id} - {None}
-    vocabulary = int(model.get_input_embeddings().num_embeddings)
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])  # an adapted embedding has no other number
     pad = int(tokenizer.pad_token_id)
     return Loaded(
         model=model,

@@ -225,10 +225,14 @@ def loop_class() -> Any:
             return optimizer
 
         def _clip_grad_norm(self, model: Any) -> Any:
-            if self.accelerator.num_processes > 1:  # what wraps the model knows nothing of them
-                for module, _ in self._extra:
+            """Clip the model, and what stands beside it, each by a norm of its own."""
+            import torch
+
+            for module, _ in self._extra:
+                if self.accelerator.num_processes > 1:  # what wraps the model knows nothing of them
                     for parameter in module.parameters():
                         parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+                torch.nn.utils.clip_grad_norm_(module.parameters(), self.args.max_grad_norm)
             return super()._clip_grad_norm(model)
 
         # ------------------------------------------------- metrics

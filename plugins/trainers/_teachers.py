@@ -50,10 +50,21 @@ def head_of(model: Any) -> Head:
 
 
 def copied(model: Any) -> Any:
-    """A frozen copy of a model in memory, with its adapters merged, prepared as the original is."""
+    """A frozen copy of a model in memory, with its adapters merged, prepared as the original is.
+
+    Raises StageFailed where merging would change more than the adapters do: what is added to an embedding that the
+    last layer shares would be added to that layer too.
+    """
     import torch
 
     inner = getattr(model, "module", model)
+    if hasattr(inner, "peft_config") and bare(inner).config.get_text_config().tie_word_embeddings:
+        embedding = bare(inner).get_input_embeddings()
+        if type(embedding) is not torch.nn.Embedding:
+            raise StageFailed(
+                "a moving average merges the adapter, and the embedding that model.lora adapts is the last layer's "
+                "too: leave embed_tokens out of model.lora.targets, or choose another teacher"
+            )
     patched = bare(inner).__dict__.pop("forward", None)  # a bound method of the original
     try:
         twin = copy.deepcopy(inner)

@@ -81,6 +81,15 @@ class Sdpo(OnPolicy):
                 )
             if not self.full_logit_distillation and self.teacher_regularization == "trust-region":
                 raise ValueError("teacher_regularization: trust-region lerps logits: it needs full_logit_distillation")
+            unread = ("distillation_topk", "distillation_add_tail", "entry_clip")
+            fields = type(self).model_fields
+            if not self.full_logit_distillation and (
+                given := [name for name in unread if getattr(self, name) != fields[name].default]
+            ):
+                raise ValueError(
+                    f"full_logit_distillation: false compares the sampled token alone, so {', '.join(given)} would "
+                    "have no effect: leave it out"
+                )
             return self
 
         @property

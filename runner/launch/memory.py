@@ -111,7 +111,9 @@ def _of_training(work: Training, shape: ModelShape, size: int, card: Card, proce
     held = {"weights": shape.parameters * size / spread, "moments": 2 * trained * trained_size / spread}
     if lora is not None:
         held["adapter"] = trained * trained_size
-    if work.reference and lora is None:
+    if work.averaged:  # with an adapter too, merged; where the weights are halves it is moved in float32
+        held["teacher"] = shape.parameters * (size + 4 * (size < 4))
+    elif work.reference and lora is None:
         held["reference"] = shape.parameters * size / spread
     gradients = trained * trained_size * (2 if processes > 1 else 1)  # DDP's buckets are as large
     if work.fsdp:

@@ -58,7 +58,8 @@ class Training:
 
     `learned` tokens of a row are in the loss. `micro` rows are in memory at once on a device (None: all of its).
     `drawing` is one sampled batch, `generations` how many there are; `reference` says that a forward pass of the start
-    model is made too, `old` one of the model as it was when it sampled.
+    model is made too, `old` one of the model as it was when it sampled; `averaged` that a teacher is held, the moving
+    average of the weights in force.
     """
 
     steps: float
@@ -74,6 +75,7 @@ class Training:
     generations: float = 0.0
     reference: bool = False
     old: bool = False
+    averaged: bool = False
     fsdp: bool = False  # weights, gradients and moments are spread over the processes
 
     def at_once(self, processes: int) -> int:
@@ -167,6 +169,7 @@ def _training(
             drawing=drawing,
             generations=math.ceil((steps or 0) / (feeds * again)),
             reference=float(config.get("beta", 0)) > 0 or _teaches(config),
+            averaged="ema" in (config.get("teacher_regularization"), config.get("teacher")),
             old=feeds * again > 1,
             fsdp=fsdp,
         )

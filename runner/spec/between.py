@@ -115,7 +115,7 @@ class Between:
             self.problems.add(item.mapping["to"].place, told, "keep one of them")
 
     def check_validation(self, validation: Validating | None) -> None:
-        """Every condition keeps a labeled question, and has answers to validate on and a protocol to do so."""
+        """Every condition keeps a labeled question, and has answers to validate on and whole weights to draw from."""
         if validation is None:
             return
         block = self.tree.mapping["validation"]
@@ -145,6 +145,11 @@ class Between:
             if condition.train_on and _counts_tokens(protocol):
                 told = f"validation cannot measure {name!r} by {protocol.use} within a number of tokens"
                 self.problems.add(block.place, told, "give validation a protocol, such as  protocol: accuracy")
+                break
+        for name, condition in self.conditions.items():
+            if condition.trainer is not None and getattr(condition.trainer.config, "fsdp", False):
+                told = f"validation draws completions while {name!r} trains, whose trainer.fsdp spreads the weights"
+                self.problems.add(block.place, told, "leave out one of them")
                 break
 
     def check_processes(self, resources: Resources) -> None:

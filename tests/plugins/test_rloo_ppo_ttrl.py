@@ -183,6 +183,18 @@ def test_three_steps_of_ppo_by_hand(model: Path, tmp_path: Path, monkeypatch: py
         critic.step()
 
 
+def test_the_value_head_is_clipped_too(model: Path, tmp_path: Path) -> None:
+    """Adam moves a weight by about its rate, unless the gradient is far below its epsilon of 1e-8."""
+    config = VOWELS | {"steps": 2, "num_iterations": 2, "value_learning_rate": 0.02}
+    moved = []
+    for name, limit in (("free", 100.0), ("clipped", 1e-14)):
+        events, _ = training("ppo", config | {"max_grad_norm": limit}, tmp_path / name, model)
+        moved.append(events.curve("value/loss"))
+    assert moved[0][0] == moved[1][0]  # by the head that values everything at 0
+    assert moved[0][1] != pytest.approx(moved[0][0], rel=1e-3)
+    assert moved[1][1] == pytest.approx(moved[1][0], rel=1e-5)
+
+
 def test_the_kl_is_paid_for_by_each_token_of_the_second_batch(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

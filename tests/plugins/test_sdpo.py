@@ -135,7 +135,7 @@ def test_a_teacher_without_regularization_is_the_model_itself(
 def test_the_sampled_token_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    config = HAND | {"full_logit_distillation": False, "alpha": 1}
+    config = HAND | {"full_logit_distillation": False, "alpha": 1, "distillation_topk": 100}
     events, _, drawn, after = two_steps(config, tmp_path, model, monkeypatch)
     teacher = Plain(model).moved(after, 0.5)
     total, tokens = torch.zeros((), dtype=torch.float64), 0
@@ -537,3 +537,12 @@ def test_the_defaults_are_the_readmes() -> None:
     switches = ("dont_reprompt_on_self_success", "remove_thinking_from_demonstration", "include_environment_feedback")
     assert all(getattr(config, name) for name in (*switches, "environment_feedback_only_without_solution"))
     assert config.full_logit_distillation and math.isclose(config.distillation_weight, 1)
+
+
+def test_an_adapter_on_a_shared_embedding_has_no_averaged_teacher(tmp_path: Path) -> None:
+    """Merged, what it adds to the embedding would be added to the last layer too, which the student's is not."""
+    model = make_tiny_model(tmp_path / "model", tie_word_embeddings=True)
+    lora = LoraConfig(rank=2, targets=["embed_tokens"])
+    with pytest.raises(StageFailed, match=r"leave embed_tokens out of model\.lora\.targets"):
+        training("sdpo", {"steps": 1}, tmp_path / "one", model, lora=lora)
+    training("sdpo", {"steps": 1, "teacher_regularization": "none"}, tmp_path / "two", model, lora=lora)

@@ -82,6 +82,16 @@ def test_the_reference_model_and_the_generation_of_grpo() -> None:
         assert "reference" not in memory_of(none, HALF_B, "bfloat16", L4).held
 
 
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize(("dtype", "gb"), [("bfloat16", 3 * 0.988), ("float32", 2 * 0.988)])
+def test_an_averaged_teacher_is_a_whole_model_with_an_adapter_too(
+    lora: LoraConfig | None, dtype: str, gb: float
+) -> None:
+    memory = memory_of(replace(GRPO, averaged=True, lora=lora), HALF_B, dtype, L4)
+    assert memory.held["teacher"] == pytest.approx(gb * GB, rel=1e-3)  # halves come with float32 to move them in
+    assert "reference" not in memory.held
+
+
 def test_a_sampling_takes_weights_cache_and_a_steps_logits() -> None:
     drawn = Drawing(rows=64, prompts=8, samples=8, prompt=100, longest=200, limit=256)
     memory = memory_of(drawn, HALF_B, "bfloat16", L4)
