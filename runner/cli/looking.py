@@ -96,6 +96,28 @@ def samples(
 
 
 @looking.command()
+def rollouts(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="A run whose trainer learns from its own rollouts.")],
+    step: Annotated[int | None, typer.Option(min=0, help="Only those drawn after so many optimizer steps.")] = None,
+    question: Annotated[str | None, typer.Option(metavar="ID", help="Only those of a question.")] = None,
+    masked: Annotated[
+        bool | None, typer.Option("--masked/--unmasked", help="Only those without, or with, a teacher's lesson.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="Only where rollout or teacher's input holds this text.")] = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Also what the teacher read.")] = False,
+    page: Annotated[int, typer.Option(min=1, help="Which page.")] = 1,
+    size: Annotated[int, typer.Option(min=1, max=1000, help="Rollouts on a page.")] = 8,
+    as_json: JsonOption = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Page through what a training drew: rewards, and what a self-distillation's teacher read."""
+    from nsd.runner.cli.rollouts import Wanted, print_rollouts
+
+    wanted = Wanted(step, question, masked, search)
+    print_rollouts(workspace_at(workspace), name, wanted, teacher, page, size, as_json)
+
+
+@looking.command()
 def logs(
     name: Annotated[str, typer.Argument(metavar="RUN|DIGEST")],
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many lines from the end.")] = 100,
