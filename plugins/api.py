@@ -304,6 +304,7 @@ class Labeler(Plugin):
     kind = "labeler"
     needs_model: ClassVar[bool] = True
     needs_votes: ClassVar[bool] = False  # True: it counts a verifier's answers, so a verifier without votes is an error
+    needs_different_samples: ClassVar[bool] = False  # True: several greedy samples of a question are an error
     # Config fields that shape the samples; the others only shape the vote, so that two labelers which
     # differ in threshold alone share their samples.
     sampling_fields: ClassVar[tuple[str, ...]] = ("k", "temperature", "top_p", "top_k", "max_tokens", "stop")
@@ -454,6 +455,7 @@ class Protocol(Plugin):
 
     kind = "protocol"
     needs_votes: ClassVar[bool] = False  # as of a labeler
+    needs_different_samples: ClassVar[bool] = False  # likewise
 
     def metric(self) -> str:
         """The metric's name, e.g. "accuracy", "pass@8"."""

@@ -177,6 +177,11 @@ class Sampling:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", tuple(self.stop))  # JSON has lists
 
+    @property
+    def greedy(self) -> bool:
+        """Whether all samples of a question are the same."""
+        return self.temperature == 0 or self.top_k == 1
+
     def to_json(self) -> dict[str, Any]:
         """The fields as `Sampling(**fields)` takes them."""
         return {**asdict(self), "stop": list(self.stop)}

@@ -33,6 +33,7 @@ class Consensus(Labeler):
 
     version = 2
     needs_votes = True
+    needs_different_samples = True
 
     class Config(PluginConfig):
         k: int = Field(default=8, ge=1, description="Samples of each question.")

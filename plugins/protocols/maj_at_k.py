@@ -35,6 +35,7 @@ class MajAtK(Protocol):
 
     version = 2
     needs_votes = True
+    needs_different_samples = True
 
     class Config(SampledConfig):
         k: int = Field(default=8, ge=1, description="Completions that vote; with generated_tokens, at most (1024).")

@@ -31,6 +31,7 @@ class PassAtK(Protocol):
     """Unbiased pass@k."""
 
     version = 2
+    needs_different_samples = True
 
     class Config(SampledConfig):
         k: int = Field(default=8, ge=1)

@@ -47,6 +47,20 @@ def notes_on_repeats(conditions: Sequence[Condition]) -> list[str]:
     return notes
 
 
+def notes_on_greedy(conditions: Sequence[Condition]) -> list[str]:
+    """Which conditions' evaluations draw a question's only answer several times."""
+    names: dict[str, list[str]] = {}
+    for condition in conditions:
+        protocol = condition.eval.make()
+        if condition.engine.cls.needs_model and protocol.sampling().n > 1 and protocol.sampling().greedy:
+            names.setdefault(protocol.metric(), []).append(condition.name)
+    return [
+        f"{', '.join(named)}: {metric} of greedy samples, which are all the same: it costs as much as it says and "
+        "measures accuracy"
+        for metric, named in names.items()
+    ]
+
+
 def notes_on_match(plan: Plan) -> list[str]:
     """That a budget of seconds gives another number of steps each time."""
     trained = sorted({run.condition.partition("@")[0] for run in plan.runs if run.train_digest is not None})

@@ -34,9 +34,10 @@ from nsd.runner.spec.model import (
     UncheckedConfig,
     Validating,
 )
-from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split, rewards_of
+from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split
 from nsd.runner.spec.sweep import expand_sweeps
 from nsd.runner.spec.validation import read_validation
+from nsd.runner.spec.votes import check_reward_votes, check_samples_differ, check_votes
 from nsd.runner.spec.yaml import Item
 
 DEFAULT_USE = {"engine": "hf", "eval": "accuracy"}
@@ -234,12 +235,14 @@ class _Loader:
         if trainer is not None:
             check_answerless(trainer, judge, own["train_on"], where, self.problems)
             if "trainer" in items:
-                self.check_reward_votes(trainer, judge, items["trainer"])
+                check_reward_votes(trainer, judge, items["trainer"], self.problems)
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
-            self.check_votes(labeler, judge, items["labeler"], "use another labeler")
+            check_votes(labeler, judge, items["labeler"], "use another labeler", self.problems)
+            check_samples_differ(labeler, engine, items["labeler"], self.problems)
         if protocol is not None and "eval" in items:
-            self.check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k")
+            check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k", self.problems)
+            check_samples_differ(protocol, engine, items["eval"], self.problems)
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None
@@ -344,26 +347,6 @@ class _Loader:
                     f"{where}: the labeler {labeler.use!r} asks no model, so more rounds give the same labels",
                     "remove it",
                 )
-
-    def check_votes(self, block: Block[Any], verifier: Block[Verifier] | None, item: Item, way_out: str) -> None:
-        """Whoever counts votes needs a verifier whose answers can be voted on. What a file's class says needs a run."""
-        if getattr(block.cls, "needs_votes", False):
-            self.no_votes(f"{block.kind} {block.use!r}", verifier, item.mapping.get("use", item), way_out)
-
-    def check_reward_votes(self, trainer: Block[Trainer], verifier: Block[Verifier] | None, item: Item) -> None:
-        """The same of the rewards of a trainer."""
-        for name, cls in rewards_of(trainer).items():
-            if cls is not None and cls.needs_votes:
-                self.no_votes(f"reward {name!r}", verifier, item.mapping.get("rewards", item), "use another reward")
-
-    def no_votes(self, who: str, verifier: Block[Verifier] | None, place: Item, way_out: str) -> None:
-        """Report who votes over the answers of a verifier that has none to vote on."""
-        if verifier is not None and not getattr(verifier.cls, "votes", True):
-            self.problems.add(
-                place.position,
-                f"{who} votes over answers, and those of verifier {verifier.use!r} cannot be voted on",
-                f"{way_out}, or a verifier whose answers are equal or not, such as numeric",
-            )
 
     def model(
         self, item: Item | None, engine: Block[Engine] | None, fields: ConditionConfig, where: str, written: Item

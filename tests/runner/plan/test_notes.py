@@ -126,3 +126,13 @@ def test_matched_tokens_are_those_of_the_reference_arms_texts_over_its_epochs(
             expected += len(tokenizer(f"{text}{separator}{question.solution}")["input_ids"]) + 1  # and the end token
     assert len(plan.data[labeled]) == 6
     assert budget_of(oracle.job, context) == Budget(tokens=2 * expected)  # two epochs
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"), [("k: 4, temperature: 0", 1), ("k: 4, top_k: 1", 1), ("k: 1, temperature: 0", 0), ("k: 4", 0)]
+)
+def test_several_greedy_samples_of_a_question_are_told(fields: str, said: int, place: Path) -> None:
+    text = SPEC.replace("{use: accuracy, temperature: 0.1, max_tokens: 16}", f"{{use: avg_at_k, {fields}}}")
+    plan = plan_of(place, text)
+    told = [note for note in plan.notes if "avg@4 of greedy samples, which are all the same" in note]
+    assert len(told) == said and all("base" in note for note in told)
