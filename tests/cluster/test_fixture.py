@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from cluster.conftest import PYTHON, Cluster
 from cluster.one_machine import bucket as bucket_module
 from cluster.one_machine import client as client_module
 from cluster.one_machine import slurm as slurm_module
-from support import PATIENCE, wait_until
+from support import wait_until
 
 RESOURCES = "{infra: slurm/local, accelerators: 'H100:1', cpus: 2+, memory: 2+}"
 
@@ -55,20 +54,6 @@ def test_a_task_runs_on_the_node_with_its_gpu_and_is_torn_down(slurm: Cluster, t
     assert slurm.allocation_of("hello") is not None
     slurm.client.sky("down", "-y", "hello")
     wait_until(lambda: slurm.allocation_of("hello") is None)  # Slurm lists it until its last process has ended
-
-
-def test_a_managed_job_whose_allocation_is_taken_away_recovers_and_succeeds(slurm: Cluster, tmp_path: Path) -> None:
-    log = slurm.node.shared / f"attempts-{time.time_ns()}"
-    task = write_task(tmp_path, f"echo start >> {log}\n[ $(wc -l < {log}) -gt 1 ] || sleep 600\n")
-    slurm.client.sky("jobs", "launch", "-y", "-d", "-n", "again", task)
-    # Taken away before SkyPilot has seen it run, an allocation is launched again without counting as a recovery.
-    wait_until(
-        lambda: log.exists() and getattr(slurm.client.managed_job("again"), "status", "") == "RUNNING", 3 * PATIENCE
-    )
-    slurm.preempt("again")
-    slurm.client.sky("jobs", "logs", "-n", "again")  # follows the job to its end, over the recovery
-    assert slurm.client.managed_job("again") == client_module.ManagedJob("again", "SUCCEEDED", recoveries=1)
-    assert log.read_text() == "start\nstart\n"
 
 
 @pytest.mark.parametrize(
