@@ -93,12 +93,19 @@ def validate(
     gold: Annotated[
         bool, typer.Option("--gold", help="Also score every gold answer with the spec's verifier; reads the data.")
     ] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Also try the spec's verifiers: what they must call right, wrong and equal.")
+    ] = False,
     run_files: RunFilesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check specs without running anything: every error at once, with its place and the way out."""
     from nsd.runner.cli.validate import spec_files, validate_files
 
+    if audit:
+        from nsd.runner.cli.audit import audit_specs
+
+        raise typer.Exit(audit_specs(spec_files(specs), run_files=run_files, as_json=as_json))
     raise typer.Exit(validate_files(spec_files(specs), gold=gold, run_files=run_files, as_json=as_json))
 
 

@@ -17,7 +17,7 @@ from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 
 if TYPE_CHECKING:
-    from nsd.plugins.api import Dataset, Verifier
+    from nsd.plugins.api import Dataset, Pools, Question, Verifier
     from nsd.runner.spec.model import Block, Experiment
 
 SHOWN_GOLD_FAILURES = 20
@@ -78,24 +78,33 @@ def blank_report(path: Path) -> dict[str, Any]:
     return {"file": str(path), "line": 1, "column": 1, "suggestion": None}
 
 
+def pairs_of(experiment: Experiment) -> list[tuple[Block[Dataset], Block[Verifier]]]:
+    """Every dataset of a spec with every verifier that judges answers to it, once each."""
+    from nsd.runner.spec.digest import digest_config
+
+    pairs: dict[str, tuple[Block[Dataset], Block[Verifier]]] = {}
+    for condition in experiment.conditions.values():
+        for verifier in (condition.verifier, condition.training_verifier):
+            pair = [[block.use, digest_config(block.config)] for block in (condition.data, verifier)]
+            pairs.setdefault(json.dumps(pair, default=str), (condition.data, verifier))
+    return list(pairs.values())
+
+
+def questions_of(pools: Pools) -> list[Question]:
+    """All questions of a dataset with what is known of them."""
+    # What stays unlabeled needs no answer; where it has one, labels are held against it.
+    hidden = [replace(one, solution=None) for one in pools.unlabeled or [] if one.answer is not None]
+    return [*pools.train, *(pools.test or []), *hidden]
+
+
 def check_gold_answers(experiment: Experiment) -> list[str]:
     """Score every gold solution with the condition's verifiers; each failure as a sentence."""
     from nsd.plugins.verifiers.gold import check_gold
-    from nsd.runner.spec.digest import digest_config
 
     problems: list[str] = []
-    pairs: dict[str, tuple[Block[Dataset], Block[Verifier]]] = {}
-    for condition in experiment.conditions.values():
-        for verifier_block in (condition.verifier, condition.training_verifier):
-            pair = [[block.use, digest_config(block.config)] for block in (condition.data, verifier_block)]
-            pairs.setdefault(json.dumps(pair, default=str), (condition.data, verifier_block))
-    for data, verifier_block in pairs.values():
-        verifier = verifier_block.make()
-        pools = data.make().pools()
-        # What stays unlabeled needs no answer; where it has one, labels are held against it.
-        hidden = [replace(one, solution=None) for one in pools.unlabeled or [] if one.answer is not None]
-        questions = [*pools.train, *(pools.test or []), *hidden]
-        failures = check_gold(questions, verifier)
+    for data, verifier_block in pairs_of(experiment):
+        questions = questions_of(data.make().pools())
+        failures = check_gold(questions, verifier_block.make())
         for failure in failures[:SHOWN_GOLD_FAILURES]:
             start = " ".join(failure.question.text.split())[:70]
             row = f", {failure.question.place}" if failure.question.place else ""

@@ -1,0 +1,251 @@
+"""An audit of a verifier on a dataset, before any model: what it must call right, wrong and equal, tried.
+
+    found = audit(questions, verifier)
+    [check.name for check in found.checks if check.failed]
+
+A verifier that calls a wrong answer right is what a training learns to exploit, and one that misses a right answer
+hides what it has learned. Each check makes texts from the gold answers and says which of them it judged against what
+they are. Answers are put into texts in every form (`#### 18`, `\\boxed{18}`, the gold solution with its last answer
+replaced) in which this verifier gives the question's own gold answer credit; a form that it does not read by its
+definition is no fault and is not used. variants.py makes right and wrong answers from a gold one.
+
+Gold is tried on every question, all else on `LIMIT` of them, spread evenly.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from nsd.plugins.api import Question, Score, Verifier
+from nsd.plugins.verifiers.gold import check_gold
+from nsd.plugins.verifiers.variants import has_number, written_variants, wrong_variants
+
+LIMIT = 100
+PAIRED = 60  # answers that are compared with each other
+KEPT = 5  # examples of a failed check that are kept
+SENTENCES = ("The answer is {}.", "So the answer is {}")  # where a model also writes bold, or mathematics
+FORMS = ("{}", "#### {}", "\\boxed{{{}}}", "<answer>{}</answer>", *SENTENCES)
+GARBAGE = ("", " ", "\n\n", "banana", "I do not know.", "?", "####", "\\boxed{}", "<answer></answer>", "```\n```")
+HOSTILE = ("\0", "\ud800", "\u202e18", "((((" * 2000, "\\boxed{" * 500, "9" * 5000, "1e999", "-" * 3000, "{" * 3000)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text that was judged against what it is: by whose gold, what it was, and what the verifier said."""
+
+    question: Question
+    text: str
+    said: str
+
+
+@dataclass
+class Check:
+    """What was tried: how many texts, how many were judged against what they are, and a few of those.
+
+    `told` checks fail nothing: what they find is for a person to know. Others fail where more than a share `allowed` of
+    the texts was misjudged.
+    """
+
+    name: str
+    what: str
+    tried: int = 0
+    wrong: int = 0
+    examples: list[Example] = field(default_factory=list)
+    told: bool = False
+    allowed: float = 0.0
+
+    @property
+    def failed(self) -> bool:
+        """Whether it found what must not be."""
+        return self.wrong > self.allowed * self.tried and not self.told
+
+    def count(self, fine: bool, question: Question, text: str, said: str) -> None:
+        """Note a text that was tried."""
+        self.tried += 1
+        if not fine:
+            self.wrong += 1
+            if len(self.examples) < KEPT:
+                self.examples.append(Example(question, text, said))
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All checks, and the seconds that the verifier took for one text."""
+
+    checks: list[Check]
+    seconds_each: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether any check did."""
+        return any(check.failed for check in self.checks)
+
+
+def audit(questions: Sequence[Question], verifier: Verifier, limit: int = LIMIT) -> Audit:
+    """Try a verifier on a dataset's questions."""
+    return _Auditor(questions, verifier, limit).run()
+
+
+class _Auditor:
+    def __init__(self, questions: Sequence[Question], verifier: Verifier, limit: int) -> None:
+        self.all, self.verifier = questions, verifier
+        step = max(1, math.ceil(len(questions) / limit))
+        self.few = list(questions[::step])
+        self.seconds, self.judged = 0.0, 0
+        self.raised = Check("raises", "an error instead of a verdict")
+        self.twice = Check("same twice", "another verdict the second time")
+        self.partial = Check("partial credit", "a score between 0 and 1", told=True)
+
+    def run(self) -> Audit:
+        checks = [self._gold(), self._garbage(), self._repeated(), *self._answers()]
+        if self.verifier.votes:
+            checks += [self._symmetric(), self._votes()]
+        return Audit([*checks, self.raised, self.twice, self.partial], self.seconds / max(1, self.judged))
+
+    # ------------------------------------------------------------------ judging
+
+    def _judge(self, text: str, question: Question) -> Score | None:
+        """The verdict, None where there is an error in its place; both calls are held against each other."""
+        begin = time.perf_counter()
+        try:
+            found = self.verifier.score(text, question)
+        except Exception as error:  # the verifier may be anybody's
+            self.raised.count(False, question, text, f"{type(error).__name__}: {error}")
+            return None
+        self.seconds += time.perf_counter() - begin
+        self.judged += 1
+        self.raised.count(True, question, text, "")
+        if self.judged % 7 == 1:  # each text twice would double what an audit takes
+            again = self.verifier.score(text, question)
+            self.twice.count(again == found, question, text, f"{_said(found)}, then {_said(again)}")
+        self.partial.count(found.score in (0, 1), question, text, _said(found))
+        return found
+
+    def _must(self, check: Check, text: str, question: Question, right: bool) -> None:
+        found = self._judge(text, question)
+        if found is not None:
+            fine = found.correct if right else not found.correct and found.score == 0
+            # What is partly right by the verifier's own account is told apart from what passes.
+            fine = fine or (not right and not found.correct and 0 < found.score < 1)
+            check.count(fine, question, text, _said(found))
+
+    # ------------------------------------------------------------------ checks
+
+    def _gold(self) -> Check:
+        check = Check("gold", "the gold answer is not right", len(self.all))
+        for failure in check_gold(self.all, self.verifier):
+            check.wrong += 1
+            if len(check.examples) < KEPT:
+                check.examples.append(Example(failure.question, str(failure.question.answer), failure.reason))
+        return check
+
+    def _garbage(self) -> Check:
+        check = Check("garbage", "an empty or senseless text is right")
+        for number, question in enumerate(self.few):
+            texts = (*GARBAGE, *HOSTILE) if number < KEPT else GARBAGE  # hostile ones are slow
+            for text in texts:
+                if text.strip() != (question.answer or "").strip() and not _holds(text, question):
+                    self._must(check, text, question, right=False)
+        return check
+
+    def _repeated(self) -> Check:
+        """The question said again: a few happen to end with their answer."""
+        check = Check("question repeated", "the question's own text is right", allowed=0.05)
+        for question in self.few:
+            self._must(check, question.text, question, right=False)
+        return check
+
+    def _answers(self) -> tuple[Check, Check, Check]:
+        others = Check("another answer", "another question's gold answer is right")
+        near = Check("near miss", "an answer next to the gold one is right")
+        written = Check("as models write it", "the gold answer is not right as models write it")
+        golds = [one for one in self.few if one.answer is not None]
+        for place, question in enumerate(golds):
+            forms = list(self._forms(question))
+            if not forms:
+                continue
+            other = golds[(place + 1) % len(golds)]
+            if other.answer != question.answer and not self._equal(str(other.answer), str(question.answer)):
+                for form in forms:
+                    self._must(others, form(str(other.answer)), question, right=False)
+            for answer in wrong_variants(str(question.answer), question.text):
+                for form in forms:
+                    self._must(near, form(answer), question, right=False)
+            for answer in written_variants(str(question.answer)):
+                for form in forms[:2]:
+                    self._must(written, form(answer), question, right=True)
+            for sentence in SENTENCES if has_number(str(question.answer)) else ():
+                if self._right(sentence.format(question.answer), question):
+                    for decorated in ("**{}**", "${}$"):
+                        text = sentence.format(decorated.format(question.answer))
+                        self._must(written, text, question, right=True)
+        return others, near, written
+
+    def _forms(self, question: Question) -> Iterator[Callable[[str], str]]:
+        """The ways to state an answer that this verifier reads."""
+        gold = str(question.answer)
+        ways: list[Callable[[str], str]] = [form.format for form in FORMS]
+        if question.solution is not None and gold in question.solution:
+            before, _, after = question.solution.rpartition(gold)
+            if not self._right(f"{before}banana{after}", question):  # else its answer stands elsewhere
+                ways.insert(0, lambda answer: f"{before}{answer}{after}")
+        for way in ways:
+            if self._right(way(gold), question):
+                yield way
+
+    def _right(self, text: str, question: Question) -> bool:
+        found = self._judge(text, question)
+        return found is not None and found.correct
+
+    def _equal(self, a: str, b: str) -> bool:
+        left, right = self.verifier.normalise(a), self.verifier.normalise(b)
+        return left is not None and right is not None and self.verifier.same(left, right)
+
+    def _normal(self) -> list[tuple[Question, str]]:
+        found: dict[str, Question] = {}
+        for question in self.few:
+            if question.answer is None:
+                continue
+            for answer in (question.answer, *wrong_variants(question.answer, question.text)[:1]):
+                normal = self.verifier.normalise(answer)
+                if normal is not None:
+                    found.setdefault(normal, question)
+        return [(question, answer) for answer, question in found.items()][:PAIRED]
+
+    def _symmetric(self) -> Check:
+        check = Check("symmetric", "a equals b and b does not equal a, or a not itself")
+        same = self.verifier.same
+        for (question, a), (_, b) in itertools.combinations_with_replacement(self._normal(), 2):
+            there, back = same(a, b), same(b, a)
+            fine = there == back and (a != b or there)
+            check.count(fine, question, f"{a} and {b}", f"{there} one way, {back} the other")
+        return check
+
+    def _votes(self) -> Check:
+        """A vote joins what the verdict calls equal, and nothing else."""
+        check = Check("votes", "a vote and a verdict differ on whether two answers are one")
+        answers = self._normal()
+        for (question, a), (_, b) in itertools.combinations(answers, 2):
+            joined = len(set(self.verifier.group([a, b]))) == 1
+            check.count(joined == self.verifier.same(a, b), question, f"{a} and {b}", "one" if joined else "two")
+        for question, a in answers:
+            for form in list(self._forms(question))[:1]:
+                verdict = self._judge(form(a), question)
+                gold = self.verifier.normalise(str(question.answer))
+                if verdict is not None and verdict.answer is not None and gold is not None:
+                    equal = self.verifier.same(verdict.answer, gold)
+                    check.count(verdict.correct == equal, question, a, _said(verdict))
+        return check
+
+
+def _holds(text: str, question: Question) -> bool:
+    """Whether a senseless text happens to say the answer."""
+    return bool(question.answer) and str(question.answer).strip() in text
+
+
+def _said(score: Score) -> str:
+    return f"score {score.score:g}, {'right' if score.correct else 'wrong'}, read {score.answer!r}"

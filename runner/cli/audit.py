@@ -1,0 +1,101 @@
+"""`nsd validate SPEC --audit`: each verifier of a spec tried on its dataset, before any model.
+
+    code = audit_specs([Path("spec.yaml")], run_files=False, as_json=False)
+
+What is tried: plugins/verifiers/audit.py. Duplicates and leaks are those that the split leaves out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.errors import InputError
+from nsd.plugins.screen import console, print_json, table
+from nsd.runner.cli.validate import pairs_of, questions_of
+from nsd.runner.spec.load import load_spec
+
+if TYPE_CHECKING:
+    from nsd.plugins.api import Dataset, Verifier
+    from nsd.plugins.verifiers.audit import Audit, Check
+    from nsd.runner.spec.model import Block
+
+SHOWN = 100  # characters of a text
+
+
+def audit_specs(paths: list[Path], run_files: bool, as_json: bool) -> int:
+    """Audit every verifier of these specs; 2 where one judges a text against what it is, else 0. Raises SpecErrors."""
+    reports: list[dict[str, Any]] = []
+    screen = console()
+    for path in paths:
+        for data, verifier in pairs_of(load_spec(path, run_files=run_files)):
+            found, notes = _audited(data, verifier)
+            names = {"spec": str(path), "data": data.use, "verifier": verifier.use}
+            reports.append({**names, "notes": notes, **_plain(found)})
+            if not as_json:
+                _print(screen, path, data, verifier, found, notes)
+    if as_json:
+        print_json({"sound": not any(report["failed"] for report in reports), "audits": reports})
+    return 2 if any(report["failed"] for report in reports) else 0
+
+
+def _audited(data: Block[Dataset], verifier: Block[Verifier]) -> tuple[Audit, list[str]]:
+    from nsd.plugins.datasets.split import split
+    from nsd.plugins.verifiers.audit import audit
+
+    dataset = data.make()
+    pools = dataset.pools()
+    _, report = split(pools, dataset.config.split)
+    questions = questions_of(pools)
+    if not questions:
+        raise InputError(f"the dataset {data.use} has no questions to audit {verifier.use} on")
+    return audit(questions, verifier.make()), report.notes()
+
+
+def _print(
+    screen: Any, path: Path, data: Block[Dataset], verifier: Block[Verifier], found: Audit, notes: list[str]
+) -> None:
+    verdict = "FAILED" if found.failed else "sound"
+    screen.print(f"{path}: verifier {verifier.use} on {data.use}: {verdict}", style="bold", soft_wrap=True)
+    rows = table("check", "tried", "found", "", "what was found", right=("tried", "found"))
+    for check in found.checks:
+        told = check.what if check.wrong else ""
+        rows.add_row(check.name, f"{check.tried:,}", f"{check.wrong:,}", _mark(check), told)
+    screen.print(rows)
+    for check in found.checks:
+        for one in check.examples[: 3 if check.failed else 1]:
+            row = f", {one.question.place}" if one.question.place else ""
+            screen.print(
+                f"  {check.name}: question {one.question.id}{row}, gold {_short(str(one.question.answer))}: "
+                f"{_short(one.text)}: {one.said}",
+                soft_wrap=True,
+            )
+    for note in notes:
+        screen.print(f"  data: {note}", soft_wrap=True)
+    screen.print(f"  {found.seconds_each * 1000:.2f} ms for a text")
+
+
+def _mark(check: Check) -> str:
+    return "FAILED" if check.failed else "see below" if check.wrong else "ok"
+
+
+def _plain(found: Audit) -> dict[str, Any]:
+    checks = [
+        {
+            "name": check.name,
+            "tried": check.tried,
+            "found": check.wrong,
+            "failed": check.failed,
+            "what": check.what,
+            "examples": [
+                {"question": one.question.id, "place": one.question.place, "text": one.text, "said": one.said}
+                for one in check.examples
+            ],
+        }
+        for check in found.checks
+    ]
+    return {"failed": found.failed, "seconds_each": found.seconds_each, "checks": checks}
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}...")

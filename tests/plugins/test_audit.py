@@ -1,0 +1,259 @@
+"""The audit of a verifier: sound ones pass, and each of ten broken ones fails the check that is for its fault."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nsd.plugins.api import Dataset, Question, Score, Verifier
+from nsd.plugins.datasets.wordmath import Wordmath
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import find
+from nsd.plugins.verifiers.audit import Audit, audit
+from nsd.plugins.verifiers.choice import Choice
+from nsd.plugins.verifiers.numeric import Numeric
+from nsd.plugins.verifiers.steps import Steps
+from nsd.plugins.verifiers.variants import written_variants, wrong_variants
+from nsd.runner.cli.app import app
+from nsd.runner.cli.validate import questions_of
+from support import shared_data
+
+QUESTIONS = [
+    Question(
+        f"q{n}",
+        f"Anna has {n} shells and finds {n + 40} more. How many are there?",
+        str(2 * n + 40),
+        f"{n} + {n + 40} = {2 * n + 40}\n#### {2 * n + 40}",
+    )
+    for n in range(500, 560, 2)
+]
+
+
+class Lenient(Numeric):
+    """Right wherever the gold answer stands anywhere in the text."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        found = str(question.answer) in completion
+        return Score(float(found), found, question.answer if found else None)
+
+
+class Prefix(Numeric):
+    """Compares the first three characters."""
+
+    def same(self, a: str, b: str) -> bool:
+        return a[:3] == b[:3]
+
+
+class Empty(Numeric):
+    """Calls a text without an answer right."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        found = super().score(completion, question)
+        return Score(1.0, True, None) if found.answer is None else found
+
+
+class Unsigned(Numeric):
+    """Forgets the sign."""
+
+    def extract(self, completion: str) -> str | None:
+        found = super().extract(completion)
+        return None if found is None else found.lstrip("-")
+
+
+class Written(Numeric):
+    """Reads no comma between thousands and no decimal point."""
+
+    def extract(self, completion: str) -> str | None:
+        found = super().extract(completion.replace(",", " "))
+        return None if found is None or "." in completion.rpartition(" ")[2].rstrip(".") else found
+
+
+class Raising(Numeric):
+    """Falls over a text without a number."""
+
+    def extract(self, completion: str) -> str | None:
+        found = super().extract(completion)
+        if found is None:
+            raise ValueError("no number")
+        return found
+
+
+class Moody(Numeric):
+    """Gives another verdict now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chance = random.Random(1)
+
+    def score(self, completion: str, question: Question) -> Score:
+        found = super().score(completion, question)
+        return replace(found, score=found.score * self.chance.choice((1.0, 0.5)))
+
+
+class OneWay(Numeric):
+    """Equal is what is not larger."""
+
+    same_is_equality = False
+
+    def same(self, a: str, b: str) -> bool:
+        return float(a) <= float(b)
+
+
+class Voting(Numeric):
+    """Its votes join by the last digit."""
+
+    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        last = [None if one is None else one[-1] for one in answers]
+        return [None if one is None else last.index(one) for one in last]
+
+
+class Blind(Numeric):
+    """Reads the first number of a gold solution."""
+
+    def extract(self, completion: str) -> str | None:
+        return super().extract(completion.partition(" ")[0])
+
+
+def failed(found: Audit) -> set[str]:
+    return {check.name for check in found.checks if check.failed}
+
+
+@pytest.mark.parametrize(
+    ("broken", "check"),
+    [
+        (Lenient, "near miss"),
+        (Prefix, "near miss"),
+        (Empty, "garbage"),
+        (Unsigned, "near miss"),
+        (Written, "as models write it"),
+        (Raising, "raises"),
+        (Moody, "same twice"),
+        (OneWay, "symmetric"),
+        (Voting, "votes"),
+        (Blind, "gold"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_a_broken_verifier_fails_the_check_for_its_fault(broken: type[Verifier], check: str) -> None:
+    assert check in failed(audit(QUESTIONS, broken()))
+
+
+@pytest.mark.parametrize("verifier", [Numeric, Steps])
+def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verifier]) -> None:
+    pools = Wordmath().pools()
+    found = audit([*pools.train[:400], *(pools.test or [])[:400]], verifier())
+    assert not found.failed, failed(found)
+    tried = {check.name: check.tried for check in found.checks}
+    assert tried["gold"] == 800 and all(tried.values()), tried
+
+
+def test_letters_are_tried_with_the_other_letters_and_all_at_once() -> None:
+    text = "Which?\nA. one\nB. two\nC. three"
+    assert wrong_variants("B", text) == ["A", "C", "A, B, C", "A or B or C"]
+    questions = [Question(f"q{n}", text, letter, f"<answer>{letter}</answer>") for n, letter in enumerate("ABC")]
+    assert not audit(questions, Choice()).failed
+
+
+def test_partial_credit_is_told_and_no_fault() -> None:
+    class Partial(Numeric):
+        def score(self, completion: str, question: Question) -> Score:
+            found = super().score(completion, question)
+            return found if found.correct else replace(found, score=0.25 if found.answer else 0.0)
+
+    found = audit(QUESTIONS, Partial())
+    [told] = [check for check in found.checks if check.name == "partial credit"]
+    assert told.wrong > 0 and not told.failed and "score 0.25" in told.examples[0].said
+
+
+@pytest.mark.parametrize(
+    ("gold", "wrong"),
+    [
+        ("18", ["19", "180000000", "118", "-18"]),
+        ("-2.5", ["-1.5", "-2.57", "12.5", "2.5"]),
+        ("0", ["1", "-1", "10"]),
+        ("101_2", ["101_3", "1011_2"]),
+        ("9:59", ["9:00", "10:59"]),
+        ("5 cm", ["6 cm", "5 m"]),
+        ("\\frac{1}{2}", ["2/2", "1/3"]),
+        ("x < 3", ["x > 3"]),
+        ("x \\le 3", ["x \\ge 3"]),
+        ("Monday", ["not Monday", "Monday or another"]),
+    ],
+)
+def test_wrong_answers_are_next_to_the_gold_one(gold: str, wrong: list[str]) -> None:
+    assert wrong_variants(gold) == wrong
+
+
+@pytest.mark.parametrize(
+    ("gold", "written"),
+    [
+        ("18", ["18.0"]),
+        ("1234", ["1234.0", "1,234"]),
+        ("-1234.5", ["-1234.50", "-1,234.5"]),
+        ("1/2", ["\\frac{1}{2}", "1/2"]),
+        ("(B)", [" B "]),
+        ("Monday", []),
+    ],
+)
+def test_right_answers_are_written_as_models_do(gold: str, written: list[str]) -> None:
+    assert written_variants(gold) == written
+
+
+REAL = {
+    "gsm8k": ("gsm8k", "gsm8k", set()),
+    "math": ("math", "math", {"gold"}),  # two boxes are empty
+    "biology": ("sciknoweval", "sdpo/sciknoweval/biology", set()),
+    "chemistry": ("sciknoweval", "sdpo/sciknoweval/chemistry", set()),
+    "material": ("sciknoweval", "sdpo/sciknoweval/material", set()),
+    "physics": ("sciknoweval", "sdpo/sciknoweval/physics", set()),
+    "tooluse": ("tooluse", "sdpo/tooluse", set()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_on_the_real_files(name: str) -> None:
+    use, folder, faults = REAL[name]
+    dataset_class = find("dataset", use)
+    dataset = dataset_class(dataset_class.Config(path=str(shared_data(folder))))
+    assert isinstance(dataset, Dataset)
+    verifier_class = find("verifier", dataset.default_verifier)
+    verifier = verifier_class(verifier_class.Config())
+    assert isinstance(verifier, Verifier)
+    found = audit(questions_of(dataset.pools()), verifier)
+    assert failed(found) == faults, [(check.name, check.examples) for check in found.checks if check.failed]
+
+
+def test_the_command_prints_what_it_tried_and_ends_with_2_where_something_failed(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "from nsd.plugins.verifiers.numeric import Numeric\n\n\nclass Short(Numeric):\n"
+        "    def same(self, a, b):\n        return a[:1] == b[:1]\n"
+    )
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: toy\nmodel: builtin:wordmath-1m\ndata: {use: wordmath, train: 40, test: 20, split: {test: 20}}\n"
+        "conditions:\n  base: {train_on: []}\n  theirs: {train_on: [], verifier: {use: './theirs.py:Short'}}\n"
+    )
+    done = CliRunner().invoke(app, ["validate", str(spec), "--audit", "--run-files"])
+    assert done.exit_code == 2, done.output
+    assert "verifier numeric on wordmath: sound" in done.output
+    assert "verifier ./theirs.py:Short on wordmath: FAILED" in done.output and "near miss" in done.output
+    told = json.loads(CliRunner().invoke(app, ["validate", str(spec), "--audit", "--run-files", "--json"]).stdout)
+    assert not told["sound"] and [one["failed"] for one in told["audits"]] == [False, True]
+
+
+def test_without_run_files_no_verifier_in_a_file_is_tried(tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text("raise SystemExit('it was run')\n")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "name: toy\nmodel: builtin:wordmath-1m\ndata: {use: wordmath, train: 40, test: 20, split: {test: 20}}\n"
+        "verifier: {use: './theirs.py:Short'}\nconditions:\n  base: {train_on: []}\n"
+    )
+    done = CliRunner().invoke(app, ["validate", str(spec), "--audit"])
+    assert isinstance(done.exception, InputError) and "--run-files" in str(done.exception)
