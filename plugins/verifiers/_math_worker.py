@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 MEMORY_BYTES = 4 << 30
+SMALL = 1e-4
 
 
 @lru_cache(maxsize=4096)
@@ -35,7 +36,19 @@ def equal(a: str, b: str) -> bool:
 
     # The library's comparison is not symmetric (it unwraps `x = 5` on one side); votes need it to be.
     first, second = list(parsed(a)), list(parsed(b))
-    return bool(verify(first, second, timeout_seconds=None) or verify(second, first, timeout_seconds=None))
+    same = verify(first, second, timeout_seconds=None) or verify(second, first, timeout_seconds=None)
+    return bool(same) and not _far_apart(first, second)
+
+
+def _far_apart(first: list[Any], second: list[Any]) -> bool:
+    """Whether both are numbers so small that the library rounds them to 0, and differ by more than a millionth."""
+    if not first or not second or not all(getattr(one[0], "is_number", False) for one in (first, second)):
+        return False
+    try:
+        a, b = (complex(one[0].evalf(20)) for one in (first, second))
+    except (TypeError, ValueError, AttributeError):  # a percentage, a set: the library's own objects
+        return False
+    return max(abs(a), abs(b)) < SMALL and abs(a - b) > 1e-6 * max(abs(a), abs(b))
 
 
 def main() -> None:

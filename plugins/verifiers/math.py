@@ -9,6 +9,9 @@ Never raises on any text, works from any thread, and is bounded: answers over 1,
 text only, and a comparison that needs more than `cpu_seconds` counts as unequal. The relation is made symmetric
 (either answer as the gold one); it is not transitive, so votes are counted over `Verifier.group`'s greedy classes.
 
+What the library reads over keeps answers apart here (math_forms.py): another base, another unit of measure, the other
+half of the day, and numbers next to 0 that differ by a factor.
+
 Limits: the library's leniencies are this verifier's (`x = 5` equals `5`, `50\\%` equals `0.5`); a completion
 without a box has no answer. Needs POSIX (resource limits).
 """
@@ -32,6 +35,7 @@ from nsd.plugins.api import PluginConfig, Verifier
 from nsd.plugins.errors import MissingExtra
 from nsd.plugins.registry import plugin
 from nsd.plugins.verifiers.boxed import last_boxed
+from nsd.plugins.verifiers.math_forms import apart, spelled
 
 LONGEST_COMPARED = 1000
 REMEMBERED = 200_000
@@ -138,7 +142,7 @@ os.register_at_fork(after_in_child=_helper.forget)
 class Math(Verifier):
     """The last boxed answer, compared by the math-verify library."""
 
-    version = 2
+    version = 3
 
     class Config(PluginConfig):
         cpu_seconds: int = Field(
@@ -166,7 +170,9 @@ class Math(Verifier):
             return False
         if _INTEGER.fullmatch(a) and _INTEGER.fullmatch(b):
             return _integer(a) == _integer(b)
-        return _helper.equal(a, b, self.config.cpu_seconds)
+        if (differ := apart(a, b)) is not None:
+            return not differ
+        return _helper.equal(spelled(a), spelled(b), self.config.cpu_seconds)
 
 
 def _integer(text: str) -> str:

@@ -195,3 +195,35 @@ def test_recorded_eight_samples_of_a_hundred_questions() -> None:
 def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
     assert VERIFIER.normalise(r"the sum is \boxed{ 5 }") == "5"
     assert VERIFIER.normalise(" 5 ") == "5"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("101_2", "101_3", False),
+        ("11_2", "3_{10}", True),
+        ("1234_5", "1234", True),  # the question may have said the base
+        ("5\\text{ cm}", "5\\text{ m}", False),
+        ("5\\text{ cm}", "5", True),
+        ("5\\text{ cm}^2", "5\\text{ cm}", False),
+        ("5\\text{ square cm}", "5\\text{ cm}^2", True),
+        ("5\\text{ meters}", "5 m", True),
+        ("12\\text{ hours}", "12\\text{ minutes}", False),
+        ("90\\text{ degrees}", "90^\\circ", True),
+        ("5\\text{ ways}", "5\\text{ paths}", True),  # no units of measure
+        ("9:30\\text{ a.m.}", "9:30\\text{ p.m.}", False),
+        ("9:30\\text{ a.m.}", "9:30 AM", True),
+        ("1 1/2", "1.5", True),
+        ("-1 1/2", "-\\frac{3}{2}", True),
+        ("1 1/2", "\\frac{11}{2}", False),
+        ("10^{-20}", "10^{-21}", False),
+        ("10^{-20}", "\\frac{1}{10^{20}}", True),
+        ("0", "10^{-20}", False),
+        ("50\\%", "0.5", True),
+    ],
+)
+def test_what_the_library_reads_over_is_told_apart(a: str, b: str, equal: bool) -> None:
+    verifier = Math()
+    first, second = verifier.normalise(a), verifier.normalise(b)
+    assert first is not None and second is not None
+    assert verifier.same(first, second) is verifier.same(second, first) is equal

@@ -1,0 +1,99 @@
+"""What the math-verify library reads over when it compares two answers, and what it does not read.
+
+    apart("5\\\\text{ cm}", "5\\\\text{ m}")     # True: the numbers are equal, the answers are not
+    spelled("1 1/2")                         # "(1+1/2)": the library takes it for eleven halves
+
+An answer that leaves out a unit or a base is not told apart from one that has it: the question may have said it.
+"""
+
+from __future__ import annotations
+
+import re
+
+_BASE = re.compile(r"(-?)([0-9A-Za-z]+)_\{?([0-9]{1,2})\}?")
+_WORD = r"\\(?:text|mathrm|textrm)\s*\{\s*(?P<text>[^{}]+?)\s*\}|(?P<bare>[A-Za-z]+)"
+_UNIT = re.compile(rf".*?[0-9)}}]\s*\\?\s*(?:{_WORD})")
+_HALF_OF_DAY = re.compile(
+    r"([0-9]{1,2}:[0-9]{2})\s*\\?\s*(?:\\(?:text|mathrm)\s*\{\s*)?([ap])\.?\s*m\.?\s*\}?", re.IGNORECASE
+)
+_MIXED = re.compile(r"(-?)\s*([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
+
+_SAME_UNITS = (
+    "mm millimeter millimetre",
+    "cm centimeter centimetre",
+    "m meter metre",
+    "km kilometer kilometre",
+    "in inch inches",
+    "ft foot feet",
+    "yd yard",
+    "mi mile",
+    "mg milligram",
+    "g gram",
+    "kg kilogram",
+    "oz ounce",
+    "lb lbs pound",
+    "ml milliliter millilitre",
+    "l liter litre",
+    "second sec s",
+    "minute min",
+    "hour hr h",
+    "day",
+    "week",
+    "month",
+    "year",
+    "degree",
+    "radian rad",
+    "cent",
+    "dollar",
+    "mph",
+)
+_UNITS = {name: line.split()[0] for line in _SAME_UNITS for name in line.split()}
+
+
+def apart(a: str, b: str) -> bool | None:
+    """What is decided without the library: whether two values in a base, or two times of a half of the day, differ;
+    True for answers with different units of measure, and None for all else.
+    """
+    for read in (_value_in_base, _time):
+        first, second = read(a), read(b)
+        if first is not None and second is not None:
+            return first != second
+    unit, other = _unit(a), _unit(b)
+    return True if unit is not None and other is not None and unit != other else None
+
+
+def spelled(answer: str) -> str:
+    """The answer with a mixed number written out."""
+    found = _MIXED.fullmatch(answer)
+    return answer if found is None else f"{found[1]}({found[2]}+{found[3]}/{found[4]})"
+
+
+def _value_in_base(answer: str) -> int | str | None:
+    found = _BASE.fullmatch(answer)
+    if found is None or not any(character.isdigit() for character in found[2]):
+        return None  # x_1 is a name
+    base = int(found[3])
+    try:
+        return int(found[1] + found[2], base) if 2 <= base <= 36 else answer
+    except ValueError:
+        return answer  # no number in its base: the same as itself alone
+
+
+def _unit(answer: str) -> tuple[str, int] | None:
+    """The unit of measure, with its power; None where there is none that is known."""
+    text, _, power = answer.partition("^")
+    found = _UNIT.fullmatch(text)
+    if found is None:
+        return None
+    word = (found["text"] or found["bare"]).lower().strip()
+    first, _, rest = word.partition(" ")
+    squared = {"square": 2, "sq": 2, "cubic": 3}.get(first)
+    name = rest.strip() if squared is not None else word
+    unit = _UNITS.get(name) or _UNITS.get(name.removesuffix("s")) or _UNITS.get(name.removesuffix("es"))
+    digits = power.strip("{} ")
+    return None if unit is None else (unit, squared or (int(digits) if digits.isdecimal() else 1))
+
+
+def _time(answer: str) -> str | None:
+    found = _HALF_OF_DAY.fullmatch(answer)
+    return None if found is None else f"{found[1]} {found[2].lower()}"
