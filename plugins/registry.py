@@ -34,6 +34,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "verifier": {
         "numeric": "nsd.plugins.verifiers.numeric",
         "math": "nsd.plugins.verifiers.math",
+        "final_answer": "nsd.plugins.verifiers.final_answer",
         "steps": "nsd.plugins.verifiers.steps",
         "choice": "nsd.plugins.verifiers.choice",
         "tool_calls": "nsd.plugins.verifiers.tool_calls",

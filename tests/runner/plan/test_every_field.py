@@ -184,6 +184,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "verifier numeric": {},
     "verifier math": {"cpu_seconds": 9},
     "verifier choice": {},
+    "verifier final_answer": {},
     "verifier steps": {},
     "verifier tool_calls": {"inputs": "merged"},
     "labeler consensus": {

@@ -1,0 +1,110 @@
+"""`final_answer`: the number that a completion states as its answer; of several statements the last one counts.
+
+A statement is `#### 18`, `\\boxed{18}`, `<answer>18</answer>`, `the answer is 18` (also `answer: 18`, `final answer
+should be 18`), or after a word of correction (`wait`, `actually`, `no`, `correction`, `sorry`) `it is 18` or `should be
+18`. A text without a statement has no answer: no number is picked up from its working. A statement that ends in a
+calculation (`5 + 13 = 18`) states what stands behind the last equals sign.
+
+A number may have thousands separators (commas, blanks or underscores between groups of three digits), a currency sign,
+a sign, decimals, an exponent, a fraction (`3/4`, `\\frac{3}{4}`), a mixed number (`1 1/2`), a percent sign, and a unit
+or words behind it. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}` are one
+answer and `18%` is 18; two answers are the same where their normal forms are, so that votes count them by hash.
+
+Which to take: `numeric` where published numbers of the noisy-student study are to be compared with, `math` where
+answers are expressions, this one where a reward must not be earned by a number that happens to stand last.
+
+Limits: numbers in words, decimal commas, and a unit that changes the value (`1.8 thousand`) are not understood.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from nsd.plugins.api import Verifier
+from nsd.plugins.registry import plugin
+
+LONGEST = 60  # digits; a longer string of them is a runaway generation and no answer
+_EXPONENT = 30
+
+# Possessive quantifiers (`*+`) and 200 characters of a statement: the patterns are linear in the text, whatever a model
+# writes. What is stated is looked at and not consumed, for a line may hold several statements.
+_STATEMENT = re.compile(
+    r"""
+      \#\#\#\#\s*+(?=(?P<hashes>[^\n]{1,200}))
+    | \\boxed\s*+\{(?P<box>(?:[^{}]|\{[^{}]*+\})*+)\}
+    | <answer>(?P<tag>[^<]*+)</answer>
+    | \banswer(?:\s++(?:is|equals|should\s++be|must\s++be|would\s++be)|\s*+[:=])\s*+:?(?=(?P<said>[^\n]{0,200}))
+    | \b(?:wait|actually|no|correction|sorry|oops|rather)\b[^.\n]{0,40}?\b(?:it\s++is|it's|should\s++be|must\s++be)\b
+      (?=(?P<corrected>[^\n]{0,200}))
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_BEFORE = (
+    r"[\s*:(\"'`]*+(?:about|approximately|exactly|simply|just|now|then)?[\s*]*+\$?(?:\\boxed\{|\\\(|\\text\{)?\s*+"
+)
+_SIGN = r"(?P<sign>[-+\u2212]?)\s*+(?:\\?[$€£]\s*+)?(?P<inner>[-\u2212]?)"
+_INTEGER = r"[0-9]{1,3}(?:(?:,|_|\\,|\ |\u00a0|\u202f)[0-9]{3})++(?![0-9])|[0-9]++"
+_NUMBER = re.compile(
+    rf"""{_BEFORE}{_SIGN}(?:
+      \\[dt]?frac\s*+\{{\s*+(?P<above>[0-9]++)\s*+\}}\s*+\{{\s*+(?P<below>[0-9]++)\s*+\}}
+    | (?:(?P<whole>[0-9]++)\s++)?(?P<top>[0-9]++)\s*+/\s*+(?P<bottom>[0-9]++)(?![0-9./])
+    | (?P<mixed>[0-9]++)\s*+\\[dt]?frac\s*+\{{\s*+(?P<over>[0-9]++)\s*+\}}\s*+\{{\s*+(?P<under>[0-9]++)\s*+\}}
+    | (?P<digits>(?:{_INTEGER})(?:\.[0-9]++)?|\.[0-9]++)(?:[eE](?P<exponent>[-+]?[0-9]{{1,3}})(?![0-9]))?
+    )""".replace("\n", ""),
+    re.VERBOSE,
+)
+_NO_DIGITS = re.compile(r"[,_\\\s\u00a0\u202f]")
+
+
+@plugin("verifier", "final_answer")
+class FinalAnswer(Verifier):
+    """The last number that is stated as the answer."""
+
+    def extract(self, completion: str) -> str | None:
+        """Normal form of the last statement that holds a number, None where there is none."""
+        found = None
+        for statement in _STATEMENT.finditer(completion):
+            said = next(part for part in statement.groups() if part is not None)
+            found = _read(said) or found
+        return found
+
+    def normalise(self, answer: str) -> str | None:
+        """A bare answer: a number and what may stand around it, or a statement."""
+        return self.extract(answer) or _read(answer, whole=True)
+
+
+def _read(said: str, whole: bool = False) -> str | None:
+    """The number that a statement begins with, or that its calculation ends in."""
+    sentence = re.split(r"(?<=[.!?;])\s", said, maxsplit=1)[0]
+    text = sentence.rpartition("=")[2] if "=" in sentence else sentence
+    found = _NUMBER.match(text)
+    if found is None:
+        return None
+    rest = text[found.end() :]
+    # 3 x 4 or 3-4 is no number; what a bare answer has behind its number is a unit at most.
+    if re.match(r"\s*+(?:[-+*/^x×·÷−]\s*+[0-9(\\]|\\(?:times|cdot|div|pm|sqrt)|[.,:][0-9]|[A-Za-z_]*+[0-9])", rest):
+        return None
+    if whole and not re.fullmatch(r"[\s.%$€£°*})\]\\]*+(?:(?:text|mathrm)\s*+\{)?[A-Za-z°\s/%.^0-9{}()$*\\]*+", rest):
+        return None
+    value = _value(found)
+    return (
+        None
+        if value is None
+        else str(-value if (found["sign"] in "-\u2212" and found["sign"]) or found["inner"] else value)
+    )
+
+
+def _value(found: re.Match[str]) -> Fraction | None:
+    parts = {name: text for name, text in found.groupdict().items() if text}
+    if any(len(text) > LONGEST for text in parts.values()):
+        return None
+    for whole, above, below in ((None, "above", "below"), ("whole", "top", "bottom"), ("mixed", "over", "under")):
+        if above in parts:
+            if int(parts[below]) == 0:
+                return None
+            return int(parts.get(whole, "0") if whole else "0") + Fraction(int(parts[above]), int(parts[below]))
+    exponent = int(parts.get("exponent", "0"))
+    if abs(exponent) > _EXPONENT:
+        return None
+    return Fraction(_NO_DIGITS.sub("", parts["digits"])) * Fraction(10) ** exponent
