@@ -36,8 +36,9 @@ def attempt(name, how):
     except OSError:
         pass
 def tcp(): socket.create_connection(("127.0.0.1", given["tcp"]), 1)
-def udp(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(given["secret"].encode(), ("127.0.0.1", given["udp"]))
-def away(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("192.0.2.1", 9))
+def datagrams(): return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def udp(): datagrams().sendto(given["secret"].encode(), ("127.0.0.1", given["udp"]))
+def away(): datagrams().connect(("192.0.2.1", 9))
 def abstract(): socket.socket(socket.AF_UNIX).connect("\\0" + given["abstract"])
 def named(): socket.socket(socket.AF_UNIX).connect(given["named"])
 try:
