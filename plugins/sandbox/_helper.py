@@ -105,7 +105,7 @@ class Helper:
         self.memory = int(job["memory_mb"]) << 20
         self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)
         killed_before = self.group.out_of_memory()
-        limits = " ".join(f"{name}={value}" for name, value in self._limits(float(job["seconds"])).items())
+        limits = " ".join(f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items())
         ready.stdin.write(job["stdin"].encode("utf-8", "surrogatepass"))
         ready.source.write(f"{limits}\n".encode() + job["source"].encode("utf-8", "surrogatepass"))
         with contextlib.suppress(BrokenPipeError):
@@ -113,6 +113,7 @@ class Helper:
         os.close(ready.gone)
         watch = _Watch(self, ready.process, float(job["seconds"]))
         stopped = watch.until_end()
+        used = _tree.seconds_of(_tree.descendants(os.getpid())) if stopped == "time" and _linux else None
         self._end(ready.process)
         watch.drain()
         code = ready.process.returncode if ready.process.returncode >= 0 else 128 - ready.process.returncode
@@ -127,7 +128,7 @@ class Helper:
         stdout, stderr = (bytes(one).decode("utf-8", "replace") for one in (watch.stdout, watch.stderr))
         if not ran and stopped is None:
             return {"failed": stderr.strip() or f"it ended with {code} before the program began"}
-        return {"stdout": stdout, "stderr": stderr, "exit_code": code, "stopped": stopped}
+        return {"stdout": stdout, "stderr": stderr, "exit_code": code, "stopped": stopped, "cpu_seconds": used}
 
     def _limits(self, seconds: float) -> dict[str, int]:
         processes = PROCESSES

@@ -61,6 +61,7 @@ class Sandbox:
             timed_out=found["stopped"] == "time",
             guarantees=self.guarantees,
             stopped=found["stopped"],
+            cpu_seconds=found.get("cpu_seconds"),
         )
 
     def run_many(self, programs: Sequence[Program]) -> list[Ran]:
@@ -99,7 +100,7 @@ class _Line:
 
     def ask(self, program: Program) -> dict[str, Any]:
         """What the helper answers. A program that ended its helper has failed."""
-        asked = {name: getattr(program, name) for name in ("source", "stdin", "seconds", "memory_mb")}
+        asked = {name: getattr(program, name) for name in Program.__dataclass_fields__}
         found = self._exchange(asked, program.seconds)
         if not self.alive:
             return {"stdout": "", "stderr": "the program ended its sandbox", "exit_code": 137, "stopped": None}

@@ -27,12 +27,17 @@ class SandboxFailed(NsdError, RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A Python program with its input and limits: seconds of wall clock, MiB of memory of all its processes."""
+    """A Python program with its input and limits.
+
+    `seconds` are of the clock on the wall, `cpu_seconds` of a processor for each of its processes (None: as many),
+    `memory_mb` MiB of all its processes together.
+    """
 
     source: str
     stdin: str = ""
     seconds: float = 6.0
     memory_mb: int = 1024
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Ran:
 
     `stdout` and `stderr` are UTF-8 with U+FFFD for what is none, and no longer than the sandbox takes. `exit_code` is
     128 + N after signal N. `guarantees` is the part of GUARANTEES that held. `stopped` says which limit the sandbox
-    ended it at, None where it ended by itself.
+    ended it at, None where it ended by itself. `cpu_seconds` are those that its processes had used when its time was up;
+    None where it was not.
     """
 
     stdout: str
@@ -50,3 +56,4 @@ class Ran:
     timed_out: bool
     guarantees: frozenset[str]
     stopped: Literal["time", "memory", "output", "files"] | None = None
+    cpu_seconds: float | None = None
