@@ -105,7 +105,9 @@ class Helper:
         self.memory = int(job["memory_mb"]) << 20
         self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)
         killed_before = self.group.out_of_memory()
-        limits = " ".join(f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items())
+        limits = " ".join(
+            f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items()
+        )
         ready.stdin.write(job["stdin"].encode("utf-8", "surrogatepass"))
         ready.source.write(f"{limits}\n".encode() + job["source"].encode("utf-8", "surrogatepass"))
         with contextlib.suppress(BrokenPipeError):
