@@ -26,6 +26,7 @@ DENIED = (
 )
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NOT_EQUAL, _MASKED_EQUAL = 1, 7
+_NEW_USERS = 0x10000000  # CLONE_NEWUSER
 
 
 class _Compared(ctypes.Structure):
@@ -58,8 +59,8 @@ def library() -> ctypes.CDLL:
 def deny(kind: str) -> None:
     """Deny the calling process and its children what a kind of sandbox does not limit otherwise. Raises OSError.
 
-    landlock: all of DENIED, and sockets but for pairs of its own. bubblewrap: HIDDEN, which it needs for nothing.
-    process: HIDDEN, and to send a signal to every process there is.
+    bubblewrap: HIDDEN, which nothing needs. process: HIDDEN, and to send a signal to every process there is. landlock:
+    that and all of DENIED, with pairs of sockets but for local ones.
     """
     lib = library()
     if not (made := lib.seccomp_init(_ALLOW)):
@@ -70,7 +71,9 @@ def deny(kind: str) -> None:
             _add(lib, rules, name)
         if kind == "landlock":
             _add(lib, rules, "socketpair", _Compared(0, _NOT_EQUAL, socket.AF_UNIX, 0))
-        if kind == "process":
+            _add(lib, rules, "clone", _Compared(0, _MASKED_EQUAL, _NEW_USERS, _NEW_USERS))
+            _add(lib, rules, "clone3", error=errno.ENOSYS)  # its flags cannot be read; the C library then uses clone
+        if kind != "bubblewrap":
             _add(lib, rules, "kill", _Compared(0, _MASKED_EQUAL, 0xFFFFFFFF, 0xFFFFFFFF))
         if failed := lib.seccomp_load(rules):
             raise OSError(-failed, "the filter of system calls could not be set")
@@ -78,8 +81,10 @@ def deny(kind: str) -> None:
         lib.seccomp_release(rules)
 
 
-def _add(lib: ctypes.CDLL, rules: ctypes.c_void_p, name: str, compared: _Compared | None = None) -> None:
+def _add(
+    lib: ctypes.CDLL, rules: ctypes.c_void_p, name: str, compared: _Compared | None = None, error: int = errno.EPERM
+) -> None:
     """Deny a call, where its first argument compares as said; one that this machine does not have is left out."""
     if (number := lib.seccomp_syscall_resolve_name(name.encode())) >= 0:
         given = (0, None) if compared is None else (1, ctypes.byref(compared))
-        lib.seccomp_rule_add_array(rules, _ERRNO | errno.EPERM, number, *given)
+        lib.seccomp_rule_add_array(rules, _ERRNO | error, number, *given)

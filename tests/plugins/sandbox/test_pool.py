@@ -169,6 +169,18 @@ def test_a_forked_process_makes_its_own(box: Sandbox) -> None:
     assert sandbox.run("print(8)").stdout == "8\n"
 
 
+def test_a_scratch_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    from nsd.plugins.sandbox._helper import _delete
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("kept")
+    (tmp_path / "mine").chmod(0o500)
+    (tmp_path / "scratch").symlink_to(tmp_path / "mine")
+    _delete(tmp_path / "scratch")
+    assert not os.path.lexists(tmp_path / "scratch")
+    assert (tmp_path / "mine" / "file").read_text() == "kept" and (tmp_path / "mine").stat().st_mode & 0o777 == 0o500
+
+
 # --------------------------------------------------------------------------- which one
 
 
