@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,8 +62,10 @@ def as_nobody(kind: Kind, home: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("nobody") / "home"
+def home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="nsd-nobody-") as folder:  # pytest's own folders are closed to others
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "home"
 
 
 @pytest.mark.slow
