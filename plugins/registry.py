@@ -38,6 +38,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "steps": "nsd.plugins.verifiers.steps",
         "choice": "nsd.plugins.verifiers.choice",
         "tool_calls": "nsd.plugins.verifiers.tool_calls",
+        "code": "nsd.plugins.verifiers.code",
     },
     "engine": {"hf": "nsd.plugins.engines.hf", "replay": "nsd.plugins.engines.replay"},
     "labeler": {
