@@ -57,6 +57,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "avg_at_k": "nsd.plugins.protocols.avg_at_k",
         "pass_at_k": "nsd.plugins.protocols.pass_at_k",
         "maj_at_k": "nsd.plugins.protocols.maj_at_k",
+        "discovery": "nsd.plugins.protocols.discovery",
     },
     "reward": {
         "correct": "nsd.plugins.rewards.correct",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nsd.plugins.api import Protocol, SplitConfig, Trainer, Verifier
+from nsd.runner.spec.discovery import searches
 from nsd.runner.spec.errors import Problems, suggest
 from nsd.runner.spec.model import Block, Condition, Match, Resources, UncheckedConfig, Validating
 from nsd.runner.spec.sweep import Swept
@@ -142,8 +143,9 @@ class Between:
 
         for name, condition in self.conditions.items():
             protocol = validation.protocol or condition.eval
-            if condition.train_on and _counts_tokens(protocol):
-                told = f"validation cannot measure {name!r} by {protocol.use} within a number of tokens"
+            if condition.train_on and _samples_otherwise(protocol):
+                how = "one question at a time" if searches(protocol) is not None else "within a number of tokens"
+                told = f"validation cannot measure {name!r} by {protocol.use} {how}"
                 self.problems.add(block.place, told, "give validation a protocol, such as  protocol: accuracy")
                 break
 
@@ -180,8 +182,11 @@ class Between:
                 yield condition, answer
 
 
-def _counts_tokens(protocol: Block[Protocol]) -> bool:
-    return protocol.not_run is None and protocol.make().generated_tokens() is not None
+def _samples_otherwise(protocol: Block[Protocol]) -> bool:
+    if protocol.not_run is not None:
+        return False
+    made = protocol.make()
+    return made.generated_tokens() is not None or made.search() is not None
 
 
 def _needs_answer(verifier: Block[Verifier]) -> bool:

@@ -20,6 +20,7 @@ from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
 from nsd.runner.spec.controls import read_controls
+from nsd.runner.spec.discovery import check_search, searches
 from nsd.runner.spec.errors import Position, Problems
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
@@ -218,15 +219,21 @@ class _Loader:
         data_known = data is None or not isinstance(data.config, UncheckedConfig)
         prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
         labeler, trainer, train_verifier = None, None, None
+        search = searches(protocol)
+        told = search is not None and search.by != "sampling"  # a search tells its attempts of its own verdicts
         if pseudo:
             labeler = self.needed(Labeler, "labeler", items, f"{where} trains on pseudo-labels, so it", written)
         if fields.train_on:
             trainer = self.needed(Trainer, "trainer", items, f"{where} trains, so it", written)
+        if fields.train_on and not told:
             train_verifier = self.train_verifier(items.get("train_verifier"), trainer, pseudo, where, written)
+        elif told and "train_verifier" in items:
+            train_verifier = self.reader.block(Verifier, "train_verifier", items["train_verifier"])
         if not pseudo:
             self.no_effect(written, ("labeler", "label_with", "rounds", "init"), f"{where} has no pseudo in train_on")
         if not fields.train_on:
-            self.no_effect(written, ("trainer", "train_verifier"), f"{where} trains on nothing")
+            unused = ("trainer",) if told else ("trainer", "train_verifier")
+            self.no_effect(written, unused, f"{where} trains on nothing")
         if data is not None:
             check_split(data, items["data"], own["train_on"], where, self.problems)
         judge = train_verifier if "train_verifier" in items else verifier
@@ -239,6 +246,12 @@ class _Loader:
             self.check_votes(labeler, judge, items["labeler"], "use another labeler")
         if protocol is not None and "eval" in items:
             self.check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k")
+        if protocol is not None and search is not None:
+            place = items.get("eval", written)
+            lora = model is not None and model.lora is not None
+            check_search(protocol, search, engine, judge, lora, place, where, self.problems)
+            if (searching := protocol.nested.get(("trainer",))) is not None:
+                self.check_votes(searching, judge, place.mapping.get("trainer", place), "use another trainer")
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None

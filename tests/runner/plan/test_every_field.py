@@ -45,6 +45,7 @@ SPEC: dict[str, Any] = {
     },
 }
 DRAWN = {"sample", "score"}
+SEARCHED = {"discover", "score"}
 ALL = {"label", "train", *DRAWN}
 TRAINED = {"train", *DRAWN}
 
@@ -91,6 +92,8 @@ def with_block(condition: str, key: str, block: Any) -> dict[str, Any]:
     """The spec with a block of one condition replaced."""
     spec: dict[str, Any] = json.loads(json.dumps(SPEC))
     spec["conditions"][condition][key] = block
+    if block.get("use") == "discovery":
+        spec["conditions"][condition]["verifier"] = "steps"  # turns need feedback
     if block.get("use") == "noisy_oracle":
         del spec["conditions"][condition]["label_with"]
     return spec
@@ -127,6 +130,8 @@ SAMPLED = {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "sto
 BESIDES = {
     ("trainer grpo", "fsdp"): {"rollout": "trl"},
     ("trainer sdpo", "full_logit_distillation"): {"alpha": 1.0},
+    ("protocol discovery", "feedback_tokens"): {"by": "multi_turn"},
+    ("protocol discovery", "trainer"): {"by": "training", "trainer": {"use": "sdpo"}},
 }
 # Those that no value but the default is allowed of.
 FIXED = {(f"trainer {name}", "fsdp") for name in ("rloo", "ppo", "ttrl", "sdpo", "pcsd")}
@@ -199,6 +204,15 @@ VALUES: dict[str, dict[str, Any]] = {
     "labeler noisy_oracle": {"accuracy": 0.5},
     "protocol accuracy": SAMPLED,
     "protocol avg_at_k": {**SAMPLED, "k": 5},
+    "protocol discovery": {
+        **SAMPLED,
+        "by": "multi_turn",
+        "samples": 32,
+        "batch": 16,
+        "feedback_tokens": 99,
+        "questions": ["FIRST"],
+        "trainer": {"use": "grpo"},
+    },
     "protocol maj_at_k": {**SAMPLED, "k": 5, "generated_tokens": 900},
     "protocol pass_at_k": {**SAMPLED, "k": 5, "n": 9},
     "trainer sft": {
@@ -312,6 +326,8 @@ def places_of(plugin: str) -> dict[str, Changes]:
     kind, _, name = plugin.partition(" ")
     if name == "replay":
         return {"base": EFFECTS["engine"]["base"]}
+    if name == "discovery":
+        return {"base": {"base": SEARCHED}, "student": {"student": SEARCHED}}
     if kind == "reward" or (kind == "trainer" and name != "sft"):
         return {"rl": {"rl": TRAINED}}
     return EFFECTS[kind]
@@ -327,6 +343,9 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
     if value == "OTHER":
         value = str(tmp_path / "moved.jsonl")
         Path(value).write_bytes((ROWS / "said.jsonl").read_bytes())
+    if value == ["FIRST"]:
+        stages = plan_of(json.dumps(SPEC)).data.values()
+        value = [next(questions[0].id for questions in stages if len(questions) == SPEC["data"]["split"]["test"])]
     for condition, effect in places_of(plugin).items():
         if kind == "reward":
             rewards = [{"use": name}, "correct"]
