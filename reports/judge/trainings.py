@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS
+from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS, ON_VERDICTS
 from nsd.reports.judge.runs import MADE_SQL
 
 if TYPE_CHECKING:
@@ -33,11 +33,18 @@ _BY_SECONDS_SQL = f"""{MADE_SQL} SELECT digest FROM made
 WHERE digest IN (SELECT unnest(?::TEXT[])) AND json_extract_string(key, '$.match.seconds') IS NOT NULL
 """
 
+# Evaluations that trained while they measured.
+_SEARCHED_SQL = f"""{MADE_SQL} SELECT digest FROM made
+WHERE digest IN (SELECT unnest(?::TEXT[])) AND json_extract_string(key, '$.by') = 'training'
+"""
+
 
 def training_notes(connection: duckdb.DuckDBPyConnection, arms: Mapping[str, Arm]) -> dict[str, list[str]]:
     """Remarks by the name of each arm that was trained on the test questions, or builds on a model that was, and of
-    each whose budget was a number of seconds.
+    each whose budget was a number of seconds; likewise of each whose evaluation trained.
     """
+    evaluated = sorted({run.eval_digest for arm in arms.values() for run in arm.runs if run.eval_digest is not None})
+    searched = {digest for (digest,) in connection.execute(_SEARCHED_SQL, [evaluated]).fetchall()}
     trained = sorted({run.train_digest for arm in arms.values() for run in arm.runs if run.train_digest is not None})
     itself = dict(connection.execute(_SQL, [trained, trained]).fetchall())
     clocked = {digest for (digest,) in connection.execute(_BY_SECONDS_SQL, [trained]).fetchall()}
@@ -46,6 +53,8 @@ def training_notes(connection: duckdb.DuckDBPyConnection, arms: Mapping[str, Arm
         known = [itself[run.train_digest] for run in arm.runs if run.train_digest in itself]
         if known:
             found.setdefault(name, []).append(ON_TEST_QUESTIONS if any(known) else AFTER_TEST_QUESTIONS)
+        if any(run.eval_digest in searched for run in arm.runs):
+            found.setdefault(name, []).append(ON_VERDICTS)
         if any(run.train_digest in clocked for run in arm.runs):
             found.setdefault(name, []).append(BUDGET_OF_SECONDS)
     return found

@@ -53,7 +53,13 @@ from nsd.runner.plan.keys import (
     values_of_record,
 )
 from nsd.runner.plan.model import Plan, PlannedRun, Stage, Truth
-from nsd.runner.plan.notes import notes_on_match, notes_on_repeats, notes_on_test_questions, notes_on_validation
+from nsd.runner.plan.notes import (
+    notes_on_match,
+    notes_on_repeats,
+    notes_on_searches,
+    notes_on_test_questions,
+    notes_on_validation,
+)
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.model import Condition, Experiment
@@ -140,7 +146,14 @@ class _Builder:
             data=self.questions.data,
             notes=self.notes,
         )
-        plan.notes.extend([*notes_on_test_questions(plan), *notes_on_match(plan), *self._validation_notes(conditions)])
+        plan.notes.extend(
+            [
+                *notes_on_test_questions(plan),
+                *notes_on_searches(plan),
+                *notes_on_match(plan),
+                *self._validation_notes(conditions),
+            ]
+        )
         return plan
 
     def _chosen(self, only: Sequence[str]) -> list[Condition]:

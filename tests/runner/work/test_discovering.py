@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from nsd.plugins.api import Completion, Question, Score, Scored, StopReason
 from nsd.plugins.verifiers.steps import Steps
+from nsd.reports.page.data import collect_experiment
+from nsd.reports.page.page import render_page
+from nsd.reports.text.summary import print_summary
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
@@ -143,6 +149,21 @@ def test_the_index_holds_the_budget_and_every_sample_with_its_verdict(toy: Toy) 
             "SELECT min(sample) FILTER (WHERE correct), count(*) FROM eval_samples GROUP BY question_id ORDER BY 1"
         ).fetchall()
     assert found == [(0, 4), (5, 8), (None, 8)]
+
+
+def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_question(toy: Toy) -> None:
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("[]}}", "[]}, again: {train_on: [], eval: {batch: 2}}}"))
+    plan = toy.plan()
+    assert execute(plan, toy.workspace).exit_code == 0
+    screen = Console(file=io.StringIO(), width=80)
+    with Store(toy.workspace).read() as connection:
+        print_summary(connection, screen, "toy", plan.spec_digest, None)
+        page = render_page(collect_experiment(connection, toy.workspace, "toy"))
+    assert isinstance(screen.file, io.StringIO)
+    assert re.search(r"again +2 of 3 +33.3% +33.3% +66.7% +\[.*%, .*%\]", screen.file.getvalue())
+    assert page.count("2 of 3 questions solved within 8 samples, 95 % interval") == 2
+    assert re.search(r'<th scope="row">\w+</th><td class="n">1</td><td class="n">1</td>', page)
+    assert re.search(r'<th scope="row">\w+</th><td class="n">&gt; 8</td><td class="n">&gt; 8</td>', page)
 
 
 TURNS = (
