@@ -483,6 +483,8 @@ class Protocol(Plugin):
 
     kind = "protocol"
     needs_votes: ClassVar[bool] = False  # as of a labeler
+    # True: it measures the weights that validation kept, on the questions of the validation.
+    on_validation: ClassVar[bool] = False
 
     def metric(self) -> str:
         """The metric's name, e.g. "accuracy", "pass@8"."""

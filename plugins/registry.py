@@ -58,6 +58,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "pass_at_k": "nsd.plugins.protocols.pass_at_k",
         "maj_at_k": "nsd.plugins.protocols.maj_at_k",
         "discovery": "nsd.plugins.protocols.discovery",
+        "best_within": "nsd.plugins.protocols.best_within",
     },
     "reward": {
         "correct": "nsd.plugins.rewards.correct",

@@ -474,10 +474,11 @@ class _Builder:
         protocol = condition.eval.make()
         if protocol.search() is not None:
             return self._search(condition, run_condition, model, seed, repeat)
-        test = self.questions.splits(condition).test
+        test = self.questions.evaluated(condition)
+        what = "validation questions" if protocol.on_validation else "test questions"
         sampling, within = protocol.sampling(), protocol.generated_tokens()
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
-        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions", within)
+        drawing = self._sample(condition, model, test, sampling, eval_seed, what, within)
         drawing.repeat = repeat
         samples = self._add(drawing, run_condition, seed)
         stage = self._stage(

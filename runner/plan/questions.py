@@ -70,6 +70,20 @@ class Questions:
         questions = self.watched.of(condition)
         return self._cut.setdefault(id(questions), questions[:SMOKE_QUESTIONS] if self.smoke else questions)
 
+    def evaluated(self, condition: Condition) -> list[Question]:
+        """The questions that a condition's evaluation asks: those of the test split, or of the validation.
+
+        Raises InputError where no training on the condition's data is watched.
+        """
+        if not condition.eval.cls.on_validation:
+            return self.splits(condition).test
+        if not self.watched.watches(condition):
+            raise InputError(
+                f"condition {condition.name!r}: eval {condition.eval.use} asks the validation's questions, and no "
+                "condition with these data trains"
+            )
+        return self.validation(condition)
+
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
         if id(questions) not in self._blind:

@@ -93,6 +93,7 @@ class _Loader:
         if top is not None:
             between.check_match(top.match)
             between.check_validation(validation)
+            between.check_best(validation, top.match)
             between.check_processes(top.resources)
             between.check_adapters()
         self.problems.raise_if_any()

@@ -94,6 +94,8 @@ def with_block(condition: str, key: str, block: Any) -> dict[str, Any]:
     spec["conditions"][condition][key] = block
     if block.get("use") == "discovery":
         spec["conditions"][condition]["verifier"] = "steps"  # turns need feedback
+    if block.get("use") == "best_within":
+        spec |= {"validation": {"questions": 2, "every": 2}, "match": {"by": "generated_tokens", "amount": 900}}
     if block.get("use") == "noisy_oracle":
         del spec["conditions"][condition]["label_with"]
     return spec
@@ -204,6 +206,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "labeler noisy_oracle": {"accuracy": 0.5},
     "protocol accuracy": SAMPLED,
     "protocol avg_at_k": {**SAMPLED, "k": 5},
+    "protocol best_within": {**SAMPLED, "k": 5},
     "protocol discovery": {
         **SAMPLED,
         "by": "multi_turn",
@@ -326,6 +329,8 @@ def places_of(plugin: str) -> dict[str, Changes]:
     kind, _, name = plugin.partition(" ")
     if name == "replay":
         return {"base": EFFECTS["engine"]["base"]}
+    if name == "best_within":  # validation measures by it too
+        return {"base": {"base": DRAWN}, "student": {"student": TRAINED}}
     if name == "discovery":
         return {"base": {"base": SEARCHED}, "student": {"student": SEARCHED}}
     if kind == "reward" or (kind == "trainer" and name != "sft"):

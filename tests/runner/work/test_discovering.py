@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +126,30 @@ def test_a_search_that_broke_goes_on_after_its_last_whole_batch(toy: Toy) -> Non
     before = len(toy.drawn())
     assert toy.run() == {"x": 3 / 8, "y": 1.0, "z": 0.0}
     assert toy.drawn()[before:] == [f"x {n}" for n in range(4, 8)]
+
+
+def test_a_question_that_a_run_beside_is_at_is_left_for_later(toy: Toy) -> None:
+    plan = toy.plan()
+    texts = {one.text: one for questions in plan.data.values() for one in questions}
+    first = next(one for one in plan.stages.values() if one.kind == "discover")
+    toy.workspace.create()
+    beside = threading.Event()
+
+    def hold() -> None:
+        with toy.workspace.lock("discover", first.digest):
+            beside.set()
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and not ((toy.folder / "drawn").exists() and len(toy.drawn()) >= 12):
+                time.sleep(0.05)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    beside.wait()
+    assert toy.run() == {"x": 3 / 8, "y": 1.0, "z": 0.0}
+    other.join()
+    (held,) = plan.data[first.key["question"]]
+    assert texts[held.text] == held
+    assert [line.split()[0] for line in toy.drawn()[-4:]] == [held.text] * 4
 
 
 def test_the_questions_of_a_spec_are_searched_and_no_others(toy: Toy) -> None:
