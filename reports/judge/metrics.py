@@ -112,6 +112,15 @@ def values_sql(connection: duckdb.DuckDBPyConnection, metric: str | None, digest
 
 
 def _check_samples(connection: duckdb.DuckDBPyConnection, metric: str, digests: Sequence[str]) -> None:
+    searched = connection.execute(
+        "SELECT metric FROM eval_info WHERE eval_digest IN (SELECT unnest(?::TEXT[])) AND starts_with(metric, ?)",
+        [list(digests), SEARCH],
+    ).fetchall()
+    if searched and metric not in NEUTRAL:
+        raise InputError(
+            f"a search ends with the first right sample, so {metric} of its samples would be too low: compare by "
+            f"{searched[0][0]}"
+        )
     fewest = dict(
         connection.execute(
             "SELECT eval_digest, min(stored) FROM (SELECT eval_digest, question_id, count(*) AS stored "

@@ -518,7 +518,6 @@ class _Builder:
             replace(protocol.sampling(), n=search.samples),
             self._model_key(model) if needs_model else None,
             self._model_job(model) if needs_model else None,
-            self.questions.shown(condition),
             stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat),
         )
         size = f"1 question, up to {search.samples} samples by {search.by}"

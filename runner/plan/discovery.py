@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nsd.plugins.api import Question, Sampling, Search, Shown, Trainer, TrainSeeds
+from nsd.plugins.api import Question, Sampling, Search, Trainer, TrainSeeds
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.jobs import ModelJob, ToDiscover
 from nsd.runner.plan.keys import block_job, block_key, prompt_key, values_of, values_of_record
@@ -30,7 +30,6 @@ class Searched:
     sampling: Sampling
     model_key: dict[str, Any] | None
     model: ModelJob | None
-    shown: Shown
     seed: int
 
     @property
@@ -74,8 +73,6 @@ class Searched:
                 key["lora"] = values_of(one.model.lora)
             if one.model.train_dtype not in (None, one.model.dtype):
                 key["train_dtype"] = one.model.train_dtype
-            if self.shown != Shown():
-                key["shown"] = self.shown.to_json()
         else:
             key |= {"engine": block_key(one.engine), "sampling": values_of_record(self.sampling)}
             key |= {"batch": self.search.batch} if self.search.by == "sampling" else {}
@@ -94,7 +91,6 @@ class Searched:
             train_verifier=block_job(one.training_verifier) if told else None,
             sampling=self.sampling,
             seeds=seeds,
-            shown=self.shown,
         )
         return key, job
 

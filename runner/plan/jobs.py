@@ -193,8 +193,7 @@ class ToDiscover(_OverQuestions):
     """A search for a solution of one question, whose content hash `questions` is.
 
     `verifier` says what solves it, `train_verifier` (None: the same) what an attempt is told. `trainer`, `seeds` and
-    what a training needs of a model are there where the search is a training, which sees of the question no more than
-    `shown`; `engine` where it is none.
+    what a training needs of a model are there where the search is a training; `engine` where it is none.
     """
 
     search: Search
@@ -208,7 +207,6 @@ class ToDiscover(_OverQuestions):
     train_verifier: PluginJob | None
     sampling: Sampling
     seeds: TrainSeeds | None
-    shown: Shown = NOTHING
 
     @property
     def plugin(self) -> PluginJob:

@@ -128,7 +128,10 @@ class Judges:
 
 @dataclass
 class Shards:
-    """The batches of a search on disk, whole ones from the first on. A broken one, and what came after, is owed."""
+    """The batches of a search on disk, whole ones from the first on.
+
+    One that is broken or holds a failed completion is owed again, with what came after.
+    """
 
     folder: Path
     size: int
@@ -138,7 +141,10 @@ class Shards:
         self.folder.mkdir(parents=True, exist_ok=True)
         while (path := self._path(len(self.batches))).is_file():
             try:
-                self.batches.append(tables.read_scored(path))
+                batch = tables.read_scored(path)
+                if any(one.completion.failed for one in batch):  # another attempt may do better
+                    break
+                self.batches.append(batch)
             except Broken as broken:
                 path.replace(path.with_name(f"{path.name}.broken"))
                 print(f"{broken}; kept as {path.name}.broken, and drawn again")
@@ -283,7 +289,7 @@ def _by_training(
             context.warn(text, spec_field)
 
     output = context.partial / "left"
-    blind = without_truth(question, work.shown)
+    blind = without_truth(question)
     job = TrainJob(
         model=replace(model_ref(work.model, context.workspace, context.device), train_dtype=work.train_dtype),
         lora=work.lora,

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from nsd.plugins.errors import InputError
+from nsd.reports.judge.arms import summarise_arms
 from nsd.reports.judge.hypotheses import ClaimVerdict
 from nsd.reports.judge.runs import condition_arms
 from nsd.reports.judge.searched import SearchCell, collect_searches
@@ -114,3 +116,16 @@ def test_a_sample_that_was_cut_could_have_ended_the_search_there() -> None:
     lost = load_values(results.connection, list(arms.values())).lost
     # The third of 8 samples leaves 6/8 where nothing was left; the second leaves 7/8 where the seventh left 2/8.
     assert lost == {"eval-s/a/seed1": pytest.approx(6 / 8 / 2), "eval-s/b/seed1": pytest.approx(5 / 8 / 2)}
+
+
+def test_another_metric_of_samples_that_a_search_chose_to_end_is_refused(results: Results) -> None:
+    arms = list(condition_arms(results.connection, "s").values())
+    with pytest.raises(InputError, match=r"ends with the first right sample.*discovery@8"):
+        load_values(results.connection, arms, metric="pass@1")
+    assert load_values(results.connection, arms, metric="tokens").matrix.shape == (2, 8)
+
+
+def test_an_arm_of_searches_has_an_interval_over_questions(results: Results) -> None:
+    (arm,) = summarise_arms(results.connection, ["s/sampling/seed1"])
+    assert arm.mean == pytest.approx(sum((6, 0, 1, 0, 4, 3, 2, 0)) / 8 / 8)
+    assert arm.interval == "t" and arm.ci is not None and arm.ci[0] >= 0

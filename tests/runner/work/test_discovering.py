@@ -250,6 +250,14 @@ def test_a_broken_batch_is_owed_with_all_that_came_after(tmp_path: Path) -> None
     assert len(Shards(tmp_path, 1).scored()) == 1
 
 
+def test_a_failed_sample_is_owed_again_with_all_that_came_after(tmp_path: Path) -> None:
+    shards = Shards(tmp_path, 1)
+    failed = Scored(Completion("q", 1, "", 0, StopReason.ERROR, "gone"), Score(0.0, False, None))
+    for number, one in enumerate([scored(0, False), failed, scored(2, False)]):
+        shards.keep(number, [one])
+    assert [one.completion.sample for one in Shards(tmp_path, 1).scored()] == [0]
+
+
 def test_a_verdict_knows_the_truth_that_its_asker_has_not() -> None:
     truth = Question("q", "What is 1 + 2?", "3", "Sum: 1 + 2 = 3\n#### 3")
     telling, blind = Telling(Steps(), truth), Question("q", "What is 1 + 2?")
