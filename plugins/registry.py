@@ -29,6 +29,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "numinamath": "nsd.plugins.datasets.numinamath",
         "sciknoweval": "nsd.plugins.datasets.sciknoweval",
         "tooluse": "nsd.plugins.datasets.tooluse",
+        "livecodebench": "nsd.plugins.datasets.livecodebench",
+        "code_puzzles": "nsd.plugins.datasets.code_puzzles",
         "jsonl": "nsd.plugins.datasets.jsonl",
     },
     "verifier": {

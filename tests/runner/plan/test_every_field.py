@@ -93,6 +93,8 @@ def with_block(condition: str, key: str, block: Any) -> dict[str, Any]:
     spec["conditions"][condition][key] = block
     if block.get("use") == "noisy_oracle":
         del spec["conditions"][condition]["label_with"]
+    if block.get("use") in ("livecodebench", "code_puzzles"):  # whose own verifier has no answers to vote on
+        spec["conditions"][condition]["verifier"] = "numeric"
     return spec
 
 
@@ -416,6 +418,23 @@ DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "missing_answer": ("drop", set()),
         "unlabeled_from": (OWN, {"unlabeled"}),
     },
+    "livecodebench": {
+        "path": (str(ROWS / "code_moved"), set()),
+        "split.test": (2, {"labeled", "unlabeled", "test"}),  # its test rows are cut from train
+        "files": (["test5.jsonl"], {"labeled", "unlabeled", "test"}),
+        "start": ("2025-02-04", {"labeled", "unlabeled", "test"}),
+        "end": ("2025-04-10", {"labeled", "unlabeled", "test"}),
+        "tests": ("all", {"labeled", "unlabeled", "test"}),
+        "rows": ([8, 7, 6, 5, 4, 3], {"labeled", "unlabeled", "test"}),
+    },
+    "code_puzzles": {
+        "seed": (9, {"labeled", "unlabeled", "test"}),
+        "train": (50, {"labeled", "unlabeled"}),
+        "test": (19, {"test"}),
+        "levels": ([0.0, 1.0, 1.0], {"labeled", "unlabeled", "test"}),
+        "plain": (1.0, {"labeled", "unlabeled", "test"}),
+        "examples": (1, {"labeled", "unlabeled", "test"}),
+    },
     "jsonl": {
         "split.labeled": (1, {"labeled"}),  # it has a pool of unlabeled questions
         "train": ("5 rows of own.jsonl", {"labeled"}),
@@ -439,7 +458,7 @@ SPLIT = {
 }
 NEED_THE_HUB = {
     *("gsm8k subset", "gsm8k revision", "math revision", "numinamath revision"),
-    *("sciknoweval revision", "tooluse revision"),
+    *("sciknoweval revision", "tooluse revision", "livecodebench revision"),
     *("jsonl hub", "jsonl subset", "jsonl revision", "jsonl unlabeled_from"),  # the last: not beside `unlabeled`
 }
 START = {
@@ -449,6 +468,8 @@ START = {
     "numinamath": {"path": str(ROWS / "numina.jsonl")},
     "sciknoweval": {"path": str(ROWS / "science")},
     "tooluse": {"path": str(ROWS / "calls")},
+    "livecodebench": {"path": str(ROWS / "code")},
+    "code_puzzles": {"train": 60, "test": 20},
     "jsonl": {
         "train": str(ROWS / "own.jsonl"),
         "test": str(ROWS / "own_test.jsonl"),
