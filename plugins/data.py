@@ -247,8 +247,8 @@ class Completion:
 class Score:
     """A verifier's verdict: `score` in [0, 1], `correct` the decision, `answer` what was extracted.
 
-    `numbers` are further ones that it measured, each under a name of its own, such as the share of a program's tests
-    that passed; no metric and no reward looks at them.
+    `numbers` are further ones that it measured, under the same names for every completion, such as the share of a
+    program's tests that passed; no metric of an evaluation and no reward looks at them.
     """
 
     score: float

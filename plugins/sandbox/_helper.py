@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.sandbox import _tree
-from nsd.plugins.sandbox.cgroup import Group
+from nsd.plugins.errors import InputError
+from nsd.plugins.sandbox import _seccomp, _tree, _user
+from nsd.plugins.sandbox.cgroup import PREFIX, Group
 
 STDOUT_BYTES = 8 << 20  # a program that says more is ended
 STDERR_BYTES = 64 << 10  # the last ones are kept
@@ -56,7 +57,22 @@ class Helper:
         self.command: list[str] = settings["command"]
         self.environment: dict[str, str] = settings["environment"]
         self.readable: list[str] = settings["readable"]
-        self.user: int | None = settings["user"]
+        if self.kind == "landlock":  # loaded whole, while all of it can still be reached
+            import landlockpy  # noqa: F401
+
+            from nsd.plugins.sandbox import _landlock
+
+            self._restrict = _landlock.restrict
+        with contextlib.suppress(OSError):
+            _seccomp.library()
+        self.user = _user.passing_user(settings["reached"]) if _linux else None
+        if self.kind == "process" and self.user is None and hasattr(os, "geteuid") and os.geteuid() == 0:
+            raise InputError(
+                "as root, with an interpreter that other users cannot reach, a program without walls could end every "
+                "process of the machine: install bubblewrap, or run as another user"
+            )
+        if _linux and self.kind != "bubblewrap":
+            _sweep()
         self.group = Group()
         self.memory = 1 << 30
         self.scratch: Path | None = None
@@ -67,7 +83,7 @@ class Helper:
     def prepare(self) -> None:
         """Start the Python of the next program: it waits for its source, so that nobody waits for it."""
         if self.kind != "bubblewrap":
-            self.scratch = Path(tempfile.mkdtemp(prefix="nsd-sandbox-"))
+            self.scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
             if self.user is not None:
                 os.chown(self.scratch, self.user, self.user)
         self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)
@@ -105,7 +121,9 @@ class Helper:
         self.memory = int(job["memory_mb"]) << 20
         self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)
         killed_before = self.group.out_of_memory()
-        limits = " ".join(f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items())
+        limits = " ".join(
+            f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items()
+        )
         ready.stdin.write(job["stdin"].encode("utf-8", "surrogatepass"))
         ready.source.write(f"{limits}\n".encode() + job["source"].encode("utf-8", "surrogatepass"))
         with contextlib.suppress(BrokenPipeError):
@@ -161,12 +179,13 @@ class Helper:
                 _no_capabilities()
                 _prctl(_NO_NEW_PRIVS, 1)
             if self.kind == "landlock":
-                from nsd.plugins.sandbox import _landlock, _seccomp
-
                 assert self.scratch is not None
-                _landlock.restrict(self.readable, self.scratch)
-                with contextlib.suppress(OSError):  # what then does not hold is found out by the probes
+                self._restrict(self.readable, self.scratch)
+            with contextlib.suppress(OSError):  # what then does not hold is found out by the probes
+                if self.kind == "landlock":
                     _seccomp.deny()
+                elif _linux:
+                    _seccomp.deny_killing_all()
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End the program and everything that it began."""
@@ -191,10 +210,7 @@ class Helper:
     def clean_up(self) -> None:
         """Take away the scratch folder."""
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
-            if self.scratch.exists():  # folders without permissions, or deeper than Python goes
-                subprocess.run(["chmod", "-R", "u+rwX", "--", self.scratch], stderr=subprocess.DEVNULL, check=False)
-                subprocess.run(["rm", "-rf", "--", self.scratch], stderr=subprocess.DEVNULL, check=False)
+            _delete(self.scratch)
             self.scratch = None
 
 
@@ -292,6 +308,23 @@ class _Watch:
         return None
 
 
+def _delete(folder: Path) -> None:
+    """Delete a folder that a program made: without permissions, or deeper than Python goes, or both."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+def _sweep() -> None:
+    """Delete the scratch folders of helpers that are gone without having done so."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and folder.is_dir() and not folder.is_symlink():
+            _delete(folder)
+
+
 def _too_much_in(folder: Path) -> bool:
     """Whether a scratch folder on disk holds too many files or bytes."""
     files = size = 0
@@ -350,7 +383,11 @@ def main() -> None:
     _prctl(_DUMPABLE, 0)  # no program of the same user reads its memory or environment
     requests, answers = _lines(), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    helper = Helper(json.loads(next(requests)))
+    try:
+        helper = Helper(json.loads(next(requests)))
+    except InputError as error:
+        answers.write(json.dumps({"failed": str(error)}) + "\n")
+        return
     try:
         said: dict[str, Any] = {"controllers": sorted(helper.group.controllers)}
         while True:

@@ -20,7 +20,8 @@ DENIED = (
     *("fanotify_init", "setpriority", "sched_setscheduler", "ioprio_set", "socket"),
 )
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
-_NOT_EQUAL = 1
+_DENIAL = _ERRNO | errno.EPERM
+_NOT_EQUAL, _MASKED_EQUAL = 1, 7
 
 
 class _Compared(ctypes.Structure):
@@ -53,18 +54,39 @@ def library() -> ctypes.CDLL:
 def deny() -> None:
     """Deny the calling process and its children these calls, and sockets but for pairs of its own. Raises OSError."""
     lib = library()
-    rules = lib.seccomp_init(_ALLOW)
-    if not rules:
-        raise OSError(errno.ENOMEM, "libseccomp makes no filter")
+    rules = _begun(lib)
     try:
-        denial = _ERRNO | errno.EPERM
         for name in DENIED:
             if (number := lib.seccomp_syscall_resolve_name(name.encode())) >= 0:  # else not of this machine
-                lib.seccomp_rule_add_array(rules, denial, number, 0, None)
+                lib.seccomp_rule_add_array(rules, _DENIAL, number, 0, None)
         other = _Compared(0, _NOT_EQUAL, socket.AF_UNIX, 0)
         number = lib.seccomp_syscall_resolve_name(b"socketpair")
-        lib.seccomp_rule_add_array(rules, denial, number, 1, ctypes.byref(other))
-        if failed := lib.seccomp_load(rules):
-            raise OSError(-failed, "the filter of system calls could not be set")
+        lib.seccomp_rule_add_array(rules, _DENIAL, number, 1, ctypes.byref(other))
+        _load(lib, rules)
     finally:
         lib.seccomp_release(rules)
+
+
+def deny_killing_all() -> None:
+    """Deny the calling process and its children to send a signal to every process there is. Raises OSError."""
+    lib = library()
+    rules = _begun(lib)
+    try:
+        everybody = _Compared(0, _MASKED_EQUAL, 0xFFFFFFFF, 0xFFFFFFFF)
+        lib.seccomp_rule_add_array(
+            rules, _DENIAL, lib.seccomp_syscall_resolve_name(b"kill"), 1, ctypes.byref(everybody)
+        )
+        _load(lib, rules)
+    finally:
+        lib.seccomp_release(rules)
+
+
+def _begun(lib: ctypes.CDLL) -> ctypes.c_void_p:
+    if not (rules := lib.seccomp_init(_ALLOW)):
+        raise OSError(errno.ENOMEM, "libseccomp makes no filter")
+    return ctypes.c_void_p(rules)
+
+
+def _load(lib: ctypes.CDLL, rules: ctypes.c_void_p) -> None:
+    if failed := lib.seccomp_load(rules):
+        raise OSError(-failed, "the filter of system calls could not be set")

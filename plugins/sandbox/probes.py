@@ -128,7 +128,7 @@ for _ in range(given["most"]):
         made += 1
     except OSError:
         break
-print(json.dumps(["unbounded"] if made == given["most"] else []))
+print(json.dumps(["unbounded"] if made == given["most"] else []), flush=True)
 os._exit(0)
 """
 
@@ -193,12 +193,14 @@ def probe(run: Run) -> frozenset[str]:
 
 
 def _nothing_found(run: Run, source: str, given: dict[str, Any], **limits: Any) -> bool:
-    """Whether an attack says that it found nothing. One that cannot say anything found nothing either."""
-    ran = run(Program(f"given = {given!r}\n{source}", **{"seconds": 5.0, **limits}))
+    """Whether an attack says that it found nothing. One that was ended for want of memory found nothing either."""
+    ran = run(Program(f"given = {given!r}\n{source}", **{"seconds": 20.0, **limits}))
+    if ran.stopped == "memory":
+        return True
     try:
         return bool(json.loads(ran.stdout.splitlines()[-1]) == [])
     except (ValueError, IndexError):
-        return True
+        return False
 
 
 def _network(run: Run, folder: Path) -> bool:

@@ -46,8 +46,8 @@ class Ran:
 
     `stdout` and `stderr` are UTF-8 with U+FFFD for what is none, and no longer than the sandbox takes. `exit_code` is
     128 + N after signal N. `guarantees` is the part of GUARANTEES that held. `stopped` says which limit the sandbox
-    ended it at, None where it ended by itself. `cpu_seconds` are those that its processes had used when its time was up;
-    None where it was not.
+    ended it at, None where it ended by itself. `cpu_seconds` are those that its processes had used when its time was
+    up; None where it was not.
     """
 
     stdout: str

@@ -22,8 +22,6 @@ from nsd.plugins.sandbox.ran import Kind
 SCRATCH_BYTES = 64 << 20
 SHARED_BYTES = 8 << 20
 INSIDE = 65534  # the user's number within bubblewrap
-# Numbers that no account has: systemd takes its passing users from these (systemd.io/UIDS-GIDS).
-PASSING_USERS = range(61184, 65520)
 
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -43,7 +41,6 @@ OF_THE_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache",
 def settings(kind: Kind) -> dict[str, Any]:
     """What a helper needs to know of a kind: JSON-able. Raises InputError."""
     python, parts = interpreter()
-    user = _passing_user(python, parts)
     boot = Path(__file__).with_name("_boot.py").read_text(encoding="utf-8")
     inner = [python, "-P", "-s", "-S", "-c", boot]
     if kind == "bubblewrap":
@@ -54,7 +51,9 @@ def settings(kind: Kind) -> dict[str, Any]:
         _need_landlock()
     readable = [*OF_THE_SYSTEM, *parts, "/dev/urandom", "/dev/random"]
     environment = {} if kind == "bubblewrap" else ENVIRONMENT
-    return {"kind": kind, "command": command, "environment": environment, "readable": readable, "user": user}
+    # What the programs' user must reach, though it may lie in a folder that is root's alone.
+    reached = [*parts, *([command[0]] if kind == "bubblewrap" else [])]
+    return {"kind": kind, "command": command, "environment": environment, "readable": readable, "reached": reached}
 
 
 @lru_cache
@@ -109,7 +108,19 @@ def bwrap_options(parts: list[str]) -> list[str]:
     for path in parts:
         if not path.startswith(("/usr/", "/lib/", "/bin/")):
             options += ["--ro-bind", path, path]
-    options += ["--proc", "/proc", "--dev", "/dev", "--size", str(SHARED_BYTES), "--tmpfs", "/dev/shm"]
+    # Read only: whoever is root outside could set the kernel's parameters there, whatever name space it is in.
+    options += [
+        "--proc",
+        "/proc",
+        "--remount-ro",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--size",
+        str(SHARED_BYTES),
+        "--tmpfs",
+        "/dev/shm",
+    ]
     options += ["--remount-ro", "/dev", "--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/"]
     return [*options, "--chdir", "/tmp", "--"]
 
@@ -121,14 +132,3 @@ def _need_landlock() -> None:
 
     if not supported():
         raise InputError("the kernel has no Landlock (Linux 5.13 and newer have it, unless it is switched off)")
-
-
-def _passing_user(python: str, parts: list[str]) -> int | None:
-    """As root: the number of a user that owns nothing, if that one can reach the interpreter. Else None."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return None
-    for path in (python, *parts):
-        for place in (Path(path), *Path(path).parents):
-            if not place.stat().st_mode & (0o001 if place.is_dir() else 0o004):
-                return None
-    return PASSING_USERS[os.getpid() % len(PASSING_USERS)]

@@ -5,6 +5,8 @@ of JSON with the arguments; the result leaves as JSON behind a number that is dr
 standard output that the solution's prints do not reach. Expected outputs are not here.
 """
 
+import types
+
 # Names that solutions use without importing them, because LeetCode and LiveCodeBench do it for them.
 KNOWN = {
     "typing": "Any Callable DefaultDict Deque Dict FrozenSet Generator Iterable Iterator List NamedTuple Optional "
@@ -32,28 +34,28 @@ MODULES = (
 )
 
 
-def used(code):
+def used(code: types.CodeType) -> set[str]:
     """Every name and attribute that compiled code speaks of."""
-    names, owed = set(), [code]
+    names, owed = set[str](), [code]
     while owed:
         one = owed.pop()
         names.update(one.co_names)
-        owed += [part for part in one.co_consts if hasattr(part, "co_names")]
+        owed += [part for part in one.co_consts if isinstance(part, types.CodeType)]
     return names
 
 
-def known(names):
+def known(names: set[str]) -> dict[str, object]:
     """Those of the names that are given, with what they are; where a module and its function share one, the module."""
     import importlib
 
-    found = {name: importlib.import_module(name) for name in MODULES if name in names}
+    found: dict[str, object] = {name: importlib.import_module(name) for name in MODULES if name in names}
     for module, texts in KNOWN.items():
         for name in names.intersection(texts.split()):
             found.setdefault(name, getattr(importlib.import_module(module), name))
     return found
 
 
-def shown(error, text):
+def shown(error: BaseException, text: str) -> None:
     """Print an error with the solution's own lines."""
     import linecache
     import traceback
@@ -66,27 +68,28 @@ def shown(error, text):
     traceback.print_exception(error)
 
 
-def called(space, function, arguments):
+def called(space: dict[str, object], function: str, arguments: list[object]) -> object:
     """The result of the solution's method or function of this name."""
     holder = space.get("Solution")
     if isinstance(holder, type) and hasattr(holder, function):
-        return getattr(holder(), function)(*arguments)
-    if not callable(space.get(function)):
+        returned: object = getattr(holder(), function)(*arguments)
+        return returned
+    found = space.get(function)
+    if not callable(found):
         raise NameError(f"the program has no function {function!r}, and no class Solution with such a method")
-    return space[function](*arguments)
+    result: object = found(*arguments)
+    return result
 
 
-def main(text, function):
+def main(text: str, function: str | None) -> None:
     """Run the solution as a script (function None), compile it alone ("") or call its function."""
     import os
     import sys
-    import types
 
     try:
         code = compile(text, "solution.py", "exec", dont_inherit=True)
         if function == "":
             return
-        answer = number = arguments = None
         if function is not None:
             import json
 
@@ -94,7 +97,6 @@ def main(text, function):
             answer, nothing = os.dup(1), os.open(os.devnull, os.O_RDWR)
             os.dup2(nothing, 0)
             os.dup2(nothing, 1)
-            written = json.dumps  # as it was before the solution could change it
         sys.setrecursionlimit(50_000)
         sys.set_int_max_str_digits(0)
         module = types.ModuleType("__main__" if function is None else "solution")
@@ -102,7 +104,7 @@ def main(text, function):
         space.update(known(used(code)))
         exec(code, space)
         if function is not None:
-            result = written(called(space, function, arguments))
+            result = json.dumps(called(space, function, arguments))
             sys.stdout.flush()
             sent = memoryview(f"{number}{result}".encode())
             while sent:

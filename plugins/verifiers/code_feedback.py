@@ -1,4 +1,4 @@
-"""What a program's author is told of a failed attempt, in at most `LONGEST` characters, without a word of a hidden test.
+"""What a program's author is told of a failed attempt: `LONGEST` characters at most, and no word of a hidden test.
 
 A hidden test's line is one of a few fixed ones: an error's name or a printed line would be chosen by the program, which
 has read the hidden input.

@@ -140,7 +140,7 @@ def compiling(solution: str) -> Program:
 
 
 def _source(solution: str, function: str | None) -> str:
-    return f"{_harness()}\n\nmain({ascii(solution)}, {function!r})\n"
+    return f"{_harness()}\n\nmain({solution!a}, {function!r})\n"
 
 
 @lru_cache

@@ -188,6 +188,14 @@ VALUES: dict[str, dict[str, Any]] = {
     "verifier choice": {},
     "verifier steps": {},
     "verifier tool_calls": {"inputs": "merged"},
+    "verifier code": {
+        "tests": "train",
+        "tests_seed": 3,
+        "seconds": 2.0,
+        "memory_mb": 256,
+        "timeouts": 1,
+        "sandbox": "process",
+    },
     "labeler consensus": {
         "k": 5,
         "temperature": 0.8,
@@ -314,6 +322,8 @@ def places_of(plugin: str) -> dict[str, Changes]:
     kind, _, name = plugin.partition(" ")
     if name == "replay":
         return {"base": EFFECTS["engine"]["base"]}
+    if not getattr(find(kind, name), "votes", True):  # an arm that labels by votes cannot have it
+        return {place: effect for place, effect in EFFECTS[kind].items() if place != "student"}
     if kind == "reward" or (kind == "trainer" and name != "sft"):
         return {"rl": {"rl": TRAINED}}
     return EFFECTS[kind]
