@@ -52,6 +52,7 @@ from nsd.plugins.data import (
     Request,
     Rollout,
     Sampling,
+    Sandboxed,
     Score,
     Shown,
     Splits,
@@ -93,6 +94,7 @@ __all__ = [
     "Reward",
     "Rollout",
     "Sampling",
+    "Sandboxed",
     "Score",
     "Scored",
     "Search",
@@ -181,6 +183,12 @@ class Verifier(Plugin):
     needs_answer: ClassVar[bool] = True
     # True states that a wrong completion's verdict says what is wrong with it (`Score.feedback`).
     gives_feedback: ClassVar[bool] = False
+    # True: `score_many` keeps every processor busy by itself, so that one process asks it and not one for each.
+    uses_every_core: ClassVar[bool] = False
+
+    def sandboxed(self) -> Sandboxed | None:
+        """How it runs programs that nobody vouches for, None where it runs none. Raises InputError where it cannot."""
+        return None
 
     def extract(self, completion: str) -> str | None:
         """The normalised final answer in a completion, or None where there is none."""

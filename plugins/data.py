@@ -245,12 +245,29 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A verifier's verdict: `score` in [0, 1], `correct` the decision, `answer` what was extracted."""
+    """A verifier's verdict: `score` in [0, 1], `correct` the decision, `answer` what was extracted.
+
+    `numbers` are further ones that it measured, under the same names for every completion, such as the share of a
+    program's tests that passed; no metric of an evaluation and no reward looks at them.
+    """
 
     score: float
     correct: bool
     answer: str | None
     feedback: str | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Sandboxed:
+    """In which kind of sandbox a verifier runs programs, and what that guarantees on this machine."""
+
+    kind: str
+    guarantees: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, JSON-able."""
+        return {"kind": self.kind, "guarantees": list(self.guarantees)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "numinamath": "nsd.plugins.datasets.numinamath",
         "sciknoweval": "nsd.plugins.datasets.sciknoweval",
         "tooluse": "nsd.plugins.datasets.tooluse",
+        "livecodebench": "nsd.plugins.datasets.livecodebench",
+        "code_puzzles": "nsd.plugins.datasets.code_puzzles",
         "jsonl": "nsd.plugins.datasets.jsonl",
     },
     "verifier": {
@@ -37,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "steps": "nsd.plugins.verifiers.steps",
         "choice": "nsd.plugins.verifiers.choice",
         "tool_calls": "nsd.plugins.verifiers.tool_calls",
+        "code": "nsd.plugins.verifiers.code",
     },
     "engine": {"hf": "nsd.plugins.engines.hf", "replay": "nsd.plugins.engines.replay"},
     "labeler": {

@@ -25,6 +25,7 @@ from nsd.plugins.trainers._rollouts import (
     kept_rollout,
     measured,
     sampling_of,
+    verdict_numbers,
 )
 
 
@@ -84,6 +85,7 @@ class TrlRollouts:
         from accelerate.utils import gather_object
 
         assert self._last is not None
+        self._note_numbers(self._last[1])
         weights = {name: weight_of(reward) for name, reward in self.rewards}
         totals = [
             sum(weights[name] * value for name, value in zip(self.values, row, strict=True))
@@ -91,6 +93,16 @@ class TrlRollouts:
         ]
         kept = [kept_rollout(step, rollout, total) for rollout, total in zip(self._last[1], totals, strict=True)]
         self.job.keep(gather_object(kept) if self.trainer.accelerator.num_processes > 1 else kept)
+
+    def _note_numbers(self, rollouts: Sequence[Rollout]) -> None:
+        """Add the further numbers of the verdicts to TRL's metrics: their means over the rollouts of all processes."""
+        import torch
+
+        accelerator = self.trainer.accelerator
+        for name, total in verdict_numbers([one.score for one in rollouts]).items():
+            sums = torch.tensor([total, float(len(rollouts))], dtype=torch.float64, device=accelerator.device)
+            sums = accelerator.reduce(sums, "sum") if accelerator.num_processes > 1 else sums
+            self.trainer._metrics["train"][name].append((sums[0] / sums[1]).item())
 
 
 def reward_function(name: str, reward: Reward, rollouts: TrlRollouts) -> Callable[..., list[float]]:

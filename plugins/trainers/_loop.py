@@ -32,6 +32,7 @@ from nsd.plugins.trainers._rollouts import (
     kept_rollout,
     measured,
     sampling_of,
+    verdict_numbers,
 )
 from nsd.plugins.trainers._run import Observer, Run
 from nsd.plugins.trainers.health import HealthWarning
@@ -270,6 +271,8 @@ def loop_class() -> Any:
             self.note("completions/mean_length", sum(lengths), len(lengths))
             self.note("completions/clipped_ratio", len(lengths) - len(ended), len(lengths))
             self.note("completions/mean_terminated_length", sum(ended), len(ended))
+            for name, total in verdict_numbers([one.score for one in sampled.rollouts]).items():
+                self.note(name, total, len(sampled.rollouts))
             if not self.algorithm.rewarded:
                 return
             rewards = sampled.grouped(self.algorithm.draws_per_question())

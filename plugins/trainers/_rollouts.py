@@ -16,6 +16,7 @@ Limit: neither that pass nor the decode loop goes with FSDP, whose processes mus
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -172,6 +173,12 @@ def verdicts(verifier: Verifier, items: Sequence[tuple[str, Question]]) -> list[
             f"the verifier {type(verifier).__name__} gave {len(scores)} verdicts for {len(items)} rollouts"
         )
     return scores
+
+
+def verdict_numbers(scores: Sequence[Score]) -> dict[str, float]:
+    """The sum of each further number of some verdicts, which all have the same ones, in the order of their names."""
+    names = sorted({name for score in scores for name in score.numbers})
+    return {name: math.fsum(score.numbers.get(name, 0.0) for score in scores) for name in names}
 
 
 def measured(

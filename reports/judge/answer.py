@@ -30,6 +30,7 @@ from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjus
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
+from nsd.reports.judge.sandboxes import sandbox_notes
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.trainings import training_notes
 from nsd.reports.judge.values import Values, load_values
@@ -239,6 +240,7 @@ def _judge(
             *_runs_notes(connection, experiment, current, asked_for),
             *_partly_notes(connection, experiment, arms),
             *(f"{name}: {note}" for name, notes in training_notes(connection, arms).items() for note in notes),
+            *sandbox_notes(connection, arms),
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,

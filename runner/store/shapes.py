@@ -150,6 +150,13 @@ class Cost(Shape):
     usd_per_hour: float | None = None
 
 
+class SandboxInfo(Shape):
+    """In what programs were run that nobody vouches for, and what that guaranteed where they ran."""
+
+    kind: str
+    guarantees: list[str]
+
+
 class Generation(Shape):
     """What a stage drew."""
 
@@ -193,6 +200,7 @@ class Manifest(Shape):
     events: list[Warned] = []
     eval: EvalInfo | None = None
     generation: Generation | None = None
+    sandbox: SandboxInfo | None = None
     shared: dict[Part, int] = {}
     labels: Facts | None = None
     training: Facts | None = None

@@ -57,7 +57,8 @@ COMPLETIONS = {
 # Null where an engine has no log-probabilities; files of before have none of these columns.
 CONFIDENCES = {name: f"confidence_{name}" for name in Confidence.__dataclass_fields__}
 COMPLETIONS |= dict.fromkeys(CONFIDENCES.values(), "float")
-VERDICT = {"score": "float", "correct": "bool", "answer": "text", "feedback": "text"}
+# `numbers` is null where a verdict has none; files of before have no such column.
+VERDICT = {"score": "float", "correct": "bool", "answer": "text", "feedback": "text", "numbers": "text"}
 SCORED = {**COMPLETIONS, **VERDICT}
 SCORES = {"question_id": "text", "sample": "int", **VERDICT}
 VALUES = {"question_id": "text", "value": "float"}
@@ -284,7 +285,8 @@ def read_scored(path: Path) -> list[Scored]:
 
 
 def _verdict_row(score: Score) -> dict[str, Any]:
-    return {name: getattr(score, name) for name in VERDICT}
+    numbers = json.dumps(dict(score.numbers), sort_keys=True) if score.numbers else None
+    return {**{name: getattr(score, name) for name in VERDICT}, "numbers": numbers}
 
 
 def write_scores(path: Path, scores: Mapping[tuple[str, int], Score]) -> None:
@@ -297,10 +299,12 @@ def read_scores(path: Path) -> dict[tuple[str, int], Score]:
     """Verdicts as `write_scores` stored them. Raises Broken."""
     try:
         return {
-            (row["question_id"], row["sample"]): Score(row["score"], row["correct"], row["answer"], row["feedback"])
+            (row["question_id"], row["sample"]): Score(
+                row["score"], row["correct"], row["answer"], row["feedback"], json.loads(row.get("numbers") or "{}")
+            )
             for row in read(path)
         }
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Broken(path, f"it holds no verdicts ({error})") from error
 
 

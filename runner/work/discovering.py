@@ -93,7 +93,19 @@ def run_gather(work: ToGather, verifier_hash: str, context: Context) -> dict[str
             "samples": work.sampling.n,
             "mean": sum(row["value"] for row in rows) / len(rows) if rows else None,
         },
+        **_sandboxes(work, context),
     }
+
+
+def _sandboxes(work: ToGather, context: Context) -> dict[str, Any]:
+    """In what the searches ran programs: the kinds, and what held in all of them; nothing where none ran any."""
+    said = [context.workspace.manifest("discover", digest).sandbox for digest in work.found]
+    held = [one for one in said if one is not None]
+    if not held:
+        return {}
+    common = set.intersection(*(set(one.guarantees) for one in held))
+    kinds = ", ".join(dict.fromkeys(one.kind for one in held))
+    return {"sandbox": {"kind": kinds, "guarantees": [name for name in held[0].guarantees if name in common]}}
 
 
 # --------------------------------------------------------------------------- verdicts and what is kept

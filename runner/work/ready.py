@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from nsd.plugins.api import Plugin, Trainer
+from nsd.plugins.api import Plugin, Trainer, Verifier
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
@@ -32,6 +32,7 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
     """
     stages = list(pending)
     check_packages(stages)
+    check_sandboxes(stages)
     if not any(computes(stage) for stage in stages):
         return None
     resources = plan.experiment.resources
@@ -82,6 +83,19 @@ def compiler_note(decision: Decision | None) -> str | None:
 def check_packages(stages: Iterable[Stage]) -> None:
     """Raise MissingExtra for the first package that a plugin of these stages needs and that is not installed."""
     _check_extras(cls.extra for stage in stages for cls in _plugins(stage.job))
+
+
+def check_sandboxes(stages: Iterable[Stage]) -> None:
+    """Raise InputError where a verifier of these stages runs programs, and this machine has no sandbox for them."""
+    seen = []
+    for stage in stages:
+        blocks = [value for value in vars(stage.job).values() if isinstance(value, PluginJob)] if stage.job else []
+        blocks += [stage.job.validation.verifier] if isinstance(stage.job, ToTrain) and stage.job.validation else []
+        for block in blocks:
+            cls = find(block.kind, block.use)
+            if issubclass(cls, Verifier) and cls.sandboxed is not Verifier.sandboxed and block not in seen:
+                seen.append(block)
+                make_plugin(block, Verifier).sandboxed()
 
 
 def _check_extras(extras: Iterable[str | None]) -> None:

@@ -86,7 +86,7 @@ class Scoring:
         if self.processes is not None and self.processes > 1:
             return chunks
         verifier = make_plugin(self.block, Verifier)
-        cores = 1 if self.processes is not None else usable_cores()
+        cores = 1 if self.processes is not None or verifier.uses_every_core else usable_cores()
         began = time.monotonic()
         for done, chunk in enumerate(chunks, 1):
             for item, score in zip(chunk, verdicts(verifier, chunk), strict=True):

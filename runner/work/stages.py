@@ -22,6 +22,8 @@ from nsd.plugins.api import (
     Protocol,
     PseudoLabel,
     Question,
+    Sandboxed,
+    Score,
     Scored,
     Trainer,
     TrainJob,
@@ -53,7 +55,9 @@ def run_stage(job: Job, context: Context) -> dict[str, Any]:
         case ToScore() as work:
             return run_score(work, job.inputs["samples"], digest_of(job.key["verifier"]), context)
         case ToDiscover() as work:
-            return run_discover(work, f"{job.experiment}/{job.used_by[0]}", context)
+            judges = [one for one in (work.verifier, work.train_verifier) if one is not None]
+            facts = run_discover(work, f"{job.experiment}/{job.used_by[0]}", context)
+            return {**facts, **sandbox_facts(*(make_plugin(one, Verifier) for one in judges))}
         case ToGather() as work:
             return run_gather(work, digest_of(job.key["verifier"]), context)
 
@@ -77,7 +81,7 @@ def run_label(work: ToLabel, drawn: str | None, context: Context) -> dict[str, A
     correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
     tables.write_labels(context.artifact / "labels.parquet", labels, correct)
     context.progress(len(labels), len(labels), "labels")
-    return {"data_hash": work.questions, "labels": label_facts(labels, correct)}
+    return {"data_hash": work.questions, "labels": label_facts(labels, correct), **sandbox_facts(verifier)}
 
 
 def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
@@ -109,6 +113,17 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
         "accuracy_kept": accuracy(kept),
         "confidence_histogram": dict(sorted(histogram.items())),
     }
+
+
+def sandbox_facts(*verifiers: Verifier) -> dict[str, Any]:
+    """What a manifest says of the sandboxes in which programs were judged; nothing where none was run."""
+    held = [one for verifier in verifiers if (one := verifier.sandboxed()) is not None]
+    if not held:
+        return {}
+    common = set.intersection(*(set(one.guarantees) for one in held))
+    kinds = dict.fromkeys(one.kind for one in held)
+    weakest = Sandboxed(", ".join(kinds), tuple(name for name in held[0].guarantees if name in common))
+    return {"sandbox": weakest.to_json()}
 
 
 # --------------------------------------------------------------------------- evaluation
@@ -146,8 +161,16 @@ def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -
             "questions": len(values),
             "samples": rounds,
             "mean": sum(values.values()) / len(values) if values else None,
+            **({"numbers": numbers} if (numbers := mean_numbers([one.score for one in scored])) else {}),
         },
+        **sandbox_facts(verifier),
     }
+
+
+def mean_numbers(scores: Sequence[Score]) -> dict[str, float]:
+    """The mean of each further number that verdicts carry, over the verdicts; one that lacks it counts as 0."""
+    names = sorted({name for score in scores for name in score.numbers})
+    return {name: sum(score.numbers.get(name, 0.0) for score in scores) / len(scores) for name in names}
 
 
 # --------------------------------------------------------------------------- training
@@ -237,7 +260,8 @@ def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
             "notes": dict(result.notes),
             **validated,
             "examples": {source: sources.count(source) for source in sorted(set(sources))},
-        }
+        },
+        **sandbox_facts(verifier, *([make_plugin(work.validation.verifier, Verifier)] if work.validation else [])),
     }
 
 

@@ -98,6 +98,8 @@ def with_block(condition: str, key: str, block: Any) -> dict[str, Any]:
         spec |= {"validation": {"questions": 2, "every": 2}, "match": {"by": "generated_tokens", "amount": 900}}
     if block.get("use") == "noisy_oracle":
         del spec["conditions"][condition]["label_with"]
+    if block.get("use") in ("livecodebench", "code_puzzles"):  # whose own verifier has no answers to vote on
+        spec["conditions"][condition]["verifier"] = "numeric"
     return spec
 
 
@@ -193,6 +195,14 @@ VALUES: dict[str, dict[str, Any]] = {
     "verifier choice": {},
     "verifier steps": {},
     "verifier tool_calls": {"inputs": "merged"},
+    "verifier code": {
+        "tests": "train",
+        "tests_seed": 3,
+        "seconds": 2.0,
+        "memory_mb": 256,
+        "timeouts": 1,
+        "sandbox": "process",
+    },
     "labeler consensus": {
         "k": 5,
         "temperature": 0.8,
@@ -333,6 +343,8 @@ def places_of(plugin: str) -> dict[str, Changes]:
         return {"base": {"base": DRAWN}, "student": {"student": TRAINED}}
     if name == "discovery":
         return {"base": {"base": SEARCHED}, "student": {"student": SEARCHED}}
+    if not getattr(find(kind, name), "votes", True):  # an arm that labels by votes cannot have it
+        return {place: effect for place, effect in EFFECTS[kind].items() if place != "student"}
     if kind == "reward" or (kind == "trainer" and name != "sft"):
         return {"rl": {"rl": TRAINED}}
     return EFFECTS[kind]
@@ -440,6 +452,23 @@ DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "missing_answer": ("drop", set()),
         "unlabeled_from": (OWN, {"unlabeled"}),
     },
+    "livecodebench": {
+        "path": (str(ROWS / "code_moved"), set()),
+        "split.test": (2, {"labeled", "unlabeled", "test"}),  # its test rows are cut from train
+        "files": (["test5.jsonl"], {"labeled", "unlabeled", "test"}),
+        "start": ("2025-02-04", {"labeled", "unlabeled", "test"}),
+        "end": ("2025-04-10", {"labeled", "unlabeled", "test"}),
+        "tests": ("all", {"labeled", "unlabeled", "test"}),
+        "rows": ([8, 7, 6, 5, 4, 3], {"labeled", "unlabeled", "test"}),
+    },
+    "code_puzzles": {
+        "seed": (9, {"labeled", "unlabeled", "test"}),
+        "train": (50, {"labeled", "unlabeled"}),
+        "test": (19, {"test"}),
+        "levels": ([0.0, 1.0, 1.0], {"labeled", "unlabeled", "test"}),
+        "plain": (1.0, {"labeled", "unlabeled", "test"}),
+        "examples": (1, {"labeled", "unlabeled", "test"}),
+    },
     "jsonl": {
         "split.labeled": (1, {"labeled"}),  # it has a pool of unlabeled questions
         "train": ("5 rows of own.jsonl", {"labeled"}),
@@ -463,7 +492,7 @@ SPLIT = {
 }
 NEED_THE_HUB = {
     *("gsm8k subset", "gsm8k revision", "math revision", "numinamath revision"),
-    *("sciknoweval revision", "tooluse revision"),
+    *("sciknoweval revision", "tooluse revision", "livecodebench revision"),
     *("jsonl hub", "jsonl subset", "jsonl revision", "jsonl unlabeled_from"),  # the last: not beside `unlabeled`
 }
 START = {
@@ -473,6 +502,8 @@ START = {
     "numinamath": {"path": str(ROWS / "numina.jsonl")},
     "sciknoweval": {"path": str(ROWS / "science")},
     "tooluse": {"path": str(ROWS / "calls")},
+    "livecodebench": {"path": str(ROWS / "code")},
+    "code_puzzles": {"train": 60, "test": 20},
     "jsonl": {
         "train": str(ROWS / "own.jsonl"),
         "test": str(ROWS / "own_test.jsonl"),

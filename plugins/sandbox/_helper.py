@@ -1,0 +1,420 @@
+"""One place in the pool: a small process that runs programs in sandboxes, one after another. `pool` starts it.
+
+It reads a line of JSON with its settings, then one for each program, and answers with a line each. It ends with its
+input. It is a process of its own because it forks (a training process with a model forks slowly), adopts what programs
+leave behind, and has neither environment nor memory worth reading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import os
+import platform
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.errors import InputError
+from nsd.plugins.sandbox import _seccomp, _tree, _user
+from nsd.plugins.sandbox.cgroup import PREFIX, Group
+
+STDOUT_BYTES = 8 << 20  # a program that says more is ended
+STDERR_BYTES = 64 << 10  # the last ones are kept
+FILE_BYTES = 16 << 20  # of one file
+SCRATCH_BYTES = 64 << 20
+SCRATCH_FILES = 10_000
+OPEN_FILES = 256
+PROCESSES = 64  # threads count
+OWN_BYTES = 32 << 20  # what this process and bubblewrap hold themselves
+OWN_PROCESSES = 4
+TICK_SECONDS = 0.05  # between looks at memory and files
+
+_PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS, _SUBREAPER = 1, 4, 38, 36
+_linux = sys.platform == "linux"
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _linux:
+        _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+class Helper:
+    """Runs programs by settings: kind, command (what stands before the Python that runs in the sandbox), and so on."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.kind: str = settings["kind"]
+        self.command: list[str] = settings["command"]
+        self.environment: dict[str, str] = settings["environment"]
+        self.readable: list[str] = settings["readable"]
+        if self.kind == "landlock":  # loaded whole, while all of it can still be reached
+            import landlockpy  # noqa: F401
+
+            from nsd.plugins.sandbox import _landlock
+
+            self._restrict = _landlock.restrict
+        with contextlib.suppress(OSError):
+            _seccomp.library()
+        self.user = _user.passing_user(settings["reached"]) if _linux else None
+        if self.kind == "process" and self.user is None and hasattr(os, "geteuid") and os.geteuid() == 0:
+            raise InputError(
+                "as root, with an interpreter that other users cannot reach, a program without walls could end every "
+                "process of the machine: install bubblewrap, or run as another user"
+            )
+        if _linux and self.kind != "bubblewrap":
+            _sweep()
+        self.group = Group()
+        self.memory = 1 << 30
+        self.scratch: Path | None = None
+        self.prepared: _Prepared | None = None
+
+    # ------------------------------------------------------------------ before a program is there
+
+    def prepare(self) -> None:
+        """Start the Python of the next program: it waits for its source, so that nobody waits for it."""
+        if self.kind != "bubblewrap":
+            self.scratch = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+            if self.user is not None:
+                os.chown(self.scratch, self.user, self.user)
+        self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)
+        source, stdin = _Given(), _Given()
+        go, gone = os.pipe()
+        began, begun = os.pipe()
+        try:
+            process = subprocess.Popen(
+                [*self.command, str(source.reader), str(go), str(begun)],
+                stdin=stdin.reader,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=(source.reader, go, begun),
+                env=self.environment,
+                cwd=self.scratch or "/",
+                start_new_session=True,
+                preexec_fn=self._enter,
+            )
+        finally:
+            for one in (source.reader, stdin.reader, go, begun):
+                os.close(one)
+        self.prepared = _Prepared(process, source, stdin, gone, began)
+
+    # ------------------------------------------------------------------ one program
+
+    def run(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Run one program. The answer has `failed` where the sandbox itself did not work."""
+        try:
+            if self.prepared is None:
+                self.prepare()
+        except (OSError, subprocess.SubprocessError) as error:
+            return {"failed": f"it could not be started: {error}"}
+        assert self.prepared is not None
+        ready, self.prepared = self.prepared, None
+        self.memory = int(job["memory_mb"]) << 20
+        self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)
+        killed_before = self.group.out_of_memory()
+        limits = " ".join(
+            f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items()
+        )
+        ready.stdin.write(job["stdin"].encode("utf-8", "surrogatepass"))
+        ready.source.write(f"{limits}\n".encode() + job["source"].encode("utf-8", "surrogatepass"))
+        with contextlib.suppress(BrokenPipeError):
+            os.write(ready.gone, b"1")
+        os.close(ready.gone)
+        watch = _Watch(self, ready.process, float(job["seconds"]))
+        stopped = watch.until_end()
+        used = _tree.seconds_of(_tree.descendants(os.getpid())) if stopped == "time" and _linux else None
+        self._end(ready.process)
+        watch.drain()
+        code = ready.process.returncode if ready.process.returncode >= 0 else 128 - ready.process.returncode
+        if stopped is None and self.group.out_of_memory() > killed_before:
+            stopped = "memory"
+        if stopped is None and code == 128 + signal.SIGXCPU:
+            stopped = "time"
+        try:
+            ran = os.read(ready.began, 1) == b"1"  # every writer is gone
+        finally:
+            os.close(ready.began)
+        stdout, stderr = (bytes(one).decode("utf-8", "replace") for one in (watch.stdout, watch.stderr))
+        if not ran and stopped is None:
+            return {"failed": stderr.strip() or f"it ended with {code} before the program began"}
+        return {"stdout": stdout, "stderr": stderr, "exit_code": code, "stopped": stopped, "cpu_seconds": used}
+
+    def _limits(self, seconds: float) -> dict[str, int]:
+        processes = PROCESSES
+        own_count = self.user is not None if self.kind != "bubblewrap" else _counts_apart()
+        if (
+            _linux and not own_count and os.getuid() != 0
+        ):  # root is not counted  # the kernel counts all processes of the user
+            processes += _tree.tasks_of(os.getuid() if self.user is None else self.user)
+        return {
+            "AS": self.memory,
+            "CPU": math.ceil(seconds) + 1,
+            "FSIZE": FILE_BYTES,
+            "NOFILE": OPEN_FILES,
+            "NPROC": processes,
+            "CORE": 0,
+        }
+
+    def _enter(self) -> None:
+        """In the new process, before it becomes the program: what is given up."""
+        with contextlib.suppress(OSError):  # where memory runs out, the program is ended and not this helper
+            Path("/proc/self/oom_score_adj").write_text("1000")
+        os.umask(0o077)
+        if self.user is not None:
+            os.setgroups([])
+            os.setresgid(self.user, self.user, self.user)
+            os.setresuid(self.user, self.user, self.user)
+        _prctl(_PDEATHSIG, signal.SIGKILL)
+        if self.kind != "bubblewrap":
+            if _linux:
+                _no_capabilities()
+                _prctl(_NO_NEW_PRIVS, 1)
+            if self.kind == "landlock":
+                assert self.scratch is not None
+                self._restrict(self.readable, self.scratch)
+            with contextlib.suppress(OSError):  # what then does not hold is found out by the probes
+                if self.kind == "landlock":
+                    _seccomp.deny()
+                elif _linux:
+                    _seccomp.deny_killing_all()
+
+    def _end(self, process: subprocess.Popen[bytes]) -> None:
+        """End the program and everything that it began."""
+        if process.poll() is None:
+            process.kill()
+        self.group.kill()
+        process.wait()
+        if _linux:
+            _tree.end_all()
+        else:
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def close(self, running: subprocess.Popen[bytes] | None = None) -> None:
+        """End what runs or waits, and leave nothing behind."""
+        for process in (running, self.prepared.process if self.prepared is not None else None):
+            if process is not None:
+                self._end(process)
+        self.clean_up()
+        self.group.close()
+
+    def clean_up(self) -> None:
+        """Take away the scratch folder."""
+        if self.scratch is not None:
+            _delete(self.scratch)
+            self.scratch = None
+
+
+class _Watch:
+    """Reads what a program says and looks at its limits, until it ends or is to be ended."""
+
+    def __init__(self, helper: Helper, process: subprocess.Popen[bytes], seconds: float) -> None:
+        self.helper, self.process = helper, process
+        self.until = time.monotonic() + seconds
+        self.stdout, self.stderr = bytearray(), bytearray()
+        assert process.stdout is not None and process.stderr is not None
+        self.pipes = {process.stdout.fileno(): self.stdout, process.stderr.fileno(): self.stderr}
+        self.selector = selectors.DefaultSelector()
+        for pipe in self.pipes:
+            os.set_blocking(pipe, False)
+            self.selector.register(pipe, selectors.EVENT_READ)
+        self.selector.register(sys.stdin, selectors.EVENT_READ)
+        self.ended: int | None = None
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self.ended = os.pidfd_open(process.pid)
+                self.selector.register(self.ended, selectors.EVENT_READ)
+
+    def until_end(self) -> str | None:
+        """Which limit it met, None where it ended by itself."""
+        look_at = time.monotonic() + TICK_SECONDS
+        while True:
+            now = time.monotonic()
+            if now >= self.until:
+                return "time"
+            wait = min(self.until, look_at if self.ended is not None else now + 0.002) - now
+            for key, _ in self.selector.select(max(0.0, wait)):
+                if key.fd in self.pipes:
+                    self._read(key.fd)
+                elif key.fd == self.ended:
+                    return self._said_too_much()
+                else:  # the pool is gone, and nobody waits for this program
+                    self.helper.close(self.process)
+                    os._exit(0)
+            if self.ended is None and self.process.poll() is not None:
+                return self._said_too_much()
+            if over := self._said_too_much():
+                return over
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + TICK_SECONDS
+                if over := self._over():
+                    return over
+
+    def _said_too_much(self) -> str | None:
+        return "output" if len(self.stdout) > STDOUT_BYTES else None
+
+    def _read(self, pipe: int) -> bool:
+        """Take what a pipe has; whether there may be more."""
+        try:
+            part = os.read(pipe, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not part:
+            with contextlib.suppress(KeyError):
+                self.selector.unregister(pipe)
+            return False
+        taken = self.pipes[pipe]
+        taken += part
+        if taken is self.stderr:
+            del taken[:-STDERR_BYTES]
+        return True
+
+    def drain(self) -> None:
+        """Take what stands in the pipes, once nobody writes any more."""
+        for pipe in self.pipes:
+            while len(self.stdout) <= STDOUT_BYTES and self._read(pipe):
+                pass
+        del self.stdout[STDOUT_BYTES:]
+        self.selector.close()
+        if self.ended is not None:
+            os.close(self.ended)
+        for one in (self.process.stdout, self.process.stderr):
+            assert one is not None
+            one.close()
+
+    def _over(self) -> str | None:
+        """Whether it holds too much memory, or too many files."""
+        if not _linux:
+            return None
+        processes = [] if "memory" in self.helper.group.controllers else _tree.descendants(os.getpid())
+        if processes and _tree.memory_of(processes) > self.helper.memory + (16 << 20) * len(processes):
+            return "memory"
+        scratch = self.helper.scratch
+        if scratch is not None:
+            return "files" if _too_much_in(scratch) else None
+        for process in processes or _tree.descendants(self.process.pid):
+            with contextlib.suppress(OSError):
+                held = os.statvfs(f"/proc/{process}/root/tmp")
+                return "files" if held.f_files - held.f_ffree > SCRATCH_FILES else None
+        return None
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder that a program made: without permissions, or deeper than Python goes, or both."""
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
+            subprocess.run([*command, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+
+def _sweep() -> None:
+    """Delete the scratch folders of helpers that are gone without having done so."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and folder.is_dir() and not folder.is_symlink():
+            _delete(folder)
+
+
+def _too_much_in(folder: Path) -> bool:
+    """Whether a scratch folder on disk holds too many files or bytes."""
+    files = size = 0
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            files += 1
+            with contextlib.suppress(OSError):
+                size += os.lstat(f"{place}/{name}").st_blocks * 512
+        if files > SCRATCH_FILES or size > SCRATCH_BYTES:
+            return True
+    return False
+
+
+class _Given:
+    """A file without a name, written here and read there."""
+
+    def __init__(self) -> None:
+        with tempfile.NamedTemporaryFile(prefix="nsd-sandbox-", delete=False) as file:
+            self.reader = os.open(file.name, os.O_RDONLY)
+            self._writer = os.open(file.name, os.O_WRONLY)
+            Path(file.name).unlink()
+
+    def write(self, content: bytes) -> None:
+        """Write all of it."""
+        with os.fdopen(self._writer, "wb") as file:
+            file.write(content)
+
+
+@dataclass
+class _Prepared:
+    """A Python that waits for its program."""
+
+    process: subprocess.Popen[bytes]
+    source: _Given
+    stdin: _Given
+    gone: int  # writing here lets it go
+    began: int  # here it says that it did
+
+
+def _counts_apart() -> bool:
+    """Whether the kernel counts the processes of a user name space apart (Linux 5.14)."""
+    release = [int(part) for part in platform.release().split("-")[0].split(".")[:2] if part.isdecimal()]
+    return release >= [5, 14]
+
+
+def _no_capabilities() -> None:
+    """Give up every capability; with "no new privileges" none comes back, not even for root."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    _libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _prctl(_SUBREAPER, 1)
+    _prctl(_DUMPABLE, 0)  # no program of the same user reads its memory or environment
+    requests, answers = _lines(), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        helper = Helper(json.loads(next(requests)))
+    except InputError as error:
+        answers.write(json.dumps({"failed": str(error)}) + "\n")
+        return
+    try:
+        said: dict[str, Any] = {"controllers": sorted(helper.group.controllers)}
+        while True:
+            answers.write(json.dumps(said) + "\n")
+            answers.flush()
+            helper.clean_up()
+            with contextlib.suppress(OSError, subprocess.SubprocessError):  # the next program meets it again
+                helper.prepare()
+            if (line := next(requests, None)) is None:
+                break
+            said = helper.run(json.loads(line))
+    except BrokenPipeError:
+        pass
+    finally:
+        helper.close()
+
+
+def _lines() -> Any:
+    """Lines of the standard input, of which nothing is read ahead: its end is watched while a program runs."""
+    held = bytearray()
+    while part := os.read(0, 1 << 20):
+        held += part
+        while (end := held.find(b"\n")) >= 0:
+            line = bytes(held[:end])
+            del held[: end + 1]
+            yield line
+
+
+if __name__ == "__main__":
+    main()

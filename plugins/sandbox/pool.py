@@ -1,0 +1,171 @@
+"""A pool of sandboxes: as many programs at a time as there are processors.
+
+    box = sandbox("auto")
+    ran = box.run(Program("print(input())", "5\\n"))
+    many = box.run_many(programs)                # in order
+
+`sandbox(kind)` makes one for each kind and process, when it is first asked for; its helpers end with this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nsd.plugins.sandbox import ways
+from nsd.plugins.sandbox.ran import Kind, Program, Ran, SandboxFailed
+
+GRACE_SECONDS = 30.0  # a helper that is this late does not answer any more
+
+
+class Sandbox:
+    """Runs programs in sandboxes of one kind ("auto" is none). Safe to use from several threads."""
+
+    def __init__(self, kind: Kind, workers: int | None = None) -> None:
+        self.kind: Kind = kind
+        self.guarantees: frozenset[str] = frozenset()  # as the probes found; set by `sandbox`
+        self.workers = workers or _cores()
+        self._settings = ways.settings(kind)
+        # Twice as many helpers as run at a time: each prepares its next sandbox while another's program runs. The one
+        # that has waited longest is the next.
+        self._free: queue.Queue[_Line | None] = queue.Queue()
+        self._running = threading.BoundedSemaphore(self.workers)
+        for _ in range(2 * self.workers):
+            self._free.put(None)  # started when it is wanted
+
+    def run(self, program: Program) -> Ran:
+        """Run one program. Raises SandboxFailed where the sandbox itself does not work."""
+        with self._running:
+            line = self._free.get()
+            try:
+                if line is None or not line.alive:
+                    line = _Line(self._settings)
+                found = line.ask(program)
+            finally:
+                self._free.put(line)
+        if (failed := found.get("failed")) is not None:
+            raise SandboxFailed(f"the sandbox ({self.kind}) does not work: {failed}")
+        return Ran(
+            stdout=found["stdout"],
+            stderr=found["stderr"],
+            exit_code=found["exit_code"],
+            timed_out=found["stopped"] == "time",
+            guarantees=self.guarantees,
+            stopped=found["stopped"],
+            cpu_seconds=found.get("cpu_seconds"),
+        )
+
+    def run_many(self, programs: Sequence[Program]) -> list[Ran]:
+        """Run programs side by side; what came of each, in order. Raises SandboxFailed."""
+        with ThreadPoolExecutor(min(self.workers, len(programs)) or 1) as threads:
+            return list(threads.map(self.run, programs))
+
+    def close(self) -> None:
+        """End the helpers; the next program starts new ones."""
+        lines = [self._free.get() for _ in range(2 * self.workers)]
+        for line in lines:
+            if line is not None:
+                line.close()
+            self._free.put(None)
+
+
+class _Line:
+    """A helper process, and the line to it."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        path = os.pathsep.join(place for place in sys.path if place)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "nsd.plugins.sandbox._helper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for the run, which saves first; this one ends with its input
+        )
+        self.alive = True
+        if "failed" in (found := self._exchange(settings, 0.0)):
+            raise SandboxFailed(f"the helper of the sandbox does not start: {found['failed']}")
+        self.controllers = frozenset[str](found["controllers"])
+
+    def ask(self, program: Program) -> dict[str, Any]:
+        """What the helper answers. A program that ended its helper has failed."""
+        asked = {name: getattr(program, name) for name in Program.__dataclass_fields__}
+        found = self._exchange(asked, program.seconds)
+        if not self.alive:
+            return {"stdout": "", "stderr": "the program ended its sandbox", "exit_code": 137, "stopped": None}
+        return found
+
+    def _exchange(self, said: dict[str, Any], seconds: float) -> dict[str, Any]:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        late = threading.Timer(seconds + GRACE_SECONDS, self._process.kill)
+        late.daemon = True
+        late.start()
+        try:
+            self._process.stdin.write(json.dumps(said) + "\n")
+            self._process.stdin.flush()
+            answer = json.loads(self._process.stdout.readline())
+            if isinstance(answer, dict):
+                return answer
+        except (OSError, ValueError):
+            pass
+        finally:
+            late.cancel()
+        self.close()
+        return {"failed": "it ended"}
+
+    def close(self) -> None:
+        """End the helper; it ends what it runs."""
+        self.alive = False
+        with contextlib.suppress(OSError, ValueError):
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(GRACE_SECONDS)
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def _cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_held: dict[Kind, Sandbox] = {}
+_lock = threading.Lock()
+
+
+def held(kind: Kind) -> Sandbox:
+    """This process's sandboxes of a kind. Raises InputError where it is not to be had here."""
+    with _lock:
+        if kind not in _held:
+            _held[kind] = Sandbox(kind)
+        return _held[kind]
+
+
+def _close_all() -> None:
+    for box in _held.values():
+        box.close()
+
+
+def _forget() -> None:
+    # After a fork: the helpers are the parent's, and the lock may be held by a thread that is gone.
+    global _lock
+    _lock = threading.Lock()
+    _held.clear()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forget)

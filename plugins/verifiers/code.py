@@ -1,0 +1,201 @@
+"""`code`: a program is right where it passes every test of its question, each in a process of its own, in a sandbox.
+
+    ```python
+    print(sum(map(int, input().split())))
+    ```
+
+The program is the longest fenced block of the completion. Tests with standard input compare the printed output without
+white space around it and at the ends of lines, functional tests the returned value by its JSON structure
+(code_tests.py). `score` is 1 where all tests pass; `share_passed` among the verdict's `numbers` is another number.
+
+With `tests: train` half of each question's tests are seen, one at least, the same each time: for a training's reward
+(`train_verifier`), beside an evaluation that sees all. So is LiveCodeBench judged in SDPO's study (arXiv 2601.20802).
+
+Feedback is the first error, time-out or missing block, else the two shortest tests that failed, in at most 2,000
+characters. It shows input and output of a public test and of one that `tests: train` sees; of a hidden one it says that
+it failed and how, and nothing that the program said there, for a program can say its input.
+
+A test's time is of the clock on the wall. One that runs out without having had a processor for half of it was slowed by
+other work, or sleeps: it is run once more with three times the time, of which it may spend as much on a processor as
+before. So a busy machine gives the same verdicts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nsd.plugins import sandbox
+from nsd.plugins.api import OutputNeutral, PluginConfig, Question, Sandboxed, Score, Verifier
+from nsd.plugins.registry import plugin
+from nsd.plugins.verifiers.code_feedback import feedback
+from nsd.plugins.verifiers.code_tests import (
+    Attempt,
+    Judged,
+    Outcome,
+    Test,
+    attempt,
+    compiling,
+    half,
+    judged,
+    tests_of,
+)
+
+GRACE_SECONDS = 1.0  # beyond a test's time, as in the study: Python has to start
+PATIENCE = 3.0
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$")
+
+
+@plugin("verifier", "code")
+class Code(Verifier):
+    """Programs by their tests."""
+
+    votes = False
+    needs_answer = False
+    gives_feedback = True
+    uses_every_core = True
+
+    class Config(PluginConfig):
+        tests: Literal["all", "train"] = Field(
+            default="all", description="All tests of a question, or the half that a training's reward sees."
+        )
+        tests_seed: int = Field(default=0, ge=0, lt=2**32, description="Which half `tests: train` is.")
+        seconds: float = Field(
+            default=6.0, gt=0, le=600, description="Time of a test where the question does not say it."
+        )
+        memory_mb: int = Field(default=1024, ge=64, description="Memory of a test in MiB.")
+        timeouts: int = Field(
+            default=3,
+            ge=1,
+            description="Where a program's first so many tests all run out of time, the others count as failed unrun.",
+        )
+        sandbox: Annotated[
+            Literal["auto", "bubblewrap", "landlock", "process"],
+            OutputNeutral(),
+            Field(description="What holds the programs; auto: bubblewrap, else landlock. process: nothing but limits."),
+        ] = "auto"
+
+    config: Config
+
+    def sandboxed(self) -> Sandboxed:
+        """The kind of sandbox here, and what it guarantees. Raises InputError where there is none."""
+        kind, held = sandbox.chosen(self.config.sandbox), sandbox.guarantees(self.config.sandbox)
+        return Sandboxed(kind, tuple(name for name in sandbox.GUARANTEES if name in held))
+
+    def extract(self, completion: str) -> str | None:
+        """The program of a completion, None where it has no fenced block."""
+        return longest_block(completion)
+
+    def normalise(self, answer: str) -> str | None:
+        """A program that stands alone is itself."""
+        block = longest_block(answer)
+        return answer if block is None else block
+
+    def score(self, completion: str, question: Question) -> Score:
+        """Judge one completion. Raises InputError for a question without tests, or where no sandbox works."""
+        return self.score_many([(completion, question)])[0]
+
+    def score_many(self, items: Sequence[tuple[str, Question]]) -> list[Score]:
+        """Judge completions, the tests of all of them side by side. Raises as `score` does."""
+        tests = {question.id: self._tests(question) for _, question in items}
+        trials = [_Trial(self, completion, question, tests[question.id]) for completion, question in items]
+        for first in (True, False):
+            self._run([(trial, test) for trial in trials for test in trial.owed(first)])
+        unclear = [trial for trial in trials if trial.unclear]
+        checks = sandbox.run_many([compiling(trial.solution or "") for trial in unclear], self.config.sandbox)
+        for trial, ran in zip(unclear, checks, strict=True):
+            trial.compile_error = ran.stderr if ran.exit_code != 0 and ran.stopped is None else None
+        return [trial.score() for trial in trials]
+
+    def _tests(self, question: Question) -> tuple[Test, ...]:
+        """The tests that this verifier sees; those whose content it may show are marked public."""
+        found = tests_of(question)
+        if self.config.tests == "all":
+            return found
+        return tuple(replace(test, public=True) for test in half(found, question, self.config.tests_seed))
+
+    def _run(self, owed: Sequence[tuple[_Trial, Test]]) -> None:
+        attempts = [trial.attempt(test) for trial, test in owed]
+        rans = sandbox.run_many([one.program for one in attempts], self.config.sandbox)
+        slowed = [
+            place
+            for place, (one, ran) in enumerate(zip(attempts, rans, strict=True))
+            if ran.timed_out and ran.cpu_seconds is not None and ran.cpu_seconds < one.program.seconds / 2
+        ]
+        again = [
+            replace(program, seconds=PATIENCE * program.seconds, cpu_seconds=program.seconds)
+            for program in (attempts[place].program for place in slowed)
+        ]
+        for place, ran in zip(slowed, sandbox.run_many(again, self.config.sandbox), strict=True):
+            rans[place] = ran
+        for (trial, _), one, ran in zip(owed, attempts, rans, strict=True):
+            trial.found.append(judged(one, ran))
+
+
+class _Trial:
+    """A completion, the tests of its question, and what has come of them."""
+
+    def __init__(self, verifier: Code, completion: str, question: Question, tests: tuple[Test, ...]) -> None:
+        self.config, self.question, self.tests = verifier.config, question, tests
+        self.solution = longest_block(completion)
+        self.found: list[Judged] = []
+        self.compile_error: str | None = None
+        given = question.meta.get("seconds")
+        self.seconds = float(given) if isinstance(given, int | float) and given > 0 else self.config.seconds
+
+    def owed(self, first: bool) -> Iterator[Test]:
+        """The first tests, or the others where not all of the first ran out of time."""
+        if self.solution is None:
+            return
+        if first:
+            yield from self.tests[: self.config.timeouts]
+        elif any(one.outcome is not Outcome.TIME for one in self.found):
+            yield from self.tests[self.config.timeouts :]
+
+    def attempt(self, test: Test) -> Attempt:
+        """What runs the program on a test."""
+        assert self.solution is not None
+        function = self.question.meta.get("function")
+        return attempt(self.solution, function, test, self.seconds + GRACE_SECONDS, self.config.memory_mb)
+
+    @property
+    def unclear(self) -> bool:
+        """Whether its error may be one of the program alone, and stands where nothing of it may be shown."""
+        errors = [one for one in self.found if one.outcome is Outcome.ERROR]
+        return bool(errors) and not any(one.test.public for one in errors)
+
+    def score(self) -> Score:
+        """The verdict."""
+        passed = sum(one.outcome is Outcome.PASSED for one in self.found)
+        correct = passed == len(self.tests)
+        return Score(
+            score=float(correct),
+            correct=correct,
+            answer=self.solution,
+            feedback=None if correct else feedback(self.solution, self.found, self.compile_error, self.seconds),
+            numbers={"share_passed": passed / len(self.tests)},
+        )
+
+
+def longest_block(text: str) -> str | None:
+    """The longest fenced block of a completion (the first of equals), without its fences; None where none is closed."""
+    longest: str | None = None
+    fence, lines = "", list[str]()
+    for line in text.splitlines():
+        found = _FENCE.match(line)
+        if not fence:
+            if found is not None:
+                fence, lines = found[1], []
+        elif found is not None and found[1].startswith(fence) and not found[2].strip():
+            block = "\n".join(lines)
+            if block.strip() and (longest is None or len(block) > len(longest)):
+                longest = block
+            fence = ""
+        else:
+            lines.append(line)
+    return None if longest is None else f"{longest}\n"
