@@ -35,7 +35,10 @@ class SearchCell:
 
 @dataclass(frozen=True)
 class SearchedArm:
-    """The searches of one run, by question id. `budget` is how many samples a question may have."""
+    """The searches of one run, by question id. `budget` is how many samples a question may have.
+
+    The curve has a point where it rises and at the powers of four; between two it is level.
+    """
 
     condition: str
     seed: int | None
@@ -62,10 +65,8 @@ class Searches:
 
     @property
     def marks(self) -> list[int]:
-        """Numbers of samples to read the curves at: the powers of four up to the largest budget, and that."""
-        budget = max((arm.budget for arm in self.arms), default=0)
-        found = [4**power for power in range(20) if 4**power < budget]
-        return [*found, budget] if budget else []
+        """Numbers of samples to read the curves at."""
+        return _marks(max((arm.budget for arm in self.arms), default=0))
 
     @property
     def several(self) -> bool:
@@ -103,11 +104,16 @@ def collect_searches(
             curve = stats.discovery_curve(
                 [cell.samples for cell in mine.values()],
                 [cell.solved for cell in mine.values()],
-                range(1, int(budget) + 1),
+                sorted({*_marks(int(budget)), *(cell.samples for cell in mine.values() if cell.solved)}),
                 level,
             )
             arms.append(SearchedArm(str(condition or run), seed, int(budget), mine, curve))
     return Searches(arms, _ordered(arms))
+
+
+def _marks(budget: int) -> list[int]:
+    """The powers of four below a budget, and the budget."""
+    return [*(4**power for power in range(20) if 4**power < budget), budget] if budget else []
 
 
 def _ordered(arms: Sequence[SearchedArm]) -> list[str]:

@@ -10,6 +10,7 @@ Statistical Analysis of Failure Time Data). Questions are taken as independent d
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,14 +52,17 @@ def discovery_curve(
     with warnings.catch_warnings():  # of where none or all are solved, which has no interval
         warnings.simplefilter("ignore", RuntimeWarning)
         bounds = estimate.confidence_interval(level, method="log-log")
-    found = []
-    for number in at:
-        left, low, high = (float(one.evaluate(number)) for one in (estimate, bounds.low, bounds.high))
-        known = 0 < left < 1 and low == low and high == high
-        found.append(
-            CurvePoint(number, 1 - left, Interval(1 - high, 1 - low, level, "Kaplan-Meier, log-log") if known else None)
-        )
-    return found
+    values = (one.evaluate(list(at)).tolist() for one in (estimate, bounds.low, bounds.high))
+    return [
+        CurvePoint(number, 1 - left, _interval(left, low, high, level))
+        for number, left, low, high in zip(at, *values, strict=True)
+    ]
+
+
+def _interval(left: float, low: float, high: float, level: float) -> Interval | None:
+    """Of the share solved, from that of the share left; None where scipy has none."""
+    known = 0 < left < 1 and not (math.isnan(low) or math.isnan(high))
+    return Interval(1 - high, 1 - low, level, "Kaplan-Meier, log-log") if known else None
 
 
 def sign_test(differences: ArrayLike, level: float = LEVEL) -> Result:
