@@ -192,6 +192,26 @@ def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_questio
     assert re.search(r'<th scope="row">\w+</th><td class="n">&gt; 8</td><td class="n">&gt; 8</td>', page)
 
 
+PROGRAMS = """\
+name: toy
+model: builtin:wordmath-1m
+data: {use: code_puzzles, train: 4, test: 4, split: {test: 2}}
+engine: ./mine.py:Voice
+eval: {use: discovery, samples: 2, batch: 2}
+conditions: {base: {train_on: []}}
+"""
+
+
+def test_a_search_says_in_what_its_programs_ran(tmp_path: Path) -> None:
+    toy = Toy(tmp_path, PROGRAMS)
+    plan = toy.plan()
+    assert execute(plan, toy.workspace).exit_code == 0
+    searches = [toy.workspace.manifest(one.kind, one.digest) for one in plan.stages.values() if one.kind == "discover"]
+    gathered = toy.workspace.manifest("score", plan.runs[0].eval_digest)
+    assert gathered.sandbox is not None
+    assert [one.sandbox for one in searches] == [gathered.sandbox] * 2
+
+
 TURNS = (
     SPEC.replace("verifier: numeric", "verifier: steps")
     .replace("batch: 4", "by: multi_turn")
