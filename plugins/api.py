@@ -97,6 +97,7 @@ __all__ = [
     "Sandboxed",
     "Score",
     "Scored",
+    "Search",
     "Shown",
     "SideFile",
     "SpecPath",
@@ -180,6 +181,8 @@ class Verifier(Plugin):
     votes: ClassVar[bool] = True
     # True: its verdict compares with `question.answer`, so that it is 0 for a question without one.
     needs_answer: ClassVar[bool] = True
+    # True states that a wrong completion's verdict says what is wrong with it (`Score.feedback`).
+    gives_feedback: ClassVar[bool] = False
     # True: `score_many` keeps every processor busy by itself, so that one process asks it and not one for each.
     uses_every_core: ClassVar[bool] = False
 
@@ -364,7 +367,9 @@ class TrainJob:
     `report(step, total_steps, metrics)` stores a point of the curves; `warn(text, field, step=None)` tells the
     person what is wrong and which spec field to change; `should_stop()` turns true on SIGTERM: save a
     checkpoint at the next boundary and raise Interrupted. `keep(rollouts)` keeps the rollouts of one sampled batch, all
-    of one step; those of a step that is kept again, after a resume, replace the first.
+    of one step; those of a step that is kept again, after a resume, replace the first. `judged(step, rollouts)` is told
+    of every sampled batch of a process as soon as it is judged, before anything is learned from it; what it raises ends
+    the training.
     """
 
     model: ModelRef
@@ -385,6 +390,7 @@ class TrainJob:
     max_steps_cap: int | None = None  # --smoke only: cuts how many steps, never what a step is
     validation: Validation | None = None
     keep: Callable[[Sequence[KeptRollout]], None] = lambda rollouts: None
+    judged: Callable[[int, Sequence[Rollout]], None] = lambda step, rollouts: None
 
 
 class Trainer(Plugin):
@@ -409,6 +415,14 @@ class Trainer(Plugin):
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples, None where only the run can tell."""
         raise NotImplementedError
+
+    def rollouts_of_a_question(self) -> int | None:
+        """Rollouts that it draws of a question at a time, and tells `TrainJob.judged` of.
+
+        None for one that draws none, or that learns from what may not be shown of a test question: such a trainer
+        cannot look for a question's solution.
+        """
+        return None
 
     def train(self, job: TrainJob) -> TrainResult:
         """Run or resume the job. Raises Interrupted after saving, StageFailed with a reason."""
@@ -458,12 +472,29 @@ def old_reward(cls: type[Plugin]) -> str | None:
 # --------------------------------------------------------------------------- protocols
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How a solution of one question at a time is looked for: `samples` are drawn at most, `batch` at a time.
+
+    `by` sampling: independent samples. multi_turn: one at a time, each prompt with the feedback on those before, of
+    which the oldest is left out where the prompt has more than `feedback_tokens`. training: rollouts of a trainer that
+    learns from each batch. It ends with the batch that holds a right one.
+    """
+
+    by: Literal["sampling", "multi_turn", "training"]
+    samples: int
+    batch: int
+    feedback_tokens: int = 0
+
+
 class Protocol(Plugin):
     """How a model is measured: how many samples of each question, and one value per question from them."""
 
     kind = "protocol"
     needs_votes: ClassVar[bool] = False  # as of a labeler
     needs_different_samples: ClassVar[bool] = False  # likewise
+    # True: it measures the weights that validation kept, on the questions of the validation.
+    on_validation: ClassVar[bool] = False
 
     def metric(self) -> str:
         """The metric's name, e.g. "accuracy", "pass@8"."""
@@ -478,6 +509,13 @@ class Protocol(Plugin):
 
         Where it is a number, the samples are as many complete rounds over the questions as it holds, one at least and
         `sampling().n` at most.
+        """
+        return None
+
+    def search(self) -> Search | None:
+        """How a solution of each question is looked for, by itself; None: samples of all are drawn as `sampling` says.
+
+        With `by` training the config's field `trainer` holds the block of the one that learns.
         """
         return None
 

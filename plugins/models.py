@@ -282,6 +282,17 @@ def own_type(ref: ModelRef) -> str | None:
     return None if said is None else str(said).removeprefix("torch.")
 
 
+def context_length(ref: ModelRef) -> int | None:
+    """Tokens that a model reads at most, None where its config says nothing. Raises InputError as `own_type`."""
+    path, transformers = resolve(ref.path), _transformers()
+    try:
+        said = transformers.AutoConfig.from_pretrained(path, revision=ref.revision).get_text_config()
+    except Exception as error:
+        raise _load_error(path, ref.revision, error) from error
+    found: int | None = getattr(said, "max_position_embeddings", None)
+    return found
+
+
 def type_held(ref: ModelRef, kind: str, trainable: bool) -> str:
     """The type of a model's weights in memory on a kind of device: the spec's, else the checkpoint's own.
 

@@ -29,6 +29,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "numinamath": "nsd.plugins.datasets.numinamath",
         "sciknoweval": "nsd.plugins.datasets.sciknoweval",
         "tooluse": "nsd.plugins.datasets.tooluse",
+        "livecodebench": "nsd.plugins.datasets.livecodebench",
+        "code_puzzles": "nsd.plugins.datasets.code_puzzles",
         "jsonl": "nsd.plugins.datasets.jsonl",
     },
     "verifier": {
@@ -60,6 +62,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "avg_at_k": "nsd.plugins.protocols.avg_at_k",
         "pass_at_k": "nsd.plugins.protocols.pass_at_k",
         "maj_at_k": "nsd.plugins.protocols.maj_at_k",
+        "discovery": "nsd.plugins.protocols.discovery",
+        "best_within": "nsd.plugins.protocols.best_within",
     },
     "reward": {
         "correct": "nsd.plugins.rewards.correct",

@@ -16,6 +16,8 @@ CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hoch
 # What plans and reports say of an arm that saw the questions it is measured on.
 ON_TEST_QUESTIONS = "trained on the test questions without answers"
 AFTER_TEST_QUESTIONS = f"started from, or labelled by, a model that was {ON_TEST_QUESTIONS}"
+# Of one that looks for solutions of the questions it is measured on by training.
+ON_VERDICTS = "trained on the test questions with the verifier's verdicts, on each alone"
 # And of one whose training ended by the clock.
 BUDGET_OF_SECONDS = "trained for a number of seconds, so another machine, or another run, takes other steps"
 

@@ -39,7 +39,7 @@ LEFT = {
         runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote.VoteRow.spec
         runner.store.shapes.ResolvedSpec.conditions
         plugins.data.Prompt.chat_template_kwargs plugins.data.Request.chat_template_kwargs
-        plugins.chat.training_ids plugins.chat.turn_end
+        plugins.chat.training_ids plugins.chat.turn_end plugins.trainers.turns.next_turn
     """,
     "JSON to be printed": """
         reports.text.render.csv_row reports.text.summary.summary_json runner.spec.schema.Schema

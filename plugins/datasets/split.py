@@ -101,7 +101,8 @@ def split(pools: Pools, config: SplitConfig) -> tuple[Splits, SplitReport]:
     splits = Splits(labeled=labeled, unlabeled=rest[: config.unlabeled], test=test)
     for name, questions in (("labeled", labeled), ("unlabeled", splits.unlabeled), ("test", test)):
         report.sizes[name] = len(questions)
-        report.without_answer[name] = sum(question.answer is None for question in questions)
+        # A program is judged by its tests, not by an answer.
+        report.without_answer[name] = sum(one.answer is None and "tests" not in one.meta for one in questions)
     return splits, report
 
 

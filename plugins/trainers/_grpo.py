@@ -72,6 +72,7 @@ class TrlRollouts:
             for row, sample, text, ids in zip(rows, samples, texts, tokens, strict=True)
         ]
         rollouts = judge(self.questions, drawn, self.job.verifier)
+        self.job.judged(int(self.trainer.state.global_step), rollouts)
         rewards = [reward for _, reward in self.rewards]
         if not any(reward.needs_logprobs or reward.needs_statistics for reward in rewards):
             return rollouts

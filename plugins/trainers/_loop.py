@@ -115,7 +115,9 @@ def loop_class() -> Any:
             model = self.accelerator.unwrap_model(self.model)
             prompts = [one.asked.ids for one in drawn]
             rewards = [reward for _, reward in self.rewards]
-            rollouts = measured(judge(self.questions, drawn, self.job.verifier), prompts, model, rewards)
+            judged = judge(self.questions, drawn, self.job.verifier)
+            self.job.judged(step, judged)
+            rollouts = measured(judged, prompts, model, rewards)
             trained = [place for place, one in enumerate(asked) if one.sample < self.num_generations]
             sampled = Sampled(
                 step,

@@ -114,6 +114,10 @@ class Grpo(Trainer):
         """Optimizer steps: as configured, however many examples there are."""
         return self.config.steps
 
+    def rollouts_of_a_question(self) -> int | None:
+        """The group."""
+        return self.config.num_generations
+
     def train(self, job: TrainJob) -> TrainResult:
         """Run or resume; see `Trainer.train`. StageFailed where there are fewer questions than one batch takes."""
         check_questions(self.config, job, "grpo")

@@ -58,6 +58,10 @@ class OnPolicy(Algorithm):
         """Optimizer steps: as configured, however many examples there are."""
         return int(self.config.steps)
 
+    def rollouts_of_a_question(self) -> int | None:
+        """Those that it draws, trained on or not."""
+        return self.draws_per_question()
+
     def train(self, job: TrainJob) -> TrainResult:
         """Run or resume; see `Trainer.train`. StageFailed where there are fewer questions than one batch takes."""
         check_questions(self.config, job, self.name)

@@ -62,6 +62,10 @@ class Pcsd(OnPolicy):
 
     config: Config
 
+    def rollouts_of_a_question(self) -> int | None:
+        """It learns from solutions, and a test question's may not be shown."""
+        return None
+
     def begin(self, loop: Loop) -> None:
         """Make the teacher, and find each question's privileged text."""
         from nsd.plugins.trainers._teachers import Teachers

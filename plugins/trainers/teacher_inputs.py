@@ -168,11 +168,11 @@ def _reprompted(
 
     def turn(content: str, pieces: Sequence[str]) -> str:
         solution, feedback = pieces
-        return _filled(
+        return filled(
             words.reprompt,
             prompt=content,
-            solution=_filled(words.solution, successful_previous_attempt=solution) if solution else "",
-            feedback=_filled(words.feedback, feedback_raw=feedback) if feedback else "",
+            solution=filled(words.solution, successful_previous_attempt=solution) if solution else "",
+            feedback=filled(words.feedback, feedback_raw=feedback) if feedback else "",
         )
 
     reading = _Reading(prompt, tokenizer, chat_template_kwargs, turn)
@@ -182,7 +182,7 @@ def _reprompted(
     return TeacherInput(reading.ids(pieces), reading.text(pieces), bool(pieces[0]), bool(pieces[1]), cut)
 
 
-def _filled(template: str, **values: str) -> str:
+def filled(template: str, **values: str) -> str:
     """The template with its placeholders filled in one pass: what a value holds is never taken for a placeholder."""
     return re.sub(r"\{(" + "|".join(values) + r")\}", lambda found: values[found[1]], template)
 

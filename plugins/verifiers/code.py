@@ -57,6 +57,7 @@ class Code(Verifier):
 
     votes = False
     needs_answer = False
+    gives_feedback = True
     uses_every_core = True
 
     class Config(PluginConfig):

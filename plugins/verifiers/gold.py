@@ -59,7 +59,7 @@ def _unreadable_note(
 
 def _reason(question: Question, verifier: Verifier) -> str | None:
     if question.answer is None:
-        return "the question has no gold answer"
+        return "the question has no gold answer" if verifier.needs_answer else None
     gold = verifier.normalise(question.answer)
     if gold is None:
         return f"the verifier cannot read the gold answer {_short(question.answer)}"

@@ -30,6 +30,7 @@ class Steps(Numeric):
     """The final number, with feedback by steps."""
 
     version = 1
+    gives_feedback = True
 
     def score(self, completion: str, question: Question) -> Score:
         """Judge one completion; one that is wrong comes with feedback."""

@@ -37,6 +37,8 @@ Call = tuple[str, dict[str, Any] | None]  # an input that cannot be read is None
 class ToolCalls(Verifier):
     """Calls by name and input, as a multiset."""
 
+    gives_feedback = True
+
     class Config(PluginConfig):
         inputs: Literal["each", "merged"] = Field(
             default="each", description="Compare every call's own input, or all inputs merged into one object."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.metrics import UNITS, is_search
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, Run, all_runs, measured_by, run_names
 from nsd.reports.judge.values import Values, load_values
@@ -101,6 +101,9 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
         if len(per_question) > 1:
             interval = stats.paired_t(means, level, "seeds").interval
             interval = interval if interval is None or first.metric in UNITS else interval.as_share()
+        elif is_search(first.metric):  # few questions, most of them at 0
+            interval = stats.paired_t(per_question[0], level, "questions").interval
+            interval = None if interval is None else interval.as_share()
         elif ((per_question[0] == 0) | (per_question[0] == 1)).all():
             interval = stats.wilson(round(float(per_question[0].sum())), n, level)
         else:

@@ -22,7 +22,7 @@ from nsd.plugins.words import duration
 if TYPE_CHECKING:
     import duckdb
 
-KIND_ORDER = ("train", "sample", "label", "score", "eval", "import")
+KIND_ORDER = ("train", "sample", "label", "discover", "score", "eval", "import")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ PLAIN = {
 }
 UNITS = {"tokens": "tokens"}  # what is no share of one; all others are read in points
 NEUTRAL = ("tokens", "truncated", "failed")  # more of it is neither better nor worse: verdicts say HIGHER, LOWER
+SEARCH = "discovery@"
 _WITH_K = re.compile(r"(avg|pass|maj)@([1-9][0-9]{0,5})")
 
 
@@ -65,9 +66,14 @@ def comparable(metrics: Collection[str]) -> bool:
     return votes_within and all(averages(one) or takes_votes(one) for one in metrics)
 
 
+def is_search(metric: str) -> bool:
+    """Whether a question's value tells how many samples it took to solve it."""
+    return metric.startswith(SEARCH)
+
+
 def turns_on_one_sample(metric: str) -> bool:
     """Whether a single sample can change a question's whole value, not its share of it alone."""
-    return takes_votes(metric) or metric.startswith("pass@")
+    return takes_votes(metric) or metric.startswith("pass@") or is_search(metric)
 
 
 def check_metric(metric: str) -> None:
@@ -106,6 +112,15 @@ def values_sql(connection: duckdb.DuckDBPyConnection, metric: str | None, digest
 
 
 def _check_samples(connection: duckdb.DuckDBPyConnection, metric: str, digests: Sequence[str]) -> None:
+    searched = connection.execute(
+        "SELECT metric FROM eval_info WHERE eval_digest IN (SELECT unnest(?::TEXT[])) AND starts_with(metric, ?)",
+        [list(digests), SEARCH],
+    ).fetchall()
+    if searched and metric not in NEUTRAL:
+        raise InputError(
+            f"a search ends with the first right sample, so {metric} of its samples would be too low: compare by "
+            f"{searched[0][0]}"
+        )
     fewest = dict(
         connection.execute(
             "SELECT eval_digest, min(stored) FROM (SELECT eval_digest, question_id, count(*) AS stored "

@@ -57,6 +57,8 @@ def power(
     if evidence.claim == "recipe":
         seeds = _seeds_needed(evidence, difference, alpha) if unresolved else None
         return _seeds_detect(result, alpha), None, seeds, None, remark
+    if evidence.choice.test is PairTest.SIGN:
+        return None, _sign_needed(evidence, alpha) if unresolved else None, None, None, remark
     variance = _variance(evidence, result)
     if not variance:
         if unresolved and not remark:
@@ -88,6 +90,15 @@ def needed_within(
     if not variance:
         return None, None
     return stats.sample_size(margin, variance, alpha=2 * alpha, power=chance), None
+
+
+def _sign_needed(evidence: Evidence, alpha: float) -> int | None:
+    """Questions for the sign test: the share that one arm has alone less that of the other is what it looks at."""
+    assert evidence.differences is not None
+    ahead, behind = (float((evidence.differences * sign > 0).mean()) for sign in (1, -1))
+    if ahead == behind:
+        return None
+    return stats.sample_size(ahead - behind, ahead + behind - (ahead - behind) ** 2, alpha=alpha)
 
 
 def _variance(evidence: Evidence, result: stats.Result) -> float | None:

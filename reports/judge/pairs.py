@@ -11,12 +11,12 @@ A claim about a recipe rests on training seeds: would training again differ? Lim
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.metrics import UNITS, is_search
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.values import Values
 from nsd.reports.stats.choose import Choice, IntervalKind, PairTest, Shape, choose, shows_training
@@ -80,6 +80,9 @@ class Evidence:
             assert self.table is not None
             way = "exact" if chosen is PairTest.MCNEMAR_EXACT else "mid-p"
             found = stats.mcnemar(self.table[1], self.table[2], way)
+        elif chosen is PairTest.SIGN:
+            assert self.differences is not None
+            return replace(stats.sign_test(self.differences, level), note=self._counted())
         elif chosen is PairTest.PERMUTATION:
             assert self.differences is not None
             found = stats.sign_flip(self.differences, seed=RESAMPLING_SEED)
@@ -90,6 +93,17 @@ class Evidence:
         if interval is None and not note:
             note = "one shared question: no interval" if self.n_a == 1 else "differences without spread: no interval"
         return stats.Result(found.name, found.statistic, found.p, self.difference, interval, note=note)
+
+    def _counted(self) -> str:
+        """What a sign test has counted."""
+        assert self.differences is not None
+        a, b = (str(arm.runs[0].condition or arm.name) for arm in (self.a, self.b))
+        ahead, behind = (int((self.differences * sign > 0).sum()) for sign in (1, -1))
+        ties = self.n_a - ahead - behind
+        return (
+            f"of {self.n_a} questions {b} solved {ahead} with fewer samples, or alone, and {a} {behind}; {ties} "
+            f"{'says' if ties == 1 else 'say'} nothing (unsolved by both, or by as many samples)"
+        )
 
     def _t(self, level: float) -> stats.Result:
         """The tests whose statistic is a t."""
@@ -226,6 +240,7 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
         seeds=(len(rows_a), len(rows_b)),
         n=n,
         trained=(a.trained, b.trained),
+        searched=single and all(is_search(run.metric) for run in (*a.runs, *b.runs)),
     )
     choice = _choice(shape, test)
     mean_a = mean_b = table = differences = seed_means_a = seed_means_b = seed_values = None

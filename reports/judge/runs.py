@@ -122,7 +122,7 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data
        json_extract_string(s.key, '$.train_on') || json_extract_string(s.key, '$.seeds.order'),
        json_extract_string(e.key, '$.sampling.temperature'), json_extract(e.key, '$.engine')::TEXT,
        json_extract_string(e.key, '$.engine.use'), json_extract(e.key, '$.model')::TEXT,
-       json_extract(s.manifest, '$.sha256')::TEXT
+       json_extract(s.manifest, '$.sha256')::TEXT, json_extract_string(e.key, '$.by')
 FROM current_runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
 LEFT JOIN counts c ON c.run = r.run AND r.spec_digest IS NULL
@@ -158,6 +158,7 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             engine_name,
             model,
             files,
+            searched_by,
         ) = row
         if right is None and metric is None:
             unfinished[name] = f"{status}{f': {why}' if why else ''}"
@@ -165,12 +166,15 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
         counts = None if right is None else (int(right), int(n))
         if counts is not None:
             digest = None
+        learned = searched_by == "training"  # each search had weights of its own
         recorded = model == "null"  # an engine that loads no weights stands for them itself
         about = (digest, metric or "accuracy", data, verifier, samples or 1, counts, order, train)
         finished[name] = Run(
             *(name, experiment, condition, seed, *about),
-            weights=_weights(name, experiment, condition, train, model, engine if recorded else None, files),
-            trained=experiment is None or (train is not None and not recorded),
+            weights=f"searched {digest}"
+            if learned
+            else _weights(name, experiment, condition, train, model, engine if recorded else None, files),
+            trained=experiment is None or (train is not None and not recorded) or learned,
             repeats_itself=draws_nothing(engine_name, temperature),
             weightless=recorded and engine is not None,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import about_recipe
 from nsd.reports.judge.runs import Arm
 
@@ -49,6 +50,9 @@ def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
     subject = f"this checkpoint (seed {seeds[0]})"
     if len(seeds) > 1:
         subject = f"these checkpoints (seeds {seeds[0]} and {seeds[1]})"
+    if any(is_search(run.metric) for run in picked):
+        which = f"seed{'' if len(seeds) == 1 else 's'} {' and '.join(map(str, seeds))}"
+        subject = f"one search of each question by each ({which})"
     notes = [_alike_note(arm) for arm in (a, b)]
     if max(many_a, many_b) > 1:
         few = min((arm for arm in (a, b) if arm.trained), key=lambda arm: len(arm.observations))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.reports.judge.metrics import turns_on_one_sample, values_sql
+from nsd.reports.judge.metrics import SEARCH, turns_on_one_sample, values_sql
 from nsd.reports.judge.runs import Arm
 
 if TYPE_CHECKING:
@@ -155,11 +155,14 @@ def _attrition(
         "SELECT eval_digest, sum(part), sum(whole) FROM ("
         "  SELECT s.eval_digest, s.question_id,"
         "         avg((s.stop_reason IN ('length', 'error') AND NOT s.correct)::INT) AS part,"
-        "         max(CASE WHEN s.stop_reason IN ('length', 'error') THEN 1 - v.value ELSE 0 END) AS whole"
+        # A search would have ended with the sample that was lost.
+        "         max(CASE WHEN s.stop_reason NOT IN ('length', 'error') THEN 0"
+        "             WHEN starts_with(i.metric, ?) THEN greatest(0, (i.samples - s.sample) / i.samples - v.value)"
+        "             ELSE 1 - v.value END) AS whole"
         "  FROM eval_samples s SEMI JOIN hit USING (eval_digest, question_id)"
-        "  JOIN eval_values v USING (eval_digest, question_id)"
+        "  JOIN eval_values v USING (eval_digest, question_id) JOIN eval_info i USING (eval_digest)"
         "  WHERE s.eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2) GROUP BY 1",
-        [touched, touched],
+        [touched, SEARCH, touched],
     ).fetchall()
     if metric in ("tokens", "truncated", "failed"):
         return truncated, failed, {}  # nothing was lost: these are measured on what came, as it came

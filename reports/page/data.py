@@ -29,6 +29,7 @@ from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, resolve, run_names
+from nsd.reports.judge.searched import Searches, collect_searches
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.judge.watched import WatchedTraining
@@ -145,6 +146,7 @@ class PageData:
     journal: list[PageNote]
     remarks: list[str] = field(default_factory=list)
     resampling_seed: int = RESAMPLING_SEED
+    searches: Searches = field(default_factory=lambda: Searches([], []))
 
     @property
     def verdicts(self) -> list[ClaimVerdict]:
@@ -362,6 +364,7 @@ def _gathered(
         "stages": stages,
         "cost": total(stages),
         "cost_by_kind": by_kind(stages),
+        "searches": collect_searches(connection, runs),
         "samples": collect_samples(connection, workspace, arms),
         "origin": collect_origin(connection, [stage.digest for stage in stages]),
     }

@@ -149,6 +149,10 @@ def draw(data: PageData) -> dict[str, Any]:
         shown = f"{metric} (%)" if data.unit == "points" else f"{metric} (mean per answer)"
         found["arms"] = _both(lambda i, w: plots.dots(spots, i, "Arms with intervals", shown, w, scaled), "arms")
     found["curves"] = _panels(data.curves)
+    found["searches"] = [
+        (data.searches.name(arm), _trusted(plots.discovery(arm, f"search{place}", data.searches.name(arm))))
+        for place, arm in enumerate(data.searches.arms)
+    ]
     found["labels"] = [
         [
             _trusted(plots.confidence_histogram(label, f"label{place}-histogram")),

@@ -25,6 +25,7 @@ from nsd.reports.page.svg import COLOURS, svg
 
 if TYPE_CHECKING:
     from nsd.reports.judge.label_quality import LabelQuality
+    from nsd.reports.judge.searched import SearchedArm
     from nsd.reports.page.training import Curve
 
 WIDE, NARROW = 800, 340  # pixels; the page shows the one that fits
@@ -199,6 +200,28 @@ def curve(lines: Sequence[Curve], identity: str, title: str, y_limits: tuple[flo
     last = "; ".join(f"from {one.first:.3g} to {one.last:.3g} in {one.steps} steps" for one in lines)
     warned = f" Warnings at step {', '.join(map(str, marked))}." if marked else ""
     return svg(figure, identity, title, f"{lines[0].label} by training step: {last}.{warned}")
+
+
+def discovery(arm: SearchedArm, identity: str, name: str) -> str:
+    """The share of questions solved within n samples, as steps, with the band of its intervals."""
+    figure, axes = new_figure(SMALL, 230, left=0.13, right=0.97, top=28)
+    steps = [0, *(point.samples for point in arm.curve)]
+    shares = [0.0, *(100 * point.share for point in arm.curve)]
+    known = [(point.samples, point.interval) for point in arm.curve if point.interval is not None]
+    if known:
+        low, high = (
+            [100 * end for end in ends] for ends in zip(*((one.low, one.high) for _, one in known), strict=True)
+        )
+        at = [samples for samples, _ in known]
+        axes.fill_between(at, low, high, step="post", color=COLOURS["accent"], alpha=0.2, linewidth=0)
+    axes.step(steps, shares, where="post", color=COLOURS["accent"], linewidth=2)
+    axes.set_xlim(0, arm.budget)
+    axes.set_ylim(0, 104)
+    finish(axes, "samples of a question", y_label="questions solved (%)", grid="both")
+    last = arm.curve[-1]
+    ends = "" if last.interval is None else f", 95 % interval {last.interval.low:.1%} to {last.interval.high:.1%}"
+    said = f"{arm.solved} of {len(arm.cells)} questions solved within {arm.budget} samples{ends}"
+    return svg(figure, identity, f"Discovery curve: {name}", f"{said}. See the table.")
 
 
 def curve_limits(curves: Sequence[Curve]) -> tuple[float, float] | None:

@@ -210,6 +210,7 @@ def as_json(data: PageData) -> str:
         "reference": data.reference,
         "arms": [asdict(arm) for arm in data.arms],
         "curves": curves,
+        **({"searches": [asdict(one) for one in data.searches.arms]} if data.searches.arms else {}),
         "warnings": [asdict(one) for one in data.warnings],
         "labels": [asdict(label) for label in data.labels],
         "agreements": [asdict(one) for one in data.agreements],

@@ -13,6 +13,7 @@ second); the tests check every function against R, scipy.stats or statsmodels.
 Limits: questions (or clusters) are taken as independent draws, and values as bounded or at least of finite variance.
 """
 
+from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
     LEVEL,
     Interval,
@@ -52,6 +53,7 @@ from nsd.reports.stats.two_level import two_level, two_level_seeds_needed
 
 __all__ = [
     "LEVEL",
+    "CurvePoint",
     "Interval",
     "Result",
     "adjust",
@@ -60,6 +62,7 @@ __all__ = [
     "bonferroni",
     "cluster_bootstrap",
     "cluster_t",
+    "discovery_curve",
     "holm",
     "margin_test_paired",
     "margin_test_t",
@@ -73,6 +76,7 @@ __all__ = [
     "sample_size",
     "seeds_needed",
     "sign_flip",
+    "sign_test",
     "smallest_permutation_p",
     "t_detectable",
     "tango_interval",

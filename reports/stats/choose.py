@@ -24,6 +24,7 @@ class PairTest(StrEnum):
     PERMUTATION = "permutation"
     T = "t"
     CLUSTER = "cluster"
+    SIGN = "sign"
     TWO_PROPORTION = "two-proportion"
     SEEDS = "seeds"
     SEEDS_PAIRED = "seeds-paired"
@@ -37,7 +38,7 @@ class PairTest(StrEnum):
     @property
     def of_differences(self) -> bool:
         """Whether it reads a difference per question."""
-        return self in (PairTest.PERMUTATION, PairTest.T, PairTest.CLUSTER)
+        return self in (PairTest.PERMUTATION, PairTest.T, PairTest.CLUSTER, PairTest.SIGN)
 
     @property
     def of_recipe(self) -> bool:
@@ -67,7 +68,8 @@ class Shape:
     `binary`: every value is 0 or 1 (one sample, or one decision such as maj@k). `sampled`: a value is a mean
     of several samples. `clustered`: questions come in groups. `recipe`: the claim is about the recipe, not
     about these checkpoints. `shared_order`: seed s of both arms saw the same data in the same order. `trained`:
-    whether each arm was trained at all; one that was not has one seed, whatever number repeats it.
+    whether each arm was trained at all; one that was not has one seed, whatever number repeats it. `searched`: a value
+    tells how many samples one search took to solve the question.
     """
 
     counts_only: bool = False
@@ -79,6 +81,7 @@ class Shape:
     seeds: tuple[int, int] = (1, 1)
     n: int = 0
     trained: tuple[bool, bool] = (True, True)
+    searched: bool = False
 
     @property
     def scatters(self) -> bool:
@@ -151,6 +154,14 @@ RULES = (
         ),
     ),
     Rule(
+        lambda s: s.searched,
+        Choice(
+            PairTest.SIGN,
+            IntervalKind.T,
+            "one search of each question and arm: which of them took fewer samples, and not by how many",
+        ),
+    ),
+    Rule(
         lambda s: s.binary,
         Choice(
             PairTest.MCNEMAR,
@@ -202,6 +213,11 @@ NEEDS: dict[PairTest, tuple[Callable[[Shape], bool], str, Choice]] = {
         lambda s: s.clustered and not s.counts_only,
         "groups of questions",
         Choice(PairTest.CLUSTER, IntervalKind.CLUSTER_BOOTSTRAP, "asked for"),
+    ),
+    PairTest.SIGN: (
+        lambda s: s.searched,
+        "one search of each question in both arms (discovery)",
+        Choice(PairTest.SIGN, IntervalKind.T, "asked for"),
     ),
     PairTest.TWO_PROPORTION: (
         lambda s: s.binary or s.counts_only,

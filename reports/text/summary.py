@@ -20,6 +20,7 @@ from nsd.reports.judge.answer import Answer, answer
 from nsd.reports.judge.arms import ArmSummary, RunWarning, summarise_arms, version_runs, warnings_of
 from nsd.reports.judge.label_quality import LabelQuality, label_quality
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
+from nsd.reports.judge.searched import Searches, collect_searches
 from nsd.reports.text.answer import answer_facts, print_answer
 from nsd.reports.text.render import show, show_interval
 
@@ -43,9 +44,11 @@ def summary_json(
 ) -> dict[str, Any]:
     """Arms, labels, warnings and verdicts of one version of a spec as plain data."""
     with version_runs(connection, experiment, spec_digest) as runs:
+        searches = collect_searches(connection, runs).arms
         return {
             "experiment": experiment,
             "arms": [asdict(arm) for arm in summarise_arms(connection, runs)],
+            **({"searches": [asdict(one) for one in searches]} if searches else {}),
             "labels": [asdict(label) for label in label_quality(connection, runs)],
             "noise": [one.to_json() for one in noise_floor(connection, runs)],
             "warnings": [asdict(one) for one in warnings_of(connection, runs)],
@@ -82,6 +85,8 @@ def print_summary(
             show_lines(console, [part for line in lines for part in paragraph(line, width)])
         arms = summarise_arms(connection, runs)
         show_lines(console, ["", *_arms_lines(arms, width)])
+        if (searches := collect_searches(connection, runs)).arms:
+            show_lines(console, ["", *_searches_lines(searches, width)])
         labels = label_quality(connection, runs)
         if labels:
             show_lines(console, ["", *_labels_lines(labels, width), ""])
@@ -120,6 +125,22 @@ def _arms_lines(arms: Sequence[ArmSummary], width: int | None) -> list[Text | st
     right = [name for name in columns if name not in ("arm", "95% interval")]
     lines: list[Text | str] = [*lay_out(columns, rows, width, right)]
     return [*lines, *(part for line in below for part in paragraph(line, width))]
+
+
+def _searches_lines(searches: Searches, width: int | None) -> list[Text | str]:
+    """Questions solved within some numbers of samples, and at the last the interval."""
+    marks = searches.marks
+    columns = ("arm", "solved", *(f"n={mark}" for mark in marks), "95% interval")
+    rows = []
+    for arm in searches.arms:
+        points = [arm.within(mark) for mark in marks]
+        last = points[-1].interval
+        ends = "-" if last is None else f"[{last.low:.1%}, {last.high:.1%}]"
+        cells = [searches.name(arm), f"{arm.solved} of {len(arm.cells)}", *(percent(point.share) for point in points)]
+        rows.append([Cell(cell) for cell in (*cells, ends)])
+    said = f"questions solved within n samples (Kaplan-Meier), with the log-log interval at n={marks[-1]}"
+    table: list[Text | str] = [*lay_out(columns, rows, width, columns[1:-1])]
+    return [*table, "", *paragraph(said, width)]
 
 
 def _seeds(arm: ArmSummary) -> str:

@@ -8,6 +8,7 @@ they fit in its memory (runner/launch/estimate.py).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,8 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
         return
     columns = ["stage", "for", "size", *(["GiB"] if estimates else []), "digest", "state"]
     shown = table(*columns, right=("GiB",), title=f"{plan.name}: {len(plan.runs)} runs")
-    for stage in facts["stages"]:
+    for alike in _together(facts["stages"]):
+        stage = alike[0]
         more = len(stage["used_by"]) - 1
         users = stage["used_by"][0] + (f" +{more}" if more else "")
         users += f", repeat {stage['repeat']}" if stage["repeat"] else ""
@@ -127,7 +129,10 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
             state = f"to run: {there} of {plan.stages[stage['digest']].settings['sampling']['n']} samples are there"
         memory = stage["memory_gib"]
         cells = ["" if memory is None else f"{memory:.1f}"] if estimates else []
-        shown.add_row(stage["kind"], users, stage["size"], *cells, stage["digest"][:8], state)
+        size, digest = stage["size"], stage["digest"][:8]
+        if len(alike) > 1:
+            size, digest = f"{len(alike)} x {size}", f"{digest} ..."
+        shown.add_row(stage["kind"], users, size, *cells, digest, state)
     screen = console()
     screen.print(shown)
     for note in facts["notes"]:
@@ -138,6 +143,16 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
         screen.print(line)
     if estimates and waiting:
         _print_estimates(estimates)
+
+
+def _together(stages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The stages, searches of one arm's questions that stand alike as one."""
+    same = ("kind", "used_by", "size", "repeat", "cached", "changed_since_nearest")
+    groups = itertools.groupby(
+        enumerate(stages),
+        lambda one: [one[1][name] for name in same] if one[1]["kind"] == "discover" else one[0],
+    )
+    return [[stage for _, stage in alike] for _, alike in groups]
 
 
 def _print_estimates(estimates: Sequence[Estimate]) -> None:

@@ -33,7 +33,7 @@ from nsd.plugins.model_shape import BYTES, ModelShape, shape_of
 from nsd.runner.launch.cards import Card, card_key, card_of
 from nsd.runner.launch.memory import GIB, advice, drawn_at_once, fits, memory_of, type_on, with_overhead
 from nsd.runner.launch.workload import TOKEN_SHARE, Drawing, Training, Work, work_done, work_of
-from nsd.runner.plan.jobs import ModelJob, ToSample, ToTrain
+from nsd.runner.plan.jobs import ModelJob, ToDiscover, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
 from nsd.runner.store.workspace import Workspace, canonical_json
@@ -173,9 +173,9 @@ class Estimator:
     def _model(self, stage: Stage) -> tuple[ModelShape | None, str]:
         """Shape and number type of a stage's model; (None, "") where its engine loads none."""
         job = stage.job
-        if not isinstance(job, ToTrain | ToSample) or job.model is None:
+        if not isinstance(job, ToTrain | ToSample | ToDiscover) or job.model is None:
             return None, ""
-        train_dtype = job.train_dtype if isinstance(job, ToTrain) else None
+        train_dtype = None if isinstance(job, ToSample) else job.train_dtype
         return self._shape(job.model), train_dtype or job.model.dtype
 
     def _shape(self, model: ModelJob) -> ModelShape:
@@ -254,6 +254,8 @@ class Estimator:
 
     def _processes(self, work: Work, stage: Stage, count: int) -> int:
         """GPUs that work on a stage, of `count`."""
+        if isinstance(stage.job, ToDiscover):
+            return 1
         resources = self._plan.experiment.resources
         asked = resources.processes
         if isinstance(work, Drawing):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nsd.runner.plan.build import spec_digest
+from nsd.runner.plan.discovery import QUESTION
 from nsd.runner.plan.model import Plan, PlannedRun, Stage
 from nsd.runner.spec.model import Experiment
 from nsd.runner.store.shapes import ExperimentRecord, Manifest
@@ -71,4 +72,6 @@ def _kind_of(kind: str, role: str) -> str:
     """The kind of stage that plays this role for one of `kind` (see runner/plan/build.py)."""
     if role == "samples":
         return "sample"
+    if role.startswith(QUESTION):
+        return "discover"
     return "label" if role == "labels" else "train"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nsd.plugins.api import LoraConfig, Prompt, Question, Trainer
-from nsd.runner.plan.jobs import SourceJob, ToSample, ToTrain
+from nsd.runner.plan.jobs import SourceJob, ToDiscover, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.work.jobs import make_plugin
@@ -106,6 +106,8 @@ def work_of(stage: Stage, plan: Plan) -> Work | None:
             limit=job.sampling.max_tokens,
             batch_size=batch if isinstance(batch, int) else None,
         )
+    if isinstance(job, ToDiscover):
+        return _search(job, _lengths(job.prompt, plan.data[job.questions]))
     if not isinstance(job, ToTrain):
         return None
     trainer = make_plugin(job.trainer, Trainer)
@@ -118,6 +120,24 @@ def work_of(stage: Stage, plan: Plan) -> Work | None:
     if job.max_steps_cap:
         steps = job.max_steps_cap if steps is None else min(steps, job.max_steps_cap)
     return _training(trainer.config.model_dump(), steps, prompts, targets, job.lora)
+
+
+def _search(job: ToDiscover, lengths: list[int]) -> Work:
+    """A search that spends its whole budget: one that finds a solution earlier takes less."""
+    search = job.search
+    batches = search.samples / search.batch
+    if job.trainer is not None:
+        config = job.trainer.config
+        return _training(config, batches * int(config.get("num_iterations", 1)), lengths, [], job.lora)
+    return Drawing(
+        rows=search.samples,
+        prompts=batches,
+        samples=search.batch,
+        prompt=_mean(lengths),
+        longest=max([*lengths, search.feedback_tokens]),
+        limit=job.sampling.max_tokens,
+        batch_size=1,
+    )
 
 
 def work_done(manifest: Manifest, plan: Plan) -> Work | None:

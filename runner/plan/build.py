@@ -5,6 +5,7 @@ A stage is one of
     train    a model from a start model and examples
     sample   completions of a model for the unlabeled or the test questions
     label    pseudo-labels from samples, or from the hidden truth
+    discover a search for a solution of one test question, which may train
     score    verdicts on the samples of the test questions, and one value for each question
 
 and its digest is the sha256 of its `key`: everything that can change its output and nothing else
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nsd.plugins.api import Question, Sampling, Shown, Trainer, TrainSeeds
@@ -28,7 +29,18 @@ from nsd.plugins.datasets.split import data_hash
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
-from nsd.runner.plan.jobs import ModelJob, SourceJob, StageJob, ToLabel, ToSample, ToScore, ToTrain, ValidationJob
+from nsd.runner.plan.discovery import Searched, roles, searched_questions
+from nsd.runner.plan.jobs import (
+    ModelJob,
+    SourceJob,
+    StageJob,
+    ToGather,
+    ToLabel,
+    ToSample,
+    ToScore,
+    ToTrain,
+    ValidationJob,
+)
 from nsd.runner.plan.keys import (
     SCHEME,
     Values,
@@ -45,6 +57,7 @@ from nsd.runner.plan.notes import (
     notes_on_greedy,
     notes_on_match,
     notes_on_repeats,
+    notes_on_searches,
     notes_on_test_questions,
     notes_on_validation,
 )
@@ -134,8 +147,15 @@ class _Builder:
             data=self.questions.data,
             notes=self.notes,
         )
-        plan.notes.extend([*notes_on_test_questions(plan), *notes_on_match(plan), *self._validation_notes(conditions)])
-        plan.notes.extend(notes_on_greedy(conditions))
+        plan.notes.extend(
+            [
+                *notes_on_test_questions(plan),
+                *notes_on_searches(plan),
+                *notes_on_match(plan),
+                *notes_on_greedy(conditions),
+                *self._validation_notes(conditions),
+            ]
+        )
         return plan
 
     def _chosen(self, only: Sequence[str]) -> list[Condition]:
@@ -457,11 +477,14 @@ class _Builder:
     def _eval(
         self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None = None
     ) -> str:
-        test = self.questions.splits(condition).test
         protocol = condition.eval.make()
+        if protocol.search() is not None:
+            return self._search(condition, run_condition, model, seed, repeat)
+        test = self.questions.evaluated(condition)
+        what = "validation questions" if protocol.on_validation else "test questions"
         sampling, within = protocol.sampling(), protocol.generated_tokens()
         eval_seed = stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat)
-        drawing = self._sample(condition, model, test, sampling, eval_seed, "test questions", within)
+        drawing = self._sample(condition, model, test, sampling, eval_seed, what, within)
         drawing.repeat = repeat
         samples = self._add(drawing, run_condition, seed)
         stage = self._stage(
@@ -483,6 +506,40 @@ class _Builder:
             f"{len(test)} questions x {_times(sampling, within)}",
             drawn={name: drawing.settings[name] for name in DRAWN if name in drawing.settings},
         )
+        stage.repeat = repeat
+        return self._add(stage, run_condition, seed)
+
+    def _search(self, condition: Condition, run_condition: str, model: _Trained, seed: int, repeat: int | None) -> str:
+        """A stage for each question, and one that gathers their values."""
+        protocol = condition.eval.make()
+        search = protocol.search()
+        assert search is not None
+        if self.smoke:  # fewer samples, each drawn as always
+            search = replace(search, samples=min(search.samples, SMOKE_STEPS * search.batch))
+        needs_model = condition.engine.cls.needs_model
+        questions = searched_questions(condition, self.questions)
+        searched = Searched(
+            condition,
+            search,
+            replace(protocol.sampling(), n=search.samples),
+            self._model_key(model) if needs_model else None,
+            self._model_job(model) if needs_model else None,
+            stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat),
+        )
+        size = f"1 question, up to {search.samples} samples by {search.by}"
+        found = []
+        for question in questions:
+            key, job = searched.stage(self.questions.keep(self.questions.alone(question)))
+            stage = self._stage("discover", key, {"model": model.digest if needs_model else None}, job, size)
+            stage.repeat = repeat
+            found.append(self._add(stage, run_condition, seed))
+        together = self.questions.keep(questions)
+        blocks = {"protocol": condition.eval, "verifier": condition.verifier}
+        key = {name: block_key(block) for name, block in blocks.items()} | {"found": found, "questions": together}
+        jobs = {name: block_job(block) for name, block in blocks.items()}
+        gather = ToGather(together, searched.seed, **jobs, sampling=searched.sampling, found=tuple(found))
+        size = f"{len(questions)} questions x up to {search.samples} samples"
+        stage = self._stage("score", key, dict(roles(found)), gather, size, drawn=completed(searched.drawn()))
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nsd.plugins.api import LoraConfig, Prompt, Sampling, Shown, TrainSeeds
+from nsd.plugins.api import LoraConfig, Prompt, Sampling, Search, Shown, TrainSeeds
 from nsd.plugins.code import Code
 
 NOTHING = Shown()
@@ -188,4 +188,47 @@ class ToScore(_OverQuestions):
         return self.protocol
 
 
-StageJob = ToTrain | ToSample | ToLabel | ToScore
+@dataclass(frozen=True)
+class ToDiscover(_OverQuestions):
+    """A search for a solution of one question, whose content hash `questions` is.
+
+    `verifier` says what solves it, `train_verifier` (None: the same) what an attempt is told. `trainer`, `seeds` and
+    what a training needs of a model are there where the search is a training; `engine` where it is none.
+    """
+
+    search: Search
+    engine: PluginJob | None
+    trainer: PluginJob | None
+    model: ModelJob | None
+    lora: LoraConfig | None
+    train_dtype: str | None
+    prompt: Prompt
+    verifier: PluginJob
+    train_verifier: PluginJob | None
+    sampling: Sampling
+    seeds: TrainSeeds | None
+
+    @property
+    def plugin(self) -> PluginJob:
+        """The one that the stage is named for."""
+        found = self.trainer if self.engine is None else self.engine
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class ToGather(_OverQuestions):
+    """The values of questions that were searched alone; `found` are the stages' digests, in the questions' order."""
+
+    protocol: PluginJob
+    verifier: PluginJob
+    sampling: Sampling
+    found: tuple[str, ...]
+
+    @property
+    def plugin(self) -> PluginJob:
+        """The one that the stage is named for."""
+        return self.protocol
+
+
+StageJob = ToTrain | ToSample | ToLabel | ToScore | ToDiscover | ToGather

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS
+from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS, ON_VERDICTS
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.model import Condition, Experiment
 
@@ -26,6 +26,18 @@ def notes_on_test_questions(plan: Plan) -> list[str]:
         elif run.train_digest is not None and on_test & plan.with_causes([run.train_digest]):
             said.setdefault(condition, AFTER_TEST_QUESTIONS)
     return [f"{condition}: {what}" for condition, what in said.items()]
+
+
+def notes_on_searches(plan: Plan) -> list[str]:
+    """Which conditions look for solutions of the test questions by training on them."""
+    users = [
+        user
+        for stage in plan.stages.values()
+        if stage.kind == "discover" and stage.key["by"] == "training"
+        for user in stage.used_by
+    ]
+    named = dict.fromkeys(user.partition("/")[0].partition("@")[0] for user in users)
+    return [f"{condition}: {ON_VERDICTS}" for condition in named]
 
 
 def notes_on_repeats(conditions: Sequence[Condition]) -> list[str]:

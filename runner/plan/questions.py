@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from nsd.plugins.api import Dataset, Question, Shown, Splits, Verifier, without_truth
+from nsd.plugins.errors import InputError
+from nsd.plugins.words import hint
 from nsd.runner.plan.keys import block_job, block_key, completed
 from nsd.runner.plan.validation import Watched, choose
 from nsd.runner.spec.model import Block, Condition, Experiment
@@ -28,6 +31,8 @@ class Questions:
         self._read: set[str] = set()
         self._hashes: dict[int, tuple[list[Question], str]] = {}
         self._blind: dict[int, tuple[list[Question], list[Question]]] = {}
+        self._alone: dict[int, list[Question]] = {}
+        self._named: dict[tuple[int, ...], list[Question]] = {}
 
     def splits(self, condition: Condition) -> Splits:
         """The parts of a condition's dataset, without what validation takes."""
@@ -68,12 +73,41 @@ class Questions:
         cut = questions[:SMOKE_QUESTIONS] if self.smoke else questions
         return self._cut.setdefault(id(questions), (questions, cut))[1]
 
+    def evaluated(self, condition: Condition) -> list[Question]:
+        """The questions that a condition's evaluation asks: those of the test split, or of the validation.
+
+        Raises InputError where no training on the condition's data is watched.
+        """
+        if not condition.eval.cls.on_validation:
+            return self.splits(condition).test
+        if not self.watched.watches(condition):
+            raise InputError(
+                f"condition {condition.name!r}: eval {condition.eval.use} asks the validation's questions, and no "
+                "condition with these data trains"
+            )
+        return self.validation(condition)
+
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
         if id(questions) not in self._blind:
             shown = self.shown(condition)
             self._blind[id(questions)] = questions, [without_truth(question, shown) for question in questions]
         return self._blind[id(questions)][1]
+
+    def alone(self, question: Question) -> list[Question]:
+        """A question as data of its own."""
+        return self._alone.setdefault(id(question), [question])
+
+    def named(self, condition: Condition, ids: Sequence[str]) -> list[Question]:
+        """Test questions of a condition by their ids, in this order. Raises InputError for an id there is not."""
+        there = {question.id: question for question in self.splits(condition).test}
+        if absent := [one for one in ids if one not in there]:
+            raise InputError(
+                f"condition {condition.name!r}: eval.questions names {absent[0]!r}, and none of its {len(there)} test "
+                f"questions has this id{hint(absent[0], there)}"
+            )
+        chosen = [there[one] for one in dict.fromkeys(ids)]
+        return self._named.setdefault(tuple(map(id, chosen)), chosen)
 
     def shown(self, condition: Condition) -> Shown:
         """What examples without the true answer keep of their questions."""

@@ -32,6 +32,10 @@ class Watched:
         """The questions that a condition's trainings are watched by."""
         return self.by_data[_data(condition)]
 
+    def watches(self, condition: Condition) -> bool:
+        """Whether any training on a condition's data is watched."""
+        return _data(condition) in self.by_data
+
     def without(self, splits: Splits) -> Splits:
         """The split with these questions taken from all that is trained on."""
         taken = {question.id for questions in self.by_data.values() for question in questions}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from nsd.plugins.api import Protocol, SplitConfig, Trainer, Verifier
+from nsd.plugins.api import Protocol, Sampling, SplitConfig, Trainer, Verifier
+from nsd.runner.spec.discovery import searches
 from nsd.runner.spec.errors import Problems, suggest
 from nsd.runner.spec.model import Block, Condition, Match, Resources, UncheckedConfig, Validating
 from nsd.runner.spec.sweep import Swept
@@ -142,8 +143,9 @@ class Between:
 
         for name, condition in self.conditions.items():
             protocol = validation.protocol or condition.eval
-            if condition.train_on and _counts_tokens(protocol):
-                told = f"validation cannot measure {name!r} by {protocol.use} within a number of tokens"
+            if condition.train_on and _samples_otherwise(protocol):
+                how = "one question at a time" if searches(protocol) is not None else "within a number of tokens"
+                told = f"validation cannot measure {name!r} by {protocol.use} {how}"
                 self.problems.add(block.place, told, "give validation a protocol, such as  protocol: accuracy")
                 break
         for name, condition in self.conditions.items():
@@ -151,6 +153,25 @@ class Between:
                 told = f"validation draws completions while {name!r} trains, whose trainer.fsdp spreads the weights"
                 self.problems.add(block.place, told, "leave out one of them")
                 break
+
+    def check_best(self, validation: Validating | None, match: Match) -> None:
+        """Who measures what validation kept has a validation that keeps it, and a budget that it is the best of."""
+        for name, condition in self.conditions.items():
+            protocol = condition.eval
+            if protocol.not_run is not None or not protocol.cls.on_validation:
+                continue
+            place = self.swept.conditions[name].mapping.get("eval", self.tree.mapping.get("eval", self.tree)).place
+            told = f"eval {protocol.use} of {name!r} measures the best weights of a training"
+            if validation is None or validation.keep != "best":
+                lacks = "there is no validation" if validation is None else "validation.keep is last"
+                self.problems.add(place, f"{told}, and {lacks}", "validation: {questions: 50, every: 20, keep: best}")
+            elif validation.protocol is not None and _drawn(validation.protocol) != _drawn(protocol):
+                way_out = "leave validation.protocol out: it is then that of eval"
+                self.problems.add(place, f"{told}, and validation measures them otherwise", way_out)
+            if match.by not in ("seconds", "generated_tokens"):
+                example = "match: {by: seconds, amount: 3600}  or  match: {by: generated_tokens, amount: 200000}"
+                self.problems.add(place, f"{told} within a budget, and match gives none", example)
+            return
 
     def check_processes(self, resources: Resources) -> None:
         """Processes that are asked for share every training's step evenly."""
@@ -185,8 +206,19 @@ class Between:
                 yield condition, answer
 
 
-def _counts_tokens(protocol: Block[Protocol]) -> bool:
-    return protocol.not_run is None and protocol.make().generated_tokens() is not None
+def _samples_otherwise(protocol: Block[Protocol]) -> bool:
+    if protocol.not_run is not None:
+        return False
+    made = protocol.make()
+    return made.generated_tokens() is not None or made.search() is not None
+
+
+def _drawn(protocol: Block[Protocol]) -> tuple[str, Sampling] | None:
+    """What a protocol measures, and on which samples; None for one in a file that was not run."""
+    if protocol.not_run is not None:
+        return None
+    made = protocol.make()
+    return made.metric(), made.sampling()
 
 
 def _needs_answer(verifier: Block[Verifier]) -> bool:

@@ -20,6 +20,7 @@ from nsd.runner.spec.blocks import BlockReader, use_or, with_use
 from nsd.runner.spec.check import validate
 from nsd.runner.spec.claims import read_hypotheses
 from nsd.runner.spec.controls import read_controls
+from nsd.runner.spec.discovery import check_search, searches
 from nsd.runner.spec.errors import Position, Problems
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
@@ -93,6 +94,7 @@ class _Loader:
         if top is not None:
             between.check_match(top.match)
             between.check_validation(validation)
+            between.check_best(validation, top.match)
             between.check_processes(top.resources)
             between.check_adapters()
         self.problems.raise_if_any()
@@ -219,16 +221,22 @@ class _Loader:
         data_known = data is None or not isinstance(data.config, UncheckedConfig)
         prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
         labeler, trainer, train_verifier = None, None, None
+        search = searches(protocol)
+        told = search is not None and search.by != "sampling"  # a search tells its attempts of its own verdicts
         if pseudo:
             labeler = self.needed(Labeler, "labeler", items, f"{where} trains on pseudo-labels, so it", written)
         if fields.train_on:
             trainer = self.needed(Trainer, "trainer", items, f"{where} trains, so it", written)
+        if fields.train_on and not told:
             train_verifier = self.train_verifier(items.get("train_verifier"), trainer, pseudo, where, written)
+        elif told and "train_verifier" in items:
+            train_verifier = self.reader.block(Verifier, "train_verifier", items["train_verifier"])
         if not pseudo:
             keys = ("labeler", "label_with", "label_on", "rounds", "init")
             self.no_effect(written, keys, f"{where} has no pseudo in train_on")
         if not fields.train_on:
-            self.no_effect(written, ("trainer", "train_verifier"), f"{where} trains on nothing")
+            unused = ("trainer",) if told else ("trainer", "train_verifier")
+            self.no_effect(written, unused, f"{where} trains on nothing")
         if data is not None:
             check_split(data, items["data"], own["train_on"], fields.label_on, where, self.problems)
         judge = train_verifier if "train_verifier" in items else verifier
@@ -243,6 +251,12 @@ class _Loader:
         if protocol is not None and "eval" in items:
             check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k", self.problems)
             check_samples_differ(protocol, engine, items["eval"], self.problems)
+        if protocol is not None and search is not None:
+            place = items.get("eval", written)
+            lora = model is not None and model.lora is not None
+            check_search(protocol, search, engine, judge, lora, place, where, self.problems)
+            if (searching := protocol.nested.get(("trainer",))) is not None:
+                check_votes(searching, judge, place.mapping.get("trainer", place), "use another trainer", self.problems)
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None

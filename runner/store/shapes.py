@@ -204,6 +204,7 @@ class Manifest(Shape):
     shared: dict[Part, int] = {}
     labels: Facts | None = None
     training: Facts | None = None
+    discovery: Facts | None = None
     imported: list[Imported] = []
     source_file: str | None = None
     files: dict[Name, int] = {}

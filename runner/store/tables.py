@@ -278,6 +278,12 @@ def write_scored(path: Path, scored: Iterable[Scored]) -> None:
     )
 
 
+def read_scored(path: Path) -> list[Scored]:
+    """Completions with their verdicts, as `write_scored` stored them. Raises Broken."""
+    scores = read_scores(path)
+    return [Scored(one, scores[one.question_id, one.sample]) for one in read_completions(path)]
+
+
 def _verdict_row(score: Score) -> dict[str, Any]:
     numbers = json.dumps(dict(score.numbers), sort_keys=True) if score.numbers else None
     return {**{name: getattr(score, name) for name in VERDICT}, "numbers": numbers}

@@ -288,6 +288,19 @@ class Workspace:
         finally:
             os.close(descriptor)
 
+    def is_held(self, kind: str, digest: str) -> bool:
+        """Whether another process works at a stage just now."""
+        import fcntl
+
+        try:
+            with (self.partial(kind, digest) / "lock").open("rb+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
     def commit(self, kind: str, digest: str, manifest: Manifest) -> Path:
         """Turn partial/.../artifact into the finished stage, manifest last. Call under `lock`."""
         partial = self.partial(kind, digest)

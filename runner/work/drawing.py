@@ -111,7 +111,7 @@ def draw_share(
     questions = share(context.questions(work.questions), context.number, context.processes)
     if all((question.id, sample) in held for question in questions for sample in range(sampling.n)):
         return
-    engine = _engine(work.engine, context)
+    engine = engine_of(work.engine, context)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
     given = prompt.chat_template_kwargs
     asked = [Request(one.id, prompt.render(one), _first(one.id, others), given) for one in questions]
@@ -237,7 +237,7 @@ def _read(path: Path) -> dict[Place, Completion]:
         return {}
 
 
-def _engine(block: PluginJob, context: Context) -> Engine:
+def engine_of(block: PluginJob, context: Context) -> Engine:
     """The engine of a stage, kept from an earlier one where it is the same."""
     key = repr(block)
     for other, loaded in context.engines.items():

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,14 @@ def _run_stages(
     sync: Sync | None,
 ) -> None:
     lost: set[str] = set()
-    for number, stage in enumerate(pending, 1):
+    waiting, put_off, number = deque(pending), set[str](), 0
+    while waiting:
+        stage = waiting.popleft()
+        if _elsewhere(stage, workspace, put_off) or {one.digest for one in waiting} & set(stage.inputs.values()):
+            put_off.add(stage.digest)
+            waiting.append(stage)  # what it waits for stands before it
+            continue
+        number += 1
         if lost & set(stage.inputs.values()):
             lost.add(stage.digest)
             outcome.skipped.append(stage)
@@ -162,6 +170,14 @@ def _run_stages(
             outcome.failures.append(Failure(stage, str(event.reason), str(event.log)))
             shown.end(f"FAILED: {event.reason}")
             shown.message(f"log: {event.log}")
+
+
+def _elsewhere(stage: Stage, workspace: Workspace, put_off: Collection[str]) -> bool:
+    """Whether a search is for later, because a run beside this one is at it: so several runs share the questions.
+
+    A second time it is waited for.
+    """
+    return stage.kind == "discover" and stage.digest not in put_off and workspace.is_held(stage.kind, stage.digest)
 
 
 class _Workers:

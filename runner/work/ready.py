@@ -16,7 +16,7 @@ from nsd.plugins.api import Plugin, Trainer, Verifier
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
-from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample, ToTrain
+from nsd.runner.plan.jobs import PluginJob, StageJob, ToDiscover, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.merge import BLOCKS
 from nsd.runner.spec.model import Experiment, Resources
@@ -106,7 +106,8 @@ def _check_extras(extras: Iterable[str | None]) -> None:
 
 def computes(stage: Stage) -> bool:
     """Whether a stage holds a model: it trains one, or draws from one."""
-    return isinstance(stage.job, ToTrain) or (isinstance(stage.job, ToSample) and stage.job.model is not None)
+    draws = isinstance(stage.job, ToSample | ToDiscover) and stage.job.model is not None
+    return isinstance(stage.job, ToTrain) or draws
 
 
 def processes_of(trainer: Trainer, decision: Decision, asked: int | None, machines: int = 1) -> int:

@@ -32,10 +32,11 @@ from nsd.plugins.api import (
     without_truth,
 )
 from nsd.plugins.errors import StageFailed
-from nsd.runner.plan.jobs import ToLabel, ToSample, ToScore, ToTrain
+from nsd.runner.plan.jobs import ToDiscover, ToGather, ToLabel, ToSample, ToScore, ToTrain
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import digest_of
 from nsd.runner.work.context import Context
+from nsd.runner.work.discovering import run_discover, run_gather
 from nsd.runner.work.drawing import model_ref, run_sample, stored_completions
 from nsd.runner.work.failures import without_failed_text
 from nsd.runner.work.jobs import Job, make_plugin
@@ -53,6 +54,12 @@ def run_stage(job: Job, context: Context) -> dict[str, Any]:
             return run_label(work, job.inputs.get("samples"), context)
         case ToScore() as work:
             return run_score(work, job.inputs["samples"], digest_of(job.key["verifier"]), context)
+        case ToDiscover() as work:
+            judges = [one for one in (work.verifier, work.train_verifier) if one is not None]
+            facts = run_discover(work, f"{job.experiment}/{job.used_by[0]}", context)
+            return {**facts, **sandbox_facts(*(make_plugin(one, Verifier) for one in judges))}
+        case ToGather() as work:
+            return run_gather(work, digest_of(job.key["verifier"]), context)
 
 
 # --------------------------------------------------------------------------- labels

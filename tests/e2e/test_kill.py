@@ -19,15 +19,33 @@ SPEC = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:").replace(
     "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}"
 )
 KILLS = 10
+# Searches of four-step problems, most of which take many samples; checkpoints at every step.
+SEARCHES = """\
+name: tiny
+model: builtin:wordmath-1m
+data: {use: wordmath, steps: [0, 0, 0, 1], test: 400, split: {test: 4}}
+verifier: steps
+resources: {device: cpu}
+eval: {use: discovery, samples: 24, max_tokens: 48}
+conditions:
+  best_of_k: {train_on: []}
+  multi_turn: {train_on: [], eval: {by: multi_turn}}
+  sdpo:
+    train_on: []
+    eval:
+      by: training
+      trainer: {use: sdpo, num_generations: 8, max_tokens: 48, learning_rate: 3e-5, save_every: 1}
+"""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_ten_kills_leave_the_same_labels_scores_and_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", [SPEC, SEARCHES], ids=["trainings", "searches"])
+def test_ten_kills_leave_the_same_labels_scores_and_weights(spec: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         folder.mkdir()
-        (folder / "tiny.yaml").write_text(SPEC)
+        (folder / "tiny.yaml").write_text(spec)
     started = time.monotonic()
     nsd(whole, "run", "tiny.yaml")
     alone = time.monotonic() - started

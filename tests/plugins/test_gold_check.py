@@ -28,3 +28,10 @@ def test_reasons(answer: str | None, solution: str, reason: str) -> None:
 def test_good_gold_and_answers_without_a_solution_pass() -> None:
     rows = [Question(id="a", text="a", answer="5.0", solution="#### 5"), Question(id="b", text="b", answer="5")]
     assert check_gold(rows, Numeric()) == []
+
+
+def test_a_verifier_that_needs_no_answer_misses_none() -> None:
+    class Judging(Numeric):
+        needs_answer = False
+
+    assert check_gold([Question(id="q", text="q", meta={"tests": []})], Judging()) == []

@@ -189,3 +189,12 @@ def test_data_hash_knows_content_and_order(contents: list[str]) -> None:
     assert data_hash(questions) != data_hash(questions[1:])
     for changed in ({"answer": "x"}, {"solution": "x"}, {"context": "x"}, {"id": "j"}, {"meta": {"level": 1}}):
         assert data_hash([dataclasses.replace(questions[0], **changed), *questions[1:]]) != data_hash(questions)
+
+
+def test_a_question_with_tests_lacks_no_answer() -> None:
+    bare, tested = (
+        Question("a", "a"),
+        Question("b", "b", meta={"tests": [{"kind": "stdin", "input": "", "output": ""}]}),
+    )
+    _, report = split(Pools(train=[bare, tested], test=None), SplitConfig(test=2))
+    assert report.notes() == ["1 of 2 test questions have no gold answer: they count as wrong"]

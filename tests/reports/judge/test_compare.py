@@ -282,7 +282,7 @@ def test_a_test_reads_the_table_the_differences_the_seeds_or_counts() -> None:
     assert {one.value for one in PairTest if not one.paired} == {"two-proportion", "seeds"}
 
 
-@pytest.mark.parametrize("test", sorted(set(NEEDS) - {"cluster", "seeds", "seeds-paired", "two-level"}))
+@pytest.mark.parametrize("test", sorted(set(NEEDS) - {"cluster", "sign", "seeds", "seeds-paired", "two-level"}))
 def test_a_person_may_name_another_test(results: Results, test: str) -> None:
     table_runs(results, "a", "b", 50, 10, 25, 15)
     (found,) = compare_runs(results.connection, ["a", "b"], test=test)

@@ -368,3 +368,34 @@ def test_the_work_of_a_stage_is_counted_from_its_own_texts(tmp_path: Path) -> No
 
 def test_three_characters_are_a_token() -> None:
     assert [tokens_of(text) for text in ("", "abc", "abcd")] == [0, 1, 2]
+
+
+# --------------------------------------------------------------------------- searches
+
+SEARCHES = """\
+name: toy
+model: builtin:wordmath-1m
+data: {use: wordmath, test: 40, split: {test: 2}}
+verifier: steps
+eval: {use: discovery, samples: 64, batch: 8, max_tokens: 64}
+conditions:
+  sampled: {train_on: []}
+  told: {train_on: [], eval: {by: multi_turn, feedback_tokens: 500}}
+  learns: {train_on: [], eval: {by: training, trainer: {use: sdpo, num_generations: 16, max_tokens: 64}}}
+"""
+
+
+def test_a_search_is_taken_to_spend_its_budget(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(SEARCHES)
+    plan = build_plan(load_spec(tmp_path / "toy.yaml"))
+    searches = {
+        stage.used_by[0].partition("/")[0]: work_of(stage, plan)
+        for stage in plan.stages.values()
+        if stage.kind == "discover"
+    }
+    sampled, told, learns = searches["sampled"], searches["told"], searches["learns"]
+    assert isinstance(sampled, Drawing) and isinstance(told, Drawing) and isinstance(learns, Training)
+    assert (sampled.rows, sampled.prompts, sampled.samples) == (64, 8, 8)
+    assert (told.rows, told.prompts, told.samples, told.longest) == (64, 64, 1, 500)
+    assert learns.steps == learns.generations == 4
+    assert learns.drawing is not None and learns.drawing.rows == 16

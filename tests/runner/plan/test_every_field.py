@@ -45,6 +45,7 @@ SPEC: dict[str, Any] = {
     },
 }
 DRAWN = {"sample", "score"}
+SEARCHED = {"discover", "score"}
 ALL = {"label", "train", *DRAWN}
 TRAINED = {"train", *DRAWN}
 
@@ -91,8 +92,14 @@ def with_block(condition: str, key: str, block: Any) -> dict[str, Any]:
     """The spec with a block of one condition replaced."""
     spec: dict[str, Any] = json.loads(json.dumps(SPEC))
     spec["conditions"][condition][key] = block
+    if block.get("use") == "discovery":
+        spec["conditions"][condition]["verifier"] = "steps"  # turns need feedback
+    if block.get("use") == "best_within":
+        spec |= {"validation": {"questions": 2, "every": 2}, "match": {"by": "generated_tokens", "amount": 900}}
     if block.get("use") == "noisy_oracle":
         del spec["conditions"][condition]["label_with"]
+    if block.get("use") in ("livecodebench", "code_puzzles"):  # whose own verifier has no answers to vote on
+        spec["conditions"][condition]["verifier"] = "numeric"
     return spec
 
 
@@ -127,6 +134,8 @@ SAMPLED = {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "sto
 BESIDES = {
     ("trainer grpo", "fsdp"): {"rollout": "trl"},
     ("trainer sdpo", "full_logit_distillation"): {"alpha": 1.0},
+    ("protocol discovery", "feedback_tokens"): {"by": "multi_turn"},
+    ("protocol discovery", "trainer"): {"by": "training", "trainer": {"use": "sdpo"}},
 }
 # Those that no value but the default is allowed of.
 FIXED = {(f"trainer {name}", "fsdp") for name in ("rloo", "ppo", "ttrl", "sdpo", "pcsd")}
@@ -209,6 +218,16 @@ VALUES: dict[str, dict[str, Any]] = {
     "labeler unfiltered": {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]},
     "protocol accuracy": SAMPLED,
     "protocol avg_at_k": {**SAMPLED, "k": 5},
+    "protocol best_within": {**SAMPLED, "k": 5},
+    "protocol discovery": {
+        **SAMPLED,
+        "by": "multi_turn",
+        "samples": 32,
+        "batch": 16,
+        "feedback_tokens": 99,
+        "questions": ["FIRST"],
+        "trainer": {"use": "grpo"},
+    },
     "protocol maj_at_k": {**SAMPLED, "k": 5, "generated_tokens": 900},
     "protocol pass_at_k": {**SAMPLED, "k": 5, "n": 9},
     "trainer sft": {
@@ -322,6 +341,10 @@ def places_of(plugin: str) -> dict[str, Changes]:
     kind, _, name = plugin.partition(" ")
     if name == "replay":
         return {"base": EFFECTS["engine"]["base"]}
+    if name == "best_within":  # validation measures by it too
+        return {"base": {"base": DRAWN}, "student": {"student": TRAINED}}
+    if name == "discovery":
+        return {"base": {"base": SEARCHED}, "student": {"student": SEARCHED}}
     if not getattr(find(kind, name), "votes", True):  # an arm that labels by votes cannot have it
         return {place: effect for place, effect in EFFECTS[kind].items() if place != "student"}
     if kind == "reward" or (kind == "trainer" and name != "sft"):
@@ -339,6 +362,9 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
     if value == "OTHER":
         value = str(tmp_path / "moved.jsonl")
         Path(value).write_bytes((ROWS / "said.jsonl").read_bytes())
+    if value == ["FIRST"]:
+        stages = plan_of(json.dumps(SPEC)).data.values()
+        value = [next(questions[0].id for questions in stages if len(questions) == SPEC["data"]["split"]["test"])]
     for condition, effect in places_of(plugin).items():
         if kind == "reward":
             rewards = [{"use": name}, "correct"]
@@ -428,6 +454,23 @@ DATASETS: dict[str, dict[str, tuple[Any, set[str]]]] = {
         "missing_answer": ("drop", set()),
         "unlabeled_from": (OWN, {"unlabeled"}),
     },
+    "livecodebench": {
+        "path": (str(ROWS / "code_moved"), set()),
+        "split.test": (2, {"labeled", "unlabeled", "test"}),  # its test rows are cut from train
+        "files": (["test5.jsonl"], {"labeled", "unlabeled", "test"}),
+        "start": ("2025-02-04", {"labeled", "unlabeled", "test"}),
+        "end": ("2025-04-10", {"labeled", "unlabeled", "test"}),
+        "tests": ("all", {"labeled", "unlabeled", "test"}),
+        "rows": ([8, 7, 6, 5, 4, 3], {"labeled", "unlabeled", "test"}),
+    },
+    "code_puzzles": {
+        "seed": (9, {"labeled", "unlabeled", "test"}),
+        "train": (50, {"labeled", "unlabeled"}),
+        "test": (19, {"test"}),
+        "levels": ([0.0, 1.0, 1.0], {"labeled", "unlabeled", "test"}),
+        "plain": (1.0, {"labeled", "unlabeled", "test"}),
+        "examples": (1, {"labeled", "unlabeled", "test"}),
+    },
     "jsonl": {
         "split.labeled": (1, {"labeled"}),  # it has a pool of unlabeled questions
         "train": ("5 rows of own.jsonl", {"labeled"}),
@@ -451,7 +494,7 @@ SPLIT = {
 }
 NEED_THE_HUB = {
     *("gsm8k subset", "gsm8k revision", "math revision", "numinamath revision"),
-    *("sciknoweval revision", "tooluse revision"),
+    *("sciknoweval revision", "tooluse revision", "livecodebench revision"),
     *("jsonl hub", "jsonl subset", "jsonl revision", "jsonl unlabeled_from"),  # the last: not beside `unlabeled`
 }
 START = {
@@ -461,6 +504,8 @@ START = {
     "numinamath": {"path": str(ROWS / "numina.jsonl")},
     "sciknoweval": {"path": str(ROWS / "science")},
     "tooluse": {"path": str(ROWS / "calls")},
+    "livecodebench": {"path": str(ROWS / "code")},
+    "code_puzzles": {"train": 60, "test": 20},
     "jsonl": {
         "train": str(ROWS / "own.jsonl"),
         "test": str(ROWS / "own_test.jsonl"),

@@ -37,6 +37,7 @@ PLANS: dict[str, tuple[Path, dict[str, Any]]] = {
     "repeats": (GOLDEN / "everything.yaml", {"only": ["base", "student-threshold0.5"], "repeats": 2, "seeds": [11]}),
     "smoke": (GOLDEN / "everything.yaml", {"smoke": True, "only": ["student-threshold1.0", "rl"], "seeds": [12]}),
     "tokens": (GOLDEN / "tokens.yaml", {}),
+    "watched": (GOLDEN / "watched.yaml", {}),
 }
 
 
@@ -159,7 +160,9 @@ def test_no_place_and_no_machine_is_in_a_key() -> None:
 
 
 def test_everything_uses_every_built_in_plugin() -> None:
-    text = (GOLDEN / "everything.yaml").read_text(encoding="utf-8") + "engine: hf rewards: correct"
+    specs = ("everything", "watched")
+    text = "".join((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8") for name in specs)
+    text += "engine: hf rewards: correct"
     missing = [f"{kind} {name}" for kind, names in BUILT_IN.items() for name in names if name not in text]
     assert not missing, "add it to golden/everything.yaml, then write the records anew"
 

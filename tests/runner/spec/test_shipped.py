@@ -155,3 +155,18 @@ def test_the_headers_quote_the_published_counts() -> None:
         for arm, row in arms.items():
             percent = f"{int(correct[row]) / 5:.1f} %"
             assert f"{arm} {correct[row]} ({percent})" in heads[spec], (spec, arm)
+
+
+def test_discovery_asks_the_published_questions_three_ways_with_as_many_samples() -> None:
+    conditions = load_spec(REPOSITORY / "specs" / "discovery" / "lcb_v6.yaml").conditions
+    searches = {name: one.eval.make().search() for name, one in conditions.items()}
+    assert {name: one and (one.by, one.samples) for name, one in searches.items()} == {
+        "best_of_k": ("sampling", 2880),
+        "multi_turn": ("multi_turn", 2880),
+        "sdpo": ("training", 2880),
+    }
+    (rows,) = {tuple(fields(one, "data", "rows")[0]) for one in conditions.values()}
+    assert rows == (1, 3, 10, 43, 46, 59, 69, 74, 86, 91, 92, 95, 100, 103, 111, 120, 125, 127, 129)
+    assert {fields(one, "verifier", "tests")[0] for one in conditions.values()} == {"all"}
+    assert fields(conditions["sdpo"], "train_verifier", "tests") == ["train"]
+    assert fields(conditions["multi_turn"], "eval", "temperature", "feedback_tokens") == [1.0, 32000]
