@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-MODULES = ("startup", "comparison", "generation", "training", "distillation", "on_policy", "under_load", "launch")
+MODULES = (
+    *("startup", "comparison", "generation", "training", "distillation", "on_policy", "sandbox", "under_load"),
+    "launch",
+)
 
 if __name__ == "__main__":
     codes = [subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode for name in MODULES]

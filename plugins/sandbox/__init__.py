@@ -16,6 +16,6 @@ Limits: docs/sandbox.md. The kernel is shared: a fault in it is a way out of any
 from __future__ import annotations
 
 from nsd.plugins.sandbox.choice import chosen, guarantees, run, run_many
-from nsd.plugins.sandbox.ran import GUARANTEES, Kind, Program, Ran, SandboxFailed
+from nsd.plugins.sandbox.ran import GUARANTEES, KINDS, Kind, Program, Ran, SandboxFailed
 
-__all__ = ["GUARANTEES", "Kind", "Program", "Ran", "SandboxFailed", "chosen", "guarantees", "run", "run_many"]
+__all__ = ["GUARANTEES", "KINDS", "Kind", "Program", "Ran", "SandboxFailed", "chosen", "guarantees", "run", "run_many"]

@@ -13,31 +13,25 @@ import json
 import math
 import os
 import platform
-import selectors
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.sandbox import _seccomp, _tree, _user
+from nsd.plugins.sandbox._watch import Bounds, Watch
 from nsd.plugins.sandbox.cgroup import PREFIX, Group
 
-STDOUT_BYTES = 8 << 20  # a program that says more is ended
-STDERR_BYTES = 64 << 10  # the last ones are kept
 FILE_BYTES = 16 << 20  # of one file
-SCRATCH_BYTES = 64 << 20
-SCRATCH_FILES = 10_000
 OPEN_FILES = 256
 PROCESSES = 64  # threads count
 OWN_BYTES = 32 << 20  # what this process and bubblewrap hold themselves
 OWN_PROCESSES = 4
-TICK_SECONDS = 0.05  # between looks at memory and files
 
 _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS, _SUBREAPER = 1, 4, 38, 36
 _linux = sys.platform == "linux"
@@ -56,6 +50,7 @@ class Helper:
         self.kind: str = settings["kind"]
         self.command: list[str] = settings["command"]
         self.environment: dict[str, str] = settings["environment"]
+        self.raised: bool = settings["raised"]  # a bwrap that becomes root by its mode bit: a filter would forbid it
         self.readable: list[str] = settings["readable"]
         if self.kind == "landlock":  # loaded whole, while all of it can still be reached
             import landlockpy  # noqa: F401
@@ -129,8 +124,11 @@ class Helper:
         with contextlib.suppress(BrokenPipeError):
             os.write(ready.gone, b"1")
         os.close(ready.gone)
-        watch = _Watch(self, ready.process, float(job["seconds"]))
+        watch = Watch(ready.process, float(job["seconds"]), self._bounds())
         stopped = watch.until_end()
+        if watch.deserted:  # the pool is gone, and nobody waits for this program
+            self.close(ready.process)
+            os._exit(0)
         used = _tree.seconds_of(_tree.descendants(os.getpid())) if stopped == "time" and _linux else None
         self._end(ready.process)
         watch.drain()
@@ -148,6 +146,9 @@ class Helper:
             return {"failed": stderr.strip() or f"it ended with {code} before the program began"}
         return {"stdout": stdout, "stderr": stderr, "exit_code": code, "stopped": stopped, "cpu_seconds": used}
 
+    def _bounds(self) -> Bounds:
+        return Bounds(None if "memory" in self.group.controllers else self.memory, self.scratch)
+
     def _limits(self, seconds: float) -> dict[str, int]:
         processes = PROCESSES
         own_count = self.user is not None if self.kind != "bubblewrap" else _counts_apart()
@@ -161,7 +162,7 @@ class Helper:
             "FSIZE": FILE_BYTES,
             "NOFILE": OPEN_FILES,
             "NPROC": processes,
-            "CORE": 0,
+            "CORE": 1,  # 0 would still start the system's collector of core dumps
         }
 
     def _enter(self) -> None:
@@ -181,11 +182,9 @@ class Helper:
             if self.kind == "landlock":
                 assert self.scratch is not None
                 self._restrict(self.readable, self.scratch)
+        if _linux and not self.raised:
             with contextlib.suppress(OSError):  # what then does not hold is found out by the probes
-                if self.kind == "landlock":
-                    _seccomp.deny()
-                elif _linux:
-                    _seccomp.deny_killing_all()
+                _seccomp.deny(self.kind)
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:
         """End the program and everything that it began."""
@@ -214,102 +213,11 @@ class Helper:
             self.scratch = None
 
 
-class _Watch:
-    """Reads what a program says and looks at its limits, until it ends or is to be ended."""
-
-    def __init__(self, helper: Helper, process: subprocess.Popen[bytes], seconds: float) -> None:
-        self.helper, self.process = helper, process
-        self.until = time.monotonic() + seconds
-        self.stdout, self.stderr = bytearray(), bytearray()
-        assert process.stdout is not None and process.stderr is not None
-        self.pipes = {process.stdout.fileno(): self.stdout, process.stderr.fileno(): self.stderr}
-        self.selector = selectors.DefaultSelector()
-        for pipe in self.pipes:
-            os.set_blocking(pipe, False)
-            self.selector.register(pipe, selectors.EVENT_READ)
-        self.selector.register(sys.stdin, selectors.EVENT_READ)
-        self.ended: int | None = None
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):
-                self.ended = os.pidfd_open(process.pid)
-                self.selector.register(self.ended, selectors.EVENT_READ)
-
-    def until_end(self) -> str | None:
-        """Which limit it met, None where it ended by itself."""
-        look_at = time.monotonic() + TICK_SECONDS
-        while True:
-            now = time.monotonic()
-            if now >= self.until:
-                return "time"
-            wait = min(self.until, look_at if self.ended is not None else now + 0.002) - now
-            for key, _ in self.selector.select(max(0.0, wait)):
-                if key.fd in self.pipes:
-                    self._read(key.fd)
-                elif key.fd == self.ended:
-                    return self._said_too_much()
-                else:  # the pool is gone, and nobody waits for this program
-                    self.helper.close(self.process)
-                    os._exit(0)
-            if self.ended is None and self.process.poll() is not None:
-                return self._said_too_much()
-            if over := self._said_too_much():
-                return over
-            if time.monotonic() >= look_at:
-                look_at = time.monotonic() + TICK_SECONDS
-                if over := self._over():
-                    return over
-
-    def _said_too_much(self) -> str | None:
-        return "output" if len(self.stdout) > STDOUT_BYTES else None
-
-    def _read(self, pipe: int) -> bool:
-        """Take what a pipe has; whether there may be more."""
-        try:
-            part = os.read(pipe, 1 << 16)
-        except BlockingIOError:
-            return False
-        if not part:
-            with contextlib.suppress(KeyError):
-                self.selector.unregister(pipe)
-            return False
-        taken = self.pipes[pipe]
-        taken += part
-        if taken is self.stderr:
-            del taken[:-STDERR_BYTES]
-        return True
-
-    def drain(self) -> None:
-        """Take what stands in the pipes, once nobody writes any more."""
-        for pipe in self.pipes:
-            while len(self.stdout) <= STDOUT_BYTES and self._read(pipe):
-                pass
-        del self.stdout[STDOUT_BYTES:]
-        self.selector.close()
-        if self.ended is not None:
-            os.close(self.ended)
-        for one in (self.process.stdout, self.process.stderr):
-            assert one is not None
-            one.close()
-
-    def _over(self) -> str | None:
-        """Whether it holds too much memory, or too many files."""
-        if not _linux:
-            return None
-        processes = [] if "memory" in self.helper.group.controllers else _tree.descendants(os.getpid())
-        if processes and _tree.memory_of(processes) > self.helper.memory + (16 << 20) * len(processes):
-            return "memory"
-        scratch = self.helper.scratch
-        if scratch is not None:
-            return "files" if _too_much_in(scratch) else None
-        for process in processes or _tree.descendants(self.process.pid):
-            with contextlib.suppress(OSError):
-                held = os.statvfs(f"/proc/{process}/root/tmp")
-                return "files" if held.f_files - held.f_ffree > SCRATCH_FILES else None
-        return None
-
-
 def _delete(folder: Path) -> None:
     """Delete a folder that a program made: without permissions, or deeper than Python goes, or both."""
+    if folder.is_symlink():  # a program without walls put it there
+        folder.unlink()
+        return
     with contextlib.suppress(RecursionError):
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
@@ -321,21 +229,10 @@ def _sweep() -> None:
     """Delete the scratch folders of helpers that are gone without having done so."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         owner = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists() and folder.is_dir() and not folder.is_symlink():
-            _delete(folder)
-
-
-def _too_much_in(folder: Path) -> bool:
-    """Whether a scratch folder on disk holds too many files or bytes."""
-    files = size = 0
-    for place, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            files += 1
-            with contextlib.suppress(OSError):
-                size += os.lstat(f"{place}/{name}").st_blocks * 512
-        if files > SCRATCH_FILES or size > SCRATCH_BYTES:
-            return True
-    return False
+        with contextlib.suppress(OSError):
+            mine = folder.lstat().st_uid in (os.geteuid(), *_user.PASSING_USERS)
+            if mine and owner.isdecimal() and not Path(f"/proc/{owner}").exists() and not folder.is_symlink():
+                _delete(folder)
 
 
 class _Given:

@@ -43,15 +43,23 @@ class Sandbox:
             self._free.put(None)  # started when it is wanted
 
     def run(self, program: Program) -> Ran:
-        """Run one program. Raises SandboxFailed where the sandbox itself does not work."""
+        """Run one program. Raises SandboxFailed where the sandbox itself does not work.
+
+        Whoever ends a helper twice is the program: then it has failed.
+        """
         with self._running:
             line = self._free.get()
             try:
-                if line is None or not line.alive:
-                    line = _Line(self._settings)
-                found = line.ask(program)
+                found = None
+                for _ in range(2):
+                    if line is None or not line.alive:
+                        line = _Line(self._settings)
+                    if (found := line.ask(program)) is not None:
+                        break
             finally:
                 self._free.put(line)
+        if found is None:
+            found = {"stdout": "", "stderr": "the program ended its sandbox", "exit_code": 137, "stopped": None}
         if (failed := found.get("failed")) is not None:
             raise SandboxFailed(f"the sandbox ({self.kind}) does not work: {failed}")
         return Ran(
@@ -93,20 +101,23 @@ class _Line:
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for the run, which saves first; this one ends with its input
         )
-        self.alive = True
-        if "failed" in (found := self._exchange(settings, 0.0)):
-            raise SandboxFailed(f"the helper of the sandbox does not start: {found['failed']}")
+        found = self._exchange(settings, 0.0)
+        if found is None or "failed" in found:
+            self.close()
+            raise SandboxFailed(f"the helper of the sandbox does not start: {(found or {}).get('failed', 'it ended')}")
         self.controllers = frozenset[str](found["controllers"])
 
-    def ask(self, program: Program) -> dict[str, Any]:
-        """What the helper answers. A program that ended its helper has failed."""
-        asked = {name: getattr(program, name) for name in Program.__dataclass_fields__}
-        found = self._exchange(asked, program.seconds)
-        if not self.alive:
-            return {"stdout": "", "stderr": "the program ended its sandbox", "exit_code": 137, "stopped": None}
-        return found
+    @property
+    def alive(self) -> bool:
+        """Whether it answers; one that ended while nobody asked does not."""
+        return self._process.poll() is None
 
-    def _exchange(self, said: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, program: Program) -> dict[str, Any] | None:
+        """What the helper answers, None where it ended."""
+        asked = {name: getattr(program, name) for name in Program.__dataclass_fields__}
+        return self._exchange(asked, program.seconds)
+
+    def _exchange(self, said: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         assert self._process.stdin is not None and self._process.stdout is not None
         late = threading.Timer(seconds + GRACE_SECONDS, self._process.kill)
         late.daemon = True
@@ -122,11 +133,10 @@ class _Line:
         finally:
             late.cancel()
         self.close()
-        return {"failed": "it ended"}
+        return None
 
     def close(self) -> None:
         """End the helper; it ends what it runs."""
-        self.alive = False
         with contextlib.suppress(OSError, ValueError):
             assert self._process.stdin is not None
             self._process.stdin.close()

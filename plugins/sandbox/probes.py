@@ -159,6 +159,19 @@ for _ in range(4):
 print(json.dumps(["together"] if all(os.read(one, 1) and os.read(one, 1) for one in pipes) else []))
 """
 
+_MEMORY_HIDDEN = """
+import json, os
+held = 0
+try:
+    for _ in range(100):
+        file = os.memfd_create("held")
+        for _ in range(8):
+            held += os.write(file, b"x" * (1 << 20))
+except (OSError, AttributeError):
+    pass
+print(json.dumps(["hidden"] if held > 2 * given["bytes"] else []))
+"""
+
 _TIME = """
 import os, signal
 for number in range(1, 65):
@@ -295,8 +308,8 @@ def _who_says(secret: str) -> list[int]:
 
 def _memory(run: Run, folder: Path) -> bool:
     limit = _BYTES >> 20
-    alone = _nothing_found(run, _MEMORY, {"bytes": _BYTES}, memory_mb=limit)
-    return alone and _nothing_found(run, _MEMORY_TOGETHER, {"bytes": _BYTES}, memory_mb=limit)
+    attacks = (_MEMORY, _MEMORY_TOGETHER, _MEMORY_HIDDEN)
+    return all(_nothing_found(run, one, {"bytes": _BYTES}, memory_mb=limit) for one in attacks)
 
 
 def _time(run: Run, folder: Path) -> bool:

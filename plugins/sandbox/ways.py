@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 from functools import lru_cache
@@ -53,7 +54,14 @@ def settings(kind: Kind) -> dict[str, Any]:
     environment = {} if kind == "bubblewrap" else ENVIRONMENT
     # What the programs' user must reach, though it may lie in a folder that is root's alone.
     reached = [*parts, *([command[0]] if kind == "bubblewrap" else [])]
-    return {"kind": kind, "command": command, "environment": environment, "readable": readable, "reached": reached}
+    return {
+        "kind": kind,
+        "command": command,
+        "environment": environment,
+        "readable": readable,
+        "reached": reached,
+        "raised": kind == "bubblewrap" and bool(Path(command[0]).stat().st_mode & stat.S_ISUID),
+    }
 
 
 @lru_cache

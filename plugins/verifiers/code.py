@@ -101,8 +101,9 @@ class Code(Verifier):
 
     def score_many(self, items: Sequence[tuple[str, Question]]) -> list[Score]:
         """Judge completions, the tests of all of them side by side. Raises as `score` does."""
-        tests = {question.id: self._tests(question) for _, question in items}
-        trials = [_Trial(self, completion, question, tests[question.id]) for completion, question in items]
+        about = {id(question): question for _, question in items}  # a group's completions share theirs
+        tests = {key: self._tests(question) for key, question in about.items()}
+        trials = [_Trial(self, completion, question, tests[id(question)]) for completion, question in items]
         for first in (True, False):
             self._run([(trial, test) for trial in trials for test in trial.owed(first)])
         unclear = [trial for trial in trials if trial.unclear]
@@ -164,9 +165,8 @@ class _Trial:
 
     @property
     def unclear(self) -> bool:
-        """Whether its error may be one of the program alone, and stands where nothing of it may be shown."""
-        errors = [one for one in self.found if one.outcome is Outcome.ERROR]
-        return bool(errors) and not any(one.test.public for one in errors)
+        """Whether every test ended with an error, as all do where the program cannot be compiled."""
+        return bool(self.found) and all(one.outcome is Outcome.ERROR for one in self.found)
 
     def score(self) -> Score:
         """The verdict."""

@@ -39,7 +39,7 @@ def feedback(solution: str | None, found: Sequence[Judged], compile_error: str |
     if solution is None:
         return NO_BLOCK
     if compile_error is not None:
-        return cut(f"The program cannot be compiled.\n{compile_error.strip()}", LONGEST)
+        return cut(f"The program cannot be compiled.\n{compile_error.rstrip()}", LONGEST)
     ended = [one for one in found if one.outcome not in (Outcome.PASSED, Outcome.WRONG)]
     if ended:
         first = next((one for one in ended if one.test.public), ended[0])
@@ -62,8 +62,10 @@ def _told(one: Judged, seconds: float) -> str:
         return f"{head}: the output is wrong.\n{given}\nExpected output:\n{wanted}\nYour output:\n{made}"
     if one.outcome is Outcome.TIME:
         return f"{head}: it took longer than {seconds:g} seconds.\n{given}"
-    said = f"\n{cut(one.said.strip(), LONGEST - 600)}" if one.outcome is Outcome.ERROR else ""
-    return f"{head}: {_ENDED[one.outcome]}.\n{given}{said}"
+    told = [f"{head}: {_ENDED[one.outcome]}.", given]
+    if one.outcome is Outcome.ERROR:
+        told.append(cut(one.said.strip("\n"), LONGEST - 600))
+    return "\n".join(told)
 
 
 def cut(text: str, most: int) -> str:

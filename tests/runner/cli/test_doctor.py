@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from nsd.plugins.errors import InputError
 from nsd.runner.cli import doctor
 from nsd.runner.cli.app import app
-from nsd.runner.cli.doctor import State, bucket, c_compiler, device, memory, packages, place, torch_sees
+from nsd.runner.cli.doctor import State, bucket, c_compiler, device, memory, packages, place, sandboxes, torch_sees
 from nsd.runner.spec.model import Resources
 from nsd.runner.work.device import Decision, Facts, Gpu
 
@@ -60,6 +61,19 @@ def test_a_gpu_that_torch_does_not_open_stands_in_the_way() -> None:
 @pytest.mark.parametrize(("there", "state"), [("/bin/gcc", State.WORKS), (None, State.MISSING)])
 def test_a_compiler_may_be_left_out(there: str | None, state: State) -> None:
     assert c_compiler(there).state is state
+
+
+def test_each_kind_of_sandbox_is_tried_and_what_it_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(kind: str) -> frozenset[str]:
+        if kind == "bubblewrap":
+            raise InputError("setting up uid map: Permission denied")
+        return frozenset({"time", "files"})
+
+    monkeypatch.setattr("nsd.plugins.sandbox.guarantees", tried)
+    bubblewrap, landlock = sandboxes()
+    assert bubblewrap.state is State.MISSING and "setting up uid map" in bubblewrap.said
+    assert "pip install" in bubblewrap.way_out
+    assert landlock.said == "holds files, time; not network, environment, processes, memory"
 
 
 def test_memory_is_read_where_linux_says_it(tmp_path: Path) -> None:

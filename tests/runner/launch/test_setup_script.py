@@ -138,7 +138,7 @@ def machine(tmp_path: Path) -> Machine:
 
 INSTALLED = [
     "pip -m pip install -c ~/nsd-constraints.txt torch",
-    "pip -m pip install -c ~/nsd-constraints.txt ./nsd-sent/nsd-0.1.0-py3-none-any.whl[train,math]",
+    "pip -m pip install -c ~/nsd-constraints.txt ./nsd-sent/nsd-0.1.0-py3-none-any.whl[train,math,sandbox]",
     "nsd ready spec.yaml",
 ]
 
@@ -240,7 +240,7 @@ def test_a_checkout_is_installed_from_where_it_is(machine: Machine) -> None:
     machine.setup(NSD_WHEEL="")
     assert machine.told == [
         INSTALLED[0],
-        "pip -m pip install -c ~/nsd-constraints.txt -e .[train,math]",
+        "pip -m pip install -c ~/nsd-constraints.txt -e .[train,math,sandbox]",
         "nsd ready spec.yaml",
     ]
 
