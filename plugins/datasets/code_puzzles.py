@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question
+from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, Shown
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
 
@@ -70,3 +70,7 @@ class CodePuzzles(Dataset):
         test = drawn("test", config.test)
         train = drawn("train", config.train, {question.id for question in test})
         return Pools(train=train, test=test)
+
+    def shown(self) -> Shown:
+        """The tests, without which nobody could judge a program."""
+        return Shown(meta=frozenset(("tests", "function")))

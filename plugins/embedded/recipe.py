@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,24 @@ Text = list[tuple[str, float]]  # pieces of one training text, each with its wei
 
 def build_tokenizer() -> Any:
     """Byte-level tokens with every word of `wordmath` whole: any text goes in and comes back exactly."""
+    problems = generate(stream(SEED, "tokenizer"), 40_000, even_mix((1, 1, 1, 1)))
+    return tokenizer_of((f"{question.text}\n{question.solution}" for question in problems), SPLIT)
+
+
+def tokenizer_of(corpus: Iterable[str], split: str) -> Any:
+    """Byte-level tokens, with every part whole that `split` (an expression) finds in the texts."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(split), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     counts: dict[str, int] = {}
-    for question in generate(stream(SEED, "tokenizer"), 40_000, even_mix((1, 1, 1, 1))):
-        for word, _ in pre_tokenizer.pre_tokenize_str(f"{question.text}\n{question.solution}"):
+    for text in corpus:
+        for word, _ in pre_tokenizer.pre_tokenize_str(text):
             counts[word] = counts.get(word, 0) + 1
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     common = sorted((word for word in counts if word not in alphabet), key=lambda word: (-counts[word], word))
@@ -158,15 +164,15 @@ def _story(question: Question) -> Text:
     return [(f"{question.text}\n", GIVEN_WEIGHT), (f"{question.solution}{END}", 1.0)]
 
 
-def batches(tokenizer: Any, steps: int, batch: int) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield (ids, mask, loss weights), each [batch, length].
+def batches(tokenizer: Any, written: Iterable[Text], batch: int) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield (ids, mask, loss weights) of the texts, each [batch, length].
 
     Sixteen batches at a time are sorted by length, so that little of a batch is padding.
     """
     import torch
 
     rows = []
-    for text in texts(steps * batch):
+    for text in written:
         pieces = tokenizer([piece for piece, _ in text])["input_ids"]
         weights = [weight for ids, (_, weight) in zip(pieces, text, strict=True) for _ in ids]
         rows.append(([token for ids in pieces for token in ids], weights))
@@ -187,11 +193,13 @@ def _tensors(rows: list[tuple[list[int], list[float]]], pad_id: int) -> tuple[An
     return ids, (weights > 0).long(), weights
 
 
-def train(model: Any, tokenizer: Any, steps: int, batch: int = BATCH) -> Iterator[tuple[int, float]]:
-    """Train in place, yielding (step, loss) after each step; the learning rates end at zero.
+def train(
+    model: Any, tokenizer: Any, steps: int, batch: int = BATCH, write: Callable[[int], list[Text]] = texts
+) -> Iterator[tuple[int, float]]:
+    """Train in place on `steps * batch` texts of `write`, yielding (step, loss) after each step.
 
-    The matrices of the layers are trained by Muon (Jordan et al. 2024, as in torch), which needs less than half
-    of the steps that AdamW does here.
+    The learning rates end at zero. The matrices of the layers are trained by Muon (Jordan et al. 2024, as in torch),
+    which needs less than half of the steps that AdamW does here.
     """
     import torch
     from torch.nn.functional import cross_entropy
@@ -203,7 +211,7 @@ def train(model: Any, tokenizer: Any, steps: int, batch: int = BATCH) -> Iterato
         (OTHER_RATE, torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)),
     ]
     model.train()
-    for step, (ids, mask, weights) in enumerate(batches(tokenizer, steps, batch), start=1):
+    for step, (ids, mask, weights) in enumerate(batches(tokenizer, write(steps * batch), batch), start=1):
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1]
         losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         wanted = weights[:, 1:].flatten()
@@ -219,36 +227,48 @@ def train(model: Any, tokenizer: Any, steps: int, batch: int = BATCH) -> Iterato
     model.eval()
 
 
-def make(out: Path, steps: int = STEPS, threads: int = 1) -> None:
-    """Write the model folder: weights, configs and tokenizer."""
+def make(
+    out: Path,
+    steps: int = STEPS,
+    threads: int = 1,
+    tokenizer: Callable[[], Any] = build_tokenizer,
+    write: Callable[[int], list[Text]] = texts,
+    seed: int = SEED,
+) -> None:
+    """Write the model folder: weights, configs and tokenizer. The defaults make `wordmath-1m`."""
     import torch
     from transformers import GenerationConfig
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
-    tokenizer = build_tokenizer()
-    model = build_model(tokenizer, stream(SEED, "init"))
-    print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(tokenizer)} tokens")
+    words = tokenizer()
+    model = build_model(words, stream(seed, "init"))
+    print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters, {len(words)} tokens")
     start, recent = time.perf_counter(), 0.0
-    for step, loss in train(model, tokenizer, steps):
+    for step, loss in train(model, words, steps, write=write):
         recent += loss
         if step % 50 == 0 or step == steps:
             print(f"step {step:5d}  loss {recent / 50:.4f}  {time.perf_counter() - start:5.0f} s", flush=True)
             recent = 0.0
     model.generation_config = GenerationConfig(
-        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        do_sample=True, eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id
     )
     model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    words.save_pretrained(out)
+
+
+def arguments(steps: int) -> argparse.Namespace:
+    """What the command line says: the folder to write, steps, threads."""
+    parser = argparse.ArgumentParser(description="Make an embedded model again.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--steps", type=int, default=steps, help="optimizer steps (fewer for a trial)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what fixes the bytes")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the embedded model again.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps (fewer for a trial)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of what fixes the bytes")
-    arguments = parser.parse_args()
-    make(arguments.out, arguments.steps, arguments.threads)
+    given = arguments(STEPS)
+    make(given.out, given.steps, given.threads)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from nsd.runner.spec.model import Block, Made, ModelSpec, UncheckedConfig, holds
 from nsd.runner.spec.nested import NestedReader
 from nsd.runner.spec.yaml import Item
 
-BUILT_IN_MODELS = ("wordmath-1m",)
+BUILT_IN_MODELS = ("wordmath-1m", "codepuzzles-1m")
 
 _LOCAL = re.compile(r"\.{1,2}/|/|~")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)

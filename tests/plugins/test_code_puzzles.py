@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsd.plugins.api import Question, question_id
+from nsd.plugins.api import Question, question_id, without_truth
 from nsd.plugins.datasets.code_puzzles import CodePuzzles
 from nsd.plugins.datasets.code_puzzles_operations import BY_NAME, OPERATIONS, Step
 from nsd.plugins.datasets.code_puzzles_tasks import HIDDEN, PUBLIC, agrees, generate, puzzle, source
@@ -167,6 +167,11 @@ def test_examples_are_the_first_public_tests() -> None:
     assert question.text == plain.text + "".join(
         f" f({said(test['input'][0])}) is {said(test['output'])}." for test in (first, second)
     )
+
+
+def test_tests_stay_with_a_task_whose_answer_is_hidden() -> None:
+    left = without_truth(ALL[0], CodePuzzles().shown())
+    assert set(left.meta) == {"tests", "function"} and left.answer is None and left.solution is None
 
 
 @pytest.mark.parametrize(
