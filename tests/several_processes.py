@@ -55,10 +55,12 @@ def start(path: Path, processes: int) -> subprocess.CompletedProcess[str]:
     ranks = [_WARM.Process(target=_train, args=(path, said, rank, processes, port)) for rank in range(processes)]
     for one in ranks:
         one.start()
-    code = wait_until(lambda: _ended([one.exitcode for one in ranks]))[0]
-    for one in ranks:
-        one.kill()  # where one failed the others wait for it
-        one.join()
+    try:
+        code = wait_until(lambda: _ended([one.exitcode for one in ranks]))[0]
+    finally:
+        for one in ranks:
+            one.kill()  # where one failed the others wait for it
+            one.join()
     return subprocess.CompletedProcess([str(path)], code, stdout="", stderr=said.read_text() if said.exists() else "")
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from nsd.plugins.data import Question, question_id
 from nsd.plugins.datasets.code_puzzles_operations import LETTERS, NUMBER, NUMBERS, OPERATIONS, WORD, Operation, Step
 from nsd.plugins.datasets.wordmath_stories import Draw
+from nsd.plugins.errors import InputError
 
 STARTS = {NUMBERS: 6, WORD: 3, NUMBER: 1}  # weights of what a function takes
 NAMES = {NUMBERS: "a list of numbers", NUMBER: "a number", WORD: "a word"}
 PUBLIC, HIDDEN = 3, 3  # tests of a puzzle
 LARGEST = 9999  # number that a solution may give
 TRIES = 20  # inputs drawn for one test before the puzzle is given up
+MOST_REPEATS = 20_000  # draws in a row of tasks that are there already
 Program = tuple[Step, ...]
 
 
@@ -170,13 +172,24 @@ def generate(
     examples: int = 0,
     exclude: Collection[str] = (),
 ) -> list[Question]:
-    """`count` distinct puzzles, levels by weight. Ids in `exclude` are left out. More begin with fewer."""
+    """`count` distinct puzzles, levels by weight. Ids in `exclude` are left out. More begin with fewer.
+
+    Raises InputError where there are not so many.
+    """
     draw = Draw(seed)
     seen = set(exclude)
     questions: list[Question] = []
+    repeats = 0
     while len(questions) < count:
         made = question(puzzle(draw, draw.weighted(levels), plain), examples)
+        repeats += 1
         if made.id not in seen:
             seen.add(made.id)
             questions.append(made)
+            repeats = 0
+        elif repeats > MOST_REPEATS:
+            raise InputError(
+                f"dataset code_puzzles: {count} different tasks of these levels and wordings are wanted, and after "
+                f"{len(questions)} of them {repeats} in a row were there already: ask for fewer, or for other levels"
+            )
     return questions

@@ -120,7 +120,11 @@ class _Auditor:
         self.judged += 1
         self.raised.count(True, question, text, "")
         if self.judged % 7 == 1:  # each text twice would double what an audit takes
-            again = self.verifier.score(text, question)
+            try:
+                again = self.verifier.score(text, question)
+            except Exception as error:
+                self.twice.count(False, question, text, f"{_said(found)}, then {type(error).__name__}: {error}")
+                return found
             self.twice.count(again == found, question, text, f"{_said(found)}, then {_said(again)}")
         self.partial.count(found.score in (0, 1), question, text, _said(found))
         return found

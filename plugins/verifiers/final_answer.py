@@ -35,8 +35,8 @@ _STATEMENT = re.compile(
     | \\boxed\s*+\{(?P<box>(?:[^{}]|\{[^{}]*+\})*+)\}
     | <answer>(?P<tag>[^<]*+)</answer>
     | \banswer(?:\s++(?:is|equals|should\s++be|must\s++be|would\s++be)|\s*+[:=])\s*+:?(?=(?P<said>[^\n]{0,200}))
-    | \b(?:wait|actually|no|correction|sorry|oops|rather)\b[^.\n]{0,40}?\b(?:it\s++is|it's|should\s++be|must\s++be)\b
-      (?=(?P<corrected>[^\n]{0,200}))
+    | \b(?:wait|actually|no\s*+,|correction|sorry|oops|rather)(?!\w)[^.\n]{0,40}?
+      \b(?:it\s++is|it's|should\s++be|must\s++be)\b(?=(?P<corrected>[^\n]{0,200}))
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -53,6 +53,10 @@ _NUMBER = re.compile(
     | (?P<digits>(?:{_INTEGER})(?:\.[0-9]++)?|\.[0-9]++)(?:[eE](?P<exponent>[-+]?[0-9]{{1,3}})(?![0-9]))?
     )""".replace("\n", ""),
     re.VERBOSE,
+)
+# What may stand before the last equals sign of a statement that is a calculation: a name, numbers and signs.
+_CALCULATION = re.compile(
+    r"[\s*:$]*+(?:[A-Za-z]{1,12}\s*+(?:=|$))?+(?:[\s\d.+\-*/×·÷^()=$€£%{}]|\\(?:times|cdot|div|d?frac)(?![A-Za-z]))*+"
 )
 _NO_DIGITS = re.compile(r"[,_\\\s\u00a0\u202f]")
 
@@ -77,7 +81,9 @@ class FinalAnswer(Verifier):
 def _read(said: str, whole: bool = False) -> str | None:
     """The number that a statement begins with, or that its calculation ends in."""
     sentence = re.split(r"(?<=[.!?;])\s", said, maxsplit=1)[0]
-    text = sentence.rpartition("=")[2] if "=" in sentence else sentence
+    calculation, _, result = sentence.rpartition("=")
+    stated = _CALCULATION.fullmatch(calculation) and calculation.count("(") == calculation.count(")")
+    text = result if calculation and stated else sentence
     found = _NUMBER.match(text)
     if found is None:
         return None

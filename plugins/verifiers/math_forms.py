@@ -68,15 +68,15 @@ def spelled(answer: str) -> str:
     return answer if found is None else f"{found[1]}({found[2]}+{found[3]}/{found[4]})"
 
 
-def _value_in_base(answer: str) -> int | str | None:
+def _value_in_base(answer: str) -> int | None:
     found = _BASE.fullmatch(answer)
     if found is None or not any(character.isdigit() for character in found[2]):
         return None  # x_1 is a name
     base = int(found[3])
     try:
-        return int(found[1] + found[2], base) if 2 <= base <= 36 else answer
+        return int(found[1] + found[2], base) if 2 <= base <= 36 else None
     except ValueError:
-        return answer  # no number in its base: the same as itself alone
+        return None  # no number in its base: 2x_1
 
 
 def _unit(answer: str) -> tuple[str, int] | None:
@@ -96,4 +96,4 @@ def _unit(answer: str) -> tuple[str, int] | None:
 
 def _time(answer: str) -> str | None:
     found = _HALF_OF_DAY.fullmatch(answer)
-    return None if found is None else f"{found[1]} {found[2].lower()}"
+    return None if found is None else f"{found[1].removeprefix('0')} {found[2].lower()}"

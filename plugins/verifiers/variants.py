@@ -41,7 +41,7 @@ def wrong_variants(gold: str, question: str = "") -> list[str]:
     if re.fullmatch(r"\(?[A-J]\)?", gold):
         letters = sorted(set(_LETTERS.findall(question))) or list("ABCD")
         others = [letter for letter in letters if letter not in gold]
-        return [*others[:3], ", ".join(letters), " or ".join(letters)]
+        return [*others[:3], *([", ".join(letters), " or ".join(letters)] if others else [])]
     if _RELATION.search(gold):
         return [_RELATION.sub(lambda found: _RELATIONS[found[1]], gold)]
     if gold.startswith(("[", "{")):

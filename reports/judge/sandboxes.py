@@ -63,7 +63,8 @@ def _numbers(arms: Mapping[str, Arm], numbers: Mapping[str, dict[str, object]]) 
                 if isinstance(value, int | float):
                     found.setdefault(key, []).append(float(value))
         for key, values in found.items():
-            means.setdefault(key, []).append(f"{name} {math.fsum(values) / len(values):.1%}")
+            mean, share = math.fsum(values) / len(values), all(0 <= value <= 1 for value in values)
+            means.setdefault(key, []).append(f"{name} {mean:.1%}" if share else f"{name} {mean:.4g}")
     return [f"{one_line(key)}, which is not the score: {', '.join(said)}" for key, said in sorted(means.items())]
 
 

@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsd.plugins.api import Question, question_id, without_truth
+from nsd.plugins.datasets import code_puzzles_tasks
 from nsd.plugins.datasets.code_puzzles import CodePuzzles
 from nsd.plugins.datasets.code_puzzles_operations import BY_NAME, OPERATIONS, Step
 from nsd.plugins.datasets.code_puzzles_tasks import HIDDEN, PUBLIC, agrees, generate, puzzle, source
 from nsd.plugins.datasets.wordmath_stories import Draw
+from nsd.plugins.errors import InputError
 from nsd.plugins.registry import find
 
 POOLS = CodePuzzles().pools()
@@ -193,3 +195,9 @@ def test_importing_the_dataset_loads_nothing_heavy() -> None:
 
 def test_the_registry_finds_it() -> None:
     assert find("dataset", "code_puzzles") is CodePuzzles
+
+
+def test_more_tasks_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_puzzles_tasks, "MOST_REPEATS", 300)
+    with pytest.raises(InputError, match="in a row were there already"):
+        generate(1, 2_000, {1: 1.0}, 1.0)

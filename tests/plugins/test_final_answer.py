@@ -44,6 +44,13 @@ from nsd.plugins.verifiers.final_answer import FinalAnswer
         ("The answer is 18.0", "18"),
         ("answer: .5", "1/2"),
         ("The answer is $18$.", "18"),
+        ("The answer is 18, where x = 3.", "18"),
+        ("The answer is 20 (not 6 * 3 = 18).", "20"),
+        ("The answer is 18 (= 6*3).", "18"),
+        ("the answer is 12 since 3 * 4 = 12 and a = 7", "12"),
+        ("#### x = 18", "18"),
+        ("The answer is 6 \\times 3 = 18.", "18"),
+        ("The answer is 2. There are no others, and it is 1 solution.", "2"),
     ],
 )
 def test_the_last_statement_counts(text: str, answer: str) -> None:

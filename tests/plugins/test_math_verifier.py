@@ -220,6 +220,8 @@ def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
         ("10^{-20}", "\\frac{1}{10^{20}}", True),
         ("0", "10^{-20}", False),
         ("50\\%", "0.5", True),
+        ("2x_1", "2x_{1}", True),
+        ("3:00 PM", "03:00 PM", True),
     ],
 )
 def test_what_the_library_reads_over_is_told_apart(a: str, b: str, equal: bool) -> None:
