@@ -1,4 +1,4 @@
-"""A pool of sandboxes: as many programs at a time as there are processors.
+"""A pool of sandboxes: as many programs at a time as this process has processors.
 
     box = sandbox("auto")
     ran = box.run(Program("print(input())", "5\\n"))
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from nsd.plugins.cores import usable_cores
 from nsd.plugins.sandbox import ways
 from nsd.plugins.sandbox.ran import Kind, Program, Ran, SandboxFailed
 
@@ -45,7 +46,7 @@ class Sandbox:
     def run(self, program: Program) -> Ran:
         """Run one program. Raises SandboxFailed where the sandbox itself does not work.
 
-        Whoever ends a helper twice is the program: then it has failed.
+        A helper that ends twice is the sandbox's fault where no program can end it, else the program has failed.
         """
         with self._running:
             line = self._free.get()
@@ -59,6 +60,8 @@ class Sandbox:
             finally:
                 self._free.put(line)
         if found is None:
+            if self.kind == "bubblewrap" or "processes" in self.guarantees:
+                raise SandboxFailed(f"the sandbox ({self.kind}) does not work: its helper ended twice")
             found = {"stdout": "", "stderr": "the program ended its sandbox", "exit_code": 137, "stopped": None}
         if (failed := found.get("failed")) is not None:
             raise SandboxFailed(f"the sandbox ({self.kind}) does not work: {failed}")
@@ -149,8 +152,9 @@ class _Line:
 
 
 def _cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use; the processes of a training on one machine share them."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, usable_cores() // max(1, int(ranks) if ranks.isdecimal() else 1))
 
 
 _held: dict[Kind, Sandbox] = {}
