@@ -11,6 +11,7 @@ long a test may take. Outputs are compared here, outside of the sandbox: what a 
 from __future__ import annotations
 
 import json
+import math
 import random
 import secrets
 from collections.abc import Sequence
@@ -108,7 +109,20 @@ def _test(number: int, found: Any, question: Question, place: str) -> Test:
         raise wrong("a functional test has a list of arguments as input")
     if kind is Kind.FUNCTIONAL and not isinstance(question.meta.get("function"), str):
         raise wrong("it is functional, and meta.function does not name the function")
+    if kind is Kind.FUNCTIONAL and _holds_nan(found["output"]):
+        raise wrong("its output holds NaN, which equals nothing: no program could pass; leave the test out")
     return Test(number, kind, found["input"], found["output"], found.get("public") is True)
+
+
+def _holds_nan(value: Any) -> bool:
+    """Whether a value as JSON gives it holds a number that is none."""
+    owed = [value]
+    while owed:
+        one = owed.pop()
+        if isinstance(one, float) and math.isnan(one):
+            return True
+        owed += one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else ()
+    return False
 
 
 def half(tests: Sequence[Test], question: Question, seed: int) -> tuple[Test, ...]:

@@ -110,6 +110,13 @@ def test_many_are_run_in_order() -> None:
     assert sandbox.run_many([]) == []
 
 
+@pytest.mark.parametrize("kind", ["bubblewrap", "landlock", "process"])
+def test_a_program_that_uses_up_its_processor_time_is_stopped_by_time(kind: Kind) -> None:
+    guaranteed(kind)
+    (ran,) = sandbox.run_many([Program("while True: pass", seconds=30, cpu_seconds=0.5)], kind)
+    assert ran.stopped == "time" and ran.timed_out and ran.cpu_seconds is None
+
+
 # --------------------------------------------------------------------------- the pool
 
 
