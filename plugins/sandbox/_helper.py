@@ -146,6 +146,8 @@ class Helper:
             ran = os.read(ready.began, 1) == b"1"  # every writer is gone
         finally:
             os.close(ready.began)
+        if stopped == "output":  # nobody judges it, and many of them would fill the memory
+            watch.stdout.clear()
         stdout, stderr = (bytes(one).decode("utf-8", "replace") for one in (watch.stdout, watch.stderr))
         if not ran and stopped is None:
             return {"failed": stderr.strip() or f"it ended with {code} before the program began"}

@@ -198,6 +198,15 @@ def test_a_program_without_end_is_not_run_on_every_test(monkeypatch: pytest.Monk
     assert {program.stdin for program in ran} == {"0", "1"} and found.numbers == {"share_passed": 0.0}
 
 
+@pytest.mark.parametrize(("stopped", "exit_code"), [(None, 0), (None, 1), ("output", 137)])
+def test_of_what_a_program_said_the_begin_and_the_end_are_kept(stopped: Any, exit_code: int) -> None:
+    (test,) = code_tests.tests_of(question(stdin("", "1")))
+    said = f"first{'x' * 100_000}last\n"
+    ran = sandbox.Ran(said, said, exit_code, False, frozenset(), stopped)
+    found = code_tests.judged(code_tests.attempt("1", None, test, 1.0, 64), ran)
+    assert len(found.said) == code_tests.KEPT and found.said.startswith("first") and found.said.endswith("last")
+
+
 def test_many_at_once_are_judged_like_one_by_one() -> None:
     about = question(stdin("1 2", "3", public=True), stdin("2 2", "4", public=True), stdin("5 5", "10"))
     other = question(call([1], 2, public=True), call([2], 3), function="f")

