@@ -21,9 +21,10 @@ def begin() -> bytes:
         name, _, value = limit.decode().partition("=")
         if (kind := getattr(resource, f"RLIMIT_{name}", None)) is not None:
             hard = resource.getrlimit(kind)[1]
-            most = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+            wanted = int(value) + (name == "CPU")  # SIGKILL comes at the hard limit; SIGXCPU tells that it was the time
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             try:
-                resource.setrlimit(kind, (most, most))
+                resource.setrlimit(kind, (min(int(value), most), most))
             except (OSError, ValueError):  # macOS has no limit of the address space; what holds is probed
                 continue
     os.write(begun, b"1")

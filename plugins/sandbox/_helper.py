@@ -119,8 +119,13 @@ class Helper:
         limits = " ".join(
             f"{name}={value}" for name, value in self._limits(float(job["cpu_seconds"] or job["seconds"])).items()
         )
-        ready.stdin.write(job["stdin"].encode("utf-8", "surrogatepass"))
-        ready.source.write(f"{limits}\n".encode() + job["source"].encode("utf-8", "surrogatepass"))
+        try:
+            ready.stdin.write(job["stdin"].encode("utf-8", "surrogatepass"))
+            ready.source.write(f"{limits}\n".encode() + job["source"].encode("utf-8", "surrogatepass"))
+        except OSError as error:  # the disk is full, or no file may be so large
+            self._end(ready.process)
+            ready.close()
+            return {"failed": f"the program could not be written down: {error}"}
         with contextlib.suppress(BrokenPipeError):
             os.write(ready.gone, b"1")
         os.close(ready.gone)
@@ -141,6 +146,8 @@ class Helper:
             ran = os.read(ready.began, 1) == b"1"  # every writer is gone
         finally:
             os.close(ready.began)
+        if stopped == "output":  # nobody judges it, and many of them would fill the memory
+            watch.stdout.clear()
         stdout, stderr = (bytes(one).decode("utf-8", "replace") for one in (watch.stdout, watch.stderr))
         if not ran and stopped is None:
             return {"failed": stderr.strip() or f"it ended with {code} before the program began"}
@@ -209,6 +216,7 @@ class Helper:
     def clean_up(self) -> None:
         """Take away the scratch folder."""
         if self.scratch is not None:
+            self.group.limit(self.memory + OWN_BYTES, PROCESSES + OWN_PROCESSES)  # else nothing can be started
             _delete(self.scratch)
             self.scratch = None
 
@@ -222,7 +230,10 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]):
-            subprocess.run([*command, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+            with contextlib.suppress(OSError):  # what stays is swept away later
+                subprocess.run(
+                    [*command, "--", folder], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+                )
 
 
 def _sweep() -> None:
@@ -246,8 +257,15 @@ class _Given:
 
     def write(self, content: bytes) -> None:
         """Write all of it."""
-        with os.fdopen(self._writer, "wb") as file:
+        writer, self._writer = self._writer, -1
+        with os.fdopen(writer, "wb") as file:
             file.write(content)
+
+    def close(self) -> None:
+        """Give it up where nothing was written."""
+        if self._writer >= 0:
+            os.close(self._writer)
+            self._writer = -1
 
 
 @dataclass
@@ -259,6 +277,16 @@ class _Prepared:
     stdin: _Given
     gone: int  # writing here lets it go
     began: int  # here it says that it did
+
+    def close(self) -> None:
+        """Give up what leads to it, once it has ended without having been let go."""
+        self.source.close()
+        self.stdin.close()
+        os.close(self.gone)
+        os.close(self.began)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def _counts_apart() -> bool:

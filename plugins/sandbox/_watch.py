@@ -116,7 +116,10 @@ class Watch:
         if memory is not None and _tree.memory_of(processes) > memory + _SHARED_BYTES * len(processes):
             return "memory"
         if scratch is not None:
-            return "files" if _too_much_in(scratch) else None
+            try:
+                return "files" if _too_much_in(scratch) else None
+            except RecursionError:  # Python 3.11 walks by calling itself, and its folders are nested deeper
+                return "files"
         for process in _tree.descendants(self.process.pid):
             with contextlib.suppress(OSError):
                 place = f"/proc/{process}/root/tmp"

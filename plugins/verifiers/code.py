@@ -22,7 +22,9 @@ before. So a busy machine gives the same verdicts.
 
 from __future__ import annotations
 
+import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
@@ -47,8 +49,12 @@ from nsd.plugins.verifiers.code_tests import (
 
 GRACE_SECONDS = 1.0  # beyond a test's time, as in the study: Python has to start
 PATIENCE = 3.0
+LONGEST_SECONDS = 600.0  # that a test may take, whatever its question says
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\n`]*)$")
+_FENCE = re.compile(r"[ \t]*(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`]*)\Z")
+_OPENS = re.compile(r"(?:(?!```).)*[^`](?P<fence>`{3,})[ \t]*(?P<info>[\w+#.-]*)[ \t]*\Z", re.DOTALL)  # behind prose
+_CLOSES = re.compile(r"(?P<before>(?:(?!```).)*[^`])(?P<fence>`{3,})[ \t]*\Z", re.DOTALL)  # behind code
+_LANGUAGE = re.compile(r"[\w+#.-]+")
 
 
 @plugin("verifier", "code")
@@ -66,7 +72,7 @@ class Code(Verifier):
         )
         tests_seed: int = Field(default=0, ge=0, lt=2**32, description="Which half `tests: train` is.")
         seconds: float = Field(
-            default=6.0, gt=0, le=600, description="Time of a test where the question does not say it."
+            default=6.0, gt=0, le=LONGEST_SECONDS, description="Time of a test where the question does not say it."
         )
         memory_mb: int = Field(default=1024, ge=64, description="Memory of a test in MiB.")
         timeouts: int = Field(
@@ -147,7 +153,9 @@ class _Trial:
         self.found: list[Judged] = []
         self.compile_error: str | None = None
         given = question.meta.get("seconds")
-        self.seconds = float(given) if isinstance(given, int | float) and given > 0 else self.config.seconds
+        self.seconds = self.config.seconds
+        if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given < math.inf:
+            self.seconds = float(min(given, LONGEST_SECONDS))
 
     def owed(self, first: bool) -> Iterator[Test]:
         """The first tests, or the others where not all of the first ran out of time."""
@@ -183,19 +191,36 @@ class _Trial:
 
 
 def longest_block(text: str) -> str | None:
-    """The longest fenced block of a completion (the first of equals), without its fences; None where none is closed."""
+    """The longest fenced block of a completion (the first of equals), without its fences; None where none is closed.
+
+    A fence may also open at the end of a line of prose and close at the end of a line of the program. One with a
+    language inside an open block begins a new one, for the open one was never closed.
+    """
     longest: str | None = None
     fence, lines = "", list[str]()
-    for line in text.splitlines():
+    for line in (one.removesuffix("\r") for one in text.split("\n")):
         found = _FENCE.match(line)
         if not fence:
-            if found is not None:
-                fence, lines = found[1], []
-        elif found is not None and found[1].startswith(fence) and not found[2].strip():
-            block = "\n".join(lines)
+            if (found := found or _OPENS.match(line)) is not None:
+                fence, lines = found["fence"], []
+            continue
+        closes = found is not None and found["fence"].startswith(fence) and not found["info"].strip()
+        if found is None and (ends := _CLOSES.match(line)) is not None and ends["fence"].startswith(fence):
+            closes = True
+            lines.append(ends["before"])
+        if closes:
+            block = _dedented(lines)
             if block.strip() and (longest is None or len(block) > len(longest)):
                 longest = block
             fence = ""
+        elif found is not None and found["fence"].startswith(fence) and _LANGUAGE.fullmatch(found["info"].strip()):
+            fence, lines = found["fence"], []
         else:
             lines.append(line)
     return None if longest is None else f"{longest}\n"
+
+
+def _dedented(lines: list[str]) -> str:
+    """A block as it stands, or, where its first line is indented as in a list, without what all lines have of that."""
+    block = "\n".join(lines)
+    return textwrap.dedent(block) if next(filter(str.strip, lines), "")[:1].isspace() else block

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nsd.plugins.verifiers.code_tests import Judged, Outcome
+from nsd.plugins.verifiers.code_tests import KEPT, Judged, Outcome, cut
 
 LONGEST = 2000
 SHOWN_TESTS = 2
@@ -64,13 +64,5 @@ def _told(one: Judged, seconds: float) -> str:
         return f"{head}: it took longer than {seconds:g} seconds.\n{given}"
     told = [f"{head}: {_ENDED[one.outcome]}.", given]
     if one.outcome is Outcome.ERROR:
-        told.append(cut(one.said.strip("\n"), LONGEST - 600))
+        told.append(cut(one.said.strip("\n"), KEPT))
     return "\n".join(told)
-
-
-def cut(text: str, most: int) -> str:
-    """The text, or so many characters of it: its begin and its end."""
-    if len(text) <= most:
-        return text
-    kept = most - 5
-    return f"{text[: kept // 2]}\n...\n{text[len(text) - (kept - kept // 2) :]}"

@@ -11,10 +11,11 @@ long a test may take. Outputs are compared here, outside of the sandbox: what a 
 from __future__ import annotations
 
 import json
+import math
 import random
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,8 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.sandbox import Program, Ran
 from nsd.plugins.seeds import stream
 from nsd.plugins.side_files import SideFile
+
+KEPT = 1400  # characters of what a program said on a test
 
 
 class Kind(StrEnum):
@@ -74,7 +77,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of a test; `said` is what the program printed or returned, or its error."""
+    """What came of a test; `said` is what the program printed or returned, or its error, `KEPT` characters at most."""
 
     test: Test
     outcome: Outcome
@@ -108,7 +111,20 @@ def _test(number: int, found: Any, question: Question, place: str) -> Test:
         raise wrong("a functional test has a list of arguments as input")
     if kind is Kind.FUNCTIONAL and not isinstance(question.meta.get("function"), str):
         raise wrong("it is functional, and meta.function does not name the function")
+    if kind is Kind.FUNCTIONAL and _holds_nan(found["output"]):
+        raise wrong("its output holds NaN, which equals nothing: no program could pass; leave the test out")
     return Test(number, kind, found["input"], found["output"], found.get("public") is True)
+
+
+def _holds_nan(value: Any) -> bool:
+    """Whether a value as JSON gives it holds a number that is none."""
+    owed = [value]
+    while owed:
+        one = owed.pop()
+        if isinstance(one, float) and math.isnan(one):
+            return True
+        owed += one.values() if isinstance(one, dict) else one if isinstance(one, list | tuple) else ()
+    return False
 
 
 def half(tests: Sequence[Test], question: Question, seed: int) -> tuple[Test, ...]:
@@ -150,6 +166,12 @@ def _harness() -> str:
 
 def judged(tried: Attempt, ran: Ran) -> Judged:
     """How a test ended."""
+    found = _judged(tried, ran)
+    said = found.said.strip("\n") if found.outcome is Outcome.ERROR else found.said.strip()
+    return replace(found, said=cut(said, KEPT))
+
+
+def _judged(tried: Attempt, ran: Ran) -> Judged:
     test = tried.test
     if ran.stopped is not None:
         return Judged(test, Outcome(ran.stopped), ran.stderr)
@@ -172,3 +194,11 @@ def judged(tried: Attempt, ran: Ran) -> Judged:
 def plain(output: str) -> str:
     """Printed output as it is compared: ends of lines alike, without white space around it or at the end of a line."""
     return "\n".join(line.rstrip() for line in output.strip().splitlines())
+
+
+def cut(text: str, most: int) -> str:
+    """The text, or so many characters of it: its begin and its end."""
+    if len(text) <= most:
+        return text
+    kept = most - 5
+    return f"{text[: kept // 2]}\n...\n{text[len(text) - (kept - kept // 2) :]}"

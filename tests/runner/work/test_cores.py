@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from nsd.plugins.cores import cpu_quota
 from nsd.runner.work import cores
-from nsd.runner.work.cores import cpu_quota, openmp_settings, physical_cores
+from nsd.runner.work.cores import openmp_settings, physical_cores
 from nsd.runner.work.jobs import worker_environment
 
 
