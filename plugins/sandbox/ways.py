@@ -1,7 +1,8 @@
 """How each kind of sandbox starts the Python in which a program runs.
 
 `settings(kind)` is what a helper process is told; it raises InputError, with the way out, where the kind is not to be
-had here. The interpreter is the one that runs nsd, with its standard library alone: no installed package is seen.
+had here. The interpreter is the one that runs nsd, with its standard library alone on its path. Packages that are
+installed beside that library, not in an environment of their own, can be read by a program that looks for them.
 """
 
 from __future__ import annotations
