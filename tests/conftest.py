@@ -43,7 +43,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            alone = ("test_launch.py", "test_launch_managed.py", "test_launch_bucket.py")
+            alone = ("test_launch.py", "test_launch_managed.py")
             shares = "tests/cluster/" in file and not file.endswith(alone)
             return "cluster" if shares else file
 
