@@ -15,6 +15,8 @@ from rich.console import Console
 
 from nsd.plugins.api import Completion, Question, Score, Scored, StopReason
 from nsd.plugins.verifiers.steps import Steps
+from nsd.reports.judge.arms import warnings_of
+from nsd.reports.judge.rows import run_rows
 from nsd.reports.page.data import collect_experiment
 from nsd.reports.page.page import render_page
 from nsd.reports.text.summary import print_summary
@@ -190,6 +192,24 @@ def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_questio
     assert page.count("2 of 3 questions solved within 8 samples, 95 % interval") == 2
     assert re.search(r'<th scope="row">\w+</th><td class="n">1</td><td class="n">1</td>', page)
     assert re.search(r'<th scope="row">\w+</th><td class="n">&gt; 8</td><td class="n">&gt; 8</td>', page)
+
+
+def test_a_run_costs_what_its_searches_did(toy: Toy) -> None:
+    toy.run()
+    price = json.dumps({"cost": {"usd_per_hour": 2}})
+    with Store(toy.workspace).write() as connection:
+        connection.execute("UPDATE stages SET seconds = 3600, manifest = json_merge_patch(manifest, ?)", [price])
+    (row,) = run_rows(toy.workspace)
+    assert row["usd"] == pytest.approx(2 * (3 + 1))  # three searches of an hour, and their gathering
+
+
+def test_what_a_search_warned_of_is_said_of_its_run(toy: Toy) -> None:
+    plan = toy.plan()
+    assert execute(plan, toy.workspace).exit_code == 0
+    search = next(one for one in plan.stages.values() if one.kind == "discover")
+    with Store(toy.workspace).write() as connection:
+        connection.execute("INSERT INTO events VALUES (?, NULL, 'a completion failed', NULL)", [search.digest])
+        assert [one.text for one in warnings_of(connection, [plan.runs[0].run])] == ["a completion failed"]
 
 
 PROGRAMS = """\
