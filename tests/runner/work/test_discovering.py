@@ -160,6 +160,23 @@ def test_the_questions_of_a_spec_are_searched_and_no_others(toy: Toy) -> None:
     assert toy.run() == {"z": 0.0, "y": 1.0}
 
 
+def test_a_smoke_run_finds_the_questions_of_a_spec_wherever_they_stand(toy: Toy) -> None:
+    with (toy.folder / "test.jsonl").open("a") as rows:
+        rows.writelines("\n" + json.dumps({"q": f"more {n}", "a": "3"}) for n in range(30))
+    ids = [one.id for questions in toy.plan().data.values() for one in questions if one.text == "more 29"]
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", f"batch: 4, questions: ['{ids[0]}']"))
+    plan = toy.plan(smoke=True)
+    assert [[one.text for one in questions] for questions in plan.data.values()] == [["more 29"]]
+
+
+def test_a_smoke_run_searches_few_of_the_questions_of_a_spec(toy: Toy) -> None:
+    with (toy.folder / "test.jsonl").open("a") as rows:
+        rows.writelines("\n" + json.dumps({"q": f"more {n}", "a": "3"}) for n in range(30))
+    ids = sorted({one.id for questions in toy.plan().data.values() for one in questions})
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", f"batch: 4, questions: {json.dumps(ids)}"))
+    assert sum(stage.kind == "discover" for stage in toy.plan(smoke=True).stages.values()) == 16
+
+
 def test_a_smoke_run_draws_fewer_samples_of_each_question(toy: Toy) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", "batch: 2"))
     plan = toy.plan(smoke=True)
