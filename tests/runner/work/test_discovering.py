@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from nsd.reports.judge.rows import run_rows
 from nsd.reports.page.data import collect_experiment
 from nsd.reports.page.page import render_page
 from nsd.reports.text.summary import print_summary
+from nsd.runner.cli.show_run import print_run
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
@@ -229,6 +231,19 @@ def test_what_a_search_warned_of_is_said_of_its_run(toy: Toy) -> None:
         assert [one.text for one in warnings_of(connection, [plan.runs[0].run])] == ["a completion failed"]
 
 
+def test_show_says_of_each_search_whether_it_solved_its_question(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = toy.plan()
+    assert execute(plan, toy.workspace).exit_code == 0
+    capsys.readouterr()
+    print_run(toy.workspace, plan.runs[0].run, as_json=False)
+    shown = capsys.readouterr().out
+    found = ('{"by": "sampling", "solved": true, "samples": 6}', '{"by": "sampling", "solved": false, "samples": 8}')
+    assert [shown.count(one) for one in found] == [1, 1]
+
+
 PROGRAMS = """\
 name: toy
 model: builtin:wordmath-1m
@@ -313,6 +328,58 @@ def test_a_failed_sample_is_owed_again_with_all_that_came_after(tmp_path: Path) 
     for number, one in enumerate([scored(0, False), failed, scored(2, False)]):
         shards.keep(number, [one])
     assert [one.completion.sample for one in Shards(tmp_path, 1).scored()] == [0]
+
+
+def failed(sample: int) -> Scored:
+    return Scored(Completion("q", sample, "", 0, StopReason.ERROR, "gone"), Score(0.0, False, None))
+
+
+@pytest.mark.parametrize("how", ["broken", "failed"])
+def test_what_came_after_an_owed_batch_is_gone_also_when_the_next_attempt_breaks(how: str, tmp_path: Path) -> None:
+    shards = Shards(tmp_path, 1)
+    for number in range(4):
+        shards.keep(number, [failed(1) if (how, number) == ("failed", 1) else scored(number, False)])
+    if how == "broken":
+        (tmp_path / "000001.parquet").write_bytes(b"torn")
+    Shards(tmp_path, 1).keep(1, [scored(1, False)])  # and then it breaks again
+    assert [one.completion.sample for one in Shards(tmp_path, 1).scored()] == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["broken", "failed"])
+def test_an_independent_batch_is_drawn_again_alone(how: str, tmp_path: Path) -> None:
+    shards = Shards(tmp_path, 1, chained=False)
+    for number in range(4):
+        shards.keep(number, [failed(1) if (how, number) == ("failed", 1) else scored(number, False)])
+    if how == "broken":
+        (tmp_path / "000001.parquet").write_bytes(b"torn")
+    again = Shards(tmp_path, 1, chained=False)
+    assert (again.owed, len(again.scored()), again.ended(4)) == (1, 1, False)
+    again.keep(1, [scored(1, False)])
+    assert [one.completion.sample for one in again.scored()] == [0, 1, 2, 3]
+    assert again.ended(4)
+
+
+def test_an_independent_batch_that_is_right_when_drawn_again_ends_the_search_there(tmp_path: Path) -> None:
+    for number, one in enumerate([scored(0, False), failed(1), scored(2, True)]):
+        Shards(tmp_path, 1, chained=False).keep(number, [one])
+    again = Shards(tmp_path, 1, chained=False)
+    assert not again.ended(4)  # the second may be the first right one
+    again.keep(1, [scored(1, True)])
+    assert [one.completion.sample for one in again.scored()] == [0, 1]
+
+
+def test_a_failed_sample_of_a_search_by_sampling_costs_its_own_batch_alone(toy: Toy) -> None:
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", "batch: 2"))
+    (toy.folder / "right").write_text("{}")
+    (toy.folder / "crash").write_text(json.dumps(["x", 6]))
+    assert execute(toy.plan(), toy.workspace).exit_code == 1
+    (shard,) = (toy.folder / "w").rglob("shards/000000.parquet")
+    first, second = tables.read_scored(shard)
+    gone = replace(second.completion, text="", stop_reason=StopReason.ERROR, error="gone")
+    tables.write_scored(shard, [first, Scored(gone, second.score)])
+    before = len(toy.drawn())
+    toy.run()
+    assert [line for line in toy.drawn()[before:] if line.startswith("x")] == ["x 0", "x 1", "x 6", "x 7"]
 
 
 def test_a_verdict_knows_the_truth_that_its_asker_has_not() -> None:
