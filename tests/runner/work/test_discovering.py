@@ -21,6 +21,7 @@ from nsd.reports.judge.rows import run_rows
 from nsd.reports.page.data import collect_experiment
 from nsd.reports.page.page import render_page
 from nsd.reports.text.summary import print_summary
+from nsd.runner.cli.show_plan import print_plan
 from nsd.runner.cli.show_run import print_run
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
@@ -242,6 +243,18 @@ def test_show_says_of_each_search_whether_it_solved_its_question(
     shown = capsys.readouterr().out
     found = ('{"by": "sampling", "solved": true, "samples": 6}', '{"by": "sampling", "solved": false, "samples": 8}')
     assert [shown.count(one) for one in found] == [1, 1]
+
+
+def test_a_search_is_named_by_its_question_and_those_alike_stand_as_one(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = toy.plan()
+    searches = [stage for stage in plan.stages.values() if stage.kind == "discover"]
+    ids = [plan.data[stage.key["question"]][0].id for stage in searches]
+    assert [stage.size for stage in searches] == [f"question {one}, up to 8 samples by sampling" for one in ids]
+    print_plan(plan, toy.workspace, as_json=False)
+    assert capsys.readouterr().out.count("3 questions, up to 8 samples by sampling") == 1
 
 
 PROGRAMS = """\
