@@ -250,7 +250,7 @@ def _earlier(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection | None]
 
 
 def power_lines(found: Power) -> list[str]:
-    """One to three lines for below a plan: the experiment, its claims, its seeds."""
+    """One to four lines for below a plan: the experiment, its claims, its seeds, and that searches are told apart."""
     overall = found.overall
     alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
     many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
@@ -266,6 +266,8 @@ def power_lines(found: Power) -> list[str]:
         same = f"the same {reaches[0]}" if len(shown) > 1 else shown[0]
         lines.append(f"{level}: {same if len(set(reaches)) == 1 else '; '.join(shown[:CLAIMS_IN_A_LINE]) + more}")
     lines.append(_seed_line(overall))
+    if any(BY_SIGN in claim.own_notes for claim in found.claims):
+        lines.append(BY_SIGN)
     return lines
 
 

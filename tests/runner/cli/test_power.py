@@ -189,3 +189,8 @@ def test_power_says_that_a_claim_on_single_searches_is_a_sign_test(tmp_path: Pat
         any("sign test" in note for note in power_of_searches(tmp_path, seeds)["notes"]) for seeds in ("[1]", "[1, 2]")
     ]
     assert said == [True, False]
+
+
+def test_a_plan_of_single_searches_says_so_below_its_power(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(SEARCHES.replace("SEEDS", "[1]"))
+    assert "the claim is a sign test" in " ".join(nsd(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())
