@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ _OTHER_NAMES = {  # as GPT-2's config.json has them
 class ModelShape:
     """Sizes of a decoder. `tied`: the head is the embedding; `dtype` is the checkpoint's own number type.
 
-    `stated` is a count of parameters that is known otherwise, by the name of a model of another kind.
+    `stated` is a count of parameters that is known otherwise, by the name of a model of another kind; `context` is how
+    many tokens it reads at most, where its config was read.
     """
 
     layers: int
@@ -52,6 +53,7 @@ class ModelShape:
     bias: bool = False  # of the projections to queries, keys and values
     dtype: str = "bfloat16"
     stated: float | None = None
+    context: int | None = field(default=None, compare=False)
 
     @property
     def query(self) -> int:
@@ -115,6 +117,7 @@ def read_shape(get: Callable[[str], Any]) -> ModelShape:
     tied = get("tie_word_embeddings")
     bias = get("attention_bias")
     dtype = str(get("dtype") or get("torch_dtype") or "float32").removeprefix("torch.")
+    context = get("max_position_embeddings") or get("n_positions")
     wide = get("intermediate_size") or get("n_inner") or get("ffn_dim")
     return ModelShape(
         layers=need("num_hidden_layers"),
@@ -128,6 +131,7 @@ def read_shape(get: Callable[[str], Any]) -> ModelShape:
         kind=kind,
         bias=kind == "qwen2" if bias is None else bool(bias),
         dtype=dtype if dtype in BYTES else "bfloat16",
+        context=context if isinstance(context, int) else None,
     )
 
 

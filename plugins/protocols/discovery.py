@@ -61,6 +61,10 @@ class Discovery(Protocol):
                 raise ValueError(f"'trainer' has no effect with by: {self.by}: write by: training, or remove it")
             if self.by == "sampling" and self.samples % self.batch:
                 raise ValueError(f"samples {self.samples} is no multiple of batch {self.batch}")
+            if self.by == "sampling" and self.top_k == 1 and self.samples > 1:
+                raise ValueError(f"at 'top_k' 1 all {self.samples} samples of a question are the same: leave it out")
+            if self.by != "multi_turn" and self.feedback_tokens != type(self).model_fields["feedback_tokens"].default:
+                raise ValueError(f"'feedback_tokens' has no effect with by: {self.by}: remove it")
             return self
 
     config: Config

@@ -151,11 +151,11 @@ class RunWarning:
 def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[RunWarning]:
     """What the stages of a run warned about, each text once a run with the step of its first sight."""
     rows = connection.execute(
-        "SELECT r.run, min(e.step), e.text, any_value(e.field) FROM events e "
-        "JOIN (SELECT run, train_digest, label_digest, eval_digest, json_extract_string(manifest, '$.inputs.samples') "
-        "AS samples FROM current_runs LEFT JOIN stages ON digest = eval_digest) r "
-        "ON e.digest IN (r.train_digest, r.label_digest, r.eval_digest, r.samples) "
-        "WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY r.run, e.text ORDER BY r.run, 2",
+        "WITH behind AS (SELECT run, unnest(list_concat([train_digest, label_digest, eval_digest], "
+        "json_extract_string(manifest, '$.inputs.*'))) AS digest "
+        "FROM current_runs LEFT JOIN stages ON digest = eval_digest WHERE run IN (SELECT unnest(?::TEXT[]))) "
+        "SELECT run, min(step), text, any_value(field) FROM behind JOIN events USING (digest) "
+        "GROUP BY run, text ORDER BY run, 2",
         [list(runs)],
     ).fetchall()
     return [RunWarning(*row) for row in rows]

@@ -14,13 +14,22 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 
 RUNS_SQL = """
+-- What drew the completions of an evaluation: its samples, or the searches of its questions, each counted once.
+WITH drawn AS (
+    SELECT n.eval_digest, sum(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600) AS usd
+    FROM (
+        SELECT DISTINCT digest AS eval_digest, unnest(json_extract_string(manifest, '$.inputs.*')) AS cause FROM stages
+    ) n
+    JOIN stages d ON d.digest = n.cause AND d.kind IN ('sample', 'discover')
+    GROUP BY 1
+)
 SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        coalesce(v.mean, c.correct / c.n) AS mean, coalesce(v.n, c.n) AS n,
        r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.started_at, r.ended_at,
        t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds,
        -- of its own training and evaluation; what else made it (a teacher, its samples) is in nsd report and log
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
-       + coalesce(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
+       + coalesce(d.usd, 0)
        + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
 FROM current_runs r
 LEFT JOIN eval_info i USING (eval_digest)
@@ -28,7 +37,7 @@ LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_value
 LEFT JOIN counts c ON c.run = r.run AND r.spec_digest IS NULL
 LEFT JOIN stages t ON t.digest = r.train_digest
 LEFT JOIN stages e ON e.digest = r.eval_digest
-LEFT JOIN stages d ON d.digest = e.manifest->>'$.inputs.samples'
+LEFT JOIN drawn d ON d.eval_digest = r.eval_digest
 ORDER BY r.experiment NULLS LAST, r.seed, r.started_at, r.run
 """
 

@@ -60,7 +60,8 @@ def best_notes(connection: duckdb.DuckDBPyConnection, evaluations: Sequence[str]
         best, picked = float(notes["best"]), f"the best of {measured} measurements" if measured > 1 else "measured once"
         found[digest] = (
             f"validation {notes['metric']} {best:.3f} at step {notes['best_step']}, {picked} on these questions; the "
-            f"same weights sampled again give {fresh:.3f}, so picking has flattered by {best - fresh:+.3f}"
+            f"same weights sampled again give {fresh:.3f}, so picking has flattered by {best - fresh:+.3f} on samples; "
+            "picked and measured on the same questions, they may still suit these better than others"
         )
     return found
 

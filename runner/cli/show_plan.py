@@ -131,7 +131,7 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
         cells = ["" if memory is None else f"{memory:.1f}"] if estimates else []
         size, digest = stage["size"], stage["digest"][:8]
         if len(alike) > 1:
-            size, digest = f"{len(alike)} x {size}", f"{digest} ..."
+            size, digest = f"{len(alike)} questions, {_beside_question(stage)}", f"{digest} ..."
         shown.add_row(stage["kind"], users, size, *cells, digest, state)
     screen = console()
     screen.print(shown)
@@ -147,12 +147,18 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
 
 def _together(stages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """The stages, searches of one arm's questions that stand alike as one."""
-    same = ("kind", "used_by", "size", "repeat", "cached", "changed_since_nearest")
-    groups = itertools.groupby(
-        enumerate(stages),
-        lambda one: [one[1][name] for name in same] if one[1]["kind"] == "discover" else one[0],
-    )
-    return [[stage for _, stage in alike] for _, alike in groups]
+    same = ("kind", "used_by", "repeat", "cached", "changed_since_nearest")
+
+    def alike(one: tuple[int, dict[str, Any]]) -> object:
+        number, stage = one
+        return [_beside_question(stage), *map(stage.get, same)] if stage["kind"] == "discover" else number
+
+    return [[stage for _, stage in group] for _, group in itertools.groupby(enumerate(stages), alike)]
+
+
+def _beside_question(stage: dict[str, Any]) -> str:
+    """What a search's size says beside the question's id, which may hold a comma."""
+    return str(stage["size"]).rpartition(", ")[2]
 
 
 def _print_estimates(estimates: Sequence[Estimate]) -> None:

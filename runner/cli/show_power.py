@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from nsd.runner.plan.model import Plan
 
 CLAIMS_IN_A_LINE = 8
+BY_SIGN = (
+    "with one search of each question the claim is a sign test: its power depends on how many questions tell the two "
+    "conditions apart, which nobody knows before, and the numbers are of a t test on the areas"
+)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ def _changed(design: Design, wanted: Wanted) -> Design:
 
 def _claimed(claim: Claim, designs: Mapping[str, Design]) -> Claimed | None:
     """The claim with the design both conditions share; None where one of them is not planned."""
+    from nsd.reports.judge.metrics import is_search
     from nsd.reports.judge.power import Claimed
 
     better, worse = designs.get(claim.better), designs.get(claim.worse)
@@ -148,6 +153,8 @@ def _claimed(claim: Claim, designs: Mapping[str, Design]) -> Claimed | None:
     note = ""
     if better.data_hash != worse.data_hash or better.metric != worse.metric:
         note = "the two conditions are measured on different questions or metrics, which nsd compare refuses"
+    elif is_search(better.metric) and not all(one.seeds > 1 for one in (better, worse) if any(one.trained)):
+        note = BY_SIGN
     design = replace(
         better,
         questions=min(better.questions, worse.questions),
@@ -170,10 +177,10 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
         condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
         greedy = draws_nothing(drawn["engine"]["use"], drawn["sampling"]["temperature"])
         metric = condition.eval.make().metric()
-        trained = run.train_digest is not None
+        trained = run.train_digest is not None or drawn.get("by") == "training"  # a search may be what trains
         found[run.condition] = Design(
             questions=len(plan.data[drawn["questions"]]),
-            samples=drawn["sampling"]["n"] * _draws(trained, greedy, metric, seeds[run.condition]),
+            samples=_samples_of(metric, drawn["sampling"]["n"]) * _draws(trained, greedy, metric, seeds[run.condition]),
             seeds=seeds[run.condition] if trained else 1,
             metric=metric,
             data_hash=drawn["questions"],
@@ -181,6 +188,13 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
             trained=(trained, trained),
         )
     return found
+
+
+def _samples_of(metric: str, samples: int) -> int:
+    """A search gives one value for each question, however many samples it may draw."""
+    from nsd.reports.judge.metrics import is_search
+
+    return 1 if is_search(metric) else samples
 
 
 def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
@@ -199,7 +213,9 @@ def _designs_of_experiment(connection: duckdb.DuckDBPyConnection, name: str) -> 
     for condition, arm in condition_arms(connection, name).items():
         run = arm.runs[0]
         seeds = len(arm.observations) if arm.trained else 1
-        samples = run.samples * _draws(arm.trained, run.repeats_itself, run.metric, len(arm.runs))
+        samples = _samples_of(run.metric, run.samples) * _draws(
+            arm.trained, run.repeats_itself, run.metric, len(arm.runs)
+        )
         found[condition] = Design(
             questions=questions[run.eval_digest],
             samples=samples,
@@ -234,7 +250,7 @@ def _earlier(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection | None]
 
 
 def power_lines(found: Power) -> list[str]:
-    """One to three lines for below a plan: the experiment, its claims, its seeds."""
+    """One to four lines for below a plan: the experiment, its claims, its seeds, and that searches are told apart."""
     overall = found.overall
     alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
     many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
@@ -250,6 +266,8 @@ def power_lines(found: Power) -> list[str]:
         same = f"the same {reaches[0]}" if len(shown) > 1 else shown[0]
         lines.append(f"{level}: {same if len(set(reaches)) == 1 else '; '.join(shown[:CLAIMS_IN_A_LINE]) + more}")
     lines.append(_seed_line(overall))
+    if any(BY_SIGN in claim.own_notes for claim in found.claims):
+        lines.append(BY_SIGN)
     return lines
 
 

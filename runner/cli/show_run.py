@@ -10,6 +10,8 @@ from nsd.plugins.words import duration
 from nsd.reports.judge.rows import find_run
 from nsd.runner.store.workspace import Workspace
 
+RESULTS = ("eval", "labels", "training", "discovery")  # what came of a stage, by where its manifest has it
+
 
 def print_run(workspace: Workspace, name: str, as_json: bool) -> None:
     """A run with the stages that made it, or one stage."""
@@ -65,7 +67,7 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
     versions = " ".join(f"{key} {value}" for key, value in manifest.get("packages", {}).items())
     facts: list[tuple[str, Any]] = [
         ("inputs", manifest.get("inputs")),
-        ("result", manifest.get("eval") or manifest.get("labels") or manifest.get("training")),
+        ("result", next(filter(None, map(manifest.get, RESULTS)), None)),
         ("generation", manifest.get("generation")),
         ("shared", manifest.get("shared")),
         ("on", f"{machine.get('host', '?')}, {hardware}"),

@@ -238,6 +238,7 @@ class Estimator:
         earlier = seen.get(_kind_of(stage.settings, self._keys), [])
         if card is None and shape is not None:
             return StageEstimate(stage.title, stage.digest, None, "this card is not known")
+        work = _readable(work, shape)
         processes = self._processes(work, stage, count)
         seconds = seconds_of(work, shape, dtype, card, processes) * _median([one.seconds for one in earlier])
         seconds += start_seconds(card) if shape is not None else 0.0
@@ -280,6 +281,7 @@ class Estimator:
                 if work is None or kind not in shapes:
                     continue
                 shape, dtype = shapes[kind]
+                work = _readable(work, shape)
                 if card is None and shape is not None:
                     continue
                 processes = int(manifest.to_json().get("processes", 1))
@@ -293,6 +295,10 @@ class Estimator:
             start = start_seconds(card) if shape is not None else 0.0
             seen[kind].append(_Ratio(max(manifest.seconds - start, manifest.seconds / 10) / modelled, memory))
         return seen
+
+
+def _readable(work: Work, shape: ModelShape | None) -> Work:
+    return work.within(shape.context) if shape is not None and isinstance(work, Drawing) else work
 
 
 @dataclass(frozen=True)

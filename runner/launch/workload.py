@@ -44,6 +44,10 @@ class Drawing:
     limit: int
     batch_size: int | None = None
 
+    def within(self, context: int | None) -> Drawing:
+        """With prompts that leave room for a completion in what a model reads at most; None is no bound."""
+        return self if context is None else replace(self, longest=min(self.longest, max(1, context - self.limit)))
+
     def shared(self, processes: int) -> Drawing:
         """What the busiest of so many processes draws: it is they who are waited for."""
         if processes == 1:
@@ -107,7 +111,7 @@ def work_of(stage: Stage, plan: Plan) -> Work | None:
             batch_size=batch if isinstance(batch, int) else None,
         )
     if isinstance(job, ToDiscover):
-        return _search(job, _lengths(job.prompt, plan.data[job.questions]))
+        return _search(job, _lengths(job.prompt, plan.data[job.questions]), job.search.samples)
     if not isinstance(job, ToTrain):
         return None
     trainer = make_plugin(job.trainer, Trainer)
@@ -122,15 +126,15 @@ def work_of(stage: Stage, plan: Plan) -> Work | None:
     return _training(trainer.config.model_dump(), steps, prompts, targets, job.lora)
 
 
-def _search(job: ToDiscover, lengths: list[int]) -> Work:
-    """A search that spends its whole budget: one that finds a solution earlier takes less."""
+def _search(job: ToDiscover, lengths: list[int], samples: int) -> Work:
+    """A search of so many samples: one to come is taken to spend its budget."""
     search = job.search
-    batches = search.samples / search.batch
+    batches = math.ceil(samples / search.batch)
     if job.trainer is not None:
         config = job.trainer.config
         return _training(config, batches * int(config.get("num_iterations", 1)), lengths, [], job.lora)
     return Drawing(
-        rows=search.samples,
+        rows=samples,
         prompts=batches,
         samples=search.batch,
         prompt=_mean(lengths),
@@ -143,6 +147,9 @@ def _search(job: ToDiscover, lengths: list[int]) -> Work:
 def work_done(manifest: Manifest, plan: Plan) -> Work | None:
     """What a finished stage did. Raises LookupError, TypeError or ValueError for one that does not say enough."""
     if (same := plan.stages.get(manifest.digest)) is not None and not manifest.shared:
+        if isinstance(same.job, ToDiscover) and manifest.discovery is not None:  # it ends with the first right sample
+            drawn = int(manifest.discovery.to_json()["samples"])
+            return _search(same.job, _lengths(same.job.prompt, plan.data[same.job.questions]), drawn)
         return work_of(same, plan)
     settings = manifest.made_of
     free = manifest.to_json().get("machine", {}).get("neutral") or {}

@@ -526,10 +526,10 @@ class _Builder:
             self._model_job(model) if needs_model else None,
             stream(seed, "eval") if repeat is None else stream(seed, "eval", repeat),
         )
-        size = f"1 question, up to {search.samples} samples by {search.by}"
         found = []
         for question in questions:
             key, job = searched.stage(self.questions.keep(self.questions.alone(question)))
+            size = f"question {question.id}, up to {search.samples} samples by {search.by}"
             stage = self._stage("discover", key, {"model": model.digest if needs_model else None}, job, size)
             stage.repeat = repeat
             found.append(self._add(stage, run_condition, seed))

@@ -100,13 +100,13 @@ class Questions:
 
     def named(self, condition: Condition, ids: Sequence[str]) -> list[Question]:
         """Test questions of a condition by their ids, in this order. Raises InputError for an id there is not."""
-        there = {question.id: question for question in self.splits(condition).test}
+        there = {question.id: question for question in self.whole(condition).test}
         if absent := [one for one in ids if one not in there]:
             raise InputError(
                 f"condition {condition.name!r}: eval.questions names {absent[0]!r}, and none of its {len(there)} test "
                 f"questions has this id{hint(absent[0], there)}"
             )
-        chosen = [there[one] for one in dict.fromkeys(ids)]
+        chosen = [there[one] for one in dict.fromkeys(ids)][: SMOKE_QUESTIONS if self.smoke else None]
         return self._named.setdefault(tuple(map(id, chosen)), chosen)
 
     def shown(self, condition: Condition) -> Shown:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from nsd.plugins.api import Protocol, Sampling, SplitConfig, Trainer, Verifier
 from nsd.runner.spec.discovery import searches
-from nsd.runner.spec.errors import Problems, suggest
+from nsd.runner.spec.errors import Position, Problems, suggest
 from nsd.runner.spec.model import Block, Condition, Match, Resources, UncheckedConfig, Validating
 from nsd.runner.spec.sweep import Swept
 from nsd.runner.spec.yaml import Item
@@ -156,22 +156,28 @@ class Between:
 
     def check_best(self, validation: Validating | None, match: Match) -> None:
         """Who measures what validation kept has a validation that keeps it, and a budget that it is the best of."""
+        told_of: set[tuple[Position, str]] = set()  # what and where: an eval above the conditions is told of once
+
+        def tell(place: Position, name: str, fault: str, way_out: str) -> None:
+            told = f"eval {self.conditions[name].eval.use} of {name!r} measures the best weights of a training"
+            if (at := (place, fault)) not in told_of:
+                told_of.add(at)
+                self.problems.add(place, f"{told}{fault}", way_out)
+
         for name, condition in self.conditions.items():
             protocol = condition.eval
             if protocol.not_run is not None or not protocol.cls.on_validation:
                 continue
             place = self.swept.conditions[name].mapping.get("eval", self.tree.mapping.get("eval", self.tree)).place
-            told = f"eval {protocol.use} of {name!r} measures the best weights of a training"
             if validation is None or validation.keep != "best":
                 lacks = "there is no validation" if validation is None else "validation.keep is last"
-                self.problems.add(place, f"{told}, and {lacks}", "validation: {questions: 50, every: 20, keep: best}")
+                tell(place, name, f", and {lacks}", "validation: {questions: 50, every: 20, keep: best}")
             elif validation.protocol is not None and _drawn(validation.protocol) != _drawn(protocol):
                 way_out = "leave validation.protocol out: it is then that of eval"
-                self.problems.add(place, f"{told}, and validation measures them otherwise", way_out)
+                tell(place, name, ", and validation measures them otherwise", way_out)
             if match.by not in ("seconds", "generated_tokens"):
                 example = "match: {by: seconds, amount: 3600}  or  match: {by: generated_tokens, amount: 200000}"
-                self.problems.add(place, f"{told} within a budget, and match gives none", example)
-            return
+                tell(place, name, " within a budget, and match gives none", example)
 
     def check_processes(self, resources: Resources) -> None:
         """Processes that are asked for share every training's step evenly."""

@@ -11,10 +11,12 @@ from typing import Any
 from nsd.plugins.api import Engine, Protocol, Search, Trainer, Verifier
 from nsd.runner.spec.errors import Problems
 from nsd.runner.spec.model import Block, holds
+from nsd.runner.spec.sources import rewards_of
 from nsd.runner.spec.yaml import Item
 
 DRAWN_ALIKE = ("temperature", "top_p", "top_k", "max_tokens")  # of the protocol, and of a trainer inside it
 ONE_QUESTION = ("prompts_per_step", "steps_per_generation")
+SPEAKS = "use a verifier that does (`gives_feedback`), such as steps, or by: sampling"
 CAN = "sdpo, grpo, rloo, ppo and ttrl can"
 
 
@@ -32,8 +34,12 @@ def check_search(
     item: Item,
     where: str,
     problems: Problems,
+    told_apart: bool = False,
 ) -> None:
-    """Report what cannot serve; `verifier` is the one whose feedback an attempt is told."""
+    """Report what cannot serve; `verifier` is the one whose feedback an attempt is told.
+
+    `told_apart` says that another one decides what is solved.
+    """
     by = item.mapping.get("by", item)
     if search.by != "sampling" and engine is not None and engine.not_run is None and not engine.cls.needs_model:
         what = "asks anew with every turn" if search.by == "multi_turn" else "trains"
@@ -48,11 +54,20 @@ def check_search(
             by.place,
             f"{where} puts the feedback on every attempt into the next prompt, and the verifier {verifier.use!r} gives "
             "none",
-            "use a verifier that does (`gives_feedback`), such as steps, or by: sampling",
+            SPEAKS,
         )
     trainer = protocol.nested.get(("trainer",))
     if search.by == "training" and trainer is not None and holds(trainer, Trainer):
         _check_trainer(protocol, search, trainer, lora, item, where, problems)
+        if told_apart or verifier is None or not _learns_from_feedback_alone(trainer):
+            return
+        written = item.mapping.get("trainer", item)
+        why = f"{where} ends at its first success, so that the trainer {trainer.use!r} can learn from feedback alone"
+        if not _field(trainer, "include_environment_feedback"):
+            told = f"{why}, and its include_environment_feedback is false"
+            problems.add(_place(written, "include_environment_feedback"), told, "leave it out, or use by: sampling")
+        elif silent:
+            problems.add(written.place, f"{why}, and the verifier {verifier.use!r} gives none", SPEAKS)
 
 
 def _check_trainer(
@@ -100,6 +115,17 @@ def _check_trainer(
         problems.add(_place(item, "stop"), told, "remove it, so that the ways draw alike")
     if (reason := made.unfit(1, lora)) is not None:
         problems.add(written.place, f"{where}: {reason}")
+
+
+def _learns_from_feedback_alone(trainer: Block[Trainer]) -> bool:
+    """Whether a rollout without feedback teaches nothing where none succeeds: no reward is compared or partial."""
+    config = trainer.config
+    return (
+        hasattr(config, "include_environment_feedback")
+        and getattr(config, "distillation_weight", 1) == 1
+        and getattr(config, "success_reward_threshold", 1) >= 1
+        and set(rewards_of(trainer)) <= {"correct"}
+    )
 
 
 def _field(block: Block[Any], name: str) -> Any:

@@ -34,6 +34,7 @@ from nsd.runner.spec.model import (
     TopConfig,
     UncheckedConfig,
     Validating,
+    holds,
 )
 from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split
 from nsd.runner.spec.sweep import expand_sweeps
@@ -254,9 +255,12 @@ class _Loader:
         if protocol is not None and search is not None:
             place = items.get("eval", written)
             lora = model is not None and model.lora is not None
-            check_search(protocol, search, engine, judge, lora, place, where, self.problems)
+            check_search(protocol, search, engine, judge, lora, place, where, self.problems, judge is not verifier)
             if (searching := protocol.nested.get(("trainer",))) is not None:
-                check_votes(searching, judge, place.mapping.get("trainer", place), "use another trainer", self.problems)
+                block = place.mapping.get("trainer", place)
+                check_votes(searching, judge, block, "use another trainer", self.problems)
+                if holds(searching, Trainer):
+                    check_reward_votes(searching, judge, block, self.problems)
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None

@@ -11,6 +11,7 @@ and feedback are all that reaches the training. The weights are thrown away.
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -48,7 +49,7 @@ def run_discover(work: ToDiscover, run_name: str, context: Context) -> dict[str,
     """Search; the samples with their verdicts in the artifact, and what came of it."""
     question = context.whole_questions(work.questions)[0]
     judges = Judges.of(work)
-    drawn = Shards(context.partial / "shards", work.search.batch)
+    drawn = Shards(context.partial / "shards", work.search.batch, chained=work.search.by != "sampling")
     if not drawn.ended(work.search.samples):
         context.progress(len(drawn.scored()), work.search.samples, "samples", resumed=len(drawn.scored()))
         if work.search.by == "training":
@@ -140,44 +141,67 @@ class Judges:
 
 @dataclass
 class Shards:
-    """The batches of a search on disk, whole ones from the first on.
+    """The batches of a search on disk, by number.
 
-    One that is broken or holds a failed completion is owed again, with what came after.
+    One that is broken or holds a failed completion is owed again. Where each batch follows from those before
+    (`chained`) it takes all that came after with it; independent ones stay.
     """
 
     folder: Path
     size: int
-    batches: list[list[Scored]] = field(default_factory=list)
+    chained: bool = True
+    batches: dict[int, list[Scored]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        while (path := self._path(len(self.batches))).is_file():
-            try:
-                batch = tables.read_scored(path)
-                if any(one.completion.failed for one in batch):  # another attempt may do better
-                    break
-                self.batches.append(batch)
-            except Broken as broken:
-                path.replace(path.with_name(f"{path.name}.broken"))
-                print(f"{broken}; kept as {path.name}.broken, and drawn again")
+        for number in self._numbers():
+            if self.chained and number > len(self.batches):
+                self._path(number).unlink()
+            elif (batch := self._whole(number)) is not None:
+                self.batches[number] = batch
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:06d}.parquet"
 
+    def _numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.folder.glob("*.parquet") if path.stem.isdecimal())
+
+    def _whole(self, number: int) -> list[Scored] | None:
+        path = self._path(number)
+        try:
+            batch = tables.read_scored(path)
+        except Broken as broken:
+            path.replace(path.with_name(f"{path.name}.broken"))
+            print(f"{broken}; kept as {path.name}.broken, and drawn again")
+            return None
+        return None if any(one.completion.failed for one in batch) else batch  # another attempt may do better
+
+    @property
+    def owed(self) -> int:
+        """The first batch that is not there."""
+        return next(number for number in itertools.count() if number not in self.batches)
+
     def keep(self, number: int, scored: Sequence[Scored]) -> None:
-        """Keep a batch, in the place of one that was drawn under this number before, and of those after that."""
+        """Keep a batch, in the place of one that was drawn under this number before, and of those that followed it."""
         tables.write_scored(self._path(number), scored)
-        for later in range(number + 1, len(self.batches)):
-            self._path(later).unlink(missing_ok=True)
-        self.batches = [*self.batches[:number], list(scored)]
+        self.batches[number] = list(scored)
+        if self.chained:
+            for later in [one for one in self._numbers() if one > number]:
+                self._path(later).unlink()
+                self.batches.pop(later, None)
 
     def scored(self) -> list[Scored]:
-        """Everything drawn, in order."""
-        return [one for batch in self.batches for one in batch]
+        """Everything drawn, in order: up to the first batch that is owed, or that holds a right sample."""
+        found: list[Scored] = []
+        for number in range(self.owed):
+            found += self.batches[number]
+            if first_right(self.batches[number]) is not None:
+                break  # an independent one that was drawn again may end the search before others that are there
+        return found
 
     def ended(self, samples: int) -> bool:
         """Whether a right sample was drawn, or all of them."""
-        return len(self.batches) * self.size >= samples or first_right(self.scored()) is not None
+        return self.owed * self.size >= samples or first_right(self.scored()) is not None
 
 
 # --------------------------------------------------------------------------- by an engine
@@ -200,7 +224,7 @@ def _by_engine(work: ToDiscover, question: Question, judges: Judges, drawn: Shar
         completions = sorted((one for one in completions if one.sample >= first), key=lambda one: one.sample)
         if [one.sample for one in completions] != list(range(first, upto.n)):
             raise StageFailed(f"the engine returned {len(completions)} of {upto.n - first} samples")
-        drawn.keep(len(drawn.batches), judges.judged(completions, question))
+        drawn.keep(drawn.owed, judges.judged(completions, question))
         context.progress(len(drawn.scored()), work.search.samples, "samples")
         if context.should_stop() and not drawn.ended(work.search.samples):
             raise Interrupted("stopped after a batch")
@@ -278,7 +302,7 @@ def _by_training(
 
     def judged(step: int, rollouts: Sequence[Rollout]) -> None:
         number, first = step // each, step // each * work.search.batch
-        if number > len(drawn.batches):
+        if number > drawn.owed:
             raise ResumeRefused(
                 f"{context.partial} holds a checkpoint of batch {number}, but not the samples before it: remove the "
                 "folder to search anew"

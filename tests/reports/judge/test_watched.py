@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from nsd.reports.judge.trainings import best_notes
 from nsd.reports.judge.watched import collapse_of, noise, watched
+from toy_results import Results
 
 Values = list[tuple[int, float]]
 
@@ -56,3 +60,17 @@ def test_a_training_that_games_its_reward_is_told_from_one_that_learns(
     values: Values, rewards: list[float], words: str
 ) -> None:
     assert watched("accuracy", values, 50, "best", 20, rewards).says == words
+
+
+def test_the_note_on_the_best_weights_says_that_the_questions_picked_them() -> None:
+    results = Results()
+    results.add("s/a/seed1", [1, 0], metric="avg@16")
+    kept = {"metric": "avg@16", "best": 0.75, "best_step": 20}
+    results.connection.execute("UPDATE eval_info SET protocol = 'best_within'")
+    results.connection.execute(
+        "INSERT INTO stages(digest, kind, manifest) VALUES ('train-s/a/seed1', 'train', ?)",
+        [json.dumps({"training": {"notes": {"validation": kept}}})],
+    )
+    (note,) = best_notes(results.connection, ["eval-s/a/seed1"]).values()
+    assert "picking has flattered by +0.250 on samples" in note
+    assert "picked and measured on the same questions" in note

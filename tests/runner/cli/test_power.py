@@ -157,3 +157,40 @@ def test_samples_of_one_decision_cannot_be_tried_out(tmp_path: Path) -> None:
     (tmp_path / "voted.yaml").write_text(text.replace(plain, "eval: {use: maj_at_k, k: 8, max_tokens: 64}"))
     assert "maj@8" in refused(tmp_path, "power", "voted.yaml", "--samples", "16")
     assert "no number" in nsd(tmp_path, "power", "voted.yaml")
+
+
+SEARCHES = """\
+name: toy
+model: builtin:wordmath-1m
+data: {use: wordmath, test: 40, split: {test: 10}}
+verifier: steps
+eval: {use: discovery, samples: 16, batch: 8}
+seeds: SEEDS
+conditions:
+  sampled: {train_on: []}
+  learns: {train_on: [], eval: {by: training, trainer: {use: sdpo, num_generations: 8, max_tokens: 256}}}
+hypotheses: {claims: [learns > sampled]}
+"""
+
+
+def power_of_searches(folder: Path, seeds: str) -> dict[str, Any]:
+    (folder / "toy.yaml").write_text(SEARCHES.replace("SEEDS", seeds))
+    found: dict[str, Any] = nsd_json(folder, "power", str(folder / "toy.yaml"), "--json")["claims"][0]
+    return found
+
+
+def test_a_search_that_trains_counts_as_trained_and_gives_one_value_a_question(tmp_path: Path) -> None:
+    design = power_of_searches(tmp_path, "[1, 2]")["design"]
+    assert (design["seeds"], design["samples"], design["trained"]) == (2, 1, [True, False])
+
+
+def test_power_says_that_a_claim_on_single_searches_is_a_sign_test(tmp_path: Path) -> None:
+    said = [
+        any("sign test" in note for note in power_of_searches(tmp_path, seeds)["notes"]) for seeds in ("[1]", "[1, 2]")
+    ]
+    assert said == [True, False]
+
+
+def test_a_plan_of_single_searches_says_so_below_its_power(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(SEARCHES.replace("SEEDS", "[1]"))
+    assert "the claim is a sign test" in " ".join(nsd(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())

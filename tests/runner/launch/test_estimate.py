@@ -399,3 +399,33 @@ def test_a_search_is_taken_to_spend_its_budget(tmp_path: Path) -> None:
     assert (told.rows, told.prompts, told.samples, told.longest) == (64, 64, 1, 500)
     assert learns.steps == learns.generations == 4
     assert learns.drawing is not None and learns.drawing.rows == 16
+
+
+def test_a_search_that_ended_early_did_the_batches_that_it_drew(tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(SEARCHES)
+    plan = build_plan(load_spec(tmp_path / "toy.yaml"))
+    done = {
+        stage.used_by[0].partition("/")[0]: work_done(
+            Manifest(kind="discover", digest=stage.digest, key=stage.key, discovery={"solved": True, "samples": 20}),
+            plan,
+        )
+        for stage in plan.stages.values()
+        if stage.kind == "discover"
+    }
+    sampled, told, learns = done["sampled"], done["told"], done["learns"]
+    assert isinstance(sampled, Drawing) and isinstance(told, Drawing) and isinstance(learns, Training)
+    assert (sampled.rows, sampled.prompts) == (20, 3)  # of 8
+    assert (told.rows, told.prompts) == (20, 20)
+    assert learns.steps == learns.generations == 2  # of 16
+
+
+def test_feedback_fills_no_more_than_a_model_reads(tmp_path: Path) -> None:
+    def allocated(tokens: int) -> float | None:
+        (tmp_path / "toy.yaml").write_text(SEARCHES.replace("feedback_tokens: 500", f"feedback_tokens: {tokens}"))
+        plan = build_plan(load_spec(tmp_path / "toy.yaml"))
+        found = Estimator(plan, Workspace(tmp_path / "w")).on("L4:1").stages
+        return next(one.allocated for one in found if one.title.startswith("discover told"))
+
+    few, whole, beyond = allocated(50), allocated(10_000), allocated(32_000)
+    assert few is not None and whole is not None
+    assert few < whole == beyond

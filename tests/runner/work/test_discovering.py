@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from rich.console import Console
 
 from nsd.plugins.api import Completion, Question, Score, Scored, StopReason
 from nsd.plugins.verifiers.steps import Steps
+from nsd.reports.judge.arms import warnings_of
+from nsd.reports.judge.rows import run_rows
 from nsd.reports.page.data import collect_experiment
 from nsd.reports.page.page import render_page
 from nsd.reports.text.summary import print_summary
+from nsd.runner.cli.show_plan import print_plan
+from nsd.runner.cli.show_run import print_run
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
@@ -158,6 +163,23 @@ def test_the_questions_of_a_spec_are_searched_and_no_others(toy: Toy) -> None:
     assert toy.run() == {"z": 0.0, "y": 1.0}
 
 
+def test_a_smoke_run_finds_the_questions_of_a_spec_wherever_they_stand(toy: Toy) -> None:
+    with (toy.folder / "test.jsonl").open("a") as rows:
+        rows.writelines("\n" + json.dumps({"q": f"more {n}", "a": "3"}) for n in range(30))
+    ids = [one.id for questions in toy.plan().data.values() for one in questions if one.text == "more 29"]
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", f"batch: 4, questions: ['{ids[0]}']"))
+    plan = toy.plan(smoke=True)
+    assert [[one.text for one in questions] for questions in plan.data.values()] == [["more 29"]]
+
+
+def test_a_smoke_run_searches_few_of_the_questions_of_a_spec(toy: Toy) -> None:
+    with (toy.folder / "test.jsonl").open("a") as rows:
+        rows.writelines("\n" + json.dumps({"q": f"more {n}", "a": "3"}) for n in range(30))
+    ids = sorted({one.id for questions in toy.plan().data.values() for one in questions})
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", f"batch: 4, questions: {json.dumps(ids)}"))
+    assert sum(stage.kind == "discover" for stage in toy.plan(smoke=True).stages.values()) == 16
+
+
 def test_a_smoke_run_draws_fewer_samples_of_each_question(toy: Toy) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", "batch: 2"))
     plan = toy.plan(smoke=True)
@@ -190,6 +212,49 @@ def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_questio
     assert page.count("2 of 3 questions solved within 8 samples, 95 % interval") == 2
     assert re.search(r'<th scope="row">\w+</th><td class="n">1</td><td class="n">1</td>', page)
     assert re.search(r'<th scope="row">\w+</th><td class="n">&gt; 8</td><td class="n">&gt; 8</td>', page)
+
+
+def test_a_run_costs_what_its_searches_did(toy: Toy) -> None:
+    toy.run()
+    price = json.dumps({"cost": {"usd_per_hour": 2}})
+    with Store(toy.workspace).write() as connection:
+        connection.execute("UPDATE stages SET seconds = 3600, manifest = json_merge_patch(manifest, ?)", [price])
+    (row,) = run_rows(toy.workspace)
+    assert row["usd"] == pytest.approx(2 * (3 + 1))  # three searches of an hour, and their gathering
+
+
+def test_what_a_search_warned_of_is_said_of_its_run(toy: Toy) -> None:
+    plan = toy.plan()
+    assert execute(plan, toy.workspace).exit_code == 0
+    search = next(one for one in plan.stages.values() if one.kind == "discover")
+    with Store(toy.workspace).write() as connection:
+        connection.execute("INSERT INTO events VALUES (?, NULL, 'a completion failed', NULL)", [search.digest])
+        assert [one.text for one in warnings_of(connection, [plan.runs[0].run])] == ["a completion failed"]
+
+
+def test_show_says_of_each_search_whether_it_solved_its_question(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = toy.plan()
+    assert execute(plan, toy.workspace).exit_code == 0
+    capsys.readouterr()
+    print_run(toy.workspace, plan.runs[0].run, as_json=False)
+    shown = capsys.readouterr().out
+    found = ('{"by": "sampling", "solved": true, "samples": 6}', '{"by": "sampling", "solved": false, "samples": 8}')
+    assert [shown.count(one) for one in found] == [1, 1]
+
+
+def test_a_search_is_named_by_its_question_and_those_alike_stand_as_one(
+    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = toy.plan()
+    searches = [stage for stage in plan.stages.values() if stage.kind == "discover"]
+    ids = [plan.data[stage.key["question"]][0].id for stage in searches]
+    assert [stage.size for stage in searches] == [f"question {one}, up to 8 samples by sampling" for one in ids]
+    print_plan(plan, toy.workspace, as_json=False)
+    assert capsys.readouterr().out.count("3 questions, up to 8 samples by sampling") == 1
 
 
 PROGRAMS = """\
@@ -276,6 +341,58 @@ def test_a_failed_sample_is_owed_again_with_all_that_came_after(tmp_path: Path) 
     for number, one in enumerate([scored(0, False), failed, scored(2, False)]):
         shards.keep(number, [one])
     assert [one.completion.sample for one in Shards(tmp_path, 1).scored()] == [0]
+
+
+def failed(sample: int) -> Scored:
+    return Scored(Completion("q", sample, "", 0, StopReason.ERROR, "gone"), Score(0.0, False, None))
+
+
+@pytest.mark.parametrize("how", ["broken", "failed"])
+def test_what_came_after_an_owed_batch_is_gone_also_when_the_next_attempt_breaks(how: str, tmp_path: Path) -> None:
+    shards = Shards(tmp_path, 1)
+    for number in range(4):
+        shards.keep(number, [failed(1) if (how, number) == ("failed", 1) else scored(number, False)])
+    if how == "broken":
+        (tmp_path / "000001.parquet").write_bytes(b"torn")
+    Shards(tmp_path, 1).keep(1, [scored(1, False)])  # and then it breaks again
+    assert [one.completion.sample for one in Shards(tmp_path, 1).scored()] == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["broken", "failed"])
+def test_an_independent_batch_is_drawn_again_alone(how: str, tmp_path: Path) -> None:
+    shards = Shards(tmp_path, 1, chained=False)
+    for number in range(4):
+        shards.keep(number, [failed(1) if (how, number) == ("failed", 1) else scored(number, False)])
+    if how == "broken":
+        (tmp_path / "000001.parquet").write_bytes(b"torn")
+    again = Shards(tmp_path, 1, chained=False)
+    assert (again.owed, len(again.scored()), again.ended(4)) == (1, 1, False)
+    again.keep(1, [scored(1, False)])
+    assert [one.completion.sample for one in again.scored()] == [0, 1, 2, 3]
+    assert again.ended(4)
+
+
+def test_an_independent_batch_that_is_right_when_drawn_again_ends_the_search_there(tmp_path: Path) -> None:
+    for number, one in enumerate([scored(0, False), failed(1), scored(2, True)]):
+        Shards(tmp_path, 1, chained=False).keep(number, [one])
+    again = Shards(tmp_path, 1, chained=False)
+    assert not again.ended(4)  # the second may be the first right one
+    again.keep(1, [scored(1, True)])
+    assert [one.completion.sample for one in again.scored()] == [0, 1]
+
+
+def test_a_failed_sample_of_a_search_by_sampling_costs_its_own_batch_alone(toy: Toy) -> None:
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", "batch: 2"))
+    (toy.folder / "right").write_text("{}")
+    (toy.folder / "crash").write_text(json.dumps(["x", 6]))
+    assert execute(toy.plan(), toy.workspace).exit_code == 1
+    (shard,) = (toy.folder / "w").rglob("shards/000000.parquet")
+    first, second = tables.read_scored(shard)
+    gone = replace(second.completion, text="", stop_reason=StopReason.ERROR, error="gone")
+    tables.write_scored(shard, [first, Scored(gone, second.score)])
+    before = len(toy.drawn())
+    toy.run()
+    assert [line for line in toy.drawn()[before:] if line.startswith("x")] == ["x 0", "x 1", "x 6", "x 7"]
 
 
 def test_a_verdict_knows_the_truth_that_its_asker_has_not() -> None:
