@@ -5,8 +5,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# tests/cluster is the work of three and mostly waits; meanwhile the fourth has the processors.
-WORKERS ?= 4
+# tests/cluster is two workers' work and mostly waits; meanwhile the third has the processors.
+WORKERS ?= 3
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 

@@ -33,9 +33,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """For `-n N --dist loadfile`: a file's tests stay on one worker, and those that share a Slurm on one of three.
+    """For `-n N --dist loadfile`: a file's tests stay on one worker, and those that share a Slurm on one of two.
 
-    So no worker makes a fixture again that another has made, but for the Slurm, of which there are three: all that is
+    So no worker makes a fixture again that another has made, but for the Slurm, of which there are two: all that is
     done with it mostly waits, and in one row it took longer than all other tests.
     """
     from xdist.scheduler import LoadFileScheduling
@@ -43,8 +43,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            alone = ("test_launch.py", "test_launch_managed.py")
-            shares = "tests/cluster/" in file and not file.endswith(alone)
+            shares = "tests/cluster/" in file and not file.endswith(("test_launch.py", "test_launch_bucket.py"))
             return "cluster" if shares else file
 
     return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
