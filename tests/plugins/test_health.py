@@ -247,7 +247,7 @@ def test_a_real_collapse_is_caught_while_it_happens(tmp_path: Path) -> None:
         "beta": 0.0,
         "steps": 24,
         "prompts_per_step": 8,
-        "num_generations": 8,
+        "num_generations": 4,
         "max_tokens": 80,
         "lr_scheduler": "constant",
         "rewards": ["correct"],

@@ -45,6 +45,7 @@ def trainer(**fields: Any) -> Any:
     """What `_trl` asks of a TRL trainer."""
     return SimpleNamespace(
         accelerator=SimpleNamespace(num_processes=1),
+        state=SimpleNamespace(global_step=0),
         args=SimpleNamespace(per_device_train_batch_size=4),
         is_world_process_zero=lambda: True,
         **fields,
