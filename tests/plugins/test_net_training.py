@@ -45,7 +45,6 @@ def trainer(**fields: Any) -> Any:
     """What `_trl` asks of a TRL trainer."""
     return SimpleNamespace(
         accelerator=SimpleNamespace(num_processes=1),
-        state=SimpleNamespace(global_step=0),
         args=SimpleNamespace(per_device_train_batch_size=4),
         is_world_process_zero=lambda: True,
         **fields,
@@ -255,7 +254,8 @@ def test_a_rollout_without_a_token_or_without_an_end_is_truncated(tmp_path: Path
     examples = [Example(Question(str(i), "q", str(i)), "", str(i), None, "labeled") for i in range(3)]
     job = training_job.job(tmp_path, MODEL, events, verifier=Numeric(), examples=examples)
     rollouts = TrlRollouts(job, [("sees", reward)])
-    rollouts.bind(SimpleNamespace(eos_token_ids=[1, 9], nsd_samples=[0, 0, 1, 0]))
+    at = SimpleNamespace(global_step=0)
+    rollouts.bind(SimpleNamespace(eos_token_ids=[1, 9], nsd_samples=[0, 0, 1, 0], state=at))
     score = reward_function("sees", reward, rollouts)
     chat = [{"role": "assistant", "content": "d"}]
     ids = [[], [5, 1], [1, 5], [9]]

@@ -31,7 +31,7 @@ def fed(verifier: Verifier, rewards: Sequence[Reward], samples: Sequence[int]) -
     examples = [Example(question, "", question.answer, None, "labeled") for question in QUESTIONS]
     made = job(Path(), Path(), Events(), verifier=verifier, examples=examples)
     rollouts = TrlRollouts(made, [(f"reward {place}", reward) for place, reward in enumerate(rewards)])
-    rollouts.bind(SimpleNamespace(eos_token_ids=[1], nsd_samples=list(samples)))
+    rollouts.bind(SimpleNamespace(eos_token_ids=[1], nsd_samples=list(samples), state=SimpleNamespace(global_step=0)))
     return rollouts
 
 
