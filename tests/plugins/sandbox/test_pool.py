@@ -110,6 +110,7 @@ def test_many_are_run_in_order() -> None:
     assert sandbox.run_many([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bubblewrap", "landlock", "process"])
 def test_a_program_that_uses_up_its_processor_time_is_stopped_by_time(kind: Kind) -> None:
     guaranteed(kind)
@@ -193,6 +194,7 @@ def test_processes_of_a_training_share_the_cores(
         assert box.workers == workers
 
 
+@pytest.mark.slow
 def test_helpers_end_with_the_process_that_has_them() -> None:
     program = (
         "import os\nfrom nsd.plugins.sandbox.pool import held\nfrom nsd.plugins.sandbox import Program, chosen\n"

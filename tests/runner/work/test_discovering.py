@@ -199,6 +199,7 @@ def test_the_index_holds_the_budget_and_every_sample_with_its_verdict(toy: Toy) 
     assert found == [(0, 4), (5, 8), (None, 8)]
 
 
+@pytest.mark.slow
 def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_question(toy: Toy) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC.replace("[]}}", "[]}, again: {train_on: [], eval: {batch: 2}}}"))
     plan = toy.plan()
@@ -267,6 +268,7 @@ conditions: {base: {train_on: []}}
 """
 
 
+@pytest.mark.slow
 def test_a_search_says_in_what_its_programs_ran(tmp_path: Path) -> None:
     toy = Toy(tmp_path, PROGRAMS)
     plan = toy.plan()
@@ -303,6 +305,7 @@ class Told(Engine):
 """
 
 
+@pytest.mark.slow
 def test_turns_are_told_all_feedback_so_far_and_end_with_the_first_right_one(tmp_path: Path) -> None:
     toy = Toy(tmp_path, TURNS)
     (tmp_path / "mine.py").write_text(TOLD)
@@ -451,6 +454,7 @@ def samples(plan: Plan, workspace: Workspace) -> list[tuple[str, int, str]]:
     return [(row["question_id"], row["sample"], row["text"]) for row in tables.read(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["sdpo", "grpo", "rloo"])
 def test_a_trainer_searches_each_question_from_the_same_weights(trainer: str, tmp_path: Path) -> None:
     plan, workspace = learned(tmp_path, trainer)
@@ -462,6 +466,7 @@ def test_a_trainer_searches_each_question_from_the_same_weights(trainer: str, tm
     assert not [stage for stage in workspace.manifests("discover") if stage.has_weights]
 
 
+@pytest.mark.slow
 def test_a_search_that_learns_moves_its_later_samples(tmp_path: Path) -> None:
     for place in ("a", "b"):
         (tmp_path / place).mkdir()
@@ -474,6 +479,7 @@ def test_a_search_that_learns_moves_its_later_samples(tmp_path: Path) -> None:
     assert [one for one in mine if one[1] >= 4] != [one for one in theirs if one[1] >= 4]
 
 
+@pytest.mark.slow
 def test_a_search_that_broke_in_its_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     for place in ("whole", "broken"):
         (tmp_path / place).mkdir()

@@ -67,6 +67,7 @@ def on_test(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Workspace, 
     return run(tmp_path_factory.mktemp("on_test"), ON_TEST)
 
 
+@pytest.mark.slow
 def test_answer_and_page_say_what_a_test_time_training_was_trained_on(
     on_test: tuple[Plan, Workspace, str, str],
 ) -> None:
@@ -91,6 +92,7 @@ def best(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Workspace, str
     return run(tmp_path_factory.mktemp("best"), BEST)
 
 
+@pytest.mark.slow
 def test_the_kept_weights_are_sampled_again_on_the_questions_of_the_validation(
     best: tuple[Plan, Workspace, str, str],
 ) -> None:
