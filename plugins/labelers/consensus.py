@@ -17,12 +17,13 @@ Limit: the vote measures agreement, not truth; a model that is confidently wrong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from nsd.plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Sampling, Verifier
+from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Sampling, Verifier
 from nsd.plugins.registry import plugin
+from nsd.plugins.sampled import SampledConfig
 from nsd.plugins.seeds import stream
 from nsd.plugins.verifiers.voting import majority
 
@@ -35,16 +36,9 @@ class Consensus(Labeler):
     needs_votes = True
     needs_different_samples = True
 
-    class Config(PluginConfig):
+    class Config(SampledConfig):
         k: int = Field(default=8, ge=1, description="Samples of each question.")
         temperature: float = Field(default=0.7, ge=0)
-        top_p: float = Field(default=1.0, gt=0, le=1)
-        top_k: int = Field(default=0, ge=0, description="0 leaves every token in.")
-        max_tokens: int = Field(default=256, ge=1, description="New tokens of one sample at most.")
-        stop: list[Annotated[str, Field(min_length=1)]] = Field(
-            default=[],
-            description="Texts before which a sample ends, wherever they come; they are no part of it.",
-        )
         threshold: float = Field(
             default=0.0, ge=0, le=1, description="Least share of the K samples that must agree for a label to be used."
         )
@@ -56,15 +50,7 @@ class Consensus(Labeler):
 
     def sampling(self) -> Sampling:
         """K samples of each question."""
-        config = self.config
-        return Sampling(
-            n=config.k,
-            temperature=config.temperature,
-            max_tokens=config.max_tokens,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            stop=tuple(config.stop),
-        )
+        return self.config.sampling(self.config.k)
 
     def label(
         self,

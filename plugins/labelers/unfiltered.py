@@ -13,41 +13,26 @@ The confidence is 1 where an answer can be read and 0 elsewhere: a single sample
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
 from pydantic import Field
 
-from nsd.plugins.api import Completion, Labeler, PluginConfig, PseudoLabel, Question, Sampling, Verifier
+from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Sampling, Verifier
 from nsd.plugins.registry import plugin
+from nsd.plugins.sampled import SampledConfig
 
 
 @plugin("labeler", "unfiltered")
 class Unfiltered(Labeler):
     """A model's own samples as they come."""
 
-    class Config(PluginConfig):
+    class Config(SampledConfig):
         temperature: float = Field(default=1.0, ge=0)
-        top_p: float = Field(default=1.0, gt=0, le=1)
-        top_k: int = Field(default=0, ge=0, description="0 leaves every token in.")
-        max_tokens: int = Field(default=256, ge=1, description="New tokens of one sample at most.")
-        stop: list[Annotated[str, Field(min_length=1)]] = Field(
-            default=[],
-            description="Texts before which a sample ends, wherever they come; they are no part of it.",
-        )
 
     config: Config
 
     def sampling(self) -> Sampling:
         """One sample of each question."""
-        config = self.config
-        return Sampling(
-            n=1,
-            temperature=config.temperature,
-            max_tokens=config.max_tokens,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            stop=tuple(config.stop),
-        )
+        return self.config.sampling(1)
 
     def label(
         self,

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
-from nsd.plugins.protocols.sampled import SampledConfig
 from nsd.plugins.registry import plugin
+from nsd.plugins.sampled import SampledConfig
 
 
 @plugin("protocol", "accuracy")

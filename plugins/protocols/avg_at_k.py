@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
-from nsd.plugins.protocols.sampled import SampledConfig
 from nsd.plugins.registry import plugin
+from nsd.plugins.sampled import SampledConfig
 
 
 @plugin("protocol", "avg_at_k")

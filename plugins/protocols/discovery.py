@@ -29,8 +29,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from nsd.plugins.api import NestedPlugin, Protocol, Sampling, Scored, Search, Trainer, Verifier
-from nsd.plugins.protocols.sampled import SampledConfig
 from nsd.plugins.registry import find, plugin
+from nsd.plugins.sampled import SampledConfig
 
 
 @plugin("protocol", "discovery")

@@ -22,8 +22,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
-from nsd.plugins.protocols.sampled import SampledConfig
 from nsd.plugins.registry import plugin
+from nsd.plugins.sampled import SampledConfig
 from nsd.plugins.verifiers.voting import majority
 
 MOST = 1024  # completions of a question, where the limit is one of tokens

@@ -16,8 +16,8 @@ from math import comb
 from pydantic import Field, model_validator
 
 from nsd.plugins.api import Protocol, Sampling, Scored, Verifier
-from nsd.plugins.protocols.sampled import SampledConfig
 from nsd.plugins.registry import plugin
+from nsd.plugins.sampled import SampledConfig
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:

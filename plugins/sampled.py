@@ -1,4 +1,4 @@
-"""The config that protocols share: the sampling fields, with the noisy-student study's evaluation as defaults."""
+"""The sampling fields that protocols and labelers share, with the defaults of the noisy-student study's evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nsd.plugins.api import PluginConfig, Sampling
 
 
 class SampledConfig(PluginConfig):
-    """How a test question's completions are drawn."""
+    """How a question's completions are drawn."""
 
     temperature: float = Field(default=0.1, ge=0, description="0 is greedy.")
     top_p: float = Field(default=1.0, gt=0, le=1)
