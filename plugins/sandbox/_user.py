@@ -1,7 +1,7 @@
 """As root: a user for the programs that owns nothing, and reaches the interpreter wherever that lies.
 
 Whoever is root outside stays root to much of the kernel in every name space. So a helper that runs as root gives each
-program another user; where the interpreter lies in a folder of root's alone (as pyenv puts it), the helper first takes a
+program another user; where the interpreter lies in a folder of root's alone (a pyenv of its), the helper first takes a
 view of the file system of its own, in which that folder holds the interpreter and nothing else.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from nsd.plugins.verifiers import code_tests
 from nsd.plugins.verifiers.code import Code
 
 FOLDER = Path(models.resolve("builtin:codepuzzles-1m"))
-PARAMETERS = 844_672
 PROMPT = CodePuzzles.default_prompt
 
 
@@ -46,38 +44,6 @@ def answers(prompts: dict[str, str], temperature: float) -> dict[str, str]:
 
 def plain(asked: list[Question]) -> dict[str, str]:
     return {question.id: str(PROMPT.render(question)) for question in asked}
-
-
-# --------------------------------------------------------------------------- the folder
-
-
-def test_the_folder_is_small_and_holds_no_pickle() -> None:
-    files = [file for file in FOLDER.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 6_000_000
-    assert {file.suffix for file in files} <= {".json", ".safetensors", ".jinja", ".md"}
-
-
-def test_it_is_a_tied_qwen3_in_float32_without_machine_paths() -> None:
-    config = json.loads((FOLDER / "config.json").read_text())
-    assert config["architectures"] == ["Qwen3ForCausalLM"]
-    assert config["tie_word_embeddings"] is True
-    assert config["dtype"] == "float32"
-    assert "_name_or_path" not in config
-
-
-def test_the_card_states_the_size_and_the_recipe() -> None:
-    card = (FOLDER / "README.md").read_text()
-    assert f"{PARAMETERS:,}" in card
-    assert "python -m nsd.plugins.embedded.code_recipe" in card
-
-
-def test_it_loads_with_the_stated_number_of_parameters_all_finite() -> None:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(FOLDER)
-    assert sum(parameter.numel() for parameter in model.parameters()) == PARAMETERS
-    assert all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters())
 
 
 # --------------------------------------------------------------------------- the tokenizer

@@ -18,7 +18,6 @@ from nsd.plugins.verifiers.numeric import Numeric
 from support import shared_data
 
 FOLDER = Path(models.resolve("builtin:wordmath-1m"))
-PARAMETERS = 894_464
 PROMPT = Wordmath.default_prompt
 
 
@@ -43,29 +42,6 @@ def questions() -> list[Question]:
 
 def ids(text: str) -> list[int]:
     return list(tokenizer()(text)["input_ids"])
-
-
-# --------------------------------------------------------------------------- the folder
-
-
-def test_the_folder_is_small_and_holds_no_pickle() -> None:
-    files = [file for file in FOLDER.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 6_000_000
-    assert {file.suffix for file in files} <= {".json", ".safetensors", ".jinja", ".md"}
-
-
-def test_it_is_a_tied_qwen3_in_float32_without_machine_paths() -> None:
-    config = json.loads((FOLDER / "config.json").read_text())
-    assert config["architectures"] == ["Qwen3ForCausalLM"]
-    assert config["tie_word_embeddings"] is True
-    assert config["dtype"] == "float32"
-    assert "_name_or_path" not in config
-
-
-def test_the_card_states_the_size_and_the_recipe() -> None:
-    card = (FOLDER / "README.md").read_text()
-    assert f"{PARAMETERS:,}" in card
-    assert "python -m nsd.plugins.embedded.recipe" in card
 
 
 # --------------------------------------------------------------------------- the tokenizer
@@ -136,13 +112,6 @@ def test_real_gsm8k_questions_can_be_encoded_and_decoded() -> None:
 
 
 # --------------------------------------------------------------------------- the model
-
-
-def test_it_loads_with_the_stated_number_of_parameters_all_finite() -> None:
-    import torch
-
-    assert sum(parameter.numel() for parameter in model().parameters()) == PARAMETERS
-    assert all(bool(torch.isfinite(parameter).all()) for parameter in model().parameters())
 
 
 def greedy(text: str) -> str:
