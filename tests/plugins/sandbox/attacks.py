@@ -104,8 +104,10 @@ def survivors(mark: str) -> str | None:
 
 def remaining(pattern: str) -> list[Path]:
     """What is left in the folder for temporary files; a sandbox tidies up after it has answered."""
-    until = time.monotonic() + 20
-    while (left := list(Path(tempfile.gettempdir()).glob(pattern))) and time.monotonic() < until:
+    until, left = time.monotonic() + 20, [Path()]
+    while left and time.monotonic() < until:
+        with contextlib.suppress(FileNotFoundError):  # a folder that goes while it is read
+            left = list(Path(tempfile.gettempdir()).glob(pattern))
         time.sleep(0.02)
     return left
 
