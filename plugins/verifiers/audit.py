@@ -9,11 +9,13 @@ they are. Answers are put into texts in every form (`#### 18`, `\\boxed{18}`, th
 replaced) in which this verifier gives the question's own gold answer credit; a form that it does not read by its
 definition is no fault and is not used. variants.py makes right and wrong answers from a gold one.
 
-Gold is tried on every question, all else on `LIMIT` of them, spread evenly.
+Gold is read on every question, all else is tried on `LIMIT` of them, spread evenly. A question without a gold solution
+must have one form in which its gold answer is right.
 """
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 import time
@@ -67,9 +69,13 @@ class Check:
         """Note a text that was tried."""
         self.tried += 1
         if not fine:
-            self.wrong += 1
-            if len(self.examples) < KEPT:
-                self.examples.append(Example(question, text, said))
+            self.fault(question, text, said)
+
+    def fault(self, question: Question, text: str, said: str) -> None:
+        """Note a text that was misjudged."""
+        self.wrong += 1
+        if len(self.examples) < KEPT:
+            self.examples.append(Example(question, text, said))
 
 
 @dataclass(frozen=True)
@@ -98,12 +104,14 @@ class _Auditor:
         self.seconds, self.judged = 0.0, 0
         self.raised = Check("raises", "an error instead of a verdict")
         self.twice = Check("same twice", "another verdict the second time")
-        self.partial = Check("partial credit", "a score between 0 and 1", told=True)
+        self.partial = Check("partial credit", "a score between 0 and 1, the highest first", told=True)
+        self.partly: list[tuple[float, Example]] = []
 
     def run(self) -> Audit:
-        checks = [self._gold(), self._garbage(), self._repeated(), *self._answers()]
+        checks = [self._gold(), self._known(), self._lines(), self._garbage(), self._repeated(), *self._answers()]
         if self.verifier.votes:
             checks += [self._symmetric(), self._votes()]
+        self.partial.examples = [one for _, one in heapq.nlargest(KEPT, self.partly, key=lambda pair: pair[0])]
         return Audit([*checks, self.raised, self.twice, self.partial], self.seconds / max(1, self.judged))
 
     # ------------------------------------------------------------------ judging
@@ -126,15 +134,17 @@ class _Auditor:
                 self.twice.count(False, question, text, f"{_said(found)}, then {type(error).__name__}: {error}")
                 return found
             self.twice.count(again == found, question, text, f"{_said(found)}, then {_said(again)}")
-        self.partial.count(found.score in (0, 1), question, text, _said(found))
+        self.partial.tried += 1
+        if found.score not in (0, 1):
+            self.partial.wrong += 1
+            self.partly.append((found.score, Example(question, text, _said(found))))
         return found
 
-    def _must(self, check: Check, text: str, question: Question, right: bool) -> None:
+    def _must(self, check: Check, text: str, question: Question, right: bool, partly: bool = True) -> None:
         found = self._judge(text, question)
         if found is not None:
-            fine = found.correct if right else not found.correct and found.score == 0
-            # What is partly right by the verifier's own account is told apart from what passes.
-            fine = fine or (not right and not found.correct and 0 < found.score < 1)
+            # What is `partly` right by the verifier's own account is told apart from what passes.
+            fine = found.correct if right else not found.correct and (found.score == 0 or (partly and found.score < 1))
             check.count(fine, question, text, _said(found))
 
     # ------------------------------------------------------------------ checks
@@ -142,18 +152,36 @@ class _Auditor:
     def _gold(self) -> Check:
         check = Check("gold", "the gold answer is not right", len(self.all))
         for failure in check_gold(self.all, self.verifier):
-            check.wrong += 1
-            if len(check.examples) < KEPT:
-                check.examples.append(Example(failure.question, str(failure.question.answer), failure.reason))
+            check.fault(failure.question, str(failure.question.answer), failure.reason)
+        for question in self.few:
+            # Where it reads no answer there, it wants a form that is not known here, and nothing follows.
+            if question.solution is None and question.answer is not None and not any(self._forms(question)):
+                said = self._judge(question.answer, question)
+                if said is not None and said.answer is not None:
+                    check.fault(question, question.answer, _said(said))
+        return check
+
+    def _known(self) -> Check:
+        check = Check("gold answers", "no gold answer: nothing is checked against it, and no label is", told=True)
+        for question in self.all:
+            check.count(question.answer is not None, question, "", "no gold answer")
+        return check
+
+    def _lines(self) -> Check:
+        what = "a gold answer of several lines, of which a reader of the last line sees one"
+        check = Check("one line", what, told=True)
+        for question in self.all:
+            if question.answer is not None:
+                check.count("\n" not in question.answer.strip(), question, question.answer, "several lines")
         return check
 
     def _garbage(self) -> Check:
-        check = Check("garbage", "an empty or senseless text is right")
+        check = Check("garbage", "an empty or senseless text is worth something")
         for number, question in enumerate(self.few):
             texts = (*GARBAGE, *HOSTILE) if number < KEPT else GARBAGE  # hostile ones are slow
             for text in texts:
                 if text.strip() != (question.answer or "").strip() and not _holds(text, question):
-                    self._must(check, text, question, right=False)
+                    self._must(check, text, question, right=False, partly=False)
         return check
 
     def _repeated(self) -> Check:

@@ -2,11 +2,14 @@
 
     code = audit_specs([Path("spec.yaml")], run_files=False, as_json=False)
 
-What is tried: plugins/verifiers/audit.py. Duplicates and leaks are those that the split leaves out.
+What is tried: plugins/verifiers/audit.py, on questions as a run stores them. The dataset is made twice and must be the
+same. Duplicates and leaks are those that the split leaves out.
 """
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +17,10 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.screen import console, print_json, table
 from nsd.runner.cli.validate import pairs_of, questions_of
 from nsd.runner.spec.load import load_spec
+from nsd.runner.store.tables import as_stored
 
 if TYPE_CHECKING:
-    from nsd.plugins.api import Dataset, Verifier
+    from nsd.plugins.api import Dataset, Question, Verifier
     from nsd.plugins.verifiers.audit import Audit, Check
     from nsd.runner.spec.model import Block
 
@@ -44,12 +48,29 @@ def _audited(data: Block[Dataset], verifier: Block[Verifier]) -> tuple[Audit, li
     from nsd.plugins.verifiers.audit import audit
 
     dataset = data.make()
+    begin = time.perf_counter()
     pools = dataset.pools()
+    seconds = time.perf_counter() - begin
     _, report = split(pools, dataset.config.split)
-    questions = questions_of(pools)
+    questions = [as_stored(one) for one in questions_of(pools)]
     if not questions:
         raise InputError(f"the dataset {data.use} has no questions to audit {verifier.use} on")
-    return audit(questions, verifier.make()), report.notes()
+    found = audit(questions, verifier.make())
+    again = [as_stored(one) for one in questions_of(data.make().pools())]
+    notes = [*report.notes(), f"{seconds / len(questions) * 1000:.3g} ms to make a question"]
+    return replace(found, checks=[*found.checks, same_questions(questions, again)]), notes
+
+
+def same_questions(once: list[Question], again: list[Question]) -> Check:
+    """A dataset that is another one each time cannot be resumed, and no digest stands for it."""
+    from nsd.plugins.verifiers.audit import Check
+
+    check = Check("same dataset", "another question, answer or meta when it is made again")
+    if len(once) != len(again):
+        check.fault(once[0], "", f"{len(once)} questions, then {len(again)}")
+    for question, other in zip(once, again, strict=False):
+        check.count(question == other, question, other.text, f"the second time answer {other.answer!r}")
+    return check
 
 
 def _print(

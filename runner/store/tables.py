@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,12 @@ def write_questions(path: Path, questions: Sequence[Question]) -> None:
             for question in questions
         ),
     )
+
+
+def as_stored(question: Question) -> Question:
+    """A question as a run gives it to a verifier: its meta has been JSON, where a tuple is a list."""
+    kept = {**json.loads(_meta_row(question)["meta"]), **question.side_files}
+    return replace(question, meta=kept)
 
 
 def read_questions(path: Path) -> list[Question]:

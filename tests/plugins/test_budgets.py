@@ -17,6 +17,7 @@ from nsd.plugins.trainers import _checkpoints, _run
 from nsd.plugins.trainers._checkpoints import Marker
 from nsd.plugins.trainers._run import Run
 from nsd.plugins.trainers.rloo import Rloo
+from thinned import thinned
 from tiny_model import make_tiny_model
 from training_job import Events, job, train, validation, weights_hash
 
@@ -58,7 +59,7 @@ def made(tmp_path: Path, budget: Budget, boundary: int = 1, draws: bool = True, 
 # --------------------------------------------------------------------------- generated tokens
 
 
-@pytest.mark.parametrize("kind", ["rloo", "grpo"])
+@pytest.mark.parametrize("kind", thinned(["grpo", "rloo"]))
 def test_a_training_ends_at_the_first_batch_with_which_its_tokens_are_spent(
     model: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_training_ends_at_the_first_batch_with_which_its_tokens_are_spent(
     assert events.curve("learning_rate") == pytest.approx(rates)
 
 
+@pytest.mark.slow
 def test_it_ends_between_two_sampled_batches_only(model: Path, tmp_path: Path) -> None:
     config = DRAWS | {"num_iterations": 3}
     result, events = run("rloo", config, tmp_path, model, budget=Budget(generated_tokens=100))
@@ -117,6 +119,7 @@ def test_a_stopped_and_resumed_training_spends_what_an_uninterrupted_one_spends(
     assert events.curve("learning_rate") == whole_events.curve("learning_rate")[4:]
 
 
+@pytest.mark.slow
 def test_what_validation_draws_is_not_spent(model: Path, tmp_path: Path) -> None:
     budget = Budget(generated_tokens=200)
     plain, _ = run("rloo", DRAWS, tmp_path / "plain", model, budget=budget)
@@ -132,6 +135,7 @@ def test_a_cap_ends_it_all_the_same(model: Path, tmp_path: Path) -> None:
     assert result.steps == 2 and [total for _, total, _ in events.reports] == [None, None]
 
 
+@pytest.mark.slow
 def test_a_training_that_draws_nothing_reads_as_many_tokens(model: Path, tmp_path: Path) -> None:
     read, _ = run("sft", SFT, tmp_path / "read", model, budget=Budget(tokens=500))
     result, events = run("sft", SFT, tmp_path / "drawn", model, budget=Budget(generated_tokens=500))
@@ -150,7 +154,7 @@ def test_tokens_of_training_texts_are_no_budget_of_what_draws(model: Path, tmp_p
 
 
 @pytest.mark.usefixtures("clock")
-@pytest.mark.parametrize(("kind", "config", "horizon"), [("sft", SFT, 6), ("rloo", DRAWS, 4)])
+@pytest.mark.parametrize(("kind", "config", "horizon"), thinned([("rloo", DRAWS, 4), ("sft", SFT, 6)]))
 def test_a_training_ends_with_the_step_in_which_its_seconds_are_spent(
     model: Path, tmp_path: Path, kind: str, config: dict[str, Any], horizon: int
 ) -> None:
@@ -183,6 +187,7 @@ def test_seconds_end_a_training_between_two_sampled_batches_only(model: Path, tm
     assert (result.steps, result.notes["seconds"]) == (4, 8)
 
 
+@pytest.mark.slow
 def test_validation_takes_no_seconds(model: Path, tmp_path: Path) -> None:
     budget = Budget(seconds=1e-9)
     result, _ = run("sft", SFT, tmp_path, model, budget=budget, validation=validation(1, "last"))

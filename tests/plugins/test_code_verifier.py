@@ -184,6 +184,7 @@ def test_the_time_that_a_question_says_is_a_finite_number_of_seconds(given: Any,
     assert _Trial(Code(), block("1"), about, code_tests.tests_of(about)).seconds == seconds
 
 
+@pytest.mark.slow
 def test_a_program_without_end_is_not_run_on_every_test(monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
     real = sandbox.run_many
@@ -207,6 +208,7 @@ def test_of_what_a_program_said_the_begin_and_the_end_are_kept(stopped: Any, exi
     assert len(found.said) == code_tests.KEPT and found.said.startswith("first") and found.said.endswith("last")
 
 
+@pytest.mark.slow
 def test_many_at_once_are_judged_like_one_by_one() -> None:
     about = question(stdin("1 2", "3", public=True), stdin("2 2", "4", public=True), stdin("5 5", "10"))
     other = question(call([1], 2, public=True), call([2], 3), function="f")

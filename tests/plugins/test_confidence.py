@@ -105,6 +105,7 @@ def test_numbers_of_sampled_rows_are_those_of_a_plain_forward_pass(ref: ModelRef
         assert asdict(one.confidence) == pytest.approx(plain(model, prompts[prompt], one.tokens), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_completion_carries_the_numbers_of_its_tokens(ref: ModelRef) -> None:
     engine = HfEngine(HfEngine.Config(device="cpu", batch_size=4))
     drawn = [one for batch in engine.generate(ref, REQUESTS, Sampling(2, 0.0, 30), 3) for one in batch]
@@ -118,6 +119,7 @@ def test_a_completion_carries_the_numbers_of_its_tokens(ref: ModelRef) -> None:
         assert asdict(one.confidence) == pytest.approx(plain(model, ids, tokens), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_failed_completion_has_none(ref: ModelRef) -> None:
     engine = HfEngine(HfEngine.Config(device="cpu"))
     (batch,) = engine.generate(ref, [Request("long", "x" * 2000)], Sampling(1, 1.0, 4), 3)

@@ -73,7 +73,7 @@ def steps(batch: Batch, count: int) -> None:
 
 
 @pytest.mark.parametrize("sampling", thinned(SAMPLINGS.values()), ids=SAMPLINGS)
-@pytest.mark.parametrize("prompts", [PADDED, EVEN], ids=["padded", "even"])
+@pytest.mark.parametrize("prompts", thinned([PADDED, EVEN]), ids=["padded", "even"])
 def test_a_step_reads_nothing_back_to_the_host(prompts: list[list[int]], sampling: Sampling) -> None:
     with torch.inference_mode():
         batch = begun(tiny("qwen3"), prompts, sampling)

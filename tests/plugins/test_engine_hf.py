@@ -304,6 +304,7 @@ class TooLarge:
         return self.forward(input_ids=input_ids, **more)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_fit_is_halved(ref: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = Sampling(4, 1.0, 20)
     made = engine(batch_size=12)
@@ -340,6 +341,7 @@ def test_other_failures_of_the_model_are_not_taken_for_a_lack_of_memory(
         answers(engine(), ref, REQUESTS, Sampling(1, 1.0, 9))
 
 
+@pytest.mark.slow
 def test_the_model_stays_loaded_until_its_files_change(tmp_path: Path) -> None:
     own = ModelRef(str(make_tiny_model(tmp_path)))
     before = answers(engine(), own, REQUESTS[:2], Sampling(1, 0.0, 10))

@@ -54,6 +54,7 @@ def test_a_chats_template_writes_every_special_token_that_it_gets() -> None:
     assert prompt_ids(tokenizer, "Two?")[0] == 2
 
 
+@pytest.mark.slow
 def test_an_engine_with_another_attention_or_device_loads_its_own_model(tmp_path: Path) -> None:
     ref = ModelRef(str(make_tiny_model(tmp_path)))
     for attention in ("eager", "sdpa"):

@@ -125,6 +125,7 @@ def test_trained_weights_are_saved_as_trained_and_sampled_in_the_starts_type(hal
             assert torch.equal(tensor, saved[name]), "the next training starts from what this one ended with"
 
 
+@pytest.mark.slow
 def test_on_a_cpu_trained_weights_are_sampled_unrounded(half: Path, tmp_path: Path) -> None:
     import torch
 

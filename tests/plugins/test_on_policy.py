@@ -50,6 +50,7 @@ def test_all_trainers_draw_the_same_first_rollouts(model: Path, tmp_path: Path, 
     assert all(found[kind] == found["grpo"] for kind in KINDS)
 
 
+@pytest.mark.slow
 def test_more_votes_leave_the_first_rollouts_as_they_are(model: Path, tmp_path: Path) -> None:
     _, few = training("rloo", {}, tmp_path / "few", model)
     _, many = training("ttrl", {"n_votes": 7}, tmp_path / "many", model)
@@ -112,6 +113,7 @@ class FirstTokens(Reward):
         return [1.0] * len(rollouts)
 
 
+@pytest.mark.slow
 def test_grpo_draws_from_the_same_distribution_by_either_loop(model: Path, tmp_path: Path) -> None:
     # Both beside the exact distribution, and beside one another. Seeds are fixed: no test of chance.
     import torch

@@ -50,7 +50,7 @@ def by_hand(kind: str, student: Plain, teacher: Plain, drawn: list[Any], text: A
     return total / sum(len(one.tokens) for one in drawn)
 
 
-@pytest.mark.parametrize("kind", ["forward_kl", "reverse_kl", "jsd"])
+@pytest.mark.parametrize("kind", thinned(["forward_kl", "reverse_kl", "jsd"]))
 def test_two_steps_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     config = {"divergence": kind, "micro_batch_size": 4}
     training("pcsd", config, tmp_path / "1", model)
@@ -66,7 +66,7 @@ def test_two_steps_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "reward" not in events.reports[0][2]
 
 
-@pytest.mark.parametrize("teacher", ["frozen", "ema"])
+@pytest.mark.parametrize("teacher", thinned(["ema", "frozen"]))
 def test_a_teacher_that_stays_behind_by_hand(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
 ) -> None:

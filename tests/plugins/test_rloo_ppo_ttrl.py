@@ -13,6 +13,7 @@ from nsd.plugins.api import LoraConfig, Rollout
 from nsd.plugins.errors import Interrupted
 from nsd.plugins.registry import find
 from on_policy_tools import Noise, Plain, batches, made_job, prompt_of, training
+from thinned import thinned
 from tiny_model import make_tiny_model
 from training_job import Events, train, weights_hash
 
@@ -55,7 +56,7 @@ def leave_one_out(group: list[float], place: int) -> float:
     return statistics.mean(group[:place] + group[place + 1 :])
 
 
-@pytest.mark.parametrize("baseline", ["leave_one_out", "running_mean", "none"])
+@pytest.mark.parametrize("baseline", thinned(["leave_one_out", "running_mean", "none"]))
 def test_the_second_step_of_rloo_by_hand(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baseline: str
 ) -> None:
@@ -80,6 +81,7 @@ def test_the_second_step_of_rloo_by_hand(
     assert events.curve("kl")[0] == pytest.approx(0, abs=1e-6) and abs(events.curve("kl")[1]) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_batch_used_again_has_the_ratio_of_whole_rollouts_clipped(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +160,7 @@ class Critic:
         self.head = (self.head - 0.02 * first / (second.sqrt() + 1e-8)).detach().requires_grad_()
 
 
-@pytest.mark.parametrize("trunk", [True, False])
+@pytest.mark.parametrize("trunk", thinned([True, False]))
 def test_three_steps_of_ppo_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trunk: bool) -> None:
     config = VOWELS | {
         "num_iterations": 3,
@@ -183,6 +185,7 @@ def test_three_steps_of_ppo_by_hand(model: Path, tmp_path: Path, monkeypatch: py
         critic.step()
 
 
+@pytest.mark.slow
 def test_the_value_head_is_clipped_too(model: Path, tmp_path: Path) -> None:
     """Adam moves a weight by about its rate, unless the gradient is far below its epsilon of 1e-8."""
     config = VOWELS | {"steps": 2, "num_iterations": 2, "value_learning_rate": 0.02}
@@ -195,6 +198,7 @@ def test_the_value_head_is_clipped_too(model: Path, tmp_path: Path) -> None:
     assert moved[1][1] == pytest.approx(moved[1][0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_kl_is_paid_for_by_each_token_of_the_second_batch(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from nsd.plugins.errors import Interrupted, StageFailed
 from nsd.plugins.registry import find
 from nsd.plugins.trainers import _loop, _teachers
 from on_policy_tools import SMALL, Never, Noise, Plain, batches, made_job, prompt_of, training
+from thinned import thinned
 from tiny_model import make_tiny_model
 from training_job import Events, train, weights_hash
 
@@ -123,6 +124,7 @@ def test_the_trust_regions_teacher_by_hand(model: Path, tmp_path: Path, monkeypa
     assert events.curve("grad_norm")[1] == pytest.approx(after.gradient_norm(loss), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_teacher_without_regularization_is_the_model_itself(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +202,7 @@ class MutedLater(Noise):
         return (Noise if self.said <= 8 else Never).score(self, completion, question)
 
 
-@pytest.mark.parametrize("micro", [None, 2])
+@pytest.mark.parametrize("micro", thinned([None, 2]))
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_a_batch_with_every_row_masked_takes_no_step(
     model: Path, tmp_path: Path, lora: LoraConfig | None, micro: int | None, monkeypatch: pytest.MonkeyPatch
@@ -260,6 +262,7 @@ def test_a_long_reprompt_keeps_the_question(model: Path, tmp_path: Path, chat: b
     assert max(len(tokenizer(text)["input_ids"]) for text in read) <= config["max_reprompt_len"]
 
 
+@pytest.mark.slow
 def test_what_a_teacher_reads_stays_within_the_models_context(tmp_path: Path) -> None:
     short = make_tiny_model(tmp_path / "short", max_position_embeddings=90)
     config = {"steps": 2, "include_environment_feedback": False}
@@ -272,6 +275,7 @@ def test_what_a_teacher_reads_stays_within_the_models_context(tmp_path: Path) ->
         training("sdpo", config | {"reprompt_truncation": "error"}, tmp_path / "strict", short)
 
 
+@pytest.mark.slow
 def test_feedback_is_that_of_the_rollouts_own_verdict(model: Path, tmp_path: Path) -> None:
     config = {
         "success_reward_threshold": 2.0,

@@ -141,6 +141,7 @@ def test_rewards_see_the_label_the_group_and_the_cut(model: Path, tmp_path: Path
     assert 0 < statistics.mean(cut) < 1
 
 
+@pytest.mark.slow
 def test_a_rollout_that_ends_by_any_listed_end_token_is_not_cut(model: Path, tmp_path: Path) -> None:
     shares = []
     for name, listed in (("one", [1]), ("many", [1, *range(3, 259, 4)])):

@@ -96,6 +96,7 @@ def test_chat_examples_train_on_the_assistants_turn_alone(model: Path, tmp_path:
     assert events.curve("loss")[0] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_separator_stands_between_prompt_and_target(model: Path, tmp_path: Path) -> None:
     losses = []
     for separator in (" ", "\n"):
@@ -360,6 +361,7 @@ def test_the_learning_rate_schedule_is_the_spec_s(model: Path, tmp_path: Path) -
     assert events.curve("learning_rate") == pytest.approx([0.0, 5e-4, 1e-3, 1e-3])
 
 
+@pytest.mark.slow
 def test_a_trl_field_arrives(model: Path, tmp_path: Path) -> None:
     plain, other = Events(), Events()
     train("sft", {"epochs": 1, "learning_rate": 1e-2}, job(tmp_path / "a", model, plain))

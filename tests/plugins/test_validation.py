@@ -25,6 +25,7 @@ from nsd.plugins.errors import InputError, Interrupted, ResumeRefused
 from nsd.plugins.protocols.avg_at_k import AvgAtK
 from nsd.plugins.trainers import _checkpoints
 from nsd.plugins.trainers._validation import HISTORY
+from thinned import thinned
 from tiny_model import make_tiny_model
 from training_job import Events, EvenVowels, LastWord, job, train, validation, weights_hash
 
@@ -92,7 +93,7 @@ def evaluated(weights: Path, watched: Validation) -> tuple[float, int]:
 # --------------------------------------------------------------------------- what is measured
 
 
-@pytest.mark.parametrize(("kind", "config"), [("sft", SFT), ("rloo", RLOO)])
+@pytest.mark.parametrize(("kind", "config"), thinned([("sft", SFT), ("rloo", RLOO)]))
 def test_a_measurement_is_an_evaluation_of_the_weights(
     model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
 ) -> None:
@@ -143,7 +144,7 @@ UNDISTURBED = {
 }
 
 
-@pytest.mark.parametrize("case", list(UNDISTURBED))
+@pytest.mark.parametrize("case", thinned(UNDISTURBED))
 def test_a_watched_training_takes_the_steps_of_an_unwatched_one(model: Path, tmp_path: Path, case: str) -> None:
     kind, config, lora = UNDISTURBED[case]
     plain, events = run(kind, config, tmp_path / "plain", model, lora=lora)
@@ -178,6 +179,7 @@ def test_the_first_of_the_best_measurements_is_kept(model: Path, tmp_path: Path,
     }
 
 
+@pytest.mark.slow
 def test_the_last_weights_are_left_where_they_are_the_best_or_the_spec_says_so(model: Path, tmp_path: Path) -> None:
     run("sft", SFT, tmp_path / "plain", model)
     for name, watched, step in (
@@ -197,6 +199,7 @@ def test_a_training_that_only_harms_leaves_the_start(model: Path, tmp_path: Path
     assert weights_hash(tmp_path / "weights") == weights_hash(model), "no value head among them either"
 
 
+@pytest.mark.slow
 def test_weights_that_no_checkpoint_can_come_back_to_are_deleted(model: Path, tmp_path: Path) -> None:
     # Measured at 0, 2, 4, 6 and always better; checkpoints at 1, 2, ... of which 4 and 5 are left in the end.
     run("sft", SFT | {"save_every": 1}, tmp_path, model, validation=scripted([1, 2, 3, 4]))

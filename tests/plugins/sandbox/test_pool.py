@@ -137,6 +137,7 @@ def test_a_program_without_walls_whose_helper_ends_twice_has_failed(monkeypatch:
         assert box.run(Program("1")).exit_code == 137
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bubblewrap", "landlock"])
 def test_a_helper_that_no_program_can_end_and_that_ends_twice_is_no_verdict(
     kind: Kind, monkeypatch: pytest.MonkeyPatch
@@ -164,6 +165,7 @@ def test_a_program_that_cannot_be_written_down_is_no_verdict_and_its_helper_stay
 DEEP = "import os, time\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')\nprint(1, flush=True)\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["landlock", "process"])
 @pytest.mark.parametrize("then", ["time.sleep(5)", ""])
 def test_folders_that_are_nested_deep_do_not_end_the_helper(kind: Kind, then: str) -> None:
@@ -252,6 +254,7 @@ def test_the_last_error_of_a_helper_that_does_not_start_is_told(monkeypatch: pyt
             box.run(Program("1"))
 
 
+@pytest.mark.slow
 def test_a_forked_process_makes_its_own(box: Sandbox) -> None:
     sandbox.run("1")
     if (child := os.fork()) == 0:
@@ -323,6 +326,7 @@ def test_probes_that_cannot_be_made_are_a_reason_and_no_crash(
         sandbox.guarantees("bubblewrap")
 
 
+@pytest.mark.slow
 def test_a_long_folder_of_temporary_files_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = "network" in sandbox.guarantees()  # its probe has a socket in that folder
     (long := tmp_path / ("x" * 120)).mkdir()

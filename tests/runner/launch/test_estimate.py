@@ -274,6 +274,7 @@ def test_two_gpus_draw_a_share_each() -> None:
     assert both == one
 
 
+@pytest.mark.slow
 def test_gpus_of_a_machine_share_a_drawing_unless_the_spec_says_how_many(tmp_path: Path) -> None:
     seconds = {}
     for name, more in {"all": "", "one": "{processes: 1}", "two": "{processes: 1, sampling_processes: 2}"}.items():

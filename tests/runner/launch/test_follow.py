@@ -220,6 +220,7 @@ def prepare(world: World, made: Path) -> None:
 SAYS_DONE = {"print": f"(nsd, pid=3) {follow.WAITING_LINE}", "give": 0}
 
 
+@pytest.mark.slow
 def test_results_come_home_and_then_the_machine_goes(
     world: World, made: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,6 +24,7 @@ from nsd.runner.plan.model import Plan
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig, ValidationConfig
+from thinned import thinned
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
 Changes = dict[str, set[str]]  # condition -> kinds of its stages
@@ -352,7 +353,7 @@ def places_of(plugin: str) -> dict[str, Changes]:
     return EFFECTS[kind]
 
 
-@pytest.mark.parametrize(("plugin", "field", "neutral"), block_cases(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("plugin", "field", "neutral"), thinned(block_cases()), ids=lambda value: str(value))
 def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
     plugin: str, field: str, neutral: bool, tmp_path: Path
 ) -> None:
@@ -523,7 +524,7 @@ def data_cases() -> Iterator[tuple[str, str]]:
                 yield name, field
 
 
-@pytest.mark.parametrize(("name", "field"), data_cases())
+@pytest.mark.parametrize(("name", "field"), thinned(data_cases()))
 def test_a_field_of_a_dataset_changes_the_stages_of_the_questions_it_changes(
     name: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

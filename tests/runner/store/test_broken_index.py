@@ -17,6 +17,7 @@ from nsd.runner.store import opening
 from nsd.runner.store.index import Store
 from nsd.runner.store.opening import IndexLocked
 from nsd.runner.store.workspace import Workspace
+from thinned import thinned
 from toy_workspace import finish, record
 
 
@@ -111,7 +112,7 @@ BREAKS: list[Callable[[Path], None]] = [
 ]
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("broken", thinned(BREAKS), ids=lambda one: one.__name__)
 def test_rebuild_repairs_it(
     workspace: Workspace, broken: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +124,7 @@ def test_rebuild_repairs_it(
         assert connection.execute("SELECT count(*) FROM eval_values").fetchone() == (2,)
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("broken", thinned(BREAKS), ids=lambda one: one.__name__)
 def test_a_command_that_reads_makes_it_again_and_says_so(workspace: Workspace, broken: Callable[[Path], None]) -> None:
     broken(workspace.database)
     result = CliRunner().invoke(app, ["runs", "-w", str(workspace.root)])
@@ -134,7 +135,7 @@ def test_a_command_that_reads_makes_it_again_and_says_so(workspace: Workspace, b
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("broken", BREAKS, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("broken", thinned(BREAKS), ids=lambda one: one.__name__)
 def test_writing_into_it_makes_it_again_first(workspace: Workspace, broken: Callable[[Path], None]) -> None:
     broken(workspace.database)
     Store(workspace).index_stages([("eval", "first")])

@@ -108,6 +108,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return Ran(tmp_path_factory.mktemp("answerless"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["blind", "ttt", "student"])
 def test_no_hidden_truth_reaches_a_trainer_in_any_field(ran: Ran, condition: str) -> None:
     assert "HIDDEN" not in json.dumps(ran.examples(condition))

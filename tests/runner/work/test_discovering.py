@@ -116,6 +116,7 @@ def test_a_search_ends_with_the_batch_that_holds_a_right_sample(toy: Toy) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_each_question_is_a_stage_and_one_that_is_added_is_searched_alone(toy: Toy) -> None:
     toy.run()
     before = len(toy.drawn())
@@ -125,6 +126,7 @@ def test_each_question_is_a_stage_and_one_that_is_added_is_searched_alone(toy: T
     assert toy.drawn()[before:] == [f"new {n}" for n in range(8)]
 
 
+@pytest.mark.slow
 def test_a_search_that_broke_goes_on_after_its_last_whole_batch(toy: Toy) -> None:
     (toy.folder / "crash").write_text(json.dumps(["x", 6]))
     assert execute(toy.plan(), toy.workspace).exit_code == 1
@@ -133,6 +135,7 @@ def test_a_search_that_broke_goes_on_after_its_last_whole_batch(toy: Toy) -> Non
     assert toy.drawn()[before:] == [f"x {n}" for n in range(4, 8)]
 
 
+@pytest.mark.slow
 def test_a_question_that_a_run_beside_is_at_is_left_for_later(toy: Toy) -> None:
     plan = toy.plan()
     texts = {one.text: one for questions in plan.data.values() for one in questions}
@@ -180,6 +183,7 @@ def test_a_smoke_run_searches_few_of_the_questions_of_a_spec(toy: Toy) -> None:
     assert sum(stage.kind == "discover" for stage in toy.plan(smoke=True).stages.values()) == 16
 
 
+@pytest.mark.slow
 def test_a_smoke_run_draws_fewer_samples_of_each_question(toy: Toy) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", "batch: 2"))
     plan = toy.plan(smoke=True)
@@ -224,6 +228,7 @@ def test_a_run_costs_what_its_searches_did(toy: Toy) -> None:
     assert row["usd"] == pytest.approx(2 * (3 + 1))  # three searches of an hour, and their gathering
 
 
+@pytest.mark.slow
 def test_what_a_search_warned_of_is_said_of_its_run(toy: Toy) -> None:
     plan = toy.plan()
     assert execute(plan, toy.workspace).exit_code == 0
@@ -233,6 +238,7 @@ def test_what_a_search_warned_of_is_said_of_its_run(toy: Toy) -> None:
         assert [one.text for one in warnings_of(connection, [plan.runs[0].run])] == ["a completion failed"]
 
 
+@pytest.mark.slow
 def test_show_says_of_each_search_whether_it_solved_its_question(
     toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -384,6 +390,7 @@ def test_an_independent_batch_that_is_right_when_drawn_again_ends_the_search_the
     assert [one.completion.sample for one in again.scored()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_failed_sample_of_a_search_by_sampling_costs_its_own_batch_alone(toy: Toy) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", "batch: 2"))
     (toy.folder / "right").write_text("{}")

@@ -130,6 +130,7 @@ def prompt(text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"Ask: {text} {{x}}!"}]
 
 
+@pytest.mark.slow
 def test_the_run_came_to_its_end_at_the_second_call(seen: Seen) -> None:
     first, second = seen.outcomes
     assert [failure.reason for failure in first.failures] == ["RuntimeError: the engine broke down"]

@@ -192,6 +192,7 @@ def test_read_again_a_question_has_its_side_file_where_the_workspace_keeps_it(to
     assert {one.text: one.meta["tests"].path for one in held} == {f"{name}?": toy.kept(name) for name in "bcd"}
 
 
+@pytest.mark.slow
 def test_tests_at_another_place_are_the_same_tests(toy: Toy) -> None:
     toy.run()
     (toy.folder / "tests").rename(toy.folder / "moved")
@@ -246,6 +247,7 @@ def test_a_data_file_that_names_no_file_ends_a_plan_with_exit_code_2(toy: Toy) -
 # --------------------------------------------------------------------------- files that change or break
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_since_the_plan_is_named_and_nothing_of_it_is_kept(toy: Toy) -> None:
     plan = toy.plan()
     toy.tests("c", "1yz")

@@ -77,6 +77,7 @@ def test_answer_and_page_say_what_a_test_time_training_was_trained_on(
     assert f"ttrl: {ON_TEST_QUESTIONS}" in page
 
 
+@pytest.mark.slow
 def test_a_test_time_training_is_held_against_the_vote_with_as_many_tokens(
     on_test: tuple[Plan, Workspace, str, str],
 ) -> None:
@@ -106,6 +107,7 @@ def test_the_kept_weights_are_sampled_again_on_the_questions_of_the_validation(
     assert drawn.key["seed"] != stage.key["validation"]["seed"]
 
 
+@pytest.mark.slow
 def test_the_report_gives_the_picked_number_and_the_fresh_one(best: tuple[Plan, Workspace, str, str]) -> None:
     plan, workspace, said, page = best
     run = next(one for one in plan.runs if one.train_digest)

@@ -192,6 +192,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     return Ran(tmp_path_factory.mktemp("truth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["blind", "student", "measured"])
 def test_a_trainer_is_given_what_watches_it_and_none_of_it_among_its_examples(ran: Ran, condition: str) -> None:
     told = ran.told[condition]

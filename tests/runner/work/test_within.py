@@ -19,6 +19,7 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.drawing import rounds_within
 from nsd.runner.work.execute import execute
+from thinned import thinned
 
 # Sample 0 of a question has 1 token, all others as `lengths` says; `crash` names a sample before which it breaks once.
 ENGINE = """\
@@ -103,7 +104,7 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
-@pytest.mark.parametrize(("tokens", "rounds", "drawn"), [(55, 6, 12), (56, 7, 14), (17, 2, 8), (3, 1, 8)])
+@pytest.mark.parametrize(("tokens", "rounds", "drawn"), thinned([(55, 6, 12), (56, 7, 14), (17, 2, 8), (3, 1, 8)]))
 def test_as_many_complete_rounds_are_kept_as_the_tokens_hold_and_one_at_least(
     toy: Toy, tokens: int, rounds: int, drawn: int
 ) -> None:
@@ -120,6 +121,7 @@ def test_as_many_complete_rounds_are_kept_as_the_tokens_hold_and_one_at_least(
     assert (scores["eval"]["metric"], scores["eval"]["samples"]) == (f"maj@tokens:{tokens}", rounds)
 
 
+@pytest.mark.slow
 def test_rounds_that_get_longer_than_the_first_ones_are_not_kept_beyond_the_tokens(toy: Toy) -> None:
     toy.lengths(1, 1, 1, 1, 9)  # 2 tokens a round, then 18: of 100 tokens 8 go to the first four, 90 to five more
     toy.run(100)
@@ -158,6 +160,7 @@ def test_another_number_of_tokens_takes_what_is_there(toy: Toy) -> None:
     assert toy.run(56) == ["one 5", "one 6", "two 5", "two 6"]
 
 
+@pytest.mark.slow
 def test_a_claim_against_it_is_judged_and_told_how_each_arm_was_measured(toy: Toy) -> None:
     toy.run(56, "base", "base_maj_at_k")
     with Store(toy.workspace).read() as connection:

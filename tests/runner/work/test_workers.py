@@ -344,6 +344,7 @@ def test_a_job_that_vanished_is_written_again(tmp_path: Path, toy: Path, monkeyp
 # --------------------------------------------------------------------------- failure, and what is needed
 
 
+@pytest.mark.slow
 def test_a_failure_takes_down_all_that_came_of_it_and_nothing_else(tmp_path: Path, toy: Path) -> None:
     plan = plan_of(tmp_path, CHAIN)
     workspace = Workspace(tmp_path / "ws")
