@@ -24,10 +24,12 @@ from nsd.plugins.words import CORRECTIONS, duration
 from nsd.reports.judge.arms import ArmSummary
 from nsd.reports.judge.comparison import Comparison, show_p
 from nsd.reports.judge.hypotheses import ClaimVerdict
+from nsd.reports.judge.ranks import rank_bands, says_ranks
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page import plots
 from nsd.reports.page.data import Against, PageData, against
 from nsd.reports.page.format import limits, mean, needed, number, points, share, share_limits
+from nsd.reports.page.ranks_plot import rank_plot
 from nsd.reports.page.training import Curve
 from nsd.reports.text.render import needs
 
@@ -171,6 +173,14 @@ def draw(data: PageData) -> dict[str, Any]:
         cells = [[_cell(one) for one in row] for _, row in matrix]
         names = [data.short(name) for name, _ in matrix]
         found["matrix"] = _trusted(plots.heat_map(names, cells, "matrix", "Every pair of runs: row minus column"))
+        bands = rank_bands(data.pairs)
+        if bands:
+            short, shown = [data.short(band.name) for band in bands], f"{_metric(data)} ({data.unit})"
+            title = "Runs by their means; a bar joins those that are not told apart"
+            found["ranks"] = _both(lambda i, w: rank_plot(bands, short, i, title, shown, w, scaled), "ranks")
+            found["places"] = says_ranks(
+                [replace(b, name=n) for b, n in zip(bands, short, strict=True)], data.pairs[0].alpha
+            )
     return found
 
 

@@ -4,7 +4,8 @@
 
 A cell is the row's mean less the column's, in points (or the metric's own unit); `*` marks a difference that the
 adjusted p shows, `=` equivalence within the margin asked for. From `WIDE` runs on the screen shows signs instead of
-numbers: + and - for differences shown, a dot where none is; csv and md have the numbers always.
+numbers: + and - for differences shown, a dot where none is; csv and md have the numbers always. `rank` is the band of
+ranks that a run may have (judge/ranks.py), where every pair of three runs or more is there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from nsd.plugins.layout import Cell, lay_out, show_lines
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.ranks import RankBand, rank_bands, says_ranks
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.text.render import escaped, family_lines, markdown_table, plain_table
 
@@ -38,6 +40,7 @@ class Matrix:
     runs: list[str]
     means: list[float | None]
     cells: list[list[tuple[float, Verdict] | None]]  # difference, verdict of i against j
+    bands: list[RankBand]  # of the runs in their order, [] where a pair is missing
 
 
 def matrix_of(comparisons: Sequence[Comparison]) -> Matrix:
@@ -52,7 +55,8 @@ def matrix_of(comparisons: Sequence[Comparison]) -> Matrix:
             held[one.b, one.a] = (one.difference, one.verdict)
             held[one.a, one.b] = (-one.difference, one.verdict.turned)
     runs = sorted(means, key=lambda name: (means[name] is None, -(means[name] or 0.0), name))
-    return Matrix(runs, [means[name] for name in runs], [[held.get((a, b)) for b in runs] for a in runs])
+    cells = [[held.get((a, b)) for b in runs] for a in runs]
+    return Matrix(runs, [means[name] for name in runs], cells, rank_bands(comparisons))
 
 
 def render_matrix(comparisons: Sequence[Comparison], output: str, console: Console) -> None:
@@ -63,46 +67,55 @@ def render_matrix(comparisons: Sequence[Comparison], output: str, console: Conso
     if output == "json":
         pairs = [[None if c is None else {"difference": c[0], "verdict": c[1]} for c in row] for row in made.cells]
         facts = {"runs": made.runs, "means": made.means, "cells": pairs, "family": family_lines(comparisons)}
+        facts["ranks"] = [[band.best, band.worst] for band in made.bands]
         console.file.write(visible_json(json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)) + "\n")
         return
     numbers = [[_number(cell, scale) for cell in row] for row in made.cells]
     means = ["-" if mean is None else f"{mean * scale:.1f}" for mean in made.means]
+    ranks = [band.says for band in made.bands] or ["-"] * len(made.runs)
     if output == "csv":
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["run", "mean", *made.runs])
-        for name, mean, row in zip(made.runs, means, numbers, strict=True):
-            writer.writerow([name, mean, *row])
+        writer.writerow(["run", "rank", "mean", *made.runs])
+        for name, rank, mean, row in zip(made.runs, ranks, means, numbers, strict=True):
+            writer.writerow([name, rank, mean, *row])
         console.file.write(visible(buffer.getvalue()))
         return
     legend = f"row less column in {unit}; * shown by the adjusted p, = equivalent within the margin"
+    places = [says_ranks(made.bands, comparisons[0].alpha)] if made.bands else []
     if output == "md":
-        body = [[escaped(name), mean, *row] for name, mean, row in zip(made.runs, means, numbers, strict=True)]
-        lines = markdown_table(["run", "mean", *map(escaped, made.runs)], body)
-        console.file.write(visible("\n".join([*lines, "", legend, *family_lines(comparisons)]) + "\n"))
+        body = [
+            [escaped(name), rank, mean, *row]
+            for name, rank, mean, row in zip(made.runs, ranks, means, numbers, strict=True)
+        ]
+        lines = markdown_table(["run", "rank", "mean", *map(escaped, made.runs)], body)
+        said = [legend, *map(escaped, places), *family_lines(comparisons)]
+        console.file.write(visible("\n".join([*lines, "", *said]) + "\n"))
         return
     from rich.measure import Measurement
     from rich.text import Text
 
     wide = len(made.runs) > WIDE
     keys = [str(number) for number in range(1, len(made.runs) + 1)]
-    table = plain_table({"#": "right", "run": "left", "mean": "right", **dict.fromkeys(keys, "right")})
+    head = {"#": "right", "run": "left", "rank": "right", "mean": "right"}
+    table = plain_table({**head, **dict.fromkeys(keys, "right")})
     if wide:
         table.padding = (0, 0, 0, 0)
-        for column in table.columns[3:]:
+        for column in table.columns[4:]:
             column.header = str(column.header)[-1]  # a digit is enough to count along
-    for key, name, mean, row, cells in zip(keys, made.runs, means, numbers, made.cells, strict=True):
+    for key, name, rank, mean, row, cells in zip(keys, made.runs, ranks, means, numbers, made.cells, strict=True):
         shown = [_sign(cell) for cell in cells] if wide else row
-        table.add_row(*map(Text, [f"{key} ", f"{name} ", f"{mean} ", *shown]))
+        table.add_row(*map(Text, [f"{key} ", f"{name} ", f"{rank} ", f"{mean} ", *shown]))
     fits = Measurement.get(console, console.options.update(max_width=UNLIMITED), table).maximum <= console.width
     if fits:
         console.print(table)
     else:
         shown_cells = [[_sign(cell) for cell in row] for row in made.cells] if wide else numbers
-        show_lines(console, _in_blocks(list(zip(made.runs, keys, means, strict=True)), shown_cells, console.width))
+        heads = list(zip(made.runs, keys, ranks, means, strict=True))
+        show_lines(console, _in_blocks(heads, shown_cells, console.width))
     signs = "row against column: + higher, - lower, . no difference shown, = equivalent within the margin"
     console.print(Text(signs if wide else legend))
-    for line in family_lines(comparisons):
+    for line in (*places, *family_lines(comparisons)):
         console.print(Text(line))
 
 
@@ -123,16 +136,16 @@ def _sign(cell: tuple[float, Verdict] | None) -> str:
     return "=" if verdict is Verdict.EQUIVALENT else "."
 
 
-def _in_blocks(rows: Sequence[tuple[str, str, str]], cells: Sequence[Sequence[str]], width: int) -> list[Text]:
+def _in_blocks(rows: Sequence[tuple[str, str, str, str]], cells: Sequence[Sequence[str]], width: int) -> list[Text]:
     """The lines of a matrix too wide for one table: as many columns at a time as fit, each with the runs again."""
-    keys = [key for _, key, _ in rows]
+    keys = [key for _, key, _, _ in rows]
     from rich.text import Text
 
     lines: list[Text] = []
     start = 0
     while start < len(keys):
         for stop in range(len(keys), start, -1):
-            columns = ["run", "#", "mean", *keys[start:stop]]
+            columns = ["run", "#", "rank", "mean", *keys[start:stop]]
             body = [[*map(Cell, row), *map(Cell, line[start:stop])] for row, line in zip(rows, cells, strict=True)]
             if stop == start + 1 or lay_out(columns, body, None)[1].cell_len <= width:
                 break

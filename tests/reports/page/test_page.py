@@ -160,6 +160,7 @@ def test_a_page_of_runs_has_a_matrix_and_all_pairs(tmp_path: Path) -> None:
     assert page.unbalanced == [] and "4 runs were compared, 6 pairs" in page.text
     assert "matrix" in [attributes["id"] for attributes in page.named("section")]
     assert "All 6 pairs" in page.text and "Nothing was declared before these results" in page.text
+    assert "first place" in page.text and "Holm over all 6 pairs" in page.text
 
 
 @pytest.mark.slow

@@ -9,8 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from nsd.reports.judge.label_quality import CalibrationBin, ConfidenceBar, CoveragePoint, LabelQuality
+from nsd.reports.judge.ranks import RankBand
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page import plots
+from nsd.reports.page.ranks_plot import rank_plot
 from nsd.reports.page.training import Curve, Event
 
 NEAR = 0.35  # pixels: coordinates are written with two digits
@@ -225,6 +227,20 @@ def test_risk_and_calibration_stand_at_their_shares() -> None:
 def test_repeats_stand_at_their_values() -> None:
     drawn = Drawing(plots.noise_strip([("a", [0.40, 0.44, 0.47])], "i"))
     spots([40, 44, 47], [one[0] for one in drawn.uses("accent")], drawn.scale(across=True))
+
+
+def test_a_bar_reaches_from_mean_to_mean_of_the_runs_it_joins() -> None:
+    means = {"a": 0.62, "b": 0.58, "c": 0.50}
+    bands = [
+        RankBand("a", means["a"], 1, 2, frozenset("c")),
+        RankBand("b", means["b"], 1, 2, frozenset("c")),
+        RankBand("c", means["c"], 3, 3, frozenset("ab")),
+    ]
+    drawn = Drawing(rank_plot(bands, list(means), "i", "t", "accuracy (%)"))
+    at = drawn.scale(across=True)
+    spots([62, 58, 50], [x for x, _ in drawn.uses("accent")], at)
+    (bar,) = [points for points in drawn.paths("ink", "stroke") if len(points) == 2 and points[0][1] == points[1][1]]
+    spots([58, 62], sorted(x for x, _ in bar), at)
 
 
 def test_a_matrix_puts_row_minus_column_in_its_cell() -> None:

@@ -44,13 +44,8 @@ def test_every_format_has_the_differences(results: Results, output: str) -> None
         assert facts["cells"][0][1] == {"difference": pytest.approx(0.3), "verdict": "BETTER"}
     elif output == "csv":
         rows = list(csv.reader(io.StringIO(text)))
-        assert rows[0] == ["run", "mean", "high", "middle", "low"] and rows[1] == [
-            "high",
-            "80.0",
-            "",
-            "+30.0*",
-            "+60.0*",
-        ]
+        assert rows[0] == ["run", "rank", "mean", "high", "middle", "low"]
+        assert rows[1] == ["high", "1", "80.0", "", "+30.0*", "+60.0*"]
     else:
         assert "+60.0*" in text and "-30.0*" in text
 
@@ -67,9 +62,22 @@ def test_a_matrix_wider_than_the_terminal_comes_in_blocks_of_whole_numbers(resul
     assert max(map(len, text.splitlines())) <= width
     made = matrix_of(found)
     numbers = [f"{cell[0] * 100:+.1f}" for row in made.cells for cell in row if cell is not None]
-    words = [word.rstrip("*") for word in text.split()]
+    words = [word.rstrip("*") for word in text.partition("row less column")[0].split()]
     assert all(words.count(number) >= numbers.count(number) for number in numbers)
     assert words.count("one-more-run-3") == words.count("high") > 1
+
+
+@pytest.mark.parametrize("output", ["table", "md"])
+def test_the_runs_that_share_the_first_place_are_named(results: Results, output: str) -> None:
+    results.add("nearly", [1.0] * 79 + [0.0] * 21)
+    text = shown(results, output, ["low", "high", "middle", "nearly"])
+    assert "high, nearly share the first place; ranks hold at once with 95% (Holm over all 6 pairs)" in text
+    assert "1-2" in text
+
+
+def test_where_a_pair_is_missing_there_is_no_rank(results: Results) -> None:
+    made = matrix_of(compare_runs(results.connection, ["low", "high", "middle"], baseline="low"))
+    assert made.bands == [] and "first place" not in shown(results, "json", ["low", "high"])
 
 
 def test_many_runs_are_shown_by_signs(results: Results) -> None:

@@ -1,0 +1,86 @@
+"""Bands of ranks: what is shown of each pair, counted; and how often a band misses the true rank."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from nsd.reports.judge.compare import compare_runs
+from nsd.reports.judge.comparison import Comparison
+from nsd.reports.judge.ranks import first_place, not_told_apart, rank_bands, says_ranks
+from nsd.reports.stats import mcnemar
+from toy_results import Results
+
+
+def pairs(p: dict[str, float], means: dict[str, float]) -> list[Comparison]:
+    """Every pair of arms with a p by its two letters, made from a real comparison."""
+    results = Results()
+    for name in ("x", "y"):
+        results.add(name, [1.0, 0.0] * 10)
+    (one,) = compare_runs(results.connection, ["x", "y"])
+    return [
+        replace(
+            one, a=ab[0], b=ab[1], mean_a=means[ab[0]], mean_b=means[ab[1]], difference=means[ab[1]] - means[ab[0]], p=p
+        )
+        for ab, p in p.items()
+    ]
+
+
+PAIRS = list(itertools.combinations("abcdef", 2))
+MEANS = {"a": 0.9, "b": 0.8, "c": 0.7, "d": 0.2}
+# Holm over six pairs: .001 * 6, .002 * 5 and .003 * 4 are shown, .02 * 3 is not.
+SHOWN = {"ab": 0.5, "ac": 0.02, "ad": 0.001, "bc": 0.6, "bd": 0.002, "cd": 0.003}
+
+
+def test_a_band_counts_the_arms_that_are_shown_to_be_better_and_worse() -> None:
+    bands = rank_bands(pairs(SHOWN, MEANS))
+    assert [(band.name, band.best, band.worst, band.says) for band in bands] == [
+        ("a", 1, 3, "1-3"),
+        ("b", 1, 3, "1-3"),
+        ("c", 1, 3, "1-3"),
+        ("d", 4, 4, "4"),
+    ]
+    assert first_place(bands) == ["a", "b", "c"]
+    assert says_ranks(bands, 0.05).startswith("a, b, c share the first place; ranks hold at once with 95%")
+
+
+def test_neighbours_that_are_not_told_apart_stand_under_one_bar() -> None:
+    assert not_told_apart(rank_bands(pairs(SHOWN, MEANS))) == [["a", "b", "c"]]
+    # a and c are told apart now (.002 * 3 after the first three): two bars that share b.
+    apart = rank_bands(pairs({**SHOWN, "ac": 0.002}, MEANS))
+    assert not_told_apart(apart) == [["a", "b"], ["b", "c"]]
+    assert [band.says for band in apart] == ["1-2", "1-3", "2-3", "4"]
+
+
+def test_a_pair_that_could_not_be_tested_tells_nobody_apart() -> None:
+    found = pairs(SHOWN, MEANS)
+    found[2] = replace(found[2], p=None)
+    assert [band.says for band in rank_bands(found)] == ["1-4", "1-3", "1-3", "3-4"]
+
+
+@pytest.mark.parametrize("left_out", range(3))
+def test_without_every_pair_there_is_no_rank(left_out: int) -> None:
+    found = pairs({"ab": 0.001, "ac": 0.001, "bc": 0.001}, MEANS)
+    assert rank_bands(found) and not rank_bands(found[:left_out] + found[left_out + 1 :])
+    assert not rank_bands(pairs({"ab": 0.001}, MEANS))
+
+
+def test_all_bands_hold_the_true_ranks_at_once_as_often_as_promised() -> None:
+    # Six arms of which four are equally good: the true ranks of those are 1 to 4, and any of them is right.
+    rates, rng, missed, rounds = [0.6, 0.6, 0.6, 0.6, 0.45, 0.3], np.random.default_rng(4), 0, 300
+    true = dict(zip("abcdef", [(1, 4)] * 4 + [(5, 5), (6, 6)], strict=True))
+    (some,) = pairs({"ab": 1.0}, dict.fromkeys("ab", 0.5))
+    for _ in range(rounds):
+        ease = rng.normal(0, 0.15, 150)
+        right = {name: rng.random(150) < np.clip(rate + ease, 0, 1) for name, rate in zip(true, rates, strict=True)}
+        both = [(a, b, int((right[a] & ~right[b]).sum()), int((right[b] & ~right[a]).sum())) for a, b in PAIRS]
+        tested = [
+            replace(some, a=a, b=b, difference=(b_only - a_only) / 150, p=mcnemar(a_only, b_only).p)
+            for a, b, a_only, b_only in both
+        ]
+        bands = rank_bands(tested)
+        missed += any(band.best > true[band.name][0] or band.worst < true[band.name][1] for band in bands)
+    assert missed / rounds <= 0.05 + 2 * (0.05 * 0.95 / rounds) ** 0.5
