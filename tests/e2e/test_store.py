@@ -16,7 +16,7 @@ from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 
-LONG_SPEC = TINY_SPEC.replace("epochs: 2, batch_size: 8", "epochs: 12, batch_size: 8")
+LONG_SPEC = TINY_SPEC.replace("epochs: 2, batch_size: 8", "epochs: 8, batch_size: 8")
 
 
 @pytest.fixture(scope="module")
