@@ -58,7 +58,7 @@ class Answer:
     `dropped` are those of earlier versions, `unfinished` counts those that cannot be judged (yet).
     `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
     `spec_digest` of the spec asked for; `seeds` are theirs.
-    `metric`: one asked for instead of the evaluation's own.
+    `metric`: one asked for instead of the evaluation's own. `looks`: how many were planned, or "any".
     """
 
     experiment: str
@@ -78,6 +78,7 @@ class Answer:
     unfinished: int
     notes: list[str]
     metric: str | None = None
+    looks: int | str | None = None
 
     def headline(self) -> str:
         """The outcome of the declared claims in one sentence, exploratory ones named as such."""
@@ -118,7 +119,8 @@ class Answer:
             (self.unfinished, "without a result"),
         ]
         more = ", ".join(f"{count} {what}" for count, what in parts if count)
-        return f"family of {self.primary_family}{': ' if more else ''}{more}"
+        any_look = ", valid at any look" if self.looks == "any" else ""
+        return f"family of {self.primary_family}{any_look}{': ' if more else ''}{more}"
 
     def runs_line(self) -> str:
         """Which runs every number comes from."""
@@ -203,9 +205,10 @@ def _judge(
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
     dropped = [] if metric else declared_earlier(versions, list(asked.values()))
-    on_time = [weigh_claim(one, arms, values, alpha, claim) for key, one in asked.items() if not marks[key]]
-    late = [(weigh_claim(one, arms, values, alpha, claim), marks[key]) for key, one in asked.items() if marks[key]]
-    gone = [_weigh_dropped(one, arms, values, alpha) for one in dropped]
+    rules = (alpha, claim, block.looks)
+    on_time = [weigh_claim(one, arms, values, *rules) for key, one in asked.items() if not marks[key]]
+    late = [(weigh_claim(one, arms, values, *rules), marks[key]) for key, one in asked.items() if marks[key]]
+    gone = [_weigh_dropped(one, arms, values, alpha, block.looks) for one in dropped]
     family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
     adjusted = family_adjusted(family, correction)
 
@@ -244,6 +247,7 @@ def _judge(
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,
+        looks=block.looks,
     )
     return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values)
 
@@ -293,10 +297,12 @@ def _mark(key: str, claim: Claim, versions: Sequence[Version], known: _Known) ->
     return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
 
 
-def _weigh_dropped(claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
+def _weigh_dropped(
+    claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float, looks: int | str | None
+) -> float | None:
     """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
     try:
-        return weigh_claim(claim, arms, values, alpha).p
+        return weigh_claim(claim, arms, values, alpha, None, looks).p
     except InputError:  # what an earlier version of nsd let through must not stop the claims of today
         return None
 
@@ -374,9 +380,14 @@ def _notes(
 
 
 def _with_looks(
-    found: Answer, earlier: Sequence[Look], planned: int | None, tested: Sequence[TestedClaim], values: Values
+    found: Answer, earlier: Sequence[Look], planned: int | str | None, tested: Sequence[TestedClaim], values: Values
 ) -> Answer:
-    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
+    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks.
+
+    Where verdicts hold at any look there is nothing to mark.
+    """
+    if isinstance(planned, str):
+        return found
     looks = planned or 1
     judged = []
     for one, verdict in zip(tested, found.verdicts, strict=True):

@@ -264,7 +264,8 @@ def _of_version(
     used = found.comparisons()
     families = []
     if found.verdicts:
-        families.append(Family("declared claims", found.primary_family, found.correction, found.alpha))
+        name = "declared claims, valid at any look" if found.looks == "any" else "declared claims"
+        families.append(Family(name, found.primary_family, found.correction, found.alpha))
     if found.exploratory_family:
         families.append(Family("exploratory comparisons", found.exploratory_family, "bh", found.alpha))
     return PageData(

@@ -192,6 +192,12 @@ def compare(
         typer.Option(metavar="FILE|FIELD", help="Questions come in groups: CSV of question_id,group, or a meta field."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
+    looks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="any", help="any: verdicts hold however often growing data are looked at; wider intervals."
+        ),
+    ] = None,
     wide: WideOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -208,7 +214,7 @@ def compare(
         "alpha": alpha,
         "correction": correction,
     }
-    asked |= {"margin": margin, "test": test, "force": force or None}
+    asked |= {"margin": margin, "test": test, "force": force or None, "looks": looks}
     given = {name: value for name, value in asked.items() if value is not None}
     print_comparison(workspace_at(workspace), runs, output, matrix=matrix, groups_from=groups, wide=wide, **given)
 
