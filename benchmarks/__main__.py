@@ -7,7 +7,7 @@ import sys
 
 MODULES = (
     *("startup", "comparison", "generation", "training", "distillation", "on_policy", "sandbox", "under_load"),
-    "launch",
+    *("launch", "any_look"),
 )
 
 if __name__ == "__main__":

@@ -161,6 +161,22 @@ def test_looking_often_finds_nothing_where_there_is_nothing(
     assert naive / times > 0.06, "else the simulation could not tell"
 
 
+def test_looking_often_does_not_find_an_arm_not_worse_that_is_worse_by_the_margin() -> None:
+    generator, times = np.random.default_rng(3), 500
+    decided = naive = 0
+    for _ in range(times):
+        kind = generator.choice(3, p=[0.12, 0.08, 0.8], size=1000)  # b is worse by .04
+        found = []
+        for n in np.geomspace(20, 1000, 10).astype(int):
+            a_only, b_only = int((kind[:n] == 0).sum()), int((kind[:n] == 1).sum())
+            p = float(ndtr(-stats.tango_score(a_only, b_only, n, -0.04)))
+            variance = (a_only + b_only) / n - ((b_only - a_only) / n) ** 2
+            found.append((p, information_ratio(max(math.sqrt(variance / n), 1 / n))))
+        decided += any(anytime_one_sided_p(p, ratio) < 0.05 for p, ratio in found)
+        naive += any(p < 0.05 for p, _ in found)
+    assert decided / times <= 0.05 < 0.1 < naive / times
+
+
 def test_all_intervals_of_ten_looks_hold_the_true_difference_together() -> None:
     generator, missed, times = np.random.default_rng(5), 0, 400
     for _ in range(times):
