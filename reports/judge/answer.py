@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
 from nsd.reports.judge.compare import Weighed, conclude, measured_with, weigh
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
@@ -119,7 +120,7 @@ class Answer:
             (self.unfinished, "without a result"),
         ]
         more = ", ".join(f"{count} {what}" for count, what in parts if count)
-        any_look = ", valid at any look" if self.looks == "any" else ""
+        any_look = ", valid at any look" if self.looks == ANY_LOOK else ""
         return f"family of {self.primary_family}{any_look}{': ' if more else ''}{more}"
 
     def runs_line(self) -> str:
@@ -386,9 +387,9 @@ def _with_looks(
 
     Where verdicts hold at any look there is nothing to mark.
     """
-    if isinstance(planned, str):
+    if planned == ANY_LOOK:
         return found
-    looks = planned or 1
+    looks = planned_looks(planned)
     judged = []
     for one, verdict in zip(tested, found.verdicts, strict=True):
         if verdict.comparison is None:

@@ -42,6 +42,11 @@ def check_looks(looks: str | None) -> None:
         raise InputError(f"looks {looks!r}: only {ANY_LOOK!r} can be asked for here; a spec plans a number of them")
 
 
+def planned_looks(looks: int | str | None) -> int:
+    """Into how many looks a spec's rules split alpha: 1 where none, or any number, was planned."""
+    return 1 if looks is None or isinstance(looks, str) else looks
+
+
 def no_promise(evidence: Evidence) -> str:
     """Why no verdict at any look is possible on these data, with the way out; "" where one is."""
     metric, shape = evidence.a.runs[0].metric, evidence.shape
@@ -117,9 +122,11 @@ class AnytimeEvidence(Evidence):
 
 
 def _named(found: stats.Result, p: float | None, level: float, said: str) -> stats.Result:
-    """A look's result with its anytime-valid p, called what it is."""
+    """A look's result with its anytime-valid p, called what it is; as it was where nothing could be tested."""
     interval = found.interval
+    if p is None and interval is None:
+        return found
     if interval is not None:
         interval = replace(interval, level=level, name=f"{interval.name}, any look")
-    note = found.note if found.p is None else "; ".join(filter(None, (found.note, said)))
+    note = "; ".join(filter(None, (found.note, said)))
     return replace(found, name=f"{found.name}, any look", p=p, interval=interval, note=note)

@@ -222,3 +222,11 @@ def test_a_claim_that_cannot_be_so_judged_stays_open_and_keeps_its_place(results
     found = judged(results, claim("tuned", "base"), claim("nowhere", "base"))
     assert found.verdicts[0].verdict is Verdict.UNRESOLVED and found.primary_family == 2
     assert found.verdicts[0].note.startswith("no verdict at any look: 2 training seeds are too few")
+
+
+def test_without_a_shared_question_nothing_is_tested_at_any_look() -> None:
+    results = Results()
+    results.add("a", {"q0": 1.0})
+    results.add("b", {"q1": 1.0})
+    (found,) = compare_runs(results.connection, ["a", "b"], looks="any")
+    assert (found.p, found.ci, found.test) == (None, None, "none")
