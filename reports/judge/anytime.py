@@ -118,7 +118,9 @@ class AnytimeEvidence(Evidence):
     def _said(self, here: float, alpha: float) -> str:
         """What looking at any time costs."""
         wider = normal_quantile(1 - here) / normal_quantile(1 - alpha)
-        return f"valid at any look: the interval is about {wider:.1f} times as wide as for one look alone"
+        return (
+            f"valid at any look (normal mixture): the interval is about {wider:.1f} times as wide as for one look alone"
+        )
 
 
 def _named(found: stats.Result, p: float | None, level: float, said: str) -> stats.Result:

@@ -155,7 +155,10 @@ def test_json_and_markdown_name_the_method(results: Results) -> None:
 def test_the_price_in_width_is_told(results: Results) -> None:
     # r = .01 / (.2275 / 200) = 8.79; z^2 = (1 + 1/r) (log(1 + r) + 2 log 20) = 9.21; 3.035 / 1.960 = 1.55
     (verdict,) = judged(results).verdicts
-    assert "valid at any look: the interval is about 1.5 times as wide as for one look alone" in verdict.note
+    assert (
+        "valid at any look (normal mixture): the interval is about 1.5 times as wide as for one look alone"
+        in verdict.note
+    )
 
 
 def test_the_table_on_the_screen_names_the_method(results: Results) -> None:
