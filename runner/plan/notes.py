@@ -46,12 +46,12 @@ def notes_on_repeats(conditions: Sequence[Condition]) -> list[str]:
     for condition in {condition.name: condition for condition in conditions}.values():
         if not condition.engine.cls.needs_model:
             recorded.append(condition.name)
-        elif condition.eval.make().sampling().temperature == 0:
+        elif condition.eval.make().sampling().greedy:
             greedy.append(condition.name)
     notes = []
     if greedy:
         notes.append(
-            f"{', '.join(greedy)}: evaluated at temperature 0, so repeats cannot differ but by float rounding; "
+            f"{', '.join(greedy)}: evaluated greedily, so repeats cannot differ but by float rounding; "
             "they run because --repeat-eval asks for them"
         )
     if recorded:
