@@ -7,7 +7,10 @@ Numbers of JSON stay the text they were (18.0 is not turned into 18), without an
 1 can be told from the id "1". A mark of the byte order is no part of the first field's name. A line that cannot be read
 ends the reading with its number.
 
-Limits: the whole file is held in memory.
+With `keep`, long texts, lists and objects of other fields are let go of line by line, so that a file of long
+completions needs no more memory than what is asked of it.
+
+Limits: a JSON array and a CSV are held in memory whole.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from nsd.plugins.errors import InputError
 
 SEPARATORS = ",;\t|"
 BOM = b"\xef\xbb\xbf"
+LONGEST = 80  # characters of a name of a model or filter; a longer text is none
+LET_GO = object()  # in the place of a value that nobody asked for
 MOST_CELL = 2**27  # characters of one cell: the csv module takes 131072 unless told
 
 Rows = Sequence[tuple[int, dict[str, Any]]]
@@ -60,14 +65,17 @@ class Table:
         return replace(self, rows=rows)
 
 
-def read_table(path: Path) -> Table:
-    """All rows of a file, of the kind that its name and first character say. Raises InputError."""
+def read_table(path: Path, keep: Collection[str] | None = None) -> Table:
+    """All rows of a file, of the kind that its name and first character say. Raises InputError.
+
+    `keep`: the fields that are asked for, where the others need not be whole.
+    """
     start = first_bytes(path)
     if path.suffix.lower() in (".csv", ".tsv"):
         return Table(path, list(csv_rows(path)))
     if start.startswith(b"["):
         return Table(path, list(array_rows(path)), "item")
-    return Table(path, list(json_lines(path)))
+    return Table(path, list(json_lines(path, keep)))
 
 
 def first_bytes(path: Path, size: int = 1 << 16) -> bytes:
@@ -88,7 +96,7 @@ def _float(text: str) -> Number:
     return Number(found if isinstance(found, str) else plain(found))
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path, keep: Collection[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and objects."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
@@ -100,6 +108,11 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise unreadable(error, f"{path}:{number}", "a JSON object", not raw.endswith(b"\n")) from None
             if not isinstance(found, dict):
                 raise InputError(f"{path}:{number}: a {_kind(found)}, where a JSON object was expected")
+            if keep is not None:
+                for name, value in found.items():
+                    kind = type(value)
+                    if (kind is dict or kind is list or (kind is str and len(value) > LONGEST)) and name not in keep:
+                        found[name] = LET_GO
             yield number, found
 
 

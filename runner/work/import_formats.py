@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,18 @@ class Fields:
         """Whether answers are to be judged here, and not taken as the tool judged them."""
         return any(one is not None for one in (self.answer, self.gold, self.verifier))
 
+    def heads(self, others: Iterable[str] = ()) -> set[str] | None:
+        """Whatever key of a row may lead to one of these fields or the others; None for every key."""
+        named = (self.id, self.correct, self.score, self.answer, self.gold, self.finish, self.text, self.sample)
+        found: set[str] = set()
+        for name in (*named, *others):
+            if name is not None:
+                parts = name.split(".")
+                found.update(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+                if "*" in parts[0]:
+                    return None
+        return found
+
     def filled(self, **others: str | None) -> Fields:
         """The same, with these fields where none was given."""
         wanting: dict[str, Any] = {name: field for name, field in others.items() if getattr(self, name) is None}
@@ -78,7 +90,7 @@ def read_format(path: Path, source: str | None, fields: Fields, where: Mapping[s
     if name == "inspect":
         table, missing = read_inspect(path)
     else:
-        table = read_table(path)
+        table = read_table(path, None if name else fields.heads(where))
     if not table.rows:
         raise InputError(f"{path} has no lines to import")
     if name == "openai-evals":
@@ -107,7 +119,8 @@ def recognised(path: Path, fields: Fields) -> str | None:
         return None
     if "doc_id" in first and ("filtered_resps" in first or "resps" in first):
         return "lm-eval"
-    by_hand = fields.correct is not None or fields.score is not None or fields.judged
+    valued = fields.correct or fields.score or (fields.answer and fields.gold and fields.verifier)
+    by_hand = fields.id is not None and valued
     events = {"run_id", "event_id", "sample_id", "type", "data"}
     spec = first.get("spec")
     is_spec = isinstance(spec, dict) and {"run_id", "eval_name"} <= spec.keys()

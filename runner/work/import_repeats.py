@@ -17,11 +17,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.import_files import Number, Table
+from nsd.runner.work.import_files import LONGEST, Number, Table
 from nsd.runner.work.import_rows import ABSENT, get_field, text_of
 
 LOOKED_AT = 2000
-LONGEST = 80  # characters of a name; what is longer is no name of a model or filter
 NUMBERS_OF_SAMPLES = frozenset(
     ("sample", "sample_id", "sample_idx", "sample_index", "epoch", "attempt", "trial", "repeat", "repetition", "draw")
 ) | frozenset(("rollout", "rollout_id", "completion_id", "completion_index", "completion_idx", "choice", "n", "k", "i"))

@@ -33,7 +33,7 @@ itself, and the id is its content hash, as in nsd's own runs. With `text`, the q
 its id, runs whose texts disagree on an id that they share are not compared. Files with a gold field are compared only
 with files that hold the same ids and golds. Where none of that is known, pairing rests on ids alone, and is said to.
 
-Limits: the whole file is held in memory.
+Limits: what the named fields of a file hold is in memory at once, and of a tool's file all.
 """
 
 from __future__ import annotations
