@@ -100,10 +100,12 @@ def json_lines(path: Path, keep: Collection[str] | None = None) -> Iterator[tupl
     """Line numbers and objects."""
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
+            if number == 1:
+                raw = raw.removeprefix(BOM)
             if not raw.strip():
                 continue
             try:
-                found = parse((raw.removeprefix(BOM) if number == 1 else raw).decode("utf-8"))
+                found = parse(raw.decode("utf-8"))
             except (ValueError, RecursionError) as error:
                 raise unreadable(error, f"{path}:{number}", "a JSON object", not raw.endswith(b"\n")) from None
             if not isinstance(found, dict):

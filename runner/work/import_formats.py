@@ -256,7 +256,7 @@ def _by_sample(table: Table) -> Table:
         if not (drawn or matches or metrics or errors):
             continue
         for place, (number, data) in enumerate(matches or [(mine[0][0], {})]):
-            said = drawn[place] if len(drawn) == len(matches) else drawn[-1] if drawn else {}
+            said = drawn[place] if matches and len(drawn) == len(matches) else (drawn or [{}])[-1]
             rows.append(
                 (
                     number,

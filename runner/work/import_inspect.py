@@ -10,6 +10,7 @@ Newer ones compress their zip by zstd, which Python 3.11 cannot read in a zip: p
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -32,8 +33,8 @@ def looks_like_inspect(start: bytes) -> bool:
         return True
     line, _, rest = start.partition(b"\n")
     one_object = line.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")  # JSON lines
-    parts = (b'"version"', b'"status"', b'"eval"')
-    return start.startswith(b"{") and not one_object and all(part in start for part in parts)
+    parts = (rb'"version"\s*:\s*\d', rb'"status"\s*:\s*"', rb'"eval"\s*:\s*\{')
+    return start.startswith(b"{") and not one_object and all(re.search(part, start) for part in parts)
 
 
 def read_inspect(path: Path) -> tuple[Table, int]:
