@@ -84,6 +84,15 @@ def first_bytes(path: Path, size: int = 1 << 16) -> bytes:
         return file.read(size).removeprefix(BOM).lstrip()
 
 
+def first_line(path: Path) -> bytes:
+    """The first line that is not blank, as far as it is no longer than any row should be."""
+    with path.open("rb") as file:
+        for line in iter(lambda: file.readline(MOST_CELL), b""):
+            if found := line.removeprefix(BOM).strip():
+                return found
+    return b""
+
+
 def parse(text: str) -> Any:
     """JSON whose numbers stay text. Raises ValueError and RecursionError, as `json.loads` does."""
     return json.loads(text, parse_float=_float, parse_int=Number)

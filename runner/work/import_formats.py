@@ -21,7 +21,7 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
-from nsd.runner.work.import_files import Rows, Table, first_bytes, read_table
+from nsd.runner.work.import_files import Rows, Table, first_bytes, first_line, read_table
 from nsd.runner.work.import_inspect import looks_like_inspect, message_text, read_inspect
 from nsd.runner.work.import_rows import ABSENT, fields_there, get_field, is_nothing, text_of
 
@@ -111,8 +111,10 @@ def recognised(path: Path, fields: Fields) -> str | None:
     start = first_bytes(path)
     if looks_like_inspect(start):
         return "inspect"
+    if not start.startswith(b"{"):
+        return None
     try:
-        first = json.loads(start.partition(b"\n")[0])
+        first = json.loads(first_line(path))
     except (ValueError, RecursionError):
         first = None
     if not isinstance(first, dict):
@@ -184,7 +186,8 @@ def _lm_eval(table: Table, fields: Fields) -> tuple[Table, Fields]:
         return table.with_rows(rows), fields.filled(answer="completions", gold="target")
     if fields.correct is not None or fields.score is not None:
         return table, fields
-    named = dict.fromkeys(text_of(one) for _, row in table.rows for one in row.get("metrics") or ())
+    lists = (row.get("metrics") for _, row in table.rows)
+    named = dict.fromkeys(text_of(one) for names in lists if isinstance(names, list) for one in names)
     metrics = list(named) or [name for name in _METRICS if name in table.head]
     if len(metrics) != 1:
         found = f"several metrics: {', '.join(metrics)}" if metrics else "no metric of its own"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _of_zip(path: Path) -> tuple[dict[str, Any], list[tuple[int, Any]]]:
                 raise InputError(f"{path}: a zip file, and no log of inspect: it has no header.json")
             names = [name for name in parts if name.startswith("samples/") and name.endswith(".json")]
             samples = [whole_json(_content(path, archive, parts[name]), f"{path}: {name}") for name in names]
-    except (zipfile.BadZipFile, struct.error, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a whole zip file ({error}): it was cut off, or is still being written"
         ) from error
@@ -97,8 +98,8 @@ def _content(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> byt
         packed = file.read(info.compress_size)
     with pyarrow.CompressedInputStream(pyarrow.BufferReader(packed), "zstd") as stream:
         content: bytes = stream.read(MOST_BYTES)
-    if len(content) != info.file_size:
-        raise InputError(f"{path}: {info.filename} has {len(content)} bytes, and should have {info.file_size}")
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        raise InputError(f"{path}: {info.filename} is damaged: its content does not match its checksum")
     return content
 
 
@@ -113,7 +114,9 @@ def _row(path: Path, number: int, sample: Any) -> dict[str, Any]:
     output = output if isinstance(output, dict) else {}
     choices = output.get("choices")
     ended = choices[0].get("stop_reason") if isinstance(choices, list) and choices else None
-    scores = sample.get("scores")
+    scores = sample.get("scores") or {}
+    if not isinstance(scores, dict):
+        raise InputError(f"{place}: its scores are a {type(scores).__name__}, not one value for each scorer")
     target = sample.get("target")
     return {
         "id": sample["id"],
@@ -122,7 +125,7 @@ def _row(path: Path, number: int, sample: Any) -> dict[str, Any]:
         "target": target[0] if isinstance(target, list) and len(target) == 1 else target,
         "completion": output.get("completion"),
         "finish": "error" if sample.get("error") else _ENDS.get(str(ended)),
-        "scores": {name: _value(place, name, one) for name, one in (scores or {}).items()},
+        "scores": {name: _value(place, name, one) for name, one in scores.items()},
         "metadata": sample.get("metadata") or {},
     }
 

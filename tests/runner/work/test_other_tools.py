@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from nsd.plugins.api import question_id
@@ -303,6 +306,65 @@ def test_a_log_without_a_verdict_says_how_to_judge_it(tmp_path: Path) -> None:
 def test_a_log_without_samples_holds_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no event of a sample \(match, metrics, sampling\)"):
         one(events(tmp_path))
+
+
+# --------------------------------------------------------------------------- hostile files
+
+KEYS = ["doc_id", "resps", "metrics", "filter", "id", "epoch", "scores", "output", "choices", "sample_id", "type"]
+KEYS += ["data", "correct", "prompt", "match", "value", "eval", "samples", "dataset", "sample_ids", "input", "content"]
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | st.sampled_from(["C", "match", "sampling", "", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
+    max_leaves=20,
+)
+ROW = st.dictionaries(st.sampled_from(KEYS), ANY_JSON, max_size=8)
+HYPOTHESIS = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def imported_or_refused(path: Path, **options: Any) -> None:
+    try:
+        runs = read_import(path, name="run", **options)
+    except InputError as error:
+        assert str(path) in str(error)
+        return
+    assert all(0 <= value <= 1 for run in runs for _, value in run.values)
+
+
+@HYPOTHESIS
+@given(st.lists(ROW, min_size=1, max_size=4), st.sampled_from(["lm-eval", "openai-evals"]), st.booleans())
+def test_any_lines_are_imported_or_refused_in_words(tmp_path: Path, rows: list[Any], source: str, judge: bool) -> None:
+    (path := tmp_path / "any.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    imported_or_refused(path, source=source, **({"verifier": "numeric"} if judge else {}))
+
+
+@HYPOTHESIS
+@given(st.lists(ROW | st.builds(lambda row: sample(1) | row, ROW), max_size=3), ANY_JSON, st.booleans())
+def test_any_log_is_imported_or_refused_in_words(tmp_path: Path, rows: list[Any], about: Any, judge: bool) -> None:
+    (path := tmp_path / "any.json").write_text(json.dumps({"eval": about, "samples": rows}))
+    imported_or_refused(path, source="inspect", **({"verifier": "numeric"} if judge else {"score": "match"}))
+
+
+def test_a_damaged_zip_is_refused_in_words_wherever_it_is_damaged(tmp_path: Path) -> None:
+    whole, draw = EVAL.read_bytes(), random.Random(5)
+    values = one(EVAL, score="match").values
+    for _ in range(150):
+        damaged = bytearray(whole)
+        damaged[draw.randrange(4, len(whole))] ^= 1 << draw.randrange(8)
+        (path := tmp_path / "damaged.eval").write_bytes(damaged)
+        try:
+            run = one(path, score="match")
+            # A part that is not read, or the name of a sample, which is then said to lack.
+            assert run.values == values or "INCOMPLETE: 1 questions" in run.describe()
+        except InputError as error:
+            assert str(path) in str(error)
+
+
+def test_a_first_line_of_any_length_tells_the_tool(tmp_path: Path) -> None:
+    row = {"prompt": "x" * 100_000, "doc_id": 0, "resps": [], "metrics": ["acc"], "acc": 1}
+    (path := tmp_path / "samples_x.jsonl").write_text(json.dumps(row) + "\n")
+    assert one(path).metadata["format"] == "lm-eval"
 
 
 # --------------------------------------------------------------------------- which tool
