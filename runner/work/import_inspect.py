@@ -39,7 +39,7 @@ def looks_like_inspect(start: bytes) -> bool:
 
 
 def read_inspect(path: Path) -> tuple[Table, int]:
-    """A row for each sample of each epoch, in the order of ids in the log; how many questions have none."""
+    """A row for each sample of each epoch, epoch by epoch in the order of the dataset; how many questions have none."""
     if first_bytes(path, 4) == b"PK\x03\x04":
         header, samples = _of_zip(path)
     else:
@@ -50,12 +50,13 @@ def read_inspect(path: Path) -> tuple[Table, int]:
     rows = [(number, _row(path, number, sample)) for number, sample in samples]
     if not rows:
         raise InputError(f"{path} has no samples (its status is {header.get('status', 'unknown')}): nothing to import")
-    rows.sort(key=lambda row: int(row[1]["epoch"]))
     about = header.get("eval")
     dataset = about.get("dataset") if isinstance(about, dict) else None
     planned = dataset.get("sample_ids") if isinstance(dataset, dict) else None
-    held = {str(row["id"]) for _, row in rows}
-    missing = sum(str(one) not in held for one in planned) if isinstance(planned, list) else 0
+    places = {str(one): place for place, one in enumerate(planned)} if isinstance(planned, list) else {}
+    # In a zip they lie in the order in which they ended, which is another one at every run.
+    rows.sort(key=lambda row: (int(row[1]["epoch"]), places.get(str(row[1]["id"]), len(places))))
+    missing = len(places.keys() - {str(row["id"]) for _, row in rows})
     return Table(path, rows, "sample"), missing
 
 

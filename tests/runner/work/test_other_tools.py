@@ -232,6 +232,11 @@ def test_a_log_that_was_broken_off_says_what_it_lacks(tmp_path: Path) -> None:
     assert run.metadata["absent_questions"] == 2 and "INCOMPLETE: 2 questions" in run.describe()
 
 
+def test_questions_stand_in_the_order_of_the_dataset_in_whichever_they_ended(tmp_path: Path) -> None:
+    run = one(log(tmp_path, sample(3), sample(1), sample(2), dataset={"sample_ids": [1, 2, 3]}))
+    assert [question for question, _ in run.values] == ["1", "2", "3"]
+
+
 def test_a_log_without_samples_says_its_status(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no samples .*its status is error"):
         one(log(tmp_path, status="error"))
