@@ -247,7 +247,7 @@ def resolve(
     conditions = _conditions(finished.values())
     arms: dict[str, Arm] = {}
     skipped: list[str] = []
-    for experiment in sorted({name.rpartition("/")[0] for name in conditions}):
+    for experiment in sorted({str(run.experiment) for run in finished.values() if run.experiment is not None}):
         # A condition or an experiment stands for the runs of one version of its spec.
         if any(pattern == experiment or pattern.rpartition("/")[0] == experiment for pattern in patterns):
             mine = condition_arms(connection, experiment)
@@ -322,10 +322,13 @@ def run_names(connection: duckdb.DuckDBPyConnection, experiment: str, conditions
 
 
 def _conditions(runs: Iterable[Run]) -> dict[str, Arm]:
+    """Arms of several seeds: the conditions of experiments, and what was imported with its training seed."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         if run.experiment is not None:
             grouped.setdefault(f"{run.experiment}/{run.condition}", []).append(run)
+        elif run.seed is not None:
+            grouped.setdefault(str(run.condition), []).append(run)
     return {name: Arm(name, tuple(sorted(mine, key=lambda run: run.seed or 0))) for name, mine in grouped.items()}
 
 

@@ -23,7 +23,7 @@ from nsd.runner.store.workspace import TRUTH, Workspace
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMA_VERSION = 4  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
+SCHEMA_VERSION = 5  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
 SCHEMA_SQL = """
 CREATE TABLE IF NOT EXISTS schema_version(version INT);
 CREATE TABLE IF NOT EXISTS experiments(experiment TEXT, spec_digest TEXT, question TEXT, spec_yaml TEXT,
@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS stages(digest TEXT PRIMARY KEY, kind TEXT, plugin TEX
 CREATE TABLE IF NOT EXISTS eval_info(eval_digest TEXT PRIMARY KEY, metric TEXT, protocol TEXT, data_hash TEXT,
     verifier_hash TEXT, questions INT, samples INT);
 CREATE TABLE IF NOT EXISTS eval_values(eval_digest TEXT, question_id TEXT, value DOUBLE);
+-- What imported questions say that are known by an id of their file. Those of nsd are known by their content.
+CREATE TABLE IF NOT EXISTS eval_texts(eval_digest TEXT, question_id TEXT, text_hash TEXT);
 CREATE TABLE IF NOT EXISTS eval_samples(eval_digest TEXT, question_id TEXT, sample INT, score DOUBLE,
     correct BOOLEAN, answer TEXT, stop_reason TEXT, tokens INT);
 CREATE TABLE IF NOT EXISTS counts(run TEXT PRIMARY KEY, correct BIGINT, n BIGINT);
@@ -55,12 +57,13 @@ CREATE TABLE IF NOT EXISTS notes(run TEXT, written_at TIMESTAMP, text TEXT);
 CREATE TABLE IF NOT EXISTS looks(looked_at TIMESTAMP, experiment TEXT, a TEXT, b TEXT, metric TEXT, evidence JSON,
     n BIGINT, p DOUBLE, verdict TEXT, command TEXT);
 """
-TABLES_BY_STAGE = ("stages", "eval_info", "eval_values", "eval_samples", "labels", "curves", "events")
-INDEXED = ("values.parquet", "samples.parquet", "labels.parquet", "curves.parquet")
+TABLES_BY_STAGE = ("stages", "eval_info", "eval_values", "eval_texts", "eval_samples", "labels", "curves", "events")
+INDEXED = ("values.parquet", "texts.parquet", "samples.parquet", "labels.parquet", "curves.parquet")
 STAGE_KEY = {
     "stages": "digest",
     "eval_info": "eval_digest",
     "eval_values": "eval_digest",
+    "eval_texts": "eval_digest",
     "eval_samples": "eval_digest",
     "labels": "label_digest",
     "curves": "train_digest",
@@ -130,6 +133,7 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             ],
         )
     _copy(connection, folder / "values.parquet", "eval_values", "question_id, value", digest)
+    _copy(connection, folder / "texts.parquet", "eval_texts", "question_id, text_hash", digest)
     odd = "SELECT 1 FROM eval_values WHERE eval_digest = ? AND NOT isfinite(value) LIMIT 1"
     if connection.execute(odd, [digest]).fetchone():
         raise Broken(folder / "values.parquet", "it holds values that are no numbers")
@@ -145,8 +149,15 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         connection.execute("DELETE FROM runs WHERE run = ? AND spec_digest IS NULL", [run["run"]])
         _put(
             connection,
-            "INSERT INTO runs VALUES (?,NULL,?,NULL,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL)",
-            [run["run"], run["run"], run.get("eval_digest"), manifest.get("started_at"), manifest.get("ended_at")],
+            "INSERT INTO runs VALUES (?,NULL,?,?,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL)",
+            [
+                run["run"],
+                run.get("condition") or run["run"],
+                run.get("seed"),
+                run.get("eval_digest"),
+                manifest.get("started_at"),
+                manifest.get("ended_at"),
+            ],
         )
         connection.execute("DELETE FROM counts WHERE run = ?", [run["run"]])
         if run.get("counts") is not None:

@@ -129,9 +129,14 @@ def _counts(found: list[int]) -> list[int]:
 
 
 class Imported(Shape):
-    """A run of another tool's file; `counts` where nothing but right and total is known."""
+    """A run of another tool's file; `counts` where nothing but right and total is known.
+
+    With a training `seed` it is one of several runs of its `condition`.
+    """
 
     run: str
+    condition: str | None = None
+    seed: Int64 | None = None
     eval_digest: Part | None = None
     counts: Annotated[list[Int64], AfterValidator(_counts)] | None = None
 

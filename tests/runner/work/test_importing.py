@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from nsd.plugins.api import question_id
 from nsd.plugins.errors import InputError
-from nsd.runner.work.importing import ImportedRun, get_field, read_import
+from nsd.runner.work.import_rows import get_field
+from nsd.runner.work.import_run import ImportedRun
+from nsd.runner.work.importing import read_import
 
 
 def jsonl(folder: Path, *rows: Any) -> Path:
