@@ -48,7 +48,7 @@ LEFT = {
         reports.judge.rows.find_run reports.judge.rows.run_rows runner.store.tables.read runner.store.tables.write
     """,
     "JSON just read, for a shape to check": "runner.store.shapes.read_object",
-    "options of a command, given on by name": "runner.work.imports.import_file",
+    "options of a command, given on by name": "runner.work.imports.storing.import_file",
 }
 # Lines without a check of types, by file: classes of packages that have no types.
 IGNORED = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.imports import import_file
+from nsd.runner.work.imports.storing import import_file
 
 
 def print_import(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.import_run import ImportedRun
-from nsd.runner.work.importing import read_import
+from nsd.runner.work.imports.reading import read_import
+from nsd.runner.work.imports.run import ImportedRun
 
 
 def written(folder: Path, *rows: Any) -> Path:

@@ -15,7 +15,7 @@ from nsd.reports.judge.runs import all_runs
 from nsd.runner.cli.app import app
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.imports import NameTaken, import_file
+from nsd.runner.work.imports.storing import NameTaken, import_file
 from toy_workspace import finish, record
 
 

@@ -20,9 +20,9 @@ from nsd.plugins.errors import InputError
 from nsd.runner.cli.app import app
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.import_inspect import read_inspect
-from nsd.runner.work.import_run import ImportedRun
-from nsd.runner.work.importing import read_import
+from nsd.runner.work.imports.inspect_logs import read_inspect
+from nsd.runner.work.imports.reading import read_import
+from nsd.runner.work.imports.run import ImportedRun
 
 FILES = Path(__file__).parent / "other_tools"
 LM_EVAL, DRAWN = FILES / "samples_words.jsonl", FILES / "samples_words_sampled.jsonl"

@@ -1,4 +1,4 @@
-"""Reads the logs of inspect, for `runner/work/import_formats.py`: an `.eval` file, which is a zip, or one of JSON.
+"""Reads the logs of inspect, for `runner/work/imports/formats.py`: an `.eval` file, which is a zip, or one of JSON.
 
 A sample becomes a row: id, epoch, input and target as text, the completion and why it ended, `scores` by scorer (a
 number, or an object of numbers), `metadata`, and `finish: error` where the sample failed. As inspect reads them, C and
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.import_files import Number, Table, first_bytes, whole_json
+from nsd.runner.work.imports.files import Number, Table, first_bytes, whole_json
 
 ZSTD = 93  # the zip format's number of it
 MOST_BYTES = 2**30  # of one sample

@@ -9,12 +9,12 @@
     read_import(path, counts=True)                                                # CSV: condition, correct, n
 
 Files. JSON lines, a JSON array, CSV (any usual separator), and the files of the tools in `FORMATS`, which fill in the
-fields that are not given (import_formats.py).
+fields that are not given (formats.py).
 
 Fields. A dotted name reaches into nested objects; keys may themselves hold dots, and the longest key that fits
 is taken first. `*` in the last part stands for every key that fits, giving one run each, named RUN/KEY. A list
 in the field, or several lines with one id, are samples of that question; its value is their mean. Lines of one id that
-another field tells apart (a model, a filter, a seed) are refused: `where` takes those of one (import_repeats.py).
+another field tells apart (a model, a filter, a seed) are refused: `where` takes those of one (repeats.py).
 
 What counts. A recorded null, an empty text, NaN, a word for nothing (`NA`, `None`: plugins/datasets/sources.py has
 all), or a field absent from a line, is a wrong answer, and is counted as missing in the metadata. Only where the field
@@ -46,12 +46,12 @@ from typing import Any
 
 from nsd.plugins.api import StopReason, Verifier, question_id
 from nsd.plugins.errors import InputError
-from nsd.runner.work.import_counts import read_counts
-from nsd.runner.work.import_files import Table
-from nsd.runner.work.import_formats import RIGHT, Fields, Found, read_format
-from nsd.runner.work.import_judge import Judge
-from nsd.runner.work.import_repeats import check_repeats, in_order
-from nsd.runner.work.import_rows import (
+from nsd.runner.work.imports.counts import read_counts
+from nsd.runner.work.imports.files import Table
+from nsd.runner.work.imports.formats import RIGHT, Fields, Found, read_format
+from nsd.runner.work.imports.judge import Judge
+from nsd.runner.work.imports.repeats import check_repeats, in_order
+from nsd.runner.work.imports.rows import (
     ABSENT,
     expand,
     fields_there,
@@ -61,7 +61,7 @@ from nsd.runner.work.import_rows import (
     text_of,
     was_asked,
 )
-from nsd.runner.work.import_run import ImportedRun
+from nsd.runner.work.imports.run import ImportedRun
 
 
 def read_import(

@@ -1,4 +1,4 @@
-"""Judges recorded answers by gold answers, for `runner/work/importing.py`."""
+"""Judges recorded answers by gold answers, for `runner/work/imports/reading.py`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from nsd.plugins.api import Verifier
 from nsd.plugins.errors import InputError
 from nsd.runner.store.workspace import digest_of
-from nsd.runner.work.import_files import Table
-from nsd.runner.work.import_rows import ABSENT, fields_there, get_field, is_nothing, text_of
+from nsd.runner.work.imports.files import Table
+from nsd.runner.work.imports.rows import ABSENT, fields_there, get_field, is_nothing, text_of
 
 
 @dataclass

@@ -1,10 +1,10 @@
-"""The files of other evaluation tools, as rows with the names of their fields, for `runner/work/importing.py`.
+"""The files of other evaluation tools, as rows with the names of their fields, for `runner/work/imports/reading.py`.
 
     found = read_format(Path("samples_gsm8k.jsonl"), None, Fields(), {"filter": ["strict-match"]})
     found.name, found.fields.id, found.fields.correct       # "lm-eval", "doc_id", "exact_match"
 
 `lm-eval`        samples_*.jsonl of lm-evaluation-harness. A line is an answer as one filter read it: one is chosen.
-`inspect`        an `.eval` (zip) or JSON log of inspect: `runner/work/import_inspect.py`.
+`inspect`        an `.eval` (zip) or JSON log of inspect: `runner/work/imports/inspect_logs.py`.
 `openai-evals`   a log of openai/evals, one event a line: the events of a sample become its rows.
 
 Whatever is given by name stays; only the rest is filled in. A file that is plainly one of these needs no name.
@@ -21,9 +21,9 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
-from nsd.runner.work.import_files import Rows, Table, first_bytes, first_line, read_table
-from nsd.runner.work.import_inspect import looks_like_inspect, message_text, read_inspect
-from nsd.runner.work.import_rows import ABSENT, fields_there, get_field, is_nothing, text_of
+from nsd.runner.work.imports.files import Rows, Table, first_bytes, first_line, read_table
+from nsd.runner.work.imports.inspect_logs import looks_like_inspect, message_text, read_inspect
+from nsd.runner.work.imports.rows import ABSENT, fields_there, get_field, is_nothing, text_of
 
 FORMATS = ("lm-eval", "inspect", "openai-evals")
 RIGHT = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False}

@@ -1,4 +1,4 @@
-"""A run of another tool's file, as `runner/work/importing.py` reads it and `runner/work/imports.py` keeps it."""
+"""A run of another tool's file, as reading.py reads it and storing.py keeps it."""
 
 from __future__ import annotations
 

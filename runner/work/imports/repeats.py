@@ -17,8 +17,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.import_files import LONGEST, Number, Table
-from nsd.runner.work.import_rows import ABSENT, get_field, text_of
+from nsd.runner.work.imports.files import LONGEST, Number, Table
+from nsd.runner.work.imports.rows import ABSENT, get_field, text_of
 
 LOOKED_AT = 2000
 NUMBERS_OF_SAMPLES = frozenset(

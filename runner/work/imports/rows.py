@@ -1,4 +1,4 @@
-"""Lines of recorded results and the fields in them, for `runner/work/importing.py`, which says what a field may be."""
+"""Lines of recorded results and the fields in them, for reading.py, which says what a field may be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from nsd.plugins.api import question_id
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
-from nsd.runner.work.import_files import Number, Table
+from nsd.runner.work.imports.files import Number, Table
 
 ABSENT = object()  # what `get_field` gives where there is no such field
 

@@ -1,6 +1,6 @@
 """`nsd import`: recorded results of other tools become artifacts like nsd's own.
 
-Reading and judging is done by `nsd.runner.work.importing`; this module keeps the outcome: one artifact per imported
+Reading and judging is done by reading.py; this module keeps the outcome: one artifact per imported
 run, under the digest of its rows, so importing the same file twice changes nothing.
 """
 
@@ -34,7 +34,7 @@ def import_file(
     deleted. Raises NameTaken where it may not, and for the name of a run of nsd's own; InputError before anything is
     kept.
     """
-    from nsd.runner.work.importing import read_import
+    from nsd.runner.work.imports.reading import read_import
 
     runs = read_import(file, **options)
     keyed = [(run, *_keyed(run)) for run in runs]

@@ -1,4 +1,4 @@
-"""Reads a CSV of counts, for `runner/work/importing.py`: the columns condition, correct, n, with any separator."""
+"""Reads a CSV of counts, for reading.py: the columns condition, correct, n, with any separator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.import_files import csv_text, separator_of
+from nsd.runner.work.imports.files import csv_text, separator_of
 
 
 def read_counts(path: Path) -> list[tuple[str, tuple[int, int], dict[str, str]]]:
