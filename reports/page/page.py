@@ -145,9 +145,12 @@ def draw(data: PageData) -> dict[str, Any]:
     found["kinds"] = [kind for kind in Verdict if kind in shown_kinds]
     if data.arms:
         spots = [_dot(data, arm) for arm in data.arms]
-        metric = _metric(data)
+        metric = _metric(data.arms)
         shown = f"{metric} (%)" if data.unit == "points" else f"{metric} (mean per answer)"
         found["arms"] = _both(lambda i, w: plots.dots(spots, i, "Arms with intervals", shown, w, scaled), "arms")
+    found["beside"] = {
+        name: _beside(data, name, arms, f"beside{place}") for place, (name, arms) in enumerate(data.beside.items())
+    }
     found["curves"] = _panels(data.curves)
     found["searches"] = [
         (data.searches.name(arm), _trusted(plots.discovery(arm, f"search{place}", data.searches.name(arm))))
@@ -211,8 +214,15 @@ def _dot(data: PageData, arm: ArmSummary) -> plots.Dot:
     return plots.Dot(data.short(arm.condition), arm.mean, low, high, arm.seed_means)
 
 
-def _metric(data: PageData) -> str:
-    metrics = list(dict.fromkeys(arm.metric for arm in data.arms if arm.metric))
+def _beside(data: PageData, name: str, arms: Sequence[ArmSummary], identity: str) -> dict[str, Any]:
+    """The arms as another evaluation than the first measures them."""
+    spots = [_dot(data, arm) for arm in arms]
+    shown, title = f"{_metric(arms)} (%)", f"Arms with intervals on {name}"
+    return _both(lambda i, w: plots.dots(spots, i, title, shown, w, data.scale), identity)
+
+
+def _metric(arms: Sequence[ArmSummary]) -> str:
+    metrics = list(dict.fromkeys(arm.metric for arm in arms if arm.metric))
     return " / ".join(metrics) or "value"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.arms import ArmSummary
 from nsd.reports.judge.comparison import Comparison, show_p
 from nsd.reports.judge.hypotheses import ClaimVerdict
 from nsd.reports.page.data import PageData
@@ -49,7 +50,9 @@ def as_markdown(data: PageData) -> str:
             parts.append("\n".join(f"- {_text(claim)}: {note}" for claim, note in noted))
     if data.answer is not None and not (data.verdicts or data.late) and data.answer.exploratory:
         parts.append(comparisons_as_markdown(data.answer.exploratory).strip())
-    parts.append(_arms(data))
+    parts.append(_arms(data, data.arms))
+    for measurement, arms in data.beside.items():
+        parts += [f"Arms on {_text(measurement)}:", _arms(data, arms)]
     if data.labels:
         parts.append(_labels(data))
     parts.append(how_computed(data))
@@ -147,7 +150,7 @@ def _note(one: ClaimVerdict) -> str:
     return "; ".join(_text(part) for part in (one.mark, more, one.note) if part)
 
 
-def _arms(data: PageData) -> str:
+def _arms(data: PageData, arms: Sequence[ArmSummary]) -> str:
     rows = [
         [
             _text(data.short(arm.condition)),
@@ -159,7 +162,7 @@ def _arms(data: PageData) -> str:
             share(arm.truncated),
             share(arm.failed) if arm.finished else _text(arm.status),
         ]
-        for arm in data.arms
+        for arm in arms
     ]
     return _table(("arm", "metric", "mean", "95 % interval", "n", "seeds", "truncated", "failed"), 2, rows)
 
@@ -208,7 +211,7 @@ def as_json(data: PageData) -> str:
         "answer": data.answer.to_json() if data.answer else None,
         "comparisons": [] if data.answer else [one.to_json() for one in data.pairs],
         "reference": data.reference,
-        "arms": [asdict(arm) for arm in data.arms],
+        "arms": [asdict(arm) for arms in (data.arms, *data.beside.values()) for arm in arms],
         "curves": curves,
         **({"searches": [asdict(one) for one in data.searches.arms]} if data.searches.arms else {}),
         "warnings": [asdict(one) for one in data.warnings],
