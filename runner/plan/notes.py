@@ -98,8 +98,8 @@ def notes_on_leaks(plan: Plan, questions: Questions) -> list[str]:
         if known := sum(one.id in taught[name] for one in asked):
             found.setdefault((run.measurement, known, len(asked)), []).append(name)
     return [
-        f"evals.{label}: {known} of its {asked} questions are among those that {', '.join(names)} trains on: what it "
-        "measures there is memory too; take other questions for it"
+        f"evals.{label}: {known} of its {asked} questions are among the training questions of "
+        f"{', '.join(names)}: what it measures there is memory too; take other questions for it"
         for (label, known, asked), names in found.items()
     ]
 
