@@ -264,7 +264,7 @@ def _groups(
     if not values:
         there = sorted({name for one in asked.values() if one for name in set(one.meta) - set(one.side_files)})
         have = f"there is {', '.join([*there, LENGTH])}"
-        raise InputError(f"no question has a field {field!r} in its meta{hint(field, there)}; {have}")
+        raise InputError(f"no question has a field {field!r} in its meta, {have}{hint(field, there)}")
     if len(values) > MOST:
         raise InputError(
             f"{field!r} has {len(values)} values in {len(found)} questions, and at most {MOST} make groups: name a "

@@ -30,6 +30,7 @@ from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.searched import Searches, collect_searches
+from nsd.reports.judge.subgroups import ByField, exploratory_note
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.judge.watched import WatchedTraining
@@ -149,6 +150,7 @@ class PageData:
     resampling_seed: int = RESAMPLING_SEED
     searches: Searches = field(default_factory=lambda: Searches([], []))
     beside: dict[str, list[ArmSummary]] = field(default_factory=dict)
+    by_field: list[ByField] = field(default_factory=list)
 
     @property
     def verdicts(self) -> list[ClaimVerdict]:
@@ -164,6 +166,11 @@ class PageData:
     def comparisons(self) -> list[Comparison]:
         """Every comparison shown, declared ones first."""
         return self.answer.comparisons() if self.answer else self.pairs
+
+    @property
+    def by_field_note(self) -> str:
+        """What must be known of differences by a field."""
+        return exploratory_note(self.by_field)
 
     @property
     def level(self) -> float:
