@@ -167,7 +167,9 @@ class RunWarning:
 def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[RunWarning]:
     """What the stages of a run warned about, each text once a run with the step of its first sight."""
     rows = connection.execute(
-        "WITH behind AS (SELECT run, unnest(list_concat([train_digest, label_digest, eval_digest], "
+        # What a training warned of is said of the first evaluation's run alone.
+        "WITH behind AS (SELECT run, unnest(list_concat(CASE WHEN coalesce(beside, false) THEN [eval_digest] "
+        "ELSE [train_digest, label_digest, eval_digest] END, "
         "json_extract_string(manifest, '$.inputs.*'))) AS digest "
         "FROM current_runs LEFT JOIN stages ON digest = eval_digest WHERE run IN (SELECT unnest(?::TEXT[]))) "
         "SELECT run, min(step), text, any_value(field) FROM behind JOIN events USING (digest) "

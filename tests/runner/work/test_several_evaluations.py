@@ -135,6 +135,15 @@ def test_another_name_and_order_compute_nothing(finished: Path, tmp_path: Path) 
     assert [row[2] for row in rows(copy, RUNS) if row[0].endswith("base@old/seed7")] == ["old"]
 
 
+def test_what_was_claimed_of_the_only_evaluation_stays_claimed_of_the_first(finished: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    single = SPEC[: SPEC.index("evals:")] + "eval: {use: accuracy, temperature: 0, max_tokens: 24}\n"
+    (copy / "two.yaml").write_text(single + SPEC[SPEC.index("seeds:") : SPEC.rindex("  - ")])
+    assert nsd_json(copy, "run", "two.yaml", "--json")["stages_run"] == 0
+    (verdict,) = nsd_json(copy, "compare", "two.yaml", "--format", "json")["verdicts"]
+    assert (verdict["claim"], verdict["mark"], verdict["family"]) == ("student > base", "", 2)
+
+
 def test_a_claim_is_late_where_the_first_evaluation_is_another_one_now(finished: Path, tmp_path: Path) -> None:
     """Its words were on record before the results of what now stands first, and meant something else."""
     copy = shutil.copytree(finished, tmp_path / "copy")
