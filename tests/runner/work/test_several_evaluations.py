@@ -114,6 +114,33 @@ def test_tables_show_the_first_and_each_other_by_itself(finished: Path) -> None:
     assert "| base@retention | avg@2 |" in other and "| base | accuracy" not in other
 
 
+def test_the_end_of_a_run_shows_each_in_a_table_of_its_own(finished: Path) -> None:
+    said = nsd(finished, "run", "two.yaml")
+    first, other = said.split("\n on retention ", 1)
+    assert "student@retention" not in first and "\n student " in first.rsplit("\n arm ", 1)[1]
+    assert "base@retention" in other and "student@retention" in other
+
+
+def test_a_plan_says_what_each_can_detect_and_takes(finished: Path) -> None:
+    said = nsd(finished, "plan", "two.yaml")
+    assert "on retention can detect " in said and "10 questions x 2 samples" in said
+    found = nsd_json(finished, "plan", "two.yaml", "--gpus", "L4:1", "--json")
+    assert list(found["power"]["beside"]) == ["retention"]
+    assert list(found["estimates"][0]["evals"]) == ["main", "retention"]
+
+
+def test_labels_warnings_and_costs_are_those_of_the_arm_once(finished: Path) -> None:
+    found = nsd_json(finished, "report", "two.yaml", "--format", "json")
+    assert len(found["stages"]) == 9 == len({stage["digest"] for stage in found["stages"]})
+    assert {curve["name"] for curve in found["curves"]} == {"student"}
+    assert [(arm["condition"], arm["measurement"], arm["beside"]) for arm in found["arms"]] == [
+        ("base", "main", False),
+        ("student", "main", False),
+        ("base@retention", "retention", True),
+        ("student@retention", "retention", True),
+    ]
+
+
 def test_the_page_shows_each(finished: Path, tmp_path: Path) -> None:
     nsd(finished, "report", "two.yaml", "--html", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
