@@ -36,6 +36,7 @@ LEFT = {
     "a plugin's config or a spec, as somebody wrote it": """
         runner.plan.jobs.PluginJob.config
         runner.spec.model.Block.as_written runner.spec.model.Block.written runner.spec.model.Condition.from_file
+        runner.spec.model.Evaluation.from_file
         runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote.VoteRow.spec
         runner.store.shapes.ResolvedSpec.conditions
         plugins.data.Prompt.chat_template_kwargs plugins.data.Request.chat_template_kwargs

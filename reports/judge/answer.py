@@ -17,7 +17,7 @@ Limits: only what was run in this workspace is known; who deletes records delete
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,8 @@ class Answer:
     `dropped` are those of earlier versions, `unfinished` counts those that cannot be judged (yet).
     `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
     `spec_digest` of the spec asked for; `seeds` are theirs.
-    `metric`: one asked for instead of the evaluation's own.
+    `metric`: one asked for instead of the evaluation's own. `beside`: by arm, the evaluation that measures it, where
+    that is not the first of the spec.
     """
 
     experiment: str
@@ -78,6 +79,7 @@ class Answer:
     unfinished: int
     notes: list[str]
     metric: str | None = None
+    beside: dict[str, str] = field(default_factory=dict)
 
     def headline(self) -> str:
         """The outcome of the declared claims in one sentence, exploratory ones named as such."""
@@ -137,6 +139,13 @@ class Answer:
     def comparisons(self) -> list[Comparison]:
         """Every comparison behind the answer, declared ones first."""
         return self.judged() + self.exploratory
+
+    def by_measurement(self) -> list[list[Comparison]]:
+        """The exploratory comparisons, those of each evaluation together, the first's first."""
+        found: dict[str, list[Comparison]] = {}
+        for one in self.exploratory:
+            found.setdefault(self.beside.get(one.a, ""), []).append(one)
+        return list(found.values())
 
     def judged(self) -> list[Comparison]:
         """The comparisons behind the claims."""
@@ -199,7 +208,8 @@ def _judge(
     known_at = _Known(connection, experiment, arms, [one for one in versions if current and one.rest == current.rest])
 
     asked = {} if metric in NEUTRAL else claims_of(block)
-    marks = {key: _mark(key, one, versions, known_at) for key, one in asked.items()}
+    alike = {key: [v for v in versions if current is None or v.measures_as(current, one)] for key, one in asked.items()}
+    marks = {key: _mark(key, one, alike[key], known_at) for key, one in asked.items()}
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
     dropped = [] if metric else declared_earlier(versions, list(asked.values()))
@@ -239,11 +249,12 @@ def _judge(
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
             *_partly_notes(connection, experiment, arms),
-            *(f"{name}: {note}" for name, notes in training_notes(connection, arms).items() for note in notes),
+            *_training_notes(connection, arms),
             *sandbox_notes(connection, arms),
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,
+        beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
     return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values)
 
@@ -311,13 +322,23 @@ def _other_pairs(
     declared = {frozenset((one.better, one.worse)) for one in claims}
     found = []
     for first, second in combinations(arms, 2):
-        if frozenset((first, second)) in declared:
+        if frozenset((first, second)) in declared or arms[first].measurement != arms[second].measurement:
             continue
         a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
         if measured_with(a, b):
             continue  # conditions may override data or verifier; such pairs are no comparison
         found.append(weigh(a, b, values, alpha, note, claim=reading))
     return found
+
+
+def _training_notes(connection: duckdb.DuckDBPyConnection, arms: Mapping[str, Arm]) -> list[str]:
+    """How the arms were trained, once for all evaluations of an arm."""
+    found = training_notes(connection, arms)
+    said = []
+    for name, notes in found.items():
+        same = found.get(name.removesuffix(f"@{arms[name].measurement}"), []) if arms[name].beside else []
+        said += [f"{name}: {note}" for note in notes if note not in same]
+    return said
 
 
 def _runs_notes(

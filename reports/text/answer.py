@@ -87,7 +87,9 @@ def answer_markdown(found: Answer) -> str:
             lines += [f"- {escaped(f'{one.claim}: {note}')}" for one in verdicts for note in said_of(one)]
     if found.exploratory:
         lines += ["", f"Other pairs, exploratory ({exploratory_line(found)})", ""]
-        lines += comparison_table(found.exploratory)
+        for number, mine in enumerate(found.by_measurement()):
+            lines += [""] if number else []
+            lines += comparison_table(mine)
         lines += ["", *(f"- {escaped(line)}" for line in footnotes(found.exploratory))]
     lines += [f"- {line}" for line in (*reasons(found.comparisons()), *attrition_lines(found.comparisons()))]
     lines += [f"- {escaped(note)}" for note in found.notes]
@@ -108,7 +110,10 @@ def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool
         _say(console, said, width)
     if pairs and found.exploratory:
         gap = [""] if found.verdicts or found.late else []
-        show_lines(console, [*gap, *pairs_lines(found.exploratory, width, f"{found.experiment}/", wide), ""])
+        for mine in found.by_measurement():
+            show_lines(console, [*gap, *pairs_lines(mine, width, f"{found.experiment}/", wide)])
+            gap = [""]
+        show_lines(console, [""])
         _say(console, [f"exploratory: {exploratory_line(found)}"], width)
         _say(console, [f"- {line}" for line in footnotes(found.exploratory)], width)
     comparisons = found.comparisons() if pairs else found.judged()

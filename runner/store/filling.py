@@ -30,9 +30,11 @@ CREATE TABLE IF NOT EXISTS experiments(experiment TEXT, spec_digest TEXT, questi
     resolved JSON, hypotheses JSON, recorded_at TIMESTAMP, run_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
 -- What each version of a spec asked for. `place` is the place of a run in it. An imported run has no spec: its
 -- spec_digest is null, as no column of a primary key may be, and its name stands for the last such import.
+-- `measurement` is the evaluation that a run is of, null where its spec names none. `beside` says that it is not the
+-- first one of the spec, and `condition` is then `condition@measurement`.
 CREATE TABLE IF NOT EXISTS runs(run TEXT NOT NULL, experiment TEXT, condition TEXT, seed BIGINT,
     spec_digest TEXT, eval_digest TEXT, train_digest TEXT, label_digest TEXT, status TEXT, reason TEXT,
-    started_at TIMESTAMP, ended_at TIMESTAMP, place INT, UNIQUE(run, spec_digest));
+    started_at TIMESTAMP, ended_at TIMESTAMP, place INT, measurement TEXT, beside BOOLEAN, UNIQUE(run, spec_digest));
 CREATE TABLE IF NOT EXISTS repeats(run TEXT, spec_digest TEXT, repeat INT, eval_digest TEXT);
 -- The run that a name stands for today: that of the version taken up last among those that have the name.
 CREATE VIEW IF NOT EXISTS current_runs AS SELECT r.* FROM runs r
@@ -149,7 +151,7 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         connection.execute("DELETE FROM runs WHERE run = ? AND spec_digest IS NULL", [run["run"]])
         _put(
             connection,
-            "INSERT INTO runs VALUES (?,NULL,?,?,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL)",
+            "INSERT INTO runs VALUES (?,NULL,?,?,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL,NULL,false)",
             [
                 run["run"],
                 run.get("condition") or run["run"],
@@ -203,8 +205,10 @@ def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord
             run.get("started_at"),
             run.get("ended_at"),
             place,
+            run.get("measurement"),
+            bool(run.get("beside")),
         ]
-        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         for repeat in run.get("repeats", []):
             again = [run["run"], record["spec_digest"], repeat["repeat"], repeat["eval_digest"]]
             _put(connection, "INSERT INTO repeats VALUES (?,?,?,?)", again)

@@ -264,7 +264,10 @@ class RepeatRecord(Shape):
 
 
 class RunRecord(Shape):
-    """A run of an experiment. `status`: done, failed or pending."""
+    """A run of an experiment. `status`: done, failed or pending.
+
+    `measurement` names the evaluation where the spec names several, `beside` says that it is not the first.
+    """
 
     run: str
     condition: str
@@ -278,16 +281,22 @@ class RunRecord(Shape):
     repeats: list[RepeatRecord] = []
     started_at: Time | None = None
     ended_at: Time | None = None
+    measurement: str | None = None
+    beside: bool = False
 
 
 class Claim(Shape):
-    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within."""
+    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within.
+
+    `on` names the evaluation that decides it, None for the first; the conditions' names then say so too.
+    """
 
     text: str
     kind: Literal["better", "not_worse_by", "equivalent_within"]
     better: str
     worse: str
     margin: float | None = None
+    on: str | None = None
 
 
 class Hypotheses(Shape):

@@ -169,11 +169,19 @@ def test_power(noted: Noted) -> None:
             {"paths": [Path("a.yaml")], "gold": True, "run_files": True, "as_json": True},
         ),
         (
-            "report a b --html x.html -f csv --baseline a --force --metric tokens",
+            "report a b --html x.html -f csv --baseline a --force --metric tokens --by level",
             "nsd__runner__cli__report__print_report",
             {
                 **{"names": ["a", "b"], "html": Path("x.html"), "output": "csv", "baseline": "a"},
-                **{"force": True, "metric": "tokens", "workspace": "nsd-workspace"},
+                **{"force": True, "metric": "tokens", "by": "level", "workspace": "nsd-workspace"},
+            },
+        ),
+        (
+            "compare a b --by level --metric tokens --alpha 0.1 -f json --wide --matrix --groups g.csv --test mcnemar",
+            "nsd__runner__cli__by_field__print_by_field",
+            {
+                **{"names": ["a", "b"], "field": "level", "output": "json", "beside": {"matrix", "groups", "test"}},
+                **{"metric": "tokens", "alpha": 0.1, "wide": True, "workspace": "nsd-workspace"},
             },
         ),
         (
