@@ -180,7 +180,7 @@ def draw(data: PageData) -> dict[str, Any]:
         found["matrix"] = _trusted(plots.heat_map(names, cells, "matrix", "Every pair of runs: row minus column"))
         bands = rank_bands(data.pairs)
         if bands:
-            short, shown = [data.short(band.name) for band in bands], f"{_metric(data)} ({data.unit})"
+            short, shown = [data.short(band.name) for band in bands], f"{_metric(data.arms)} ({data.unit})"
             title = "Runs by their means; a bar joins those that are not told apart"
             found["ranks"] = _both(lambda i, w: rank_plot(bands, short, i, title, shown, w, scaled), "ranks")
             found["places"] = says_ranks(
