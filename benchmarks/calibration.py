@@ -1,6 +1,6 @@
 """How often each test cries wolf and each interval holds, simulated over sizes, samples, seeds and rates.
 
-    python -m benchmarks.calibration [--simulations 400] [--json FILE]
+    python -m benchmarks.calibration [--simulations 100] [--json FILE]
 
 For every row of the table of tests (reports/stats/choose.py) it draws answers whose questions have a difficulty that
 both arms share (logit-normal, SD 1.5) and an arm's own strength a question (SD .5; .7 between recipes, and .2 from
@@ -8,7 +8,7 @@ training seed to training seed). Without a true difference it counts how often t
 without, how often the interval of level .95 holds it. It prints the worst case of each row with where it was: the table
 in docs/deciding.md.
 
-Limits: other shapes of difficulty are not simulated; a rate from 400 simulations is good to .011 (one SE at .05), so
+Limits: other shapes of difficulty are not simulated; a rate from 100 simulations is good to .022 (one SE at .05), so
 that the worst of hundreds of cases lies about three of these from what is true. It prints and judges nothing;
 tests/reports/stats/test_calibration.py holds the claims in the suite.
 """
@@ -206,7 +206,7 @@ def table(rows: list[Row]) -> list[str]:
 def main() -> None:
     """Simulate, print the table, and the cases that stray by more than two standard errors."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--simulations", type=int, default=400)
+    parser.add_argument("--simulations", type=int, default=100)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = simulated(arguments.simulations)
