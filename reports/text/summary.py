@@ -3,9 +3,10 @@
     print_summary(connection, console, "quickstart", spec_digest, hypotheses, question)
     summary_json(connection, "quickstart", spec_digest, hypotheses)      # the same as plain data
 
-An arm's interval is t over seed means where it has several training seeds, Wilson for right-or-wrong answers,
-else the cluster bootstrap by question. Seeds that train nothing are no seeds of an arm (`runs.Arm`). Every answer
-counts: a failed one scores 0, a truncated one what its text scores, and their shares are shown.
+An arm's interval is exact for right-or-wrong answers, over seeds and questions where it has several training seeds,
+else the bounded mean by question (reports/judge/arms.py). Seeds that train nothing are no seeds of an arm
+(`runs.Arm`). Every answer counts: a failed one scores 0, a truncated one what its text scores, and their shares are
+shown.
 """
 
 from __future__ import annotations
