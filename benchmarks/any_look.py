@@ -5,7 +5,7 @@
 false alarms   no effect, looks at growing data: how often some look decides, where each is tested as if it were the
                only one, at a share of alpha (planned), and at any look. Questions grow from 20 to 1000 at ten looks, or
                with a look at every single one; samples of each of 40 questions from 2 to 32; training seeds of each arm
-               from 3 to 12; and all three together.
+               from 3 to 12; groups of questions from 8 to 100; and seeds, samples and questions in turn.
 coverage       ten looks at growing questions where b is better by 10 points: how often all ten intervals hold it.
 width          of an interval at any look, against one of a single look, of the last of three planned looks and of ten.
 finding        b better by 10 points, up to ten looks: how often it is found, and at how many questions it is then.
@@ -101,6 +101,22 @@ def by_seeds(generator: np.random.Generator, rate: float) -> Iterator[Look]:
     return (look_at(a[:s], b[:s]) for s in range(3, 13))
 
 
+def by_groups(generator: np.random.Generator, rate: float) -> Iterator[Look]:
+    """More groups of questions, 2 to some 20 in each, which share how a recipe takes them."""
+    sizes = generator.geometric(0.2, 100) + 1
+    group = np.repeat(np.arange(100), sizes)
+    difficulty = math.log(rate / (1 - rate)) + generator.normal(0, 1.5, len(group))
+    b_own = generator.normal(0, 0.8, 100)[group]
+    a_own = generator.normal(0, 0.8, 100)[group]
+    a, b = (
+        (generator.random(len(group)) < 1 / (1 + np.exp(-difficulty - own))).astype(float) for own in (a_own, b_own)
+    )
+    for groups in np.geomspace(8, 100, 10).astype(int):
+        kept = group < groups
+        found = stats.cluster_t((b - a)[kept], group[kept])
+        yield 1.0 if found.p is None else found.p, max(found.standard_error or 0.0, 1 / int(kept.sum()))
+
+
 def by_all(generator: np.random.Generator, rate: float) -> Iterator[Look]:
     """First seeds, then samples, then questions are added, over and over."""
     a, b = answers(generator, rate, 6, 200, 8)
@@ -123,6 +139,7 @@ GROWTHS: dict[str, tuple[Growth, int]] = {
     "questions, a look at each": (by_every_question, 5),
     "samples": (by_samples, 3),
     "training seeds": (by_seeds, 1),
+    "groups of questions": (by_groups, 1),
     "seeds, samples, questions": (by_all, 1),
 }
 

@@ -9,7 +9,7 @@ where any number of them is taken: see `reports/stats/anytime.py`. Nothing is ne
 questions, no record, and no plan.
 
 Limits: what two looks must have in common is that the later holds the earlier's data. Counts say nothing of that, and
-for questions in groups and for two training seeds no such promise was simulated: they are refused.
+two training seeds are too few: they are refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from nsd.reports.stats.numerics import normal_quantile
 
 ANY_LOOK = "any"
 FEWEST_SEEDS = 3
-PLAN_THEM = "plan the looks instead (hypotheses: {looks: 3}), or judge once"
 
 
 def check_looks(looks: str | None) -> None:
@@ -55,8 +54,6 @@ def no_promise(evidence: Evidence) -> str:
         return f"{why}: import the values of each question, or judge once"
     if metric in UNITS:
         return f"{metric} have no largest value, so no effect to look for can be named beforehand: judge them once"
-    if shape.clustered:
-        return f"questions that come in groups have no such test: {PLAN_THEM}"
     seeds = [count for count, trained in zip(shape.seeds, shape.trained, strict=True) if trained]
     if shape.recipe and min(seeds) < FEWEST_SEEDS:
         checkpoints = "ask about these checkpoints (--claim checkpoint)"
@@ -91,7 +88,8 @@ class AnytimeEvidence(Evidence):
         The standard error is at least that of one question on which the two differ, so that data without any spread
         have one.
         """
-        error = self.once.test().standard_error if self.claim == "recipe" else None
+        among_more = self.claim == "recipe" or self.shape.clustered  # than questions
+        error = self.once.test().standard_error if among_more else None
         if not error:
             error = math.sqrt((self.once.variance() or 0.0) / max(self.n_a, 1))
         return information_ratio(max(error, 1 / max(self.n_a, 1)))

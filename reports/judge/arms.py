@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, is_search
-from nsd.reports.judge.pairs import RESAMPLING_SEED
+from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.runs import Arm, Run, all_runs, measured_by, run_names
 from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.versions import as_version, current_version, versions_of
@@ -31,7 +30,8 @@ class ArmSummary:
     """One condition over all its seeds. Without a result `mean` is None and `status` says why.
 
     `seeds` are training seeds, `seed_means` has a value for each distinct model, `samples` counts those of a question
-    over all draws of one, `copies` the runs that repeat another to the letter and count for nothing.
+    over all draws of one, `copies` the runs that repeat another to the letter and count for nothing. `measurement`
+    names the evaluation where the spec names several, `beside` says that it is not the first.
     """
 
     condition: str
@@ -48,6 +48,8 @@ class ArmSummary:
     failed: float | None
     status: str
     copies: int = 0
+    measurement: str | None = None
+    beside: bool = False
 
     @property
     def finished(self) -> bool:
@@ -70,8 +72,10 @@ def summarise_arms(
 ) -> list[ArmSummary]:
     """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
     finished, unfinished = all_runs(connection)
-    named = connection.execute("SELECT run, condition FROM current_runs").fetchall()
-    places = {run: (condition or run) for run, condition in named}
+    sql = "SELECT run, condition, measurement, coalesce(beside, false) FROM current_runs"
+    named = connection.execute(sql).fetchall()
+    places = {run: (condition or run) for run, condition, *_ in named}
+    measured = {condition or run: (measurement, beside) for run, condition, measurement, beside in named}
     grouped: dict[str, list[str]] = {}
     for run in runs:
         grouped.setdefault(places.get(run, run), []).append(run)
@@ -82,7 +86,18 @@ def summarise_arms(
     if metric is not None:
         arms = {condition: measured_by(arm, metric) for condition, arm in arms.items()}
     values = load_values(connection, [arm for arm in arms.values() if arm.runs], metric=metric)
-    return [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
+    found = [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
+    of = [measured.get(arm.condition, (None, False)) for arm in found]
+    return [replace(arm, measurement=name, beside=beside) for arm, (name, beside) in zip(found, of, strict=True)]
+
+
+def by_measurement(arms: Sequence[ArmSummary]) -> tuple[list[ArmSummary], dict[str, list[ArmSummary]]]:
+    """The arms as the first evaluation of their spec measures them, and by name those of each other one."""
+    others: dict[str, list[ArmSummary]] = {}
+    for arm in arms:
+        if arm.beside:
+            others.setdefault(str(arm.measurement), []).append(arm)
+    return [arm for arm in arms if not arm.beside], others
 
 
 def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
@@ -94,20 +109,11 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
     truncated, failed = (_mean_of(shares, arm) for shares in (values.truncated, values.failed))
     if first.counts is not None:
         right, n = first.counts
-        interval, means = stats.wilson(right, n, level), [right / n]
+        interval, means = stats.exact_binomial(right, n, level), [right / n]
     else:
         per_question = [_per_question(draws, values) for draws in arm.observations]
         means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
-        if len(per_question) > 1:
-            interval = stats.paired_t(means, level, "seeds").interval
-            interval = interval if interval is None or first.metric in UNITS else interval.as_share()
-        elif is_search(first.metric):  # few questions, most of them at 0
-            interval = stats.paired_t(per_question[0], level, "questions").interval
-            interval = None if interval is None else interval.as_share()
-        elif ((per_question[0] == 0) | (per_question[0] == 1)).all():
-            interval = stats.wilson(round(float(per_question[0].sum())), n, level)
-        else:
-            interval = stats.cluster_bootstrap(per_question[0], seed=RESAMPLING_SEED, level=level)
+        interval = arm_interval(_shared(arm, values), level, first.metric)
     return ArmSummary(
         condition=arm.name,
         runs=[run.name for run in arm.runs],
@@ -133,6 +139,35 @@ def _per_question(draws: Sequence[Run], values: Values) -> Floats:
     return found
 
 
+def _shared(arm: Arm, values: Values) -> Floats:
+    """[weights, questions]: values of the questions that every run of the arm answered."""
+    import numpy as np
+
+    rows = [[values.row[str(run.eval_digest)] for run in draws] for draws in arm.observations]
+    shared = values.present[[row for draws in rows for row in draws]].all(axis=0)
+    return np.stack([values.matrix[draws][:, shared].mean(axis=0) for draws in rows])
+
+
+def arm_interval(block: Floats, level: float, metric: str) -> stats.Interval | None:
+    """Interval of one arm's mean from its values [weights, questions]; None where there are too few.
+
+    Several trained weights: over seeds and questions (`stats.seeds_interval`). Else over questions: exact for
+    right-or-wrong values, the bounded mean for others, t for a metric without a largest value.
+    """
+    bounds = None if metric in UNITS else (0.0, 1.0)
+    if len(block) > 1:
+        return stats.seeds_interval(block, level, bounds)
+    row = block[0]
+    if bounds is not None and ((row == 0) | (row == 1)).all():
+        return stats.exact_binomial(round(float(row.sum())), len(row), level)
+    if len(row) < 2:
+        return None
+    if bounds is not None:
+        return stats.interval_of(stats.BoundedMean(row, *bounds), level, bounds)
+    limits = stats.mean_limits(row, None)
+    return None if limits is None else stats.interval_of(limits, level)
+
+
 def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:
     known = [shares[str(run.eval_digest)] for run in arm.runs if run.eval_digest in shares]
     return sum(known) / len(known) if known else None
@@ -151,7 +186,9 @@ class RunWarning:
 def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[RunWarning]:
     """What the stages of a run warned about, each text once a run with the step of its first sight."""
     rows = connection.execute(
-        "WITH behind AS (SELECT run, unnest(list_concat([train_digest, label_digest, eval_digest], "
+        # What a training warned of is said of the first evaluation's run alone.
+        "WITH behind AS (SELECT run, unnest(list_concat(CASE WHEN coalesce(beside, false) THEN [eval_digest] "
+        "ELSE [train_digest, label_digest, eval_digest] END, "
         "json_extract_string(manifest, '$.inputs.*'))) AS digest "
         "FROM current_runs LEFT JOIN stages ON digest = eval_digest WHERE run IN (SELECT unnest(?::TEXT[]))) "
         "SELECT run, min(step), text, any_value(field) FROM behind JOIN events USING (digest) "

@@ -17,8 +17,10 @@ from typing import Any
 
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.arms import ArmSummary
 from nsd.reports.judge.comparison import Comparison, show_p
 from nsd.reports.judge.hypotheses import ClaimVerdict
+from nsd.reports.judge.subgroups import ByField
 from nsd.reports.page.data import PageData
 from nsd.reports.page.format import limits, mean, needed, points, share, share_limits
 from nsd.reports.text.render import CSV_FIELDS, csv_row, escaped, needs
@@ -49,7 +51,11 @@ def as_markdown(data: PageData) -> str:
             parts.append("\n".join(f"- {_text(claim)}: {note}" for claim, note in noted))
     if data.answer is not None and not (data.verdicts or data.late) and data.answer.exploratory:
         parts.append(comparisons_as_markdown(data.answer.exploratory).strip())
-    parts.append(_arms(data))
+    parts.append(_arms(data, data.arms))
+    for measurement, arms in data.beside.items():
+        parts += [f"Arms on {_text(measurement)}:", _arms(data, arms)]
+    parts += [_by_field(one, data) for one in data.by_field]
+    parts += [f"{data.by_field_note}."] if data.by_field else []
     if data.labels:
         parts.append(_labels(data))
     parts.append(how_computed(data))
@@ -97,9 +103,7 @@ def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
         if found is None:
             rows.append([*head, *["–"] * 6, _text(one.about)])
             continue
-        ends = limits(found.ci, data.scale) + (
-            "" if abs(found.level - (1 - one.alpha)) < 1e-9 else f" ({found.level:.0%})"
-        )
+        ends = limits(found.ci, data.scale) + _level_mark(found, 1 - one.alpha)
         numbers = [
             points(found.difference, data.scale),
             ends,
@@ -113,6 +117,11 @@ def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
     return _table(columns, 2, rows)
 
 
+def _level_mark(one: Comparison, level: float) -> str:
+    """The level of an interval where the correction left it another than the column's."""
+    return "" if one.ci is None or abs(one.level - level) < 1e-9 else f" ({100 * one.level:.4g} %)"
+
+
 def _against(data: PageData) -> str:
     """Every other run less the reference."""
     rows = []
@@ -121,7 +130,7 @@ def _against(data: PageData) -> str:
         found = one.comparison
         numbers = [
             points(one.difference, data.scale),
-            limits(ends, data.scale),
+            limits(ends, data.scale) + _level_mark(found, data.level),
             show_p(found.p),
             show_p(found.p_adjusted),
             f"{found.n:,}",
@@ -147,7 +156,7 @@ def _note(one: ClaimVerdict) -> str:
     return "; ".join(_text(part) for part in (one.mark, more, one.note) if part)
 
 
-def _arms(data: PageData) -> str:
+def _arms(data: PageData, arms: Sequence[ArmSummary]) -> str:
     rows = [
         [
             _text(data.short(arm.condition)),
@@ -159,9 +168,26 @@ def _arms(data: PageData) -> str:
             share(arm.truncated),
             share(arm.failed) if arm.finished else _text(arm.status),
         ]
-        for arm in data.arms
+        for arm in arms
     ]
     return _table(("arm", "metric", "mean", "95 % interval", "n", "seeds", "truncated", "failed"), 2, rows)
+
+
+def _by_field(one: ByField, data: PageData) -> str:
+    rows = [
+        [
+            _text(group.name),
+            f"{group.n:,}",
+            mean(group.mean_a, data.scale),
+            mean(group.mean_b, data.scale),
+            points(group.difference, data.scale),
+            limits(group.ci, data.scale),
+            group.test,
+        ]
+        for group in one.groups
+    ]
+    table = _table((_text(one.field), "n", "a", "b", f"difference ({data.unit})", "interval", "test"), 1, rows)
+    return f"{table}\n\n{_text(one.sentence())}; about {one.about}."
 
 
 def _labels(data: PageData) -> str:
@@ -208,10 +234,11 @@ def as_json(data: PageData) -> str:
         "answer": data.answer.to_json() if data.answer else None,
         "comparisons": [] if data.answer else [one.to_json() for one in data.pairs],
         "reference": data.reference,
-        "arms": [asdict(arm) for arm in data.arms],
+        "arms": [asdict(arm) for arms in (data.arms, *data.beside.values()) for arm in arms],
         "curves": curves,
         **({"searches": [asdict(one) for one in data.searches.arms]} if data.searches.arms else {}),
         "warnings": [asdict(one) for one in data.warnings],
+        **({"by_field": [one.to_json() for one in data.by_field]} if data.by_field else {}),
         "labels": [asdict(label) for label in data.labels],
         "agreements": [asdict(one) for one in data.agreements],
         "noise": [one.to_json() for one in data.noise],

@@ -191,12 +191,20 @@ def compare(
         str | None,
         typer.Option(metavar="FILE|FIELD", help="Questions come in groups: CSV of question_id,group, or a meta field."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Where the effect lives: by a meta field of the questions, or length."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
     looks: Annotated[
         str | None,
         typer.Option(
             metavar="any", help="any: verdicts hold however often growing data are looked at; wider intervals."
         ),
+    ] = None,
+    intervals: Annotated[
+        str | None,
+        typer.Option(help="Level of the intervals: holm (what the correction leaves each), bonferroni, unadjusted."),
     ] = None,
     wide: WideOption = False,
     workspace: WorkspaceOption = None,
@@ -214,8 +222,15 @@ def compare(
         "alpha": alpha,
         "correction": correction,
     }
-    asked |= {"margin": margin, "test": test, "force": force or None, "looks": looks}
+    asked |= {"margin": margin, "test": test, "force": force or None, "looks": looks, "intervals": intervals}
     given = {name: value for name, value in asked.items() if value is not None}
+    if by is not None:
+        from nsd.runner.cli.by_field import print_by_field
+
+        others = {*given} - {"metric", "alpha"}
+        others |= {name for name, value in {"matrix": matrix, "groups": groups}.items() if value}
+        print_by_field(workspace_at(workspace), runs, by, output, others, metric, alpha, wide)
+        return
     print_comparison(workspace_at(workspace), runs, output, matrix=matrix, groups_from=groups, wide=wide, **given)
 
 
@@ -235,12 +250,15 @@ def report(
     metric: Annotated[
         str | None, typer.Option(help="Another metric of the stored samples, as in nsd compare: pass@4, tokens, ...")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Show also where effects live, as nsd compare --by does.")
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Report an experiment, or runs: the answer first, then everything behind it, as a page or as text."""
     from nsd.runner.cli.report import print_report
 
-    print_report(workspace_at(workspace), names, html, output, baseline, force, metric)
+    print_report(workspace_at(workspace), names, html, output, baseline, force, metric, by)
 
 
 app.add_typer(launch_app, name="launch")

@@ -191,12 +191,14 @@ def test_counts_are_refused() -> None:
     )
 
 
-def test_groups_are_refused(results: Results) -> None:
-    groups = {f"q{i}": str(i // 10) for i in range(200)}
-    assert refusal(results, "s/base", "s/tuned", groups=groups) == (
-        "s/base and s/tuned cannot be judged at any look: questions that come in groups have no such test: plan the "
-        "looks instead (hypotheses: {looks: 3}), or judge once"
-    )
+def test_questions_in_groups_are_judged_by_the_standard_error_of_their_groups(results: Results) -> None:
+    groups = {f"q{i}": str(i % 20) for i in range(200)}
+    (once,) = compare_runs(results.connection, ["s/base", "s/tuned"], groups=groups)
+    (ever,) = compare_runs(results.connection, ["s/base", "s/tuned"], groups=groups, looks="any")
+    differences = [0.0] * 110 + [-1.0] * 10 + [1.0] * 40 + [0.0] * 40
+    error = stats.cluster_t(differences, [i % 20 for i in range(200)]).standard_error
+    assert once.p is not None and error is not None
+    assert ever.p == pytest.approx(anytime_p(once.p, information_ratio(error)))
 
 
 def test_two_training_seeds_are_too_few_for_a_recipe(results: Results) -> None:

@@ -134,6 +134,21 @@ def seeds_added(generator: np.random.Generator, rate: float) -> Iterator[Look]:
         yield found, max(found.standard_error or 0.0, 1 / 60)
 
 
+def groups_added(generator: np.random.Generator, rate: float) -> Iterator[Look]:
+    """Looks at 8 to 60 groups of 2 to some 20 questions, which share how a recipe takes them."""
+    sizes = generator.geometric(0.2, 60) + 1
+    group = np.repeat(np.arange(60), sizes)
+    logit = math.log(rate / (1 - rate)) + generator.normal(0, 1.5, len(group))
+    right = [
+        (generator.random(len(group)) < 1 / (1 + np.exp(-logit - generator.normal(0, 0.8, 60)[group]))).astype(float)
+        for _ in range(2)
+    ]
+    for groups in np.geomspace(8, 60, 10).astype(int):
+        kept = group < groups
+        found = stats.cluster_t((right[1] - right[0])[kept], group[kept])
+        yield found, max(found.standard_error or 0.0, 1 / int(kept.sum()))
+
+
 def _of_values(differences: Floats) -> Look:
     error = max(float(differences.std(ddof=1)) / math.sqrt(len(differences)), 1 / len(differences))
     return stats.sign_flip(differences, seed=0), error
@@ -142,7 +157,8 @@ def _of_values(differences: Floats) -> Look:
 GROWTHS: list[tuple[Callable[[np.random.Generator, float], Iterator[Look]], int]] = [
     (questions_added, 500),
     (samples_added, 100),
-    (seeds_added, 200),
+    (seeds_added, 80),
+    (groups_added, 200),
 ]
 
 
