@@ -70,7 +70,8 @@ def other_reading(
             elif about_recipe(a, b):
                 found = _weighed(one, arms, values, rules, "recipe")
             else:
-                short += [arm.name for arm in (a, b) if arm.trained and len(arm.observations) < 2]
+                few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
+                short += [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
         others.append(found)
     p_values = [None if one is None else one.p for one in others] + [None] * (rules.family - len(others))
     adjusted = family_adjusted(p_values, rules.correction)
