@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
+from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
@@ -54,6 +55,7 @@ class Options(TypedDict, total=False):
     metric: str | None  # measure the stored samples by another metric than the evaluation's (reports/judge/metrics.py)
     groups: Mapping[str, str] | None  # question id -> group, where questions come in groups
     intervals: str  # corrected unless given, bonferroni or unadjusted (reports/judge/settle.py)
+    looks: str | None  # "any": verdicts that hold however often growing data are looked at (reports/judge/anytime.py)
 
 
 def compare_runs(
@@ -66,9 +68,10 @@ def compare_runs(
     """
     alpha, correction, force = options.get("alpha", 0.05), options.get("correction", "bh"), options.get("force", False)
     test, claim, margin = options.get("test"), options.get("claim"), options.get("margin")
-    baseline, metric = options.get("baseline"), options.get("metric")
+    baseline, metric, looks = options.get("baseline"), options.get("metric"), options.get("looks")
     intervals = check_intervals(options.get("intervals", "corrected"))
     check_options(alpha, correction, margin, metric)
+    check_looks(looks)
     arms, skipped = resolve(connection, runs)
     if baseline is not None:
         first, _ = resolve(connection, [baseline], at_least=1)
@@ -95,9 +98,9 @@ def compare_runs(
         if claim is None and test is None and not (a.counts_only or b.counts_only):
             # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
             a, b, _, note, reading = choose_seeds(a, b)
-            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin, bool(fault)))
+            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin, bool(fault), looks))
         else:
-            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault)))
+            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault), looks))
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction, intervals=intervals)
@@ -164,12 +167,15 @@ def weigh(
     claim: str | None = None,
     margin: float | None = None,
     forced: bool = False,
+    looks: str | None = None,
 ) -> Weighed:
-    """Gather and test one pair; `forced` where they were not measured alike.
+    """Gather and test one pair; `forced` where they were not measured alike, `looks` "any" as in `Options`.
 
-    Raises InputError for a test or claim that the data cannot carry.
+    Raises InputError for a test, claim or looks that the data cannot carry.
     """
     evidence = gather(a, b, values, claim, test)
+    if looks is not None:
+        evidence = at_any_look(evidence)
     same = None if margin is None else evidence.margin_test(margin, both_sides=True, alpha=alpha)
     return Weighed(evidence, evidence.test(1 - alpha), same, mark, margin, forced)
 
@@ -294,6 +300,7 @@ def describe(
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
     left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
+    left = one_look_alpha(evidence, left)
     detectable, needed_n, needed_seeds, needed_paired, remark = power(evidence, result, verdict, left)
     needed_for = OBSERVED
     if claim is not None:

@@ -196,6 +196,12 @@ def compare(
         typer.Option(metavar="FIELD", help="Where the effect lives: by a meta field of the questions, or length."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
+    looks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="any", help="any: verdicts hold however often growing data are looked at; wider intervals."
+        ),
+    ] = None,
     intervals: Annotated[
         str | None,
         typer.Option(help="Level of the intervals: holm (what the correction leaves each), bonferroni, unadjusted."),
@@ -216,7 +222,7 @@ def compare(
         "alpha": alpha,
         "correction": correction,
     }
-    asked |= {"margin": margin, "test": test, "force": force or None, "intervals": intervals}
+    asked |= {"margin": margin, "test": test, "force": force or None, "looks": looks, "intervals": intervals}
     given = {name: value for name, value in asked.items() if value is not None}
     if by is not None:
         from nsd.runner.cli.by_field import print_by_field
