@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, is_search
-from nsd.reports.judge.pairs import RESAMPLING_SEED
+from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.runs import Arm, Run, all_runs, measured_by, run_names
 from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.versions import as_version, current_version, versions_of
@@ -94,20 +93,11 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
     truncated, failed = (_mean_of(shares, arm) for shares in (values.truncated, values.failed))
     if first.counts is not None:
         right, n = first.counts
-        interval, means = stats.wilson(right, n, level), [right / n]
+        interval, means = stats.exact_binomial(right, n, level), [right / n]
     else:
         per_question = [_per_question(draws, values) for draws in arm.observations]
         means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
-        if len(per_question) > 1:
-            interval = stats.paired_t(means, level, "seeds").interval
-            interval = interval if interval is None or first.metric in UNITS else interval.as_share()
-        elif is_search(first.metric):  # few questions, most of them at 0
-            interval = stats.paired_t(per_question[0], level, "questions").interval
-            interval = None if interval is None else interval.as_share()
-        elif ((per_question[0] == 0) | (per_question[0] == 1)).all():
-            interval = stats.wilson(round(float(per_question[0].sum())), n, level)
-        else:
-            interval = stats.cluster_bootstrap(per_question[0], seed=RESAMPLING_SEED, level=level)
+        interval = arm_interval(_shared(arm, values), level, first.metric)
     return ArmSummary(
         condition=arm.name,
         runs=[run.name for run in arm.runs],
@@ -131,6 +121,35 @@ def _per_question(draws: Sequence[Run], values: Values) -> Floats:
     rows = [values.row[str(run.eval_digest)] for run in draws]
     found: Floats = values.matrix[rows][:, values.present[rows].all(axis=0)].mean(axis=0)
     return found
+
+
+def _shared(arm: Arm, values: Values) -> Floats:
+    """[weights, questions]: values of the questions that every run of the arm answered."""
+    import numpy as np
+
+    rows = [[values.row[str(run.eval_digest)] for run in draws] for draws in arm.observations]
+    shared = values.present[[row for draws in rows for row in draws]].all(axis=0)
+    return np.stack([values.matrix[draws][:, shared].mean(axis=0) for draws in rows])
+
+
+def arm_interval(block: Floats, level: float, metric: str) -> stats.Interval | None:
+    """Interval of one arm's mean from its values [weights, questions]; None where there are too few.
+
+    Several trained weights: over seeds and questions (`stats.seeds_interval`). Else over questions: exact for
+    right-or-wrong values, the bounded mean for others, t for a metric without a largest value.
+    """
+    bounds = None if metric in UNITS else (0.0, 1.0)
+    if len(block) > 1:
+        return stats.seeds_interval(block, level, bounds)
+    row = block[0]
+    if bounds is not None and ((row == 0) | (row == 1)).all():
+        return stats.exact_binomial(round(float(row.sum())), len(row), level)
+    if len(row) < 2:
+        return None
+    if bounds is not None:
+        return stats.interval_of(stats.BoundedMean(row, *bounds), level, bounds)
+    limits = stats.mean_limits(row, None)
+    return None if limits is None else stats.interval_of(limits, level)
 
 
 def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, TypedDict
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
+from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.comparison import Comparison, amount, say_p
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
 from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
-from nsd.reports.judge.pairs import RESAMPLING_SEED, Evidence, gather
+from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.trainings import training_notes
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     import duckdb
-
-    from nsd.reports.judge.values import Floats
 
 
 class Options(TypedDict, total=False):
@@ -343,28 +342,24 @@ def _evaluations(arm: Arm) -> tuple[str, ...]:
 
 
 def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:
-    """Each arm's own interval: Wilson for right-or-wrong answers, t over seeds for a recipe, else None."""
-    found: list[tuple[float, float] | None] = []
-    if evidence.difference is not None and (evidence.table is not None or evidence.shape.counts_only):
+    """Each arm's own interval, on the shared questions: see `arms.arm_interval`."""
+    if evidence.difference is None:
+        return None, None
+    if evidence.table is not None or evidence.shape.counts_only:
         right_a, n_a, right_b, n_b = evidence.counts
-        intervals = [stats.wilson(right_a, n_a, level), stats.wilson(right_b, n_b, level)]
-    elif evidence.claim == "recipe" and evidence.seed_values is not None:
-        intervals = [_over_seeds(block, level) for block in evidence.seed_values]
-        if evidence.a.runs[0].metric not in UNITS:
-            intervals = [interval and interval.as_share() for interval in intervals]
+        intervals = [stats.exact_binomial(right_a, n_a, level), stats.exact_binomial(right_b, n_b, level)]
+    elif evidence.seed_values is not None:
+        blocks = evidence.seed_values
+        if evidence.claim != "recipe":  # these weights, of which there may be several
+            blocks = (blocks[0].mean(axis=0, keepdims=True), blocks[1].mean(axis=0, keepdims=True))
+        intervals = [
+            arm_interval(block, level, arm.runs[0].metric)
+            for block, arm in zip(blocks, (evidence.a, evidence.b), strict=True)
+        ]
     else:
-        intervals = [None, None]
+        return None, None
     found = [None if interval is None else (interval.low, interval.high) for interval in intervals]
     return found[0], found[1]
-
-
-def _over_seeds(block: Floats, level: float) -> stats.Interval | None:
-    """t over the seed means of a block [weights, questions]; over questions for an arm that is not trained."""
-    if len(block) > 1:
-        return stats.paired_t(block.mean(axis=1), level).interval
-    if ((block == 0) | (block == 1)).all():
-        return stats.wilson(round(float(block.sum())), block.shape[1], level)
-    return stats.cluster_bootstrap(block[0], seed=RESAMPLING_SEED, level=level)
 
 
 def _missing_notes(evidence: Evidence, depends: bool) -> list[str]:

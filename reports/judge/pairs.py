@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, is_search
+from nsd.reports.judge.metrics import UNITS, averages, is_search
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.values import Values
 from nsd.reports.stats.choose import Choice, IntervalKind, PairTest, Shape, choose, shows_training
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-RESAMPLING_SEED = 20240229  # of every bootstrap and permutation, so that a comparison repeats to the digit
+RESAMPLING_SEED = 20240229  # of every permutation, so that a comparison repeats to the digit
+FEW_SEEN = 15  # of its rarer outcome in one arm's samples: under unequal numbers t rejects too often below
 TYPICAL_SEED_SD = 0.014  # of a benchmark score between training seeds, the middle of the range simulated in the tests
 
 
@@ -82,17 +83,25 @@ class Evidence:
             found = stats.mcnemar(self.table[1], self.table[2], way)
         elif chosen is PairTest.SIGN:
             assert self.differences is not None
-            return replace(stats.sign_test(self.differences, level), note=self._counted())
+            found = stats.sign_test(self.differences)
+            return replace(found, interval=self.interval(level), note=self._counted())
         elif chosen is PairTest.PERMUTATION:
             assert self.differences is not None
             found = stats.sign_flip(self.differences, seed=RESAMPLING_SEED)
+        elif chosen is PairTest.T:
+            assert self.differences is not None
+            found = stats.paired_t(self.differences, level, "paired t on question means")
+        elif chosen is PairTest.BOUNDED:
+            found = self._by_limits()
         else:
             return self._t(level)
-        interval = self._interval(level)
+        interval = self.interval(level)
         note = found.note
         if interval is None and not note:
             note = "one shared question: no interval" if self.n_a == 1 else "differences without spread: no interval"
-        return stats.Result(found.name, found.statistic, found.p, self.difference, interval, note=note)
+        return stats.Result(
+            found.name, found.statistic, found.p, self.difference, interval, found.df, found.standard_error, note
+        )
 
     def _counted(self) -> str:
         """What a sign test has counted."""
@@ -116,25 +125,57 @@ class Evidence:
             return stats.paired_t(self.seed_means_b - self.seed_means_a, level, "paired t on seed means")
         if chosen is PairTest.TWO_LEVEL:
             assert self.seed_values is not None
-            return stats.two_level(*self.seed_values, level=level, trained=self.shape.trained)
-        assert self.differences is not None
-        if chosen is PairTest.CLUSTER:
-            assert self.clusters is not None
-            return stats.cluster_t(self.differences, self.clusters, level)
-        return stats.paired_t(self.differences, level, "paired t on question means")
+            a, b = self.seed_values
+            return stats.two_level(a, b, level, self.shape.trained, self._bounds, self.shape.lopsided)
+        assert self.differences is not None and self.clusters is not None
+        return stats.cluster_t(self.differences, self.clusters, level)
 
-    def _interval(self, level: float) -> stats.Interval | None:
+    def _by_limits(self) -> stats.Result:
+        """The test that is the interval read the other way round."""
+        name, limits = "bounded-mean test", self.limits()
+        if limits is None:
+            return stats.Result(name, None, None, self.difference)
+        return stats.Result(name, None, stats.two_sided_p(limits), self.difference)
+
+    @property
+    def _bounds(self) -> tuple[float, float] | None:
+        """What a difference can be, None where the metric has no largest value."""
+        return (-1.0, 1.0) if self.shape.bounded else None
+
+    def limits(self) -> stats.Limits | None:
+        """What interval and margin test of values per question or seed rest on; None where nothing can be said."""
+        chosen = self.choice.test
+        if chosen is PairTest.TWO_LEVEL:
+            assert self.seed_values is not None
+            a, b = self.seed_values
+            found = stats.two_level_limits(a, b, self.shape.trained, self._bounds, self.shape.lopsided)
+            return None if isinstance(found, stats.Result) else found
+        if self.choice.interval is IntervalKind.MEAN:
+            assert self.differences is not None
+            return stats.mean_limits(self.differences, self._bounds, self.shape.lopsided)
+        test = self._t(stats.LEVEL)
+        if test.standard_error is None or test.df is None or test.estimate is None:
+            return None
+        return stats.Student(test.estimate, test.standard_error, test.df)
+
+    def interval(self, level: float) -> stats.Interval | None:
+        """The interval of the difference, inside what a difference can be."""
+        if self.difference is None:
+            return None
         method = self.choice.interval
+        if method is IntervalKind.NEWCOMBE_UNPAIRED:
+            return stats.newcombe_unpaired(*self.counts, level=level)
         if method is IntervalKind.NEWCOMBE_PAIRED:
             assert self.table is not None
             return stats.newcombe_paired(*self.table, level=level)
-        assert self.differences is not None
-        if method is IntervalKind.BCA:
-            return stats.bca_bootstrap(self.differences, seed=RESAMPLING_SEED, level=level)
-        return stats.cluster_bootstrap(self.differences, seed=RESAMPLING_SEED, level=level)
+        limits = self.limits()
+        return None if limits is None else stats.interval_of(limits, level, self._bounds)
 
     def margin_test(self, margin: float, both_sides: bool, alpha: float = 0.05) -> stats.Result:
-        """Non-inferiority of b (or, with `both_sides`, equivalence) within `margin`, one-sided at alpha."""
+        """Non-inferiority of b (or, with `both_sides`, equivalence) within `margin`, one-sided at alpha.
+
+        The interval has level 1 - 2 alpha, so that it lies inside the margin exactly where p < alpha.
+        """
         name = "equivalence" if both_sides else "non-inferiority"
         if self.difference is None:
             return stats.Result(name, None, None, None, note="no question in common: nothing to compare")
@@ -143,10 +184,13 @@ class Evidence:
         if self.table is not None and self.choice.test.of_table:
             _, a_only, b_only, _ = self.table
             return stats.margin_test_paired(a_only, b_only, self.n_a, margin, both_sides, alpha)
-        found = self._t(stats.LEVEL)
-        if found.standard_error is None or found.df is None:
-            return stats.Result(name, None, None, self.difference, note=found.note or "no spread to test against")
-        return stats.margin_test_t(self.difference, found.standard_error, found.df, margin, both_sides, alpha)
+        limits = self.limits()
+        if limits is None:
+            note = self.test().note or "no spread to test against"
+            return stats.Result(name, None, None, self.difference, note=note)
+        interval = stats.interval_of(limits, 1 - 2 * alpha, self._bounds)
+        said = f"{'TOST equivalence' if both_sides else name} ({limits.name})"
+        return stats.Result(said, None, stats.margin_p(limits, margin, both_sides), self.difference, interval)
 
     def variance(self) -> float | None:
         """Variance of the per-question difference, None where it is not known (counts, seeds, one question)."""
@@ -236,11 +280,12 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
         sampled=max(run.samples for run in (*a.runs, *b.runs)) > 1 or not single,
         clustered=values.clusters is not None,
         recipe=recipe,
-        shared_order=recipe and _share_order(a, b),
+        **_asymmetry(a, b, values, (rows_a, rows_b), shared, binary),
         seeds=(len(rows_a), len(rows_b)),
         n=n,
         trained=(a.trained, b.trained),
         searched=single and all(is_search(run.metric) for run in (*a.runs, *b.runs)),
+        bounded=a.runs[0].metric not in UNITS,
     )
     choice = _choice(shape, test)
     mean_a = mean_b = table = differences = seed_means_a = seed_means_b = seed_values = None
@@ -279,6 +324,31 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
     )
 
 
+class _Asymmetry(TypedDict):
+    unequal: bool
+    lopsided: bool
+
+
+def _asymmetry(
+    a: Arm,
+    b: Arm,
+    values: Values,
+    rows: tuple[list[list[int]], list[list[int]]],
+    shared: NDArray[np.bool_],
+    binary: bool,
+) -> _Asymmetry:
+    """Whether a question's values rest on different numbers of samples, and whether of one arm on too few."""
+    drawn = [sum(run.samples for draws in arm.observations for run in draws) for arm in (a, b)]
+    metrics = [arm.runs[0].metric for arm in (a, b)]
+    if binary or (drawn[0] == drawn[1] and metrics[0] == metrics[1]) or not shared.any():
+        return {"unequal": False, "lopsided": False}
+    seen = []
+    for count, metric, mine in zip(drawn, metrics, rows, strict=True):
+        mean = float(_by_weights(values, mine)[:, shared].mean())
+        seen.append((count if averages(metric) else 1) * int(shared.sum()) * min(mean, 1 - mean))
+    return {"unequal": True, "lopsided": min(seen) < FEW_SEEN}
+
+
 def _by_weights(values: Values, rows: list[list[int]]) -> Floats:
     """[weights, questions]: the mean over the draws of each."""
     import numpy as np
@@ -286,15 +356,6 @@ def _by_weights(values: Values, rows: list[list[int]]) -> Floats:
     if all(len(draws) == 1 for draws in rows):
         return values.matrix[[draws[0] for draws in rows]]
     return np.stack([values.matrix[draws].mean(axis=0) for draws in rows])
-
-
-def _share_order(a: Arm, b: Arm) -> bool:
-    """Whether the arms have the same seeds and each seed trained both on the same examples in the same order."""
-    first_a, first_b = ([draws[0] for draws in arm.observations] for arm in (a, b))
-    if len(a.seeds) != len(first_a) or len(b.seeds) != len(first_b) or a.seeds != b.seeds:
-        return False
-    orders_a = {run.seed: run.data_order for run in first_a}
-    return all(run.data_order is not None and orders_a[run.seed] == run.data_order for run in first_b)
 
 
 def _bounds(

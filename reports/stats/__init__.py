@@ -13,12 +13,11 @@ second); the tests check every function against R, scipy.stats or statsmodels.
 Limits: questions (or clusters) are taken as independent draws, and values as bounded or at least of finite variance.
 """
 
+from nsd.reports.stats.bounded import BoundedMean, exact_binomial
 from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
     LEVEL,
     Interval,
-    bca_bootstrap,
-    cluster_bootstrap,
     missing_bounds,
     newcombe_paired,
     newcombe_unpaired,
@@ -26,6 +25,7 @@ from nsd.reports.stats.intervals import (
     tango_score,
     wilson,
 )
+from nsd.reports.stats.limits import FEW_QUESTIONS, Limits, Student, interval_of, margin_p, mean_limits, two_sided_p
 from nsd.reports.stats.power import (
     minimum_detectable_effect,
     sample_size,
@@ -41,7 +41,6 @@ from nsd.reports.stats.significance import (
     cluster_t,
     holm,
     margin_test_paired,
-    margin_test_t,
     margin_test_unpaired,
     mcnemar,
     paired_t,
@@ -49,31 +48,37 @@ from nsd.reports.stats.significance import (
     two_proportion,
     welch_t,
 )
-from nsd.reports.stats.two_level import two_level, two_level_seeds_needed
+from nsd.reports.stats.two_level import seeds_interval, two_level, two_level_limits, two_level_seeds_needed
 
 __all__ = [
+    "FEW_QUESTIONS",
     "LEVEL",
+    "BoundedMean",
     "CurvePoint",
     "Interval",
+    "Limits",
     "Result",
+    "Student",
     "adjust",
-    "bca_bootstrap",
     "benjamini_hochberg",
     "bonferroni",
-    "cluster_bootstrap",
     "cluster_t",
     "discovery_curve",
+    "exact_binomial",
     "holm",
+    "interval_of",
+    "margin_p",
     "margin_test_paired",
-    "margin_test_t",
     "margin_test_unpaired",
     "mcnemar",
+    "mean_limits",
     "minimum_detectable_effect",
     "missing_bounds",
     "newcombe_paired",
     "newcombe_unpaired",
     "paired_t",
     "sample_size",
+    "seeds_interval",
     "seeds_needed",
     "sign_flip",
     "sign_test",
@@ -82,8 +87,10 @@ __all__ = [
     "tango_interval",
     "tango_score",
     "two_level",
+    "two_level_limits",
     "two_level_seeds_needed",
     "two_proportion",
+    "two_sided_p",
     "welch_t",
     "wilson",
 ]

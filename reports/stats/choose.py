@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from nsd.reports.stats.limits import FEW_QUESTIONS
+
 MANY_QUESTIONS = 5_000
 
 
@@ -23,6 +25,7 @@ class PairTest(StrEnum):
     MCNEMAR_EXACT = "mcnemar-exact"
     PERMUTATION = "permutation"
     T = "t"
+    BOUNDED = "bounded"
     CLUSTER = "cluster"
     SIGN = "sign"
     TWO_PROPORTION = "two-proportion"
@@ -38,7 +41,7 @@ class PairTest(StrEnum):
     @property
     def of_differences(self) -> bool:
         """Whether it reads a difference per question."""
-        return self in (PairTest.PERMUTATION, PairTest.T, PairTest.CLUSTER, PairTest.SIGN)
+        return self in (PairTest.PERMUTATION, PairTest.T, PairTest.BOUNDED, PairTest.CLUSTER, PairTest.SIGN)
 
     @property
     def of_recipe(self) -> bool:
@@ -52,12 +55,11 @@ class PairTest(StrEnum):
 
 
 class IntervalKind(StrEnum):
-    """How the interval of a difference is made."""
+    """How the interval of a difference is made: MEAN by what `limits.mean_limits` takes, T by the test's own t."""
 
     NEWCOMBE_PAIRED = "newcombe-paired"
     NEWCOMBE_UNPAIRED = "newcombe-unpaired"
-    BCA = "bca"
-    CLUSTER_BOOTSTRAP = "cluster-bootstrap"
+    MEAN = "mean"
     T = "t"
 
 
@@ -67,9 +69,11 @@ class Shape:
 
     `binary`: every value is 0 or 1 (one sample, or one decision such as maj@k). `sampled`: a value is a mean
     of several samples. `clustered`: questions come in groups. `recipe`: the claim is about the recipe, not
-    about these checkpoints. `shared_order`: seed s of both arms saw the same data in the same order. `trained`:
-    whether each arm was trained at all; one that was not has one seed, whatever number repeats it. `searched`: a value
-    tells how many samples one search took to solve the question.
+    about these checkpoints. `trained`: whether each arm was trained at all; one that was not has one seed, whatever
+    number repeats it. `searched`: a value tells how many samples one search took to solve the question. `unequal`: the
+    arms' values are made of different numbers of samples or by different metrics, so that under equal means a
+    difference is not as likely to be -d as d; `lopsided`: the arm with fewer showed its rarer outcome so seldom that t
+    fails as well. `bounded`: values lie in [0, 1].
     """
 
     counts_only: bool = False
@@ -77,11 +81,13 @@ class Shape:
     sampled: bool = False
     clustered: bool = False
     recipe: bool = False
-    shared_order: bool = False
     seeds: tuple[int, int] = (1, 1)
     n: int = 0
     trained: tuple[bool, bool] = (True, True)
     searched: bool = False
+    unequal: bool = False
+    lopsided: bool = False
+    bounded: bool = True
 
     @property
     def scatters(self) -> bool:
@@ -122,19 +128,11 @@ RULES = (
         ),
     ),
     Rule(
-        lambda s: s.recipe and s.shared_order,
-        Choice(
-            PairTest.SEEDS_PAIRED,
-            IntervalKind.T,
-            "several training seeds per arm, each seed with the same data order in both",
-        ),
-    ),
-    Rule(
         lambda s: s.recipe and all(s.trained),
         Choice(
-            PairTest.SEEDS,
+            PairTest.TWO_LEVEL,
             IntervalKind.T,
-            "several training seeds per arm: the seed means carry the uncertainty of training",
+            "several training seeds in both arms: seeds and questions vary",
         ),
     ),
     Rule(
@@ -149,7 +147,7 @@ RULES = (
         lambda s: s.clustered,
         Choice(
             PairTest.CLUSTER,
-            IntervalKind.CLUSTER_BOOTSTRAP,
+            IntervalKind.T,
             "questions come in groups, which are not independent inside",
         ),
     ),
@@ -157,7 +155,7 @@ RULES = (
         lambda s: s.searched,
         Choice(
             PairTest.SIGN,
-            IntervalKind.T,
+            IntervalKind.MEAN,
             "one search of each question and arm: which of them took fewer samples, and not by how many",
         ),
     ),
@@ -170,20 +168,46 @@ RULES = (
         ),
     ),
     Rule(
+        lambda s: s.bounded and s.n < FEW_QUESTIONS,
+        Choice(
+            PairTest.BOUNDED,
+            IntervalKind.MEAN,
+            f"fewer than {FEW_QUESTIONS} questions: nothing is asked of their values but that they lie between 0 and 1",
+        ),
+    ),
+    Rule(
+        lambda s: s.bounded and s.lopsided,
+        Choice(
+            PairTest.BOUNDED,
+            IntervalKind.MEAN,
+            "unequal numbers of samples, and so few of one arm that its rarer outcome is hardly seen",
+        ),
+    ),
+    Rule(
+        lambda s: s.unequal,
+        Choice(
+            PairTest.T,
+            IntervalKind.MEAN,
+            "unequal numbers of samples a question, so that a difference and its opposite are not equally likely",
+        ),
+    ),
+    Rule(
         lambda s: s.n > MANY_QUESTIONS,
-        Choice(PairTest.T, IntervalKind.T, f"more than {MANY_QUESTIONS} questions, where t and permutation agree"),
+        Choice(PairTest.T, IntervalKind.MEAN, f"more than {MANY_QUESTIONS} questions, where t and permutation agree"),
     ),
     Rule(
         lambda s: s.sampled,
         Choice(
             PairTest.PERMUTATION,
-            IntervalKind.CLUSTER_BOOTSTRAP,
+            IntervalKind.MEAN,
             "several samples per question: their mean counts once per question",
         ),
     ),
     Rule(
         lambda s: True,
-        Choice(PairTest.PERMUTATION, IntervalKind.BCA, "one continuous value per question, the same questions in both"),
+        Choice(
+            PairTest.PERMUTATION, IntervalKind.MEAN, "one continuous value per question, the same questions in both"
+        ),
     ),
 )
 
@@ -200,24 +224,29 @@ NEEDS: dict[PairTest, tuple[Callable[[Shape], bool], str, Choice]] = {
         Choice(PairTest.MCNEMAR_EXACT, IntervalKind.NEWCOMBE_PAIRED, "asked for"),
     ),
     PairTest.PERMUTATION: (
-        lambda s: not s.counts_only,
-        "values per question in both arms",
-        Choice(PairTest.PERMUTATION, IntervalKind.CLUSTER_BOOTSTRAP, "asked for"),
+        lambda s: not s.counts_only and not s.unequal,
+        "values per question in both arms, of as many samples each (--metric avg@K takes the first K of both)",
+        Choice(PairTest.PERMUTATION, IntervalKind.MEAN, "asked for"),
     ),
     PairTest.T: (
         lambda s: not s.counts_only,
         "values per question in both arms",
-        Choice(PairTest.T, IntervalKind.T, "asked for"),
+        Choice(PairTest.T, IntervalKind.MEAN, "asked for"),
+    ),
+    PairTest.BOUNDED: (
+        lambda s: not s.counts_only and s.bounded,
+        "values per question in both arms, between 0 and 1",
+        Choice(PairTest.BOUNDED, IntervalKind.MEAN, "asked for"),
     ),
     PairTest.CLUSTER: (
         lambda s: s.clustered and not s.counts_only,
         "groups of questions",
-        Choice(PairTest.CLUSTER, IntervalKind.CLUSTER_BOOTSTRAP, "asked for"),
+        Choice(PairTest.CLUSTER, IntervalKind.T, "asked for"),
     ),
     PairTest.SIGN: (
         lambda s: s.searched,
         "one search of each question in both arms (discovery)",
-        Choice(PairTest.SIGN, IntervalKind.T, "asked for"),
+        Choice(PairTest.SIGN, IntervalKind.MEAN, "asked for"),
     ),
     PairTest.TWO_PROPORTION: (
         lambda s: s.binary or s.counts_only,

@@ -1,10 +1,8 @@
-"""Confidence intervals of shares, of differences of shares and of means; bounds for what is missing.
+"""Confidence intervals of shares and of differences of shares; bounds for what is missing. Those of means: limits.py.
 
     stats.wilson(successes=40, n=62)
-    stats.cluster_bootstrap(per_question_differences, seed=0)
 
-Every difference is b - a. `None` means that no interval exists. Bootstrap intervals are Monte Carlo with an explicit
-seed; their limits move a little with it.
+Every difference is b - a. `None` means that no interval exists.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nsd.reports.stats.numerics import bootstrap_means, chunks, cluster_sums, constant, crossing, normal_quantile
+from nsd.reports.stats.numerics import crossing, normal_quantile
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -29,10 +27,6 @@ class Interval:
     high: float
     level: float
     name: str
-
-    def as_share(self) -> Interval:
-        """The part of it that a share can be in: 0 to 1."""
-        return Interval(min(max(self.low, 0.0), 1.0), min(max(self.high, 0.0), 1.0), self.level, self.name)
 
 
 # --------------------------------------------------------------------------- proportions
@@ -114,67 +108,6 @@ def tango_interval(a_only: int, b_only: int, n: int, level: float = LEVEL) -> In
     low = crossing(lambda d: tango_score(a_only, b_only, n, d) - z, -1.0, estimate)
     high = crossing(lambda d: tango_score(a_only, b_only, n, d) + z, estimate, 1.0)
     return Interval(low, high, level, "Tango score")
-
-
-# --------------------------------------------------------------------------- means
-
-
-def cluster_bootstrap(
-    differences: ArrayLike,
-    seed: int,
-    clusters: ArrayLike | None = None,
-    resamples: int = 10_000,
-    level: float = LEVEL,
-) -> Interval | None:
-    """Percentile interval of the mean of differences [n], drawing whole clusters (a question each by default).
-
-    With one row a question that is the bootstrap of the question means: the k samples inside stay together.
-    None with fewer than two clusters or without any spread.
-    """
-    import numpy as np
-
-    d = np.asarray(differences, dtype=np.float64)
-    if clusters is None:
-        means = None if len(d) < 2 or constant(d) else bootstrap_means(d, seed, resamples)
-    else:
-        sums, sizes = cluster_sums(d, clusters)
-        if len(sums) < 2 or constant(sums / sizes):
-            return None
-        generator, parts = np.random.default_rng(seed), []
-        for rows in chunks(resamples, len(sums)):
-            drawn = generator.integers(0, len(sums), size=(rows, len(sums)))
-            parts.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
-        means = np.concatenate(parts)
-    if means is None:
-        return None
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, "cluster bootstrap")
-
-
-def bca_bootstrap(values: ArrayLike, seed: int, resamples: int = 10_000, level: float = LEVEL) -> Interval | None:
-    """Bias-corrected accelerated bootstrap interval of the mean of `values` [n] (Efron 1987, JASA 82:171).
-
-    The acceleration of a mean is sum (x - m)^3 / (6 (sum (x - m)^2)^1.5). Percentile limits where the bias
-    correction is undefined (all resampled means on one side); None with fewer than two or constant values.
-    """
-    import numpy as np
-    from scipy.special import ndtr, ndtri
-
-    x = np.asarray(values, dtype=np.float64)
-    if len(x) < 2 or constant(x):
-        return None
-    means, centre = bootstrap_means(x, seed, resamples), float(x.mean())
-    below = float((means < centre).mean() + (means == centre).mean() / 2)
-    tails = np.array([(1 - level) / 2, (1 + level) / 2])
-    name = "bootstrap percentile"
-    if 0 < below < 1:
-        centred = x - centre
-        acceleration = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5))
-        shifted = ndtri(below) + ndtri(tails)
-        if np.all(1 - acceleration * shifted > 0):
-            tails, name = ndtr(ndtri(below) + shifted / (1 - acceleration * shifted)), "bootstrap BCa"
-    low, high = np.quantile(means, tails)
-    return Interval(float(low), float(high), level, name)
 
 
 # --------------------------------------------------------------------------- missing values

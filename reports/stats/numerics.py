@@ -70,19 +70,6 @@ def chunks(rows: int, width: int, cells: int = 4_000_000) -> list[int]:
     return [min(step, rows - start) for start in range(0, rows, step)]
 
 
-def bootstrap_means(x: Floats, seed: int, resamples: int) -> Floats:
-    """Means of `resamples` resamples of x. Few distinct values are drawn as multinomial counts: the same law."""
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    distinct, counts = np.unique(x, return_counts=True)
-    if len(distinct) <= 256:
-        drawn = generator.multinomial(len(x), counts / len(x), size=resamples)
-        return np.asarray(drawn @ distinct / len(x), dtype=np.float64)
-    parts = [x[generator.integers(0, len(x), size=(rows, len(x)))].mean(axis=1) for rows in chunks(resamples, len(x))]
-    return np.concatenate(parts)
-
-
 def cluster_sums(d: Floats, clusters: ArrayLike) -> tuple[Floats, Floats]:
     """Sums of `d` [n] and sizes, by cluster: two arrays [G]. Raises ValueError where the shapes differ."""
     import numpy as np

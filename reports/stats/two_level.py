@@ -2,38 +2,99 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nsd.reports.stats.intervals import LEVEL
+from nsd.reports.stats.bounded import BoundedMean
+from nsd.reports.stats.intervals import LEVEL, Interval
+from nsd.reports.stats.limits import FEW_QUESTIONS, Limits, TwoSources, Widest, interval_of, two_sided_p
 from nsd.reports.stats.numerics import t_power
-from nsd.reports.stats.significance import Result, t_result
+from nsd.reports.stats.significance import Result
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+NAME = "two-level t (questions x seeds)"
+
+
 def two_level(
-    values_a: ArrayLike, values_b: ArrayLike, level: float = LEVEL, trained: tuple[bool, bool] = (True, True)
+    values_a: ArrayLike,
+    values_b: ArrayLike,
+    level: float = LEVEL,
+    trained: tuple[bool, bool] = (True, True),
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
+    lopsided: bool = False,
 ) -> Result:
     """t on the difference of means over questions AND seeds: a claim about this recipe on questions like these.
 
     `values_a` [S_a, n] and `values_b` [S_b, n] hold one value per seed and shared question. The variance is that
     of the seed means plus that of the seed-averaged question differences, minus the residual both contain
-    (two-way cluster-robust variance, Cameron, Gelbach, Miller 2011), never less than the larger part. df is
-    that of the seeds by Satterthwaite, the questions counting as n - 1. Needs two questions and two seeds in each
-    arm that is `trained`; an untrained arm is one row, which has no variance between seeds.
+    (two-way cluster-robust variance, Cameron, Gelbach, Miller 2011), never less than the larger part; each part counts
+    with the t quantile of its own degrees of freedom (`limits.TwoSources`). Needs two questions and two seeds in each
+    arm that is `trained`; an untrained arm is one row, which has no variance between seeds. Under FEW_QUESTIONS, or
+    where one arm is sampled too thinly (`lopsided`), the limits are never inside those of the bounded mean.
     """
-    name = "two-level t (questions x seeds)"
+    limits = two_level_limits(values_a, values_b, trained, bounds, lopsided)
+    if isinstance(limits, Result):
+        return limits
+    parts = _level_parts(values_a, values_b, trained)
+    assert not isinstance(parts, Result)
+    sources = parts.sources()
+    error = sources.error if parts.spread else None
+    return Result(
+        NAME,
+        None if not error else parts.estimate / error,
+        two_sided_p(limits),
+        parts.estimate,
+        interval_of(limits, level, bounds),
+        None if not error else sources.df,
+        error,
+    )
+
+
+def two_level_limits(
+    values_a: ArrayLike,
+    values_b: ArrayLike,
+    trained: tuple[bool, bool] = (True, True),
+    bounds: tuple[float, float] | None = (-1.0, 1.0),
+    lopsided: bool = False,
+) -> Limits | Result:
+    """The limits behind `two_level`, or the result that says why there are none."""
+    import numpy as np
+
     parts = _level_parts(values_a, values_b, trained)
     if isinstance(parts, Result):
         return parts
-    variance = parts.variance()
-    if variance <= 1e-24:
+    if not parts.spread:
         p = 1.0 if abs(parts.estimate) < 1e-12 else None
-        return Result(name, None, p, parts.estimate, note="no spread between questions or seeds")
-    return t_result(name, parts.estimate, math.sqrt(variance), parts.df(), level, "two-level t")
+        return Result(NAME, None, p, parts.estimate, note="no spread between questions or seeds")
+    sources = parts.sources()
+    if bounds is None or not (lopsided or parts.n < FEW_QUESTIONS):
+        return sources
+    a, b = (np.atleast_2d(np.asarray(values, dtype=np.float64)).mean(axis=0) for values in (values_a, values_b))
+    both: list[Limits] = [sources, BoundedMean(b - a, *bounds)]
+    return Widest(both, both, "two-level t, bounded mean where it is wider")
+
+
+def seeds_interval(
+    values: ArrayLike, level: float = LEVEL, bounds: tuple[float, float] | None = (0.0, 1.0)
+) -> Interval | None:
+    """Interval of one arm's mean over training seeds and questions, `values` [S, n].
+
+    The wider of the two-level t and the bounded mean of the questions' means. None with fewer than two seeds or
+    questions, or without bounds and spread.
+    """
+    import numpy as np
+
+    block = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if len(block) < 2 or block.shape[1] < 2:
+        return None
+    limits = two_level_limits(np.zeros((1, block.shape[1])), block, (False, True), bounds=None)
+    found: list[Limits] = [] if isinstance(limits, Result) else [limits]
+    if bounds is not None:
+        found.append(BoundedMean(block.mean(axis=0), *bounds))
+    return interval_of(Widest(found, found, found[0].name), level, bounds) if found else None
 
 
 def two_level_seeds_needed(
@@ -55,10 +116,10 @@ def two_level_seeds_needed(
         return None
 
     def finds(seeds: int) -> bool:
-        variance = parts.variance(seeds)
-        if variance <= 1e-24:
+        sources = parts.sources(seeds)
+        if sources.error <= 1e-12:
             return True
-        return t_power(min(abs(effect) / math.sqrt(variance), 37.0), parts.df(seeds), alpha) >= power
+        return t_power(min(abs(effect) / sources.error, 37.0), sources.df, alpha) >= power
 
     if not finds(limit):
         return None
@@ -90,33 +151,42 @@ class _LevelParts:
         questions = self.questions if seeds is None else max(0.0, self.questions - now) + then
         return questions, [one / count for one, count in zip(self.seeds, counts, strict=True)], then
 
-    def variance(self, seeds: int | None = None) -> float:
-        """Of the difference of means, never less than its larger part."""
-        questions, means, residual = self._each(seeds)
-        return max(questions + sum(means) - residual, questions, sum(means))
+    @property
+    def spread(self) -> bool:
+        """Whether anything varies."""
+        return self.questions + sum(self.seeds) > 1e-24
 
-    def df(self, seeds: int | None = None) -> float:
-        """By Satterthwaite, the questions counting as n - 1."""
-        questions, means, _ = self._each(seeds)
+    def sources(self, seeds: int | None = None) -> TwoSources:
+        """The two parts of the variance of the difference of means, each with its degrees of freedom.
+
+        The residual is in both and taken from the seeds' part, except where a single pair of seeds is all there is:
+        what two seeds show is too little to take anything from.
+        """
+        questions, means, residual = self._each(seeds)
         counts = self.counts if seeds is None else [seeds] * len(self.counts)
-        pieces = [(part, count - 1) for part, count in zip(means, counts, strict=True)] + [(questions, self.n - 1)]
-        return float(sum(part for part, _ in pieces) ** 2 / sum(part**2 / freedom for part, freedom in pieces))
+        seeds_df = sum(counts) - len(counts)
+        between = sum(means)
+        if between > 0:
+            seeds_df_found = between**2 / sum(part**2 / (count - 1) for part, count in zip(means, counts, strict=True))
+        else:
+            seeds_df_found = float(max(1, seeds_df))
+        alone = max(0.0, between - min(residual, questions)) if seeds_df > 1 else between
+        return TwoSources(self.estimate, ((alone, seeds_df_found), (questions, float(self.n - 1))))
 
 
 def _level_parts(values_a: ArrayLike, values_b: ArrayLike, trained: tuple[bool, bool]) -> _LevelParts | Result:
     """The parts of the variance, or the result that says why there are none."""
     import numpy as np
 
-    name = "two-level t (questions x seeds)"
     a, b = np.atleast_2d(np.asarray(values_a, dtype=np.float64)), np.atleast_2d(np.asarray(values_b, dtype=np.float64))
     n = a.shape[1]
     if n == 0:
-        return Result(name, None, None, None, note="no shared question: nothing to test")
+        return Result(NAME, None, None, None, note="no shared question: nothing to test")
     difference = b.mean(axis=0) - a.mean(axis=0)
     estimate = float(difference.mean())
     scattering = [arm for arm, learned in zip((a, b), trained, strict=True) if learned]
     if not scattering or min(len(arm) for arm in scattering) < 2 or n < 2:
-        return Result(name, None, None, estimate, note="needs two seeds in each trained arm and two shared questions")
+        return Result(NAME, None, None, estimate, note="needs two seeds in each trained arm and two shared questions")
     residuals = []
     for arm in scattering:
         residual = arm - arm.mean(axis=0) - arm.mean(axis=1, keepdims=True) + arm.mean()

@@ -71,7 +71,7 @@ def test_samples_are_never_pooled(results: Results) -> None:
     results.add("b", list(b), samples=8)
     (found,) = compare_runs(results.connection, ["a", "b"])
     assert found.n == 60 and found.discordant is None
-    assert found.test == "sign-flip permutation (exact)" and found.interval == "cluster bootstrap"
+    assert found.test == "sign-flip permutation (exact)" and found.interval == "t"
     assert found.p == stats.sign_flip(b - a, seed=0).p
 
 
@@ -82,12 +82,12 @@ def test_a_vote_over_samples_is_one_binary_decision(results: Results) -> None:
     assert found.test == "McNemar mid-p" and found.discordant == (0, 9)
 
 
-def test_continuous_values_take_permutation_and_bca(results: Results) -> None:
+def test_continuous_values_take_permutation_and_t(results: Results) -> None:
     generator = np.random.default_rng(1)
     results.add("a", list(generator.random(40)))
     results.add("b", list(generator.random(40)))
     (found,) = compare_runs(results.connection, ["a", "b"])
-    assert found.test.startswith("sign-flip permutation (") and found.interval == "bootstrap BCa"
+    assert found.test.startswith("sign-flip permutation (") and found.interval == "t"
     assert compare_runs(results.connection, ["a", "b"])[0] == found  # resampling repeats to the digit
 
 
@@ -200,7 +200,7 @@ def test_globs_conditions_and_experiments_name_arms(results: Results) -> None:
     (by_condition,) = compare_runs(results.connection, ["study/base", "study/tuned"])
     (by_experiment,) = compare_runs(results.connection, ["study"])
     assert by_condition == by_experiment
-    assert by_condition.claim == "recipe" and by_condition.seeds == (3, 3) and by_condition.test.startswith("Welch")
+    assert by_condition.claim == "recipe" and by_condition.seeds == (3, 3) and by_condition.test.startswith("two-level")
 
 
 def test_an_unknown_name_gets_the_nearest(results: Results) -> None:
@@ -245,18 +245,14 @@ def test_seeds_carry_a_claim_about_a_recipe(results: Results) -> None:
     add_seeds(results, "a", [0.30, 0.34, 0.28])
     add_seeds(results, "b", [0.40, 0.44, 0.45])
     (found,) = compare_runs(results.connection, ["s/a", "s/b"])
-    welch = stats.welch_t([0.30, 0.34, 0.28], [0.40, 0.44, 0.45])
-    assert welch.interval is not None
-    assert (found.p, found.difference) == pytest.approx((welch.p, welch.estimate))
-    assert found.ci == pytest.approx((welch.interval.low, welch.interval.high))
-
-
-def test_seeds_are_paired_where_they_share_the_order_of_the_data(results: Results) -> None:
-    add_seeds(results, "a", [0.30, 0.34, 0.28], order="labeled")
-    add_seeds(results, "b", [0.40, 0.44, 0.45], order="labeled")
-    add_seeds(results, "c", [0.40, 0.44, 0.45], order="labeled and pseudo")
-    assert compare_runs(results.connection, ["s/a", "s/b"])[0].test == "paired t on seed means"
-    assert compare_runs(results.connection, ["s/a", "s/c"])[0].test == "Welch t on seed means"
+    a, b = (
+        np.arange(100) < np.array([[round(100 * mean)] for mean in means])
+        for means in ([0.30, 0.34, 0.28], [0.40, 0.44, 0.45])
+    )
+    both = stats.two_level(a, b)
+    assert both.interval is not None
+    assert (found.p, found.difference) == pytest.approx((both.p, both.estimate))
+    assert found.ci == pytest.approx((both.interval.low, both.interval.high))
 
 
 def test_a_recipe_claim_without_seeds_is_refused(results: Results) -> None:
@@ -308,8 +304,11 @@ def test_a_named_test_that_cannot_be_right_is_refused_with_the_one_that_fits(res
         (Shape(sampled=True, n=500), "permutation"),
         (Shape(sampled=True, n=50_000), "t"),
         (Shape(clustered=True, binary=True, n=500), "cluster"),
-        (Shape(recipe=True, binary=True, seeds=(3, 3), n=500), "seeds"),
-        (Shape(recipe=True, shared_order=True, seeds=(3, 3), n=500), "seeds-paired"),
+        (Shape(recipe=True, binary=True, seeds=(3, 3), n=500), "two-level"),
+        (Shape(recipe=True, seeds=(1, 3), trained=(False, True), n=500), "two-level"),
+        (Shape(sampled=True, n=19), "bounded"),
+        (Shape(sampled=True, unequal=True, n=500), "t"),
+        (Shape(sampled=True, unequal=True, lopsided=True, n=500), "bounded"),
     ],
 )
 def test_the_table_of_tests(shape: Shape, test: str) -> None:

@@ -79,8 +79,8 @@ def test_more_copies_are_no_new_look_and_no_new_row(results: Results) -> None:
     (entry,) = look_entries(compare_runs(results.connection, ["s"]))
     assert entry.evidence.to_json() == {"a": ["eval-s/a/seed1"], "b": ["eval-s/b/seed1"]}
     a, b = summarise_arms(results.connection, [f"s/{arm}/seed{seed}" for arm in "ab" for seed in SEEDS])
-    wilson = stats.wilson(30, 60)
-    assert wilson is not None and a.ci == (wilson.low, wilson.high)
+    exact = stats.exact_binomial(30, 60, 0.95)
+    assert exact is not None and a.ci == (exact.low, exact.high)
     assert (a.seeds, a.seed_means, a.copies, b.samples) == ([], [0.5], 3, 1)
 
 
@@ -139,7 +139,7 @@ def test_one_model_sampled_again_is_more_samples_of_each_question(results: Resul
     assert found.comparison.p == pytest.approx(expected.p) and found.comparison.n == 50
     assert found.about.startswith("these models as they are") and found.comparison.seeds == (1, 1)
     (arm,) = summarise_arms(results.connection, [f"s/a/seed{seed}" for seed in SEEDS])
-    assert (arm.samples, arm.seeds, arm.interval) == (4, [], "cluster bootstrap")
+    assert (arm.samples, arm.seeds, arm.interval) == (4, [], "bounded mean")
     assert arm.mean == pytest.approx(a.mean())
 
 
@@ -180,7 +180,8 @@ def test_equal_results_of_different_weights_stay_observations(results: Results) 
     add(results, "b", [answers(100, 60), answers(100, 60), answers(100, 66)], temperature=0.0)
     found = claimed(results)
     assert found.about == "this recipe (3 training seeds)" and found.comparison.seeds == (3, 3)
-    assert found.comparison.p == pytest.approx(stats.welch_t([0.4, 0.4, 0.44], [0.6, 0.6, 0.66]).p)
+    a, b = ([answers(100, right) for right in rights] for rights in ((40, 40, 44), (60, 60, 66)))
+    assert found.comparison.p == pytest.approx(stats.two_level(a, b).p)
 
 
 def trained_against_base(results: Results) -> tuple[Any, Any]:
@@ -222,12 +223,13 @@ def test_one_trained_seed_is_no_recipe_however_often_base_is_repeated(results: R
         compare_runs(results.connection, ["s/base", "s/tuned"], claim="recipe")
 
 
-def test_without_spread_the_recipe_is_not_decided(results: Results) -> None:
-    """Both arms give the same mean under every seed: nothing says what training again would do."""
+def test_seeds_that_answer_alike_leave_the_recipe_to_the_questions(results: Results) -> None:
+    """Both arms answer the same under every seed: training again changes nothing, other questions would."""
     add(results, "a", [answers(100, 40)] * 4, temperature=0.0)
     add(results, "b", [answers(100, 60)] * 4, temperature=0.0)
     found = claimed(results)
-    assert found.verdict == "UNRESOLVED" and found.comparison.p is None and "no spread" in found.note
+    alone = stats.paired_t(np.array(answers(100, 60)) - np.array(answers(100, 40)))
+    assert found.verdict == "BETTER" and found.comparison.p == pytest.approx(alone.p)
 
 
 def test_more_seeds_do_not_stand_in_for_questions() -> None:

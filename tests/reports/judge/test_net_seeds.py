@@ -44,12 +44,12 @@ def test_other_experiments_count_on_the_same_questions_alone() -> None:
     assert sd == 0.014 and "assumed" in source
 
 
-def test_the_claims_own_arms_come_first_and_are_paired_where_their_seeds_are() -> None:
+def test_the_claims_own_arms_come_first() -> None:
     results = Results()
     seeds(results, "toy/c", [50, 55, 60])
-    seeds(results, "toy/d", [52, 58, 61])  # differences 2, 3, 1: SD 1 point
+    seeds(results, "toy/d", [52, 58, 61])  # variances 25 and 21 points^2
     sd, source = spread(results)
-    assert sd == pytest.approx(0.01) and "the paired difference over seeds" in source
+    assert sd == pytest.approx(math.sqrt(23) / 100) and "SD of seed means" in source
 
 
 def test_paired_seeds_are_tested_by_their_differences() -> None:

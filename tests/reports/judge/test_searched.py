@@ -128,4 +128,4 @@ def test_another_metric_of_samples_that_a_search_chose_to_end_is_refused(results
 def test_an_arm_of_searches_has_an_interval_over_questions(results: Results) -> None:
     (arm,) = summarise_arms(results.connection, ["s/sampling/seed1"])
     assert arm.mean == pytest.approx(sum((6, 0, 1, 0, 4, 3, 2, 0)) / 8 / 8)
-    assert arm.interval == "t" and arm.ci is not None and arm.ci[0] >= 0
+    assert arm.interval == "bounded mean" and arm.ci is not None and arm.ci[0] >= 0

@@ -82,7 +82,7 @@ def test_counts_are_told_by_the_smaller_arm_and_each_arm_has_its_own_interval(re
     results.add_counts("many", 700, 1000)
     (found,) = compare_runs(results.connection, ["few", "many"])
     assert (found.n, found.n_a, found.n_b) == (100, 100, 1000)
-    few, many = stats.wilson(30, 100), stats.wilson(700, 1000)
+    few, many = stats.exact_binomial(30, 100, 0.95), stats.exact_binomial(700, 1000, 0.95)
     assert few is not None and many is not None
     assert (found.ci_a, found.ci_b) == ((few.low, few.high), (many.low, many.high))
 

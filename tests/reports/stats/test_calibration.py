@@ -200,21 +200,6 @@ def test_newcombe_paired_covers_small_samples_where_wald_does_not() -> None:
     assert 0.905 < covered(tables, 0.05, wald=True) < 0.93
 
 
-@pytest.mark.slow
-def test_intervals_of_question_means_cover() -> None:
-    simulations = 1_000
-    right_a, right_b = sampled_differences(simulations, seed=13)
-    hits_bootstrap, hits_bca = [], []
-    for row in (right_b - right_a) / 8:
-        bootstrap = stats.cluster_bootstrap(row, seed=0, resamples=1_000)
-        bca = stats.bca_bootstrap(row, seed=0, resamples=1_000)
-        assert bootstrap is not None and bca is not None
-        hits_bootstrap.append(bootstrap.low <= 0 <= bootstrap.high)
-        hits_bca.append(bca.low <= 0 <= bca.high)
-    assert 0.92 < np.mean(hits_bootstrap) < 0.975
-    assert 0.92 < np.mean(hits_bca) < 0.975
-
-
 def test_recipe_against_an_untrained_model_keeps_its_level() -> None:
     """Seeds in the trained arm only; base greedy, or sampled as often as a trained model is."""
     simulations, generator = 1_500, np.random.default_rng(14)

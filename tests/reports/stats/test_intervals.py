@@ -38,15 +38,57 @@ def test_worked_examples_of_papers() -> None:
     assert limits(stats.tango_interval(6, 16, 161)) == pytest.approx([0.0054, 0.1240], abs=5e-5)
 
 
-def test_bca_agrees_with_scipy_up_to_resampling() -> None:
-    from scipy.stats import bootstrap
+@pytest.mark.parametrize(("right", "n"), [(0, 12), (3, 10), (12, 12), (27, 500)])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.995])
+def test_exact_binomial_agrees_with_scipy_and_is_the_bounded_mean_of_right_or_wrong(
+    right: int, n: int, level: float
+) -> None:
+    from scipy.stats import binomtest
 
-    values = np.random.default_rng(5).exponential(size=60)
-    ours = stats.bca_bootstrap(values, seed=0, resamples=100_000)
-    scipys = bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
-    assert ours is not None and ours.name == "bootstrap BCa"
-    assert limits(ours) == pytest.approx([scipys.low, scipys.high], abs=0.01)
-    percentile = bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=1).confidence_interval
-    assert limits(stats.cluster_bootstrap(values, seed=0, resamples=100_000)) == pytest.approx(
-        [percentile.low, percentile.high], abs=0.01
-    )
+    theirs = binomtest(right, n).proportion_ci(level, method="exact")
+    assert limits(stats.exact_binomial(right, n, level)) == pytest.approx([theirs.low, theirs.high], **CLOSE)
+    bounded = stats.BoundedMean([1.0] * right + [0.0] * (n - right), 0.0, 1.0)
+    assert limits(stats.interval_of(bounded, level)) == pytest.approx([theirs.low, theirs.high], **CLOSE)
+
+
+def test_the_bounded_mean_is_the_quantile_of_its_definition() -> None:
+    """Limits by drawing the weights on the simplex, as Gaffke defines them."""
+    generator = np.random.default_rng(0)
+    values = np.array([0.1, 0.1, 0.35, 0.5, 0.8, 0.85, 1.0])
+    weights = generator.dirichlet(np.ones(8), size=400_000)
+    found = stats.interval_of(stats.BoundedMean(values, 0.0, 1.0), 0.95)
+    assert found.low == pytest.approx(np.quantile(weights @ np.append(values, 0.0), 0.025), abs=2e-3)
+    assert found.high == pytest.approx(np.quantile(weights @ np.append(values, 1.0), 0.975), abs=2e-3)
+
+
+def test_equal_values_leave_a_rule_of_three() -> None:
+    for n in (5, 100, 3000):
+        reach = stats.BoundedMean(np.zeros(n), -1.0, 1.0).upper(0.05)
+        assert reach == pytest.approx(1 - 0.05 ** (1 / n), rel=1e-4)  # 3 / n, nearly
+        assert stats.BoundedMean(np.zeros(n), -1.0, 1.0).p_less(0.02) == pytest.approx(0.98**n, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [12, 400])
+def test_limits_and_p_of_a_mean_are_one_thing(n: int) -> None:
+    """The p at a limit is its alpha: for t, the bounded mean, the wider of both, and two sources of variance."""
+    generator = np.random.default_rng(n)
+    skewed = np.where(generator.random(n) < 0.03, 0.9, -0.05)
+    arms = generator.random((2, 3, n))
+    found = [
+        stats.mean_limits(generator.normal(0, 0.1, n), (-1.0, 1.0)),
+        stats.mean_limits(skewed, (-1.0, 1.0)),
+        stats.two_level_limits(arms[0], arms[1]),
+    ]
+    for one_of in found:
+        assert one_of is not None and not isinstance(one_of, stats.Result)
+        for alpha in (0.05, 0.003):
+            assert one_of.p_less(one_of.upper(alpha)) == pytest.approx(alpha, rel=1e-4)
+            assert one_of.p_greater(one_of.lower(alpha)) == pytest.approx(alpha, rel=1e-4)
+
+
+def test_many_distinct_values_are_rounded_outwards() -> None:
+    values = np.random.default_rng(3).random(2000)
+    found = stats.interval_of(stats.BoundedMean(values, 0.0, 1.0), 0.95)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
+    assert values.mean() - half - 0.004 < found.low < values.mean() - half
+    assert values.mean() + half < found.high < values.mean() + half + 0.004

@@ -59,23 +59,61 @@ def test_welch_agrees_with_r(given: dict[str, Any], found: dict[str, Any]) -> No
 @pytest.mark.parametrize(("given", "found"), r_records("tost_t"))
 def test_margin_t_agrees_with_r(given: dict[str, Any], found: dict[str, Any]) -> None:
     differences, found = stats.paired_t(given["d"]), one(found)
-    arguments = (differences.estimate, differences.standard_error, differences.df, given["margin"][0])
-    assert stats.margin_test_t(*arguments, both_sides=False).p == pytest.approx(found["noninferior"], **CLOSE)
-    same = stats.margin_test_t(*arguments, both_sides=True)
-    assert same.p == pytest.approx(found["equivalence"], **CLOSE)
-    assert limits(same.interval) == pytest.approx(found["ci90"], **CLOSE)
+    assert differences.estimate is not None and differences.standard_error is not None and differences.df is not None
+    t = stats.Student(differences.estimate, differences.standard_error, differences.df)
+    margin = given["margin"][0]
+    assert stats.margin_p(t, margin, both_sides=False) == pytest.approx(found["noninferior"], **CLOSE)
+    assert stats.margin_p(t, margin, both_sides=True) == pytest.approx(found["equivalence"], **CLOSE)
+    assert limits(stats.interval_of(t, 0.9)) == pytest.approx(found["ci90"], **CLOSE)
 
 
-@pytest.mark.parametrize(("given", "found"), r_records("cluster_t"))
-def test_cluster_t_agrees_with_r_and_statsmodels(given: dict[str, Any], found: dict[str, Any]) -> None:
+def cr2_by_matrices(d: Any, groups: Any) -> tuple[float, float]:
+    """Standard error and df of clubSandwich's CR2 for a mean, from the matrices of Pustejovsky and Tipton 2018."""
+    n = len(d)
+    residual_maker = np.eye(n) - np.ones((n, n)) / n
+    rows, squared = [], 0.0
+    for group in np.unique(groups):
+        mine = groups == group
+        values, vectors = np.linalg.eigh(residual_maker[np.ix_(mine, mine)])
+        weights = vectors @ np.diag(1 / np.sqrt(values)) @ vectors.T @ np.ones(mine.sum()) / n
+        squared += float(weights @ (residual_maker @ d)[mine]) ** 2
+        rows.append(residual_maker[mine].T @ weights)
+    gram = np.array(rows) @ np.array(rows).T  # under independent questions, as clubSandwich takes them
+    return math.sqrt(squared), float(np.trace(gram) ** 2 / (gram**2).sum())
+
+
+def test_cr2_agrees_with_its_matrices_and_its_df_with_independent_questions() -> None:
+    from nsd.reports.stats.significance import _cluster_df
+
+    generator = np.random.default_rng(2)
+    groups = np.repeat(np.arange(7), [3, 9, 1, 14, 5, 2, 20])
+    differences = generator.normal(0.1, 0.5, len(groups))
+    error, df = cr2_by_matrices(differences, groups)
+    assert stats.cluster_t(differences, groups).standard_error == pytest.approx(error, **CLOSE)
+    assert _cluster_df(np.bincount(groups).astype(float), 0.0) == pytest.approx(df, **CLOSE)
+
+
+def test_df_of_correlated_groups_agree_with_their_matrices() -> None:
+    from nsd.reports.stats.significance import _cluster_df
+
+    sizes = np.array([3, 9, 1, 14, 5])
+    groups, n = np.repeat(np.arange(5), sizes), int(sizes.sum())
+    working = 0.7 * np.eye(n) + 0.3 * (groups[:, None] == groups[None, :])
+    residual_maker = np.eye(n) - np.ones((n, n)) / n
+    rows = np.array([(residual_maker @ (groups == g)) / n / math.sqrt(1 - sizes[g] / n) for g in range(5)])
+    gram = rows @ working @ rows.T
+    assert _cluster_df(sizes.astype(float), 0.3) == pytest.approx(np.trace(gram) ** 2 / (gram**2).sum(), **CLOSE)
+
+
+def test_groups_of_one_size_are_the_t_test_of_their_means() -> None:
     import statsmodels.api as sm
+    from scipy.stats import ttest_1samp
 
-    found, result = one(found), stats.cluster_t(given["d"], given["cluster"])
-    assert (result.standard_error, result.p) == pytest.approx((found["se"], found["p"]), **CLOSE)
-    assert limits(result.interval) == pytest.approx(found["ci"], **CLOSE)
-    fit = sm.OLS(given["d"], np.ones(len(given["d"]))).fit(
-        cov_type="cluster", cov_kwds={"groups": np.array(given["cluster"], dtype=int)}, use_t=True
-    )
+    generator = np.random.default_rng(4)
+    differences, groups = generator.normal(0.1, 0.5, 80), np.repeat(np.arange(8), 10)
+    result, theirs = stats.cluster_t(differences, groups), ttest_1samp(differences.reshape(8, 10).mean(axis=1), 0)
+    assert (result.statistic, result.p, result.df) == pytest.approx((theirs.statistic, theirs.pvalue, 7.0), **CLOSE)
+    fit = sm.OLS(differences, np.ones(80)).fit(cov_type="cluster", cov_kwds={"groups": groups}, use_t=True)
     assert (result.standard_error, result.p) == pytest.approx((float(fit.bse[0]), float(fit.pvalues[0])), **CLOSE)
 
 

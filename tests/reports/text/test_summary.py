@@ -30,25 +30,25 @@ def results() -> Results:
     return results
 
 
-def test_an_arm_of_binary_answers_has_a_wilson_interval(results: Results) -> None:
+def test_an_arm_of_binary_answers_has_an_exact_interval(results: Results) -> None:
     base, oracle = summarise_arms(results.connection, ["s/base/seed1", "s/oracle/seed1"])
-    wilson = stats.wilson(160, 200)
-    assert wilson is not None and oracle.ci == (wilson.low, wilson.high)
+    exact = stats.exact_binomial(160, 200, 0.95)
+    assert exact is not None and oracle.ci == (exact.low, exact.high)
     assert (base.mean, base.n, base.truncated) == (0.6, 200, 0.0)
 
 
-def test_an_arm_of_several_seeds_has_the_interval_of_its_seed_means(results: Results) -> None:
+def test_an_arm_of_several_seeds_has_an_interval_over_seeds_and_questions(results: Results) -> None:
     results.add("s/base/seed2", [1.0] * 130 + [0.0] * 70)
     (base,) = summarise_arms(results.connection, ["s/base/seed1", "s/base/seed2"])
-    interval = stats.paired_t([0.6, 0.65]).interval
+    interval = stats.seeds_interval([[1.0] * 120 + [0.0] * 80, [1.0] * 130 + [0.0] * 70])
     assert interval is not None and base.ci == pytest.approx((interval.low, interval.high))
     assert base.mean == pytest.approx(0.625) and base.seeds == [1, 2]
 
 
-def test_an_arm_of_sampled_values_has_a_bootstrap_interval(results: Results) -> None:
+def test_an_arm_of_sampled_values_has_a_bounded_interval(results: Results) -> None:
     results.add("s/avg/seed1", [0.25, 0.5, 1.0] * 20, samples=4)
     (arm,) = summarise_arms(results.connection, ["s/avg/seed1"])
-    assert arm.interval == "cluster bootstrap" and arm.samples == 4
+    assert arm.interval == "bounded mean" and arm.samples == 4
 
 
 def test_a_run_without_a_result_is_listed_with_its_status(results: Results) -> None:
@@ -64,7 +64,7 @@ def test_the_screen_has_arms_labels_warnings_and_verdicts(results: Results) -> N
     results.connection.execute("INSERT INTO events VALUES ('train-s/noisy/seed1', 7, 'reward_std is 0', 'trainer.n')")
     claim = Claim(text="oracle > base", kind="better", better="oracle", worse="base", margin=None)
     text = printed(results, Hypotheses(claims=[claim]))
-    for part in ("Does it help?", "0.8000", "[0.7391, 0.8495]", "confidence", "reward_std is 0", "▲ BETTER"):
+    for part in ("Does it help?", "0.8000", "[0.7378, 0.8531]", "confidence", "reward_std is 0", "▲ BETTER"):
         assert part in text
     data = summary_json(results.connection, "s", None, Hypotheses(claims=[claim]))
     assert json.loads(json.dumps(data, allow_nan=False))["verdicts"][0]["holds"] is True

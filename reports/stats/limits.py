@@ -1,0 +1,211 @@
+"""How far a mean can be from what was seen: one object that gives interval, p and margin test, which therefore agree.
+
+    limits = mean_limits(differences, (-1.0, 1.0))
+    interval_of(limits, 0.95), two_sided_p(limits), margin_p(limits, 0.02, both_sides=True)
+
+Student's t where questions are many and none of them decides alone; the bounded mean (bounded.py) where they are few,
+or where one arm has few samples; the wider of both on the side to which the values are skewed. tests/reports/stats and
+`python -m benchmarks calibration` simulate how often each covers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from nsd.reports.stats.bounded import BoundedMean
+from nsd.reports.stats.intervals import Interval
+from nsd.reports.stats.numerics import constant, crossing
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+FEW_QUESTIONS = 20  # below, nothing is asked of the values but their bounds
+SKEWED = 0.2  # skewness over the root of n from which t misses on the side of the long tail
+FEW_CARRY = 5.0  # questions that carry the spread: sum(d^2)^2 / sum(d^4)
+
+
+class Limits(Protocol):
+    """One-sided limits and p-values of a mean: `upper(alpha)` is below m exactly where `p_less(m)` is below alpha."""
+
+    @property
+    def name(self) -> str: ...
+
+    def upper(self, alpha: float) -> float: ...
+
+    def lower(self, alpha: float) -> float: ...
+
+    def p_less(self, mean: float) -> float: ...
+
+    def p_greater(self, mean: float) -> float: ...
+
+
+def interval_of(limits: Limits, level: float, bounds: tuple[float, float] | None = None) -> Interval:
+    """Two-sided, half of 1 - level on either side, cut at the bounds of what is possible."""
+    alpha = (1 - level) / 2
+    low, high = limits.lower(alpha), limits.upper(alpha)
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return Interval(low, high, level, limits.name)
+
+
+def two_sided_p(limits: Limits, mean: float = 0.0) -> float:
+    """Below alpha exactly where the interval of level 1 - alpha leaves `mean` out."""
+    return min(1.0, 2 * limits.p_less(mean), 2 * limits.p_greater(mean))
+
+
+def margin_p(limits: Limits, margin: float, both_sides: bool) -> float:
+    """One-sided p of a mean above -margin or, with `both_sides`, within the margin on both sides (TOST)."""
+    p = limits.p_greater(-margin)
+    return max(p, limits.p_less(margin)) if both_sides else p
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """An estimate with its standard error (positive), by Student's t."""
+
+    estimate: float
+    error: float
+    df: float
+    name: str = "t"
+
+    def upper(self, alpha: float) -> float:
+        """The one-sided upper limit."""
+        return self.estimate + _t(self.df, alpha) * self.error
+
+    def lower(self, alpha: float) -> float:
+        """The one-sided lower limit."""
+        return self.estimate - _t(self.df, alpha) * self.error
+
+    def p_less(self, mean: float) -> float:
+        """One-sided p for a true mean below `mean`."""
+        return _t_tail(self.df, (mean - self.estimate) / self.error)
+
+    def p_greater(self, mean: float) -> float:
+        """One-sided p for a true mean above `mean`."""
+        return _t_tail(self.df, (self.estimate - mean) / self.error)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoSources:
+    """An estimate whose variance is the sum of two parts, each with its own degrees of freedom.
+
+    The limits lie sqrt(t_1^2 v_1 + t_2^2 v_2) away: each part counts with its own quantile, so that a part known by two
+    seeds alone is not taken for certain because it happens to come out small (after Cochran, Cox 1957, Experimental
+    Designs, 4.14; Welch and Satterthwaite's single df is too large there).
+    """
+
+    estimate: float
+    parts: tuple[tuple[float, float], tuple[float, float]]  # (variance, df) each
+    name: str = "two-level t"
+
+    def reach(self, alpha: float) -> float:
+        """The distance of a one-sided limit of level 1 - alpha."""
+        return math.sqrt(sum(_t(df, alpha) ** 2 * variance for variance, df in self.parts if variance > 0))
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return math.sqrt(sum(variance for variance, _ in self.parts))
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the t whose two-sided 95 % limits lie as far away."""
+        wanted = self.reach(0.025) / self.error
+        low, high = (math.log(pick(df for variance, df in self.parts if variance > 0)) for pick in (min, max))
+        return math.exp(crossing(lambda log_df: _t(math.exp(log_df), 0.025) - wanted, low, high))
+
+    def upper(self, alpha: float) -> float:
+        """The one-sided upper limit."""
+        return self.estimate + self.reach(alpha)
+
+    def lower(self, alpha: float) -> float:
+        """The one-sided lower limit."""
+        return self.estimate - self.reach(alpha)
+
+    def p_less(self, mean: float) -> float:
+        """One-sided p for a true mean below `mean`."""
+        return self._tail(mean - self.estimate)
+
+    def p_greater(self, mean: float) -> float:
+        """One-sided p for a true mean above `mean`."""
+        return self._tail(self.estimate - mean)
+
+    def _tail(self, distance: float) -> float:
+        if distance == 0:
+            return 0.5
+        found = math.exp(crossing(lambda log: self.reach(math.exp(log)) - abs(distance), -34.0, math.log(0.5)))
+        return found if distance > 0 else 1 - found
+
+
+@dataclass(frozen=True, slots=True)
+class Widest:
+    """The widest of several on either side: it covers at least as often as each of them."""
+
+    below: Sequence[Limits]
+    above: Sequence[Limits]
+    name: str
+
+    def upper(self, alpha: float) -> float:
+        """The one-sided upper limit."""
+        return max(one.upper(alpha) for one in self.above)
+
+    def lower(self, alpha: float) -> float:
+        """The one-sided lower limit."""
+        return min(one.lower(alpha) for one in self.below)
+
+    def p_less(self, mean: float) -> float:
+        """One-sided p for a true mean below `mean`."""
+        return max(one.p_less(mean) for one in self.above)
+
+    def p_greater(self, mean: float) -> float:
+        """One-sided p for a true mean above `mean`."""
+        return max(one.p_greater(mean) for one in self.below)
+
+
+def mean_limits(values: ArrayLike, bounds: tuple[float, float] | None, lopsided: bool = False) -> Limits | None:
+    """Limits of the mean of `values` [n], one a question. None with fewer than two, or where nothing can be said.
+
+    `bounds` are those of a value, None where it has none (tokens); then t stands alone, and values without any spread
+    have no limits. `lopsided`: one arm has so few samples that even many questions may not show its rare outcome.
+    """
+    import numpy as np
+
+    x = np.asarray(values, dtype=np.float64)
+    n = len(x)
+    if n < 2:
+        return None
+    flat = constant(x)
+    if bounds is None:
+        return None if flat else Student(float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n), n - 1)
+    if flat or lopsided or n < FEW_QUESTIONS:
+        return BoundedMean(x, *bounds)
+    t = Student(float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n), n - 1)
+    centred = x - x.mean()
+    squares = centred * centred
+    carry = float(squares.sum()) ** 2 / float((squares * squares).sum())
+    skew = float((squares * centred).mean()) / float(squares.mean()) ** 1.5 / math.sqrt(n)
+    few = carry < FEW_CARRY
+    if not few and abs(skew) <= SKEWED:
+        return t
+    bounded = BoundedMean(x, *bounds)
+    both: list[Limits] = [t, bounded]
+    return Widest(
+        both if few or skew < 0 else [t], both if few or skew > 0 else [t], "t, bounded mean where it is skewed"
+    )
+
+
+def _t(df: float, alpha: float) -> float:
+    """The quantile that t exceeds with chance alpha."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(df, alpha))
+
+
+def _t_tail(df: float, t: float) -> float:
+    """P(T >= t)."""
+    from scipy.special import stdtr
+
+    return float(stdtr(df, -t))
