@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.compare import Weighed, conclude, measured_with, weigh
+from nsd.reports.judge.compare import (
+    Weighed,
+    check_intervals,
+    conclude,
+    levels_left_of_tested,
+    measured_with,
+    weigh,
+)
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
@@ -32,6 +39,7 @@ from nsd.reports.judge.metrics import NEUTRAL
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
 from nsd.reports.judge.sandboxes import sandbox_notes
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.settle import levels_left
 from nsd.reports.judge.trainings import training_notes
 from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.versions import (
@@ -154,6 +162,7 @@ def answer(
     metric: str | None = None,
     groups: Mapping[str, str] | None = None,
     pairs: bool = True,
+    intervals: str = "corrected",
 ) -> Answer:
     """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
 
@@ -172,7 +181,8 @@ def answer(
         if not versions and not arms:
             raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
         return _judge(
-            connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs
+            *(connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs),
+            check_intervals(intervals),
         )
 
 
@@ -188,6 +198,7 @@ def _judge(
     metric: str | None,
     groups: Mapping[str, str] | None,
     pairs: bool,
+    intervals: str,
 ) -> Answer:
     block = hypotheses if hypotheses is not None else current.hypotheses if current else Hypotheses()
     alpha, correction = block.alpha, block.correction
@@ -208,18 +219,27 @@ def _judge(
     gone = [_weigh_dropped(one, arms, values, alpha) for one in dropped]
     family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
     adjusted = family_adjusted(family, correction)
+    levels = levels_left(family, adjusted, correction, alpha / (block.looks or 1))
 
     others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
     claimed = [one.p for one, _ in late]
     side = stats.adjust([1.0 if p is None else p for p in claimed] + [one.result.p for one in others], "bh")
     size = sum(p is not None for p in side)
+    side_p = [1.0 if p is None else p for p in claimed] + [one.result.p for one in others]
+    side_levels = levels_left_of_tested(side_p, side, "bh", alpha)
     side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
     verdicts = [
-        verdict_on(one, p, values, alpha, correction, len(family)) for one, p in zip(on_time, adjusted, strict=False)
+        verdict_on(one, p, values, alpha, correction, len(family), level=left, intervals=intervals)
+        for one, p, left in zip(on_time, adjusted, levels, strict=False)
     ]
-    judged = [verdict_on(one, p, values, alpha, "bh", size, mark) for (one, mark), p in zip(late, side, strict=False)]
+    judged = [
+        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals)
+        for (one, mark), p, left in zip(late, side, side_levels, strict=False)
+    ]
     unknown: list[float | None] = [None] * len(others)
-    exploratory = conclude(others, side[len(late) :], unknown, values, alpha, "bh", size)
+    exploratory = conclude(
+        others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals
+    )
     found = Answer(
         experiment=experiment,
         question=current.question if current else None,
@@ -245,7 +265,7 @@ def _judge(
         ],
         metric=metric,
     )
-    return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values)
+    return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values, levels, intervals)
 
 
 class _Known:
@@ -374,12 +394,18 @@ def _notes(
 
 
 def _with_looks(
-    found: Answer, earlier: Sequence[Look], planned: int | None, tested: Sequence[TestedClaim], values: Values
+    found: Answer,
+    earlier: Sequence[Look],
+    planned: int | None,
+    tested: Sequence[TestedClaim],
+    values: Values,
+    levels: Sequence[float],
+    intervals: str,
 ) -> Answer:
     """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
     looks = planned or 1
     judged = []
-    for one, verdict in zip(tested, found.verdicts, strict=True):
+    for one, verdict, left in zip(tested, found.verdicts, levels, strict=False):
         if verdict.comparison is None:
             judged.append(verdict)
             continue
@@ -387,7 +413,8 @@ def _with_looks(
         if looks > 1:
             p = verdict.comparison.p_adjusted
             p = None if p is None else min(1.0, p * looks)
-            verdict = verdict_on(one, p, values, found.alpha, found.correction, found.primary_family, verdict.mark)
+            family = (found.alpha, found.correction, found.primary_family)
+            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals)
             said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
             verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
         if number > looks:

@@ -23,12 +23,13 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
 from nsd.reports.judge.arms import arm_interval
-from nsd.reports.judge.comparison import Comparison, amount, say_p
+from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
 from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.settle import INTERVALS, levels_left, settle, settle_margin
 from nsd.reports.judge.trainings import training_notes
 from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.verdict import Verdict
@@ -51,6 +52,7 @@ class Options(TypedDict, total=False):
     baseline: str | None  # only pairs with this run
     metric: str | None  # measure the stored samples by another metric than the evaluation's (reports/judge/metrics.py)
     groups: Mapping[str, str] | None  # question id -> group, where questions come in groups
+    intervals: str  # corrected unless given, bonferroni or unadjusted (reports/judge/settle.py)
 
 
 def compare_runs(
@@ -64,6 +66,7 @@ def compare_runs(
     alpha, correction, force = options.get("alpha", 0.05), options.get("correction", "bh"), options.get("force", False)
     test, claim, margin = options.get("test"), options.get("claim"), options.get("margin")
     baseline, metric = options.get("baseline"), options.get("metric")
+    intervals = check_intervals(options.get("intervals", "corrected"))
     check_options(alpha, correction, margin, metric)
     arms, skipped = resolve(connection, runs)
     if baseline is not None:
@@ -95,7 +98,7 @@ def compare_runs(
             weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault)))
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
-    found = conclude(weighed, adjusted, same, values, alpha, correction)
+    found = conclude(weighed, adjusted, same, values, alpha, correction, intervals=intervals)
     if trained := training_notes(connection, {arm.name: arm for arm in arms}):
         remarks = [tuple(f"{n}: {said}" for n in (one.a, one.b) for said in trained.get(n, ())) for one in found]
         found = [replace(one, remarks=mine) for one, mine in zip(found, remarks, strict=True)]
@@ -118,6 +121,14 @@ def check_options(alpha: float, correction: str, margin: float | None = None, me
         raise InputError(f"margin {margin}: a share between 0 and 1, such as 0.02 for two points")
 
 
+def check_intervals(intervals: str) -> str:
+    """The kind of intervals asked for, `holm` meaning those that the correction leaves. Raises InputError for none."""
+    wanted = "corrected" if intervals == "holm" else intervals
+    if wanted not in INTERVALS:
+        raise InputError(f"no intervals {intervals!r}: holm, bonferroni or unadjusted")
+    return wanted
+
+
 @dataclass(frozen=True)
 class Weighed:
     """A pair with its test, not yet corrected for the others. `same` is the test of equivalence within `margin`."""
@@ -134,12 +145,11 @@ class Weighed:
         """One-sided p of equivalence, None where no margin was given or nothing could be tested."""
         return None if self.same is None else self.same.p
 
-    @property
-    def within(self) -> tuple[float, stats.Interval] | None:
-        """The margin with the interval of the test of equivalence, None where there is no such interval."""
-        if self.margin is None or self.same is None or self.same.interval is None:
+    def within(self, alpha: float) -> stats.Interval | None:
+        """The interval of the test of equivalence at this level, None where there is none."""
+        if self.margin is None or self.same is None:
             return None
-        return self.margin, self.same.interval
+        return self.evidence.margin_test(self.margin, both_sides=True, alpha=alpha).interval
 
 
 def weigh(
@@ -170,49 +180,59 @@ def conclude(
     alpha: float,
     correction: str,
     family: int | None = None,
+    levels: Sequence[float] | None = None,
+    intervals: str = "corrected",
 ) -> list[Comparison]:
-    """Verdicts from adjusted p. `family` is the number of tests adjusted together, by default those given here."""
+    """Verdicts from adjusted p. `family` is the number of tests adjusted together, by default those given here.
+
+    `levels` are those that the correction leaves them (`settle.levels_left`), where others share their family.
+    """
     size = sum(p is not None for p in adjusted) if family is None else family
+    if levels is None:
+        levels = levels_left_of_tested([one.result.p for one in weighed], adjusted, correction, alpha)
+    same_levels = levels_left_of_tested([one.same_p for one in weighed], same, correction, alpha)
     found = []
-    for one, p, same_p in zip(weighed, adjusted, same, strict=True):
-        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
+    for one, p, same_p, left, same_left in zip(weighed, adjusted, same, levels, same_levels, strict=True):
+        verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - left))
         if one.evidence.a.runs[0].metric in NEUTRAL:
             verdict = verdict.as_neutral
-        if not verdict.resolved and same_p is not None and same_p < alpha:
-            verdict = Verdict.EQUIVALENT
-        notes = [_within_note(one, same_p), one.mark]
-        same_as = one.within if verdict is Verdict.EQUIVALENT else None
+        same_as = None
+        if not verdict.resolved and one.margin is not None and same_p is not None:
+            within = settle_margin("equivalent_within", one.margin, same_p, alpha, one.within(same_left))
+            if within[0] is Verdict.EQUIVALENT:
+                verdict, interval, note = within
+                same_as = None if interval is None else (one.margin, interval)
+        notes = [note, _within_note(one, same_p, same_left), one.mark]
         about = (one.evidence, one.result, p, verdict, values, alpha, correction, size, notes)
-        found.append(describe(*about, same=same_as, forced=one.forced))
+        found.append(
+            describe(*about, same=same_as, forced=one.forced, interval=interval, level=left, intervals=intervals)
+        )
     return found
 
 
-def _within_note(one: Weighed, adjusted: float | None) -> str:
+def levels_left_of_tested(
+    p_values: Sequence[float | None], adjusted: Sequence[float | None], correction: str, alpha: float
+) -> list[float]:
+    """`levels_left` of a family in which what could not be tested does not count."""
+    tested = [i for i, p in enumerate(p_values) if p is not None]
+    found = [alpha] * len(p_values)
+    mine = levels_left([p_values[i] for i in tested], [adjusted[i] for i in tested], correction, alpha)
+    for i, level in zip(tested, mine, strict=True):
+        found[i] = level
+    return found
+
+
+def _within_note(one: Weighed, adjusted: float | None, level: float) -> str:
     """The outcome of a test of equivalence within a margin in words; "" where nobody asked for one."""
     if one.same is None or one.margin is None or one.same.p is None:
         return ""
     metric = one.evidence.a.runs[0].metric
     said = f"equivalence within {amount(one.margin, metric)}: {one.same.name}, {say_p(one.same.p)}, "
     said += f"adjusted {say_p(adjusted)}"
-    if one.same.interval is None:
+    if (interval := one.within(level)) is None:
         return said
-    low, high = (amount(limit, metric, signed=True) for limit in (one.same.interval.low, one.same.interval.high))
-    return f"{said}, {one.same.interval.level:.0%} interval {low.split()[0]} to {high.split()[0]}"
-
-
-def verdict_of(
-    difference: float | None, p: float | None, alpha: float, interval: stats.Interval | None = None
-) -> Verdict:
-    """BETTER or WORSE where the (adjusted, two-sided) p is below alpha, else UNRESOLVED.
-
-    UNRESOLVED also where the interval holds zero: test and interval are no exact duals, and where they disagree nothing
-    is decided.
-    """
-    if p is None or p >= alpha or not difference:
-        return Verdict.UNRESOLVED
-    if interval is not None and interval.low <= 0 <= interval.high:
-        return Verdict.UNRESOLVED
-    return Verdict.BETTER if difference > 0 else Verdict.WORSE
+    low, high = (amount(limit, metric, signed=True) for limit in (interval.low, interval.high))
+    return f"{said}, {show_level(interval.level)} interval {low.split()[0]} to {high.split()[0]}"
 
 
 def measured_with(a: Arm, b: Arm) -> str:
@@ -259,15 +279,19 @@ def describe(
     claim: tuple[str, float] | None = None,
     same: tuple[float, stats.Interval] | None = None,
     forced: bool = False,
+    interval: stats.Interval | None = None,
+    level: float | None = None,
+    intervals: str = "corrected",
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
-    `claim` is the kind and margin of a claim of no harm or equivalence, whose test is one-sided; `same` the margin
-    and interval of a test of equivalence that decided beside the two-sided one.
+    `interval` is the one that decided, `level` the alpha that the correction left the test; with other `intervals` the
+    one asked for is shown instead. `claim` is the kind and margin of a claim of no harm or equivalence, whose test is
+    one-sided; `same` the margin and interval of a test of equivalence that decided beside the two-sided one.
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
-    left = level_left(result.p, p_adjusted, alpha, correction, family)
+    left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
     detectable, needed_n, needed_seeds, needed_paired, remark = power(evidence, result, verdict, left)
     needed_for = OBSERVED
     if claim is not None:
@@ -275,19 +299,24 @@ def describe(
         needed_n, needed_seeds = needed_within(evidence, result, verdict, left, kind, margin)
         needed_paired, remark = None, ""
         needed_for = f"showing a true difference of zero to be {kind.replace('_', ' ')} {margin:g}"
-    interval = result.interval
     ci_a, ci_b = _arm_intervals(evidence, 1 - alpha)
     shares = [[_share(part, arm) for arm in (a, b)] for part in (values.truncated, values.failed)]
     decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
     depends = _depends(evidence, verdict, *decided_by)
+    if intervals != "corrected" and interval is not None:
+        alone = alpha if intervals == "unadjusted" else alpha / max(family, 1)
+        within = claim if same is None else ("equivalent_within", same[0])
+        asked = evidence.interval(1 - alone)
+        if within is not None and not verdict.apart:  # one alpha on each side
+            asked = evidence.margin_test(within[1], within[0] == "equivalent_within", alone).interval
+        if asked is not None and (asked.low, asked.high) != (interval.low, interval.high):
+            low, high = (amount(limit, a.runs[0].metric, signed=True) for limit in (interval.low, interval.high))
+            notes = [*notes, f"decided by the {show_level(interval.level)} interval {low.split()[0]} to {high}"]
+        interval = asked
     said = [result.note, remark, *_missing_notes(evidence, depends), *notes]
     said += [a.copies_note, b.copies_note]
     if (mixed := _measured_apart(a, b)) is not None:
         said.append(mixed)
-    if claim is None and interval is not None and result.p is not None:
-        excludes_zero = interval.low > 0 or interval.high < 0
-        if excludes_zero != (result.p < alpha):
-            said.append("p and interval come from different approximations and disagree at the edge")
     paired = not counts_only and evidence.choice.test.paired
     return Comparison(
         a=a.name,
@@ -327,6 +356,7 @@ def describe(
         needed_for=needed_for,
         needed_paired=needed_paired,
         forced=forced,
+        intervals=intervals,
         note=_joined(said),
         evals_a=_evaluations(a),
         evals_b=_evaluations(b),

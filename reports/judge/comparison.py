@@ -14,7 +14,8 @@ from nsd.reports.judge.verdict import Verdict
 class Comparison:
     """b against a. Means are over the shared questions; None stands for "cannot be known from these data".
 
-    `n`: shared questions (the smaller arm's where only counts are known). `ci`: interval of the difference.
+    `n`: shared questions (the smaller arm's where only counts are known). `ci`: interval of the difference,
+    of `level`: by `intervals` the one that the correction leaves this test, or one that was asked for instead.
     `discordant`: questions that only a, only b, has right, for one right-or-wrong value per question.
     `unmatched`: questions that only a, only b, has. `bounds`: the difference if every missing, truncated or
     failed answer had gone the worst or best way. `detectable`: smallest true difference this comparison
@@ -69,6 +70,7 @@ class Comparison:
     trained_b: tuple[str, ...] = ()
     needed_paired: int | None = None
     depends_on_missing: bool = False
+    intervals: str = "corrected"
     remarks: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class Comparison:
         range_ = ""
         if self.ci:
             low, high = (amount(limit, self.metric, signed=True) for limit in self.ci)
-            range_ = f", interval {low.split()[0]} to {high.split()[0]}"
+            range_ = f", {show_level(self.level)} interval {low.split()[0]} to {high.split()[0]}"
         facts = f"({size}{range_}; {self.test}, {say_p(self.p)}, adjusted {say_p(self.p_adjusted)}; n = {self.n})"
         if told:
             return f"{self.b} is {self.verdict.lower()} than {self.a} {facts}."
@@ -132,6 +134,11 @@ def amount(value: float, metric: str, signed: bool = False) -> str:
     unit = UNITS.get(metric)
     number = value if unit else value * 100
     return f"{number:+.1f} {unit or 'points'}" if signed else f"{number:.1f} {unit or 'points'}"
+
+
+def show_level(level: float) -> str:
+    """A confidence level for people: 95%, 99.17%."""
+    return f"{100 * level:.4g}%"
 
 
 def say_p(p: float | None) -> str:

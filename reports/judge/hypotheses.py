@@ -21,11 +21,13 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.compare import describe, measured_with, not_comparable, verdict_of
+from nsd.reports.judge.compare import describe, measured_with, not_comparable
 from nsd.reports.judge.comparison import Comparison
+from nsd.reports.judge.needed import level_left
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.settle import settle, settle_margin
 from nsd.reports.judge.values import Values
 from nsd.reports.judge.verdict import Verdict
 from nsd.runner.store.shapes import Claim
@@ -116,9 +118,17 @@ def family_adjusted(p_values: Sequence[float | None], correction: str) -> list[f
 
 
 def verdict_on(
-    one: TestedClaim, p: float | None, values: Values, alpha: float, correction: str, family: int, mark: str = ""
+    one: TestedClaim,
+    p: float | None,
+    values: Values,
+    alpha: float,
+    correction: str,
+    family: int,
+    mark: str = "",
+    level: float | None = None,
+    intervals: str = "corrected",
 ) -> ClaimVerdict:
-    """The verdict from the adjusted p."""
+    """The verdict from the adjusted p and the interval at `level`, the alpha that the correction leaves this claim."""
     claim, kind = one.claim, one.claim.kind
     margin = None if kind == "better" else claim.margin
     known = (claim.text, kind, margin)
@@ -126,27 +136,31 @@ def verdict_on(
         return ClaimVerdict(
             *known, Verdict.UNRESOLVED, None, one.about, family, correction, alpha, None, one.notes[0], mark
         )
+    left = level_left(one.p, p, alpha, correction, family) if level is None else level
     if margin is None:
-        verdict = verdict_of(one.result.estimate, p, alpha, one.result.interval)
+        verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - left))
         holds = None if not verdict.apart else verdict.direction > 0
     else:
-        verdict, holds = _margin_verdict(one.evidence, p, kind, margin, alpha, family)
+        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family, left)
     within = None if margin is None else (kind, margin)
-    comparison = describe(
-        one.evidence, one.result, p, verdict, values, alpha, correction, family, one.notes, claim=within
-    )
+    about = (one.evidence, one.result, p, verdict, values, alpha, correction, family, [*one.notes, note])
+    comparison = describe(*about, claim=within, interval=interval, level=left, intervals=intervals)
     return ClaimVerdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
 
 
 def _margin_verdict(
-    evidence: Evidence, p: float | None, kind: str, margin: float, alpha: float, family: int
-) -> tuple[Verdict, bool | None]:
-    if p is not None and p < alpha:
-        return (Verdict.EQUIVALENT if kind == "equivalent_within" else Verdict.NOT_WORSE), True
+    evidence: Evidence, p: float | None, kind: str, margin: float, alpha: float, family: int, left: float
+) -> tuple[Verdict, bool | None, stats.Interval | None, str]:
+    """Verdict, whether the claim holds, the interval that decided, and a note."""
+    both = kind == "equivalent_within"
+    interval = evidence.margin_test(margin, both, left).interval
+    verdict, interval, note = settle_margin(kind, margin, p, alpha, interval)
+    if verdict.resolved:
+        return verdict, True, interval, note
     # Refuted where a two-sided interval, Bonferroni-corrected for the family, lies wholly beyond the margin.
-    interval = evidence.test(1 - alpha / max(family, 1)).interval
-    if interval is not None and interval.high < -margin:
-        return Verdict.WORSE, False
-    if interval is not None and interval.low > margin and kind == "equivalent_within":
-        return Verdict.BETTER, False
-    return Verdict.UNRESOLVED, None
+    beyond = evidence.interval(1 - alpha / max(family, 1))
+    if beyond is not None and beyond.high < -margin:
+        return Verdict.WORSE, False, beyond, ""
+    if beyond is not None and beyond.low > margin and both:
+        return Verdict.BETTER, False, beyond, ""
+    return verdict, None, interval, note

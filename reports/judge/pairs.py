@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RESAMPLING_SEED = 20240229  # of every permutation, so that a comparison repeats to the digit
+TWICE = "the same evaluation twice"
 FEW_SEEN = 15  # of its rarer outcome in one arm's samples: under unequal numbers t rejects too often below
 TYPICAL_SEED_SD = 0.014  # of a benchmark score between training seeds, the middle of the range simulated in the tests
 
@@ -60,6 +61,12 @@ class Evidence:
     bounds: tuple[float, float] | None = None
 
     @property
+    def twice(self) -> bool:
+        """Whether both arms are one evaluation under two names, so that there is nothing to compare."""
+        mine, theirs = ({run.eval_digest for run in arm.runs} for arm in (self.a, self.b))
+        return None not in mine and mine == theirs
+
+    @property
     def difference(self) -> float | None:
         """mean_b - mean_a, None where an arm has no question."""
         return None if self.mean_a is None or self.mean_b is None else self.mean_b - self.mean_a
@@ -74,6 +81,8 @@ class Evidence:
         """The two-sided test of "no difference" with its interval. `p` None where no test is possible."""
         if self.difference is None:
             return stats.Result("none", None, None, None, note="no question in common: nothing to compare")
+        if self.twice:
+            return stats.Result(TWICE, None, None, 0.0, note="both are one evaluation: nothing was compared")
         chosen = self.choice.test
         if chosen is PairTest.TWO_PROPORTION:
             return stats.two_proportion(*self.counts, level=level)
@@ -160,7 +169,7 @@ class Evidence:
 
     def interval(self, level: float) -> stats.Interval | None:
         """The interval of the difference, inside what a difference can be."""
-        if self.difference is None:
+        if self.difference is None or self.twice:
             return None
         method = self.choice.interval
         if method is IntervalKind.NEWCOMBE_UNPAIRED:
@@ -179,6 +188,8 @@ class Evidence:
         name = "equivalence" if both_sides else "non-inferiority"
         if self.difference is None:
             return stats.Result(name, None, None, None, note="no question in common: nothing to compare")
+        if self.twice:
+            return self.test()
         if self.choice.test is PairTest.TWO_PROPORTION:
             return stats.margin_test_unpaired(*self.counts, margin=margin, both_sides=both_sides, alpha=alpha)
         if self.table is not None and self.choice.test.of_table:

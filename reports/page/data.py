@@ -165,7 +165,7 @@ class PageData:
 
     @property
     def level(self) -> float:
-        """The level of all intervals but those of claims with a margin: 1 - alpha."""
+        """The level of the intervals that say no other: 1 - alpha."""
         return 1 - self.families[0].alpha if self.families else 0.95
 
     @property

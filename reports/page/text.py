@@ -97,9 +97,7 @@ def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
         if found is None:
             rows.append([*head, *["–"] * 6, _text(one.about)])
             continue
-        ends = limits(found.ci, data.scale) + (
-            "" if abs(found.level - (1 - one.alpha)) < 1e-9 else f" ({found.level:.0%})"
-        )
+        ends = limits(found.ci, data.scale) + _level_mark(found, 1 - one.alpha)
         numbers = [
             points(found.difference, data.scale),
             ends,
@@ -113,6 +111,11 @@ def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
     return _table(columns, 2, rows)
 
 
+def _level_mark(one: Comparison, level: float) -> str:
+    """The level of an interval where the correction left it another than the column's."""
+    return "" if one.ci is None or abs(one.level - level) < 1e-9 else f" ({100 * one.level:.4g} %)"
+
+
 def _against(data: PageData) -> str:
     """Every other run less the reference."""
     rows = []
@@ -121,7 +124,7 @@ def _against(data: PageData) -> str:
         found = one.comparison
         numbers = [
             points(one.difference, data.scale),
-            limits(ends, data.scale),
+            limits(ends, data.scale) + _level_mark(found, data.level),
             show_p(found.p),
             show_p(found.p_adjusted),
             f"{found.n:,}",

@@ -25,6 +25,7 @@ from nsd.reports.text.render import (
     difference_cell,
     escaped,
     footnotes,
+    levels_line,
     markdown_table,
     needs,
     needs_lines,
@@ -133,13 +134,16 @@ def family_of(found: Answer, verdict: ClaimVerdict) -> str:
     """How the p-values of this verdict's family were corrected, over how many tests."""
     how = CORRECTIONS.get(verdict.correction, verdict.correction)
     family = f"family of {verdict.family}" if verdict.mark else found.family_line()
-    return f"a {family}; p adjusted by {how}, level {verdict.alpha:g}"
+    mine = found.verdicts if verdict in found.verdicts else found.late
+    levels = levels_line([one.comparison for one in mine if one.comparison is not None])
+    return "; ".join(filter(None, (f"a {family}; p adjusted by {how}, level {verdict.alpha:g}", levels)))
 
 
 def exploratory_line(found: Answer) -> str:
     """The same for the exploratory family."""
     late = f" ({len(found.late)} late claim{'' if len(found.late) == 1 else 's'} among them)" if found.late else ""
-    return f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
+    said = f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
+    return "; ".join(filter(None, (said, levels_line(found.exploratory))))
 
 
 def said_of(verdict: ClaimVerdict) -> list[str]:
@@ -150,14 +154,14 @@ def said_of(verdict: ClaimVerdict) -> list[str]:
 
 def verdict_cells(verdict: ClaimVerdict) -> list[str]:
     """claim, verdict, needs, difference, interval, p, adjusted p, n, discordant, test, about."""
-    from nsd.reports.judge.comparison import show_p
+    from nsd.reports.judge.comparison import show_level, show_p
 
     one = verdict.comparison
     word = verdict.verdict + (" *" if verdict.mark else "")
     if one is None:
         return [verdict.claim, word, "", *["-"] * 7, verdict.about]
     pair = "-" if one.discordant is None else "{} / {}".format(*one.discordant)
-    level = "" if one.ci is None or abs(one.level - (1 - one.alpha)) < 1e-9 else f" ({one.level:.0%})"
+    level = "" if one.ci is None else f" ({show_level(one.level)})"
     cells = [show(one.difference, True), show_interval(one.ci, True) + level, show_p(one.p), show_p(one.p_adjusted)]
     return [verdict.claim, word, needs(one), *cells, str(one.n), pair, one.test, verdict.about]
 

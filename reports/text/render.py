@@ -17,6 +17,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.comparison import show_level
 from nsd.reports.judge.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -240,11 +241,25 @@ def verdict_cell(verdict: Verdict, style: str, marked: bool = False) -> Cell:
 
 
 def difference_cell(one: Comparison) -> Cell:
-    """The difference and its interval, with the interval's level where that is not the family's."""
+    """The difference and its interval, whose level `levels_line` tells."""
     if one.difference is None:
         return Cell("-")
-    level = "" if one.ci is None or abs(one.level - (1 - one.alpha)) < 1e-9 else f" ({one.level:.0%})"
-    return Cell(f"{show(one.difference, signed=True)} {show_interval(one.ci, signed=True)}{level}")
+    return Cell(f"{show(one.difference, signed=True)} {show_interval(one.ci, signed=True)}")
+
+
+def levels_line(comparisons: Sequence[Comparison]) -> str:
+    """At which level the intervals are, and why; "" where there is none."""
+    levels = sorted({one.level for one in comparisons if one.ci is not None})
+    if not levels:
+        return ""
+    span = " to ".join(dict.fromkeys(map(show_level, (levels[0], levels[-1]))))
+    first = comparisons[0]
+    how = "unadjusted, each on its own"
+    if first.intervals == "bonferroni":
+        how = "at the Bonferroni level, all of them at once"
+    elif first.intervals == "corrected" and first.correction != "none":
+        how = f"at the level that {CORRECTIONS[first.correction]} leaves each"
+    return f"intervals {how}: {span}"
 
 
 def plain_table(columns: Mapping[str, str]) -> Table:
@@ -270,7 +285,8 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
         else f"p adjusted by {CORRECTIONS[first.correction]} over {size}"
     )
     metrics = ", ".join(dict.fromkeys(one.metric for one in comparisons))
-    lines = [f"{metrics}; {1 - first.alpha:.0%} intervals; {adjusted}; level {first.alpha:g}"]
+    levels = levels_line(comparisons) or "no interval"
+    lines = [f"{metrics}; {adjusted}; level {first.alpha:g}; {levels}"]
     lines += [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
     return [*lines, *remark_lines(comparisons)]
 

@@ -192,6 +192,10 @@ def compare(
         typer.Option(metavar="FILE|FIELD", help="Questions come in groups: CSV of question_id,group, or a meta field."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
+    intervals: Annotated[
+        str | None,
+        typer.Option(help="Level of the intervals: holm (what the correction leaves each), bonferroni, unadjusted."),
+    ] = None,
     wide: WideOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -208,7 +212,7 @@ def compare(
         "alpha": alpha,
         "correction": correction,
     }
-    asked |= {"margin": margin, "test": test, "force": force or None}
+    asked |= {"margin": margin, "test": test, "force": force or None, "intervals": intervals}
     given = {name: value for name, value in asked.items() if value is not None}
     print_comparison(workspace_at(workspace), runs, output, matrix=matrix, groups_from=groups, wide=wide, **given)
 

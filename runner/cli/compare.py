@@ -91,6 +91,7 @@ def _print_answer(
             claim=asked.get("claim"),
             metric=asked.get("metric"),
             groups=read_groups(workspace, connection, groups_from),
+            intervals=asked.get("intervals", "corrected"),
         )
     render_answer(found, output, console(), wide)
     _record(workspace, look_entries(found.comparisons()))

@@ -321,12 +321,3 @@ def test_bad_options_are_input_errors(results: Results, arguments: dict[str, obj
     table_runs(results, "a", "b", 5, 1, 2, 1)
     with pytest.raises(InputError):
         compare_runs(results.connection, ["a", "b"], **arguments)  # type: ignore[arg-type]
-
-
-def test_where_test_and_interval_disagree_nothing_is_decided() -> None:
-    from nsd.reports.judge.compare import verdict_of
-
-    beside, across = stats.Interval(0.001, 0.2, 0.95, "t"), stats.Interval(-0.001, 0.2, 0.95, "t")
-    assert verdict_of(0.1, 0.04, 0.05, beside) == verdict_of(0.1, 0.04, 0.05) == "BETTER"
-    assert verdict_of(0.1, 0.04, 0.05, across) == verdict_of(0.1, 0.05, 0.05, beside) == "UNRESOLVED"
-    assert verdict_of(-0.1, 0.04, 0.05, stats.Interval(-0.2, -0.001, 0.95, "t")) == "WORSE"

