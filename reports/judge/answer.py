@@ -26,6 +26,7 @@ from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.compare import (
     Weighed,
+    check_detect,
     check_intervals,
     conclude,
     levels_left_of_tested,
@@ -163,6 +164,7 @@ def answer(
     groups: Mapping[str, str] | None = None,
     pairs: bool = True,
     intervals: str = "corrected",
+    detect: float | None = None,
 ) -> Answer:
     """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
 
@@ -172,7 +174,8 @@ def answer(
     `hypotheses` is the block of a spec file that may not have been run yet: claims that are on no record are as
     late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
     `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
-    780 of them. Raises InputError where there is no such experiment, or the data cannot carry the reading.
+    780 of them. `detect`: a difference of which it is said what it takes, instead of the spec's. Raises InputError
+    where there is no such experiment, or the data cannot carry the reading.
     """
     versions = versions_of(connection, experiment)
     current = current_version(versions, spec_digest)
@@ -182,7 +185,7 @@ def answer(
             raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
         return _judge(
             *(connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs),
-            check_intervals(intervals),
+            *(check_intervals(intervals), check_detect(detect, metric)),
         )
 
 
@@ -199,9 +202,11 @@ def _judge(
     groups: Mapping[str, str] | None,
     pairs: bool,
     intervals: str,
+    detect: float | None,
 ) -> Answer:
     block = hypotheses if hypotheses is not None else current.hypotheses if current else Hypotheses()
     alpha, correction = block.alpha, block.correction
+    detect = block.detect if detect is None else detect
     if current is not None:  # in the order of the spec
         arms = {name: arms[name] for name in (*current.conditions, *arms) if name in arms}
     if metric is not None:
@@ -229,16 +234,16 @@ def _judge(
     side_levels = levels_left_of_tested(side_p, side, "bh", alpha)
     side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
     verdicts = [
-        verdict_on(one, p, values, alpha, correction, len(family), level=left, intervals=intervals)
+        verdict_on(one, p, values, alpha, correction, len(family), level=left, intervals=intervals, detect=detect)
         for one, p, left in zip(on_time, adjusted, levels, strict=False)
     ]
     judged = [
-        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals)
+        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals, detect)
         for (one, mark), p, left in zip(late, side, side_levels, strict=False)
     ]
     unknown: list[float | None] = [None] * len(others)
     exploratory = conclude(
-        others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals
+        others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals, detect
     )
     found = Answer(
         experiment=experiment,
@@ -265,7 +270,9 @@ def _judge(
         ],
         metric=metric,
     )
-    return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values, levels, intervals)
+    return _with_looks(
+        found, earlier_looks(connection, experiment), block.looks, on_time, values, levels, intervals, detect
+    )
 
 
 class _Known:
@@ -401,6 +408,7 @@ def _with_looks(
     values: Values,
     levels: Sequence[float],
     intervals: str,
+    detect: float | None,
 ) -> Answer:
     """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
     looks = planned or 1
@@ -414,7 +422,7 @@ def _with_looks(
             p = verdict.comparison.p_adjusted
             p = None if p is None else min(1.0, p * looks)
             family = (found.alpha, found.correction, found.primary_family)
-            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals)
+            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals, detect)
             said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
             verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
         if number > looks:

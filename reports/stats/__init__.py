@@ -14,6 +14,18 @@ Limits: questions (or clusters) are taken as independent draws, and values as bo
 """
 
 from nsd.reports.stats.bounded import BoundedMean, exact_binomial
+from nsd.reports.stats.chances import (
+    Means,
+    Model,
+    PairedShares,
+    Parts,
+    UnpairedShares,
+    detectable,
+    least,
+    smallest_margin,
+    variance_factors,
+)
+from nsd.reports.stats.components import Components, layout, two_way
 from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
     LEVEL,
@@ -54,19 +66,28 @@ __all__ = [
     "FEW_QUESTIONS",
     "LEVEL",
     "BoundedMean",
+    "Components",
     "CurvePoint",
     "Interval",
     "Limits",
+    "Means",
+    "Model",
+    "PairedShares",
+    "Parts",
     "Result",
     "Student",
+    "UnpairedShares",
     "adjust",
     "benjamini_hochberg",
     "bonferroni",
     "cluster_t",
+    "detectable",
     "discovery_curve",
     "exact_binomial",
     "holm",
     "interval_of",
+    "layout",
+    "least",
     "margin_p",
     "margin_test_paired",
     "margin_test_unpaired",
@@ -82,6 +103,7 @@ __all__ = [
     "seeds_needed",
     "sign_flip",
     "sign_test",
+    "smallest_margin",
     "smallest_permutation_p",
     "t_detectable",
     "tango_interval",
@@ -91,6 +113,8 @@ __all__ = [
     "two_level_seeds_needed",
     "two_proportion",
     "two_sided_p",
+    "two_way",
+    "variance_factors",
     "welch_t",
     "wilson",
 ]

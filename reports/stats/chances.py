@@ -361,8 +361,8 @@ def variance_factors(df: float, level: float = 0.95) -> tuple[float, float]:
     """The interval of a true variance whose estimate from `df` degrees of freedom is 1 (chi-square)."""
     from scipy.special import gammaincinv
 
-    tail = (1 - level) / 2
-    return tuple(df / 2 / max(float(gammaincinv(df / 2, share)), 1e-12) for share in (1 - tail, tail))  # type: ignore[return-value]
+    low, high = (float(gammaincinv(df / 2, share)) for share in ((1 + level) / 2, (1 - level) / 2))
+    return df / 2 / low, df / 2 / max(high, 1e-12)
 
 
 # --------------------------------------------------------------------------- the other way round
