@@ -37,7 +37,7 @@ quickstart: environment
 	$(BIN)/nsd report specs/quickstart.yaml --html quickstart.html
 
 test: environment browser launcher
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n $(WORKERS) -rs
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n $(WORKERS) -rs --durations=40
 
 test-fast: environment
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 2 -m "not slow and not browser and not cluster"

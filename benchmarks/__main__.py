@@ -8,6 +8,7 @@ import sys
 MODULES = (
     *("startup", "comparison", "generation", "training", "distillation", "on_policy", "sandbox", "under_load"),
     "launch",
+    "calibration",
 )
 
 if __name__ == "__main__":

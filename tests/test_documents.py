@@ -76,11 +76,20 @@ def merged(base: Any, change: Any) -> Any:
     return {**base, **{key: merged(base.get(key), value) for key, value in change.items()}}
 
 
+def _keys_as_written(value: Any) -> Any:
+    """`on` is a key to nsd, and true to PyYAML."""
+    if isinstance(value, list):
+        return [_keys_as_written(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else key: _keys_as_written(one) for key, one in value.items()}
+
+
 def study_with(snippet: str, folder: Path) -> Any:
     """The README's spec with a snippet where it belongs, loaded; files that it names are there."""
     for words, value in OPEN.items():
         snippet = snippet.replace(words, value)
-    change = yaml.safe_load(snippet)
+    change = _keys_as_written(yaml.safe_load(snippet))
     assert isinstance(change, dict), snippet
     found = [way for way, known in PLACES if set(change) <= known]
     assert found, f"nothing knows {sorted(change)}: {snippet}"
@@ -90,6 +99,11 @@ def study_with(snippet: str, folder: Path) -> Any:
     if "extends" in change:
         (folder / change["extends"]).write_text(STUDY)
         study = {"name": "another"}
+    claims = change.get("hypotheses", {}) if isinstance(change.get("hypotheses"), dict) else {}
+    if any("on" in claim for claim in claims.get("claims", ()) if isinstance(claim, dict)) and "evals" not in change:
+        change["evals"] = {"main": "accuracy", "retention": {"use": "avg_at_k", "k": 4}}
+    if "evals" in change:  # in the place of `eval`
+        del study["eval"]
     (plugin,) = [text for language, text in FENCED.findall(README) if language == "python" and "class LastWord" in text]
     (folder / "last_word.py").write_text(plugin)
     (folder / "spec.yaml").write_text(yaml.safe_dump(merged(study, change)))

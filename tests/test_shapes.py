@@ -36,6 +36,7 @@ LEFT = {
     "a plugin's config or a spec, as somebody wrote it": """
         runner.plan.jobs.PluginJob.config
         runner.spec.model.Block.as_written runner.spec.model.Block.written runner.spec.model.Condition.from_file
+        runner.spec.model.Evaluation.from_file
         runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote.VoteRow.spec
         runner.store.shapes.ResolvedSpec.conditions
         plugins.data.Prompt.chat_template_kwargs plugins.data.Request.chat_template_kwargs
@@ -48,7 +49,7 @@ LEFT = {
         reports.judge.rows.find_run reports.judge.rows.run_rows runner.store.tables.read runner.store.tables.write
     """,
     "JSON just read, for a shape to check": "runner.store.shapes.read_object",
-    "options of a command, given on by name": "runner.work.imports.import_file",
+    "options of a command, given on by name": "runner.work.imports.storing.import_file",
 }
 # Lines without a check of types, by file: classes of packages that have no types.
 IGNORED = {

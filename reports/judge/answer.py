@@ -17,7 +17,7 @@ Limits: only what was run in this workspace is known; who deletes records delete
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL
+from nsd.reports.judge.readings import RECIPE, Rules, other_reading, readings_of
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
 from nsd.reports.judge.sandboxes import sandbox_notes
 from nsd.reports.judge.seeds import choose_seeds
@@ -67,7 +68,9 @@ class Answer:
     `dropped` are those of earlier versions, `unfinished` counts those that cannot be judged (yet).
     `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
     `spec_digest` of the spec asked for; `seeds` are theirs.
-    `metric`: one asked for instead of the evaluation's own.
+    `metric`: one asked for instead of the evaluation's own. `beside`: by arm, the evaluation that measures it, where
+    that is not the first of the spec. `other`: the declared claims in their other reading (readings.py),
+    `not_supported` what it would take where the seeds cannot carry it.
     """
 
     experiment: str
@@ -87,9 +90,12 @@ class Answer:
     unfinished: int
     notes: list[str]
     metric: str | None = None
+    beside: dict[str, str] = field(default_factory=dict)
+    other: list[ClaimVerdict] = field(default_factory=list)
+    not_supported: str = ""
 
     def headline(self) -> str:
-        """The outcome of the declared claims in one sentence, exploratory ones named as such."""
+        """The outcome of the declared claims, and of what: a sentence for each reading."""
         claims = self.verdicts or self.late
         if not claims:
             found = [one for one in self.exploratory if one.verdict.apart]
@@ -99,25 +105,25 @@ class Answer:
             return (
                 f"{none}; of "
                 f"{_count(len(self.exploratory), 'exploratory comparison')} {len(found)} "
-                f"{'shows' if len(found) == 1 else 'show'} a difference."
+                f"{'shows' if len(found) == 1 else 'show'} a difference{_for(readings_of(self.exploratory))}."
             )
-        groups = [
-            ("holds", "hold", [one for one in claims if one.holds]),
-            ("is refuted", "are refuted", [one for one in claims if one.holds is False]),
-            ("is not decided", "are not decided", [one for one in claims if one.holds is None]),
-        ]
-        said = [
-            f"{len(mine)} {single if len(mine) == 1 else many} ({', '.join(one.claim for one in mine)})"
-            for single, many, mine in groups
-            if mine
-        ]
+
         kind = _count(len(claims), "declared claim")
         if not self.verdicts and self.metric is not None:
             kind = f"{_count(len(claims), 'claim')}, judged by {self.metric} instead (exploratory)"
         elif not self.verdicts:
             kind = f"{_count(len(claims), 'claim')}, all written after the results (exploratory)"
         family = f" ({self.family_line()})" if self.verdicts else ""
-        return f"Of {kind}{family}: {'; '.join(said)}."
+        about: dict[str, list[ClaimVerdict]] = {}
+        for one in claims:
+            about.setdefault(readings_of([one.comparison]), []).append(one)
+        parts = [f"{reading}: {_outcome(mine)}" if reading else _outcome(mine) for reading, mine in about.items()]
+        sentence = f"Of {kind}{family}{', for ' if next(iter(about)) else ': '}{'; '.join(parts)}."
+        if self.other:
+            sentence += f" For {readings_of([one.comparison for one in self.other])}: {_outcome(self.other)}."
+        if self.not_supported:
+            sentence += f" For {RECIPE}: nothing, with one training seed."
+        return sentence
 
     def family_line(self) -> str:
         """The family that declared claims are corrected in, and what of it is not in the table."""
@@ -138,7 +144,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         found = dict(vars(self))
-        for name in ("verdicts", "late", "exploratory"):
+        for name in ("verdicts", "late", "exploratory", "other"):
             found[name] = [one.to_json() for one in found[name]]
         found["recorded_at"] = None if self.recorded_at is None else self.recorded_at.isoformat()
         return {**found, "headline": self.headline()}
@@ -146,6 +152,13 @@ class Answer:
     def comparisons(self) -> list[Comparison]:
         """Every comparison behind the answer, declared ones first."""
         return self.judged() + self.exploratory
+
+    def by_measurement(self) -> list[list[Comparison]]:
+        """The exploratory comparisons, those of each evaluation together, the first's first."""
+        found: dict[str, list[Comparison]] = {}
+        for one in self.exploratory:
+            found.setdefault(self.beside.get(one.a, ""), []).append(one)
+        return list(found.values())
 
     def judged(self) -> list[Comparison]:
         """The comparisons behind the claims."""
@@ -215,7 +228,8 @@ def _judge(
     known_at = _Known(connection, experiment, arms, [one for one in versions if current and one.rest == current.rest])
 
     asked = {} if metric in NEUTRAL else claims_of(block)
-    marks = {key: _mark(key, one, versions, known_at) for key, one in asked.items()}
+    alike = {key: [v for v in versions if current is None or v.measures_as(current, one)] for key, one in asked.items()}
+    marks = {key: _mark(key, one, alike[key], known_at) for key, one in asked.items()}
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
     dropped = [] if metric else declared_earlier(versions, list(asked.values()))
@@ -264,15 +278,19 @@ def _judge(
         notes=[
             *_runs_notes(connection, experiment, current, asked_for),
             *_partly_notes(connection, experiment, arms),
-            *(f"{name}: {note}" for name, notes in training_notes(connection, arms).items() for note in notes),
+            *_training_notes(connection, arms),
             *sandbox_notes(connection, arms),
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,
+        beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
-    return _with_looks(
-        found, earlier_looks(connection, experiment), block.looks, on_time, values, levels, intervals, detect
-    )
+    if metric not in NEUTRAL:
+        rules = Rules(alpha, correction, len(family), block.looks or 1, detect)
+        other, not_supported = other_reading(on_time, arms, values, rules, intervals)
+        found = replace(found, other=other, not_supported=not_supported)
+    earlier = earlier_looks(connection, experiment)
+    return _with_looks(found, earlier, block.looks, on_time, values, levels, intervals, detect)
 
 
 class _Known:
@@ -338,13 +356,23 @@ def _other_pairs(
     declared = {frozenset((one.better, one.worse)) for one in claims}
     found = []
     for first, second in combinations(arms, 2):
-        if frozenset((first, second)) in declared:
+        if frozenset((first, second)) in declared or arms[first].measurement != arms[second].measurement:
             continue
         a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
         if measured_with(a, b):
             continue  # conditions may override data or verifier; such pairs are no comparison
         found.append(weigh(a, b, values, alpha, note, claim=reading))
     return found
+
+
+def _training_notes(connection: duckdb.DuckDBPyConnection, arms: Mapping[str, Arm]) -> list[str]:
+    """How the arms were trained, once for all evaluations of an arm."""
+    found = training_notes(connection, arms)
+    said = []
+    for name, notes in found.items():
+        same = found.get(name.removesuffix(f"@{arms[name].measurement}"), []) if arms[name].beside else []
+        said += [f"{name}: {note}" for note in notes if note not in same]
+    return said
 
 
 def _runs_notes(
@@ -430,6 +458,25 @@ def _with_looks(
             verdict = replace(verdict, mark=f"EXPLORATORY: look {number} at growing data, and {plan}")
         judged.append(verdict)
     return replace(found, verdicts=judged)
+
+
+def _outcome(claims: Sequence[ClaimVerdict]) -> str:
+    """How many claims hold, are refuted or open, with their texts."""
+    groups = [
+        ("holds", "hold", [one for one in claims if one.holds]),
+        ("is refuted", "are refuted", [one for one in claims if one.holds is False]),
+        ("is not decided", "are not decided", [one for one in claims if one.holds is None]),
+    ]
+    said = [
+        f"{len(mine)} {single if len(mine) == 1 else many} ({', '.join(one.claim for one in mine)})"
+        for single, many, mine in groups
+        if mine
+    ]
+    return "; ".join(said)
+
+
+def _for(reading: str) -> str:
+    return f", for {reading}" if reading else ""
 
 
 def _count(n: int, noun: str) -> str:

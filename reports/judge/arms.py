@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nsd.reports import stats
@@ -30,7 +30,8 @@ class ArmSummary:
     """One condition over all its seeds. Without a result `mean` is None and `status` says why.
 
     `seeds` are training seeds, `seed_means` has a value for each distinct model, `samples` counts those of a question
-    over all draws of one, `copies` the runs that repeat another to the letter and count for nothing.
+    over all draws of one, `copies` the runs that repeat another to the letter and count for nothing. `measurement`
+    names the evaluation where the spec names several, `beside` says that it is not the first.
     """
 
     condition: str
@@ -47,6 +48,8 @@ class ArmSummary:
     failed: float | None
     status: str
     copies: int = 0
+    measurement: str | None = None
+    beside: bool = False
 
     @property
     def finished(self) -> bool:
@@ -69,8 +72,10 @@ def summarise_arms(
 ) -> list[ArmSummary]:
     """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
     finished, unfinished = all_runs(connection)
-    named = connection.execute("SELECT run, condition FROM current_runs").fetchall()
-    places = {run: (condition or run) for run, condition in named}
+    sql = "SELECT run, condition, measurement, coalesce(beside, false) FROM current_runs"
+    named = connection.execute(sql).fetchall()
+    places = {run: (condition or run) for run, condition, *_ in named}
+    measured = {condition or run: (measurement, beside) for run, condition, measurement, beside in named}
     grouped: dict[str, list[str]] = {}
     for run in runs:
         grouped.setdefault(places.get(run, run), []).append(run)
@@ -81,7 +86,18 @@ def summarise_arms(
     if metric is not None:
         arms = {condition: measured_by(arm, metric) for condition, arm in arms.items()}
     values = load_values(connection, [arm for arm in arms.values() if arm.runs], metric=metric)
-    return [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
+    found = [_arm(arms[condition], names, unfinished, values, level) for condition, names in grouped.items()]
+    of = [measured.get(arm.condition, (None, False)) for arm in found]
+    return [replace(arm, measurement=name, beside=beside) for arm, (name, beside) in zip(found, of, strict=True)]
+
+
+def by_measurement(arms: Sequence[ArmSummary]) -> tuple[list[ArmSummary], dict[str, list[ArmSummary]]]:
+    """The arms as the first evaluation of their spec measures them, and by name those of each other one."""
+    others: dict[str, list[ArmSummary]] = {}
+    for arm in arms:
+        if arm.beside:
+            others.setdefault(str(arm.measurement), []).append(arm)
+    return [arm for arm in arms if not arm.beside], others
 
 
 def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
@@ -170,7 +186,9 @@ class RunWarning:
 def warnings_of(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[RunWarning]:
     """What the stages of a run warned about, each text once a run with the step of its first sight."""
     rows = connection.execute(
-        "WITH behind AS (SELECT run, unnest(list_concat([train_digest, label_digest, eval_digest], "
+        # What a training warned of is said of the first evaluation's run alone.
+        "WITH behind AS (SELECT run, unnest(list_concat(CASE WHEN coalesce(beside, false) THEN [eval_digest] "
+        "ELSE [train_digest, label_digest, eval_digest] END, "
         "json_extract_string(manifest, '$.inputs.*'))) AS digest "
         "FROM current_runs LEFT JOIN stages ON digest = eval_digest WHERE run IN (SELECT unnest(?::TEXT[]))) "
         "SELECT run, min(step), text, any_value(field) FROM behind JOIN events USING (digest) "

@@ -26,6 +26,7 @@ from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
 from nsd.reports.judge.needed import level_left, reach
+from nsd.reports.judge.pairing import load_pairing
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
@@ -83,7 +84,8 @@ def compare_runs(
         renamed = {arm.name: measured_by(arm, metric) for arm in arms}
         pairs = [(renamed[a.name], renamed[b.name]) for a, b in pairs]
         arms = list(renamed.values())
-    faults = [measured_with(a, b) for a, b in pairs]
+    pairing = load_pairing(connection, arms)
+    faults = [" and ".join(filter(None, (measured_with(a, b), pairing.apart(a, b)))) for a, b in pairs]
     if not force:
         for (a, b), fault in zip(pairs, faults, strict=True):
             if fault:
@@ -91,7 +93,7 @@ def compare_runs(
     values = load_values(connection, arms, options.get("groups"), metric)
     weighed = []
     for (a, b), fault in zip(pairs, faults, strict=True):
-        mark = f"FORCED in spite of {fault}" if fault else ""
+        mark = _joined([f"FORCED in spite of {fault}" if fault else "", pairing.note(a, b)])
         if claim is None and test is None and not (a.counts_only or b.counts_only):
             # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
             a, b, _, note, reading = choose_seeds(a, b)

@@ -74,7 +74,7 @@ class Asked:
         least = spread.least_variance_at(k) if at_best else spread.variance_at(k)
         if self.about == "checkpoint":
             variance = least * scale
-            if spread.binary(design) and k == design.samples:
+            if spread.binary(design) and k == design.samples and not spread.engine:
                 return stats.PairedShares(n, min(1.0, variance))
             if n < FEWEST:
                 return None

@@ -195,6 +195,7 @@ LABEL_SETS_SQL = """
 SELECT r.label_digest, list(DISTINCT r.condition ORDER BY r.condition), list(r.run ORDER BY r.run),
        list(DISTINCT r.experiment), list(DISTINCT r.seed)
 FROM current_runs r WHERE r.run IN (SELECT unnest(?::TEXT[])) AND r.label_digest IN (SELECT label_digest FROM labels)
+  AND NOT coalesce(r.beside, false)  -- the same labels again
 GROUP BY 1 ORDER BY 2, 3
 """
 # A third party's labeler may give no finite confidence: such labels count, but stand on no curve.

@@ -39,6 +39,7 @@ class LogArm:
     mean: float
     n: int
     seeds: int
+    beside: bool = False  # measured by another evaluation than the spec's first
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class LogEntry:
     @property
     def best(self) -> LogArm | None:
         """The arm with the highest mean among those measured like the first; None without a result."""
-        alike = [arm for arm in self.arms if arm.metric == self.arms[0].metric]
+        alike = [arm for arm in self.arms if arm.metric == self.arms[0].metric and not arm.beside]
         return max(alike, key=lambda arm: arm.mean, default=None)
 
     @property
@@ -83,7 +84,8 @@ class LogEntry:
         """The outcome in a few words: the best arm, and how many claims hold, are refuted or undecided."""
         if self.best is None:
             return "no result yet" if self.kind == "experiment" else ""
-        many = f" of {len(self.arms)}" if len(self.arms) > 1 else ""
+        arms = [arm for arm in self.arms if not arm.beside]
+        many = f" of {len(arms)}" if len(arms) > 1 else ""
         parts = [
             f"best{many}: {self.best.condition} {self.best.mean:.4f} {self.best.metric} on {self.best.n} questions"
         ]
@@ -238,7 +240,7 @@ def _arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[LogArm
         "SELECT run FROM current_runs WHERE experiment = ? ORDER BY place", [experiment]
     ).fetchall()
     return [
-        LogArm(arm.condition, str(arm.metric), arm.mean, arm.n, max(1, len(arm.seeds)))
+        LogArm(arm.condition, str(arm.metric), arm.mean, arm.n, max(1, len(arm.seeds)), arm.beside)
         for arm in summarise_arms(connection, [name for (name,) in names])
         if arm.mean is not None
     ]

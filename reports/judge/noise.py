@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ class Noise:
     greedy: bool
     recorded: bool
     note: str
+    on: str | None = None  # the evaluation, where it is not the first of its spec
 
     @property
     def copies(self) -> bool:
@@ -104,7 +105,8 @@ def sampling_floor(values: Floats) -> float:
 REPEATS_SQL = f"""{MADE_SQL}
 SELECT r.run, r.eval_digest, i.metric, list(p.eval_digest ORDER BY p.repeat),
        any_value(json_extract_string(s.key, '$.sampling.temperature')),
-       any_value(json_extract_string(s.key, '$.engine.use'))
+       any_value(json_extract_string(s.key, '$.engine.use')),
+       any_value(CASE WHEN r.beside THEN r.measurement END)
 FROM current_runs r JOIN repeats p USING (run, spec_digest) JOIN eval_info i ON i.eval_digest = r.eval_digest
 JOIN eval_info j ON j.eval_digest = p.eval_digest LEFT JOIN made s ON s.digest = r.eval_digest
 WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2, 3
@@ -117,11 +119,11 @@ def noise_floor(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> l
     found = []
     for run in dict.fromkeys(runs):
         if run in rows:
-            _, digest, metric, repeats, temperature, engine = rows[run]
+            _, digest, metric, repeats, temperature, engine, on = rows[run]
             greedy = draws_nothing(None, temperature)
             values = _values(connection, [digest, *repeats])
             if values.shape[1]:
-                found.append(_noise(run, metric, values, greedy, draws_nothing(engine, None)))
+                found.append(replace(_noise(run, metric, values, greedy, draws_nothing(engine, None)), on=on))
     return found
 
 
@@ -188,17 +190,19 @@ def _called_different(a: Floats, b: Floats, binary: bool) -> bool:
 
 
 def noise_sentence(found: Sequence[Noise]) -> str:
-    """The differences that sampling alone explains, by metric, from the noisiest run of each; "" for no repeats.
+    """The differences that sampling alone explains, from the noisiest run of each metric; "" for no repeats.
 
-    The sentence names the largest floor: two arms differ with variance (V_a + V_b), at most twice the larger V.
+    Several evaluations of a spec are spoken of apart. The sentence names the largest floor: two arms differ with
+    variance (V_a + V_b), at most twice the larger V.
     """
     sentences = []
-    for metric in dict.fromkeys(one.metric for one in found):
-        every = [one for one in found if one.metric == metric]
+    for metric, on in dict.fromkeys((one.metric, one.on) for one in found):
+        every = [one for one in found if (one.metric, one.on) == (metric, on)]
         # Copies show no noise, whatever number of them agree; they speak only where there is nothing else.
         mine = [one for one in every if not one.copies] or every
         worst = max(mine, key=lambda one: one.floor)
         name = "" if len({one.metric for one in found}) == 1 else f" of {metric}"
+        name += "" if on is None else f" on {on}"
         if worst.floor == 0:
             why = ": sampling at temperature 0 repeats itself" if all(one.greedy for one in mine) else ""
             why = ": recorded completions are read again" if all(one.recorded for one in mine) else why

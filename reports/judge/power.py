@@ -90,7 +90,10 @@ class ClaimPower:
 
 @dataclass(frozen=True)
 class Power:
-    """Power of every claim and, as `overall`, of any two conditions of the experiment."""
+    """Power of every claim and, as `overall`, of any two conditions of the experiment.
+
+    `overall` is about the first of the spec's evaluations, `beside` about each other one, by its name.
+    """
 
     experiment: str | None
     alpha: float
@@ -101,6 +104,7 @@ class Power:
     overall: ClaimPower
     claims: list[ClaimPower] = field(default_factory=list)
     prices: Prices | None = None
+    beside: dict[str, ClaimPower] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data under the names of the fields."""

@@ -71,7 +71,8 @@ def prices_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> Prices 
     if not completions:
         return None
     unit = "$" if all(stage.dollars is not None for stage in (*training, *evaluation)) else "h"
-    each = _amount(training, unit) / len(made) if made else 0.0
+    models = {train for _, train, _, _ in rows if train}  # runs that are measured several ways share one
+    each = _amount(training, unit) / len(models) if models else 0.0
     return Prices(each, _amount(evaluation, unit) / completions, unit)
 
 

@@ -25,7 +25,7 @@ WITH drawn AS (
 )
 SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        coalesce(v.mean, c.correct / c.n) AS mean, coalesce(v.n, c.n) AS n,
-       r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.started_at, r.ended_at,
+       r.spec_digest, r.eval_digest, r.train_digest, r.label_digest, r.measurement, r.started_at, r.ended_at,
        t.seconds AS train_seconds, t.gpu_seconds AS train_gpu_seconds,
        -- of its own training and evaluation; what else made it (a teacher, its samples) is in nsd report and log
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)

@@ -38,7 +38,8 @@ class Run:
     same order; None where nothing was trained or it is not known. `weights` is the same text for two runs exactly
     where the same model (or the same recording) answered; `trained`: whether the seed trained it, taken to be so of
     an import. `repeats_itself`: nothing is drawn (temperature 0, a recording), so that asking the same weights again
-    gives the same answers. `weightless`: an engine without weights answered.
+    gives the same answers. `weightless`: an engine without weights answered. `measurement`: which of its spec's named
+    evaluations it is of; `beside`: whether that is another one than the first.
     """
 
     name: str
@@ -57,6 +58,8 @@ class Run:
     trained: bool = True
     repeats_itself: bool = False
     weightless: bool = False
+    measurement: str | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,16 @@ class Arm:
             if not held or not (run.repeats_itself or run.eval_digest in {one.eval_digest for one in held}):
                 held.append(run)
         return [tuple(mine) for mine in found.values()]
+
+    @property
+    def measurement(self) -> str | None:
+        """Which of its spec's named evaluations it is of."""
+        return self.runs[0].measurement
+
+    @property
+    def beside(self) -> bool:
+        """Whether that is another one than the first."""
+        return self.runs[0].beside
 
     @property
     def copies(self) -> list[Run]:
@@ -122,7 +135,8 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data
        json_extract_string(s.key, '$.train_on') || json_extract_string(s.key, '$.seeds.order'),
        json_extract_string(e.key, '$.sampling.temperature'), json_extract(e.key, '$.engine')::TEXT,
        json_extract_string(e.key, '$.engine.use'), json_extract(e.key, '$.model')::TEXT,
-       json_extract(s.manifest, '$.sha256')::TEXT, json_extract_string(e.key, '$.by')
+       json_extract(s.manifest, '$.sha256')::TEXT, json_extract_string(e.key, '$.by'),
+       r.measurement, coalesce(r.beside, false)
 FROM current_runs r
 LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
 LEFT JOIN counts c ON c.run = r.run AND r.spec_digest IS NULL
@@ -159,6 +173,8 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             model,
             files,
             searched_by,
+            measurement,
+            beside,
         ) = row
         if right is None and metric is None:
             unfinished[name] = f"{status}{f': {why}' if why else ''}"
@@ -177,6 +193,8 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             trained=experiment is None or (train is not None and not recorded) or learned,
             repeats_itself=draws_nothing(engine_name, temperature),
             weightless=recorded and engine is not None,
+            measurement=measurement,
+            beside=beside,
         )
     return _said_again(connection, finished), unfinished
 
@@ -240,14 +258,15 @@ def resolve(
     """Arms that the patterns name, in order and once each, and a line for each run passed over.
 
     A pattern is a run's name, a glob over run names (one arm per run), `experiment/condition` (one arm of all
-    its seeds) or an experiment (one arm per condition). Raises InputError for a name that fits nothing, with
+    its seeds) or an experiment (one arm per condition, measured by the first of its evaluations); a run of another
+    evaluation is meant by a name or glob with an @ alone. Raises InputError for a name that fits nothing, with
     the nearest ones, for a named run without a result, and for fewer than `at_least` arms.
     """
     finished, unfinished = all_runs(connection)
     conditions = _conditions(finished.values())
     arms: dict[str, Arm] = {}
     skipped: list[str] = []
-    for experiment in sorted({name.rpartition("/")[0] for name in conditions}):
+    for experiment in sorted({str(run.experiment) for run in finished.values() if run.experiment is not None}):
         # A condition or an experiment stands for the runs of one version of its spec.
         if any(pattern == experiment or pattern.rpartition("/")[0] == experiment for pattern in patterns):
             mine = condition_arms(connection, experiment)
@@ -268,6 +287,7 @@ def resolve(
             raise InputError(f"run {pattern!r} has no result to compare ({unfinished[pattern]})")
         elif any(character in pattern for character in GLOB_CHARACTERS):
             matching = [run for name, run in finished.items() if fnmatch.fnmatchcase(name, pattern)]
+            matching = [run for run in matching if "@" in pattern or not run.beside]
             found = [Arm(run.name, (run,)) for run in matching]
             for arm in _conditions(matching).values():  # copies would be tests of nothing new in the family
                 copies = {run.name for run in arm.copies}
@@ -278,7 +298,8 @@ def resolve(
         elif pattern in conditions:
             found = [conditions[pattern]]
         else:
-            found = [arm for name, arm in conditions.items() if name.rpartition("/")[0] == pattern]
+            mine_too = (arm for name, arm in conditions.items() if name.rpartition("/")[0] == pattern)
+            found = [arm for arm in mine_too if not arm.beside]
         if not found:
             experiments = [name.rpartition("/")[0] for name in conditions]
             names = [*experiments, *conditions, *finished, *unfinished]
@@ -322,10 +343,13 @@ def run_names(connection: duckdb.DuckDBPyConnection, experiment: str, conditions
 
 
 def _conditions(runs: Iterable[Run]) -> dict[str, Arm]:
+    """Arms of several seeds: the conditions of experiments, and what was imported with its training seed."""
     grouped: dict[str, list[Run]] = {}
     for run in runs:
         if run.experiment is not None:
             grouped.setdefault(f"{run.experiment}/{run.condition}", []).append(run)
+        elif run.seed is not None:
+            grouped.setdefault(str(run.condition), []).append(run)
     return {name: Arm(name, tuple(sorted(mine, key=lambda run: run.seed or 0))) for name, mine in grouped.items()}
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nsd.runner.store.shapes import Claim, Hypotheses
 
@@ -37,6 +37,16 @@ class Version:
     hypotheses: Hypotheses
     rest: str  # the spec without its hypotheses, to see whether anything else was changed
     conditions: tuple[str, ...] = ()
+    measured: Mapping[str, str] = field(default_factory=dict)  # by condition and `condition@evaluation`
+    named: bool = False  # whether its evaluations have names
+
+    def measures_as(self, other: Version, claim: Claim) -> bool:
+        """Whether a claim speaks of the same measurement in both: a name, or the first place, may have another by now.
+
+        Of specs with one evaluation nothing is asked: another evaluation there has results of its own.
+        """
+        sides = (claim.better, claim.worse)
+        return not (self.named or other.named) or all(self.measured.get(s) == other.measured.get(s) for s in sides)
 
     @property
     def claims(self) -> dict[str, Claim]:
@@ -71,8 +81,20 @@ def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[
         rest = json.dumps({key: spec.get(key) for key in _SHAPES_RESULTS}, sort_keys=True)
         claimed = Hypotheses.from_json(json.loads(hypotheses) or {}, f"the record {digest} of {experiment}")
         known = (digest, recorded_at, run_at, question, claimed, rest)
-        found.append(Version(*known, tuple(spec.get("conditions") or ())))
+        conditions = spec.get("conditions") or {}
+        measured = {name: how for condition, said in conditions.items() for name, how in _measured(condition, said)}
+        named = any(said.get("evals") for said in conditions.values())
+        found.append(Version(*known, tuple(conditions), measured, named))
     return found
+
+
+def _measured(condition: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """A condition's name as each of its evaluations measures it, and what that is."""
+    own = {key: said.get(key) for key in ("data", "prompt", "verifier")}
+    single = {"protocol": said.get("eval")}
+    for number, one in enumerate(said.get("evals") or [single]):
+        how = json.dumps({**own, **{key: value for key, value in one.items() if key != "name"}}, sort_keys=True)
+        yield (f"{condition}@{one['name']}" if number else condition), how
 
 
 def declared_earlier(versions: Sequence[Version], present: Sequence[Claim]) -> list[Claim]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports.judge.answer import Answer, answer
-from nsd.reports.judge.arms import ArmSummary, summarise_arms
+from nsd.reports.judge.arms import ArmSummary, by_measurement, summarise_arms
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.cost import StageCost, TotalCost, by_kind, costs, total
@@ -30,6 +30,7 @@ from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.searched import Searches, collect_searches
+from nsd.reports.judge.subgroups import ByField, exploratory_note
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.judge.watched import WatchedTraining
@@ -114,6 +115,7 @@ class PageData:
     """A report. `answer` is None for a comparison without a spec; then `pairs` holds every pair of the runs.
 
     `reference` is the arm that a forest plot of many runs is drawn against, and `why_reference` says why that one.
+    `arms` are measured by the spec's first evaluation, `beside` by each of the others, by its name.
     `passed_over` are runs without a result; `warnings` are those of stages, by run; `notes` people attached to runs.
     """
 
@@ -147,6 +149,8 @@ class PageData:
     remarks: list[str] = field(default_factory=list)
     resampling_seed: int = RESAMPLING_SEED
     searches: Searches = field(default_factory=lambda: Searches([], []))
+    beside: dict[str, list[ArmSummary]] = field(default_factory=dict)
+    by_field: list[ByField] = field(default_factory=list)
 
     @property
     def verdicts(self) -> list[ClaimVerdict]:
@@ -162,6 +166,11 @@ class PageData:
     def comparisons(self) -> list[Comparison]:
         """Every comparison shown, declared ones first."""
         return self.answer.comparisons() if self.answer else self.pairs
+
+    @property
+    def by_field_note(self) -> str:
+        """What must be known of differences by a field."""
+        return exploratory_note(self.by_field)
 
     @property
     def level(self) -> float:
@@ -259,7 +268,8 @@ def _of_version(
     ).fetchall()
     spec_yaml = rows[0][0] if rows else None
     runs = run_names(connection, experiment, current.conditions if current else ())
-    arms = summarise_arms(connection, runs, metric=metric)
+    summaries = summarise_arms(connection, runs, metric=metric)
+    arms, beside = by_measurement(summaries)
     stages = costs(connection, experiment)
     used = found.comparisons()
     families = []
@@ -276,7 +286,8 @@ def _of_version(
         reference=None,
         why_reference="",
         arms=arms,
-        **_gathered(connection, workspace, {arm.condition: arm.runs for arm in arms}, runs, stages),
+        beside=beside,
+        **_gathered(connection, workspace, {arm.condition: arm.runs for arm in summaries}, runs, stages),
         families=families,
         tests=_tests(used),
         spec_yaml=spec_yaml,

@@ -25,6 +25,7 @@ from nsd.reports.judge.arms import ArmSummary
 from nsd.reports.judge.comparison import Comparison, show_p
 from nsd.reports.judge.hypotheses import ClaimVerdict
 from nsd.reports.judge.ranks import rank_bands, says_ranks
+from nsd.reports.judge.subgroups import ByField
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.page import plots
 from nsd.reports.page.data import Against, PageData, against
@@ -147,9 +148,13 @@ def draw(data: PageData) -> dict[str, Any]:
     found["kinds"] = [kind for kind in Verdict if kind in shown_kinds]
     if data.arms:
         spots = [_dot(data, arm) for arm in data.arms]
-        metric = _metric(data)
+        metric = _metric(data.arms)
         shown = f"{metric} (%)" if data.unit == "points" else f"{metric} (mean per answer)"
         found["arms"] = _both(lambda i, w: plots.dots(spots, i, "Arms with intervals", shown, w, scaled), "arms")
+    found["beside"] = {
+        name: _beside(data, name, arms, f"beside{place}") for place, (name, arms) in enumerate(data.beside.items())
+    }
+    found["by_field"] = [_by_field(data, one, f"by{place}", axis) for place, one in enumerate(data.by_field)]
     found["curves"] = _panels(data.curves)
     found["searches"] = [
         (data.searches.name(arm), _trusted(plots.discovery(arm, f"search{place}", data.searches.name(arm))))
@@ -175,7 +180,7 @@ def draw(data: PageData) -> dict[str, Any]:
         found["matrix"] = _trusted(plots.heat_map(names, cells, "matrix", "Every pair of runs: row minus column"))
         bands = rank_bands(data.pairs)
         if bands:
-            short, shown = [data.short(band.name) for band in bands], f"{_metric(data)} ({data.unit})"
+            short, shown = [data.short(band.name) for band in bands], f"{_metric(data.arms)} ({data.unit})"
             title = "Runs by their means; a bar joins those that are not told apart"
             found["ranks"] = _both(lambda i, w: rank_plot(bands, short, i, title, shown, w, scaled), "ranks")
             found["places"] = says_ranks(
@@ -221,8 +226,27 @@ def _dot(data: PageData, arm: ArmSummary) -> plots.Dot:
     return plots.Dot(data.short(arm.condition), arm.mean, low, high, arm.seed_means)
 
 
-def _metric(data: PageData) -> str:
-    metrics = list(dict.fromkeys(arm.metric for arm in data.arms if arm.metric))
+def _beside(data: PageData, name: str, arms: Sequence[ArmSummary], identity: str) -> dict[str, Any]:
+    """The arms as another evaluation than the first measures them."""
+    spots = [_dot(data, arm) for arm in arms]
+    shown, title = f"{_metric(arms)} (%)", f"Arms with intervals on {name}"
+    return _both(lambda i, w: plots.dots(spots, i, title, shown, w, data.scale), identity)
+
+
+def _by_field(data: PageData, one: ByField, identity: str, axis: str) -> dict[str, Any]:
+    """The differences of a pair in each group of questions; no verdict is passed on any of them."""
+    lines = []
+    for group in one.groups:
+        low, high = group.ci or (None, None)
+        name = f"{one.field} {group.name}"
+        lines.append(plots.Line(name, group.difference, low, high, Verdict.UNRESOLVED))
+    limits = plots.span(lines, data.scale)
+    title = f"{data.short(one.b)} against {data.short(one.a)} by {one.field}"
+    return _both(lambda i, w: plots.forest(lines, i, title, axis, limits, w, data.scale), identity)
+
+
+def _metric(arms: Sequence[ArmSummary]) -> str:
+    metrics = list(dict.fromkeys(arm.metric for arm in arms if arm.metric))
     return " / ".join(metrics) or "value"
 
 

@@ -17,8 +17,10 @@ from typing import Any
 
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.arms import ArmSummary
 from nsd.reports.judge.comparison import Comparison, show_p
 from nsd.reports.judge.hypotheses import ClaimVerdict
+from nsd.reports.judge.subgroups import ByField
 from nsd.reports.page.data import PageData
 from nsd.reports.page.format import limits, mean, needed, points, share, share_limits
 from nsd.reports.text.render import CSV_FIELDS, csv_row, escaped, needs
@@ -49,7 +51,11 @@ def as_markdown(data: PageData) -> str:
             parts.append("\n".join(f"- {_text(claim)}: {note}" for claim, note in noted))
     if data.answer is not None and not (data.verdicts or data.late) and data.answer.exploratory:
         parts.append(comparisons_as_markdown(data.answer.exploratory).strip())
-    parts.append(_arms(data))
+    parts.append(_arms(data, data.arms))
+    for measurement, arms in data.beside.items():
+        parts += [f"Arms on {_text(measurement)}:", _arms(data, arms)]
+    parts += [_by_field(one, data) for one in data.by_field]
+    parts += [f"{data.by_field_note}."] if data.by_field else []
     if data.labels:
         parts.append(_labels(data))
     parts.append(how_computed(data))
@@ -150,7 +156,7 @@ def _note(one: ClaimVerdict) -> str:
     return "; ".join(_text(part) for part in (one.mark, more, one.note) if part)
 
 
-def _arms(data: PageData) -> str:
+def _arms(data: PageData, arms: Sequence[ArmSummary]) -> str:
     rows = [
         [
             _text(data.short(arm.condition)),
@@ -162,9 +168,26 @@ def _arms(data: PageData) -> str:
             share(arm.truncated),
             share(arm.failed) if arm.finished else _text(arm.status),
         ]
-        for arm in data.arms
+        for arm in arms
     ]
     return _table(("arm", "metric", "mean", "95 % interval", "n", "seeds", "truncated", "failed"), 2, rows)
+
+
+def _by_field(one: ByField, data: PageData) -> str:
+    rows = [
+        [
+            _text(group.name),
+            f"{group.n:,}",
+            mean(group.mean_a, data.scale),
+            mean(group.mean_b, data.scale),
+            points(group.difference, data.scale),
+            limits(group.ci, data.scale),
+            group.test,
+        ]
+        for group in one.groups
+    ]
+    table = _table((_text(one.field), "n", "a", "b", f"difference ({data.unit})", "interval", "test"), 1, rows)
+    return f"{table}\n\n{_text(one.sentence())}; about {one.about}."
 
 
 def _labels(data: PageData) -> str:
@@ -211,10 +234,11 @@ def as_json(data: PageData) -> str:
         "answer": data.answer.to_json() if data.answer else None,
         "comparisons": [] if data.answer else [one.to_json() for one in data.pairs],
         "reference": data.reference,
-        "arms": [asdict(arm) for arm in data.arms],
+        "arms": [asdict(arm) for arms in (data.arms, *data.beside.values()) for arm in arms],
         "curves": curves,
         **({"searches": [asdict(one) for one in data.searches.arms]} if data.searches.arms else {}),
         "warnings": [asdict(one) for one in data.warnings],
+        **({"by_field": [one.to_json() for one in data.by_field]} if data.by_field else {}),
         "labels": [asdict(label) for label in data.labels],
         "agreements": [asdict(one) for one in data.agreements],
         "noise": [one.to_json() for one in data.noise],

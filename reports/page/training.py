@@ -121,7 +121,8 @@ def _own(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> dict[str
     return dict(
         connection.execute(
             "SELECT train_digest, list(DISTINCT condition ORDER BY condition) FROM current_runs "
-            "WHERE run IN (SELECT unnest(?::TEXT[])) AND train_digest IS NOT NULL GROUP BY 1",
+            "WHERE run IN (SELECT unnest(?::TEXT[])) AND train_digest IS NOT NULL AND NOT coalesce(beside, false) "
+            "GROUP BY 1",
             [list(runs)],
         ).fetchall()
     )

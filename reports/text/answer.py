@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.readings import readings_of
 from nsd.reports.text.render import (
     CSV_FIELDS,
     attrition_lines,
@@ -86,9 +87,16 @@ def answer_markdown(found: Answer) -> str:
             rows = [[escaped(cell) for cell in verdict_cells(one)] for one in verdicts]
             lines += [f"{title} ({family_of(found, verdicts[0])})", "", *markdown_table(columns, rows), ""]
             lines += [f"- {escaped(f'{one.claim}: {note}')}" for one in verdicts for note in said_of(one)]
+    if found.other:
+        reading = readings_of([one.comparison for one in found.other])
+        rows = [[escaped(cell) for cell in verdict_cells(one)] for one in found.other]
+        lines += ["", f"The other reading, a family of its own: {reading}", "", *markdown_table(columns, rows), ""]
+    lines += [f"- {escaped(found.not_supported)}"] if found.not_supported else []
     if found.exploratory:
         lines += ["", f"Other pairs, exploratory ({exploratory_line(found)})", ""]
-        lines += comparison_table(found.exploratory)
+        for number, mine in enumerate(found.by_measurement()):
+            lines += [""] if number else []
+            lines += comparison_table(mine)
         lines += ["", *(f"- {escaped(line)}" for line in footnotes(found.exploratory))]
     lines += [f"- {line}" for line in (*reasons(found.comparisons()), *attrition_lines(found.comparisons()))]
     lines += [f"- {escaped(note)}" for note in found.notes]
@@ -107,9 +115,18 @@ def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool
         said = [f"{title}: {family_of(found, verdicts[0])}"] + ([DISCORDANT] if wide else about_lines(verdicts))
         said += [f"- {one.claim}: {note}" for one in verdicts for note in (said_of if wide else short_notes)(one)]
         _say(console, said, width)
+    if found.other:
+        title = f"the other reading, a family of its own: {readings_of([one.comparison for one in found.other])}"
+        show_lines(console, ["", *paragraph(title, width, 0), "", *verdicts_lines(found.other, width, wide), ""])
+        _say(console, [f"- {one.claim}: {note}" for one in found.other for note in short_notes(one)], width)
+    if found.not_supported:
+        _say(console, [found.not_supported], width)
     if pairs and found.exploratory:
         gap = [""] if found.verdicts or found.late else []
-        show_lines(console, [*gap, *pairs_lines(found.exploratory, width, f"{found.experiment}/", wide), ""])
+        for mine in found.by_measurement():
+            show_lines(console, [*gap, *pairs_lines(mine, width, f"{found.experiment}/", wide)])
+            gap = [""]
+        show_lines(console, [""])
         _say(console, [f"exploratory: {exploratory_line(found)}"], width)
         _say(console, [f"- {line}" for line in footnotes(found.exploratory)], width)
     comparisons = found.comparisons() if pairs else found.judged()
@@ -214,6 +231,8 @@ def answer_facts(found: Answer) -> dict[str, Any]:
         "seeds": found.seeds,
         "verdicts": [one.to_json() for one in found.verdicts],
         "late_verdicts": [one.to_json() for one in found.late],
+        "other_reading": [one.to_json() for one in found.other],
+        "not_supported": found.not_supported,
         "dropped": found.dropped,
         "primary_family": found.primary_family,
         "exploratory_family": found.exploratory_family,

@@ -18,6 +18,7 @@ from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports.judge.comparison import show_level
+from nsd.reports.judge.readings import readings_of
 from nsd.reports.judge.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
     )
     metrics = ", ".join(dict.fromkeys(one.metric for one in comparisons))
     levels = levels_line(comparisons) or "no interval"
-    lines = [f"{metrics}; {adjusted}; level {first.alpha:g}; {levels}"]
+    lines = [f"{metrics}, of {readings_of(comparisons)}; {adjusted}; level {first.alpha:g}; {levels}"]
     lines += [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
     return [*lines, *remark_lines(comparisons)]
 

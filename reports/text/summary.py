@@ -3,9 +3,10 @@
     print_summary(connection, console, "quickstart", spec_digest, hypotheses, question)
     summary_json(connection, "quickstart", spec_digest, hypotheses)      # the same as plain data
 
-An arm's interval is t over seed means where it has several training seeds, Wilson for right-or-wrong answers,
-else the cluster bootstrap by question. Seeds that train nothing are no seeds of an arm (`runs.Arm`). Every answer
-counts: a failed one scores 0, a truncated one what its text scores, and their shares are shown.
+An arm's interval is exact for right-or-wrong answers, over seeds and questions where it has several training seeds,
+else the bounded mean by question (reports/judge/arms.py). Seeds that train nothing are no seeds of an arm
+(`runs.Arm`). Every answer counts: a failed one scores 0, a truncated one what its text scores, and their shares are
+shown.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.words import percent
 from nsd.reports.judge.answer import Answer, answer
-from nsd.reports.judge.arms import ArmSummary, RunWarning, summarise_arms, version_runs, warnings_of
+from nsd.reports.judge.arms import ArmSummary, RunWarning, by_measurement, summarise_arms, version_runs, warnings_of
 from nsd.reports.judge.label_quality import LabelQuality, label_quality
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.searched import Searches, collect_searches
@@ -83,8 +84,10 @@ def print_summary(
             none = "No hypothesis was declared in the spec; nsd compare tests any pair."
             lines = [none, found.runs_line(), *(f"note: {note}" for note in found.notes)]
             show_lines(console, [part for line in lines for part in paragraph(line, width)])
-        arms = summarise_arms(connection, runs)
+        arms, others = by_measurement(summarise_arms(connection, runs))
         show_lines(console, ["", *_arms_lines(arms, width)])
+        for measurement, beside in others.items():
+            show_lines(console, ["", *_arms_lines(beside, width, f"on {measurement}")])
         if (searches := collect_searches(connection, runs)).arms:
             show_lines(console, ["", *_searches_lines(searches, width)])
         labels = label_quality(connection, runs)
@@ -112,17 +115,17 @@ def _print_warnings(warnings: Sequence[RunWarning], console: Console, width: int
         show_lines(console, [f"and {len(warnings) - WARNINGS_SHOWN} more warnings: nsd show RUN has them"])
 
 
-def _arms_lines(arms: Sequence[ArmSummary], width: int | None) -> list[Text | str]:
+def _arms_lines(arms: Sequence[ArmSummary], width: int | None, title: str = "arm") -> list[Text | str]:
     many = any(len(arm.seed_means) > 1 for arm in arms)
     metric = next((arm.metric for arm in arms if arm.metric), "accuracy")
-    columns = ["arm", metric, "95% interval", "n", "truncated", *(["seeds"] if many else [])]
+    columns = [title, metric, "95% interval", "n", "truncated", *(["seeds"] if many else [])]
     rows, below = [], []
     for arm in arms:
         row = [arm.condition, show(arm.mean), show_interval(arm.ci), str(arm.n or "-"), percent(arm.truncated)]
         rows.append([Cell(cell) for cell in [*row, *([_seeds(arm)] if many else [])]])
         below += [f"- {arm.condition}: measured by {arm.metric}"] if arm.metric not in (None, metric) else []
         below += [f"- {arm.condition}: {arm.status}"] if not arm.finished else []
-    right = [name for name in columns if name not in ("arm", "95% interval")]
+    right = [name for name in columns if name not in (title, "95% interval")]
     lines: list[Text | str] = [*lay_out(columns, rows, width, right)]
     return [*lines, *(part for line in below for part in paragraph(line, width))]
 

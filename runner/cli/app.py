@@ -196,6 +196,10 @@ def compare(
         str | None,
         typer.Option(metavar="FILE|FIELD", help="Questions come in groups: CSV of question_id,group, or a meta field."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Where the effect lives: by a meta field of the questions, or length."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
     detect: Annotated[
         float | None, typer.Option(help="Say what a true difference of this size takes, e.g. 0.02 [the spec's].")
@@ -222,6 +226,13 @@ def compare(
     }
     asked |= {"margin": margin, "test": test, "force": force or None, "intervals": intervals, "detect": detect}
     given = {name: value for name, value in asked.items() if value is not None}
+    if by is not None:
+        from nsd.runner.cli.by_field import print_by_field
+
+        others = {*given} - {"metric", "alpha"}
+        others |= {name for name, value in {"matrix": matrix, "groups": groups}.items() if value}
+        print_by_field(workspace_at(workspace), runs, by, output, others, metric, alpha, wide)
+        return
     print_comparison(workspace_at(workspace), runs, output, matrix=matrix, groups_from=groups, wide=wide, **given)
 
 
@@ -241,12 +252,15 @@ def report(
     metric: Annotated[
         str | None, typer.Option(help="Another metric of the stored samples, as in nsd compare: pass@4, tokens, ...")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Show also where effects live, as nsd compare --by does.")
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Report an experiment, or runs: the answer first, then everything behind it, as a page or as text."""
     from nsd.runner.cli.report import print_report
 
-    print_report(workspace_at(workspace), names, html, output, baseline, force, metric)
+    print_report(workspace_at(workspace), names, html, output, baseline, force, metric, by)
 
 
 app.add_typer(launch_app, name="launch")

@@ -241,38 +241,67 @@ def new(
 
 @looking.command(name="import")
 def import_results(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Per-sample JSONL, or a CSV of counts.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Per-sample JSON lines, JSON or CSV, or a log of another tool.")
+    ],
     name: Annotated[str | None, typer.Option(metavar="RUN", help="Name of the imported run.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="TOOL", help="lm-eval, inspect or openai-evals; seen where plain.")
+    ] = None,
     id_field: Annotated[str | None, typer.Option("--id", metavar="FIELD", help="The question's id.")] = None,
     correct: Annotated[str | None, typer.Option(metavar="FIELD", help="0/1 or true/false.")] = None,
+    score: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="A score from 0 to 1; of a tool's file, the scorer or metric.")
+    ] = None,
     answer: Annotated[str | None, typer.Option(metavar="FIELD", help="The answer given.")] = None,
     gold: Annotated[str | None, typer.Option(metavar="FIELD", help="The right answer.")] = None,
     verifier: Annotated[str | None, typer.Option(metavar="NAME", help="How answers are compared.")] = None,
     finish: Annotated[
         str | None, typer.Option(metavar="FIELD", help="Why the completion ended: stop, length, error, ...")
     ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=VALUE", help="Only these lines; repeatable.")
+    ] = None,
+    sample: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="Which sample of its question a line is: epoch, attempt, ...")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="K", help="Samples of every question; one that is not there is wrong.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="The run's training seed: RUN/seedN is one of several of RUN.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(metavar="FIELD", help="The question's text beside its id, checked before pairing.")
+    ] = None,
     counts: Annotated[bool, typer.Option("--counts", help="A CSV with columns condition, correct, n.")] = False,
     id_is_text: Annotated[
         bool, typer.Option("--id-is-text", help="The id field holds the question's text: pair with nsd's own runs.")
     ] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Put it in place of what has its name.")] = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Bring in recorded results of other tools, to compare with or among."""
-    from nsd.runner.work.imports import import_file
+    from nsd.runner.cli.importing import print_import
 
     options = {
         "name": name,
+        "source": source,
         "id_field": id_field,
         "correct": correct,
+        "score": score,
         "finish": finish,
         "answer": answer,
         "gold": gold,
         "verifier": verifier,
+        "sample": sample,
+        "samples": samples,
+        "seed": seed,
+        "text": text,
         "counts": counts,
         "id_is_text": id_is_text,
     }
-    for line in import_file(workspace_at(workspace), file, options):
-        print(line)
+    print_import(workspace_at(workspace), file, options, where or (), replace)
 
 
 @looking.command(name="gc")

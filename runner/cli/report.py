@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,7 @@ def print_report(
     baseline: str | None = None,
     force: bool = False,
     metric: str | None = None,
+    by: str | None = None,
 ) -> None:
     """Write the page to `html`, or print one of FORMATS (md where neither is named); both where both are."""
     from nsd.reports.judge.looks import look_entries
@@ -46,6 +48,10 @@ def print_report(
         raise InputError(f"cannot write {html}: name a file in a folder that exists")
     with Store(workspace).read() as connection:
         data = collect(connection, workspace, names, baseline, force, metric)
+        if by is not None:
+            from nsd.runner.cli.by_field import collect_by_field
+
+            data = replace(data, by_field=collect_by_field(connection, workspace, names, by, metric))
     if html is not None:
         from nsd.reports.page.page import render_page
 

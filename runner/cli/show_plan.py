@@ -77,7 +77,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         "runs": [run.run for run in plan.runs],
         "stages": stages,
         "notes": [*plan.notes, *(sentence for sentence in before if sentence is not None)],
-        "estimates": [_estimate_json(one) for one in estimates],
+        "estimates": [{**_estimate_json(one), "evals": hours_by_evaluation(plan, one)} for one in estimates],
         "power": power.to_json(),
     }
 
@@ -92,6 +92,18 @@ def _estimate_json(estimate: Estimate) -> dict[str, Any]:
         "fits": estimate.fit,
         "said": "; ".join(filter(None, (estimate.sentence(), estimate.fitting()))),
     }
+
+
+def hours_by_evaluation(plan: Plan, estimate: Estimate) -> dict[str, float]:
+    """Hours that drawing and judging take for each named evaluation, a stage that two share in both."""
+    seconds = {one.digest: one.seconds or 0.0 for one in estimate.stages}
+    mine: dict[str, set[str]] = {}
+    for run in plan.runs:
+        if run.measurement is not None:
+            causes = {run.eval_digest, *plan.stages[run.eval_digest].inputs.values()}
+            measuring = {digest for digest in causes if plan.stages[digest].kind != "train"}
+            mine.setdefault(run.measurement, set()).update(measuring)
+    return {name: sum(seconds.get(one, 0.0) for one in digests) / 3600 for name, digests in mine.items()}
 
 
 def estimates_of(plan: Plan, workspace: Workspace, gpus: str | None = None) -> list[Estimate]:
@@ -142,7 +154,7 @@ def print_plan(plan: Plan, workspace: Workspace, as_json: bool, gpus: str | None
     for line in power_lines(power):
         screen.print(line)
     if estimates and waiting:
-        _print_estimates(estimates)
+        _print_estimates(plan, estimates)
 
 
 def _together(stages: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -161,7 +173,7 @@ def _beside_question(stage: dict[str, Any]) -> str:
     return str(stage["size"]).rpartition(", ")[2]
 
 
-def _print_estimates(estimates: Sequence[Estimate]) -> None:
+def _print_estimates(plan: Plan, estimates: Sequence[Estimate]) -> None:
     screen = console()
     shown = table("what is to run, on", "hours", "GiB needed", "of", "", right=("hours", "GiB needed", "of"))
     for one in estimates:
@@ -177,6 +189,8 @@ def _print_estimates(estimates: Sequence[Estimate]) -> None:
             screen.print(one.sentence())
         elif not one.fit and (said := one.fitting()) is not None:
             screen.print(f"{one.accelerator}: {said}")
+        if one.hours is not None and (evals := hours_by_evaluation(plan, one)):
+            screen.print(f"{one.accelerator}: {', '.join(f'{name} {hours:.2f} h' for name, hours in evals.items())}")
     for how in dict.fromkeys(one.how for one in estimates if one.hours is not None):
         screen.print(f"estimated {how}")
 

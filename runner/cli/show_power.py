@@ -13,6 +13,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,9 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
     with _earlier(workspace) as connection:
         earlier = 0 if connection is None else _earlier_claims(connection, plan.name, block.claims)
         family = len(block.claims) + earlier
-        return _power(
-            connection, plan.name, _designs_of_plan(plan), block, family, wanted or Wanted(), wanted is not None
-        )
+        beside = {run.condition: str(run.measurement) for run in plan.runs if run.beside}
+        designs, shop = _designs_of_plan(plan), wanted is not None
+        return _power(connection, plan.name, designs, block, family, wanted or Wanted(), shop, beside)
 
 
 def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool, run_files: bool = False) -> None:
@@ -83,8 +84,10 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
     else:
         with Store(workspace).read() as connection:
             designs, block = _designs_of_experiment(connection, name)
+            arms = condition_arms(connection, name)
+            beside = {condition: str(arm.measurement) for condition, arm in arms.items() if arm.beside}
             family = len(block.claims) + _earlier_claims(connection, name, block.claims)
-            found = _power(connection, name, designs, block, family, wanted, True)
+            found = _power(connection, name, designs, block, family, wanted, True, beside)
     if as_json:
         from nsd.plugins.screen import print_json
 
@@ -101,21 +104,23 @@ def _power(
     family: int,
     wanted: Wanted,
     shop: bool,
+    beside: Mapping[str, str] | None = None,
 ) -> Power:
     """Designs by condition, and the hypotheses block, to power; `family` counts every claim ever declared.
 
-    `shop`: say also what to buy.
+    `shop`: say also what to buy. `beside` names the evaluation of conditions that are measured by another one than the
+    spec's first.
     """
     from nsd.reports.judge.power import power_of
 
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
     if not designs:
         raise InputError(f"{experiment} has nothing to evaluate: no design to judge")
-    trained = [design for design in designs.values() if any(design.trained)]
-    common, _ = Counter(trained or designs.values()).most_common(1)[0]
-    return power_of(
-        [claimed for claim in block.claims if (claimed := _claimed(claim, designs)) is not None],
-        design=common,
+    of: dict[str, list[Design]] = {"": []}
+    for condition, design in designs.items():
+        of.setdefault((beside or {}).get(condition, ""), []).append(design)
+    stated = partial(
+        power_of,
         connection=connection,
         experiment=experiment,
         alpha=block.alpha if wanted.alpha is None else wanted.alpha,
@@ -128,6 +133,16 @@ def _power(
         most_questions=wanted.most_questions,
         shop=shop,
     )
+    claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs)) is not None]
+    found = stated(claims, design=_common(of.pop("")))
+    return replace(found, beside={name: stated([], design=_common(mine)).overall for name, mine in of.items()})
+
+
+def _common(designs: Sequence[Design]) -> Design:
+    """The design that most conditions have that train, or most of all where none does."""
+    trained = [design for design in designs if any(design.trained)]
+    found, _ = Counter(trained or designs).most_common(1)[0]
+    return found
 
 
 def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Claim]) -> int:
@@ -184,9 +199,8 @@ def _designs_of_plan(plan: Plan) -> dict[str, Design]:
     seeds = Counter(run.condition for run in plan.runs)
     for run in plan.runs:
         drawn = plan.stages[run.eval_digest].settings
-        condition = plan.experiment.conditions[run.condition.partition("@round")[0]]
         greedy = draws_nothing(drawn["engine"]["use"], drawn["sampling"]["temperature"])
-        metric = condition.eval.make().metric()
+        metric = plan.measured(run).eval.make().metric()
         trained = run.train_digest is not None or drawn.get("by") == "training"  # a search may be what trains
         found[run.condition] = Design(
             questions=len(plan.data[drawn["questions"]]),
@@ -260,13 +274,16 @@ def _earlier(workspace: Workspace) -> Iterator[duckdb.DuckDBPyConnection | None]
 
 
 def power_lines(found: Power) -> list[str]:
-    """One to four lines for below a plan: the experiment, its claims, its seeds, and that searches are told apart."""
+    """A few lines for below a plan: the experiment, its claims, its seeds, and that searches are told apart."""
     overall = found.overall
     alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
     many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
     chance = f"{found.power:.0%} power at alpha {found.alpha:g}"
     source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
     lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
+    for name, other in found.beside.items():
+        reach, design = show_reach(other, other.alone), show_design(other.design)
+        lines.append(f"on {name} can detect {reach}: {chance}, {design}")
     reaches = [show_reach(claim, claim.hardest) for claim in found.claims]
     if reaches:
         level = "each claim" if hardest == alone else "each claim, at its hardest"

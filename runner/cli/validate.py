@@ -84,9 +84,11 @@ def pairs_of(experiment: Experiment) -> list[tuple[Block[Dataset], Block[Verifie
 
     pairs: dict[str, tuple[Block[Dataset], Block[Verifier]]] = {}
     for condition in experiment.conditions.values():
-        for verifier in (condition.verifier, condition.training_verifier):
-            pair = [[block.use, digest_config(block.config)] for block in (condition.data, verifier)]
-            pairs.setdefault(json.dumps(pair, default=str), (condition.data, verifier))
+        used = [(condition.data, verifier) for verifier in (condition.verifier, condition.training_verifier)]
+        used += [(measured.data, measured.verifier) for _, measured in condition.measured()]
+        for data, verifier in used:
+            pair = [[block.use, digest_config(block.config)] for block in (data, verifier)]
+            pairs.setdefault(json.dumps(pair, default=str), (data, verifier))
     return list(pairs.values())
 
 

@@ -32,7 +32,11 @@ def learn(plan: Plan, record: ExperimentRecord | None, manifest_of: ManifestOf) 
     if plan.known or record is None:
         return
     plan.runs = [
-        PlannedRun(run.run, run.condition, run.seed, run.eval_digest, run.train_digest, run.label_digest)
+        PlannedRun(
+            *(run.run, run.condition, run.seed, run.eval_digest, run.train_digest, run.label_digest),
+            measurement=run.measurement,
+            beside=run.beside,
+        )
         for run in record.runs
     ]
     for run in plan.runs:

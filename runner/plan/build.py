@@ -55,6 +55,7 @@ from nsd.runner.plan.keys import (
 from nsd.runner.plan.model import Plan, PlannedRun, Stage, Truth
 from nsd.runner.plan.notes import (
     notes_on_greedy,
+    notes_on_leaks,
     notes_on_match,
     notes_on_repeats,
     notes_on_searches,
@@ -63,7 +64,7 @@ from nsd.runner.plan.notes import (
 )
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.digest import digest_config
-from nsd.runner.spec.model import Condition, Experiment
+from nsd.runner.spec.model import Condition, Experiment, beside_name
 from nsd.runner.spec.sources import WITHOUT_ANSWERS, pool_of
 from nsd.runner.store.workspace import digest_of
 
@@ -135,6 +136,8 @@ class _Builder:
         for seed in seeds:
             for condition in conditions:
                 self.questions.check_gold(condition)
+                for label, measured in condition.measured():
+                    self.questions.check_evaluation(label, condition, measured)
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
         self._repeat(repeats)
@@ -152,7 +155,8 @@ class _Builder:
                 *notes_on_test_questions(plan),
                 *notes_on_searches(plan),
                 *notes_on_match(plan),
-                *notes_on_greedy(conditions),
+                *notes_on_leaks(plan, self.questions),
+                *notes_on_greedy([measured for one in conditions for _, measured in one.measured()]),
                 *self._validation_notes(conditions),
             ]
         )
@@ -195,16 +199,20 @@ class _Builder:
         numbered = [(f"{condition.name}@round{n}", model, label) for n, (model, label) in enumerate(rounds[:-1], 1)]
         final, label = self._model_of(condition, seed)
         for run_condition, model, run_label in [*numbered, (condition.name, final, label)]:
-            run = PlannedRun(
-                run=f"{name}/{run_condition}/seed{seed}",
-                condition=run_condition,
-                seed=seed,
-                eval_digest=self._eval(condition, run_condition, model, seed),
-                train_digest=model.digest,
-                label_digest=run_label,
-            )
-            runs.append(run)
-            self._evaluated.append((run, condition, model))
+            for number, (measurement, measured) in enumerate(condition.measured()):
+                named = run_condition if measurement is None or not number else beside_name(run_condition, measurement)
+                run = PlannedRun(
+                    run=f"{name}/{named}/seed{seed}",
+                    condition=named,
+                    seed=seed,
+                    eval_digest=self._eval(measured, named, model, seed),
+                    train_digest=model.digest,
+                    label_digest=run_label,
+                    measurement=measurement,
+                    beside=number > 0,
+                )
+                runs.append(run)
+                self._evaluated.append((run, measured, model))
         return runs
 
     def _repeat(self, times: int) -> None:

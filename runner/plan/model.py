@@ -8,7 +8,7 @@ from typing import Any
 
 from nsd.plugins.api import Question
 from nsd.runner.plan.jobs import PluginJob, StageJob, ToTrain
-from nsd.runner.spec.model import Experiment
+from nsd.runner.spec.model import Condition, Experiment
 from nsd.runner.store.workspace import Workspace
 
 
@@ -59,6 +59,8 @@ class PlannedRun:
     """One row of the results: a condition under a seed, and the stages that make it.
 
     `repeats` are digests of further evaluations of the same weights, which differ in the sampling seed alone.
+    `measurement` names the evaluation where the spec names its evaluations; `beside` says that it is not the first, and
+    `condition` is then `condition@measurement`.
     """
 
     run: str
@@ -68,6 +70,8 @@ class PlannedRun:
     train_digest: str | None
     label_digest: str | None
     repeats: list[str] = field(default_factory=list)
+    measurement: str | None = None
+    beside: bool = False
 
 
 @dataclass
@@ -109,6 +113,11 @@ class Plan:
                 found.add(digest)
                 waiting.extend(self.stages[digest].inputs.values())
         return found
+
+    def measured(self, run: PlannedRun) -> Condition:
+        """The condition of a run, as its evaluation measures it."""
+        condition = self.experiment.conditions[run.condition.partition("@")[0]]
+        return dict(condition.measured())[run.measurement]
 
     def needs(self, digest: str) -> list[str]:
         """Digests of every training a stage depends on, however far back."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nsd.plugins.api import Splits
 from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS, ON_VERDICTS
 from nsd.runner.plan.model import Plan
+from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.model import Condition, Experiment
+from nsd.runner.spec.sources import pool_of
 
 MUCH = 4  # validation on more than this part of the labeled questions is worth a word
 
@@ -46,12 +49,12 @@ def notes_on_repeats(conditions: Sequence[Condition]) -> list[str]:
     for condition in {condition.name: condition for condition in conditions}.values():
         if not condition.engine.cls.needs_model:
             recorded.append(condition.name)
-        elif condition.eval.make().sampling().temperature == 0:
+        elif condition.eval.make().sampling().greedy:
             greedy.append(condition.name)
     notes = []
     if greedy:
         notes.append(
-            f"{', '.join(greedy)}: evaluated at temperature 0, so repeats cannot differ but by float rounding; "
+            f"{', '.join(greedy)}: evaluated greedily, so repeats cannot differ but by float rounding; "
             "they run because --repeat-eval asks for them"
         )
     if recorded:
@@ -70,6 +73,34 @@ def notes_on_greedy(conditions: Sequence[Condition]) -> list[str]:
         f"{', '.join(named)}: {metric} of greedy samples, which are all the same: it costs as much as it says and "
         "measures accuracy"
         for metric, named in names.items()
+    ]
+
+
+def notes_on_leaks(plan: Plan, questions: Questions) -> list[str]:
+    """Which named evaluations ask questions that conditions are trained or watched with.
+
+    The split keeps a dataset's own test questions out of its training; of an evaluation with data of its own nobody
+    does. Sameness is that of a question's id, which is made of its text.
+    """
+    taught: dict[str, set[str]] = {}
+    for name, condition in plan.experiment.conditions.items():
+        splits = questions.splits(condition) if condition.train_on and condition.evals else Splits([], [], [])
+        pools = {pool_of(source, condition.label_on) for source in condition.train_on} - {"test"}
+        taught[name] = {one.id for pool in pools for one in getattr(splits, pool)}
+        if condition.train_on and condition.evals and plan.experiment.validation is not None:
+            taught[name] |= {one.id for one in questions.validation(condition)}
+    found: dict[tuple[str | None, int, int], list[str]] = {}
+    for run in {(run.condition.partition("@")[0], run.measurement): run for run in plan.runs}.values():
+        name, measured = run.condition.partition("@")[0], plan.measured(run)
+        if run.measurement is None or measured.eval.cls.on_validation:
+            continue
+        asked = questions.evaluated(measured)
+        if known := sum(one.id in taught[name] for one in asked):
+            found.setdefault((run.measurement, known, len(asked)), []).append(name)
+    return [
+        f"evals.{label}: {known} of its {asked} questions are among the training questions of "
+        f"{', '.join(names)}: what it measures there is memory too; take other questions for it"
+        for (label, known, asked), names in found.items()
     ]
 
 

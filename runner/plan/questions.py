@@ -124,12 +124,29 @@ class Questions:
             labeled, unlabeled = (getattr(splits, one) if one in condition.train_on else [] for one in TRUE_ANSWERS)
             self._check_gold_of(condition.data, condition.train_verifier, Splits(labeled, unlabeled, []), training=True)
 
+    def check_evaluation(self, label: str | None, condition: Condition, measured: Condition) -> None:
+        """Note what is the matter with the questions that an evaluation asks, where they or their verifier are its own.
+
+        `measured` is the condition as the evaluation `label` measures it.
+        """
+        if label is None or (measured.data, measured.verifier) == (condition.data, condition.verifier):
+            return  # the condition's own, which were looked at with what it trains on
+        before = len(self.notes)
+        asked = Splits([], [], self.splits(measured).test)
+        self._check_gold_of(measured.data, measured.verifier, asked, of_test=True)
+        self.notes[before:] = [f"evals.{label}: {note}" for note in self.notes[before:]]
+
     def _check_gold_of(
-        self, data: Block[Dataset], block: Block[Verifier], splits: Splits, training: bool = False
+        self,
+        data: Block[Dataset],
+        block: Block[Verifier],
+        splits: Splits,
+        training: bool = False,
+        of_test: bool = False,
     ) -> None:
         from nsd.plugins.verifiers.gold import unreadable_notes
 
-        sizes = [len(splits.labeled), len(splits.unlabeled)] if training else None
+        sizes = [len(splits.labeled), len(splits.unlabeled)] if training else "test" if of_test else None
         used = completed([block_key(data), block_key(block), sizes])
         pair = json.dumps(used, sort_keys=True, default=str)
         if pair not in self._read:

@@ -159,16 +159,16 @@ class Between:
         told_of: set[tuple[Position, str]] = set()  # what and where: an eval above the conditions is told of once
 
         def tell(place: Position, name: str, fault: str, way_out: str) -> None:
-            told = f"eval {self.conditions[name].eval.use} of {name!r} measures the best weights of a training"
+            told = f"eval {protocol.use} of {name!r} measures the best weights of a training"
             if (at := (place, fault)) not in told_of:
                 told_of.add(at)
                 self.problems.add(place, f"{told}{fault}", way_out)
 
-        for name, condition in self.conditions.items():
-            protocol = condition.eval
+        for name, protocol in self._protocols():
             if protocol.not_run is not None or not protocol.cls.on_validation:
                 continue
-            place = self.swept.conditions[name].mapping.get("eval", self.tree.mapping.get("eval", self.tree)).place
+            key = "evals" if self.conditions[name].evals else "eval"
+            place = self.swept.conditions[name].mapping.get(key, self.tree.mapping.get(key, self.tree)).place
             if validation is None or validation.keep != "best":
                 lacks = "there is no validation" if validation is None else "validation.keep is last"
                 tell(place, name, f", and {lacks}", "validation: {questions: 50, every: 20, keep: best}")
@@ -178,6 +178,12 @@ class Between:
             if match.by not in ("seconds", "generated_tokens"):
                 example = "match: {by: seconds, amount: 3600}  or  match: {by: generated_tokens, amount: 200000}"
                 tell(place, name, " within a budget, and match gives none", example)
+
+    def _protocols(self) -> Iterator[tuple[str, Block[Protocol]]]:
+        """Every condition's name with the protocol of each of its evaluations."""
+        for name, condition in self.conditions.items():
+            for _, measured in condition.measured():
+                yield name, measured.eval
 
     def check_processes(self, resources: Resources) -> None:
         """Processes that are asked for share every training's step evenly."""

@@ -2,18 +2,19 @@
 
     hypotheses = read_hypotheses(item, swept, known, problems)
 
+`on` names the evaluation that decides a claim, where the spec has several (`evals`); the first one needs no name.
 A claim that names a swept condition becomes one claim for each of its points; see runner/spec/sweep.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from nsd.runner.spec.check import describe, validate
-from nsd.runner.spec.errors import Problems
-from nsd.runner.spec.model import Claim, ClaimConfig, Hypotheses, HypothesesConfig
+from nsd.runner.spec.errors import Problems, suggest
+from nsd.runner.spec.model import Claim, ClaimConfig, Hypotheses, HypothesesConfig, beside_name
 from nsd.runner.spec.sweep import Swept
 from nsd.runner.spec.yaml import Item
 
@@ -22,13 +23,20 @@ _CLAIM_FORMS = "write  a > b  or  {compare: [a, b], not_worse_by: 0.02}  or  {co
 
 
 def read_hypotheses(
-    item: Item | None, swept: Swept, known: Callable[[Item], bool], problems: Problems
+    item: Item | None,
+    swept: Swept,
+    known: Callable[[Item], bool],
+    problems: Problems,
+    measured: Mapping[str, Collection[str]] | None = None,
 ) -> Hypotheses | None:
-    """The hypotheses of a spec, None where it has none. `known` says whether a condition exists, else reports it."""
+    """The hypotheses of a spec, None where it has none. `known` says whether a condition exists, else reports it.
+
+    `measured` holds the spec's evaluations in order, each with the conditions that leave it out.
+    """
     if item is None or item.value is None:
         return None
     config = validate(HypothesesConfig, item, "hypotheses", problems)
-    reader = _Reader(swept, known, problems)
+    reader = _Reader(swept, known, problems, measured or {})
     claims: list[Claim] = []
     written = item.mapping.get("claims")
     for element in written.items if written is not None else []:
@@ -48,9 +56,10 @@ class _Reader:
     swept: Swept
     known: Callable[[Item], bool]
     problems: Problems
+    measured: Mapping[str, Collection[str]]
 
     def claim(self, item: Item) -> list[Claim]:
-        kind, margin = "better", None
+        kind, margin, on = "better", None, None
         if isinstance(item.value, str):
             match = _CLAIM.fullmatch(item.value)
             if match is None:
@@ -72,12 +81,32 @@ class _Reader:
                     item.position, "a claim says one of better, not_worse_by or equivalent_within", _CLAIM_FORMS
                 )
                 return []
-            kind, margin = given[0], margins.get(given[0])
+            kind, margin, on = given[0], margins.get(given[0]), item.mapping.get("on")
         else:
             self.problems.add(item.position, f"a claim must be text or a mapping, is {describe(item)}", _CLAIM_FORMS)
             return []
+        if on is not None and on.value is not None and not self.evaluation(on):
+            return []
+        name = None if on is None or on.value in (None, *list(self.measured)[:1]) else str(on.value)
         pairs = self.claim_pairs(pair)
-        return [_claim(kind, a, b, margin) for a, b in pairs]
+        if name is not None and on is not None:
+            for left in dict.fromkeys(one for both in pairs for one in both if one in self.measured[name]):
+                told = f"the claim is about {name!r}, and {left!r} leaves this evaluation out"
+                self.problems.add(on.position, told, "let it have it, or claim something else")
+        return [_claim(kind, a, b, margin, name) for a, b in pairs]
+
+    def evaluation(self, on: Item) -> bool:
+        """Whether the spec has an evaluation of this name; one that it has not is reported."""
+        if on.value in self.measured:
+            return True
+        if self.measured:
+            self.problems.add(
+                on.position, f"there is no evaluation {on.value!r}", suggest(str(on.value), self.measured)
+            )
+        else:
+            told = "on names one of several evaluations, and the spec has a single one"
+            self.problems.add(on.place, told, "remove it, or name them at the top:  evals: {main: ..., other: ...}")
+        return False
 
     def claim_pairs(self, pair: list[Item]) -> list[tuple[str, str]]:
         """The conditions that a claim compares; a swept condition stands for each of its points."""
@@ -99,9 +128,11 @@ class _Reader:
         return list(zip(*columns, strict=True))
 
 
-def _claim(kind: str, a: str, b: str, margin: float | None) -> Claim:
+def _claim(kind: str, a: str, b: str, margin: float | None, on: str | None) -> Claim:
+    where = "" if on is None else f" on {on}"
+    sides = (a, b) if on is None else (beside_name(a, on), beside_name(b, on))
     if kind == "better":
-        return Claim(f"{a} > {b}", "better", a, b)
+        return Claim(f"{a} > {b}{where}", "better", *sides, on=on)
     if kind == "not_worse_by":
-        return Claim(f"{a} not worse than {b} by {margin:g}", "not_worse_by", a, b, margin)
-    return Claim(f"{a} equivalent to {b} within {margin:g}", "equivalent_within", a, b, margin)
+        return Claim(f"{a} not worse than {b} by {margin:g}{where}", "not_worse_by", *sides, margin, on)
+    return Claim(f"{a} equivalent to {b} within {margin:g}{where}", "equivalent_within", *sides, margin, on)

@@ -105,10 +105,17 @@ def _maj_at_k(tree: Item, block: Item, problems: Problems) -> Item | None:
         return Item(value, block.position, raw=str(value), key=block.key)
 
     fields = {name: getattr(config, name) for name in ("k", "temperature", "top_p", "top_k")}
-    how = {name: given(value) for name, value in {"use": "maj_at_k", "generated_tokens": tokens, **fields}.items()}
-    evaluation = tree.mapping.get("eval")
-    inherited = {} if evaluation is None else evaluation.mapping
-    how.update({name: inherited[name] for name in ("max_tokens", "stop") if name in inherited})
-    if config.max_tokens is not None:
-        how["max_tokens"] = given(config.max_tokens)
-    return given({"train_on": given([]), "eval": given(how)})
+    how: dict[str, Item] = {
+        name: given(value) for name, value in {"use": "maj_at_k", "generated_tokens": tokens, **fields}.items()
+    }
+
+    def measured(evaluation: Item | None) -> Item:
+        inherited = {} if evaluation is None else evaluation.mapping
+        mine = how | {name: inherited[name] for name in ("max_tokens", "stop") if name in inherited}
+        return given(mine if config.max_tokens is None else mine | {"max_tokens": given(config.max_tokens)})
+
+    several = tree.mapping.get("evals", tree.with_value(None)).mapping
+    if several:  # each with its own data, verifier and prompt
+        evals = {name: measured(one) for name, one in several.items() if one.value is not None}
+        return given({"train_on": given([]), "evals": given(evals)})
+    return given({"train_on": given([]), "eval": measured(tree.mapping.get("eval"))})

@@ -22,11 +22,13 @@ from nsd.runner.spec.claims import read_hypotheses
 from nsd.runner.spec.controls import read_controls
 from nsd.runner.spec.discovery import check_search, searches
 from nsd.runner.spec.errors import Position, Problems
+from nsd.runner.spec.evaluations import check_differ, check_override, parts_of, protocol_of, read_names, written_of
 from nsd.runner.spec.merge import BLOCKS, NAME, OVERRIDABLE, merge_condition, read_family
 from nsd.runner.spec.model import (
     Block,
     Condition,
     ConditionConfig,
+    Evaluation,
     Experiment,
     Hypotheses,
     Made,
@@ -71,9 +73,11 @@ class _Loader:
     reader: BlockReader
     missed: set[str] = field(default_factory=set)
     broken: set[str] = field(default_factory=set)
+    evals: tuple[str, ...] = ()
 
     def load(self) -> Experiment:
         top = self.top()
+        self.evals = read_names(self.tree, self.problems)
         base = self.base()
         templates = self.templates()
         swept = expand_sweeps(templates, self.tree.mapping.get("sweep"), self.problems)
@@ -90,7 +94,11 @@ class _Loader:
         between = Between(self.tree, swept, conditions, self.broken, self.problems)
         between.check_teachers()
         self.check_unused_blocks(base)
-        hypotheses = read_hypotheses(self.tree.mapping.get("hypotheses"), swept, between.known, self.problems)
+        lacking = {
+            name: [one.name for one in conditions.values() if name not in {each.name for each in one.evals}]
+            for name in self.evals
+        }
+        hypotheses = read_hypotheses(self.tree.mapping.get("hypotheses"), swept, between.known, self.problems, lacking)
         validation = read_validation(self.tree.mapping.get("validation"), self.reader, self.problems)
         if top is not None:
             between.check_match(top.match)
@@ -133,6 +141,7 @@ class _Loader:
             text=self.tree.position.source.text,
             resolved=resolved,
             validation=validation,
+            evals=self.evals,
         )
 
     # ----- the top
@@ -174,7 +183,9 @@ class _Loader:
             seen.add(element.value)
 
     def base(self) -> Item:
-        entries = {key: item for key, item in self.tree.mapping.items() if key in OVERRIDABLE}
+        entries = {key: item for key, item in self.tree.mapping.items() if key in (*OVERRIDABLE, "evals")}
+        if self.evals:
+            entries.pop("eval", None)  # where both are given it is reported
         return self.tree.with_value(
             {
                 key: with_use(item, DEFAULT_USE[key]) if key in DEFAULT_USE and item.value is not None else item
@@ -210,6 +221,10 @@ class _Loader:
         self.check_repeats(own["train_on"], "source")
         pseudo = "pseudo" in fields.train_on
         check_same_questions(own["train_on"], fields.label_on, self.problems)
+        check_override(written, self.evals, where, self.problems)
+        evals = written_of(merged, self.evals)
+        if evals:
+            items["eval"] = protocol_of(next(iter(evals.values())))
         data = self.needed(Dataset, "data", items, where, written)
         engine = self.reader.block(Engine, "engine", use_or(items.get("engine"), DEFAULT_USE["engine"], self.tree))
         protocol = self.reader.block(Protocol, "eval", use_or(items.get("eval"), DEFAULT_USE["eval"], self.tree))
@@ -222,8 +237,9 @@ class _Loader:
         data_known = data is None or not isinstance(data.config, UncheckedConfig)
         prompt = self.reader.prompt(items.get("prompt"), dataset.default_prompt, model, data_known)
         labeler, trainer, train_verifier = None, None, None
-        search = searches(protocol)
-        told = search is not None and search.by != "sampling"  # a search tells its attempts of its own verdicts
+        measured = {label: self.evaluation(label, entry, items, model) for label, entry in evals.items()}
+        protocols = [one.protocol for one in measured.values() if one is not None] if evals else [protocol]
+        told = any((found := searches(one)) is not None and found.by != "sampling" for one in protocols)
         if pseudo:
             labeler = self.needed(Labeler, "labeler", items, f"{where} trains on pseudo-labels, so it", written)
         if fields.train_on:
@@ -249,22 +265,17 @@ class _Loader:
             self.check_labeler(labeler, fields, own, where, written)
             check_votes(labeler, judge, items["labeler"], "use another labeler", self.problems)
             check_samples_differ(labeler, engine, items["labeler"], self.problems)
-        if protocol is not None and "eval" in items:
-            check_votes(protocol, verifier, items["eval"], "use accuracy, avg_at_k or pass_at_k", self.problems)
-            check_samples_differ(protocol, engine, items["eval"], self.problems)
-        if protocol is not None and search is not None:
-            place = items.get("eval", written)
-            lora = model is not None and model.lora is not None
-            check_search(protocol, search, engine, judge, lora, place, where, self.problems, judge is not verifier)
-            if (searching := protocol.nested.get(("trainer",))) is not None:
-                block = place.mapping.get("trainer", place)
-                check_votes(searching, judge, block, "use another trainer", self.problems)
-                if holds(searching, Trainer):
-                    check_reward_votes(searching, judge, block, self.problems)
+        lora = model is not None and model.lora is not None
+        teller = train_verifier if "train_verifier" in items else None
+        for label, one in measured.items():
+            if one is not None:
+                self.check_protocol(one.protocol, one.verifier, teller, engine, lora, evals[label], where)
+        if not evals and protocol is not None:
+            self.check_protocol(protocol, verifier, teller, engine, lora, items.get("eval", written), where)
         weights = self.reader.weights(items.get("model"), model) if model is not None else ""
         if len(self.problems) > before or not (data and engine and protocol and verifier and model and prompt):
             return None
-        return Condition(
+        made = Condition(
             name=name,
             train_on=tuple(fields.train_on),
             label_with=fields.label_with,
@@ -282,7 +293,48 @@ class _Loader:
             weights=weights,
             from_file=_from_file(data, items),
             train_verifier=train_verifier,
+            evals=tuple(one for one in measured.values() if one is not None),
         )
+        check_differ(made, evals, self.problems)
+        return made
+
+    def evaluation(self, name: str, entry: Item, items: dict[str, Item], model: ModelSpec | None) -> Evaluation | None:
+        """One of a condition's named evaluations; `items` are the condition's blocks."""
+        parts = parts_of(entry, items)
+        protocol = self.reader.block(Protocol, "eval", use_or(protocol_of(entry), DEFAULT_USE["eval"], entry))
+        data = self.reader.block(Dataset, "data", parts["data"]) if "data" in parts else None
+        if data is None:
+            return None  # reported, or that the spec has no data is
+        verifier = self.verifier(data, parts.get("verifier"), data.cls, parts["data"])
+        known = not isinstance(data.config, UncheckedConfig)
+        prompt = self.reader.prompt(parts.get("prompt"), data.cls.default_prompt, model, known)
+        if not (protocol and verifier and prompt):
+            return None
+        return Evaluation(name, data, prompt, verifier, protocol, _from_file(data, parts))
+
+    def check_protocol(
+        self,
+        protocol: Block[Protocol],
+        verifier: Block[Verifier] | None,
+        told: Block[Verifier] | None,
+        engine: Block[Engine] | None,
+        lora: bool,
+        item: Item,
+        where: str,
+    ) -> None:
+        """Whether engine and verifiers can serve a protocol; `told` judges what an attempt of a search is told."""
+        check_votes(protocol, verifier, item, "use accuracy, avg_at_k or pass_at_k", self.problems)
+        check_samples_differ(protocol, engine, item, self.problems)
+        search = searches(protocol)
+        if search is None:
+            return
+        judge = verifier if told is None else told
+        check_search(protocol, search, engine, judge, lora, item, where, self.problems, judge is not verifier)
+        if (searching := protocol.nested.get(("trainer",))) is not None:
+            block = item.mapping.get("trainer", item)
+            check_votes(searching, judge, block, "use another trainer", self.problems)
+            if holds(searching, Trainer):
+                check_reward_votes(searching, judge, block, self.problems)
 
     def verifier(
         self, data: Block[Dataset] | None, item: Item | None, dataset: type[Dataset], default: Item

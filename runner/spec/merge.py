@@ -9,10 +9,12 @@ How an override is merged (`merge_spec`, `merge_condition`, `merge_block`):
 
 - mappings key by key, deeply; lists and scalars are replaced whole;
 - a block whose override names another plugin (`use:`) starts afresh: the old plugin's fields are dropped;
+- an evaluation of `evals` likewise: another `use` drops the old protocol's fields, and keeps its data, verifier and
+  prompt, which are merged as blocks;
 - a model whose override names another `path` drops the `revision` and keeps the other fields (`dtype`, `lora`, ...),
   so `model: Qwen/Qwen3-0.6B` in a condition swaps the weights only;
-- `null` for a whole condition, block, `label_with`, `sweep`, `hypotheses`, `match`, `validation` or `controls` takes
-  away what was inherited; for a field inside a block it is a value like any other.
+- `null` for a whole condition, block, evaluation, `label_with`, `sweep`, `hypotheses`, `match`, `validation`, `evals`
+  or `controls` takes away what was inherited; for a field inside a block it is a value like any other.
 
 Short forms: `eval: accuracy` is `{use: accuracy}`, `model: X` is `{path: X}`, `prompt: TEXT` is
 `{template: TEXT}`, `match: steps` is `{by: steps}`, `seed: 1` is `seeds: [1]`, `track: wandb` is `[wandb]`,
@@ -41,16 +43,18 @@ BLOCKS = {
     "eval": "protocol",
 }
 OVERRIDABLE = (*BLOCKS, "model", "prompt")
-CONDITION_KEYS = ("train_on", "label_with", "label_on", "rounds", "init", *OVERRIDABLE)
+PARTS = ("data", "verifier", "prompt")  # of an evaluation in `evals`, beside its protocol
+CONDITION_KEYS = ("train_on", "label_with", "label_on", "rounds", "init", *OVERRIDABLE, "evals")
 TOP_KEYS = (
     *("extends", "name", "question", "model", "data", "prompt", "verifier", "train_verifier", "engine"),
-    *("labeler", "trainer", "eval"),
+    *("labeler", "trainer", "eval", "evals"),
     *("seeds", "seed", "conditions", "sweep", "hypotheses", "resources", "match", "track", "validation", "controls"),
 )
 NOT_INHERITED = ("extends", "name", "question")
 SHORT_FORMS = {**dict.fromkeys(BLOCKS, "use"), "model": "path", "prompt": "template", "match": "by"}
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 MAX_FAMILY = 20
+EVALS_FORM = "such as  evals: {main: accuracy, retention: {data: ..., use: accuracy}}"
 
 
 # --------------------------------------------------------------------------- extends
@@ -122,6 +126,8 @@ def normalise(spec: Item, problems: Problems) -> Item:
             entries[key] = item.with_value([item])
         elif key == "conditions":
             entries[key] = _conditions(item, problems)
+        elif key == "evals":
+            entries[key] = _evals(item, problems)
         elif key == "validation" and isinstance((protocol := item.mapping.get("protocol", item)).value, str):
             entries[key] = item.with_value({**item.mapping, "protocol": protocol.with_value({"use": protocol})})
         elif key:
@@ -167,9 +173,34 @@ def normalise_condition(condition: Item, where: str, problems: Problems) -> Item
         key = _right_key(key, item, condition, where, CONDITION_KEYS, problems)
         if key in SHORT_FORMS:
             entries[key] = _long_form(key, item, problems)
+        elif key == "evals":
+            entries[key] = _evals(item, problems)
         elif key:
             entries[key] = item
     return condition.with_value(entries)
+
+
+def _evals(item: Item, problems: Problems) -> Item:
+    """Evaluations with short forms written out; what is none is reported and left out."""
+    if item.value is None:
+        return item
+    if not isinstance(item.value, dict):
+        told = f"evals must be a mapping from names to evaluations, is {describe(item)}"
+        problems.add(item.position, told, EVALS_FORM)
+        return item.with_value(None)
+    entries: dict[str, Item] = {}
+    for name, entry in item.mapping.items():
+        if isinstance(entry.value, str):
+            entries[name] = entry.with_value({"use": entry})
+        elif entry.value is None:
+            entries[name] = entry
+        elif isinstance(entry.value, dict):
+            inner = {key: _long_form(key, one, problems) if key in PARTS else one for key, one in entry.mapping.items()}
+            entries[name] = entry.with_value(inner)
+        else:
+            told = f"the evaluation {name!r} must be a protocol's name or a mapping, is {describe(entry)}"
+            problems.add(entry.position, told, EVALS_FORM)
+    return item.with_value(entries)
 
 
 def _long_form(key: str, item: Item, problems: Problems) -> Item:
@@ -213,6 +244,27 @@ def merge_block(key: str, base: Item, over: Item) -> Item:
     return merge(base, over)
 
 
+def merge_evals(base: Item, over: Item) -> Item:
+    """Evaluations over others, each as a block whose data, verifier and prompt are blocks too; null stays."""
+    entries = dict(base.mapping)
+    for name, item in over.mapping.items():
+        entries[name] = _merge_evaluation(entries[name], item) if name in entries else item
+    return base.with_value(entries)
+
+
+def _merge_evaluation(base: Item, over: Item) -> Item:
+    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
+        return over
+    changed = _changes(base, over, "use")
+    entries = {key: item for key, item in base.mapping.items() if key in PARTS or not changed}
+    for key, item in over.mapping.items():
+        if key in PARTS and key in entries and isinstance(item.value, dict):
+            entries[key] = merge_block(key, entries[key], item)
+        else:
+            entries[key] = merge(entries[key], item) if key in entries else item
+    return base.with_value(entries)
+
+
 def merge_condition(base: Item, over: Item) -> Item:
     """A condition (or the blocks at the top of a spec) over another."""
     if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
@@ -221,6 +273,8 @@ def merge_condition(base: Item, over: Item) -> Item:
     for key, item in over.value.items():
         if key in OVERRIDABLE and key in entries:
             entries[key] = merge_block(key, entries[key], item)
+        elif key == "evals" and key in entries and item.value is not None:
+            entries[key] = merge_evals(entries[key], item)
         else:
             entries[key] = item
     return base.with_value(entries)
@@ -236,6 +290,8 @@ def merge_spec(base: Item, over: Item) -> Item:
             entries[key] = merge_block(key, entries[key], item)
         elif key == "conditions":
             entries[key] = _merge_conditions(entries[key], item)
+        elif key == "evals":
+            entries[key] = merge_evals(entries[key], item)
         elif key in ("hypotheses", "resources", "match"):
             entries[key] = merge(entries[key], item)
         elif key == "validation":

@@ -4,7 +4,8 @@
     experiment.conditions["noisy_student"].trainer.config.learning_rate
 
 A spec names an experiment, its blocks (`data`, `prompt`, `verifier`, `train_verifier`, `engine`, `labeler`, `trainer`,
-`eval`: each a plugin with its own typed config, and `model`) and its `conditions`, which say what is trained on what
+`eval`: each a plugin with its own typed config, and `model`; `evals` names several measurements in the place of `eval`,
+see runner/spec/evaluations.py) and its `conditions`, which say what is trained on what
 and may override any field of any block. Merging, short forms and `extends` are described in
 runner/spec/merge.py, `sweep` in runner/spec/sweep.py, YAML itself in runner/spec/yaml.py. The work is done in
 runner/spec/load.py and runner/spec/blocks.py, and runner/spec/schema.py makes the JSON schema.
@@ -30,7 +31,7 @@ weights, or with `keep: last` the last ones.
 or seconds.
 
 Claims: `a > b`, or `{compare: [a, b], not_worse_by: 0.02}`, `{compare: [a, b], equivalent_within: 0.02}`,
-`{compare: [a, b], better: true}`.
+`{compare: [a, b], better: true}`, each of the last three with `on: NAME`, where it is not about the first of `evals`.
 
 All errors of a spec are raised at once as SpecErrors, also those in files it extends. Only the plugins that
 the spec names are imported. A block may name `./file.py:Name` (relative to the file that says so), which RUNS
@@ -48,8 +49,9 @@ third party's field is known as a path where its type is `pathlib.Path` or it is
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeGuard, TypeVar
 
@@ -215,11 +217,33 @@ class UncheckedConfig(PluginConfig):
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """One of a condition's named measurements, with all that was written of it merged; `from_file` as in Condition."""
+
+    name: str
+    data: Block[Dataset]
+    prompt: Prompt
+    verifier: Block[Verifier]
+    protocol: Block[Protocol]
+    from_file: Mapping[str, Any] = field(default_factory=dict)
+
+    def identity(self) -> str:
+        """The same text for two evaluations exactly where they measure the same; the name is no part of it."""
+        said = {
+            **{key: getattr(self, key).to_json() for key in ("data", "verifier", "protocol")},
+            "prompt": self.prompt.model_dump(mode="json"),
+            **self.from_file,
+        }
+        return json.dumps(said, sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
 class Condition:
     """One arm: what it trains on, who labels, and its blocks with all overrides merged.
 
     `weights` is `model.path` with a local folder's absolute path. `from_file` says what stands in the resolved spec for
-    the blocks that a dataset in a file decides.
+    the blocks that a dataset in a file decides. `evals` are the spec's evaluations that it has, where the spec names
+    them; `eval` is then the protocol of the first.
     """
 
     name: str
@@ -239,6 +263,22 @@ class Condition:
     from_file: Mapping[str, Any] = field(default_factory=dict)
     train_verifier: Block[Verifier] | None = None
     label_on: str = "unlabeled"
+    evals: tuple[Evaluation, ...] = ()
+
+    def measured(self) -> list[tuple[str | None, Condition]]:
+        """The condition as each of its evaluations measures it, the first first, by the evaluation's name.
+
+        The name is None where the spec has a single `eval`. All but the first are called `condition@evaluation`.
+        """
+        if not self.evals:
+            return [(None, self)]
+        return [(one.name, self._as_measured(one, beside=number > 0)) for number, one in enumerate(self.evals)]
+
+    def _as_measured(self, by: Evaluation, beside: bool) -> Condition:
+        name = beside_name(self.name, by.name) if beside else self.name
+        return replace(
+            self, name=name, evals=(), data=by.data, prompt=by.prompt, verifier=by.verifier, eval=by.protocol
+        )
 
     @property
     def training_verifier(self) -> Block[Verifier]:
@@ -269,18 +309,46 @@ class Condition:
             "prompt": of_model(self.prompt),
             **blocks,
             **self.from_file,
+            **({"evals": [self._said_of(one, of_block, of_model) for one in self.evals]} if self.evals else {}),
         }
+
+    def _said_of(
+        self,
+        one: Evaluation,
+        of_block: Callable[[Block[Plugin]], dict[str, Any]],
+        of_model: Callable[[BaseModel], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """An evaluation's name, protocol, and what of it is not the condition's own; their order tells the first."""
+        said = {"data": of_block(one.data), "verifier": of_block(one.verifier), "prompt": of_model(one.prompt)}
+        mine = {"data": of_block(self.data), "verifier": of_block(self.verifier), "prompt": of_model(self.prompt)}
+        said, mine = {**said, **one.from_file}, {**mine, **self.from_file}
+        differs = {key: value for key, value in said.items() if value != mine[key]}
+        return {"name": one.name, "protocol": of_block(one.protocol), **differs}
+
+
+def beside_name(condition: str, evaluation: str) -> str:
+    """What a condition is called as an evaluation that is not the spec's first measures it."""
+    return f"{condition}@{evaluation}"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within."""
+    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within.
+
+    `on` is the evaluation that decides it, None for the first; `better` and `worse` are the conditions as it measures
+    them (`a`, or `a@retention`).
+    """
 
     text: str
     kind: Literal["better", "not_worse_by", "equivalent_within"]
     better: str
     worse: str
     margin: float | None = None
+    on: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field, JSON-able; records of specs with one evaluation stay as they are."""
+        return {name: value for name, value in vars(self).items() if (name, value) != ("on", None)}
 
 
 @dataclass(frozen=True)
@@ -295,7 +363,7 @@ class Hypotheses:
 
     def to_json(self) -> dict[str, Any]:
         stated = {name: value for name in ("looks", "detect") if (value := getattr(self, name)) is not None}
-        claims = [vars(claim) for claim in self.claims]
+        claims = [claim.to_json() for claim in self.claims]
         return {"alpha": self.alpha, "correction": self.correction, **stated, "claims": claims}
 
 
@@ -326,6 +394,7 @@ class ClaimConfig(_Frozen):
     better: Literal[True] | None = Field(default=None, description="a is better than b.")
     not_worse_by: float | None = Field(default=None, gt=0, lt=1, description="a is worse than b by less than this.")
     equivalent_within: float | None = Field(default=None, gt=0, lt=1, description="a and b differ by less than this.")
+    on: str | None = Field(default=None, description="The evaluation of evals that decides it; the first by default.")
 
 
 class Resources(_Frozen):
@@ -459,6 +528,7 @@ class Experiment:
     text: str
     resolved: dict[str, Any]
     validation: Validating | None = None
+    evals: tuple[str, ...] = ()  # names of its evaluations in order; none where it has a single `eval`
 
 
-assert set(ConditionConfig.model_fields) | set(OVERRIDABLE) == set(CONDITION_KEYS)
+assert {*ConditionConfig.model_fields, *OVERRIDABLE, "evals"} == set(CONDITION_KEYS)

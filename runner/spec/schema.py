@@ -70,6 +70,12 @@ def json_schema() -> Schema:
         "model": _short("ModelSpec", "The weights to start from: a hub id, ./folder or builtin:wordmath-1m."),
         "prompt": _short("Prompt", "How a question becomes model input; the dataset has a default."),
     }
+    overridable["evals"] = {
+        "description": "Several measurements of every condition, by name, in the place of eval.",
+        "type": "object",
+        "propertyNames": {"pattern": f"^{NAME.pattern}$"},
+        "additionalProperties": _or_null(_evaluation(definitions["block.eval"])),
+    }
     fields = {**condition, **overridable}
     definitions["condition"] = {
         "type": ["object", "null"],
@@ -195,6 +201,19 @@ def _block(key: str, kind: str, names: list[str]) -> Schema:
             {"type": "object", "properties": {"use": use}, "allOf": [*by_name, partial]},
         ],
     }
+
+
+def _evaluation(block: Schema) -> Schema:
+    """A protocol's block that may also have parts of its own, of which the protocol's config knows nothing."""
+    use, fields = block["anyOf"]
+    parts = {
+        "data": {"$ref": "#/$defs/block.data"},
+        "verifier": {"$ref": "#/$defs/block.verifier"},
+        "prompt": _short("Prompt", "How a question becomes model input."),
+    }
+    # The fields of each protocol refuse others, so that only their use is checked here.
+    properties = {**fields["properties"], **{name: _or_null(part) for name, part in parts.items()}}
+    return {"anyOf": [use, {"type": "object", "properties": properties}]}
 
 
 def _short(model: str, about: str) -> Schema:

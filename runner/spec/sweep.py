@@ -109,7 +109,7 @@ def _axis(key: str, item: Item, problems: Problems) -> _Axis | None:
     if path[0] in ("seed", "seeds"):
         problems.add(item.place, "seeds are not swept: every condition runs with each of `seeds` anyway")
         return None
-    if path[0] not in CONDITION_KEYS or "" in path or (len(path) > 1 and path[0] not in OVERRIDABLE):
+    if path[0] not in CONDITION_KEYS or "" in path or (len(path) > 1 and path[0] not in (*OVERRIDABLE, "evals")):
         problems.add(
             item.place,
             f"{key!r} is not a field of a condition",

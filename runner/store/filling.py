@@ -23,16 +23,18 @@ from nsd.runner.store.workspace import TRUTH, Workspace
 if TYPE_CHECKING:
     import duckdb
 
-SCHEMA_VERSION = 4  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
+SCHEMA_VERSION = 5  # raise it with every change of SCHEMA_SQL: older databases are then rebuilt
 SCHEMA_SQL = """
 CREATE TABLE IF NOT EXISTS schema_version(version INT);
 CREATE TABLE IF NOT EXISTS experiments(experiment TEXT, spec_digest TEXT, question TEXT, spec_yaml TEXT,
     resolved JSON, hypotheses JSON, recorded_at TIMESTAMP, run_at TIMESTAMP, PRIMARY KEY(experiment, spec_digest));
 -- What each version of a spec asked for. `place` is the place of a run in it. An imported run has no spec: its
 -- spec_digest is null, as no column of a primary key may be, and its name stands for the last such import.
+-- `measurement` is the evaluation that a run is of, null where its spec names none. `beside` says that it is not the
+-- first one of the spec, and `condition` is then `condition@measurement`.
 CREATE TABLE IF NOT EXISTS runs(run TEXT NOT NULL, experiment TEXT, condition TEXT, seed BIGINT,
     spec_digest TEXT, eval_digest TEXT, train_digest TEXT, label_digest TEXT, status TEXT, reason TEXT,
-    started_at TIMESTAMP, ended_at TIMESTAMP, place INT, UNIQUE(run, spec_digest));
+    started_at TIMESTAMP, ended_at TIMESTAMP, place INT, measurement TEXT, beside BOOLEAN, UNIQUE(run, spec_digest));
 CREATE TABLE IF NOT EXISTS repeats(run TEXT, spec_digest TEXT, repeat INT, eval_digest TEXT);
 -- The run that a name stands for today: that of the version taken up last among those that have the name.
 CREATE VIEW IF NOT EXISTS current_runs AS SELECT r.* FROM runs r
@@ -44,6 +46,8 @@ CREATE TABLE IF NOT EXISTS stages(digest TEXT PRIMARY KEY, kind TEXT, plugin TEX
 CREATE TABLE IF NOT EXISTS eval_info(eval_digest TEXT PRIMARY KEY, metric TEXT, protocol TEXT, data_hash TEXT,
     verifier_hash TEXT, questions INT, samples INT);
 CREATE TABLE IF NOT EXISTS eval_values(eval_digest TEXT, question_id TEXT, value DOUBLE);
+-- What imported questions say that are known by an id of their file. Those of nsd are known by their content.
+CREATE TABLE IF NOT EXISTS eval_texts(eval_digest TEXT, question_id TEXT, text_hash TEXT);
 CREATE TABLE IF NOT EXISTS eval_samples(eval_digest TEXT, question_id TEXT, sample INT, score DOUBLE,
     correct BOOLEAN, answer TEXT, stop_reason TEXT, tokens INT);
 CREATE TABLE IF NOT EXISTS counts(run TEXT PRIMARY KEY, correct BIGINT, n BIGINT);
@@ -55,12 +59,13 @@ CREATE TABLE IF NOT EXISTS notes(run TEXT, written_at TIMESTAMP, text TEXT);
 CREATE TABLE IF NOT EXISTS looks(looked_at TIMESTAMP, experiment TEXT, a TEXT, b TEXT, metric TEXT, evidence JSON,
     n BIGINT, p DOUBLE, verdict TEXT, command TEXT);
 """
-TABLES_BY_STAGE = ("stages", "eval_info", "eval_values", "eval_samples", "labels", "curves", "events")
-INDEXED = ("values.parquet", "samples.parquet", "labels.parquet", "curves.parquet")
+TABLES_BY_STAGE = ("stages", "eval_info", "eval_values", "eval_texts", "eval_samples", "labels", "curves", "events")
+INDEXED = ("values.parquet", "texts.parquet", "samples.parquet", "labels.parquet", "curves.parquet")
 STAGE_KEY = {
     "stages": "digest",
     "eval_info": "eval_digest",
     "eval_values": "eval_digest",
+    "eval_texts": "eval_digest",
     "eval_samples": "eval_digest",
     "labels": "label_digest",
     "curves": "train_digest",
@@ -130,6 +135,7 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
             ],
         )
     _copy(connection, folder / "values.parquet", "eval_values", "question_id, value", digest)
+    _copy(connection, folder / "texts.parquet", "eval_texts", "question_id, text_hash", digest)
     odd = "SELECT 1 FROM eval_values WHERE eval_digest = ? AND NOT isfinite(value) LIMIT 1"
     if connection.execute(odd, [digest]).fetchone():
         raise Broken(folder / "values.parquet", "it holds values that are no numbers")
@@ -145,8 +151,15 @@ def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         connection.execute("DELETE FROM runs WHERE run = ? AND spec_digest IS NULL", [run["run"]])
         _put(
             connection,
-            "INSERT INTO runs VALUES (?,NULL,?,NULL,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL)",
-            [run["run"], run["run"], run.get("eval_digest"), manifest.get("started_at"), manifest.get("ended_at")],
+            "INSERT INTO runs VALUES (?,NULL,?,?,NULL,?,NULL,NULL,'imported',NULL,?,?,NULL,NULL,false)",
+            [
+                run["run"],
+                run.get("condition") or run["run"],
+                run.get("seed"),
+                run.get("eval_digest"),
+                manifest.get("started_at"),
+                manifest.get("ended_at"),
+            ],
         )
         connection.execute("DELETE FROM counts WHERE run = ?", [run["run"]])
         if run.get("counts") is not None:
@@ -192,8 +205,10 @@ def insert_record(connection: duckdb.DuckDBPyConnection, shape: ExperimentRecord
             run.get("started_at"),
             run.get("ended_at"),
             place,
+            run.get("measurement"),
+            bool(run.get("beside")),
         ]
-        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
+        _put(connection, "INSERT OR REPLACE INTO runs VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         for repeat in run.get("repeats", []):
             again = [run["run"], record["spec_digest"], repeat["repeat"], repeat["eval_digest"]]
             _put(connection, "INSERT INTO repeats VALUES (?,?,?,?)", again)

@@ -129,9 +129,14 @@ def _counts(found: list[int]) -> list[int]:
 
 
 class Imported(Shape):
-    """A run of another tool's file; `counts` where nothing but right and total is known."""
+    """A run of another tool's file; `counts` where nothing but right and total is known.
+
+    With a training `seed` it is one of several runs of its `condition`.
+    """
 
     run: str
+    condition: str | None = None
+    seed: Int64 | None = None
     eval_digest: Part | None = None
     counts: Annotated[list[Int64], AfterValidator(_counts)] | None = None
 
@@ -259,7 +264,10 @@ class RepeatRecord(Shape):
 
 
 class RunRecord(Shape):
-    """A run of an experiment. `status`: done, failed or pending."""
+    """A run of an experiment. `status`: done, failed or pending.
+
+    `measurement` names the evaluation where the spec names several, `beside` says that it is not the first.
+    """
 
     run: str
     condition: str
@@ -273,16 +281,22 @@ class RunRecord(Shape):
     repeats: list[RepeatRecord] = []
     started_at: Time | None = None
     ended_at: Time | None = None
+    measurement: str | None = None
+    beside: bool = False
 
 
 class Claim(Shape):
-    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within."""
+    """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within.
+
+    `on` names the evaluation that decides it, None for the first; the conditions' names then say so too.
+    """
 
     text: str
     kind: Literal["better", "not_worse_by", "equivalent_within"]
     better: str
     worse: str
     margin: float | None = None
+    on: str | None = None
 
 
 class Hypotheses(Shape):

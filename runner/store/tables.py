@@ -63,6 +63,7 @@ VERDICT = {"score": "float", "correct": "bool", "answer": "text", "feedback": "t
 SCORED = {**COMPLETIONS, **VERDICT}
 SCORES = {"question_id": "text", "sample": "int", **VERDICT}
 VALUES = {"question_id": "text", "value": "float"}
+TEXTS = {"question_id": "text", "text_hash": "text"}  # of imported questions that are known by another id
 LABELS = {
     "question_id": "text",
     "label": "text",

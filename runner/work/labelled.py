@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 LABELLED_SQL = """
-SELECT run, experiment, condition, seed, status, label_digest, label_digest IN (SELECT label_digest FROM labels)
+SELECT run, experiment, condition, seed, status, label_digest, label_digest IN (SELECT label_digest FROM labels),
+       coalesce(beside, false)
 FROM current_runs ORDER BY experiment NULLS LAST, seed, started_at, run
 """
 
@@ -53,7 +54,7 @@ def labelled_runs(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -
         found.update((row[0], row) for row in matching)
     finished = [
         LabelledRun(run, condition, seed, digest)
-        for run, _, condition, seed, _, digest, whole in found.values()
+        for run, _, condition, seed, _, digest, whole, _ in found.values()
         if whole
     ]
     if not finished:
@@ -68,7 +69,9 @@ def _experiment_of(path: str) -> str:
 
 
 def _fits(name: str, row: tuple[Any, ...]) -> bool:
-    run, experiment, condition, *_ = row
+    run, experiment, condition, *_, beside = row
+    if beside and name != run:  # the same training, evaluated otherwise
+        return False
     return name in (run, experiment, f"{experiment}/{condition}") or fnmatch.fnmatchcase(run, name)
 
 

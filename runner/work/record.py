@@ -56,7 +56,8 @@ class Record:
             held = runs.get(planned.run)
             whole = self.workspace.is_whole("score", planned.eval_digest)
             condition = planned.condition.split("@")[0]
-            reason = failed.get(f"{condition}/seed{planned.seed}")
+            reason = failed.get(f"{planned.condition}/seed{planned.seed}")
+            reason = reason or failed.get(f"{condition}/seed{planned.seed}")
             status = "done" if whole else "failed" if reason else "pending"
             if held is not None and held.eval_digest != planned.eval_digest:
                 held = None
@@ -76,6 +77,7 @@ class Record:
                 reason=None if whole else reason,
                 started_at=now() if held is None else held.started_at,
                 ended_at=self.workspace.manifest("score", planned.eval_digest).ended_at if whole else None,
+                **_measurement(planned),
             )
         self.record = ExperimentRecord.from_json({**self.record.to_json(), "runs": list(runs.values())}, self.path)
         text = json.dumps(self.record.to_json(), indent=1)
@@ -90,6 +92,11 @@ class Record:
         for number, digest in enumerate(planned.repeats, 1):
             found[number] = RepeatRecord(repeat=number, eval_digest=digest, needs=self.plan.needs(digest))
         return [found[number] for number in sorted(found)]
+
+
+def _measurement(run: PlannedRun) -> dict[str, Any]:
+    """Which evaluation a run is of; nothing where the spec names none, so that its record stays as it is."""
+    return {} if run.measurement is None else {"measurement": run.measurement, "beside": run.beside}
 
 
 def _taken_up_since(workspace: Workspace, held: ExperimentRecord) -> bool:

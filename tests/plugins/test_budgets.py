@@ -212,6 +212,7 @@ def test_the_end_is_known_or_it_is_not(tmp_path: Path) -> None:
         assert (state.stop_at, state.total) == ends
 
 
+@pytest.mark.slow
 def test_points_of_a_training_without_a_known_end_are_as_many_as_its_schedule_gives(
     model: Path, tmp_path: Path
 ) -> None:

@@ -133,6 +133,7 @@ def test_failed_tests_tell_it_a_last_step_that_the_words_do_not() -> None:
 # --------------------------------------------------------------------------- the recipe
 
 
+@pytest.mark.slow
 def test_the_corpus_has_no_task_of_the_default_pools_and_tells_no_other_wording() -> None:
     pools = CodePuzzles().pools()
     own = {question.text for question in [*pools.train, *(pools.test or [])]}
@@ -143,6 +144,7 @@ def test_the_corpus_has_no_task_of_the_default_pools_and_tells_no_other_wording(
         assert not any(f"First {said}." in task or f"Then {said}." in task for said in other)
 
 
+@pytest.mark.slow
 def test_the_corpus_tells_failed_tests_as_the_verifier_does() -> None:
     draw, verifier, told = Draw(5), Code(Code.Config(tests="train")), 0
     for _ in range(12):

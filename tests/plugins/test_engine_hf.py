@@ -69,6 +69,7 @@ def test_greedy_text_is_what_transformers_writes_for_each_prompt_alone(ref: Mode
     assert all((one.tokens < 40) or one.stop_reason is StopReason.LENGTH for one in found.values())
 
 
+@pytest.mark.slow
 def test_every_end_token_that_the_checkpoint_lists_ends_a_completion(ref: ModelRef, tmp_path: Path) -> None:
     own, others = 1, [52, 222]  # two bytes that this model writes often
     changed = ModelRef(str(with_end_tokens(ref.path, tmp_path / "longer", [own, *others])))
@@ -90,6 +91,7 @@ def test_every_end_token_that_the_checkpoint_lists_ends_a_completion(ref: ModelR
     assert answers(engine(batch_size=8), without, REQUESTS, Sampling(1, 0.0, 40)) == found
 
 
+@pytest.mark.slow
 def test_a_chat_goes_through_the_chat_template(ref: ModelRef) -> None:
     model, tokenizer = models.load_model(ref, device="cpu")
     text = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n"
@@ -98,6 +100,7 @@ def test_a_chat_goes_through_the_chat_template(ref: ModelRef) -> None:
     assert (found["q", 0].text, found["q", 0].tokens) == generate_alone(model, tokenizer, tokenizer(text).input_ids, 20)
 
 
+@pytest.mark.slow
 def test_a_plain_prompt_gets_the_tokenizers_own_bos(ref: ModelRef, tmp_path: Path) -> None:
     from tokenizers.processors import TemplateProcessing
 
@@ -130,6 +133,7 @@ def test_the_first_token_follows_the_models_distribution(ref: ModelRef) -> None:
     assert chisquare([*observed, rest[0]], [*expected[frequent].tolist(), rest[1]]).pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_samples_of_a_question_and_seeds_differ(ref: ModelRef) -> None:
     sampling = Sampling(4, 1.0, 30)
     one, other = (answers(engine(), ref, REQUESTS[:2], sampling, seed) for seed in (1, 2))
@@ -242,6 +246,7 @@ def test_the_roomy_cache_holds_what_transformers_own_holds(steps: list[int | lis
 # --------------------------------------------------------------------------- what cannot be written
 
 
+@pytest.mark.slow
 def test_a_prompt_beyond_the_context_is_an_error_completion(tmp_path: Path) -> None:
     small = ModelRef(str(make_tiny_model(tmp_path, max_position_embeddings=64)))
     requests = [Request("long", "x" * 64), Request("fits", "x" * 60), Request("empty", ""), Request("short", "x")]
@@ -256,6 +261,7 @@ def test_a_prompt_beyond_the_context_is_an_error_completion(tmp_path: Path) -> N
     assert any(one.stop_reason is StopReason.LENGTH for one in ended)
 
 
+@pytest.mark.slow
 def test_a_diverged_model_gives_error_completions(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path)
     model, _ = models.load_model(ModelRef(str(folder)), device="cpu")
@@ -268,6 +274,7 @@ def test_a_diverged_model_gives_error_completions(tmp_path: Path) -> None:
         assert "not finite" in str(found["q0", 0].error)
 
 
+@pytest.mark.slow
 def test_a_chat_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path)
     (folder / "chat_template.jinja").unlink()
@@ -427,6 +434,7 @@ def test_greedy_text_of_other_architectures(name: str, tmp_path: Path) -> None:
     assert sum(sampled[0][key] != sampled[1][key] for key in sampled[0]) <= 1
 
 
+@pytest.mark.slow
 def test_a_model_without_a_key_value_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="MambaForCausalLM"):
         answers(engine(), _made("mamba", tmp_path), REQUESTS[:2], Sampling(1, 1.0, 4))

@@ -277,6 +277,7 @@ def test_in_chunks_single_precision_is_the_same_to_a_millionth() -> None:
         assert torch.allclose(mine, theirs, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_half_precision_the_heads_gradient_loses_no_chunk() -> None:
     case, many = Case(torch.bfloat16), 2000
     hidden = case.hidden.detach()[:1, :1].expand(1, many, WIDTH).clone().requires_grad_()

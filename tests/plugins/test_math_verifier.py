@@ -86,6 +86,7 @@ def test_an_endless_comparison_is_cut_and_the_next_one_works() -> None:
     assert hasty.same(r"\frac{2}{4}", "0.5")
 
 
+@pytest.mark.slow
 def test_the_comparing_process_is_one_and_ends_when_it_is_stopped() -> None:
     helper = _Helper()
     helper.stop()  # nothing runs yet

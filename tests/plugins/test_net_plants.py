@@ -302,6 +302,7 @@ def test_an_answer_is_announced_in_any_case(said: str) -> None:
     assert Numeric().extract(f"{said} 7. Checked 8 times.") == "7"
 
 
+@pytest.mark.slow
 def test_a_call_that_goes_on_says_no_error_twice(tmp_path: Path) -> None:
     small = ModelRef(str(make_tiny_model(tmp_path, max_position_embeddings=32)))
     made = HfEngine(HfEngine.Config(device="cpu"))

@@ -145,6 +145,7 @@ def adapter(half: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "weights"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "train_dtype", "kind", "expected"),
     [

@@ -49,6 +49,7 @@ def test_every_gsm8k_gold_verifies() -> None:
     assert check_gold([*pools.train, *(pools.test or [])], Numeric()) == []
 
 
+@pytest.mark.slow
 def test_math_golds_that_do_not_verify_are_the_two_empty_boxes() -> None:
     pools = math().pools()
     train = check_gold(pools.train, Math())
@@ -77,6 +78,7 @@ def test_math_train_row_that_is_also_in_test_is_never_trained_on() -> None:
         split(pools, SplitConfig(labeled=3000, unlabeled=4499))
 
 
+@pytest.mark.slow
 def test_math500_as_test() -> None:
     pools = math(test="math500").pools()
     assert pools.test is not None

@@ -137,6 +137,7 @@ def config(reward: str) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_numbers_of_a_rollouts_tokens_are_those_of_a_plain_forward_pass(model: Path, tmp_path: Path) -> None:
     Wants.seen.clear()
     made = job(tmp_path, model, Events())

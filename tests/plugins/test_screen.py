@@ -175,6 +175,7 @@ def test_no_command_passes_it_on(workspace: Workspace, command: list[str]) -> No
         assert json.loads(result.stdout)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_real_command_does_not_pass_it_on(workspace: Workspace) -> None:
     for arguments in (["show", f"no{ALL}"], ["runs"], ["validate", str(workspace.root / "spec.yaml")], [f"--no{ALL}"]):
         more = [] if arguments[0] in ("validate", f"--no{ALL}") else ["-w", str(workspace.root)]

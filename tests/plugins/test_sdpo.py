@@ -149,6 +149,7 @@ def test_the_sampled_token_by_hand(model: Path, tmp_path: Path, monkeypatch: pyt
     assert events.curve("grad_norm")[1] == pytest.approx(after.gradient_norm(total / tokens), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_mixed_loss_has_two_denominators(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -166,6 +167,7 @@ def test_a_mixed_loss_has_two_denominators(model: Path, tmp_path: Path, monkeypa
     assert events.curve("grad_norm")[1] == pytest.approx(after.gradient_norm(loss), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_used_again_is_weighted_by_the_clipped_ratio(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +204,7 @@ class MutedLater(Noise):
         return (Noise if self.said <= 8 else Never).score(self, completion, question)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", thinned([None, 2]))
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_a_batch_with_every_row_masked_takes_no_step(

@@ -156,6 +156,7 @@ def test_a_rollout_that_ends_by_any_listed_end_token_is_not_cut(model: Path, tmp
     assert shares[1] < shares[0]
 
 
+@pytest.mark.slow
 def test_rollouts_are_the_engines_draws_from_the_stream_of_their_step(model: Path, tmp_path: Path) -> None:
     kept: list[KeptRollout] = []
     made = job(tmp_path, model, Events(), keep=kept.extend)
@@ -292,6 +293,7 @@ def test_health_can_end_a_broken_run(model: Path, tmp_path: Path) -> None:
 # --------------------------------------------------------------------------- failure
 
 
+@pytest.mark.slow
 def test_failures_name_the_reason(model: Path, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="reward 'test_broken' failed: KeyError: 'oops'"):
         train("grpo", SMALL | {"rewards": ["test_broken"]}, job(tmp_path, model, Events()))

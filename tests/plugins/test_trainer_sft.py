@@ -53,6 +53,7 @@ def negative_log_likelihood(folder: Path, ids: list[int], trained: int) -> list[
     return [-log_probs[place - 1, ids[place]] for place in range(len(ids) - trained, len(ids))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["completion", "full"])
 def test_first_loss_is_the_mean_cross_entropy_of_the_trained_tokens(model: Path, tmp_path: Path, loss: str) -> None:
     events = Events()
@@ -68,6 +69,7 @@ def test_first_loss_is_the_mean_cross_entropy_of_the_trained_tokens(model: Path,
     assert events.curve("loss")[0] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_training_appends_the_tokenizers_end_token_and_keeps_the_checkpoints_list(model: Path, tmp_path: Path) -> None:
     listed = [52, 222, 1]
     longer, events = with_end_tokens(model, tmp_path / "longer", listed), Events()
@@ -83,6 +85,7 @@ def test_training_appends_the_tokenizers_end_token_and_keeps_the_checkpoints_lis
     assert set(json.loads((tmp_path / "weights" / "generation_config.json").read_text())["eos_token_id"]) == set(listed)
 
 
+@pytest.mark.slow
 def test_chat_examples_train_on_the_assistants_turn_alone(model: Path, tmp_path: Path) -> None:
     events = Events()
     made = job(tmp_path, model, events, count=2, chat=True)
@@ -107,6 +110,7 @@ def test_the_separator_stands_between_prompt_and_target(model: Path, tmp_path: P
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_training_learns_the_targets(model: Path, tmp_path: Path) -> None:
     events = Events()
     train("sft", {"batch_size": 4, "epochs": 8, "learning_rate": 5e-3}, job(tmp_path, model, events))
@@ -196,12 +200,14 @@ def test_a_half_written_checkpoint_is_not_resumed(model: Path, tmp_path: Path) -
     assert weights_hash(folder / "weights") == whole
 
 
+@pytest.mark.slow
 def test_only_the_last_two_checkpoints_are_kept(model: Path, tmp_path: Path) -> None:
     train("sft", {"batch_size": 4, "epochs": 2, "save_every": 1}, job(tmp_path, model, Events()))
     kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert kept == ["checkpoint-4", "checkpoint-5"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_longer_job_is_refused(model: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train("sft", {"batch_size": 4, "epochs": 4}, job(tmp_path, model, Events(stop_after=8)))
@@ -222,6 +228,7 @@ def test_planned_steps_are_the_steps_taken(model: Path, tmp_path: Path) -> None:
     assert [total for _, total, _ in events.reports] == [5] * 5
 
 
+@pytest.mark.slow
 def test_a_budget_of_steps_or_tokens_sets_the_length(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 1}
     assert train("sft", config, job(tmp_path / "s", model, Events(), budget=Budget(steps=7))).steps == 7
@@ -259,6 +266,7 @@ def test_full_weights_are_safetensors_that_load(model: Path, tmp_path: Path) -> 
     load_model(ModelRef(str(tmp_path / "weights")), device="cpu")
 
 
+@pytest.mark.slow
 def test_lora_is_saved_alone_and_moves_the_model(model: Path, tmp_path: Path) -> None:
     import torch
 
@@ -292,6 +300,7 @@ def test_a_start_with_an_adapter_gives_full_weights(model: Path, tmp_path: Path,
 # --------------------------------------------------------------------------- failure and warnings
 
 
+@pytest.mark.slow
 def test_failures_name_the_reason(model: Path, tmp_path: Path) -> None:
     with pytest.raises(StageFailed, match="no example to train on"):
         train("sft", {}, job(tmp_path, model, Events(), examples=[]))
@@ -339,6 +348,7 @@ def test_bfloat16_weights_with_a_tiny_learning_rate_are_warned_of(model: Path, t
         assert [field for _, field in events.warnings] == expected
 
 
+@pytest.mark.slow
 def test_trackers_write_beside_the_weights(model: Path, tmp_path: Path) -> None:
     train("sft", {"epochs": 1}, job(tmp_path, model, Events(), trackers=["tensorboard"]))
     assert list((tmp_path / "trackers" / "tensorboard").glob("events.*"))
@@ -354,6 +364,7 @@ def test_an_absent_tracker_names_the_extra(model: Path, tmp_path: Path) -> None:
         train("sft", {}, job(tmp_path, model, Events(), trackers=["wandb"]))
 
 
+@pytest.mark.slow
 def test_the_learning_rate_schedule_is_the_spec_s(model: Path, tmp_path: Path) -> None:
     events = Events()
     config = {"epochs": 1, "batch_size": 3, "learning_rate": 1.0e-3, "lr_scheduler": "constant_with_warmup"}

@@ -192,6 +192,7 @@ def test_the_last_weights_are_left_where_they_are_the_best_or_the_spec_says_so(m
     assert not list((tmp_path / "last" / "checkpoints").glob("best-*"))
 
 
+@pytest.mark.slow
 def test_a_training_that_only_harms_leaves_the_start(model: Path, tmp_path: Path) -> None:
     config = RLOO | {"steps": 2, "num_iterations": 2}
     result, _ = run("ppo", config, tmp_path, model, validation=scripted([3, 2]))

@@ -29,6 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "more"), [("grpo", {}), ("rloo", {}), ("sdpo", {"alpha": 0.5})])
 def test_the_curve_is_the_mean_over_the_steps_rollouts(
     kind: str, more: dict[str, Any], model: Path, tmp_path: Path

@@ -18,6 +18,6 @@ def stage(results: Results, digest: str, kind: str, seconds: float, gpu: float =
 def run(results: Results, name: str, train: str | None, label: str | None, evaluation: str) -> None:
     experiment, condition, seed = name.split("/")
     results.connection.execute(
-        "INSERT INTO runs VALUES (?,?,?,?,'spec',?,?,?,'done',NULL,NULL,NULL,NULL)",
+        "INSERT INTO runs VALUES (?,?,?,?,'spec',?,?,?,'done',NULL,NULL,NULL,NULL,NULL,false)",
         [name, experiment, condition, int(seed.removeprefix("seed")), evaluation, train, label],
     )

@@ -53,7 +53,7 @@ class Results:
         execute = self.connection.execute
         train = f"train-{run}" if trained and experiment is not None else None
         execute(
-            "INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,NULL)",
+            "INSERT INTO runs VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL,NULL,NULL,NULL,false)",
             [run, experiment, condition, seed, spec, f"eval-{run}", train, label, status],
         )
         if order is not None:

@@ -121,6 +121,7 @@ def test_a_program_that_uses_up_its_processor_time_is_stopped_by_time(kind: Kind
 # --------------------------------------------------------------------------- the pool
 
 
+@pytest.mark.slow
 def test_a_helper_that_is_gone_is_replaced(box: Sandbox) -> None:
     def helpers() -> list[int]:
         return [line._process.pid for line in box._free.queue if line is not None]

@@ -149,8 +149,9 @@ def test_a_planned_look_is_tested_at_its_share_of_alpha(results: Results) -> Non
 def test_the_headline_counts_what_was_declared(results: Results) -> None:
     record(results, BEFORE, [claim("tuned", "base"), claim("third", "nowhere"), claim("base", "tuned")])
     assert answer(results.connection, "s").headline() == (
-        "Of 3 declared claims (family of 3: 1 without a result): 1 holds (tuned > base); 1 is refuted (base > tuned); "
-        "1 is not decided (third > nowhere)."
+        "Of 3 declared claims (family of 3: 1 without a result), for these weights, on questions like these: 1 holds "
+        "(tuned > base); 1 is refuted (base > tuned); 1 is not decided (third > nowhere). For this recipe, trained "
+        "again, on questions like these: nothing, with one training seed."
     )
 
 

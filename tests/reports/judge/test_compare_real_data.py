@@ -12,7 +12,7 @@ from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.imports import import_file
+from nsd.runner.work.imports.storing import import_file
 from support import shared_data
 
 

@@ -167,7 +167,7 @@ def test_an_exploratory_claim_without_a_result_counts_too(results: Results) -> N
     (one, other) = found.late
     assert one.comparison is not None and one.comparison.p is not None and other.comparison is None
     assert one.comparison.p_adjusted == pytest.approx(2 * one.comparison.p) and one.family == 2
-    assert found.headline().startswith("Of 2 claims, judged by maj@1 instead (exploratory):")
+    assert found.headline().startswith("Of 2 claims, judged by maj@1 instead (exploratory), for these weights,")
 
 
 def test_a_claim_without_a_result_has_its_family_in_csv_too(results: Results) -> None:

@@ -17,7 +17,7 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks
 from nsd.runner.store.notes import add_note
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.imports import import_file
+from nsd.runner.work.imports.storing import import_file
 from toy_workspace import finish, record
 
 GOOD, BAD = [1.0] * 15 + [0.0] * 5, [1.0] * 3 + [0.0] * 17

@@ -169,11 +169,19 @@ def test_power(noted: Noted) -> None:
             {"paths": [Path("a.yaml")], "gold": True, "run_files": True, "as_json": True},
         ),
         (
-            "report a b --html x.html -f csv --baseline a --force --metric tokens",
+            "report a b --html x.html -f csv --baseline a --force --metric tokens --by level",
             "nsd__runner__cli__report__print_report",
             {
                 **{"names": ["a", "b"], "html": Path("x.html"), "output": "csv", "baseline": "a"},
-                **{"force": True, "metric": "tokens", "workspace": "nsd-workspace"},
+                **{"force": True, "metric": "tokens", "by": "level", "workspace": "nsd-workspace"},
+            },
+        ),
+        (
+            "compare a b --by level --metric tokens --alpha 0.1 -f json --wide --matrix --groups g.csv --test mcnemar",
+            "nsd__runner__cli__by_field__print_by_field",
+            {
+                **{"names": ["a", "b"], "field": "level", "output": "json", "beside": {"matrix", "groups", "test"}},
+                **{"metric": "tokens", "alpha": 0.1, "wide": True, "workspace": "nsd-workspace"},
             },
         ),
         (
@@ -228,12 +236,15 @@ def test_a_command_that_looks(noted: Noted, line: str, target: str, given: dict[
 
 
 def test_import(noted: Noted) -> None:
-    calls = noted(nsd__runner__work__imports__import_file=[])
-    text = "--name n --id i --correct c --answer a --gold g --verifier v --finish f --counts --id-is-text"
+    calls = noted(nsd__runner__cli__importing__print_import=None)
+    text = "--name n --id i --correct c --answer a --gold g --verifier v --finish f --counts --id-is-text --from t"
+    text += " --score s --sample e --samples 3 --seed 4 --text q --where a=1 --where b=2 --replace"
     command("import", "x.jsonl", *text.split())
     fields = {"name": "n", "id_field": "i", "correct": "c", "answer": "a", "gold": "g", "verifier": "v", "finish": "f"}
-    options = {**fields, "counts": True, "id_is_text": True}
-    assert calls == [("import_file", {"workspace": "nsd-workspace", "file": Path("x.jsonl"), "options": options})]
+    fields |= {"source": "t", "score": "s", "sample": "e", "text": "q"}
+    options = {**fields, "counts": True, "id_is_text": True, "samples": 3, "seed": 4}
+    given = {"workspace": "nsd-workspace", "file": Path("x.jsonl"), "options": options}
+    assert calls == [("print_import", {**given, "where": ["a=1", "b=2"], "replace": True})]
 
 
 # --------------------------------------------------------------------------- comparisons

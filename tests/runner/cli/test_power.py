@@ -79,6 +79,7 @@ def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path)
     assert "never of the recipe" in below[2] and "13 or more seeds per arm" in below[2]
 
 
+@pytest.mark.slow
 def test_the_plan_learns_from_earlier_runs(tmp_path: Path) -> None:
     data_hash = nsd_json(tmp_path, "plan", SPEC, "--json")["power"]["overall"]["design"]["data_hash"]
     workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400, "base": 200}, data_hash)
@@ -144,12 +145,14 @@ def test_one_question_gets_a_sensible_answer(tmp_path: Path) -> None:
     assert "no difference" in out and "nan" not in out
 
 
+@pytest.mark.slow
 def test_without_anything_to_plan_the_way_out_is_named(tmp_path: Path) -> None:
     assert "--questions" in refused(tmp_path, "power")
     assert "no results" in refused(tmp_path, "power", "quickstart")
     assert "discordance 0.0" in refused(tmp_path, "power", "--questions", "9", "--discordance", "0")
 
 
+@pytest.mark.slow
 def test_samples_of_one_decision_cannot_be_tried_out(tmp_path: Path) -> None:
     text = (REPOSITORY / "specs" / "quickstart.yaml").read_text()
     plain = "eval: {use: accuracy, temperature: 0.1, max_tokens: 64}"

@@ -22,7 +22,7 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.imports import import_file
+from nsd.runner.work.imports.storing import import_file
 from toy_workspace import finish, record
 
 RIGHT = {"answer": "1", "correct": True, "score": 1.0}

@@ -48,12 +48,14 @@ def by_title(plan: Plan, workspace: Workspace, card: str) -> dict[str, StageEsti
 # --------------------------------------------------------------------------- the published study
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least", "most"), [("v1_sft", 35 / 60, 50 / 60), ("v4_grpo", 6.5, 8.0)])
 def test_the_study_takes_on_an_l4_what_is_known_by_hand(tmp_path: Path, name: str, least: float, most: float) -> None:
     hours = Estimator(plan_of(tmp_path, name), Workspace(tmp_path / "w")).on("L4:1").hours
     assert hours is not None and least < hours < most
 
 
+@pytest.mark.slow
 def test_a_training_in_a_type_of_its_own_takes_the_memory_of_that_type(tmp_path: Path) -> None:
     """Weights and two moments of 0.49 billion parameters: 3 x 4 bytes each instead of 3 x 2; a sampling is the same."""
     half, whole = (
@@ -67,6 +69,7 @@ def test_a_training_in_a_type_of_its_own_takes_the_memory_of_that_type(tmp_path:
     assert whole[drawn].allocated == half[drawn].allocated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "gib"), [("bfloat16", 5), ("float32", 7)])
 def test_the_machine_should_have_main_memory_for_twice_the_weights(tmp_path: Path, dtype: str, gib: int) -> None:
     """0.494 billion weights of 2 or 4 bytes, twice: 1.84 or 3.68 GiB, beside 3 GiB for everything else."""
@@ -74,6 +77,7 @@ def test_the_machine_should_have_main_memory_for_twice_the_weights(tmp_path: Pat
     assert Estimator(plan_of(tmp_path, "v1_sft", more), Workspace(tmp_path / "w")).main_memory_gib() == gib
 
 
+@pytest.mark.slow
 def test_every_process_of_a_spread_training_loads_the_weights(tmp_path: Path) -> None:
     """0.494 billion weights of 4 bytes: 1.84 GiB for each of four processes and for a checkpoint, beside 3 GiB."""
     more = "model: {dtype: bfloat16, train_dtype: float32}\ntrainer: {fsdp: true}\n"
@@ -83,6 +87,7 @@ def test_every_process_of_a_spread_training_loads_the_weights(tmp_path: Path) ->
 LORA = "model: {dtype: bfloat16, lora: {rank: 8}}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "gpus", "gib"),
     [
@@ -101,6 +106,7 @@ def test_every_process_that_draws_from_an_adapter_merges_it_in_main_memory(
     assert estimator.main_memory_gib(gpus) == gib
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "gib"), [("base", 8), ("teacher", 5)])
 def test_an_adapter_trained_from_an_adapter_leaves_whole_weights(tmp_path: Path, start: str, gib: int) -> None:
     """They go from the file to the GPU, by however many processes."""
@@ -110,6 +116,7 @@ def test_an_adapter_trained_from_an_adapter_leaves_whole_weights(tmp_path: Path,
     assert Estimator(plan, Workspace(tmp_path / "w"), [drawn]).main_memory_gib(4) == gib
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_estimate_says(tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "estimates.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| ([\w-]+) \| (\w+) \| ([\d.]+) \| (\d+) \| ([\d.]+) \|$", page, re.MULTILINE)
@@ -150,6 +157,7 @@ def test_the_tile_is_that_of_the_installed_trl() -> None:
     assert (TILE_TOKENS, TILE_ENTRIES) == (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE)
 
 
+@pytest.mark.slow
 def test_plan_shows_hours_and_memory_of_every_card_asked_for(tmp_path: Path) -> None:
     words = [
         "plan",
@@ -175,12 +183,14 @@ def test_plan_shows_hours_and_memory_of_every_card_asked_for(tmp_path: Path) -> 
     assert f"2500 steps {memory:.1f}" in shown
 
 
+@pytest.mark.slow
 def test_without_accelerators_a_plan_says_nothing_of_them(tmp_path: Path) -> None:
     words = ["plan", str(REPOSITORY / "specs" / "quickstart.yaml"), "--workspace", str(tmp_path / "w"), "--json"]
     facts = json.loads(CliRunner().invoke(app, words).stdout)
     assert facts["estimates"] == [] and {stage["memory_gib"] for stage in facts["stages"]} == {None}
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_the_field_that_makes_it_fit(tmp_path: Path) -> None:
     large = "model: {path: Qwen/Qwen3-8B}\nresources: {accelerators: L4:1}\n"
     found = Estimator(plan_of(tmp_path, "v1_sft", large), Workspace(tmp_path / "w")).on("L4:1")
@@ -192,6 +202,7 @@ def test_what_does_not_fit_is_told_the_field_that_makes_it_fit(tmp_path: Path) -
     assert all(stage.then is not None and stage.then < 22.5 * GIB for stage in found.stages if not stage.fits)
 
 
+@pytest.mark.slow
 def test_no_field_makes_a_model_fit_whose_weights_alone_are_too_large(tmp_path: Path) -> None:
     large = "model: {path: someone/giant-70B}\n"
     found = Estimator(plan_of(tmp_path, "v1_sft", large), Workspace(tmp_path / "w")).on("L4:1")
@@ -199,6 +210,7 @@ def test_no_field_makes_a_model_fit_whose_weights_alone_are_too_large(tmp_path: 
     assert "of someone/giant-70B the name alone is known" in found.sentence()
 
 
+@pytest.mark.slow
 def test_of_each_kind_of_stage_the_hardest_says_what_makes_it_fit(tmp_path: Path) -> None:
     wide = "trainer: {batch_size: 64}\nengine: {use: hf, batch_size: 4096}\n"
     said = str(Estimator(plan_of(tmp_path, "v1_sft", wide), Workspace(tmp_path / "w")).on("L4:1").fitting())
@@ -209,18 +221,21 @@ def test_of_each_kind_of_stage_the_hardest_says_what_makes_it_fit(tmp_path: Path
 # --------------------------------------------------------------------------- cards that are not known
 
 
+@pytest.mark.slow
 def test_a_card_that_is_not_known_has_no_estimate(tmp_path: Path) -> None:
     found = Estimator(plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")).on("MI300X:1")
     assert found.hours is None and found.fit is None and found.fitting() is None
     assert found.sentence().startswith("nothing is estimated for MI300X:1, which is not in the table of cards")
 
 
+@pytest.mark.slow
 def test_plan_says_of_a_card_that_it_is_not_known(tmp_path: Path) -> None:
     words = ["plan", str(study(tmp_path, "v1_sft")), "--workspace", str(tmp_path / "w"), "--gpus", "L4x:1"]
     shown = " ".join(CliRunner().invoke(app, words, env={"COLUMNS": "120"}).stdout.split())
     assert "L4x:1 unknown" in shown and "nothing is estimated for L4x:1" in shown
 
 
+@pytest.mark.slow
 def test_a_count_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     words = ["plan", str(study(tmp_path, "v1_sft")), "--workspace", str(tmp_path / "w"), "--gpus", "L4:many"]
     assert "write a name and a number, such as L4:1" in str(CliRunner().invoke(app, words).exception)
@@ -305,6 +320,7 @@ def finish(workspace: Workspace, stage: Stage, seconds: float, **machine: Any) -
         workspace.commit(stage.kind, stage.digest, Manifest(**facts))
 
 
+@pytest.mark.slow
 def test_earlier_stages_of_the_kind_on_the_same_card_take_over(tmp_path: Path) -> None:
     plan, workspace = plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")
     workspace.create()
@@ -320,6 +336,7 @@ def test_earlier_stages_of_the_kind_on_the_same_card_take_over(tmp_path: Path) -
         assert by_title(plan, workspace, other)["sample baseline/seed42"].source == "throughput model"
 
 
+@pytest.mark.slow
 def test_memory_that_was_measured_corrects_the_estimate(tmp_path: Path) -> None:
     plan, workspace = plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")
     workspace.create()
@@ -334,6 +351,7 @@ def test_memory_that_was_measured_corrects_the_estimate(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_card_that_is_not_known_is_estimated_by_nothing(tmp_path: Path) -> None:
     plan, workspace = plan_of(tmp_path, "v1_sft"), Workspace(tmp_path / "w")
     workspace.create()
@@ -341,6 +359,7 @@ def test_a_card_that_is_not_known_is_estimated_by_nothing(tmp_path: Path) -> Non
     assert by_title(plan, workspace, "MI300X:1")["sample baseline/seed42"].seconds is None
 
 
+@pytest.mark.slow
 def test_a_finished_stage_of_another_plan_counts_with_the_fields_it_ran_with(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "v1_sft")
     stage = next(s for s in plan.stages.values() if s.kind == "train")
@@ -420,6 +439,7 @@ def test_a_search_that_ended_early_did_the_batches_that_it_drew(tmp_path: Path) 
     assert learns.steps == learns.generations == 2  # of 16
 
 
+@pytest.mark.slow
 def test_feedback_fills_no_more_than_a_model_reads(tmp_path: Path) -> None:
     def allocated(tokens: int) -> float | None:
         (tmp_path / "toy.yaml").write_text(SEARCHES.replace("feedback_tokens: 500", f"feedback_tokens: {tokens}"))

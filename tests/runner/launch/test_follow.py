@@ -48,6 +48,7 @@ def follow_on(world: World, found: Launch) -> int:
 # --------------------------------------------------------------------------- overdue
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_past_its_deadline_is_cancelled(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     world.says({"jobs.queue_v2": [[row(4, "RUNNING"), row(5, "RUNNING")]]})
     found = launch_of(world, managed("a", 4), managed("b", 5), deadline=time.time() - 601)
@@ -67,6 +68,7 @@ def test_its_own_timeout_has_ten_minutes_to_end_it(world: World) -> None:
 # --------------------------------------------------------------------------- jobs that wait for others
 
 
+@pytest.mark.slow
 def test_a_job_starts_when_what_it_needs_has_succeeded_and_only_once(world: World) -> None:
     states = [[row(1, "RUNNING")], [row(1, "SUCCEEDED"), row(2, "PENDING"), row(3, "PENDING")]]
     states += [[row(number, "SUCCEEDED") for number in (1, 2, 3)]]
@@ -240,6 +242,7 @@ def test_results_come_home_and_then_the_machine_goes(
     assert "/artifacts/*/model/" in words and "/partial/" in words
 
 
+@pytest.mark.slow
 def test_a_machine_whose_results_could_not_be_fetched_stays(
     world: World, made: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -257,6 +260,7 @@ def test_a_machine_whose_results_could_not_be_fetched_stays(
     assert len(world.asked("down")) == 1 and (world.state / "machine/nsd-fetched").exists()
 
 
+@pytest.mark.slow
 def test_a_pull_leaves_a_machine_that_is_still_at_work(world: World, made: Path) -> None:
     prepare(world, made)
     world.says({"job_status": ["RUNNING"]})
@@ -266,6 +270,7 @@ def test_a_pull_leaves_a_machine_that_is_still_at_work(world: World, made: Path)
     assert world.last().jobs[0].status == "RUNNING" and world.last().ended_at is None
 
 
+@pytest.mark.slow
 def test_a_pull_starts_the_jobs_whose_turn_has_come(world: World) -> None:
     world.says({"jobs.queue_v2": [[row(1, "RUNNING")]]})
     assert world.launch("--parallel", "2", "--detach") == 0 and len(world.asked("jobs.launch")) == 1
@@ -276,6 +281,7 @@ def test_a_pull_starts_the_jobs_whose_turn_has_come(world: World) -> None:
     assert len(world.asked("jobs.launch")) == 2
 
 
+@pytest.mark.slow
 def test_before_a_machine_without_a_store_is_cancelled_its_results_are_fetched(
     world: World, made: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +292,7 @@ def test_before_a_machine_without_a_store_is_cancelled_its_results_are_fetched(
     assert len(world.asked("down")) == 1 and world.last().jobs[0].status == "CANCELLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("state", "downs"), [("RUNNING", 0), ("SUCCEEDED", 1), ("FAILED", 1)])
 def test_with_a_store_a_pull_takes_the_machine_down_when_its_job_is_over(world: World, state: str, downs: int) -> None:
     assert world.launch("--detach") == 0
@@ -294,6 +301,7 @@ def test_with_a_store_a_pull_takes_the_machine_down_when_its_job_is_over(world: 
     assert len(world.asked("down")) == downs
 
 
+@pytest.mark.slow
 def test_a_connection_that_ends_before_the_job_is_made_again(world: World) -> None:
     world.says({"job_status": ["RUNNING", "UNREACHABLE", "SUCCEEDED"]})
     world.launch()
@@ -359,6 +367,7 @@ def seen(world: World, printed: str) -> str:
     return printed[printed.index("the machine could not") :].replace(world.last().identity, "LAUNCH")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", [True, False])
 def test_a_setup_that_fails_says_so_in_a_sentence_and_the_machine_goes(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store: bool
@@ -375,6 +384,7 @@ def test_a_setup_that_fails_says_so_in_a_sentence_and_the_machine_goes(
     assert "Could not find a version" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_whoever_pulls_a_launch_whose_setup_failed_sees_the_same(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,7 @@ def test_a_job_that_is_over_is_not_asked_for_again(world: World, status: str) ->
     assert world.machines() == 0 and not world.asked("queue")
 
 
+@pytest.mark.slow
 def test_what_the_store_has_is_not_made_again(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(world)
     in_store(world, plan)
@@ -123,6 +124,7 @@ def test_why_a_stage_failed_there_is_told_and_recorded_here(world: World, capfd:
 # --------------------------------------------------------------------------- what comes home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flags", "again"), [((), ()), (("--weights",), ()), ((), ("--weights",))])
 def test_models_come_home_where_they_are_asked_for(
     world: World, flags: tuple[str, ...], again: tuple[str, ...]

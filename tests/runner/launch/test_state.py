@@ -69,6 +69,7 @@ def test_models_asked_for_later_come_later(plan: Plan, here: Workspace, there: W
     assert len(take_over(there, here, plan, weights=True)) == 1 and here.has_weights(digest)
 
 
+@pytest.mark.slow
 def test_a_spec_edited_since_is_pulled_as_it_was(plan: Plan, here: Workspace, tmp_path: Path) -> None:
     spec = tmp_path / "quickstart.yaml"
     spec.write_text(QUICKSTART.read_text())
@@ -164,6 +165,7 @@ def test_hours_end_with_the_last_job_not_with_the_pull(plan: Plan, here: Workspa
     assert (found.hours, found.usd) == (1.0, 2.0)
 
 
+@pytest.mark.slow
 def test_the_record_in_a_store_grows_with_the_runs(here: Workspace, there: Workspace, bucket: Bucket) -> None:
     one = build_plan(load_spec(QUICKSTART), ["baseline"])
     both = build_plan(load_spec(QUICKSTART))

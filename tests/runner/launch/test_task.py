@@ -47,6 +47,7 @@ def hours_given(world: World, task: dict[str, Any]) -> float:
 # --------------------------------------------------------------------------- money
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("resources", "flags", "price", "hours"),
     [
@@ -68,6 +69,7 @@ def test_the_machine_is_told_its_deadline(
     assert task["resources"]["max_hourly_cost"] == price  # of one machine
 
 
+@pytest.mark.slow
 def test_arms_side_by_side_share_the_dollars(world: World) -> None:
     world.spec("{max_usd: 30}")
     assert world.launch("--parallel", "2", "--detach") == 0
@@ -77,6 +79,7 @@ def test_arms_side_by_side_share_the_dollars(world: World) -> None:
     assert hours_given(world, call["task"]) == 30 / 1.0 / jobs
 
 
+@pytest.mark.slow
 def test_without_a_cap_there_is_no_deadline_and_any_machine_will_do(world: World) -> None:
     assert world.launch("--detach") == 0
     task = sent(world)
@@ -101,6 +104,7 @@ def test_a_machine_goes_down_by_itself_whoever_looks(world: World) -> None:
     assert call["cluster"] == call["task"]["envs"]["NSD_JOB"] and job.sky_job == 1
 
 
+@pytest.mark.slow
 def test_a_machine_without_a_store_waits_a_fifth_of_its_time_for_its_results(world: World) -> None:
     world.spec("{max_hours: 5}")
     assert world.launch("--detach", store=False) == 0
@@ -141,6 +145,7 @@ def test_what_was_asked_for_is_what_runs_there(world: World) -> None:
     assert task["envs"]["NSD_ENVIRONMENT"] == "/opt/nsd" and task["envs"]["NSD_WHEEL"] == ""
 
 
+@pytest.mark.slow
 def test_nsd_itself_goes_along_and_is_known_by_its_digest(world: World) -> None:
     assert world.launch("--detach") == 0
     task = sent(world)
@@ -161,6 +166,7 @@ def test_an_nsd_that_was_not_installed_launches_only_where_there_is_one(
     assert world.launch("--detach", "--environment", "/opt/nsd") == 0
 
 
+@pytest.mark.slow
 def test_what_the_spec_names_goes_and_nothing_else(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (".env", "notes.txt", "tables.csv", ".git/config"):
         (world.folder / name).parent.mkdir(exist_ok=True)
@@ -172,6 +178,7 @@ def test_what_the_spec_names_goes_and_nothing_else(world: World, capsys: pytest.
     assert "sent to the machine: spec.yaml, tables.csv (1 kB); nsd itself goes along" in "".join(capsys.readouterr())
 
 
+@pytest.mark.slow
 def test_a_spec_elsewhere_is_launched_and_found_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     (world.folder / "inside").mkdir()
     monkeypatch.chdir(world.folder / "inside")
@@ -180,6 +187,7 @@ def test_a_spec_elsewhere_is_launched_and_found_again(world: World, monkeypatch:
     assert Path(world.last().spec).resolve() == world.folder / "spec.yaml"
 
 
+@pytest.mark.slow
 def test_a_job_of_several_runs_its_own_stages(world: World) -> None:
     assert world.launch("--parallel", "2", "--detach") == 0
     shared, *arms = world.last().jobs
@@ -190,6 +198,7 @@ def test_a_job_of_several_runs_its_own_stages(world: World) -> None:
         assert task["envs"]["NSD_FLAGS"] == " ".join(f"--stage {digest}" for digest in job.stages) != ""
 
 
+@pytest.mark.slow
 def test_claims_are_on_record_before_a_machine_is_asked_for(world: World) -> None:
     world.says({"launch": [{"raise": "ResourcesUnavailableError", "message": "none left"}]})
     assert world.launch() == 2
@@ -200,6 +209,7 @@ def test_claims_are_on_record_before_a_machine_is_asked_for(world: World) -> Non
 # --------------------------------------------------------------------------- secrets
 
 
+@pytest.mark.slow
 def test_a_secret_goes_by_its_name_and_its_value_by_no_file(world: World, capfd: pytest.CaptureFixture[str]) -> None:
     assert world.launch("--detach") == 0
     (call,) = world.asked("launch")
@@ -264,6 +274,7 @@ def test_a_refused_launch_asks_for_nothing(
     assert world.machines() == 0 and not list(world.workspace.root.glob("launches/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cloud", "code"),
     [("AWS", 2), ("Slurm", 0)],  # a cluster may share its folders with this machine
@@ -328,6 +339,7 @@ def test_a_dry_run_shows_and_asks_for_nothing(world: World, capfd: pytest.Captur
     assert world.machines() == 0 and not list(world.workspace.root.glob("launches/*"))
 
 
+@pytest.mark.slow
 def test_under_a_dollar_cap_a_dearer_machine_is_no_offer(world: World) -> None:
     """The cheapest was in stock when the deadline was computed and is not any more: SkyPilot may take no other."""
     world.spec("{max_usd: 5}")

@@ -23,6 +23,7 @@ from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
+from nsd.runner.spec.merge import PARTS
 from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig, ValidationConfig
 from thinned import thinned
 
@@ -735,6 +736,31 @@ def test_a_protocol_of_validation_that_is_the_evaluation_is_what_no_protocol_is(
     spec = {**SPEC, "eval": evaluation, "validation": TAKEN}
     found = changed(spec, {**spec, "validation": {**TAKEN, "protocol": evaluation}})
     assert found == {"seed1": {}, "seed2": {}}
+
+
+OTHER = {"use": "accuracy", "max_tokens": 9, "data": {"seed": 9, "split": {"labeled": 0, "unlabeled": 0, "test": 4}}}
+CHANGED: dict[str, tuple[Any, set[str]]] = {  # a part of an evaluation, and what another value changes of it
+    "use": ("maj_at_k", DRAWN),
+    "max_tokens": (10, DRAWN),
+    "data": ({"seed": 10, "split": {"labeled": 0, "unlabeled": 0, "test": 4}}, DRAWN),
+    "verifier": ("math", {"score"}),
+    "prompt": ({"template": "Q: {question}"}, DRAWN),
+}
+
+
+@pytest.mark.parametrize("part", [*CHANGED, None])
+def test_a_part_of_an_evaluation_changes_what_it_measures_alone(part: str | None) -> None:
+    """`part` None: there is another evaluation, or none."""
+    arms = [f"{name}@retention" for name in SPEC["conditions"]]
+    value, kinds = CHANGED.get(str(part), (None, DRAWN))
+    before = {"main": "accuracy"} if part is None else {"main": "accuracy", "retention": OTHER}
+    after = {"main": "accuracy", "retention": OTHER if part is None else {**OTHER, part: value}}
+    every: Changes = dict.fromkeys(arms, kinds)
+    assert changed({**SPEC, "evals": before}, {**SPEC, "evals": after}) == {"seed1": every, "seed2": every}
+
+
+def test_every_part_of_an_evaluation_is_in_the_table() -> None:
+    assert {"use", *PARTS} <= set(CHANGED)
 
 
 def test_every_model_of_the_language_is_in_a_table() -> None:

@@ -212,6 +212,7 @@ def test_a_spec_has_the_same_digest_whether_or_not_its_files_were_run(where: str
     assert spec_digest(load_spec(spec)) == spec_digest(load_spec(spec, run_files=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", thinned(PLACES))
 def test_moving_the_folder_changes_no_digest(where: str, tmp_path: Path) -> None:
     text = PLACES[where]
@@ -429,6 +430,7 @@ def test_processes_that_train_together_take_nothing_of_the_current_folder(tmp_pa
     assert not (tmp_path / "STRANGER_RAN").exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_after_planning_is_not_run_under_the_old_digest(tmp_path: Path) -> None:
     spec = place(
         tmp_path,
@@ -443,6 +445,7 @@ def test_a_file_that_changes_after_planning_is_not_run_under_the_old_digest(tmp_
     ]
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_after_planning_fails_the_stage_with_its_reason(tmp_path: Path) -> None:
     spec = place(
         tmp_path,

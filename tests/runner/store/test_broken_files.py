@@ -146,6 +146,7 @@ def run(workspace: Workspace, *arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", thinned(BREAKS))
 def test_rebuild_names_it_sets_it_aside_and_goes_on(workspace: Workspace, name: str) -> None:
     broken = BREAKS[name](workspace)
@@ -172,6 +173,7 @@ def test_no_command_is_stopped_by_it(workspace: Workspace, command: list[str], n
     assert err.count("set-aside") <= 1
 
 
+@pytest.mark.slow
 def test_plan_owes_a_broken_stage_again(workspace: Workspace, tmp_path: Path) -> None:
     from nsd.runner.plan.build import build_plan
     from nsd.runner.spec.load import load_spec
@@ -259,6 +261,7 @@ def test_a_full_disk_sets_nothing_aside(workspace: Workspace, monkeypatch: pytes
     assert workspace.is_whole("eval", "bad") and workspace.is_whole("eval", "good")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", thinned(["NaN", "Infinity", "-Infinity", "1e999"]))
 def test_a_number_that_is_none_counts_as_unknown(workspace: Workspace, number: str) -> None:
     path = manifest_of(workspace)
@@ -290,6 +293,7 @@ def test_a_record_of_another_shape_takes_nothing_down(workspace: Workspace, fiel
     assert code == 0 and "indexed 2 stages and 0 experiment records" in out and str(path) in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_value_that_is_no_number_is_left_out_and_named(workspace: Workspace, value: float) -> None:
     path = workspace.folder("eval", "bad") / "values.parquet"
@@ -300,6 +304,7 @@ def test_a_value_that_is_no_number_is_left_out_and_named(workspace: Workspace, v
     assert run(workspace, "log")[0] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("evidence", ["NaN", "7", "[]", '{"a": ["x"]}', '{"a": 7, "b": []}', '{"a": [[]], "b": []}'])
 def test_a_look_without_both_sides_is_passed_over(workspace: Workspace, evidence: str) -> None:
     look = {"looked_at": "2026-01-01", "experiment": "toy", "a": "toy/good", "b": "toy/bad", "metric": "accuracy"}
@@ -310,6 +315,7 @@ def test_a_look_without_both_sides_is_passed_over(workspace: Workspace, evidence
         assert connection.execute("SELECT count(*) FROM looks WHERE p = 0.25").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_stages_that_name_each_other_as_causes_stop_nothing(workspace: Workspace) -> None:
     with_fields(inputs={"model": "bad", "samples": "good"})(workspace)
     assert run(workspace, "db", "rebuild")[1].startswith("indexed 2 stages")
@@ -329,6 +335,7 @@ def test_a_stage_with_the_digest_of_another_does_not_take_its_place(workspace: W
 GARBAGE = (b"garbage\n", b"\xff\xfe\n", b"[1]\n7\nnull\n", b"[" * 100_000 + b"\n", b'{"run": 7}\n', b'{"torn')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["notes.jsonl", "looks.jsonl"])
 def test_garbage_in_a_journal_is_passed_over(workspace: Workspace, name: str) -> None:
     from nsd.runner.store.notes import add_note
@@ -341,12 +348,14 @@ def test_garbage_in_a_journal_is_passed_over(workspace: Workspace, name: str) ->
     assert run(workspace, "compare", "toy/good/seed1", "toy/bad/seed1")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_journal_that_cannot_be_read_is_named(workspace: Workspace) -> None:
     workspace.looks.mkdir()
     code, _, err = run(workspace, "log")
     assert code == 0 and str(workspace.looks) in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"garbage" * 100])
 def test_broken_questions_are_written_again(workspace: Workspace, tmp_path: Path, content: bytes) -> None:
     from nsd.runner.plan.build import build_plan

@@ -161,6 +161,7 @@ connection.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["read", "write", "rebuild"])
 def test_a_locked_index_is_waited_for_and_kept(
     workspace: Workspace, action: str, monkeypatch: pytest.MonkeyPatch

@@ -188,6 +188,7 @@ def test_a_job_that_is_gone_is_told_of(here: Workspace) -> None:
     assert one.run(here.root / "absent.json") == 0 and told == [Event(Told.GONE)]
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_the_process_that_started_it() -> None:
     parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     code = (
@@ -326,6 +327,7 @@ def unreadable(workspace: Workspace, digest: str) -> None:
         workspace.commit("score", digest, Manifest(kind="score", digest=digest))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)  # what is left out and tried again is tried for ever
 @pytest.mark.parametrize("how", ["rebuild", "index", "open"])
 def test_several_that_the_index_cannot_take_are_left_out_and_all_else_is_there(

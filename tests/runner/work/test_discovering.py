@@ -104,6 +104,7 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_number_of_the_first_right_sample_counts_whatever_the_batch(toy: Toy) -> None:
     # x: the 6th of 8, so 3 of 8 are left with it; y: the first; z: none.
     assert toy.run() == {"x": 3 / 8, "y": 1.0, "z": 0.0}
@@ -160,6 +161,7 @@ def test_a_question_that_a_run_beside_is_at_is_left_for_later(toy: Toy) -> None:
     assert [line.split()[0] for line in toy.drawn()[-4:]] == [held.text] * 4
 
 
+@pytest.mark.slow
 def test_the_questions_of_a_spec_are_searched_and_no_others(toy: Toy) -> None:
     ids = {one.text: one.id for questions in toy.plan().data.values() for one in questions}
     (toy.folder / "toy.yaml").write_text(SPEC.replace("batch: 4", f"batch: 4, questions: ['{ids['z']}', '{ids['y']}']"))
@@ -191,6 +193,7 @@ def test_a_smoke_run_draws_fewer_samples_of_each_question(toy: Toy) -> None:
     assert max(int(line.split()[1]) for line in toy.drawn()) == 3
 
 
+@pytest.mark.slow
 def test_the_index_holds_the_budget_and_every_sample_with_its_verdict(toy: Toy) -> None:
     toy.run()
     with Store(toy.workspace).read() as connection:
@@ -219,6 +222,7 @@ def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_questio
     assert re.search(r'<th scope="row">\w+</th><td class="n">&gt; 8</td><td class="n">&gt; 8</td>', page)
 
 
+@pytest.mark.slow
 def test_a_run_costs_what_its_searches_did(toy: Toy) -> None:
     toy.run()
     price = json.dumps({"cost": {"usd_per_hour": 2}})

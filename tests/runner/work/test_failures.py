@@ -226,6 +226,7 @@ def test_a_stage_that_mostly_failed_tries_its_failed_completions_again_and_no_ot
     assert (facts["kept"], facts["accuracy_kept"]) == (3, 1.0)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_mostly_failed_is_no_accuracy(tmp_path: Path) -> None:
     toy = Toy(tmp_path)
     outcome = toy.run("t0 0", "t1 0", "t2 0")
@@ -245,6 +246,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> tuple[Toy, str]:
     return toy, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_below_half_the_run_says_how_many_and_why_and_keeps_it(few: tuple[Toy, str]) -> None:
     toy, printed = few
     sampled = "2 of 6 completions failed: server said "
@@ -306,6 +308,7 @@ def test_stored_samples_of_another_version_give_a_failed_one_nothing(few: tuple[
             assert connection.execute(query, [digest]).fetchone() == (pytest.approx(mean),), metric
 
 
+@pytest.mark.slow
 def test_stored_samples_most_of_which_failed_are_not_voted_on(few: tuple[Toy, str], tmp_path: Path) -> None:
     toy = few[0].copy(tmp_path)
     manifest = toy.manifest("sample", "student/seed1")

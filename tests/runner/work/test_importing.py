@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from nsd.plugins.api import question_id
 from nsd.plugins.errors import InputError
-from nsd.runner.work.importing import ImportedRun, get_field, read_import
+from nsd.runner.work.imports.reading import read_import
+from nsd.runner.work.imports.rows import get_field
+from nsd.runner.work.imports.run import ImportedRun
 
 
 def jsonl(folder: Path, *rows: Any) -> Path:

@@ -188,6 +188,7 @@ def test_plan_says_how_many_completions_are_there(toy: Toy) -> None:
     assert "2 of 8 samples are there" in " ".join(CliRunner().invoke(app, words).stdout.split())
 
 
+@pytest.mark.slow
 def test_an_estimate_counts_what_is_left_to_draw(toy: Toy) -> None:
     whole = Estimator(toy.plan(8), toy.workspace).on("L4").stages[0]
     toy.run(2)

@@ -69,13 +69,14 @@ def test_every_round_of_a_condition_is_repeated(tmp_path: Path) -> None:
     assert len({digest for run in plan.runs for digest in run.repeats}) == 4
 
 
-def test_greedy_evaluations_are_repeated_with_a_warning(tmp_path: Path) -> None:
-    text = SPEC.replace("eval: {use: accuracy, temperature: 0.7", "eval: {use: accuracy, temperature: 0")
+@pytest.mark.parametrize("greedy", ["temperature: 0", "temperature: 0.7, top_k: 1"])
+def test_greedy_evaluations_are_repeated_with_a_warning(tmp_path: Path, greedy: str) -> None:
+    text = SPEC.replace("eval: {use: accuracy, temperature: 0.7", f"eval: {{use: accuracy, {greedy}")
     plan = plan_of(tmp_path, text, repeats=1)
-    assert any("base, baseline: evaluated at temperature 0" in note for note in plan.notes)
+    assert any("base, baseline: evaluated greedily" in note for note in plan.notes)
     assert len(plan.runs[0].repeats) == 1
-    assert not any("temperature" in note for note in plan_of(tmp_path, repeats=1).notes)
-    assert not any("temperature" in note for note in plan_of(tmp_path, text).notes)
+    assert not any("greedily" in note for note in plan_of(tmp_path, repeats=1).notes)
+    assert not any("greedily" in note for note in plan_of(tmp_path, text).notes)
 
 
 def test_a_negative_number_is_bad_input(tmp_path: Path) -> None:

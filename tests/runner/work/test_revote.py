@@ -98,6 +98,7 @@ def at(votes: Revotes, k: int, threshold: float, ties: str = "first") -> VoteRow
     return row
 
 
+@pytest.mark.slow
 def test_each_setting_gives_the_labels_counted_by_hand(workspace: Workspace) -> None:
     (votes,) = revote(workspace, ["toy"], ks=[1, 2, 3, 4], thresholds=[0.0, 0.75])
     counted = {(row.k, row.threshold): (row.voted, row.tied, row.kept, row.right_kept) for row in votes.rows}

@@ -110,6 +110,7 @@ def test_a_run_with_a_failure_tells_the_store_the_record_and_whoever_called(
     assert json.loads((store / "outcomes" / "job-1.json").read_text())["exit_code"] == 0
 
 
+@pytest.mark.slow
 def test_the_store_that_is_named_comes_before_the_one_that_is_set(
     tmp_path: Path, toy: Path, here: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ def test_the_store_that_is_named_comes_before_the_one_that_is_set(
     assert (tmp_path / "named").exists() and not (tmp_path / "set").exists()
 
 
+@pytest.mark.slow
 def test_stages_that_are_named_run_with_their_causes_and_no_other(
     tmp_path: Path, toy: Path, here: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -136,11 +136,13 @@ def test_a_corrected_answer_draws_nothing_and_is_scored_against(toy: Toy) -> Non
     assert (mean(before), mean(after)) == (pytest.approx(3 / 5), pytest.approx(4 / 5))
 
 
+@pytest.mark.slow
 def test_another_metric_over_as_many_samples_draws_nothing(toy: Toy) -> None:
     execute(toy.plan(), toy.workspace)
     assert toy.owed(toy.plan(SPEC.replace("avg_at_k", "pass_at_k"))) == ["score"]
 
 
+@pytest.mark.slow
 def test_what_another_scheme_left_is_readable_and_plan_says_once_why_it_is_owed(toy: Toy) -> None:
     before = finish(toy.workspace, "e1", [1.0, 0.0], used_by=["base/seed42"])
     record(toy.workspace, "toy", {"base": before})

@@ -158,6 +158,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
 # --------------------------------------------------------------------------- the whole way
 
 
+@pytest.mark.slow
 def test_a_third_partys_dataset_and_verifier_use_them_through_nsd_run(toy: Toy) -> None:
     (toy.folder / "toy.yaml").write_text(SPEC)
     words = ["run", str(toy.folder / "toy.yaml"), "--workspace", str(toy.workspace.root)]
@@ -168,6 +169,7 @@ def test_a_third_partys_dataset_and_verifier_use_them_through_nsd_run(toy: Toy) 
     assert set(toy.lines("read")) == {str(toy.kept(name)) for name in "bcd"}
 
 
+@pytest.mark.slow
 def test_each_content_lies_in_the_workspace_once_under_its_sha256(toy: Toy) -> None:
     toy.tests("c", "01")  # what b has
     toy.run()
@@ -175,6 +177,7 @@ def test_each_content_lies_in_the_workspace_once_under_its_sha256(toy: Toy) -> N
     assert toy.kept("b") == toy.kept("c") and toy.kept("b").read_bytes() == (toy.folder / "tests/b.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_no_file_of_questions_and_no_stage_holds_their_content_or_place(toy: Toy) -> None:
     toy.run()
     others = [path for path in toy.workspace.root.rglob("*") if path.is_file() and path.suffix != ".side"]
@@ -271,6 +274,7 @@ def test_a_change_that_no_time_tells_is_found_by_the_run_and_planned_with_by_the
     assert toy.mean(again) == pytest.approx((2 / 2 + 2 / 2 + 0 / 2) / 3)
 
 
+@pytest.mark.slow
 def test_an_edit_in_place_does_not_reach_what_the_workspace_keeps(toy: Toy) -> None:
     toy.run()
     kept = toy.kept("c")
@@ -396,6 +400,7 @@ def test_a_training_and_a_labelling_see_the_right_content_or_fail_before(toy: To
             does()
 
 
+@pytest.mark.slow
 def test_questions_are_not_grouped_by_them(toy: Toy) -> None:
     toy.run()
     with Store(toy.workspace).read() as index, pytest.raises(InputError, match="no question has a field 'tests'"):

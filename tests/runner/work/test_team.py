@@ -249,6 +249,7 @@ def test_progress_adds_up_over_the_processes(toy: Toy, monkeypatch: pytest.Monke
 # --------------------------------------------------------------------------- stops and failures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
@@ -307,6 +308,7 @@ def test_a_process_that_cannot_be_started_leaves_no_pipe_open(tmp_path: Path) ->
     assert opened() == before
 
 
+@pytest.mark.slow
 def test_the_failure_of_the_leader_has_no_number_and_stops_the_others(toy: Toy) -> None:
     (failure,) = toy.run(2, "0 raise").failures
     assert failure.reason == "ValueError: this prompt is no prompt" and Path(failure.log).name == "log.txt"
@@ -327,6 +329,7 @@ def test_a_disk_that_is_full_at_the_end_of_a_stage_is_said(toy: Toy, monkeypatch
     assert len(toy.shards()) == PLACES, "all that was drawn is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "what", ["told", *(pytest.param(what, marks=pytest.mark.slow) for what in ("unready", "wordless"))]
 )

@@ -253,6 +253,7 @@ def resume_with_other_versions(tmp_path: Path, toy: Path, drawn: bool) -> Outcom
     return execute(plan, workspace)
 
 
+@pytest.mark.slow
 def test_going_on_with_other_package_versions_is_refused_with_their_names(tmp_path: Path, toy: Path) -> None:
     outcome = resume_with_other_versions(tmp_path, toy, drawn=True)
     (failure,) = outcome.failures
@@ -277,6 +278,7 @@ def test_a_refused_stage_is_begun_anew_once_it_is_dropped_in_the_store_too(tmp_p
     assert execute(plan, workspace, Sync(bucket, workspace, plan)).done == 2
 
 
+@pytest.mark.slow
 def test_a_stage_that_has_drawn_nothing_goes_on_with_any_versions(tmp_path: Path, toy: Path) -> None:
     assert resume_with_other_versions(tmp_path, toy, drawn=False).done == 2
 

@@ -1,0 +1,109 @@
+"""The two readings of a claim, each time named: these weights, and this recipe trained again, on questions like these.
+
+    other, why = other_reading(tested, arms, values, Rules(alpha, correction, family, looks), "corrected")
+
+*These weights*: questions are a sample, training is what it was. *This recipe, trained again*: seeds and questions are
+samples, which takes two or more training seeds in each trained arm. The verdicts of an answer are of the second where
+the seeds are there, else of the first (or of the one asked for); the other one is printed beside it, as a family of its
+own of the same size, corrected alike. Models that nobody trained have one reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nsd.plugins.errors import InputError
+from nsd.reports import stats
+from nsd.reports.judge.comparison import Comparison
+from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.metrics import is_search
+from nsd.reports.judge.pairs import TYPICAL_SEED_SD, about_recipe
+from nsd.reports.judge.runs import Arm
+from nsd.reports.judge.settle import levels_left
+from nsd.reports.judge.values import Values
+
+WEIGHTS = "these weights, on questions like these"
+RECIPE = "this recipe, trained again, on questions like these"
+MODELS = "these models as they are, on questions like these"
+SEARCHES = "one search of each question, on questions like these"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By which a family is judged: level, correction, its size, planned looks, the difference asked about."""
+
+    alpha: float
+    correction: str
+    family: int
+    looks: int = 1
+    detect: float | None = None
+
+
+def reading_of(one: Comparison) -> str:
+    """What a comparison speaks of."""
+    if one.claim == "recipe":
+        return RECIPE
+    if any(map(is_search, one.metric.split(" against "))):
+        return SEARCHES
+    return MODELS if {*one.trained_a, *one.trained_b} == {"untrained"} else WEIGHTS
+
+
+def readings_of(comparisons: Sequence[Comparison | None]) -> str:
+    """What several speak of, "" where none has a result."""
+    return "; ".join(dict.fromkeys(reading_of(one) for one in comparisons if one is not None))
+
+
+def other_reading(
+    tested: Sequence[TestedClaim], arms: Mapping[str, Arm], values: Values, rules: Rules, intervals: str
+) -> tuple[list[ClaimVerdict], str]:
+    """The verdicts of the other reading, and for a recipe that the seeds do not support what would."""
+    others: list[TestedClaim | None] = []
+    short: list[str] = []
+    for one in tested:
+        found = None
+        if one.evidence is not None and (one.evidence.a.trained or one.evidence.b.trained):
+            a, b = arms[one.claim.worse], arms[one.claim.better]
+            if one.evidence.claim == "recipe":
+                found = _weighed(one, arms, values, rules.alpha, "checkpoint")
+            elif about_recipe(a, b):
+                found = _weighed(one, arms, values, rules.alpha, "recipe")
+            else:
+                short += [arm.name for arm in (a, b) if arm.trained and len(arm.observations) < 2]
+        others.append(found)
+    p_values = [None if one is None else one.p for one in others] + [None] * (rules.family - len(others))
+    adjusted = family_adjusted(p_values, rules.correction)
+    levels = levels_left(p_values, adjusted, rules.correction, rules.alpha / rules.looks)
+    verdicts = [
+        verdict_on(
+            one,
+            None if p is None else min(1.0, p * rules.looks),
+            *(values, rules.alpha, rules.correction, rules.family),
+            level=left,
+            intervals=intervals,
+            detect=rules.detect,
+        )
+        for one, p, left in zip(others, adjusted, levels, strict=False)
+        if one is not None
+    ]
+    return verdicts, _what_would(sorted(set(short)))
+
+
+def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, alpha: float, about: str) -> TestedClaim | None:
+    try:
+        return weigh_claim(one.claim, arms, values, alpha, about)
+    except InputError:  # the answer does not fail for what nobody asked
+        return None
+
+
+def _what_would(short: Sequence[str]) -> str:
+    """What it takes to speak of the recipe; "" where nothing is missing."""
+    if not short:
+        return ""
+    names = ", ".join(name.rpartition("/")[2] for name in short)
+    wanted = stats.seeds_needed(0.02, TYPICAL_SEED_SD)
+    return (
+        f"{RECIPE}: one training seed of {names} says nothing of it. Two in each trained arm can be tested (seeds: "
+        f"[1, 2] in the spec); where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, {wanted} find a difference "
+        "of 2 points in 4 of 5 cases, if the questions are enough"
+    )

@@ -1,0 +1,308 @@
+"""Where an effect lives: the difference of two arms in each group of questions, and whether it differs between groups.
+
+    for found in by_field(connection, workspace, pairs, "level"):
+        print(found.sentence())
+
+The groups are the values of a field of the questions' `meta`, or with `length` thirds of the questions by their
+characters. Each group's difference is tested as the whole is, and its interval stands for itself. That an effect shows
+in one group and not in another says nothing of a difference between them: that is what the interaction asks
+(reports/stats/heterogeneity.py), about the weights that were measured. All of it is exploratory, whatever the spec
+claims of the pair: a spec cannot declare an interaction. The p of the interactions asked for at once are corrected by
+Benjamini-Hochberg.
+
+Limits: questions are taken as independent (no `--groups`); a field with many values is refused, not binned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.errors import InputError
+from nsd.plugins.words import hint
+from nsd.reports import stats
+from nsd.reports.judge.compare import measured_with, not_comparable
+from nsd.reports.judge.comparison import say_p
+from nsd.reports.judge.pairs import RESAMPLING_SEED, gather
+from nsd.reports.judge.runs import Arm, condition_arms, measured_by, resolve
+from nsd.reports.judge.seeds import choose_seeds
+from nsd.reports.judge.values import Values, load_values
+from nsd.reports.judge.versions import as_version, current_version, versions_of
+from nsd.reports.stats.heterogeneity import LEAST, heterogeneity
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from nsd.plugins.api import Question
+    from nsd.runner.store.shapes import Hypotheses
+    from nsd.runner.store.workspace import Workspace
+
+    Floats = NDArray[np.float64]
+    Pairs = Sequence[tuple[Arm, Arm]]
+
+LENGTH = "length"
+NONE = "(none)"  # of questions without the field
+MOST = 20  # groups of a field
+
+
+@dataclass(frozen=True)
+class Group:
+    """The questions with one value of the field; `difference` is b - a, `ci` its interval for itself."""
+
+    name: str
+    n: int
+    mean_a: float | None
+    mean_b: float | None
+    difference: float | None
+    ci: tuple[float, float] | None
+    test: str
+
+
+@dataclass(frozen=True)
+class ByField:
+    """A pair by a field. `p` and `q` of the interaction over `tested` groups; None where fewer than two are enough."""
+
+    a: str
+    b: str
+    metric: str
+    field: str
+    n: int
+    difference: float | None
+    groups: list[Group]
+    q: float | None
+    p: float | None
+    p_adjusted: float | None
+    tested: int
+    family: int
+    alpha: float
+    about: str
+    exploratory: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """The interaction in words."""
+        pair = f"{self.b} against {self.a}"
+        if self.p is None:
+            return f"{pair}: fewer than two groups of {LEAST} questions, so no interaction with {self.field} is tested"
+        shown = self.p_adjusted is not None and self.p_adjusted < self.alpha
+        what = "differs" if shown else "is not shown to differ"
+        adjusted = f", adjusted {say_p(self.p_adjusted)}" if self.family > 1 else ""
+        some = "" if self.tested == len(self.groups) else f", those of {LEAST} questions or more"
+        return (
+            f"{pair}: the difference {what} by {self.field} (interaction over {self.tested} groups{some}: "
+            f"{say_p(self.p)}{adjusted})"
+        )
+
+
+def exploratory_note(found: Sequence[ByField]) -> str:
+    """What must be known of all of them."""
+    level = f"{1 - found[0].alpha:.0%}" if found else "95%"
+    return (
+        f"EXPLORATORY: groups of questions that no claim names; {level} intervals, each for itself. An effect in one "
+        "group and none in another is no difference between them: the interaction asks that"
+    )
+
+
+def pairs_of_names(connection: duckdb.DuckDBPyConnection, names: Sequence[str], metric: str | None = None) -> Pairs:
+    """Every pair of the runs named. Raises InputError for unknown names, and for pairs that are no comparison."""
+    arms, _ = resolve(connection, names)
+    pairs = list(combinations(_measured(arms, metric), 2))
+    for a, b in pairs:
+        if fault := measured_with(a, b):
+            raise InputError(not_comparable(a, b, fault))
+    return pairs
+
+
+def pairs_of_experiment(
+    connection: duckdb.DuckDBPyConnection,
+    experiment: str,
+    spec_digest: str | None,
+    hypotheses: Hypotheses | None,
+    metric: str | None = None,
+) -> Pairs:
+    """The pairs that its claims are about, or every pair of the first evaluation where nothing is claimed.
+
+    Raises InputError where none of them has results.
+    """
+    current = current_version(versions_of(connection, experiment), spec_digest)
+    with as_version(connection, experiment, current.spec_digest if current else None):
+        arms = condition_arms(connection, experiment)
+    arms = dict(zip(arms, _measured(list(arms.values()), metric), strict=True))
+    claims = [] if hypotheses is None else hypotheses.claims
+    named = dict.fromkeys((one.worse, one.better) for one in claims)
+    if not named:
+        named = dict.fromkeys(combinations([name for name, arm in arms.items() if not arm.beside], 2))
+    pairs = [(arms[a], arms[b]) for a, b in named if a in arms and b in arms]
+    pairs = [(a, b) for a, b in pairs if not measured_with(a, b)]
+    if not pairs:
+        raise InputError(f"no two conditions of {experiment!r} that can be compared have results yet")
+    return pairs
+
+
+def _measured(arms: Sequence[Arm], metric: str | None) -> list[Arm]:
+    return list(arms) if metric is None else [measured_by(arm, metric) for arm in arms]
+
+
+def by_field(
+    connection: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    pairs: Pairs,
+    field: str,
+    metric: str | None = None,
+    alpha: float = 0.05,
+) -> list[ByField]:
+    """Each pair by a field of its questions. Raises InputError for a field that they do not have or that has too many
+    values, and for arms that are known by counts alone.
+    """
+    found = [_pair(connection, workspace, a, b, field, metric, alpha) for a, b in pairs]
+    adjusted = stats.adjust([one.p for one in found], "bh")
+    family = sum(one.p is not None for one in found)
+    return [replace(one, p_adjusted=p, family=family) for one, p in zip(found, adjusted, strict=True)]
+
+
+def _pair(
+    connection: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    first: Arm,
+    second: Arm,
+    field: str,
+    metric: str | None,
+    alpha: float,
+) -> ByField:
+    for arm in (first, second):
+        if arm.counts_only:
+            raise InputError(f"{arm.name} is known by its counts alone: nothing is known of its questions")
+    a, b, about, _, reading = choose_seeds(first, second)
+    of = _groups(connection, workspace, (a, b), field)
+    names = list(dict.fromkeys(of.values()))  # numbered in this order
+    values = load_values(connection, [a, b], of, metric)
+    assert values.clusters is not None
+    differences, shared = _differences(a, b, values)
+    labels = values.clusters
+    interaction = heterogeneity(differences[shared], labels[shared], seed=RESAMPLING_SEED)
+    groups = []
+    for name in _in_order(names):
+        mine = shared & (labels == names.index(name))
+        if mine.any():
+            groups.append(_group(name, a, b, _only(values, mine), reading, alpha))
+    whole = gather(a, b, _only(values, shared), reading)
+    return ByField(
+        a=first.name,
+        b=second.name,
+        metric=a.runs[0].metric,
+        field=field,
+        n=int(shared.sum()),
+        difference=whole.difference,
+        groups=groups,
+        q=interaction.q,
+        p=interaction.p,
+        p_adjusted=interaction.p,
+        tested=interaction.groups,
+        family=1,
+        alpha=alpha,
+        about=about,
+    )
+
+
+def _group(name: str, a: Arm, b: Arm, values: Values, reading: str | None, alpha: float) -> Group:
+    evidence = gather(a, b, values, reading)
+    result = evidence.test(1 - alpha)
+    ci = None if result.interval is None else (result.interval.low, result.interval.high)
+    return Group(name, evidence.n_a, evidence.mean_a, evidence.mean_b, evidence.difference, ci, result.name)
+
+
+def _only(values: Values, columns: NDArray[np.bool_]) -> Values:
+    """The values of some questions; what was lost is known of all questions together only."""
+    matrix, present = values.matrix[:, columns], values.present[:, columns]
+    return replace(values, matrix=matrix, present=present, truncated={}, failed={}, lost={}, clusters=None)
+
+
+def _differences(a: Arm, b: Arm, values: Values) -> tuple[Floats, NDArray[np.bool_]]:
+    """b - a for every question, each the mean over an arm's weights, and which questions both have."""
+    import numpy as np
+
+    shared = np.ones(values.matrix.shape[1], dtype=bool)
+    differences = np.zeros(values.matrix.shape[1])
+    for arm, sign in ((a, -1), (b, 1)):
+        rows = [[values.row[str(run.eval_digest)] for run in draws] for draws in arm.observations]
+        differences += sign * np.mean([values.matrix[draws].mean(axis=0) for draws in rows], axis=0)
+        shared &= values.present[[row for draws in rows for row in draws]].all(axis=0)
+    return differences, shared
+
+
+# --------------------------------------------------------------------------- the groups of questions
+
+
+def _groups(
+    connection: duckdb.DuckDBPyConnection, workspace: Workspace, arms: Iterable[Arm], field: str
+) -> dict[str, str]:
+    """Question id -> group, for every question that these arms were asked."""
+    from nsd.runner.store import tables
+
+    runs = [run for arm in arms for run in arm.runs]
+    ids = connection.execute(
+        "SELECT DISTINCT question_id FROM eval_values WHERE eval_digest IN (SELECT unnest(?::TEXT[])) ORDER BY 1",
+        [[run.eval_digest for run in runs]],
+    ).fetchall()
+    known: dict[str, Question] = {}
+    for content in dict.fromkeys(run.data_hash for run in runs if run.data_hash is not None):
+        known |= {one.id: one for one in tables.held_questions(workspace, content)}
+    asked = {str(one): known.get(str(one)) for (one,) in ids}
+    if not any(asked.values()):
+        raise InputError(f"the questions of {runs[0].name} are not in this workspace, so they have no {field!r}")
+    if field == LENGTH:
+        return _thirds({one: question.text for one, question in asked.items() if question is not None}, list(asked))
+    found = {one: _value(question, field) for one, question in asked.items()}
+    values = set(found.values()) - {NONE}
+    if not values:
+        there = sorted({name for one in asked.values() if one for name in set(one.meta) - set(one.side_files)})
+        have = f"there is {', '.join([*there, LENGTH])}"
+        raise InputError(f"no question has a field {field!r} in its meta, {have}{hint(field, there)}")
+    if len(values) > MOST:
+        raise InputError(
+            f"{field!r} has {len(values)} values in {len(found)} questions, and at most {MOST} make groups: name a "
+            f"field with fewer, such as a level or a subject, or {LENGTH}"
+        )
+    return found
+
+
+def _value(question: Question | None, field: str) -> str:
+    if question is None or field in question.side_files or question.meta.get(field) is None:
+        return NONE
+    return str(question.meta[field])
+
+
+def _thirds(texts: Mapping[str, str], asked: Sequence[str]) -> dict[str, str]:
+    """Thirds of the questions by the characters of their texts; equal lengths stay together."""
+    import numpy as np
+
+    lengths = {one: len(text) for one, text in texts.items()}
+    low, high = (int(cut) for cut in np.quantile(list(lengths.values()), [1 / 3, 2 / 3], method="inverted_cdf"))
+
+    def third(length: int | None) -> str:
+        if length is None:
+            return NONE
+        return f"up to {low}" if length <= low else f"{low + 1} to {high}" if length <= high else f"over {high}"
+
+    return {one: third(lengths.get(one)) for one in asked}
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    """Numbers by size, then texts; thirds from short to long; what has no value last."""
+
+    def place(name: str) -> tuple[int, float, str]:
+        if name == NONE:
+            return 2, 0.0, ""
+        try:
+            return 0, float(name), name
+        except ValueError:
+            return 1, 0.0 if name.startswith("up to ") else 2.0 if name.startswith("over ") else 1.0, name
+
+    return sorted(names, key=place)

@@ -1,0 +1,125 @@
+"""`nsd import`: recorded results of other tools become artifacts like nsd's own.
+
+Reading and judging is done by reading.py; this module keeps the outcome: one artifact per imported
+run, under the digest of its rows, so importing the same file twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nsd.plugins.errors import InputError
+from nsd.runner.store import provenance, tables
+from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Manifest
+from nsd.runner.store.workspace import Workspace, digest_of, now
+
+
+class NameTaken(InputError):
+    """A name that an import would take has a run already."""
+
+
+def import_file(
+    workspace: Workspace,
+    file: Path,
+    options: dict[str, Any],
+    may_replace: Callable[[str], bool] = lambda _: False,
+) -> list[str]:
+    """Import every run of a file. Returns lines to print, the last of them on pairing.
+
+    Where other imports have a run's name, `may_replace` is asked with a sentence on them, and what it replaces is
+    deleted. Raises NameTaken where it may not, and for the name of a run of nsd's own; InputError before anything is
+    kept.
+    """
+    from nsd.runner.work.imports.reading import read_import
+
+    runs = read_import(file, **options)
+    keyed = [(run, *_keyed(run)) for run in runs]
+    old = _same_names(workspace, {run.run: digest for run, _, digest in keyed})
+    if old:
+        names = list(dict.fromkeys(run.run for manifest in old for run in manifest.imported))
+        said = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}: imported before, with other results"
+        if not may_replace(said):
+            raise NameTaken(f"{said}. Give another --name, or --replace them")
+    workspace.create()
+    digests: list[tuple[str, str]] = []
+    for run, key, digest in keyed:
+        started = now()
+        if not workspace.is_whole("import", digest):
+            with workspace.lock("import", digest) as partial:
+                staging = partial / "artifact"
+                staging.mkdir(exist_ok=True)
+                _write(staging, run)
+                workspace.commit("import", digest, _manifest(run, key, digest, file, started))
+        digests.append(("import", digest))
+    # The old ones go last, so that a name is never without a run.
+    for manifest in old:
+        shutil.rmtree(manifest.folder)
+    Store(workspace).index_stages(digests)
+    paired = dict.fromkeys(line for run in runs if (line := run.paired()))
+    return [*(run.describe() for run in runs), *paired]
+
+
+def _keyed(run: Any) -> tuple[dict[str, Any], str]:
+    """What a run's digest is of, and the digest. What is not known is left out of it."""
+    content = {"run": run.run, "values": run.values, "samples": run.samples, "counts": run.counts}
+    content |= {"texts": run.texts} if run.texts else {}
+    key = {"kind": "import", "content": digest_of(content), "metadata": run.metadata}
+    return key, digest_of(key)
+
+
+def _same_names(workspace: Workspace, digests: Mapping[str, str]) -> list[Manifest]:
+    """Imports under one of these names with another digest. Raises NameTaken for a name of nsd's own runs."""
+    for record in workspace.records():
+        taken = [run.run for run in record.runs if run.run in digests]
+        taken += [record.experiment] if record.experiment in digests else []
+        if taken:
+            raise NameTaken(f"{taken[0]} is a run of the experiment {record.experiment}: give another --name")
+    held = workspace.manifests("import")
+    return [one for one in held if any(digests.get(run.run, one.digest) != one.digest for run in one.imported)]
+
+
+def _write(staging: Path, run: Any) -> None:
+    if run.counts is not None:
+        return
+    values = [{"question_id": question, "value": value} for question, value in run.values]
+    tables.write(staging / "values.parquet", tables.VALUES, values)
+    tables.write(staging / "samples.parquet", tables.SCORED, run.samples)
+    if run.texts:
+        texts = [{"question_id": question, "text_hash": text} for question, text in run.texts.items()]
+        tables.write(staging / "texts.parquet", tables.TEXTS, texts)
+
+
+def _manifest(run: Any, key: dict[str, Any], digest: str, file: Path, started: str) -> Manifest:
+    manifest: dict[str, Any] = {
+        "kind": "import",
+        "digest": digest,
+        "plugin": None,
+        "key": key,
+        "inputs": {},
+        "seed": None,
+        "used_by": [run.run],
+        "started_at": started,
+        "ended_at": now(),
+        "seconds": 0.0,
+        "gpu_seconds": 0.0,
+        "packages": provenance.packages(),
+        "machine": provenance.machine(),
+        "git_commit": provenance.git_state()["commit"],
+        "source_file": file.name,
+        "imported": [
+            {
+                "run": run.run,
+                "eval_digest": None if run.counts else digest,
+                "counts": run.counts and list(run.counts),
+                **({} if run.seed is None else {"seed": run.seed, "condition": run.condition}),
+            }
+        ],
+    }
+    if run.counts is None:
+        manifest["eval"] = run.eval_info()
+        manifest["data_hash"] = manifest["eval"]["data_hash"]
+    return Manifest(**manifest)
