@@ -9,6 +9,7 @@ MODULES = (
     *("startup", "comparison", "generation", "training", "distillation", "on_policy", "sandbox", "under_load"),
     "launch",
     "calibration",
+    "power",
 )
 
 if __name__ == "__main__":

@@ -76,10 +76,9 @@ class Asked:
             variance = least * scale
             if spread.binary(design) and k == design.samples and not spread.engine:
                 return stats.PairedShares(n, min(1.0, variance))
-            if n < FEWEST:
+            if n < max(FEWEST, spread.fewest):
                 return None
-            coarse = 1 / (k * n) if averages(design.metric) else 0.0
-            return stats.Means(stats.Parts(variance / n, n - 1, extra=2 * spread.engine), coarse=coarse)
+            return stats.sign_flip_means(variance, n, k if averages(design.metric) else None, extra=2 * spread.engine)
         if s < 2 or n < FEWEST:
             return None
         arms = 1 if spread.one_trained else 2

@@ -82,16 +82,20 @@ def design_of(evidence: Evidence, result: stats.Result) -> Found | None:
             1,
             stats.variance_factors(result.df),
         )
-    spread = variance_of(evidence)
-    if spread is None or spread[0] <= 1e-18 or shape.lopsided or n < (FEWEST if shape.bounded else 2):
+    spread, fewest = variance_of(evidence), 2
+    if shape.bounded and evidence.differences is not None:
+        fewest = stats.fewest_for_t(evidence.differences)
+    if spread is None or spread[0] <= 1e-18 or shape.lopsided or n < fewest:
         return None
     variance, ends = spread
-    k = _samples(evidence) if test is PairTest.PERMUTATION else None
+    by_flips, k = test is PairTest.PERMUTATION, _samples(evidence)
 
     def means(q: int, _: int, scale: float) -> stats.Model | None:
-        if q < (FEWEST if shape.bounded else 2):
+        if q < fewest:
             return None
-        return stats.Means(stats.Parts(variance * scale / q, q - 1), limit, 0.0 if k is None else 1 / (k * q))
+        if by_flips:
+            return stats.sign_flip_means(variance * scale, q, k, limit)
+        return stats.Means(stats.Parts(variance * scale / q, q - 1), limit)
 
     return Found(means, n, 1, None if ends is None else (ends[0] / variance, ends[1] / variance))
 

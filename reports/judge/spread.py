@@ -73,7 +73,8 @@ class Spread:
     `interaction`: what a training seed adds to that variance at a question, both arms, 0 where it is not known (then it
     counts as the questions' own). `seed_sd`: standard deviation over training seeds of a model's true score, beyond
     what questions and samples explain. `engine`: variance by which two evaluations of the same weights differ as a
-    whole, beyond their samples. `one_trained`: the other arm is not trained, so that all scatter of seeds, and its
+    whole, beyond their samples. `fewest`: questions below which means of values as skewed as these have no figure.
+    `one_trained`: the other arm is not trained, so that all scatter of seeds, and its
     degrees of freedom, are this one's. `variance_range`, `seed_range`: 95 % intervals of what was estimated.
     """
 
@@ -87,6 +88,7 @@ class Spread:
     notes: tuple[str, ...] = ()
     interaction: float = 0.0
     engine: float = 0.0
+    fewest: int = 2
     variance_range: tuple[float, float] | None = None
     seed_range: tuple[float, float] | None = None
 
@@ -127,6 +129,7 @@ class _Pair:
     sampling: float | None
     n: int
     binary: bool
+    fewest: int = 2
     range: tuple[float, float] | None = None
 
 
@@ -191,6 +194,7 @@ class Spreads:
             notes=tuple(notes),
             interaction=interaction,
             engine=self._engine(claim),
+            fewest=pair.fewest,
             variance_range=pair.range,
             seed_range=ranges,
         )
@@ -237,7 +241,8 @@ class Spreads:
             if variance > 0 and evidence.n_a >= 2:
                 sampling, binary = self._sampling_of(a, b), evidence.table is not None or evidence.shape.searched
                 named = f"{a.name}, {b.name}"
-                found.append(_Pair(named, variance, a.samples, sampling, evidence.n_a, binary, limits))
+                fewest = 2 if binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
+                found.append(_Pair(named, variance, a.samples, sampling, evidence.n_a, binary, fewest, limits))
         return found
 
     def _load(self, runs: Mapping[str, Run]) -> Values:

@@ -22,6 +22,7 @@ from nsd.reports.stats.chances import (
     UnpairedShares,
     detectable,
     least,
+    sign_flip_means,
     smallest_margin,
     variance_factors,
 )
@@ -37,7 +38,16 @@ from nsd.reports.stats.intervals import (
     tango_score,
     wilson,
 )
-from nsd.reports.stats.limits import FEW_QUESTIONS, Limits, Student, interval_of, margin_p, mean_limits, two_sided_p
+from nsd.reports.stats.limits import (
+    FEW_QUESTIONS,
+    Limits,
+    Student,
+    fewest_for_t,
+    interval_of,
+    margin_p,
+    mean_limits,
+    two_sided_p,
+)
 from nsd.reports.stats.power import (
     minimum_detectable_effect,
     sample_size,
@@ -84,6 +94,7 @@ __all__ = [
     "detectable",
     "discovery_curve",
     "exact_binomial",
+    "fewest_for_t",
     "holm",
     "interval_of",
     "layout",
@@ -102,6 +113,7 @@ __all__ = [
     "seeds_interval",
     "seeds_needed",
     "sign_flip",
+    "sign_flip_means",
     "sign_test",
     "smallest_margin",
     "smallest_permutation_p",

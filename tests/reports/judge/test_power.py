@@ -143,7 +143,8 @@ def test_samples_shrink_only_the_part_that_is_sampling_noise(results: Results) -
     assert found.spread.variance_at(1) == pytest.approx(0.002525 + 0.5, abs=1e-6)
     assert found.spread.variance_at(10) == pytest.approx(0.002525 + 0.05, abs=1e-6)
     # allowed: 100 * .0144 / 7.8489 = .18347; .5 / (.18347 - .00253) = 2.76
-    assert (found.alone.samples, found.alone.samples_at_least) == (3, None)
+    # and half a step of the sum, with what agreeing with the interval costs
+    assert (found.alone.samples, found.alone.samples_at_least) == (4, None)
 
 
 def test_no_number_of_samples_is_enough_where_the_questions_alone_differ_too_much(results: Results) -> None:
@@ -158,14 +159,14 @@ def test_the_split_of_two_samples_reaches_the_questions_of_millers_formula(resul
     claim = undecided_against_decided(results)
     found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.1)
     expected = stats.sample_size(0.1, found.spread.between, 0.5, 2, 0.0, 2)
-    assert expected is not None and found.alone.questions == pytest.approx(expected, rel=0.06)
+    assert expected is not None and found.alone.questions == pytest.approx(expected, rel=0.08)
 
 
 def test_an_unknown_split_gives_both_ends(results: Results) -> None:
     found = one(Design(500, samples=8)).alone
-    # The t of 499 degrees of freedom, and half a step of an eighth.
-    assert found.detectable == pytest.approx(Z * (0.2 / 500) ** 0.5 + 1 / 4000, rel=4e-3)
-    assert found.at_best == pytest.approx(Z * (0.2 / 8 / 500) ** 0.5 + 1 / 4000, rel=4e-3)
+    # The t of 499 degrees of freedom, half a step of an eighth, and 3 / 500 of a standard error.
+    assert found.detectable == pytest.approx(Z * (0.2 / 500) ** 0.5 + 1 / 4000, rel=7e-3)
+    assert found.at_best == pytest.approx(Z * (0.2 / 8 / 500) ** 0.5 + 1 / 4000, rel=7e-3)
     assert one(Design(1000)).alone.samples_at_least == 5  # 3924.4 / 1000 = 3.92, and the half step
 
 

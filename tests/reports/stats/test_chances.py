@@ -171,7 +171,8 @@ def test_avg_at_4_finds_what_is_promised(n: int, shift: float) -> None:
     parts, trials = Parts(float(many.var()) / n, n - 1), avg_at(4, n, shift, 1000, n)
     by_flips = share_found([finds_mean(row, lambda d: stats.sign_flip(d, seed=0)) for row in trials])
     by_t = share_found([finds_mean(row, stats.paired_t) for row in trials])
-    flips, t = (Means(parts, coarse=coarse).chance(float(many.mean()), 0.05) for coarse in (1 / (4 * n), 0.0))
+    models = (stats.sign_flip_means(float(many.var()), n, 4), Means(parts))
+    flips, t = (model.chance(float(many.mean()), 0.05) for model in models)
     assert 0.5 < flips < t < 0.95
     assert (by_flips, by_t) == pytest.approx((flips, t), abs=NEAR)
 
@@ -226,3 +227,9 @@ def test_seed_means_find_what_is_promised() -> None:
         result = stats.welch_t(one, other)
         found.append(better(result, result.interval))
     assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def test_skewed_means_take_more_questions_before_t_stands_alone() -> None:
+    # One in a hundred: skewness .98 / sqrt(.0099) = 9.849, (9.849 / .2)^2 = 2425.3; kurtosis 98.0, times 5.
+    assert stats.fewest_for_t([0.0] * 99 + [1.0]) == 2426
+    assert stats.fewest_for_t([0.5, -0.5] * 50) == stats.FEW_QUESTIONS
