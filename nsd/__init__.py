@@ -174,8 +174,8 @@ def run(
 def compare(*runs: str, workspace: str | Path | None = None, **options: Unpack[Options]) -> list[Comparison]:
     """Every pair of the runs named (patterns too), in order.
 
-    `options` are those of `nsd compare`: alpha, correction, test, force, claim, margin, baseline, metric and groups
-    (`nsd.reports.judge.compare.Options` says what each is).
+    `options` are those of `nsd compare`: alpha, correction, test, force, claim, margin, baseline, metric, groups and
+    looks (`nsd.reports.judge.compare.Options` says what each is).
     """
     from nsd.reports.judge.compare import compare_runs
     from nsd.runner.store.index import Store

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
 from nsd.reports.judge.compare import (
     Weighed,
     check_detect,
@@ -69,8 +70,8 @@ class Answer:
     `exploratory_family`: tests corrected together there. `runs`: those that every number comes from, which the version
     `spec_digest` of the spec asked for; `seeds` are theirs.
     `metric`: one asked for instead of the evaluation's own. `beside`: by arm, the evaluation that measures it, where
-    that is not the first of the spec. `other`: the declared claims in their other reading (readings.py),
-    `not_supported` what it would take where the seeds cannot carry it.
+    that is not the first of the spec. `looks`: how many were planned, or "any". `other`: the declared claims in their
+    other reading (readings.py), `not_supported` what it would take where the seeds cannot carry it.
     """
 
     experiment: str
@@ -90,6 +91,7 @@ class Answer:
     unfinished: int
     notes: list[str]
     metric: str | None = None
+    looks: int | str | None = None
     beside: dict[str, str] = field(default_factory=dict)
     other: list[ClaimVerdict] = field(default_factory=list)
     not_supported: str = ""
@@ -133,7 +135,8 @@ class Answer:
             (self.unfinished, "without a result"),
         ]
         more = ", ".join(f"{count} {what}" for count, what in parts if count)
-        return f"family of {self.primary_family}{': ' if more else ''}{more}"
+        any_look = ", valid at any look" if self.looks == ANY_LOOK else ""
+        return f"family of {self.primary_family}{any_look}{': ' if more else ''}{more}"
 
     def runs_line(self) -> str:
         """Which runs every number comes from."""
@@ -233,12 +236,13 @@ def _judge(
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
     dropped = [] if metric else declared_earlier(versions, list(asked.values()))
-    on_time = [weigh_claim(one, arms, values, alpha, claim) for key, one in asked.items() if not marks[key]]
-    late = [(weigh_claim(one, arms, values, alpha, claim), marks[key]) for key, one in asked.items() if marks[key]]
-    gone = [_weigh_dropped(one, arms, values, alpha) for one in dropped]
+    asked_of_each = (alpha, claim, block.looks)
+    on_time = [weigh_claim(one, arms, values, *asked_of_each) for key, one in asked.items() if not marks[key]]
+    late = [(weigh_claim(one, arms, values, *asked_of_each), marks[key]) for key, one in asked.items() if marks[key]]
+    gone = [_weigh_dropped(one, arms, values, alpha, block.looks) for one in dropped]
     family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
     adjusted = family_adjusted(family, correction)
-    levels = levels_left(family, adjusted, correction, alpha / (block.looks or 1))
+    levels = levels_left(family, adjusted, correction, alpha / planned_looks(block.looks))
 
     others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
     claimed = [one.p for one, _ in late]
@@ -283,10 +287,11 @@ def _judge(
             *_notes(versions, current, dropped, hypotheses),
         ],
         metric=metric,
+        looks=block.looks,
         beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
     if metric not in NEUTRAL:
-        rules = Rules(alpha, correction, len(family), block.looks or 1, detect)
+        rules = Rules(alpha, correction, len(family), block.looks, detect)
         other, not_supported = other_reading(on_time, arms, values, rules, intervals)
         found = replace(found, other=other, not_supported=not_supported)
     earlier = earlier_looks(connection, experiment)
@@ -338,10 +343,12 @@ def _mark(key: str, claim: Claim, versions: Sequence[Version], known: _Known) ->
     return said + ("; the rules (alpha, correction, looks) were changed then" if len(same) > 1 else "")
 
 
-def _weigh_dropped(claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float) -> float | None:
+def _weigh_dropped(
+    claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float, looks: int | str | None
+) -> float | None:
     """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
     try:
-        return weigh_claim(claim, arms, values, alpha).p
+        return weigh_claim(claim, arms, values, alpha, None, looks).p
     except InputError:  # what an earlier version of nsd let through must not stop the claims of today
         return None
 
@@ -431,15 +438,20 @@ def _notes(
 def _with_looks(
     found: Answer,
     earlier: Sequence[Look],
-    planned: int | None,
+    planned: int | str | None,
     tested: Sequence[TestedClaim],
     values: Values,
     levels: Sequence[float],
     intervals: str,
     detect: float | None,
 ) -> Answer:
-    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks."""
-    looks = planned or 1
+    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks.
+
+    Where verdicts hold at any look there is nothing to mark.
+    """
+    if planned == ANY_LOOK:
+        return found
+    looks = planned_looks(planned)
     judged = []
     for one, verdict, left in zip(tested, found.verdicts, levels, strict=False):
         if verdict.comparison is None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypedDict
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
+from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
@@ -55,6 +56,7 @@ class Options(TypedDict, total=False):
     groups: Mapping[str, str] | None  # question id -> group, where questions come in groups
     detect: float | None  # a difference of which it is to be said how many questions or seeds it takes
     intervals: str  # corrected unless given, bonferroni or unadjusted (reports/judge/settle.py)
+    looks: str | None  # "any": verdicts that hold however often growing data are looked at (reports/judge/anytime.py)
 
 
 def compare_runs(
@@ -67,10 +69,11 @@ def compare_runs(
     """
     alpha, correction, force = options.get("alpha", 0.05), options.get("correction", "bh"), options.get("force", False)
     test, claim, margin = options.get("test"), options.get("claim"), options.get("margin")
-    baseline, metric = options.get("baseline"), options.get("metric")
+    baseline, metric, looks = options.get("baseline"), options.get("metric"), options.get("looks")
     intervals = check_intervals(options.get("intervals", "corrected"))
     check_options(alpha, correction, margin, metric)
     detect = check_detect(options.get("detect"), metric)
+    check_looks(looks)
     arms, skipped = resolve(connection, runs)
     if baseline is not None:
         first, _ = resolve(connection, [baseline], at_least=1)
@@ -97,9 +100,9 @@ def compare_runs(
         if claim is None and test is None and not (a.counts_only or b.counts_only):
             # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
             a, b, _, note, reading = choose_seeds(a, b)
-            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin, bool(fault)))
+            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin, bool(fault), looks))
         else:
-            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault)))
+            weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault), looks))
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
     found = conclude(weighed, adjusted, same, values, alpha, correction, intervals=intervals, detect=detect)
@@ -173,12 +176,15 @@ def weigh(
     claim: str | None = None,
     margin: float | None = None,
     forced: bool = False,
+    looks: str | None = None,
 ) -> Weighed:
-    """Gather and test one pair; `forced` where they were not measured alike.
+    """Gather and test one pair; `forced` where they were not measured alike, `looks` "any" as in `Options`.
 
-    Raises InputError for a test or claim that the data cannot carry.
+    Raises InputError for a test, claim or looks that the data cannot carry.
     """
     evidence = gather(a, b, values, claim, test)
+    if looks is not None:
+        evidence = at_any_look(evidence)
     same = None if margin is None else evidence.margin_test(margin, both_sides=True, alpha=alpha)
     return Weighed(evidence, evidence.test(1 - alpha), same, mark, margin, forced)
 
@@ -313,6 +319,7 @@ def describe(
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
     left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
+    left = one_look_alpha(evidence, left)
     reached = reach(evidence, result, left, claim, detect, verdict.resolved)
     needed_for = "" if detect is None else f"a true difference of {amount(detect, a.runs[0].metric)}"
     if claim is not None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.anytime import ANY_LOOK, at_any_look, no_promise
 from nsd.reports.judge.compare import describe, measured_with, not_comparable
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.needed import level_left
@@ -85,9 +86,14 @@ class TestedClaim:
 
 
 def weigh_claim(
-    claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float, about: str | None = None
+    claim: Claim,
+    arms: Mapping[str, Arm],
+    values: Values,
+    alpha: float,
+    about: str | None = None,
+    looks: int | str | None = None,
 ) -> TestedClaim:
-    """Test one claim. `about` "recipe" or "checkpoint" asks for that reading.
+    """Test one claim. `about` "recipe" or "checkpoint" asks for that reading; `looks` "any" for a test valid at each.
 
     Raises InputError for a claim without its margin, and for "recipe" where a condition that trains has one seed only.
     """
@@ -101,6 +107,10 @@ def weigh_claim(
     if fault := measured_with(a, b):  # the other claims still deserve their verdicts
         return TestedClaim(claim, None, None, subject, [not_comparable(a, b, fault)])
     evidence = gather(a, b, values, reading)
+    if looks == ANY_LOOK:
+        if fault := no_promise(evidence):
+            return TestedClaim(claim, None, None, subject, [f"no verdict at any look: {fault}"])
+        evidence = at_any_look(evidence)
     if margin is None:
         result = evidence.test(1 - alpha)
     else:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.anytime import planned_looks
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.metrics import is_search
@@ -31,12 +32,12 @@ SEARCHES = "one search of each question, on questions like these"
 
 @dataclass(frozen=True)
 class Rules:
-    """By which a family is judged: level, correction, its size, planned looks, the difference asked about."""
+    """By which a family is judged: level, correction, its size, planned looks or "any", the difference asked about."""
 
     alpha: float
     correction: str
     family: int
-    looks: int = 1
+    looks: int | str | None = None
     detect: float | None = None
 
 
@@ -59,25 +60,27 @@ def other_reading(
 ) -> tuple[list[ClaimVerdict], str]:
     """The verdicts of the other reading, and for a recipe that the seeds do not support what would."""
     others: list[TestedClaim | None] = []
+    looks = planned_looks(rules.looks)
     short: list[str] = []
     for one in tested:
         found = None
         if one.evidence is not None and (one.evidence.a.trained or one.evidence.b.trained):
             a, b = arms[one.claim.worse], arms[one.claim.better]
             if one.evidence.claim == "recipe":
-                found = _weighed(one, arms, values, rules.alpha, "checkpoint")
+                found = _weighed(one, arms, values, rules, "checkpoint")
             elif about_recipe(a, b):
-                found = _weighed(one, arms, values, rules.alpha, "recipe")
+                found = _weighed(one, arms, values, rules, "recipe")
             else:
-                short += [arm.name for arm in (a, b) if arm.trained and len(arm.observations) < 2]
+                few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
+                short += [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
         others.append(found)
     p_values = [None if one is None else one.p for one in others] + [None] * (rules.family - len(others))
     adjusted = family_adjusted(p_values, rules.correction)
-    levels = levels_left(p_values, adjusted, rules.correction, rules.alpha / rules.looks)
+    levels = levels_left(p_values, adjusted, rules.correction, rules.alpha / looks)
     verdicts = [
         verdict_on(
             one,
-            None if p is None else min(1.0, p * rules.looks),
+            None if p is None else min(1.0, p * looks),
             *(values, rules.alpha, rules.correction, rules.family),
             level=left,
             intervals=intervals,
@@ -89,9 +92,9 @@ def other_reading(
     return verdicts, _what_would(sorted(set(short)))
 
 
-def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, alpha: float, about: str) -> TestedClaim | None:
+def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, rules: Rules, about: str) -> TestedClaim | None:
     try:
-        return weigh_claim(one.claim, arms, values, alpha, about)
+        return weigh_claim(one.claim, arms, values, rules.alpha, about, rules.looks)
     except InputError:  # the answer does not fail for what nobody asked
         return None
 

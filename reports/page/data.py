@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports.judge.answer import Answer, answer
+from nsd.reports.judge.anytime import ANY_LOOK
 from nsd.reports.judge.arms import ArmSummary, by_measurement, summarise_arms
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
@@ -274,7 +275,8 @@ def _of_version(
     used = found.comparisons()
     families = []
     if found.verdicts:
-        families.append(Family("declared claims", found.primary_family, found.correction, found.alpha))
+        name = "declared claims, valid at any look" if found.looks == ANY_LOOK else "declared claims"
+        families.append(Family(name, found.primary_family, found.correction, found.alpha))
     if found.exploratory_family:
         families.append(Family("exploratory comparisons", found.exploratory_family, "bh", found.alpha))
     return PageData(

@@ -204,6 +204,12 @@ def compare(
     detect: Annotated[
         float | None, typer.Option(help="Say what a true difference of this size takes, e.g. 0.02 [the spec's].")
     ] = None,
+    looks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="any", help="any: verdicts hold however often growing data are looked at; wider intervals."
+        ),
+    ] = None,
     intervals: Annotated[
         str | None,
         typer.Option(help="Level of the intervals: holm (what the correction leaves each), bonferroni, unadjusted."),
@@ -224,7 +230,8 @@ def compare(
         "alpha": alpha,
         "correction": correction,
     }
-    asked |= {"margin": margin, "test": test, "force": force or None, "intervals": intervals, "detect": detect}
+    asked |= {"margin": margin, "test": test, "force": force or None, "looks": looks, "intervals": intervals}
+    asked["detect"] = detect
     given = {name: value for name, value in asked.items() if value is not None}
     if by is not None:
         from nsd.runner.cli.by_field import print_by_field

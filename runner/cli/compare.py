@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nsd.runner.store.shapes import Look
 
 CLAIMS = ("checkpoint", "recipe")
-ABOUT_PAIRS = {"baseline", "alpha", "correction", "margin", "test", "force"}  # not about the claims of a spec
+ABOUT_PAIRS = {"baseline", "alpha", "correction", "margin", "test", "force", "looks"}  # not about the claims of a spec
 
 
 def print_comparison(

@@ -358,7 +358,7 @@ class Hypotheses:
     alpha: float = 0.05
     correction: Literal["holm", "bonferroni", "none"] = "holm"
     claims: tuple[Claim, ...] = ()
-    looks: int | None = None
+    looks: int | Literal["any"] | None = None
     detect: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -372,11 +372,12 @@ class HypothesesConfig(_Frozen):
 
     alpha: float = Field(default=0.05, gt=0, lt=1, description="Family-wise error rate of the claims together.")
     correction: Literal["holm", "bonferroni", "none"] = Field(default="holm")
-    looks: int | None = Field(
+    looks: Annotated[int, Field(ge=1, le=100)] | Literal["any"] | None = Field(
         default=None,
-        ge=1,
-        le=100,
-        description="Planned looks at growing data (seeds or questions added later); each is tested at alpha / looks.",
+        description=(
+            "Planned looks at growing data (seeds or questions added later), each tested at alpha / looks; or any: "
+            "verdicts that hold at every look, with wider intervals."
+        ),
     )
     detect: float | None = Field(
         default=None,

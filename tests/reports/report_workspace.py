@@ -44,6 +44,7 @@ class Written:
         spec: str = "name: toy\n",
         samples: int = 1,
         recorded_at: str = "2025-12-31T00:00:00+00:00",
+        looks: int | str | None = None,
     ) -> None:
         self.workspace = Workspace(folder / "workspace")
         self.workspace.create()
@@ -70,7 +71,8 @@ class Written:
         said = [{"text": f"{a} > {b}", "kind": "better", "better": a, "worse": b, "margin": None} for a, b in claims]
         record = {"experiment": name, "spec_digest": "a" * 20, "question": asks, "spec_yaml": spec, "runs": runs}
         record |= {"resolved": {"name": name, "conditions": {key: {} for key in arms}}}
-        record |= {"hypotheses": {"alpha": 0.05, "correction": "holm", "claims": said} if said else None}
+        rules = {"alpha": 0.05, "correction": "holm", "looks": looks}
+        record |= {"hypotheses": {**rules, "claims": said} if said else None}
         record |= {"recorded_at": recorded_at}
         # The folder's name is of no account to the index: an experiment's own name may hold anything.
         write_atomically(self.workspace.experiments / "toy" / "a.json", json.dumps(record))

@@ -9,6 +9,7 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.reports.page.data import PageData, collect_comparison, collect_experiment
 from nsd.reports.page.samples import PER_QUESTION, TEXT_LIMIT, collect_samples, shorten
+from nsd.reports.page.text import how_computed
 from nsd.runner.store.index import Store
 from report_workspace import Written, better_and_worse
 
@@ -54,6 +55,13 @@ def test_a_pair_turned_around_has_its_interval_and_verdict_turned(tmp_path: Path
     assert turned.verdict == "WORSE" and turned.difference == -0.25
     assert turned.comparison.ci is not None
     assert (turned.low, turned.high) == (-turned.comparison.ci[1], -turned.comparison.ci[0])
+
+
+def test_verdicts_at_any_look_are_called_so(tmp_path: Path) -> None:
+    data = collected(Written(tmp_path, better_and_worse(), claims=[("better", "base")], looks="any"))
+    assert data.families[0].name == "declared claims, valid at any look"
+    assert "McNemar mid-p, any look" in {one.test for one in data.tests}
+    assert "valid at any look" in data.headline and "any look" in how_computed(data)
 
 
 def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:

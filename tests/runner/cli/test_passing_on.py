@@ -251,7 +251,7 @@ def test_import(noted: Noted) -> None:
 
 COMPARED: dict[str, Any] = {"connection": "open", "runs": ["a", "b"]}
 ASKED = {"alpha": 0.01, "correction": "holm", "test": "mcnemar", "force": True, "claim": "recipe", "margin": 0.02}
-ASKED |= {"baseline": "a", "metric": "tokens"}
+ASKED |= {"baseline": "a", "metric": "tokens", "looks": "any"}
 SPEC = "name: toy\nmodel: builtin:wordmath-1m\ndata: wordmath\nconditions: {a: {train_on: []}}\n"
 
 
@@ -273,7 +273,7 @@ def test_compare(noted: Noted, tmp_path: Path) -> None:
     )
     (tmp_path / "g.csv").write_text("question_id,group\nq1,one\n")
     (tmp_path / "toy.yaml").write_text(SPEC)
-    text = "--alpha 0.01 --correction holm --test mcnemar --force --claim recipe --margin 0.02 --baseline a"
+    text = "--alpha 0.01 --correction holm --test mcnemar --force --claim recipe --margin 0.02 --baseline a --looks any"
     command("compare", "a", "b")
     command("compare", "a", "b", *text.split(), "--metric", "tokens", "--groups", "g.csv", "-f", "json", "--wide")
     command("compare", "toy.yaml", "--baseline", "a", "--matrix")
@@ -289,7 +289,16 @@ def test_compare(noted: Noted, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    ["--baseline a", "--alpha 0.1", "--correction none", "--margin 0.1", "--test mcnemar", "--matrix", "--force"],
+    [
+        "--baseline a",
+        "--alpha 0.1",
+        "--correction none",
+        "--margin 0.1",
+        "--test mcnemar",
+        "--matrix",
+        "--force",
+        "--looks any",
+    ],
 )
 @pytest.mark.usefixtures("opened")
 def test_a_question_about_pairs_is_not_answered_by_the_claims(noted: Noted, tmp_path: Path, flags: str) -> None:

@@ -24,7 +24,15 @@ from nsd.runner.plan.model import Plan
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.merge import PARTS
-from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec, Resources, TopConfig, ValidationConfig
+from nsd.runner.spec.model import (
+    ConditionConfig,
+    HypothesesConfig,
+    Match,
+    ModelSpec,
+    Resources,
+    TopConfig,
+    ValidationConfig,
+)
 from thinned import thinned
 
 ROWS = Path(__file__).parents[1] / "golden" / "rows"
@@ -695,6 +703,14 @@ def test_names_places_and_machines_change_no_stage(field: str) -> None:
     _, _, inner = field.partition(".")
     after = {**SPEC, "resources": {inner: RESOURCES[inner]}} if inner else {**SPEC, field: TOP[field]}
     assert changed(SPEC, after) == {"seed1": {}, "seed2": {}}
+
+
+HYPOTHESES: dict[str, Any] = {"alpha": 0.01, "correction": "none", "looks": "any", "claims": ["student > base"]}
+
+
+@pytest.mark.parametrize("field", HypothesesConfig.model_fields)
+def test_how_claims_are_judged_changes_no_stage(field: str) -> None:
+    assert changed(SPEC, {**SPEC, "hypotheses": {field: HYPOTHESES[field]}}) == {"seed1": {}, "seed2": {}}
 
 
 @pytest.mark.parametrize("field", Match.model_fields)

@@ -80,6 +80,13 @@ def test_claims_are_read_in_every_form(spec: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("looks", [3, "any"])
+def test_looks_are_a_number_or_any(spec: Path, looks: int | str) -> None:
+    spec.write_text(SPEC.replace("  alpha: 0.01\n", f"  alpha: 0.01\n  looks: {looks}\n"))
+    hypotheses = load_spec(spec).hypotheses
+    assert hypotheses is not None and hypotheses.looks == hypotheses.to_json()["looks"] == looks
+
+
 def test_resolved_is_json_and_loads_to_itself(spec: Path, tmp_path: Path) -> None:
     """What is resolved is a spec again: written out and read back it resolves to the same."""
     resolved = load_spec(spec).resolved

@@ -42,6 +42,11 @@ def test_what_is_absent_has_a_value_to_go_on_with() -> None:
     assert (Hypotheses().alpha, Hypotheses().correction, Hypotheses().looks) == (0.05, "holm", None)
 
 
+@pytest.mark.parametrize("looks", [None, 3, "any"])
+def test_looks_are_kept_as_they_were_declared(looks: int | str | None) -> None:
+    assert Hypotheses.from_json({"looks": looks}, "here.json").looks == looks
+
+
 def test_another_shape_is_refused_with_its_place_and_field() -> None:
     with pytest.raises(Broken, match=r"here\.json is broken: events\.0\.text: input should be a valid string"):
         Manifest.from_json({"kind": "eval", "digest": "d", "events": [{"text": 3}]}, "here.json")
