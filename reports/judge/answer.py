@@ -27,6 +27,7 @@ from nsd.reports import stats
 from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
 from nsd.reports.judge.compare import (
     Weighed,
+    check_detect,
     check_intervals,
     conclude,
     levels_left_of_tested,
@@ -179,6 +180,7 @@ def answer(
     groups: Mapping[str, str] | None = None,
     pairs: bool = True,
     intervals: str = "corrected",
+    detect: float | None = None,
 ) -> Answer:
     """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
 
@@ -188,7 +190,8 @@ def answer(
     `hypotheses` is the block of a spec file that may not have been run yet: claims that are on no record are as
     late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
     `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
-    780 of them. Raises InputError where there is no such experiment, or the data cannot carry the reading.
+    780 of them. `detect`: a difference of which it is said what it takes, instead of the spec's. Raises InputError
+    where there is no such experiment, or the data cannot carry the reading.
     """
     versions = versions_of(connection, experiment)
     current = current_version(versions, spec_digest)
@@ -198,7 +201,7 @@ def answer(
             raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
         return _judge(
             *(connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs),
-            check_intervals(intervals),
+            *(check_intervals(intervals), check_detect(detect, metric)),
         )
 
 
@@ -215,9 +218,11 @@ def _judge(
     groups: Mapping[str, str] | None,
     pairs: bool,
     intervals: str,
+    detect: float | None,
 ) -> Answer:
     block = hypotheses if hypotheses is not None else current.hypotheses if current else Hypotheses()
     alpha, correction = block.alpha, block.correction
+    detect = block.detect if detect is None else detect
     if current is not None:  # in the order of the spec
         arms = {name: arms[name] for name in (*current.conditions, *arms) if name in arms}
     if metric is not None:
@@ -247,16 +252,16 @@ def _judge(
     side_levels = levels_left_of_tested(side_p, side, "bh", alpha)
     side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
     verdicts = [
-        verdict_on(one, p, values, alpha, correction, len(family), level=left, intervals=intervals)
+        verdict_on(one, p, values, alpha, correction, len(family), level=left, intervals=intervals, detect=detect)
         for one, p, left in zip(on_time, adjusted, levels, strict=False)
     ]
     judged = [
-        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals)
+        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals, detect)
         for (one, mark), p, left in zip(late, side, side_levels, strict=False)
     ]
     unknown: list[float | None] = [None] * len(others)
     exploratory = conclude(
-        others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals
+        others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals, detect
     )
     found = Answer(
         experiment=experiment,
@@ -286,10 +291,11 @@ def _judge(
         beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
     if metric not in NEUTRAL:
-        rules = Rules(alpha, correction, len(family), block.looks)
+        rules = Rules(alpha, correction, len(family), block.looks, detect)
         other, not_supported = other_reading(on_time, arms, values, rules, intervals)
         found = replace(found, other=other, not_supported=not_supported)
-    return _with_looks(found, earlier_looks(connection, experiment), block.looks, on_time, values, levels, intervals)
+    earlier = earlier_looks(connection, experiment)
+    return _with_looks(found, earlier, block.looks, on_time, values, levels, intervals, detect)
 
 
 class _Known:
@@ -437,6 +443,7 @@ def _with_looks(
     values: Values,
     levels: Sequence[float],
     intervals: str,
+    detect: float | None,
 ) -> Answer:
     """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks.
 
@@ -455,7 +462,7 @@ def _with_looks(
             p = verdict.comparison.p_adjusted
             p = None if p is None else min(1.0, p * looks)
             family = (found.alpha, found.correction, found.primary_family)
-            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals)
+            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals, detect)
             said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
             verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
         if number > looks:

@@ -26,7 +26,7 @@ from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
-from nsd.reports.judge.needed import OBSERVED, level_left, needed_within, power
+from nsd.reports.judge.needed import level_left, reach
 from nsd.reports.judge.pairing import load_pairing
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
@@ -54,6 +54,7 @@ class Options(TypedDict, total=False):
     baseline: str | None  # only pairs with this run
     metric: str | None  # measure the stored samples by another metric than the evaluation's (reports/judge/metrics.py)
     groups: Mapping[str, str] | None  # question id -> group, where questions come in groups
+    detect: float | None  # a difference of which it is to be said how many questions or seeds it takes
     intervals: str  # corrected unless given, bonferroni or unadjusted (reports/judge/settle.py)
     looks: str | None  # "any": verdicts that hold however often growing data are looked at (reports/judge/anytime.py)
 
@@ -71,6 +72,7 @@ def compare_runs(
     baseline, metric, looks = options.get("baseline"), options.get("metric"), options.get("looks")
     intervals = check_intervals(options.get("intervals", "corrected"))
     check_options(alpha, correction, margin, metric)
+    detect = check_detect(options.get("detect"), metric)
     check_looks(looks)
     arms, skipped = resolve(connection, runs)
     if baseline is not None:
@@ -103,7 +105,7 @@ def compare_runs(
             weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault), looks))
     adjusted = stats.adjust([one.result.p for one in weighed], correction)
     same = stats.adjust([one.same_p for one in weighed], correction)
-    found = conclude(weighed, adjusted, same, values, alpha, correction, intervals=intervals)
+    found = conclude(weighed, adjusted, same, values, alpha, correction, intervals=intervals, detect=detect)
     if trained := training_notes(connection, {arm.name: arm for arm in arms}):
         remarks = [tuple(f"{n}: {said}" for n in (one.a, one.b) for said in trained.get(n, ())) for one in found]
         found = [replace(one, remarks=mine) for one, mine in zip(found, remarks, strict=True)]
@@ -124,6 +126,13 @@ def check_options(alpha: float, correction: str, margin: float | None = None, me
             raise InputError(f"margin {margin}: {UNITS[metric]} above 0, in the unit of the metric")
     elif margin is not None and not 0 < margin < 1:
         raise InputError(f"margin {margin}: a share between 0 and 1, such as 0.02 for two points")
+
+
+def check_detect(detect: float | None, metric: str | None = None) -> float | None:
+    """The difference asked about. Raises InputError for one that is none."""
+    if detect is not None and (detect <= 0 or (detect >= 1 and metric not in UNITS)):
+        raise InputError(f"detect {detect}: a share between 0 and 1, such as 0.02 for two points")
+    return detect
 
 
 def check_intervals(intervals: str) -> str:
@@ -190,6 +199,7 @@ def conclude(
     family: int | None = None,
     levels: Sequence[float] | None = None,
     intervals: str = "corrected",
+    detect: float | None = None,
 ) -> list[Comparison]:
     """Verdicts from adjusted p. `family` is the number of tests adjusted together, by default those given here.
 
@@ -212,9 +222,16 @@ def conclude(
                 same_as = None if interval is None else (one.margin, interval)
         notes = [note, _within_note(one, same_p, same_left), one.mark]
         about = (one.evidence, one.result, p, verdict, values, alpha, correction, size, notes)
-        found.append(
-            describe(*about, same=same_as, forced=one.forced, interval=interval, level=left, intervals=intervals)
+        shown = describe(
+            *about,
+            same=same_as,
+            forced=one.forced,
+            interval=interval,
+            level=left,
+            intervals=intervals,
+            detect=detect,
         )
+        found.append(shown)
     return found
 
 
@@ -290,24 +307,23 @@ def describe(
     interval: stats.Interval | None = None,
     level: float | None = None,
     intervals: str = "corrected",
+    detect: float | None = None,
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
     `interval` is the one that decided, `level` the alpha that the correction left the test; with other `intervals` the
     one asked for is shown instead. `claim` is the kind and margin of a claim of no harm or equivalence, whose test is
-    one-sided; `same` the margin and interval of a test of equivalence that decided beside the two-sided one.
+    one-sided; `same` the margin and interval of a test of equivalence that decided beside the two-sided one. `detect`:
+    the true difference of which it is said what it takes.
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
     left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
     left = one_look_alpha(evidence, left)
-    detectable, needed_n, needed_seeds, needed_paired, remark = power(evidence, result, verdict, left)
-    needed_for = OBSERVED
+    reached = reach(evidence, result, left, claim, detect, verdict.resolved)
+    needed_for = "" if detect is None else f"a true difference of {amount(detect, a.runs[0].metric)}"
     if claim is not None:
-        kind, margin = claim
-        needed_n, needed_seeds = needed_within(evidence, result, verdict, left, kind, margin)
-        needed_paired, remark = None, ""
-        needed_for = f"showing a true difference of zero to be {kind.replace('_', ' ')} {margin:g}"
+        needed_for = f"showing a true difference of zero to be {claim[0].replace('_', ' ')} {claim[1]:g}"
     ci_a, ci_b = _arm_intervals(evidence, 1 - alpha)
     shares = [[_share(part, arm) for arm in (a, b)] for part in (values.truncated, values.failed)]
     decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
@@ -322,7 +338,7 @@ def describe(
             low, high = (amount(limit, a.runs[0].metric, signed=True) for limit in (interval.low, interval.high))
             notes = [*notes, f"decided by the {show_level(interval.level)} interval {low.split()[0]} to {high}"]
         interval = asked
-    said = [result.note, remark, *_missing_notes(evidence, depends), *notes]
+    said = [result.note, reached.remark, *_missing_notes(evidence, depends), *notes]
     said += [a.copies_note, b.copies_note]
     if (mixed := _measured_apart(a, b)) is not None:
         said.append(mixed)
@@ -359,11 +375,15 @@ def describe(
         bounds=evidence.bounds,
         truncated=(shares[0][0], shares[0][1]),
         failed=(shares[1][0], shares[1][1]),
-        detectable=detectable,
-        needed_n=needed_n,
-        needed_seeds=needed_seeds,
+        detectable=reached.detectable,
+        detectable_range=reached.detectable_range,
+        finds_margin=claim is not None,
+        needed_n=reached.needed_n,
+        needed_range=reached.needed_range,
+        needed_seeds=reached.needed_seeds,
+        needed_seeds_range=reached.needed_seeds_range,
         needed_for=needed_for,
-        needed_paired=needed_paired,
+        needed_paired=reached.needed_paired,
         forced=forced,
         intervals=intervals,
         note=_joined(said),

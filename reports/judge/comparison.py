@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsd.reports.judge.metrics import UNITS
-from nsd.reports.judge.needed import ASSUMED_DISCORDANCE
+from nsd.reports.judge.spread import ASSUMED_DISCORDANCE
 from nsd.reports.judge.verdict import Verdict
 
 
@@ -19,8 +19,9 @@ class Comparison:
     `discordant`: questions that only a, only b, has right, for one right-or-wrong value per question.
     `unmatched`: questions that only a, only b, has. `bounds`: the difference if every missing, truncated or
     failed answer had gone the worst or best way. `detectable`: smallest true difference this comparison
-    finds with 80 % power, at the level that the correction leaves it (`level_left`); `needed_n`, `needed_seeds`: what
-    would show `needed_for` at that level, itself only as sure as the data;
+    finds with 80 % power, at the level that the correction leaves it (with `finds_margin` the smallest margin it shows
+    at no difference); `needed_n`, `needed_seeds`: what would show `needed_for`, which somebody stated, at that level,
+    each alone. Their ranges: the same at both ends of the 95 % interval of the spread; None there: no number;
     `depends_on_missing`: whether the verdict is another somewhere within `bounds`.
     `needed_paired`: where only counts are known, the questions of a paired re-run at ASSUMED_DISCORDANCE.
     `evals_a`, `evals_b`: digests of the evaluations it rests on; `trained_a`, `trained_b`: of the models' training.
@@ -70,6 +71,10 @@ class Comparison:
     trained_b: tuple[str, ...] = ()
     needed_paired: int | None = None
     depends_on_missing: bool = False
+    detectable_range: tuple[float | None, float | None] | None = None
+    finds_margin: bool = False
+    needed_range: tuple[int | None, int | None] | None = None
+    needed_seeds_range: tuple[int | None, int | None] | None = None
     intervals: str = "corrected"
     remarks: tuple[str, ...] = ()
 
@@ -100,16 +105,14 @@ class Comparison:
         return f"no difference shown between {self.a} and {self.b} {facts}.{more}"
 
     def still_needed(self) -> str:
-        """What it would take to see a difference here."""
+        """What this comparison could have found, and what the stated difference would take."""
         parts = []
         if self.detectable is not None:
-            parts.append(
-                f"this comparison finds a true difference of {amount(self.detectable, self.metric)} in 4 of 5 cases"
-            )
-        if self.needed_seeds is not None:
-            parts.append(f"{self.needed_for} needs {self.needed_seeds} seeds per arm")
-        if self.needed_n is not None:
-            parts.append(f"{self.needed_for} needs {self.needed_n} questions")
+            what = "shows a margin of" if self.finds_margin else "finds a true difference of"
+            parts.append(f"this comparison {what} {amount(self.detectable, self.metric)} in 4 of 5 cases")
+        takes = [_count(*one) for one in self._counts()]
+        if takes:
+            parts.append(f"{self.needed_for} needs {', or '.join(takes)}")
         if self.needed_paired is not None:
             parts.append(
                 f"paired on the same questions about {self.needed_paired} would do, at {ASSUMED_DISCORDANCE:.0%} "
@@ -119,14 +122,30 @@ class Comparison:
 
     def needed_in_short(self) -> str:
         """The same in a few words, "" where nothing can be named."""
-        counts = [(self.needed_seeds, "seeds per arm"), (self.needed_n, "questions")]
-        takes = [f"{count} {what}" for count, what in counts if count is not None]
+        takes = [_count(*one) for one in self._counts()]
         if self.needed_paired is not None:
             takes.append(f"{self.needed_paired} if paired")
-        parts = [f"would take {', or '.join(takes)}"] if takes else []
+        parts = []
         if self.detectable is not None:
-            parts.append(f"finds {amount(self.detectable, self.metric)}")
-        return ", ".join(parts)
+            parts.append(f"{'shows margin' if self.finds_margin else 'finds'} {amount(self.detectable, self.metric)}")
+        if takes:
+            parts.append(f"{self.needed_for} needs {', or '.join(takes)}")
+        return "; ".join(parts)
+
+    def _counts(self) -> list[tuple[int, tuple[int | None, int | None] | None, str]]:
+        both = [
+            (self.needed_seeds, self.needed_seeds_range, "seeds per arm"),
+            (self.needed_n, self.needed_range, "questions"),
+        ]
+        return [(count, ends, what) for count, ends, what in both if count is not None]
+
+
+def _count(count: int, ends: tuple[int | None, int | None] | None, what: str) -> str:
+    """A number with its range: 3,925 questions (3,100 to 4,800)."""
+    if ends is None or ends == (count, count):
+        return f"{count} {what}"
+    low, high = ends
+    return f"{count} {what} ({low if low is not None else 'any'} to {'no number' if high is None else high})"
 
 
 def amount(value: float, metric: str, signed: bool = False) -> str:

@@ -137,6 +137,7 @@ def verdict_on(
     mark: str = "",
     level: float | None = None,
     intervals: str = "corrected",
+    detect: float | None = None,
 ) -> ClaimVerdict:
     """The verdict from the adjusted p and the interval at `level`, the alpha that the correction leaves this claim."""
     claim, kind = one.claim, one.claim.kind
@@ -154,7 +155,7 @@ def verdict_on(
         verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family, left)
     within = None if margin is None else (kind, margin)
     about = (one.evidence, one.result, p, verdict, values, alpha, correction, family, [*one.notes, note])
-    comparison = describe(*about, claim=within, interval=interval, level=left, intervals=intervals)
+    comparison = describe(*about, claim=within, interval=interval, level=left, intervals=intervals, detect=detect)
     return ClaimVerdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
 
 

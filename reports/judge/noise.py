@@ -127,6 +127,14 @@ def noise_floor(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> l
     return found
 
 
+def repeated(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[Floats]:
+    """Values [evaluations, questions] of each of these runs that was evaluated again by drawing anew."""
+    rows = connection.execute(REPEATS_SQL, [list(runs)]).fetchall()
+    drawn = [row for row in rows if not draws_nothing(row[5], row[4])]
+    found = [_values(connection, [row[1], *row[3]]) for row in drawn]
+    return [values for values in found if min(values.shape) >= 2]
+
+
 def _values(connection: duckdb.DuckDBPyConnection, digests: list[str]) -> Floats:
     """Values [evaluations, questions] on the questions that all of these evaluations have."""
     import numpy as np

@@ -5,28 +5,29 @@
     found.alone.detectable            # smallest true difference that one test finds in 4 of 5 cases
     found.hardest.questions           # questions that .02 needs where every other claim fails (Holm: alpha / m)
 
-A claim on checkpoints (one training seed) rests on questions: (z_{alpha/2} + z_power)^2 V / d^2 of them, with V the
-variance of the per-question difference (for right-or-wrong answers the discordant share). K samples a question shrink
-only the part of V that is sampling noise: V = w^2 + (s_A^2 + s_B^2) / K (Miller 2024, arXiv 2411.00640, equation 9). A
-claim on recipes rests on training seeds: noncentral t at their standard deviation. A claim of no harm or equivalence
-is asked at a true difference of zero, one-sided. Where V and the SD come from is decided in spread.py and always
-said.
+A claim on checkpoints (one training seed) rests on questions; V is the variance of the per-question difference (for
+right-or-wrong answers the discordant share). K samples a question shrink only the part of V that is sampling noise:
+V = w^2 + (s_A^2 + s_B^2) / K (Miller 2024, arXiv 2411.00640, equation 9). A claim on recipes rests on training seeds
+and questions: the variance of the difference is 2 seed^2 / S + w^2 / n and what S seeds leave of the rest. A claim of
+no harm or equivalence is asked at a true difference of zero, one-sided. Every chance is that of the test that will be
+taken (stats/chances.py; designs.py). Where V and the SD come from is decided in spread.py and always said; what was
+estimated has a range.
 
-Limits: the formulas are those of large samples. McNemar's mid-p is discrete and reaches the named power within a point
-or two (simulated in the tests) where at least about ten discordant questions are expected. With few seeds the t test
-leans on seed means being normal.
+Limits: with fewer than twenty questions of means no figure is given. With few seeds the t test leans on seed means
+being normal.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.designs import Asked
 from nsd.reports.judge.metrics import averages
+from nsd.reports.judge.purchases import Prices, Purchase, prices_of, purchases
 from nsd.reports.judge.spread import Claimed, Design, Spread, Spreads
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ class Reach:
     """What is reached at one level, all differences as shares (.02 = two points).
 
     `detectable`: smallest true difference found with the wanted power by the design as it is; for a claim with a margin
-    the smallest margin that can be shown. None where not even a difference of 1 would be found. `at_best`: the same if
-    all variance were sampling noise, where several samples are drawn and its share is unknown. `questions`, `samples`
-    and `seeds` (per arm): what the wanted difference takes, each alone. `samples` None: no number is enough;
-    `samples_at_least`: it is that many if all variance is sampling noise, else more or no number at all.
+    the smallest margin that can be shown. None where not even a difference of 1 would be found, or nothing can be said.
+    `at_best`: the same if all variance were sampling noise, where its share is unknown. `questions`, `samples` and
+    `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough. `samples_at_least`: it
+    is that many if all variance is sampling noise, else more or no number at all; `seeds_at_least` alike, where `seeds`
+    is the most. `floors`: the difference that stays out of reach however much of each is bought alone. Ranges: at both
+    ends of the interval of the spread.
     """
 
     alpha: float
@@ -55,6 +58,11 @@ class Reach:
     samples: int | None
     samples_at_least: int | None
     seeds: int | None
+    seeds_at_least: int | None = None
+    detectable_range: tuple[float | None, float | None] | None = None
+    questions_range: tuple[int | None, int | None] | None = None
+    seeds_range: tuple[int | None, int | None] | None = None
+    floors: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,7 @@ class ClaimPower:
     hardest: Reach
     smallest_p: float | None
     notes: list[str]
+    purchases: list[Purchase] = field(default_factory=list)
 
     @property
     def own_notes(self) -> list[str]:
@@ -94,6 +103,7 @@ class Power:
     family: int
     overall: ClaimPower
     claims: list[ClaimPower] = field(default_factory=list)
+    prices: Prices | None = None
     beside: dict[str, ClaimPower] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -114,12 +124,16 @@ def power_of(
     discordance: float | None = None,
     seed_sd: float | None = None,
     family: int | None = None,
+    most_questions: int | None = None,
+    shop: bool = False,
 ) -> Power:
     """Power of claims that are one family (of `family` tests, by default as many as claims).
 
     The same of any two conditions under `design` (default: the first claim's).
     `connection` gives earlier runs to learn the spread from; None: it is assumed. `discordance` and `seed_sd` state it
-    instead. Raises InputError for numbers outside their range, and where there is neither a claim nor a design.
+    instead. `shop`: say too which purchases reach the wanted difference, at the price of the experiment's stages, where
+    at most `most_questions` can be had. Raises InputError for numbers outside their range, and where there is neither a
+    claim nor a design.
     """
     _check(alpha, power, detect, discordance, seed_sd)
     if design is None:
@@ -134,6 +148,17 @@ def power_of(
     spreads = Spreads(connection, experiment, discordance, seed_sd)
     levels = (alpha, alpha if correction == "none" else alpha / max(1, family))
     overall = Claimed(GENERIC, "better", None, None, None, design)
+    prices = None
+    if shop and connection is not None and experiment is not None:
+        prices = prices_of(connection, experiment)
+
+    def judged(claim: Claimed) -> ClaimPower:
+        found = _claim_power(claim, spreads.of(claim), levels, power, detect)
+        if not shop:
+            return found
+        asked = Asked(claim, found.spread, found.about, found.wanted, levels[1], power)
+        return replace(found, purchases=purchases(asked, prices, most_questions))
+
     return Power(
         experiment=experiment,
         alpha=alpha,
@@ -141,8 +166,9 @@ def power_of(
         detect=detect,
         correction=correction,
         family=family,
-        overall=_claim_power(overall, spreads.of(overall), levels, power, detect),
-        claims=[_claim_power(claim, spreads.of(claim), levels, power, detect) for claim in claims],
+        overall=judged(overall),
+        claims=[judged(claim) for claim in claims],
+        prices=prices,
     )
 
 
@@ -167,76 +193,51 @@ def _claim_power(
 ) -> ClaimPower:
     wanted = detect if claim.margin is None else claim.margin
     about = "recipe" if claim.design.seeds >= 2 and any(claim.design.trained) else "checkpoint"
-    alone, hardest = (_reach(claim, spread, about, wanted, level, power) for level in levels)
+    alone, hardest = (reach_of(Asked(claim, spread, about, wanted, level, power)) for level in levels)
     smallest = None
     if about == "recipe":
         seeds = claim.design.seeds
-        one_sample = spread.seed_paired or spread.one_trained
-        smallest = stats.smallest_permutation_p(seeds, None if one_sample else seeds)
+        smallest = stats.smallest_permutation_p(seeds, None if spread.one_trained else seeds)
     notes = [*spread.notes, *([claim.note] if claim.note else [])]
     return ClaimPower(
         claim.text, claim.kind, claim.margin, about, wanted, claim.design, spread, alone, hardest, smallest, notes
     )
 
 
-def _reach(claim: Claimed, spread: Spread, about: str, wanted: float, level: float, power: float) -> Reach:
-    # A margin is tested on one side, at a true difference of zero; equivalence must pass on both.
-    alpha = level if claim.margin is None else min(2 * level, 1.0)
-    chance = (1 + power) / 2 if claim.kind == "equivalent_within" else power
-    design = claim.design
-    one_sample = spread.seed_paired or spread.one_trained
-    seeds = None
-    if any(design.trained):
-        seeds = stats.seeds_needed(wanted, spread.seed_sd, alpha, chance, one_sample)
-    if about == "recipe":
-        reached = _seed_detectable(spread.seed_sd, design.seeds, alpha, chance, one_sample)
-        return Reach(level, reached, None, None, None, None, seeds)
-    binary = claim.margin is None and spread.binary(design)
-    variance, best = spread.variance_at(design.samples), spread.least_variance_at(design.samples)
-    detectable = _detectable(variance, design.questions, alpha, chance, binary)
-    at_best = _detectable(best, design.questions, alpha, chance, binary) if best < variance else None
-    # A difference of d needs at least a share d of discordant answers.
-    needed = max(variance, wanted) if binary else variance
-    questions = stats.sample_size(wanted, needed, alpha=alpha, power=chance)
-    samples, at_least = _samples(spread, design, wanted, alpha, chance)
-    return Reach(level, detectable, at_best, questions, samples, at_least, seeds)
+def reach_of(asked: Asked) -> Reach:
+    """What the design reaches, and what each purchase alone takes."""
+    design = asked.claim.design
+    best = None
+    if not asked.spread.known and (design.samples > 1 or asked.about == "recipe"):
+        best = asked.smallest(asked.model(at_best=True))
+    detectable = asked.smallest(asked.model())
+    samples, at_least = _samples(asked)
+    ends = None
+    if asked.scales is not None:
+        ends = (asked.smallest(asked.model(scale=asked.scales[0])), asked.smallest(asked.model(scale=asked.scales[1])))
+    recipe = replace(asked, about="recipe")
+    seeds = recipe.least("seeds") if any(design.trained) else None
+    seeds_at_best = recipe.least("seeds", at_best=True) if any(design.trained) and not asked.spread.known else None
+    return Reach(
+        alpha=asked.level,
+        detectable=detectable,
+        at_best=best if best != detectable else None,
+        questions=asked.least("questions"),
+        samples=samples,
+        samples_at_least=at_least,
+        seeds=seeds,
+        seeds_at_least=seeds_at_best,
+        detectable_range=ends,
+        questions_range=asked.ends("questions"),
+        seeds_range=recipe.ends("seeds") if any(design.trained) else None,
+        floors={what: asked.smallest(asked.endless(what)) for what in asked.purchases},
+    )
 
 
-def _detectable(variance: float, questions: int, alpha: float, power: float, binary: bool) -> float | None:
-    """Smallest difference found; for right-or-wrong answers it cannot exceed the discordant share it implies."""
-    found = stats.minimum_detectable_effect(variance, questions, alpha, power)
-    assert found is not None
-    if binary and found > variance:
-        found = found**2 / variance  # with the variance at the difference itself: d = z^2 / n
-    return found if found <= 1 else None
-
-
-def _seed_detectable(sd: float, seeds: int, alpha: float, power: float, paired: bool) -> float | None:
-    """Smallest difference that a t test on this many seeds finds, by bisection to 1e-6; None above 1."""
-    low, high = 0.0, 1.0
-    if stats.seeds_needed(high, sd, alpha, power, paired, limit=seeds) is None:
-        return None
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        enough = stats.seeds_needed(middle, sd, alpha, power, paired, limit=seeds) is not None
-        low, high = (low, middle) if enough else (middle, high)
-    return high
-
-
-def _samples(
-    spread: Spread, design: Design, wanted: float, alpha: float, power: float
-) -> tuple[int | None, int | None]:
+def _samples(asked: Asked) -> tuple[int | None, int | None]:
     """Samples per question that are enough at these questions, and the least number where the split is unknown."""
-    if not averages(design.metric):
+    if not averages(asked.claim.design.metric) or asked.claim.design.greedy:
         return None, None
-    unit = stats.minimum_detectable_effect(1.0, design.questions, alpha, power)
-    assert unit is not None
-    allowed = (wanted / unit) ** 2 * (1 + 1e-9)
-    if spread.sampling is None:
-        if spread.variance <= allowed:
-            return spread.samples, None
-        return None, math.ceil(spread.variance * spread.samples / allowed)
-    rest = spread.between
-    if rest + spread.sampling <= allowed:
-        return 1, None
-    return (math.ceil(spread.sampling / (allowed - rest)), None) if rest < allowed and spread.sampling else (None, None)
+    if asked.spread.sampling is not None:
+        return asked.least("samples"), None
+    return None, asked.least("samples", at_best=True)

@@ -32,12 +32,13 @@ SEARCHES = "one search of each question, on questions like these"
 
 @dataclass(frozen=True)
 class Rules:
-    """By which a family is judged: level, correction, its size, planned looks or "any"."""
+    """By which a family is judged: level, correction, its size, planned looks or "any", the difference asked about."""
 
     alpha: float
     correction: str
     family: int
     looks: int | str | None = None
+    detect: float | None = None
 
 
 def reading_of(one: Comparison) -> str:
@@ -83,6 +84,7 @@ def other_reading(
             *(values, rules.alpha, rules.correction, rules.family),
             level=left,
             intervals=intervals,
+            detect=rules.detect,
         )
         for one, p, left in zip(others, adjusted, levels, strict=False)
         if one is not None

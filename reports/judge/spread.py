@@ -20,16 +20,17 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from nsd.reports.judge.metrics import averages, takes_votes
-from nsd.reports.judge.needed import ASSUMED_DISCORDANCE
-from nsd.reports.judge.pairs import about_recipe, gather
+from nsd.reports import stats
+from nsd.reports.judge.finding import discordance_of, variance_of
+from nsd.reports.judge.metrics import averages, is_search, takes_votes
+from nsd.reports.judge.pairs import gather
 from nsd.reports.judge.runs import Arm, Run, all_runs
 from nsd.reports.judge.values import Values, load_values
-from nsd.reports.stats.choose import PairTest
 
 if TYPE_CHECKING:
     import duckdb
 
+ASSUMED_DISCORDANCE = 0.2  # where no paired data say better; about that of two similar models on GSM8K
 ASSUMED_SEED_SD = 0.014
 MOST_OTHERS = 12
 
@@ -65,11 +66,16 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Spread:
-    """`variance` of the per-question difference at `samples` samples a question (right-or-wrong: the discordant share).
+    """`variance` of the per-question difference of two models at `samples` samples a question (right-or-wrong: the
+    discordant share; of searches: the share of questions that tell the two apart).
 
     `sampling`: s_A^2 + s_B^2, the variance of one sample within a question, both arms; None where it is not known.
-    `seed_sd`: standard deviation of a seed's mean, or of the paired difference where `seed_paired`. `one_trained`: the
-    other arm is not trained, so that the difference has the spread, and the degrees of freedom, of this one alone.
+    `interaction`: what a training seed adds to that variance at a question, both arms, 0 where it is not known (then it
+    counts as the questions' own). `seed_sd`: standard deviation over training seeds of a model's true score, beyond
+    what questions and samples explain. `engine`: variance by which two evaluations of the same weights differ as a
+    whole, beyond their samples. `fewest`: questions below which means of values as skewed as these have no figure.
+    `one_trained`: the other arm is not trained, so that all scatter of seeds, and its
+    degrees of freedom, are this one's. `variance_range`, `seed_range`: 95 % intervals of what was estimated.
     """
 
     variance: float
@@ -77,10 +83,14 @@ class Spread:
     sampling: float | None
     source: str
     seed_sd: float
-    seed_paired: bool
     one_trained: bool
     seed_source: str
     notes: tuple[str, ...] = ()
+    interaction: float = 0.0
+    engine: float = 0.0
+    fewest: int = 2
+    variance_range: tuple[float, float] | None = None
+    seed_range: tuple[float, float] | None = None
 
     @property
     def between(self) -> float:
@@ -98,9 +108,15 @@ class Spread:
         """The same if all of it were sampling noise, where that is not known."""
         return self.variance * self.samples / samples if self.sampling is None else self.variance_at(samples)
 
+    @property
+    def known(self) -> bool:
+        """Whether it is known what samples, and seeds, take away."""
+        return self.sampling is not None or self.interaction > 0
+
     def binary(self, design: Design) -> bool:
-        """Whether a question's value is right or wrong, so that a difference cannot exceed the discordance."""
-        return takes_votes(design.metric) or (averages(design.metric) and design.samples == 1)
+        """Whether a question's value is right or wrong, or says which of two searches was faster."""
+        counted = takes_votes(design.metric) or is_search(design.metric)
+        return counted or (averages(design.metric) and design.samples == 1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,18 @@ class _Pair:
     sampling: float | None
     n: int
     binary: bool
+    fewest: int = 2
+    range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class _SeedSpread:
+    """`variance` over seeds of one trained arm, and `left`, the noise of a seed at a question in it (None: unknown)."""
+
+    variance: float
+    df: int
+    left: float | None
+    seeds: str
 
 
 class Spreads:
@@ -138,22 +166,45 @@ class Spreads:
 
     def of(self, claim: Claimed) -> Spread:
         """The spread to plan this claim with."""
-        variance, samples, sampling, source = self._questions(claim)
-        if claim.design.greedy:
-            sampling = 0.0
+        pair, source = self._questions(claim)
+        sampling = 0.0 if claim.design.greedy else pair.sampling
         notes = []
         if sampling is None and averages(claim.design.metric):
             notes.append(
                 "how much of the variance is sampling noise is unknown: nsd run SPEC --repeat-eval 3 measures it, "
                 "and so does an earlier run with avg_at_k"
             )
-        return Spread(variance, samples, sampling, source, *self._seeds(claim), tuple(notes))
+        found, seed_source = self._seeds(claim)
+        arms, interaction = max(1, sum(claim.design.trained)), 0.0
+        if found.left is not None:
+            taken = 0.0 if sampling is None else sampling / 2 / pair.samples
+            interaction = min(arms * max(0.0, found.left - taken), pair.variance)
+        ranges = None
+        if found.df:
+            low, high = stats.variance_factors(found.df)
+            ranges = (math.sqrt(found.variance * low), math.sqrt(found.variance * high))
+        return Spread(
+            variance=pair.variance,
+            samples=pair.samples,
+            sampling=sampling,
+            source=source,
+            seed_sd=math.sqrt(found.variance),
+            one_trained=sum(claim.design.trained) == 1,
+            seed_source=seed_source,
+            notes=tuple(notes),
+            interaction=interaction,
+            engine=self._engine(claim),
+            fewest=pair.fewest,
+            variance_range=pair.range,
+            seed_range=ranges,
+        )
 
     # ------------------------------------------------------------------ questions
 
-    def _questions(self, claim: Claimed) -> tuple[float, int, float | None, str]:
+    def _questions(self, claim: Claimed) -> tuple[_Pair, str]:
+        binary = True
         if self.discordance is not None:
-            return self.discordance, 1, None, f"stated: discordance {self.discordance:.1%}"
+            return _Pair("", self.discordance, 1, None, 0, binary), f"stated: discordance {self.discordance:.1%}"
         design = claim.design
         mine = [run for run in self.runs if run.experiment == self.experiment and _fits(run, design)]
         if claim.better is not None:
@@ -167,7 +218,7 @@ class Spreads:
         if found := self._pool("others", others, design):
             return self._said(found, "other runs on the same questions")
         why = "assumed, for want of earlier runs"
-        return ASSUMED_DISCORDANCE, 1, None, f"{why}: discordance {ASSUMED_DISCORDANCE:.0%}"
+        return _Pair("", ASSUMED_DISCORDANCE, 1, None, 0, binary), f"{why}: discordance {ASSUMED_DISCORDANCE:.0%}"
 
     def _pool(self, whose: str, runs: Sequence[Run], design: Design) -> list[_Pair]:
         key = (whose, design.metric, design.data_hash)
@@ -186,15 +237,12 @@ class Spreads:
         found = []
         for a, b in fitting:
             evidence = gather(Arm(a.name, (a,)), Arm(b.name, (b,)), values, claim="checkpoint")
-            binary = evidence.table is not None
-            if evidence.table is not None:
-                _, a_only, b_only, _ = evidence.table
-                variance = (a_only + b_only) / evidence.n_a if evidence.n_a else 0.0
-            else:
-                variance = evidence.variance() or 0.0
+            variance, limits = discordance_of(evidence) or variance_of(evidence) or (0.0, None)
             if variance > 0 and evidence.n_a >= 2:
-                sampling = self._sampling_of(a, b)
-                found.append(_Pair(f"{a.name}, {b.name}", variance, a.samples, sampling, evidence.n_a, binary))
+                sampling, binary = self._sampling_of(a, b), evidence.table is not None or evidence.shape.searched
+                named = f"{a.name}, {b.name}"
+                fewest = 2 if binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
+                found.append(_Pair(named, variance, a.samples, sampling, evidence.n_a, binary, fewest, limits))
         return found
 
     def _load(self, runs: Mapping[str, Run]) -> Values:
@@ -231,63 +279,44 @@ class Spreads:
             self._sampling[digest] = found
         return self._sampling[digest]
 
-    def _said(self, pairs: Sequence[_Pair], whose: str) -> tuple[float, int, float | None, str]:
+    def _said(self, pairs: Sequence[_Pair], whose: str) -> tuple[_Pair, str]:
         """The pair in the middle, and the range where there are several."""
         ordered = sorted(pairs, key=lambda pair: pair.variance)
         middle = ordered[len(ordered) // 2]
         unit, scale = ("discordance", "{:.1%}") if middle.binary else ("variance of the difference", "{:.4f}")
         value = scale.format(middle.variance)
         if len(pairs) == 1:
-            return middle.variance, middle.samples, middle.sampling, f"{whose}: {unit} {value} of {middle.n} questions"
+            return middle, f"{whose}: {unit} {value} of {middle.n} questions"
         low, high = scale.format(ordered[0].variance), scale.format(ordered[-1].variance)
-        source = f"{whose}: {unit} {value}, median of {len(pairs)} pairs ({low} to {high})"
-        return middle.variance, middle.samples, middle.sampling, source
+        return middle, f"{whose}: {unit} {value}, median of {len(pairs)} pairs ({low} to {high})"
 
     # ------------------------------------------------------------------ seeds
 
-    def _seeds(self, claim: Claimed) -> tuple[float, bool, bool, str]:
-        """SD over training seeds, whether of the paired difference, whether of one arm alone, and its source."""
-        single = sum(claim.design.trained) == 1
+    def _seeds(self, claim: Claimed) -> tuple[_SeedSpread, str]:
+        """The variance over training seeds of one arm, and its source."""
         if self.seed_sd is not None:
-            return self.seed_sd, False, single, f"stated: SD over seeds {_points(self.seed_sd)}"
+            stated = _SeedSpread(self.seed_sd**2, 0, None, "")
+            return stated, f"stated: SD over seeds {_points(self.seed_sd)}"
         design = claim.design
         mine = [run for run in self.runs if run.experiment == self.experiment and _fits(run, design)]
-        if claim.better is not None:
-            a, b = ([run for run in mine if run.condition == name] for name in (claim.worse, claim.better))
-            if (pair := self._seed_pair(a, b)) is not None:
-                sd, paired, seeds = pair
-                said = f"SD of {'the paired difference over seeds' if paired else 'seed means'} {_points(sd)} ({seeds})"
-                return sd, paired, single, f"earlier runs of {claim.worse} and {claim.better}: {said}"
         others = [run for run in self.runs if run.experiment not in (self.experiment, None) and _fits(run, design)]
         others = [run for run in others if design.data_hash is not None and run.data_hash == design.data_hash]
-        sources = ((f"earlier runs of {self.experiment}", mine), ("other runs on the same questions", others))
+        sources = [(f"earlier runs of {self.experiment}", mine), ("other runs on the same questions", others)]
+        if claim.better is not None:
+            ours = [run for run in mine if run.condition in (claim.better, claim.worse)]
+            sources.insert(0, (f"earlier runs of {claim.worse} and {claim.better}", ours))
         for whose, runs in sources:
-            if (pooled := self._seed_pool(runs)) is not None:
-                return pooled[0], False, single, f"{whose}: SD over seeds {_points(pooled[0])} ({pooled[1]})"
+            if (found := self._seed_pool(runs)) is not None:
+                return found, f"{whose}: SD over seeds {_points(math.sqrt(found.variance))} ({found.seeds})"
         why = "assumed, for want of earlier runs with several seeds"
-        return ASSUMED_SEED_SD, False, single, f"{why}: SD over seeds {_points(ASSUMED_SEED_SD)}"
+        assumed = _SeedSpread(ASSUMED_SEED_SD**2, 0, None, "")
+        return assumed, f"{why}: SD over seeds {_points(ASSUMED_SEED_SD)}"
 
-    def _seed_pair(self, a: Sequence[Run], b: Sequence[Run]) -> tuple[float, bool, str] | None:
-        if not a or not b or self.connection is None or not all(_measured_alike(a[0], run) for run in (*a, *b)):
-            return None
-        arms = [Arm(str(runs[0].condition), tuple(sorted(runs, key=lambda run: run.seed or 0))) for runs in (a, b)]
-        if not about_recipe(*arms):
-            return None
-        evidence = gather(arms[0], arms[1], load_values(self.connection, arms), claim="recipe")
-        means = (evidence.seed_means_a, evidence.seed_means_b)
-        trained = [one for one, arm in zip(means, arms, strict=True) if arm.trained and one is not None]
-        if not trained:
-            return None
-        paired = evidence.choice.test is PairTest.SEEDS_PAIRED
-        if paired:
-            variance = float((trained[1] - trained[0]).var(ddof=1))
-        else:
-            variance = statistics.mean(float(one.var(ddof=1)) for one in trained)
-        seeds = f"{' and '.join(str(len(one)) for one in trained)} seeds"
-        return (math.sqrt(variance), paired, seeds) if variance > 1e-18 else None
+    def _seed_pool(self, runs: Sequence[Run]) -> _SeedSpread | None:
+        """Within conditions that have several trained seeds, pooled over them by degrees of freedom.
 
-    def _seed_pool(self, runs: Sequence[Run]) -> tuple[float, str] | None:
-        """SD within conditions that have several trained seeds, pooled over them by degrees of freedom."""
+        The noise of a seed at a question is taken out of the variance of the seed means (stats.two_way).
+        """
         grouped: dict[tuple[str | None, str | None, str | None], dict[str | None, Run]] = {}
         for run in runs:
             if run.experiment is not None and run.trained:
@@ -295,21 +324,36 @@ class Spreads:
         several = [list(group.values()) for group in grouped.values() if len(group) >= 2]
         if not several or self.connection is None:
             return None
-        query = (
-            "SELECT eval_digest, avg(value) FROM eval_values WHERE eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1"
-        )
-        digests = [run.eval_digest for group in several for run in group]
-        means = dict(self.connection.execute(query, [digests]).fetchall())
-        squares, freedom = 0.0, 0
+        values = self._load({run.name: run for group in several for run in group})
+        weights, over_seeds, left = 0, 0.0, 0.0
+        means = 0.0
         for group in several:
-            found = [means[run.eval_digest] for run in group if run.eval_digest in means]
-            if len(found) >= 2:
-                squares += statistics.variance(found) * (len(found) - 1)
-                freedom += len(found) - 1
-        if freedom == 0 or squares <= 1e-18:
+            rows = [values.row[str(run.eval_digest)] for run in group]
+            block = values.matrix[rows][:, values.present[rows].all(axis=0)]
+            parts = stats.two_way(block)
+            if parts is not None:
+                df = len(group) - 1
+                weights += df
+                means += df * float(block.mean(axis=1).var(ddof=1))
+                over_seeds += df * parts.rows
+                left += df * parts.interaction
+        if not weights or means <= 1e-18:
             return None
         conditions = f"{len(several)} condition{'s' if len(several) > 1 else ''}"
-        return math.sqrt(squares / freedom), f"{conditions}, {freedom} degrees of freedom"
+        said = f"{conditions}, {weights} degrees of freedom"
+        return _SeedSpread(over_seeds / weights, weights, left / weights, said)
+
+    # ------------------------------------------------------------------ repeats
+
+    def _engine(self, claim: Claimed) -> float:
+        """By how much repeated evaluations of the same weights differ as a whole, beyond their samples; 0 unknown."""
+        if self.connection is None:
+            return 0.0
+        from nsd.reports.judge.noise import repeated
+
+        mine = [run.name for run in self.runs if run.experiment == self.experiment and _fits(run, claim.design)]
+        found = [parts.rows for parts in map(stats.two_way, repeated(self.connection, mine)) if parts is not None]
+        return statistics.mean(found) if found else 0.0
 
 
 def _fits(run: Run, design: Design) -> bool:

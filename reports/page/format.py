@@ -47,6 +47,6 @@ def number(value: float | int | None) -> str:
 
 
 def needed(comparison: Comparison) -> str:
-    """What an undecided comparison would take; never empty."""
+    """What an undecided comparison could have found, and what a stated difference would take; never empty."""
     said = comparison.still_needed().rstrip(".")
-    return said or "How much more it takes cannot be named from these data"
+    return said or "Which difference these data find cannot be told"

@@ -14,6 +14,19 @@ Limits: questions (or clusters) are taken as independent draws, and values as bo
 """
 
 from nsd.reports.stats.bounded import BoundedMean, exact_binomial
+from nsd.reports.stats.chances import (
+    Means,
+    Model,
+    PairedShares,
+    Parts,
+    UnpairedShares,
+    detectable,
+    least,
+    sign_flip_means,
+    smallest_margin,
+    variance_factors,
+)
+from nsd.reports.stats.components import Components, layout, two_way
 from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
     LEVEL,
@@ -25,7 +38,16 @@ from nsd.reports.stats.intervals import (
     tango_score,
     wilson,
 )
-from nsd.reports.stats.limits import FEW_QUESTIONS, Limits, Student, interval_of, margin_p, mean_limits, two_sided_p
+from nsd.reports.stats.limits import (
+    FEW_QUESTIONS,
+    Limits,
+    Student,
+    fewest_for_t,
+    interval_of,
+    margin_p,
+    mean_limits,
+    two_sided_p,
+)
 from nsd.reports.stats.power import (
     minimum_detectable_effect,
     sample_size,
@@ -54,19 +76,29 @@ __all__ = [
     "FEW_QUESTIONS",
     "LEVEL",
     "BoundedMean",
+    "Components",
     "CurvePoint",
     "Interval",
     "Limits",
+    "Means",
+    "Model",
+    "PairedShares",
+    "Parts",
     "Result",
     "Student",
+    "UnpairedShares",
     "adjust",
     "benjamini_hochberg",
     "bonferroni",
     "cluster_t",
+    "detectable",
     "discovery_curve",
     "exact_binomial",
+    "fewest_for_t",
     "holm",
     "interval_of",
+    "layout",
+    "least",
     "margin_p",
     "margin_test_paired",
     "margin_test_unpaired",
@@ -81,7 +113,9 @@ __all__ = [
     "seeds_interval",
     "seeds_needed",
     "sign_flip",
+    "sign_flip_means",
     "sign_test",
+    "smallest_margin",
     "smallest_permutation_p",
     "t_detectable",
     "tango_interval",
@@ -91,6 +125,8 @@ __all__ = [
     "two_level_seeds_needed",
     "two_proportion",
     "two_sided_p",
+    "two_way",
+    "variance_factors",
     "welch_t",
     "wilson",
 ]

@@ -197,6 +197,20 @@ def mean_limits(values: ArrayLike, bounds: tuple[float, float] | None, lopsided:
     )
 
 
+def fewest_for_t(values: ArrayLike) -> int:
+    """From how many questions with values like these [n] `mean_limits` is Student's t alone."""
+    import numpy as np
+
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2 or constant(x):
+        return FEW_QUESTIONS
+    squares = (x - x.mean()) ** 2
+    skew = float((squares * (x - x.mean())).mean()) / float(squares.mean()) ** 1.5
+    tails = float((squares * squares).mean()) / float(squares.mean()) ** 2
+    by_skew, by_tails = math.ceil((skew / SKEWED) ** 2), math.ceil(FEW_CARRY * tails)
+    return max(FEW_QUESTIONS, int(by_skew), int(by_tails))
+
+
 def _t(df: float, alpha: float) -> float:
     """The quantile that t exceeds with chance alpha."""
     from scipy.special import stdtrit

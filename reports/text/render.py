@@ -175,7 +175,8 @@ def needs(comparison: Comparison) -> str:
     if comparison.needed_paired is not None:
         parts.append(f"paired {comparison.needed_paired}")
     if comparison.detectable is not None:
-        parts.append(f"finds {amount(comparison.detectable, comparison.metric).split()[0]}")
+        found = "margin" if comparison.finds_margin else "finds"
+        parts.append(f"{found} {amount(comparison.detectable, comparison.metric).split()[0]}")
     return ", ".join(parts)
 
 
@@ -308,17 +309,18 @@ def short_lines(comparisons: Sequence[Comparison]) -> list[str]:
 def needs_lines(comparisons: Sequence[Comparison]) -> list[str]:
     """What the column `needs` means."""
     from nsd.reports.judge.metrics import UNITS
-    from nsd.reports.judge.needed import ASSUMED_DISCORDANCE, OBSERVED
+    from nsd.reports.judge.spread import ASSUMED_DISCORDANCE
 
     if not any(needs(one) for one in comparisons):
         return []
     unit = UNITS.get(comparisons[0].metric, "points")
-    said = ["needs: what would show a true difference as large as the observed one in 4 of 5 cases"]
-    if any(one.needed_for != OBSERVED for one in comparisons):
-        said.append("for a claim with a margin: what would show a true difference of zero to lie within it")
+    stated = dict.fromkeys(one.needed_for for one in comparisons if not one.finds_margin and one.needed_n is not None)
+    said = [f"n: the questions with which {one} shows in 4 of 5 cases" for one in stated]
+    if any(one.finds_margin for one in comparisons):
+        said.append("for a claim with a margin: what shows a true difference of zero to lie within it")
     if any(one.needed_paired is not None for one in comparisons):
         said.append(f"paired: on the same questions in both, at {ASSUMED_DISCORDANCE:.0%} discordance")
-    said.append(f"finds: the true difference, in {unit}, that the data at hand show in 4 of 5 cases")
+    said.insert(0, f"needs: finds is the true difference, in {unit}, that the data at hand show in 4 of 5 cases")
     return ["; ".join([*said, "all at the level that the correction leaves"])]
 
 

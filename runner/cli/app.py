@@ -141,7 +141,9 @@ def power(
     name: Annotated[
         str | None, typer.Argument(metavar="[SPEC|EXPERIMENT]", help="A spec file, or an experiment that ran.")
     ] = None,
-    detect: Annotated[float, typer.Option(help="The difference wanted, as a share: 0.02 is two points.")] = 0.02,
+    detect: Annotated[
+        float | None, typer.Option(help="The difference wanted, as a share [the spec's, else 0.02: two points].")
+    ] = None,
     chance: Annotated[float, typer.Option("--power", help="With which chance it is to be found.")] = 0.8,
     alpha: Annotated[float | None, typer.Option(help="Level of the tests [the spec's, else 0.05].")] = None,
     questions: Annotated[int | None, typer.Option(min=1, metavar="N", help="Test questions instead.")] = None,
@@ -151,6 +153,9 @@ def power(
         float | None, typer.Option(metavar="D", help="Share of questions on which two arms differ, instead of a guess.")
     ] = None,
     seed_sd: Annotated[float | None, typer.Option(metavar="S", help="SD over training seeds, as a share.")] = None,
+    most: Annotated[
+        int | None, typer.Option("--most-questions", min=1, metavar="N", help="As many questions can be had.")
+    ] = None,
     run_files: RunFilesOption = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
@@ -158,7 +163,7 @@ def power(
     """What difference a test set, samples and seeds can detect, and what a wanted one takes."""
     from nsd.runner.cli.show_power import Wanted, print_power
 
-    wanted = Wanted(detect, chance, alpha, questions, samples, seeds, discordance, seed_sd)
+    wanted = Wanted(detect, chance, alpha, questions, samples, seeds, discordance, seed_sd, most)
     print_power(workspace_at(workspace), name, wanted, as_json, run_files)
 
 
@@ -196,6 +201,9 @@ def compare(
         typer.Option(metavar="FIELD", help="Where the effect lives: by a meta field of the questions, or length."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Compare runs on different data or verifiers.")] = False,
+    detect: Annotated[
+        float | None, typer.Option(help="Say what a true difference of this size takes, e.g. 0.02 [the spec's].")
+    ] = None,
     looks: Annotated[
         str | None,
         typer.Option(
@@ -223,6 +231,7 @@ def compare(
         "correction": correction,
     }
     asked |= {"margin": margin, "test": test, "force": force or None, "looks": looks, "intervals": intervals}
+    asked["detect"] = detect
     given = {name: value for name, value in asked.items() if value is not None}
     if by is not None:
         from nsd.runner.cli.by_field import print_by_field

@@ -92,6 +92,7 @@ def _print_answer(
             metric=asked.get("metric"),
             groups=read_groups(workspace, connection, groups_from),
             intervals=asked.get("intervals", "corrected"),
+            detect=asked.get("detect"),
         )
     render_answer(found, output, console(), wide)
     _record(workspace, look_entries(found.comparisons()))

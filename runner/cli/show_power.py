@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     import duckdb
 
     from nsd.reports.judge.power import Claimed, ClaimPower, Design, Power, Reach
+    from nsd.reports.judge.purchases import Prices
     from nsd.runner.plan.model import Plan
 
 CLAIMS_IN_A_LINE = 8
 BY_SIGN = (
-    "with one search of each question the claim is a sign test: its power depends on how many questions tell the two "
-    "conditions apart, which nobody knows before, and the numbers are of a t test on the areas"
+    "with one search of each question the claim is a sign test: discordance is the share of questions that tell the "
+    "two conditions apart, and a difference is by how much larger a share of them goes one way"
 )
 
 
@@ -41,7 +42,7 @@ BY_SIGN = (
 class Wanted:
     """What a person asks of `nsd power`; None leaves it to the spec, the experiment or the default."""
 
-    detect: float = 0.02
+    detect: float | None = None
     power: float = 0.8
     alpha: float | None = None
     questions: int | None = None
@@ -49,6 +50,7 @@ class Wanted:
     seeds: int | None = None
     discordance: float | None = None
     seed_sd: float | None = None
+    most_questions: int | None = None
 
 
 def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -> Power:
@@ -59,7 +61,8 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
         earlier = 0 if connection is None else _earlier_claims(connection, plan.name, block.claims)
         family = len(block.claims) + earlier
         beside = {run.condition: str(run.measurement) for run in plan.runs if run.beside}
-        return _power(connection, plan.name, _designs_of_plan(plan), block, family, wanted or Wanted(), beside)
+        designs, shop = _designs_of_plan(plan), wanted is not None
+        return _power(connection, plan.name, designs, block, family, wanted or Wanted(), shop, beside)
 
 
 def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool, run_files: bool = False) -> None:
@@ -72,7 +75,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
         from nsd.reports.judge.power import Design
 
         design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
-        found = _power(None, None, {"": design}, Hypotheses(), 0, wanted)
+        found = _power(None, None, {"": design}, Hypotheses(), 0, wanted, True)
     elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
         from nsd.runner.plan.build import build_plan
         from nsd.runner.spec.load import load_spec
@@ -84,7 +87,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
             arms = condition_arms(connection, name)
             beside = {condition: str(arm.measurement) for condition, arm in arms.items() if arm.beside}
             family = len(block.claims) + _earlier_claims(connection, name, block.claims)
-            found = _power(connection, name, designs, block, family, wanted, beside)
+            found = _power(connection, name, designs, block, family, wanted, True, beside)
     if as_json:
         from nsd.plugins.screen import print_json
 
@@ -100,11 +103,13 @@ def _power(
     block: Hypotheses,
     family: int,
     wanted: Wanted,
+    shop: bool,
     beside: Mapping[str, str] | None = None,
 ) -> Power:
     """Designs by condition, and the hypotheses block, to power; `family` counts every claim ever declared.
 
-    `beside` names the evaluation of conditions that are measured by another one than the spec's first.
+    `shop`: say also what to buy. `beside` names the evaluation of conditions that are measured by another one than the
+    spec's first.
     """
     from nsd.reports.judge.power import power_of
 
@@ -120,11 +125,13 @@ def _power(
         experiment=experiment,
         alpha=block.alpha if wanted.alpha is None else wanted.alpha,
         power=wanted.power,
-        detect=wanted.detect,
+        detect=next(one for one in (wanted.detect, block.detect, 0.02) if one is not None),
         correction=block.correction,
         discordance=wanted.discordance,
         seed_sd=wanted.seed_sd,
         family=family,
+        most_questions=wanted.most_questions,
+        shop=shop,
     )
     claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs)) is not None]
     found = stated(claims, design=_common(of.pop("")))
@@ -293,17 +300,16 @@ def power_lines(found: Power) -> list[str]:
 
 def _seed_line(claim: ClaimPower) -> str:
     seeds, wanted = claim.design.seeds, _points(claim.wanted)
-    takes = f"{claim.alone.seeds} seeds per arm" if claim.alone.seeds else "more seeds than can be run"
+    if claim.alone.seeds_at_least:
+        takes = f"{wanted} would take {_seeds(claim, claim.alone)} seeds per arm"
+    elif claim.alone.seeds:
+        takes = f"{wanted} would take {_ranged(claim.alone.seeds, claim.alone.seeds_range)} seeds per arm"
+    else:
+        takes = f"no number of seeds finds {wanted} on these questions"
     if claim.about == "checkpoint":
-        return (
-            f"one seed speaks of these checkpoints, never of the recipe: {wanted} would take {takes} "
-            f"({claim.spread.seed_source})"
-        )
+        return f"one seed speaks of these checkpoints, never of the recipe: {takes} ({claim.spread.seed_source})"
     lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
-    return (
-        f"{seeds} seeds per arm speak of the recipe; permuting them cannot give a p below {lowest}; "
-        f"{wanted} would take {takes}"
-    )
+    return f"{seeds} seeds per arm speak of the recipe; permuting them cannot give a p below {lowest}; {takes}"
 
 
 def _print(found: Power) -> None:
@@ -322,7 +328,7 @@ def _print(found: Power) -> None:
     for claim in rows:
         shown.add_row(*map(Text, _cells(claim)))
     screen.print(shown)
-    for line in _notes(rows):
+    for line in _notes(rows, found.prices):
         screen.print(Text(f"- {line}"))
 
 
@@ -355,7 +361,16 @@ def show_design(design: Design) -> str:
 
 
 def _questions(claim: ClaimPower, reach: Reach) -> str:
-    return "no number" if claim.about == "recipe" else str(reach.questions or "no number")
+    return _ranged(reach.questions, reach.questions_range)
+
+
+def _ranged(count: int | None, ends: tuple[int | None, int | None] | None) -> str:
+    """A number with the range that an estimated spread gives it."""
+    if count is None:
+        return "no number"
+    if ends is None:
+        return str(count)
+    return f"{count} ({ends[0] or 'any'} to {ends[1] or 'no number'})"
 
 
 def _samples(claim: ClaimPower, reach: Reach) -> str:
@@ -365,19 +380,19 @@ def _samples(claim: ClaimPower, reach: Reach) -> str:
 
 
 def _seeds(claim: ClaimPower, reach: Reach) -> str:
-    return str(reach.seeds) if reach.seeds else "none to vary" if not any(claim.design.trained) else "no number"
+    if reach.seeds_at_least is not None:
+        return f"{reach.seeds_at_least} {f'to {reach.seeds}' if reach.seeds else 'or more'}"
+    return "none to vary" if not any(claim.design.trained) else _ranged(reach.seeds, reach.seeds_range)
 
 
-def _notes(rows: Sequence[ClaimPower]) -> list[str]:
+def _notes(rows: Sequence[ClaimPower], prices: Prices | None) -> list[str]:
     """Where the numbers come from, each once, with the claims it belongs to where not to all."""
     said: dict[str, list[str]] = {}
     for claim in rows:
         recipe = claim.about == "recipe"
-        lines = [claim.spread.seed_source] if recipe else [claim.spread.source, f"seeds: {claim.spread.seed_source}"]
+        lines = [claim.spread.source, f"seeds: {claim.spread.seed_source}", *_split(claim)]
         if recipe:
-            lines.append(
-                "a claim about a recipe is decided on seed means: neither questions nor samples stand in for seeds"
-            )
+            lines.append("a claim about a recipe is decided by its seeds and its questions: each leaves what it leaves")
             lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
             lines.append(f"permuting {claim.design.seeds} seeds per arm cannot give a p below {lowest}")
         else:
@@ -387,10 +402,61 @@ def _notes(rows: Sequence[ClaimPower]) -> list[str]:
                 lines.append(_why_no_samples(claim))
         if claim.margin is not None:
             lines.append("a margin is shown at a true difference of zero, on one side")
-        lines += claim.own_notes
+        lines += [*claim.own_notes, *_floors(claim), *_shopping(claim, prices)]
         for line in lines:
             said.setdefault(line, []).append(claim.claim)
     return [line if len(names) == len(rows) else f"{', '.join(names)}: {line}" for line, names in said.items()]
+
+
+def _split(claim: ClaimPower) -> list[str]:
+    """What the variance of the planned difference is made of, where its parts are known."""
+    spread, design = claim.spread, claim.design
+    if not spread.known:
+        return []
+    arms, n = (1 if spread.one_trained else 2), design.questions
+    sampling = (spread.sampling or 0.0) / design.samples
+    own = max(0.0, spread.variance_at(design.samples) - sampling - spread.interaction)
+    parts = {"questions": own / n, "samples": sampling / n}
+    if claim.about == "recipe":
+        divided = arms / 2 / design.seeds
+        parts["samples"] *= divided + (1 - arms / 2)
+        parts["training seeds"] = arms * spread.seed_sd**2 / design.seeds + spread.interaction / n / design.seeds
+        parts["the engine"] = arms * spread.engine / design.seeds
+    else:
+        parts["questions"] += spread.interaction / n
+        parts["the engine"] = 2 * spread.engine
+    whole = sum(parts.values())
+    if whole <= 0:
+        return []
+    said = ", ".join(f"{name} {part / whole:.0%}" for name, part in parts.items() if part)
+    return [f"the variance of this difference comes from {said} (SD {_points(whole**0.5)})"]
+
+
+def _floors(claim: ClaimPower) -> list[str]:
+    """What stays out of reach however much of one thing is bought."""
+    said = [
+        f"{what} without end {'show no margin below' if claim.margin is not None else 'find no difference below'} "
+        f"{_points(floor)}"
+        for what, floor in claim.hardest.floors.items()
+        if floor is not None and floor > claim.wanted
+    ]
+    return [f"never reached: {'; '.join(said)}"] if said else []
+
+
+def _shopping(claim: ClaimPower, prices: Prices | None) -> list[str]:
+    """Which purchases reach what is wanted, the cheapest first."""
+    wanted = f"{'margin ' if claim.margin is not None else ''}{_points(claim.wanted)}"
+    if not claim.purchases:
+        return [f"to see {wanted}: more of one thing alone is not enough"]
+    said = []
+    for one in claim.purchases:
+        if one.what == "nothing":
+            return [f"to see {wanted}: the design is enough as it is"]
+        design = replace(claim.design, questions=one.questions, samples=one.samples, seeds=one.seeds)
+        cost = "" if one.extra is None or prices is None else f" for {prices.show(one.extra)} more"
+        said.append(f"{one.what} ({show_design(design)}){cost}")
+    how = "cheapest first" if prices is not None else "no stage has a price or time on record"
+    return [f"to see {wanted}, buy {'; or '.join(said)}: {how}"]
 
 
 def _why_no_samples(claim: ClaimPower) -> str:

@@ -44,7 +44,11 @@ def read_hypotheses(
             if any((claim.kind, claim.better, claim.worse) == (c.kind, c.better, c.worse) for c in claims):
                 problems.add(element.position, f"the claim {claim.text!r} stands here twice")
             claims.append(claim)
-    return None if config is None else Hypotheses(config.alpha, config.correction, tuple(claims), config.looks)
+    return (
+        None
+        if config is None
+        else Hypotheses(config.alpha, config.correction, tuple(claims), config.looks, config.detect)
+    )
 
 
 @dataclass

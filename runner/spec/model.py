@@ -359,11 +359,12 @@ class Hypotheses:
     correction: Literal["holm", "bonferroni", "none"] = "holm"
     claims: tuple[Claim, ...] = ()
     looks: int | Literal["any"] | None = None
+    detect: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        looks = {} if self.looks is None else {"looks": self.looks}
+        stated = {name: value for name in ("looks", "detect") if (value := getattr(self, name)) is not None}
         claims = [claim.to_json() for claim in self.claims]
-        return {"alpha": self.alpha, "correction": self.correction, **looks, "claims": claims}
+        return {"alpha": self.alpha, "correction": self.correction, **stated, "claims": claims}
 
 
 class HypothesesConfig(_Frozen):
@@ -377,6 +378,12 @@ class HypothesesConfig(_Frozen):
             "Planned looks at growing data (seeds or questions added later), each tested at alpha / looks; or any: "
             "verdicts that hold at every look, with wider intervals."
         ),
+    )
+    detect: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="The difference wanted, as a share: plan, power, compare and report say what it takes.",
     )
     claims: list[Any] = Field(default=[], description="`a > b`, or {compare: [a, b], not_worse_by: 0.02} and the like.")
 

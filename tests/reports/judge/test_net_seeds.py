@@ -31,7 +31,9 @@ def test_the_spread_of_the_experiments_own_arms_is_pooled_by_degrees_of_freedom(
     seeds(results, "toy/a", [50, 52, 54])  # variance 4 points^2, 2 degrees of freedom
     seeds(results, "toy/b", [60, 64])  # variance 8, 1 degree
     sd, source = spread(results)
-    assert sd == pytest.approx(math.sqrt((2 * 4 + 1 * 8) / 3) / 100)
+    # Less the noise of a seed at a question: (4 * 2/3 - 100 * 2 * .0004) / 198 of a, (4 / 2 - 100 * .0008) / 99 of b.
+    left = (2 * (8 / 3 - 0.08) / 198 + (2 - 0.08) / 99) / 3
+    assert sd == pytest.approx(math.sqrt((2 * 4 + 1 * 8) / 3 / 10_000 - left / 100))
     assert "earlier runs of toy" in source and "2 conditions, 3 degrees of freedom" in source
 
 
@@ -39,7 +41,8 @@ def test_other_experiments_count_on_the_same_questions_alone() -> None:
     results = Results()
     seeds(results, "other/a", [50, 52, 54])
     sd, source = spread(results)
-    assert sd == pytest.approx(0.02) and "other runs on the same questions" in source
+    assert sd == pytest.approx(math.sqrt(0.0004 - (8 / 3 - 0.08) / 198 / 100))
+    assert "other runs on the same questions" in source
     sd, source = spread(results, data_hash="elsewhere")
     assert sd == 0.014 and "assumed" in source
 
@@ -49,7 +52,8 @@ def test_the_claims_own_arms_come_first() -> None:
     seeds(results, "toy/c", [50, 55, 60])
     seeds(results, "toy/d", [52, 58, 61])  # variances 25 and 21 points^2
     sd, source = spread(results)
-    assert sd == pytest.approx(math.sqrt(23) / 100) and "SD of seed means" in source
+    left = (10 * 2 / 3 - 0.5 + 9 * 2 / 3 - 0.42) / 2 / 198
+    assert sd == pytest.approx(math.sqrt(23 / 10_000 - left / 100)) and "earlier runs of c and d" in source
 
 
 def test_paired_seeds_are_tested_by_their_differences() -> None:

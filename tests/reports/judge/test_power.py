@@ -12,7 +12,6 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.power import Claimed, Design, power_of
-from nsd.reports.judge.spread import ASSUMED_SEED_SD
 from toy_designs import alternating, one, undecided_against_decided
 from toy_results import Results
 
@@ -27,7 +26,7 @@ def results() -> Results:
     return Results()
 
 
-@pytest.mark.parametrize(("questions", "points"), [(1319, 3.4), (500, 5.6), (164, 9.8)])
+@pytest.mark.parametrize(("questions", "points"), [(1319, 3.4), (500, 5.6), (164, 9.6)])
 def test_the_known_test_sets_detect_what_they_are_known_to_detect(questions: int, points: float) -> None:
     found = one(Design(questions))
     assert found.alone.detectable is not None and round(found.alone.detectable * 100, 1) == points
@@ -35,7 +34,8 @@ def test_the_known_test_sets_detect_what_they_are_known_to_detect(questions: int
 
 
 def test_questions_for_two_points_by_hand() -> None:
-    assert one(Design(1000), detect=0.02).alone.questions == 3925  # 7.8489 * .2 / .0004 = 3924.4
+    # Large samples: (1.95996 sqrt(.2) + .84162 sqrt(.2 - .0004))^2 / .0004 = 3922.0
+    assert one(Design(1000), detect=0.02).alone.questions == pytest.approx(3922, abs=2)
 
 
 def test_the_declared_level_is_divided_over_the_claims_in_the_hardest_case() -> None:
@@ -43,8 +43,9 @@ def test_the_declared_level_is_divided_over_the_claims_in_the_hardest_case() -> 
     found = power_of(claims).claims[0]
     assert found.hardest.alpha == pytest.approx(0.05 / 6)
     # z(1 - .05/12) = 2.6383, + .8416 = 3.4799; times sqrt(.2 / 1000)
-    assert found.hardest.detectable == pytest.approx(3.4799 * (0.2 / 1000) ** 0.5, abs=2e-6)
-    assert found.alone.detectable == pytest.approx(Z * (0.2 / 1000) ** 0.5, abs=1e-7)
+    # less .7 % of it, for the estimate varies by d - difference^2 and not by d
+    assert found.hardest.detectable == pytest.approx(3.4799 * (0.2 / 1000) ** 0.5, rel=5e-3)
+    assert found.alone.detectable == pytest.approx(Z * (0.2 / 1000) ** 0.5, rel=2e-3)
 
 
 def test_without_a_correction_the_hardest_case_is_the_test_alone() -> None:
@@ -71,14 +72,18 @@ def test_mcnemar_mid_p_has_the_named_power_at_the_named_n(discordance: float, di
 
 
 def test_a_difference_is_never_called_detectable_beyond_the_discordance_it_needs() -> None:
-    # 2.80 * sqrt(.2 / 30) = .229 > .2: with every discordant question going one way d = 7.849 / 30.
-    assert one(Design(30)).alone.detectable == pytest.approx(Z**2 / 30, abs=1e-6)
-    assert one(Design(30), detect=0.5).alone.questions == 16  # 7.849 * .5 / .25
+    # Five or more of 30 questions one way, none the other: 1 - P(X <= 4) = .8 at a share of .2139.
+    found = one(Design(30)).alone.detectable
+    assert found is not None and found > 0.2
+    below = sum(math.comb(30, i) * found**i * (1 - found) ** (30 - i) for i in range(5))
+    assert 1 - below == pytest.approx(0.8, abs=1e-4)
+    # All one way at .5: five or more of n, 1 - P(X <= 4 | 13) = .867, of 12 .806, of 11 .726.
+    assert one(Design(30), detect=0.5).alone.questions == 12
 
 
 def test_one_question_detects_nothing_and_says_what_would() -> None:
     found = one(Design(1)).alone
-    assert found.detectable is None and found.questions == 3925
+    assert found.detectable is None and found.questions == pytest.approx(3922, abs=2)
 
 
 @pytest.mark.parametrize("discordance", [0.0, -0.1, 1.2])
@@ -88,7 +93,8 @@ def test_a_discordance_that_is_none_is_refused(discordance: float) -> None:
 
 
 def test_arms_that_always_differ_are_the_worst_case() -> None:
-    assert one(Design(100), discordance=1.0).alone.detectable == pytest.approx(Z / 10, abs=1e-7)
+    # d - difference^2 is what the estimate varies by: (1.96 + .8416 sqrt(1 - .0733)) / 10
+    assert one(Design(100), discordance=1.0).alone.detectable == pytest.approx(0.277, rel=0.03)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +115,10 @@ def test_nothing_to_plan_is_an_error_that_says_what_to_give() -> None:
 
 @pytest.mark.parametrize(("kind", "questions"), [("not_worse_by", 3092), ("equivalent_within", 4282)])
 def test_questions_for_a_margin_by_hand(kind: str, questions: int) -> None:
-    # (1.6449 + .8416)^2 * .2 / .0004 = 3091.3; for both sides (1.64485 + 1.28155)^2 * .2 / .0004 = 4281.9
+    # (1.6449 + .8416)^2 * .2 / .0004 = 3091.3; for both sides (1.64485 + 1.28155)^2 * .2 / .0004 = 4281.9;
+    # a little more, for under a difference of .02 Tango's variance is larger.
     claim = Claimed("b as good as a", kind, "b", "a", 0.02, Design(1000))
-    assert one(claim.design, claim).alone.questions == questions
+    assert one(claim.design, claim).alone.questions == pytest.approx(questions, rel=5e-3)
 
 
 @pytest.mark.parametrize("kind", ["not_worse_by", "equivalent_within"])
@@ -136,29 +143,31 @@ def test_samples_shrink_only_the_part_that_is_sampling_noise(results: Results) -
     assert found.spread.variance_at(1) == pytest.approx(0.002525 + 0.5, abs=1e-6)
     assert found.spread.variance_at(10) == pytest.approx(0.002525 + 0.05, abs=1e-6)
     # allowed: 100 * .0144 / 7.8489 = .18347; .5 / (.18347 - .00253) = 2.76
-    assert (found.alone.samples, found.alone.samples_at_least) == (3, None)
+    # and half a step of the sum, with what agreeing with the interval costs
+    assert (found.alone.samples, found.alone.samples_at_least) == (4, None)
 
 
 def test_no_number_of_samples_is_enough_where_the_questions_alone_differ_too_much(results: Results) -> None:
     claim = undecided_against_decided(results)
     found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.01)
     assert (found.alone.samples, found.alone.samples_at_least) == (None, None)
-    # 7.8489 * .252525 / .0001 questions at two samples each
-    assert found.alone.questions == 19821
+    # 7.8489 * .252525 / .0001 questions at two samples each; a step of a half in the sum is 1 / (2 n)
+    assert found.alone.questions == pytest.approx(19821, rel=6e-3)
 
 
 def test_the_split_of_two_samples_reaches_the_questions_of_millers_formula(results: Results) -> None:
     claim = undecided_against_decided(results)
     found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.1)
     expected = stats.sample_size(0.1, found.spread.between, 0.5, 2, 0.0, 2)
-    assert found.alone.questions == expected
+    assert expected is not None and found.alone.questions == pytest.approx(expected, rel=0.08)
 
 
 def test_an_unknown_split_gives_both_ends(results: Results) -> None:
     found = one(Design(500, samples=8)).alone
-    assert found.detectable == pytest.approx(Z * (0.2 / 500) ** 0.5, abs=1e-7)
-    assert found.at_best == pytest.approx(Z * (0.2 / 8 / 500) ** 0.5, abs=1e-7)
-    assert one(Design(1000)).alone.samples_at_least == 4  # 3924.4 / 1000
+    # The t of 499 degrees of freedom, half a step of an eighth, and 3 / 500 of a standard error.
+    assert found.detectable == pytest.approx(Z * (0.2 / 500) ** 0.5 + 1 / 4000, rel=7e-3)
+    assert found.at_best == pytest.approx(Z * (0.2 / 8 / 500) ** 0.5 + 1 / 4000, rel=7e-3)
+    assert one(Design(1000)).alone.samples_at_least == 5  # 3924.4 / 1000 = 3.92, and the half step
 
 
 def test_at_temperature_zero_no_number_of_samples_is_enough() -> None:
@@ -181,22 +190,21 @@ def test_repeated_evaluations_tell_how_much_is_sampling_noise(results: Results) 
 # --------------------------------------------------------------------------- seeds
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 4, 5, 10])
-def test_what_seeds_detect_agrees_with_statsmodels(seeds: int) -> None:
-    from statsmodels.stats.power import TTestIndPower
+def test_seeds_and_questions_each_leave_their_part() -> None:
+    """Without scatter of seeds a recipe is found by its questions, and with questions without end by its seeds."""
+    design = Design(100_000, seeds=8)
+    by_questions = one(design, seed_sd=1e-6).alone.detectable
+    assert by_questions == pytest.approx(Z * (0.2 / 100_000) ** 0.5, rel=1e-2)
+    # 2 * .01^2 / 8 of the seeds alone: 14 degrees of freedom of Welch's t, d = 3.0 standard errors
+    assert one(design, seed_sd=0.01).alone.floors["questions"] == pytest.approx(3.0 * 0.005, rel=0.02)
 
-    size = TTestIndPower().solve_power(nobs1=seeds, alpha=0.05, power=0.8)
-    found = one(Design(1000, seeds=seeds), seed_sd=0.01)
-    assert found.about == "recipe"
-    assert found.alone.detectable == pytest.approx(size * 0.01, rel=1e-3)
 
-
-def test_seeds_against_an_untrained_arm_are_a_test_of_one_sample() -> None:
+def test_seeds_against_an_untrained_arm_scatter_in_one_arm_alone() -> None:
     from statsmodels.stats.power import TTestPower
 
     size = TTestPower().solve_power(nobs=4, alpha=0.05, power=0.8)
     found = one(Design(1000, seeds=4, trained=(True, False)), seed_sd=0.01)
-    assert found.alone.detectable == pytest.approx(size * 0.01, rel=1e-3)
+    assert found.alone.floors["questions"] == pytest.approx(size * 0.01, rel=1e-2)
 
 
 @pytest.mark.parametrize(("seeds", "p"), [(3, 0.10), (4, 0.029), (5, 0.008)])
@@ -208,7 +216,8 @@ def test_the_smallest_p_of_a_permutation_is_said_beforehand(seeds: int, p: float
 def test_one_seed_speaks_of_checkpoints_and_names_the_seeds_of_a_recipe() -> None:
     found = one(Design(1000), detect=0.02)
     assert found.about == "checkpoint" and found.smallest_p is None
-    assert found.alone.seeds == stats.seeds_needed(0.02, ASSUMED_SEED_SD) == 9
+    # All 1000 questions' variance at best a seed's own: 2 (.014^2 + .0001) / S; at worst 4.0 points stay.
+    assert found.alone.seeds is None and found.alone.seeds_at_least == 13
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.05 / 3, 0.05 / 6, 0.001])
@@ -222,7 +231,7 @@ def test_seeds_needed_agree_with_statsmodels_at_low_levels(alpha: float) -> None
 
 def test_questions_do_not_stand_in_for_seeds() -> None:
     found = one(Design(1000, seeds=3)).alone
-    assert (found.questions, found.samples, found.samples_at_least) == (None, None, None)
+    assert found.questions is None and found.floors["questions"] is not None and found.floors["questions"] > 0.02
 
 
 def test_the_spread_over_seeds_comes_from_the_conditions_earlier_runs(results: Results) -> None:
@@ -231,9 +240,13 @@ def test_the_spread_over_seeds_comes_from_the_conditions_earlier_runs(results: R
         results.add(f"toy/b/seed{seed}", alternating(100, right_b))
     claim = Claimed("b > a", "better", "b", "a", design=Design(100, seeds=3))
     found = one(claim.design, claim, connection=results.connection, experiment="toy").spread
-    # variances of (40, 42, 44) and (50, 56, 53): 4 and 9 square points, pooled 6.5
-    assert found.seed_sd == pytest.approx(0.01 * 6.5**0.5) and not found.seed_paired
-    assert "earlier runs of a and b" in found.seed_source and "3 and 3 seeds" in found.seed_source
+    # Variances of (40, 42, 44) and (50, 56, 53) are 4 and 9 square points. Four and six questions differ between seeds:
+    # two of them 1 against 2, 3 the same; residuals 2/3 and less (row means), over 2 * 99: less a hundredth of that.
+    left = [(4 * 2 / 3 - 100 * 2 * 0.0004) / 198, (6 * 2 / 3 - 100 * 2 * 0.0009) / 198]
+    expected = (0.0004 - left[0] / 100 + 0.0009 - left[1] / 100) / 2
+    assert found.seed_sd == pytest.approx(expected**0.5)
+    assert found.interaction == pytest.approx(sum(left))
+    assert "earlier runs of a and b" in found.seed_source and "4 degrees of freedom" in found.seed_source
 
 
 # --------------------------------------------------------------------------- where the assumption comes from

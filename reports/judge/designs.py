@@ -1,0 +1,140 @@
+"""A planned comparison as a model: its chance at any number of questions, samples and seeds.
+
+    asked = Asked(claim, spread, "recipe", wanted=0.02, level=0.05, power=0.8)
+    asked.chance(asked.model(questions=4000))                   # that .02 is found with 4000 questions
+    asked.least("seeds")                                        # seeds per arm from which it is, the rest as planned
+    asked.endless("samples")                                    # the design with samples without end: its floor
+
+The parts are those of spread.py. About checkpoints: V(K) / n, and an engine's noise, which no test sees. About recipes:
+seeds (and with them the engine) over S, and of the questions' variance what a seed adds over S n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nsd.reports import stats
+from nsd.reports.judge.metrics import averages
+from nsd.reports.judge.spread import Claimed, Spread
+from nsd.reports.stats.chances import FEWEST
+
+ENDLESS = {"questions": 10**9, "samples": 10**6, "seeds": 10**5}
+MOST = {"questions": 10**7, "samples": 10**5, "seeds": 10**4}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A claim, what its values vary by, and what is wanted of it: `wanted` found at `level` with chance `power`."""
+
+    claim: Claimed
+    spread: Spread
+    about: str
+    wanted: float
+    level: float
+    power: float
+
+    @property
+    def scales(self) -> tuple[float, float] | None:
+        """The 95 % interval of the spread it rests on most, as factors: of seeds for a recipe, else of questions."""
+        spread = self.spread
+        if self.about == "recipe":
+            if spread.seed_range is None or spread.seed_sd == 0:
+                return None
+            return (spread.seed_range[0] / spread.seed_sd) ** 2, (spread.seed_range[1] / spread.seed_sd) ** 2
+        if spread.variance_range is None:
+            return None
+        return spread.variance_range[0] / spread.variance, spread.variance_range[1] / spread.variance
+
+    @property
+    def purchases(self) -> tuple[str, ...]:
+        """What more of changes anything: questions always, samples where they average, seeds for a recipe."""
+        design = self.claim.design
+        found = ["questions"]
+        if averages(design.metric) and not design.greedy and self.spread.sampling is not None:
+            found.append("samples")
+        if self.about == "recipe":
+            found.append("seeds")
+        return tuple(found)
+
+    def model(
+        self,
+        questions: int | None = None,
+        samples: int | None = None,
+        seeds: int | None = None,
+        at_best: bool = False,
+        scale: float = 1.0,
+    ) -> stats.Model | None:
+        """The model with so many of each, by default as planned; None where no figure can be given.
+
+        `at_best`: as if all variance of an unknown split were noise of samples. `scale`: see `scales`.
+        """
+        design, spread = self.claim.design, self.spread
+        n, k, s = questions or design.questions, samples or design.samples, seeds or design.seeds
+        least = spread.least_variance_at(k) if at_best else spread.variance_at(k)
+        if self.about == "checkpoint":
+            variance = least * scale
+            if spread.binary(design) and k == design.samples and not spread.engine:
+                return stats.PairedShares(n, min(1.0, variance))
+            if n < max(FEWEST, spread.fewest):
+                return None
+            return stats.sign_flip_means(variance, n, k if averages(design.metric) else None, extra=2 * spread.engine)
+        if s < 2 or n < FEWEST:
+            return None
+        arms = 1 if spread.one_trained else 2
+        trained, own = self._split(k, least, arms, at_best)
+        residual = trained / s / n
+        over_seeds = arms * (spread.seed_sd**2 * scale + spread.engine) / s + residual
+        return stats.Means(stats.Parts(own / n + residual, n - 1, over_seeds, s - 1, arms, residual))
+
+    def _split(self, k: int, variance: float, arms: int, at_best: bool) -> tuple[float, float]:
+        """Of the per-question variance, what S seeds divide and what they leave."""
+        spread = self.spread
+        if spread.sampling is None:
+            # Of an unknown split all may be the questions' own; at best nothing is, and the trained arms have it.
+            divided = variance * arms / 2 if at_best else min(spread.interaction, variance)
+            return divided, variance - divided
+        divided = min(spread.interaction, spread.between) + spread.sampling / k * arms / 2
+        return divided, max(0.0, variance - divided)
+
+    def chance(self, model: stats.Model | None) -> float:
+        """That the wanted difference is found, or the margin shown; 0 where no figure can be given."""
+        if model is None:
+            return 0.0
+        if self.claim.margin is None:
+            return model.chance(self.wanted, self.level)
+        return model.margin_chance(self.wanted, self.level, self.claim.kind == "equivalent_within")
+
+    def smallest(self, model: stats.Model | None) -> float | None:
+        """The smallest difference found, or margin shown."""
+        if model is None:
+            return None
+        if self.claim.margin is None:
+            return stats.detectable(model, self.level, self.power)
+        return stats.smallest_margin(model, self.level, self.power, self.claim.kind == "equivalent_within")
+
+    def least(self, what: str, at_best: bool = False, scale: float = 1.0, most: int | None = None) -> int | None:
+        """How many `what` are enough, the rest as planned; None where no number is."""
+        make: dict[str, Callable[[int], stats.Model | None]] = {
+            "questions": lambda count: self.model(questions=count, at_best=at_best, scale=scale),
+            "samples": lambda count: self.model(samples=count, at_best=at_best, scale=scale),
+            "seeds": lambda count: self.model(seeds=count, at_best=at_best, scale=scale),
+        }
+        limit = MOST[what] if most is None else min(most, MOST[what])
+        if self.chance(make[what](limit)) < self.power:
+            return None
+        start = 2 if what == "seeds" else 1
+        guess = max(start, getattr(self.claim.design, what))
+        return stats.least(lambda count: self.chance(make[what](count)) >= self.power, start, guess, limit)
+
+    def ends(self, what: str) -> tuple[int | None, int | None] | None:
+        """The same at both ends of the interval of the spread."""
+        if self.scales is None:
+            return None
+        return self.least(what, scale=self.scales[0]), self.least(what, scale=self.scales[1])
+
+    def endless(self, what: str) -> stats.Model | None:
+        """The design with `what` without end."""
+        if what == "questions":
+            return self.model(questions=ENDLESS[what])
+        return self.model(samples=ENDLESS[what]) if what == "samples" else self.model(seeds=ENDLESS[what])

@@ -1,0 +1,194 @@
+"""The design behind two arms at hand, as a model that says which true differences their test finds, and how sure it is.
+
+    found = design_of(evidence, result)
+    stats.detectable(found.at(), alpha=0.05, power=0.8)         # what this comparison finds
+    found.at(questions=2000), found.at(seeds=8)                 # the same arms, measured on more
+
+The spread is that of the data; `found.likely` are the designs at both ends of its 95 % interval. None where nothing
+can be said: fewer than FEWEST questions of means, one arm sampled too thinly, no spread at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nsd.reports import stats
+from nsd.reports.judge.metrics import averages
+from nsd.reports.judge.pairs import Evidence
+from nsd.reports.stats.chances import FEWEST
+from nsd.reports.stats.choose import PairTest
+
+
+@dataclass(frozen=True)
+class Found:
+    """A design with its spread. `make(questions, seeds, scale)` is its model where the spread is `scale` times as
+    large: of the seeds for a recipe, else of the questions. `scales`: the 95 % interval of that.
+    """
+
+    make: Callable[[int, int, float], stats.Model | None]
+    questions: int
+    seeds: int
+    scales: tuple[float, float] | None
+
+    def at(self, questions: int | None = None, seeds: int | None = None, scale: float = 1.0) -> stats.Model | None:
+        """The model with so many questions and seeds instead; None where nothing can be said of it."""
+        return self.make(questions or self.questions, seeds or self.seeds, scale)
+
+    def least_questions(self, enough: Callable[[stats.Model], bool], scale: float = 1.0) -> int | None:
+        """Questions from which `enough` holds, at these seeds."""
+        return stats.least(
+            lambda n: (model := self.at(n, None, scale)) is not None and enough(model), 1, self.questions
+        )
+
+    def least_seeds(self, enough: Callable[[stats.Model], bool], scale: float = 1.0) -> int | None:
+        """Seeds in each trained arm from which `enough` holds, on these questions."""
+
+        def holds(seeds: int) -> bool:
+            return (model := self.at(None, seeds, scale)) is not None and enough(model)
+
+        return stats.least(holds, 2, max(2, self.seeds), most=10_000)
+
+
+def design_of(evidence: Evidence, result: stats.Result) -> Found | None:
+    """The design of a comparison; None where its test has none that can be told."""
+    shape, test, n = evidence.shape, evidence.choice.test, evidence.n_a
+    if evidence.difference is None:
+        return None
+    if test is PairTest.TWO_PROPORTION:
+        return _unpaired(evidence)
+    if evidence.claim == "recipe":
+        return _recipe(evidence) if (n >= FEWEST and not shape.lopsided) or not test.of_recipe else None
+    if test.of_table or test is PairTest.SIGN:
+        found = discordance_of(evidence)
+        if found is None or found[0] == 0:
+            return None
+        share, limits = found
+        exact = test is PairTest.MCNEMAR_EXACT
+        scales = None if limits is None else (limits[0] / share, limits[1] / share)
+        return Found(lambda q, _, scale: stats.PairedShares(q, min(1.0, share * scale), exact), n, 1, scales)
+    limit = 1.0 if shape.bounded else math.inf
+    if test is PairTest.CLUSTER:
+        if not result.standard_error or result.df is None:
+            return None
+        per_question, groups = result.standard_error**2 * n, (result.df + 1) / n
+        return Found(
+            lambda q, _, scale: stats.Means(
+                stats.Parts(per_question * scale / q, max(1.0, groups * q - 1)),
+                limit,  # as many questions a group
+            ),
+            n,
+            1,
+            stats.variance_factors(result.df),
+        )
+    spread, fewest = variance_of(evidence), 2
+    if shape.bounded and evidence.differences is not None:
+        fewest = stats.fewest_for_t(evidence.differences)
+    if spread is None or spread[0] <= 1e-18 or shape.lopsided or n < fewest:
+        return None
+    variance, ends = spread
+    by_flips, k = test is PairTest.PERMUTATION, _samples(evidence)
+
+    def means(q: int, _: int, scale: float) -> stats.Model | None:
+        if q < fewest:
+            return None
+        if by_flips:
+            return stats.sign_flip_means(variance * scale, q, k, limit)
+        return stats.Means(stats.Parts(variance * scale / q, q - 1), limit)
+
+    return Found(means, n, 1, None if ends is None else (ends[0] / variance, ends[1] / variance))
+
+
+def discordance_of(evidence: Evidence) -> tuple[float, tuple[float, float] | None] | None:
+    """The share of questions that tell two arms apart, with its exact 95 % interval; None where values are means."""
+    if evidence.table is not None:
+        count = evidence.table[1] + evidence.table[2]
+    elif evidence.shape.searched and evidence.differences is not None:
+        count = int((evidence.differences != 0).sum())
+    else:
+        return None
+    found = stats.exact_binomial(count, evidence.n_a, stats.LEVEL)
+    return None if found is None else (count / evidence.n_a, (found.low, found.high))
+
+
+def variance_of(evidence: Evidence) -> tuple[float, tuple[float, float] | None] | None:
+    """The variance of a question's difference with a 95 % interval: chi-square, its df those of this kurtosis.
+
+    var(s^2) is about (m4 - s^4) / n, so that the df are 2 s^4 / var(s^2), n for normal values; None where there are no
+    differences.
+    """
+    d = evidence.differences
+    if d is None or len(d) < 2:
+        return None
+    variance = float(d.var(ddof=1))
+    scatter = float(((d - d.mean()) ** 4).mean()) - variance**2
+    df = 4.0 * len(d) if scatter <= 0 else max(1.0, 2 * variance**2 * len(d) / scatter)
+    low, high = stats.variance_factors(min(df, 4.0 * len(d)))
+    return variance, (variance * low, variance * high)
+
+
+def _unpaired(evidence: Evidence) -> Found | None:
+    right_a, n_a, right_b, n_b = evidence.counts
+    pooled = (right_a + right_b) / (n_a + n_b)
+    if not 0 < pooled < 1:
+        return None
+    ratio = n_b / n_a
+    return Found(lambda q, _s, _v: stats.UnpairedShares(q, max(1, round(q * ratio)), pooled), n_a, 1, None)
+
+
+def _recipe(evidence: Evidence) -> Found | None:
+    """The parts that `stats.two_level` adds up, or those of the tests on seed means, which see no questions."""
+    shape, test, n = evidence.shape, evidence.choice.test, evidence.n_a
+    if evidence.seed_values is None or not shape.scatters or n < 2:
+        return None
+    blocks = [block for block, trained in zip(evidence.seed_values, shape.trained, strict=True) if trained]
+    counts = [len(block) for block in blocks]
+    now = min(counts)
+    if test is PairTest.SEEDS_PAIRED:
+        a, b = (block.mean(axis=1) for block in evidence.seed_values)
+        paired = float((b - a).var(ddof=1))
+        return _of_seeds(paired, 1, n, now)
+    if test is PairTest.SEEDS:
+        return _of_seeds(sum(float(block.mean(axis=1).var(ddof=1)) for block in blocks), len(blocks), n, now)
+    found = [stats.two_way(block) for block in blocks]
+    if evidence.differences is None or any(parts is None for parts in found):
+        return None
+    known = [parts for parts in found if parts is not None]
+    seed = sum(parts.rows for parts in known)  # of one seed in every trained arm
+    left = sum(parts.interaction for parts in known)
+    now_left = sum(parts.interaction / count for parts, count in zip(known, counts, strict=True))
+    own = max(0.0, float(evidence.differences.var(ddof=1)) - now_left)
+    if own + left + seed <= 1e-18:
+        return None
+
+    def parts_at(q: int, seeds: int, scale: float) -> stats.Model | None:
+        if q < FEWEST or seeds < 2:
+            return None
+        residual = left / seeds / q
+        parts = stats.Parts(
+            own / q + residual, q - 1, seed * scale / seeds + residual, seeds - 1, len(blocks), residual
+        )
+        return stats.Means(parts, 1.0 if shape.bounded else math.inf)
+
+    return Found(parts_at, n, now, stats.variance_factors(sum(counts) - len(counts)))
+
+
+def _of_seeds(variance: float, arms: int, n: int, now: int) -> Found | None:
+    if variance <= 1e-18:
+        return None
+
+    def at(_: int, seeds: int, scale: float) -> stats.Model | None:
+        if seeds < 2:
+            return None
+        return stats.Means(stats.Parts(0.0, 0.0, variance * scale / seeds, seeds - 1, arms))
+
+    return Found(at, n, now, stats.variance_factors(arms * (now - 1)))
+
+
+def _samples(evidence: Evidence) -> int | None:
+    """Samples behind a question's value, where it is their mean."""
+    runs = [*evidence.a.runs, *evidence.b.runs]
+    if not all(averages(run.metric) for run in runs):
+        return None
+    return min(run.samples * len(arm.runs) for arm in (evidence.a, evidence.b) for run in arm.runs)

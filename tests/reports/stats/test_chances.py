@@ -1,0 +1,235 @@
+"""The power that is promised is what the tests have: each model against its test, and against sums by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from nsd.reports import stats
+from nsd.reports.stats.chances import (
+    Means,
+    PairedShares,
+    Parts,
+    UnpairedShares,
+    detectable,
+    least,
+    smallest_margin,
+    variance_factors,
+)
+
+POWER = 0.8
+NEAR = 0.05  # what is promised and what is found may differ by this
+
+
+def share_found(found: list[bool] | NDArray[np.bool_]) -> float:
+    return float(np.mean(found))
+
+
+def better(result: stats.Result, interval: stats.Interval | None) -> bool:
+    """What a verdict asks: a p below the level, and an interval above zero."""
+    return result.p is not None and result.p < 0.05 and interval is not None and interval.low > 0
+
+
+# --------------------------------------------------------------------------- by hand
+
+
+def test_five_questions_one_way_is_all_that_five_questions_can_show() -> None:
+    # mid-p of 5 against 0: 2/32 - 1/32 = .031; of 4 against 0: 1/16 > .05. So it takes all five: effect^5.
+    assert PairedShares(5, 0.2).chance(0.9, 0.05) == pytest.approx(0.9**5)
+    assert detectable(PairedShares(5, 0.2), 0.05, 0.8) == pytest.approx(0.8**0.2, abs=1e-4)
+    assert detectable(PairedShares(4, 0.2), 0.05, 0.8) is None
+
+
+def test_the_exact_test_needs_one_more() -> None:
+    # Exact p of 5 against 0 is .0625, of 6 against 0 .03125.
+    assert PairedShares(5, 0.2, exact=True).chance(1.0, 0.05) == 0.0
+    assert PairedShares(6, 0.2, exact=True).chance(1.0, 0.05) == pytest.approx(1.0)
+
+
+def test_a_sum_over_discordant_questions_by_hand() -> None:
+    # n = 6, every question discordant, b wins each with chance .9: 6 of 6 (mid-p 1/64), or 5 of 6 (mid-p 14/64 - 6/64).
+    assert PairedShares(6, 1.0).chance(0.8, 0.05) == pytest.approx(0.9**6)
+    assert PairedShares(6, 1.0).chance(0.8, 0.14) == pytest.approx(0.9**6 + 6 * 0.1 * 0.9**5)
+
+
+def test_one_source_is_the_noncentral_t() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    for df in (2, 5, 19, 99):
+        found = Means(Parts(questions=0.01**2, questions_df=df)).chance(0.03, 0.05)
+        expected = scipy_stats.nct.sf(scipy_stats.t.ppf(0.975, df), df, 3.0)
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_chi_square_interval_of_a_variance_agrees_with_scipy() -> None:
+    scipy_stats = pytest.importorskip("scipy.stats")
+    low, high = variance_factors(9)
+    assert (low, high) == pytest.approx((9 / scipy_stats.chi2.ppf(0.975, 9), 9 / scipy_stats.chi2.ppf(0.025, 9)))
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 17, 1000])
+@pytest.mark.parametrize("guess", [1, 40, 5000])
+def test_the_least_number_is_found_from_any_guess(wanted: int, guess: int) -> None:
+    assert least(lambda n: n >= wanted, guess=guess) == wanted
+
+
+def test_what_is_never_enough_has_no_number() -> None:
+    assert least(lambda n: False, most=50) is None
+
+
+# --------------------------------------------------------------------------- against the tests, simulated
+
+
+@cache
+def midp_finds(a_only: int, b_only: int) -> bool:
+    p = stats.mcnemar(a_only, b_only).p
+    return p is not None and p < 0.05 and b_only > a_only
+
+
+@pytest.mark.parametrize("n", [6, 10, 20, 50, 100, 1000])
+@pytest.mark.parametrize("discordance", [0.05, 0.2, 0.5])
+def test_mcnemar_finds_what_is_promised(n: int, discordance: float) -> None:
+    effect = detectable(PairedShares(n, discordance), 0.05, POWER)
+    assert effect is not None
+    share = max(discordance, effect)
+    cells = [(share - effect) / 2, (share + effect) / 2, (1 - share) / 2, (1 - share) / 2]
+    tables = np.random.default_rng(n).multinomial(n, np.clip(cells, 0, 1), size=4000)
+    found = [
+        midp_finds(a, b) and stats.newcombe_paired(both, a, b, none).low > 0  # type: ignore[union-attr]
+        for a, b, both, none in tables.tolist()
+    ]
+    assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def test_searches_find_what_is_promised() -> None:
+    n, told_apart = 40, 0.6
+    effect = detectable(PairedShares(n, told_apart), 0.05, POWER)
+    assert effect is not None
+    cells = [(told_apart - effect) / 2, 1 - told_apart, (told_apart + effect) / 2]
+    signs = np.random.default_rng(3).choice([-1.0, 0.0, 1.0], p=cells, size=(2000, n))
+    found = [result.p is not None and result.p < 0.05 for result in map(stats.sign_test, signs)]
+    assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+@pytest.mark.parametrize(("n", "discordance"), [(50, 0.1), (100, 0.3), (1000, 0.2)])
+@pytest.mark.parametrize("both_sides", [False, True])
+def test_a_margin_is_shown_as_often_as_promised(n: int, discordance: float, both_sides: bool) -> None:
+    margin = smallest_margin(PairedShares(n, discordance), 0.05, POWER, both_sides)
+    assert margin is not None
+
+    @cache
+    def shown(a_only: int, b_only: int) -> bool:
+        p = stats.margin_test_paired(a_only, b_only, n, margin, both_sides).p
+        return p is not None and p < 0.05
+
+    tables = np.random.default_rng(n).multinomial(n, [discordance / 2, discordance / 2, 1 - discordance], size=1500)
+    assert share_found([shown(int(a), int(b)) for a, b, _ in tables]) == pytest.approx(POWER, abs=NEAR)
+
+
+@pytest.mark.parametrize("pooled", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize(("n_a", "n_b"), [(10, 20), (60, 60), (500, 1300)])
+def test_two_proportions_find_what_is_promised(n_a: int, n_b: int, pooled: float) -> None:
+    effect = detectable(UnpairedShares(n_a, n_b, pooled), 0.05, POWER)
+    assert effect is not None
+    low = min(max(pooled - effect * n_b / (n_a + n_b), 0.0), 1 - effect)
+    generator = np.random.default_rng(1)
+    right_a, right_b = generator.binomial(n_a, low, 3000), generator.binomial(n_b, low + effect, 3000)
+
+    @cache
+    def found(a: int, b: int) -> bool:
+        result = stats.two_proportion(a, n_a, b, n_b)
+        return better(result, result.interval)
+
+    assert share_found([found(int(a), int(b)) for a, b in zip(right_a, right_b, strict=True)]) == pytest.approx(
+        POWER, abs=NEAR
+    )
+
+
+def avg_at(k: int, n: int, shift: float, trials: int, seed: int) -> NDArray[np.float64]:
+    """[trials, n] differences of avg@k: questions of many difficulties, each arm with a strength of its own."""
+    generator = np.random.default_rng(seed)
+    common = generator.normal(0, 1.5, size=(trials, n))
+    right = [
+        generator.binomial(k, 1 / (1 + np.exp(-(common + generator.normal(0, 0.7, size=(trials, n)) + one))))
+        for one in (-shift / 2, shift / 2)
+    ]
+    return (right[1] - right[0]) / k
+
+
+def finds_mean(differences: NDArray[np.float64], test: Callable[[NDArray[np.float64]], stats.Result]) -> bool:
+    limits = stats.mean_limits(differences, (-1.0, 1.0))
+    return limits is not None and better(test(differences), stats.interval_of(limits, 0.95))
+
+
+@pytest.mark.parametrize(("n", "shift"), [(20, 1.3), (30, 1.1), (50, 0.85), (100, 0.6)])
+def test_avg_at_4_finds_what_is_promised(n: int, shift: float) -> None:
+    """At the true mean and variance of these questions the promise, whatever it is, must come true."""
+    many = avg_at(4, 200_000, shift, 1, 0)[0]
+    parts, trials = Parts(float(many.var()) / n, n - 1), avg_at(4, n, shift, 1000, n)
+    by_flips = share_found([finds_mean(row, lambda d: stats.sign_flip(d, seed=0)) for row in trials])
+    by_t = share_found([finds_mean(row, stats.paired_t) for row in trials])
+    models = (stats.sign_flip_means(float(many.var()), n, 4), Means(parts))
+    flips, t = (model.chance(float(many.mean()), 0.05) for model in models)
+    assert 0.5 < flips < t < 0.95
+    assert (by_flips, by_t) == pytest.approx((flips, t), abs=NEAR)
+
+
+def clustered(groups: int, size: int, shift: float, trials: int, seed: int) -> NDArray[np.float64]:
+    generator = np.random.default_rng(seed)
+    own = generator.normal(0, 0.2, size=(trials, groups, 1)) + generator.normal(0, 0.3, size=(trials, groups, size))
+    return (own + shift).reshape(trials, groups * size)
+
+
+@pytest.mark.parametrize("groups", [5, 10, 30])
+def test_groups_find_what_is_promised(groups: int) -> None:
+    model = Means(Parts((0.2**2 + 0.3**2 / 6) / groups, groups - 1))
+    effect = detectable(model, 0.05, POWER)
+    assert effect is not None
+    labels = np.repeat(np.arange(groups), 6)
+    found = []
+    for row in clustered(groups, 6, effect, 1000, groups):
+        result = stats.cluster_t(row, labels)
+        found.append(better(result, result.interval))
+    assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def recipes(effect: float, seeds: int, n: int, trials: int, generator: np.random.Generator) -> NDArray[np.float64]:
+    """[2, trials, seeds, n] values of two arms: seed SD .02, question x recipe SD .2, seed x question noise SD .3."""
+    question = generator.normal(0.0, 0.2, size=(2, trials, 1, n)) / np.sqrt(2)
+    seed = generator.normal(0.0, 0.02, size=(2, trials, seeds, 1))
+    noise = generator.normal(0.0, 0.3, size=(2, trials, seeds, n))
+    return question + seed + noise + np.array([0.0, effect]).reshape(2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(("seeds", "n"), [(2, 200), (3, 50), (3, 500), (5, 100), (8, 500)])
+def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
+    residual = 2 * 0.3**2 / seeds / n
+    parts = Parts(0.2**2 / n + residual, n - 1, 2 * 0.02**2 / seeds + residual, seeds - 1, 2, residual)
+    effect = detectable(Means(parts), 0.05, POWER)
+    assert effect is not None
+    a, b = recipes(effect, seeds, n, 1000, np.random.default_rng(seeds * n))
+    found = []
+    for one, other in zip(a, b, strict=True):
+        result = stats.two_level(one, other, bounds=None)
+        found.append(better(result, result.interval))
+    assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def test_seed_means_find_what_is_promised() -> None:
+    effect = detectable(Means(Parts(0.0, 0.0, 2 * 0.01**2 / 3, 2)), 0.05, POWER)
+    assert effect is not None
+    a, b = np.random.default_rng(5).normal(0, 0.01, size=(2, 2000, 3))
+    found = []
+    for one, other in zip(a, b + effect, strict=True):
+        result = stats.welch_t(one, other)
+        found.append(better(result, result.interval))
+    assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def test_skewed_means_take_more_questions_before_t_stands_alone() -> None:
+    # One in a hundred: skewness .98 / sqrt(.0099) = 9.849, (9.849 / .2)^2 = 2425.3; kurtosis 98.0, times 5.
+    assert stats.fewest_for_t([0.0] * 99 + [1.0]) == 2426
+    assert stats.fewest_for_t([0.5, -0.5] * 50) == stats.FEW_QUESTIONS
