@@ -38,6 +38,7 @@ from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL
+from nsd.reports.judge.ranks import RankBand, rank_bands
 from nsd.reports.judge.readings import RECIPE, Rules, other_reading, readings_of
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
 from nsd.reports.judge.sandboxes import sandbox_notes
@@ -124,7 +125,7 @@ class Answer:
         if self.other:
             sentence += f" For {readings_of([one.comparison for one in self.other])}: {_outcome(self.other)}."
         if self.not_supported:
-            sentence += f" For {RECIPE}: nothing, with one training seed."
+            sentence += f" For {RECIPE}: nothing, with one trained model an arm."
         return sentence
 
     def family_line(self) -> str:
@@ -162,6 +163,13 @@ class Answer:
         for one in self.exploratory:
             found.setdefault(self.beside.get(one.a, ""), []).append(one)
         return list(found.values())
+
+    def ranks(self) -> list[RankBand]:
+        """Bands of the conditions' ranks on the first evaluation; [] where a pair is missing or has a margin."""
+        claims = [one.comparison for one in (*self.verdicts, *self.late) if one.margin is None]
+        mine = [one for one in (*claims, *self.exploratory) if one is not None and one.a not in self.beside]
+        short = f"{self.experiment}/"
+        return [replace(band, name=band.name.removeprefix(short)) for band in rank_bands(mine)]
 
     def judged(self) -> list[Comparison]:
         """The comparisons behind the claims."""

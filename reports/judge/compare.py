@@ -24,6 +24,7 @@ from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
 from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
 from nsd.reports.judge.arms import arm_interval
+from nsd.reports.judge.chance import chance_of
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
 from nsd.reports.judge.needed import level_left, reach
@@ -230,6 +231,7 @@ def conclude(
             level=left,
             intervals=intervals,
             detect=detect,
+            margin=one.margin or 0.0,
         )
         found.append(shown)
     return found
@@ -308,13 +310,14 @@ def describe(
     level: float | None = None,
     intervals: str = "corrected",
     detect: float | None = None,
+    margin: float = 0.0,
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
     `interval` is the one that decided, `level` the alpha that the correction left the test; with other `intervals` the
     one asked for is shown instead. `claim` is the kind and margin of a claim of no harm or equivalence, whose test is
     one-sided; `same` the margin and interval of a test of equivalence that decided beside the two-sided one. `detect`:
-    the true difference of which it is said what it takes.
+    the true difference of which it is said what it takes. `margin`: by how much b is to beat a, for its chance.
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
@@ -392,6 +395,7 @@ def describe(
         trained_a=tuple(draws[0].train_digest or "untrained" for draws in a.observations),
         trained_b=tuple(draws[0].train_digest or "untrained" for draws in b.observations),
         depends_on_missing=depends,
+        chance=chance_of(evidence, result, margin),
     )
 
 

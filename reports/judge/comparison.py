@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nsd.reports.judge.chance import Chance
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.spread import ASSUMED_DISCORDANCE
 from nsd.reports.judge.verdict import Verdict
@@ -25,6 +26,7 @@ class Comparison:
     `depends_on_missing`: whether the verdict is another somewhere within `bounds`.
     `needed_paired`: where only counts are known, the questions of a paired re-run at ASSUMED_DISCORDANCE.
     `evals_a`, `evals_b`: digests of the evaluations it rests on; `trained_a`, `trained_b`: of the models' training.
+    `chance`: that b beats a by more than a margin, a posterior probability beside the p (chance.py).
     `remarks`: what must be known of how a or b was trained (see trainings.py); an answer says it once for all pairs.
     """
 
@@ -71,6 +73,7 @@ class Comparison:
     trained_b: tuple[str, ...] = ()
     needed_paired: int | None = None
     depends_on_missing: bool = False
+    chance: Chance | None = None
     detectable_range: tuple[float | None, float | None] | None = None
     finds_margin: bool = False
     needed_range: tuple[int | None, int | None] | None = None
@@ -81,7 +84,7 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Plain data; the first thirteen keys are a promise to readers, the others may grow."""
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: list(value) if isinstance(value, tuple) else vars(value) if isinstance(value, Chance) else value
             for name, value in vars(self).items()
             if name != "depends_on_missing"  # `note` says it
         }

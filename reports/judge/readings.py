@@ -106,7 +106,7 @@ def _what_would(short: Sequence[str]) -> str:
     names = ", ".join(name.rpartition("/")[2] for name in short)
     wanted = stats.seeds_needed(0.02, TYPICAL_SEED_SD)
     return (
-        f"{RECIPE}: one training seed of {names} says nothing of it. Two in each trained arm can be tested (seeds: "
+        f"{RECIPE}: one trained model of {names} says nothing of it. Two in each trained arm can be tested (seeds: "
         f"[1, 2] in the spec); where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, {wanted} find a difference "
         "of 2 points in 4 of 5 cases, if the questions are enough"
     )

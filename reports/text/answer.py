@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
+from nsd.reports.judge.ranks import says_ranks
 from nsd.reports.judge.readings import readings_of
 from nsd.reports.text.render import (
     CSV_FIELDS,
     attrition_lines,
+    chance_lines,
     check_format,
     comparison_table,
     csv_row,
@@ -34,6 +36,7 @@ from nsd.reports.text.render import (
     reasons,
     short_lines,
     show,
+    show_chance,
     show_interval,
     verdict_cell,
 )
@@ -81,7 +84,8 @@ def answer_markdown(found: Answer) -> str:
     """Tables to paste: declared claims, late ones, other pairs."""
     lines = [f"**{escaped(found.experiment)}**: {escaped(found.question or '')}".rstrip(": "), ""]
     lines += [found.headline(), "", found.runs_line(), ""]
-    columns = ("claim", "verdict", "needs", "b - a", "interval", "p", "adjusted", "n", "discordant", "test", "about")
+    facts = ("b - a", "interval", "p", "adjusted", "chance", "n", "discordant", "test", "about")
+    columns = ("claim", "verdict", "needs", *facts)
     for title, verdicts in (("Declared claims", found.verdicts), ("Late claims, exploratory", found.late)):
         if verdicts:
             rows = [[escaped(cell) for cell in verdict_cells(one)] for one in verdicts]
@@ -98,7 +102,10 @@ def answer_markdown(found: Answer) -> str:
             lines += [""] if number else []
             lines += comparison_table(mine)
         lines += ["", *(f"- {escaped(line)}" for line in footnotes(found.exploratory))]
-    lines += [f"- {line}" for line in (*reasons(found.comparisons()), *attrition_lines(found.comparisons()))]
+    if bands := found.ranks():
+        lines.append(f"- {escaped(says_ranks(bands, found.alpha))}")
+    told = found.comparisons()
+    lines += [f"- {line}" for line in (*reasons(told), *chance_lines(told), *attrition_lines(told))]
     lines += [f"- {escaped(note)}" for note in found.notes]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -129,8 +136,14 @@ def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool
         show_lines(console, [""])
         _say(console, [f"exploratory: {exploratory_line(found)}"], width)
         _say(console, [f"- {line}" for line in footnotes(found.exploratory)], width)
+        if bands := found.ranks():
+            _say(console, [f"ranks: {says_ranks(bands, found.alpha)}"], width)
     comparisons = found.comparisons() if pairs else found.judged()
-    said = [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)] if wide else []
+    said = (
+        [*reasons(comparisons), *chance_lines(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
+        if wide
+        else []
+    )
     said = said or short_lines(comparisons)[1:]
     said += [f"note: {note}" for note in found.notes]
     if not pairs and found.exploratory:
@@ -170,17 +183,17 @@ def said_of(verdict: ClaimVerdict) -> list[str]:
 
 
 def verdict_cells(verdict: ClaimVerdict) -> list[str]:
-    """claim, verdict, needs, difference, interval, p, adjusted p, n, discordant, test, about."""
+    """claim, verdict, needs, difference, interval, p, adjusted p, chance, n, discordant, test, about."""
     from nsd.reports.judge.comparison import show_level, show_p
 
     one = verdict.comparison
     word = verdict.verdict + (" *" if verdict.mark else "")
     if one is None:
-        return [verdict.claim, word, "", *["-"] * 7, verdict.about]
+        return [verdict.claim, word, "", *["-"] * 8, verdict.about]
     pair = "-" if one.discordant is None else "{} / {}".format(*one.discordant)
     level = "" if one.ci is None else f" ({show_level(one.level)})"
     cells = [show(one.difference, True), show_interval(one.ci, True) + level, show_p(one.p), show_p(one.p_adjusted)]
-    return [verdict.claim, word, needs(one), *cells, str(one.n), pair, one.test, verdict.about]
+    return [verdict.claim, word, needs(one), *cells, show_chance(one), str(one.n), pair, one.test, verdict.about]
 
 
 def verdicts_lines(verdicts: Sequence[ClaimVerdict], width: int | None, wide: bool = False) -> list[Text]:
@@ -197,8 +210,8 @@ def verdicts_lines(verdicts: Sequence[ClaimVerdict], width: int | None, wide: bo
         numbers = [Cell("-"), Cell("-")] if found is None else [difference_cell(found), Cell(show_p(found.p_adjusted))]
         rows.append([Cell(one.claim), verdict_cell(one.verdict, style, bool(one.mark)), *numbers])
     if wide:
-        facts = ("needs", "difference", "interval", "p", "adjusted", "n", "discordant", "test", "about")
-        return lay_out(("claim", "verdict", *facts), rows, None, right=("difference", "p", "adjusted", "n"))
+        facts = ("needs", "difference", "interval", "p", "adjusted", "chance", "n", "discordant", "test", "about")
+        return lay_out(("claim", "verdict", *facts), rows, None, right=("difference", "p", "adjusted", "chance", "n"))
     columns = ("claim", "verdict", "difference [interval]", "adjusted p")
     return lay_out(columns, rows, width, right=("adjusted p",))
 

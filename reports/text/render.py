@@ -40,6 +40,7 @@ COLUMNS = (
     "test",
     "p",
     "adjusted",
+    "chance",
     "a/b only",
     "verdict",
     "needs",
@@ -47,7 +48,17 @@ COLUMNS = (
 CSV_FIELDS = (
     *("a", "b", "metric", "n", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "test", "p", "p_adjusted"),
     *("a_only_correct", "b_only_correct", "verdict", "claim", "paired", "interval", "level", "correction", "family"),
-    *("unmatched_a", "unmatched_b", "detectable", "needed_n", "needed_seeds", "needed_paired", "forced", "note"),
+    *(
+        "unmatched_a",
+        "unmatched_b",
+        "chance",
+        "detectable",
+        "needed_n",
+        "needed_seeds",
+        "needed_paired",
+        "forced",
+        "note",
+    ),
 )
 
 
@@ -91,6 +102,7 @@ def csv_row(comparison: Comparison) -> dict[str, Any]:
     row["ci_low"], row["ci_high"] = comparison.ci or (None, None)
     row["a_only_correct"], row["b_only_correct"] = comparison.discordant or (None, None)
     row["unmatched_a"], row["unmatched_b"] = comparison.unmatched
+    row["chance"] = None if comparison.chance is None else comparison.chance.share
     row["note"] = "; ".join(filter(None, (comparison.note, *comparison.remarks)))
     return {field: row[field] for field in CSV_FIELDS}
 
@@ -155,10 +167,26 @@ def _cells(comparison: Comparison) -> list[str]:
         comparison.test,
         show_p(comparison.p),
         show_p(comparison.p_adjusted),
+        show_chance(comparison),
         "-" if comparison.discordant is None else "{} / {}".format(*comparison.discordant),
         comparison.verdict,
         needs(comparison),
     ]
+
+
+def show_chance(comparison: Comparison) -> str:
+    """The chance that b beats a, "-" where there is none."""
+    return "-" if comparison.chance is None else f"{comparison.chance.share:.3f}"
+
+
+def chance_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """What the chance is of, and on which prior it rests, each once."""
+    lines = []
+    for one in comparisons:
+        if one.chance is not None:
+            more = f" by more than {one.chance.margin:g}" if one.chance.margin else ""
+            lines.append(f"chance: that b beats a{more}, given the data; {one.chance.prior}")
+    return list(dict.fromkeys(lines))
 
 
 def needs(comparison: Comparison) -> str:
@@ -219,7 +247,7 @@ def pairs_lines(
     from nsd.reports.judge.comparison import show_p
 
     if wide:
-        numeric = ("n", "mean a", "mean b", "b - a", "p", "adjusted")
+        numeric = ("n", "mean a", "mean b", "b - a", "p", "adjusted", "chance")
         rows = []
         for one in comparisons:
             cells = [Cell(cell.removeprefix(prefix) if i < 2 else cell) for i, cell in enumerate(_cells(one))]
@@ -289,8 +317,8 @@ def family_lines(comparisons: Sequence[Comparison]) -> list[str]:
     metrics = ", ".join(dict.fromkeys(one.metric for one in comparisons))
     levels = levels_line(comparisons) or "no interval"
     lines = [f"{metrics}, of {readings_of(comparisons)}; {adjusted}; level {first.alpha:g}; {levels}"]
-    lines += [*reasons(comparisons), *needs_lines(comparisons), *attrition_lines(comparisons)]
-    return [*lines, *remark_lines(comparisons)]
+    lines += [*reasons(comparisons), *chance_lines(comparisons), *needs_lines(comparisons)]
+    return [*lines, *attrition_lines(comparisons), *remark_lines(comparisons)]
 
 
 def short_lines(comparisons: Sequence[Comparison]) -> list[str]:

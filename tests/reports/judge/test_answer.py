@@ -151,7 +151,7 @@ def test_the_headline_counts_what_was_declared(results: Results) -> None:
     assert answer(results.connection, "s").headline() == (
         "Of 3 declared claims (family of 3: 1 without a result), for these weights, on questions like these: 1 holds "
         "(tuned > base); 1 is refuted (base > tuned); 1 is not decided (third > nowhere). For this recipe, trained "
-        "again, on questions like these: nothing, with one training seed."
+        "again, on questions like these: nothing, with one trained model an arm."
     )
 
 

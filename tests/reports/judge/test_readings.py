@@ -47,8 +47,8 @@ def test_with_seeds_the_recipe_is_judged_and_the_weights_stand_beside_it() -> No
 def test_one_seed_supports_the_weights_alone_and_says_what_would_do_for_the_recipe() -> None:
     found, _ = two_arms(1, 0.0)
     assert not found.other and f"for {WEIGHTS}: " in found.headline()
-    assert found.headline().endswith(f"For {RECIPE}: nothing, with one training seed.")
-    assert "one training seed of base, tuned" in found.not_supported and "9 find a difference" in found.not_supported
+    assert found.headline().endswith(f"For {RECIPE}: nothing, with one trained model an arm.")
+    assert "one trained model of base, tuned" in found.not_supported and "9 find a difference" in found.not_supported
 
 
 def test_models_that_nobody_trained_have_one_reading() -> None:
