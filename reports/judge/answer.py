@@ -37,7 +37,7 @@ from nsd.reports.judge.compare import (
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
-from nsd.reports.judge.metrics import NEUTRAL
+from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.ranks import RankBand, rank_bands
 from nsd.reports.judge.readings import RECIPE, Rules, other_reading, readings_of
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
@@ -124,7 +124,7 @@ class Answer:
         sentence = f"Of {kind}{family}{', for ' if next(iter(about)) else ': '}{'; '.join(parts)}."
         if self.other:
             sentence += f" For {readings_of([one.comparison for one in self.other])}: {_outcome(self.other)}."
-        if self.not_supported:
+        if self.not_supported and not any(one.comparison and one.comparison.claim == "recipe" for one in claims):
             sentence += f" For {RECIPE}: nothing, with one trained model an arm."
         return sentence
 
@@ -169,7 +169,9 @@ class Answer:
         claims = [one.comparison for one in (*self.verdicts, *self.late) if one.margin is None]
         mine = [one for one in (*claims, *self.exploratory) if one is not None and one.a not in self.beside]
         short = f"{self.experiment}/"
-        return [replace(band, name=band.name.removeprefix(short)) for band in rank_bands(mine)]
+        return [
+            replace(band, name=band.name.removeprefix(short)) for band in rank_bands(mine, planned_looks(self.looks))
+        ]
 
     def judged(self) -> list[Comparison]:
         """The comparisons behind the claims."""
@@ -235,6 +237,8 @@ def _judge(
         arms = {name: arms[name] for name in (*current.conditions, *arms) if name in arms}
     if metric is not None:
         arms = {name: measured_by(arm, metric) for name, arm in arms.items()}
+    if metric in UNITS:
+        detect = None  # the spec's is a share
     values = load_values(connection, list(arms.values()), groups, metric)
     known_at = _Known(connection, experiment, arms, [one for one in versions if current and one.rest == current.rest])
 
@@ -260,7 +264,15 @@ def _judge(
     side_levels = levels_left_of_tested(side_p, side, "bh", alpha)
     side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
     verdicts = [
-        verdict_on(one, p, values, alpha, correction, len(family), level=left, intervals=intervals, detect=detect)
+        verdict_on(
+            one,
+            p,
+            *(values, alpha, correction, len(family)),
+            level=left,
+            intervals=intervals,
+            detect=detect,
+            looks=planned_looks(block.looks),
+        )
         for one, p, left in zip(on_time, adjusted, levels, strict=False)
     ]
     judged = [
@@ -470,7 +482,7 @@ def _with_looks(
             p = verdict.comparison.p_adjusted
             p = None if p is None else min(1.0, p * looks)
             family = (found.alpha, found.correction, found.primary_family)
-            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals, detect)
+            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals, detect, looks)
             said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
             verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
         if number > looks:

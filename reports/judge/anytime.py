@@ -100,7 +100,7 @@ class AnytimeEvidence(Evidence):
         here = fixed_alpha(alpha, self.ratio)
         found = self.once.test(1 - here)
         p = None if found.p is None else anytime_p(found.p, self.ratio)
-        return _named(found, p, level, self._said(here, alpha))
+        return _named(found, p, level, self._said(here, alpha), self.shape.bounded)
 
     def interval(self, level: float) -> stats.Interval | None:
         """The interval of `level`, valid at any look."""
@@ -111,22 +111,27 @@ class AnytimeEvidence(Evidence):
         here = fixed_one_sided_alpha(alpha, self.ratio)
         found = self.once.margin_test(margin, both_sides, here)
         p = None if found.p is None else anytime_one_sided_p(found.p, self.ratio)
-        return _named(found, p, 1 - 2 * alpha, self._said(2 * here, 2 * alpha))
+        return _named(found, p, 1 - 2 * alpha, self._said(2 * here, 2 * alpha), self.shape.bounded)
 
     def _said(self, here: float, alpha: float) -> str:
         """What looking at any time costs."""
-        wider = normal_quantile(1 - here) / normal_quantile(1 - alpha)
+        wider = normal_quantile(max(here, 1e-300)) / normal_quantile(alpha)
         return (
             f"valid at any look (normal mixture): the interval is about {wider:.1f} times as wide as for one look alone"
         )
 
 
-def _named(found: stats.Result, p: float | None, level: float, said: str) -> stats.Result:
+def _named(found: stats.Result, p: float | None, level: float, said: str, bounded: bool) -> stats.Result:
     """A look's result with its anytime-valid p, called what it is; as it was where nothing could be tested."""
     interval = found.interval
     if p is None and interval is None:
         return found
     if interval is not None:
-        interval = replace(interval, level=level, name=f"{interval.name}, any look")
+        low, high = interval.low, interval.high
+        if bounded:  # at so strict a level a t of few seeds or groups reaches beyond what a difference of shares can be
+            low, high = max(low, -1.0), min(high, 1.0)
+        interval = replace(interval, low=low, high=high, level=level, name=f"{interval.name}, any look")
+        if not (math.isfinite(low) and math.isfinite(high)):
+            interval = None
     note = "; ".join(filter(None, (found.note, said)))
     return replace(found, name=f"{found.name}, any look", p=p, interval=interval, note=note)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from nsd.reports import stats
@@ -163,9 +164,16 @@ def arm_interval(block: Floats, level: float, metric: str) -> stats.Interval | N
     if len(row) < 2:
         return None
     if bounds is not None:
-        return stats.interval_of(stats.BoundedMean(row, *bounds), level, bounds)
+        return _bounded_interval(row.tobytes(), level)
     limits = stats.mean_limits(row, None)
     return None if limits is None else stats.interval_of(limits, level)
+
+
+@lru_cache(maxsize=1024)  # the same arm stands in many pairs
+def _bounded_interval(row: bytes, level: float) -> stats.Interval:
+    import numpy as np
+
+    return stats.interval_of(stats.BoundedMean(np.frombuffer(row), 0.0, 1.0), level, (0.0, 1.0))
 
 
 def _mean_of(shares: Mapping[str, float], arm: Arm) -> float | None:

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, is_search
+from nsd.reports.judge.metrics import NEUTRAL, is_search
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.stats.chance import PRIOR_OF_COUNTS, PRIOR_OF_T, chance_by_counts, chance_by_t
 
@@ -27,19 +27,20 @@ class Chance:
 
 
 def chance_of(evidence: Evidence, result: stats.Result, margin: float = 0.0) -> Chance | None:
-    """None where only counts are known, for tokens and searches, and where there is nothing to learn a spread from."""
+    """None where only counts are known, for tokens, what is cut or failed, and searches, and without a known spread."""
     if evidence.difference is None or evidence.shape.counts_only:
         return None
     metric = evidence.a.runs[0].metric
-    if metric in UNITS or is_search(metric):
+    if metric in NEUTRAL or is_search(metric):
         return None
-    if evidence.table is not None and not evidence.choice.test.of_recipe:
+    grouped = evidence.clusters is not None
+    if evidence.table is not None and not evidence.choice.test.of_recipe and not grouped:
         both, lost, won, neither = evidence.table
         return Chance(chance_by_counts(won, lost, both + neither, margin), margin, PRIOR_OF_COUNTS)
     if result.standard_error and result.df is not None:
         return Chance(chance_by_t(evidence.difference, result.standard_error, result.df, margin), margin, PRIOR_OF_T)
     found = evidence.differences
-    if found is None or evidence.choice.test.of_recipe or len(found) < 2 or float(found.std(ddof=1)) == 0:
+    if found is None or grouped or evidence.choice.test.of_recipe or len(found) < 2 or float(found.std(ddof=1)) == 0:
         return None
     spread = float(found.std(ddof=1)) / math.sqrt(len(found))
     return Chance(chance_by_t(evidence.difference, spread, len(found) - 1, margin), margin, PRIOR_OF_T)

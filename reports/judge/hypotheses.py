@@ -138,8 +138,12 @@ def verdict_on(
     level: float | None = None,
     intervals: str = "corrected",
     detect: float | None = None,
+    looks: int = 1,
 ) -> ClaimVerdict:
-    """The verdict from the adjusted p and the interval at `level`, the alpha that the correction leaves this claim."""
+    """The verdict from the adjusted p and the interval at `level`, the alpha that the correction leaves this claim.
+
+    `looks`: how many are planned, so that each has its part of alpha.
+    """
     claim, kind = one.claim, one.claim.kind
     margin = None if kind == "better" else claim.margin
     known = (claim.text, kind, margin)
@@ -152,7 +156,7 @@ def verdict_on(
         verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - left))
         holds = None if not verdict.apart else verdict.direction > 0
     else:
-        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family, left)
+        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family * looks, left)
     within = None if margin is None else (kind, margin)
     about = (one.evidence, one.result, p, verdict, values, alpha, correction, family, [*one.notes, note])
     comparison = describe(*about, claim=within, interval=interval, level=left, intervals=intervals, detect=detect)

@@ -93,7 +93,11 @@ class Evidence:
         elif chosen is PairTest.SIGN:
             assert self.differences is not None
             found = stats.sign_test(self.differences)
-            return replace(found, interval=self.interval(level), note=self._counted())
+            note, mean = self._counted(), float(self.differences.mean())
+            if (int((self.differences > 0).sum()) - int((self.differences < 0).sum())) * mean < 0:
+                against = "more questions speak for one, and the mean number of samples for the other: no verdict"
+                return replace(found, p=None, interval=self.interval(level), note=f"{note}; {against}")
+            return replace(found, interval=self.interval(level), note=note)
         elif chosen is PairTest.PERMUTATION:
             assert self.differences is not None
             found = stats.sign_flip(self.differences, seed=RESAMPLING_SEED)
@@ -221,6 +225,22 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
     is trained), else a checkpoint. Raises InputError for a test or claim that the data cannot carry.
     """
     scatters = about_recipe(a, b)
+    of_recipe = None if test is None else test in [one for one in PairTest if one.of_recipe]
+    if values.clusters is not None and (claim == "recipe" or of_recipe):
+        raise InputError(
+            "no test here takes seeds and groups of questions together: leave the groups out, or ask about these "
+            "weights (--claim checkpoint)"
+        )
+    if claim == "recipe" and of_recipe is False:
+        raise InputError(
+            f"--test {test} knows questions alone and says nothing of a recipe trained again: leave it out (two-level "
+            "is taken), or ask about these weights (--claim checkpoint)"
+        )
+    if claim == "checkpoint" and of_recipe:
+        raise InputError(
+            f"--test {test} takes training seeds for samples and speaks of a recipe: ask for that (--claim recipe), or "
+            "leave the test out"
+        )
     if claim == "recipe" and not (a.trained or b.trained):
         raise InputError(
             f"nothing was trained in {a.name} or {b.name}, so there is no recipe to speak of: ask about these models "
@@ -238,8 +258,8 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
             "checkpoints (--claim checkpoint)"
         )
     if claim is None and test is not None:
-        claim = "recipe" if scatters and test in [one for one in PairTest if one.of_recipe] else "checkpoint"
-    recipe = claim == "recipe" or (claim is None and scatters)
+        claim = "recipe" if scatters and of_recipe else "checkpoint"
+    recipe = claim == "recipe" or (claim is None and scatters and values.clusters is None)
     if a.counts_only or b.counts_only:
         return _from_counts(a, b, values, test)
     return _from_values(a, b, values, recipe, test)
@@ -357,7 +377,7 @@ def _asymmetry(
     for count, metric, mine in zip(drawn, metrics, rows, strict=True):
         mean = float(_by_weights(values, mine)[:, shared].mean())
         seen.append((count if averages(metric) else 1) * int(shared.sum()) * min(mean, 1 - mean))
-    return {"unequal": True, "lopsided": min(seen) < FEW_SEEN}
+    return {"unequal": True, "lopsided": metrics[0] not in UNITS and min(seen) < FEW_SEEN}
 
 
 def _by_weights(values: Values, rows: list[list[int]]) -> Floats:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.metrics import UNITS
+from nsd.reports.judge.metrics import NEUTRAL
 from nsd.reports.stats import holm
 
 FEWEST = 3  # two arms have a verdict
@@ -37,25 +37,26 @@ class RankBand:
         return str(self.best) if self.best == self.worst else f"{self.best}-{self.worst}"
 
 
-def rank_bands(comparisons: Sequence[Comparison]) -> list[RankBand]:
+def rank_bands(comparisons: Sequence[Comparison], looks: int = 1) -> list[RankBand]:
     """Bands from the highest mean down, at the comparisons' level; [] unless they are all pairs of three arms or more.
 
-    Each `p` must be that of a two-sided test of no difference. A pair that could not be tested tells nobody apart.
+    Each `p` must be that of a two-sided test of no difference; with planned looks it is multiplied by their number. A
+    pair that could not be tested, or whose interval holds 0, tells nobody apart.
     """
     names = list(dict.fromkeys(name for one in comparisons for name in (one.a, one.b)))
     pairs = {frozenset((one.a, one.b)) for one in comparisons}
-    if any(one.metric in UNITS for one in comparisons):  # fewer tokens are no worse place
+    if any(one.metric in NEUTRAL for one in comparisons):  # fewer tokens are no worse place
         return []
     if len(names) < FEWEST or len(pairs) != len(comparisons) or len(pairs) != len(names) * (len(names) - 1) // 2:
         return []
-    adjusted = holm([1.0 if one.p is None or one.difference is None else one.p for one in comparisons])
+    adjusted = holm([1.0 if one.p is None or one.difference is None else one.p * looks for one in comparisons])
     apart: dict[str, set[str]] = {name: set() for name in names}
     behind, ahead = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     means: dict[str, float | None] = dict.fromkeys(names)
     for one, p in zip(comparisons, adjusted, strict=True):
         for name, mean in ((one.a, one.mean_a), (one.b, one.mean_b)):
             means[name] = mean if means[name] is None else means[name]
-        if p <= one.alpha and one.difference:
+        if p < one.alpha and one.difference and not (one.ci and one.ci[0] <= 0 <= one.ci[1]):
             better, worse = (one.b, one.a) if one.difference > 0 else (one.a, one.b)
             ahead[better] += 1
             behind[worse] += 1

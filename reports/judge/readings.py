@@ -85,6 +85,7 @@ def other_reading(
             level=left,
             intervals=intervals,
             detect=rules.detect,
+            looks=looks,
         )
         for one, p, left in zip(others, adjusted, levels, strict=False)
         if one is not None

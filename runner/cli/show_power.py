@@ -111,6 +111,7 @@ def _power(
     `shop`: say also what to buy. `beside` names the evaluation of conditions that are measured by another one than the
     spec's first.
     """
+    from nsd.reports.judge.anytime import planned_looks
     from nsd.reports.judge.power import power_of
 
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
@@ -123,7 +124,7 @@ def _power(
         power_of,
         connection=connection,
         experiment=experiment,
-        alpha=block.alpha if wanted.alpha is None else wanted.alpha,
+        alpha=(block.alpha if wanted.alpha is None else wanted.alpha) / planned_looks(block.looks),
         power=wanted.power,
         detect=next(one for one in (wanted.detect, block.detect, 0.02) if one is not None),
         correction=block.correction,
