@@ -47,7 +47,8 @@ class Sandbox:
     def run(self, program: Program) -> Ran:
         """Run one program. Raises SandboxFailed where the sandbox itself does not work.
 
-        A helper that ends twice is the sandbox's fault where no program can end it, else the program has failed.
+        A helper that ends twice is the sandbox's fault where no program can end it, else the program has failed. A
+        sandbox that fails before its program began is made once more.
         """
         with self._running:
             line = self._free.get()
@@ -56,8 +57,9 @@ class Sandbox:
                 for _ in range(2):
                     if line is None or not line.alive:
                         line = _Line(self._settings)
-                    if (found := line.ask(program)) is not None:
-                        break
+                    found = line.ask(program)
+                    if found is not None and "failed" not in found:
+                        break  # what ended before its program began, by whoever's signal, may be tried again
             finally:
                 self._free.put(line)
         if found is None:

@@ -235,6 +235,13 @@ def _alive(process: int) -> bool:
         return False
 
 
+def test_a_sandbox_that_is_killed_before_its_program_began_is_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answers = _Line.ask, iter([{"failed": "it ended with 137 before the program began"}])
+    monkeypatch.setattr(_Line, "ask", lambda self, program: next(answers, None) or asked(self, program))
+    with closing(Sandbox("process", workers=1)) as box:
+        assert box.run(Program("print(1)")).stdout == "1\n"
+
+
 def test_a_broken_sandbox_is_no_verdict(box: Sandbox) -> None:
     box._settings["command"] = ["/bin/sh", "-c", "echo broken >&2; exit 1"]
     with pytest.raises(SandboxFailed, match="broken"):

@@ -705,7 +705,13 @@ def test_names_places_and_machines_change_no_stage(field: str) -> None:
     assert changed(SPEC, after) == {"seed1": {}, "seed2": {}}
 
 
-HYPOTHESES: dict[str, Any] = {"alpha": 0.01, "correction": "none", "looks": "any", "claims": ["student > base"]}
+HYPOTHESES: dict[str, Any] = {
+    "alpha": 0.01,
+    "detect": 0.02,
+    "correction": "none",
+    "looks": "any",
+    "claims": ["student > base"],
+}
 
 
 @pytest.mark.parametrize("field", HypothesesConfig.model_fields)
