@@ -29,7 +29,6 @@ from nsd.reports.stats.anytime import (
     fixed_one_sided_alpha,
     information_ratio,
 )
-from nsd.reports.stats.numerics import normal_quantile
 
 ANY_LOOK = "any"
 FEWEST_SEEDS = 3
@@ -115,7 +114,9 @@ class AnytimeEvidence(Evidence):
 
     def _said(self, here: float, alpha: float) -> str:
         """What looking at any time costs."""
-        wider = normal_quantile(max(here, 1e-300)) / normal_quantile(alpha)
+        from scipy.special import ndtri
+
+        wider = float(ndtri(max(here, 1e-300) / 2) / ndtri(alpha / 2))
         return (
             f"valid at any look (normal mixture): the interval is about {wider:.1f} times as wide as for one look alone"
         )
