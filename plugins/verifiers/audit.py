@@ -21,6 +21,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nsd.plugins.api import Question, Score, Verifier
 from nsd.plugins.verifiers.gold import check_gold
@@ -119,25 +120,48 @@ class _Auditor:
     def _judge(self, text: str, question: Question) -> Score | None:
         """The verdict, None where there is an error in its place; both calls are held against each other."""
         begin = time.perf_counter()
-        try:
-            found = self.verifier.score(text, question)
-        except Exception as error:  # the verifier may be anybody's
-            self.raised.count(False, question, text, f"{type(error).__name__}: {error}")
+        found = self._ask(lambda: self.verifier.score(text, question), question, text)
+        if found is None:
+            return None
+        if not isinstance(found, Score):
+            self.raised.fault(question, text, f"{type(found).__name__} in place of a Score")
             return None
         self.seconds += time.perf_counter() - begin
         self.judged += 1
-        self.raised.count(True, question, text, "")
         if self.judged % 7 == 1:  # each text twice would double what an audit takes
-            try:
-                again = self.verifier.score(text, question)
-            except Exception as error:
-                self.twice.count(False, question, text, f"{_said(found)}, then {type(error).__name__}: {error}")
-                return found
-            self.twice.count(again == found, question, text, f"{_said(found)}, then {_said(again)}")
+            again = self._ask(lambda: self.verifier.score(text, question), question, text)
+            then = _said(again) if isinstance(again, Score) else "an error"
+            self.twice.count(again == found, question, text, f"{_said(found)}, then {then}")
         self.partial.tried += 1
         if found.score not in (0, 1):
             self.partial.wrong += 1
             self.partly.append((found.score, Example(question, text, _said(found))))
+        return found
+
+    def _ask(self, call: Callable[[], Any], question: Question, text: str) -> Any:
+        """What the verifier says, None where it raises or ends the process: it may be anybody's."""
+        try:
+            found = call()
+        except (Exception, SystemExit) as error:
+            self.raised.count(False, question, text, f"{type(error).__name__}: {error}")
+            return None
+        self.raised.count(True, question, text, "")
+        return found
+
+    def _normalise(self, answer: str, question: Question) -> str | None:
+        found: str | None = self._ask(lambda: self.verifier.normalise(answer), question, answer)
+        return found
+
+    def _same(self, a: str, b: str, question: Question) -> bool | None:
+        found: bool | None = self._ask(lambda: self.verifier.same(a, b), question, f"{a} and {b}")
+        return found
+
+    def _group(self, answers: list[str], question: Question) -> list[int | None] | None:
+        """Classes of a vote, one for each answer; anything else is a fault of `group`."""
+        found = self._ask(lambda: self.verifier.group(answers), question, ", ".join(answers))
+        if found is not None and (not isinstance(found, list) or len(found) != len(answers)):
+            self.raised.fault(question, ", ".join(answers), f"group gives {found!r}, not a class for each answer")
+            return None
         return found
 
     def _must(self, check: Check, text: str, question: Question, right: bool, partly: bool = True) -> None:
@@ -151,9 +175,11 @@ class _Auditor:
 
     def _gold(self) -> Check:
         check = Check("gold", "the gold answer is not right", len(self.all))
+        named = set()
         for failure in check_gold(self.all, self.verifier):
+            named.add(failure.question.id)
             check.fault(failure.question, str(failure.question.answer), failure.reason)
-        for question in self.few:
+        for question in (one for one in self.few if one.id not in named):
             # Where it reads no answer there, it wants a form that is not known here, and nothing follows.
             if question.solution is None and question.answer is not None and not any(self._forms(question)):
                 said = self._judge(question.answer, question)
@@ -201,7 +227,7 @@ class _Auditor:
             if not forms:
                 continue
             other = golds[(place + 1) % len(golds)]
-            if other.answer != question.answer and not self._equal(str(other.answer), str(question.answer)):
+            if other.answer != question.answer and not self._equal(str(other.answer), str(question.answer), question):
                 for form in forms:
                     self._must(others, form(str(other.answer)), question, right=False)
             for answer in wrong_variants(str(question.answer), question.text):
@@ -233,9 +259,9 @@ class _Auditor:
         found = self._judge(text, question)
         return found is not None and found.correct
 
-    def _equal(self, a: str, b: str) -> bool:
-        left, right = self.verifier.normalise(a), self.verifier.normalise(b)
-        return left is not None and right is not None and self.verifier.same(left, right)
+    def _equal(self, a: str, b: str, question: Question) -> bool:
+        left, right = self._normalise(a, question), self._normalise(b, question)
+        return left is not None and right is not None and bool(self._same(left, right, question))
 
     def _normal(self) -> list[tuple[Question, str]]:
         found: dict[str, Question] = {}
@@ -243,35 +269,51 @@ class _Auditor:
             if question.answer is None:
                 continue
             for answer in (question.answer, *wrong_variants(question.answer, question.text)[:1]):
-                normal = self.verifier.normalise(answer)
+                normal = self._normalise(answer, question)
                 if normal is not None:
                     found.setdefault(normal, question)
         return [(question, answer) for answer, question in found.items()][:PAIRED]
 
     def _symmetric(self) -> Check:
         check = Check("symmetric", "a equals b and b does not equal a, or a not itself")
-        same = self.verifier.same
         for (question, a), (_, b) in itertools.combinations_with_replacement(self._normal(), 2):
-            there, back = same(a, b), same(b, a)
-            fine = there == back and (a != b or there)
-            check.count(fine, question, f"{a} and {b}", f"{there} one way, {back} the other")
+            there, back = self._same(a, b, question), self._same(b, a, question)
+            if there is not None and back is not None:
+                fine = there == back and (a != b or there)
+                check.count(fine, question, f"{a} and {b}", f"{there} one way, {back} the other")
         return check
 
     def _votes(self) -> Check:
-        """A vote joins what the verdict calls equal, and nothing else."""
+        """A vote joins what the verdict calls equal, and nothing else; the same answer given twice is one."""
         check = Check("votes", "a vote and a verdict differ on whether two answers are one")
         answers = self._normal()
         for (question, a), (_, b) in itertools.combinations(answers, 2):
-            joined = len(set(self.verifier.group([a, b]))) == 1
-            check.count(joined == self.verifier.same(a, b), question, f"{a} and {b}", "one" if joined else "two")
-        for question, a in answers:
+            self._joined(check, self._group([a, b], question), question, a, b, self._same(a, b, question))
+        whole = [answer for _, answer in answers]
+        classes = self._group([*whole, *whole], answers[0][0]) if answers else None
+        for place, (question, a) in enumerate(answers):
+            self._joined(check, self._group([a, a], question), question, a, a, True)
+            if classes is not None:
+                self._joined(check, [classes[place], classes[place + len(whole)]], question, a, a, True)
+                for other in range(place):  # among many, what is joined must still be equal
+                    if classes[place] == classes[other]:
+                        same = self._same(a, whole[other], question)
+                        check.count(same is not False, question, f"{a} and {whole[other]}", "one among many")
             for form in list(self._forms(question))[:1]:
                 verdict = self._judge(form(a), question)
-                gold = self.verifier.normalise(str(question.answer))
+                gold = self._normalise(str(question.answer), question)
                 if verdict is not None and verdict.answer is not None and gold is not None:
-                    equal = self.verifier.same(verdict.answer, gold)
-                    check.count(verdict.correct == equal, question, a, _said(verdict))
+                    equal = self._same(verdict.answer, gold, question)
+                    check.count(equal is None or verdict.correct == equal, question, a, _said(verdict))
         return check
+
+    @staticmethod
+    def _joined(
+        check: Check, classes: list[int | None] | None, question: Question, a: str, b: str, same: bool | None
+    ) -> None:
+        if classes is not None and same is not None:
+            joined = len(set(classes)) == 1
+            check.count(joined == same, question, f"{a} and {b}", "one" if joined else "two")
 
 
 def _holds(text: str, question: Question) -> bool:

@@ -58,6 +58,13 @@ def _unreadable_note(
 
 
 def _reason(question: Question, verifier: Verifier) -> str | None:
+    try:
+        return _fault(question, verifier)
+    except (Exception, SystemExit) as error:  # the verifier may be anybody's
+        return f"the verifier raised {type(error).__name__}: {error}"
+
+
+def _fault(question: Question, verifier: Verifier) -> str | None:
     if question.answer is None:
         return "the question has no gold answer" if verifier.needs_answer else None
     gold = verifier.normalise(question.answer)

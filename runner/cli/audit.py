@@ -8,6 +8,8 @@ same. Duplicates and leaks are those that the split leaves out.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +57,9 @@ def _audited(data: Block[Dataset], verifier: Block[Verifier]) -> tuple[Audit, li
     questions = [as_stored(one) for one in questions_of(pools)]
     if not questions:
         raise InputError(f"the dataset {data.use} has no questions to audit {verifier.use} on")
-    found = audit(questions, verifier.make())
-    again = [as_stored(one) for one in questions_of(data.make().pools())]
+    with contextlib.redirect_stdout(sys.stderr):  # what a verifier prints is no part of the report
+        found = audit(questions, verifier.make())
+        again = [as_stored(one) for one in questions_of(data.make().pools())]
     notes = [*report.notes(), f"{seconds / len(questions) * 1000:.3g} ms to make a question"]
     return replace(found, checks=[*found.checks, same_questions(questions, again)]), notes
 

@@ -120,6 +120,64 @@ class Blind(Numeric):
         return super().extract(completion.partition(" ")[0])
 
 
+class RaisesOnSolution(Numeric):
+    """Falls over a text with a plus."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        if " + " in completion:
+            raise ValueError("plus")
+        return super().score(completion, question)
+
+
+class SameRaises(Numeric):
+    """Cannot compare."""
+
+    def same(self, a: str, b: str) -> bool:
+        raise ValueError("same")
+
+
+class NormaliseRaises(Numeric):
+    """Reads no bare answer."""
+
+    def normalise(self, answer: str) -> str | None:
+        raise ValueError("normalise")
+
+
+class Exits(Numeric):
+    """Ends the process."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        raise SystemExit(3)
+
+
+class NoScore(Numeric):
+    """Judges in a type of its own."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        return True  # type: ignore[return-value]
+
+
+class NeverJoins(Numeric):
+    """Its votes have a class for every sample."""
+
+    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        return list(range(len(answers)))
+
+
+class LosesVotes(Numeric):
+    """Its votes have no classes."""
+
+    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        return []
+
+
+class JoinsMany(Numeric):
+    """From three answers on all are one."""
+
+    def group(self, answers: Sequence[str | None]) -> list[int | None]:
+        return [0] * len(answers) if len(answers) > 2 else super().group(answers)
+
+
 def failed(found: Audit) -> set[str]:
     return {check.name for check in found.checks if check.failed}
 
@@ -137,6 +195,14 @@ def failed(found: Audit) -> set[str]:
         (OneWay, "symmetric"),
         (Voting, "votes"),
         (Blind, "gold"),
+        (RaisesOnSolution, "gold"),
+        (SameRaises, "raises"),
+        (NormaliseRaises, "raises"),
+        (Exits, "raises"),
+        (NoScore, "raises"),
+        (NeverJoins, "votes"),
+        (LosesVotes, "raises"),
+        (JoinsMany, "votes"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -151,6 +217,12 @@ def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verif
     assert not found.failed, failed(found)
     tried = {check.name: check.tried for check in found.checks}
     assert tried["gold"] == 800 and all(tried.values()), tried
+
+
+def test_no_more_is_found_than_was_tried() -> None:
+    bare = [replace(one, solution=None, answer="no number") for one in QUESTIONS]
+    for check in audit(bare, Numeric()).checks:
+        assert check.wrong <= check.tried, check.name
 
 
 def test_letters_are_tried_with_the_other_letters_and_all_at_once() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.imports.files import csv_text, separator_of
+from nsd.runner.work.imports.files import MOST_DIGITS, csv_text, separator_of
 
 
 def read_counts(path: Path) -> list[tuple[str, tuple[int, int], dict[str, str]]]:
@@ -33,6 +33,8 @@ def read_counts(path: Path) -> list[tuple[str, tuple[int, int], dict[str, str]]]
             ) from None
         if not condition:
             raise InputError(f"{place}: the condition has no name")
+        if n >= 10**MOST_DIGITS:
+            raise InputError(f"{place}: n is {n:.3g}, more questions than anybody asked")
         if n < 1 or not 0 <= right <= n:
             raise InputError(f"{place}: {right} correct of {n}: correct lies between 0 and n, and n is at least 1")
         if condition in found:

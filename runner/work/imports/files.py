@@ -30,6 +30,7 @@ from nsd.plugins.errors import InputError
 
 SEPARATORS = ",;\t|"
 BOM = b"\xef\xbb\xbf"
+MOST_DIGITS = 15  # of the number of a sample, an epoch or a count
 LONGEST = 80  # characters of a name of a model or filter; a longer text is none
 LET_GO = object()  # in the place of a value that nobody asked for
 MOST_CELL = 2**27  # characters of one cell: the csv module takes 131072 unless told

@@ -242,16 +242,17 @@ def _by_sample(table: Table) -> Table:
 
     The events `sampling` give prompt and text, `error` says that the sample failed; others say nothing of it.
     """
-    events: dict[str, list[tuple[int, str, dict[str, Any]]]] = {}
+    events: dict[tuple[str, str], list[tuple[int, str, dict[str, Any]]]] = {}
     for number, row in table.rows:
         if row.get("sample_id") is None or "type" not in row:
             continue  # the first line is the run's spec, the last its report
         data = row.get("data")
         if not isinstance(data, dict):
             raise InputError(f"{table.place(number)}: an event whose `data` is no object")
-        events.setdefault(text_of(row["sample_id"]), []).append((number, text_of(row["type"]), data))
+        run = "" if row.get("run_id") is None else text_of(row["run_id"])
+        events.setdefault((run, text_of(row["sample_id"])), []).append((number, text_of(row["type"]), data))
     rows: list[tuple[int, dict[str, Any]]] = []
-    for sample, mine in events.items():
+    for (run, sample), mine in events.items():
         drawn = [data for _, kind, data in mine if kind == "sampling"]
         matches = [(number, data) for number, kind, data in mine if kind == "match"]
         metrics = [data for _, kind, data in mine if kind == "metrics"]
@@ -265,6 +266,7 @@ def _by_sample(table: Table) -> Table:
                     number,
                     {
                         "sample_id": sample,
+                        "run_id": run,
                         **{name: data.get(name) for name in ("correct", "expected", "picked")},
                         "prompt": message_text(said.get("prompt")),
                         "sampled": _sampled(said.get("sampled")),

@@ -10,6 +10,7 @@ Newer ones compress their zip by zstd, which Python 3.11 cannot read in a zip: p
 
 from __future__ import annotations
 
+import lzma
 import re
 import struct
 import zipfile
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.imports.files import Number, Table, first_bytes, whole_json
+from nsd.runner.work.imports.files import MOST_DIGITS, Number, Table, first_bytes, whole_json
 
 ZSTD = 93  # the zip format's number of it
 MOST_BYTES = 2**30  # of one sample
+DAMAGED = (zlib.error, lzma.LZMAError, UnicodeDecodeError)
 _WORDS = {"C": "1", "I": "0", "P": "0.5", "N": None}
 _WORDS |= {"yes": "1", "true": "1", "no": "0", "false": "0"}
 _ENDS = {"stop": "stop", "tool_calls": "stop", "max_tokens": "length", "model_length": "length"}
@@ -46,7 +48,10 @@ def read_inspect(path: Path) -> tuple[Table, int]:
         log = whole_json(path.read_bytes(), str(path))
         if not isinstance(log, dict) or not isinstance(log.get("eval"), dict):
             raise InputError(f"{path}: no log of inspect: it has no `eval`")
-        header, samples = log, list(enumerate(log.get("samples") or [], 1))
+        drawn = log.get("samples") or []
+        if not isinstance(drawn, list):
+            raise InputError(f"{path}: its `samples` are a {type(drawn).__name__}, not a list")
+        header, samples = log, list(enumerate(drawn, 1))
     rows = [(number, _row(path, number, sample)) for number, sample in samples]
     if not rows:
         raise InputError(f"{path} has no samples (its status is {header.get('status', 'unknown')}): nothing to import")
@@ -74,7 +79,7 @@ def _of_zip(path: Path) -> tuple[dict[str, Any], list[tuple[int, Any]]]:
                 raise InputError(f"{path}: a zip file, and no log of inspect: it has no header.json")
             names = [name for name in parts if name.startswith("samples/") and name.endswith(".json")]
             samples = [whole_json(_content(path, archive, parts[name]), f"{path}: {name}") for name in names]
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, *DAMAGED, struct.error, EOFError, OSError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a whole zip file ({error}): it was cut off, or is still being written"
         ) from error
@@ -109,12 +114,13 @@ def _row(path: Path, number: int, sample: Any) -> dict[str, Any]:
     if not isinstance(sample, dict) or "id" not in sample or "epoch" not in sample:
         raise InputError(f"{place}: no sample of inspect: it has no id and epoch")
     epoch = str(sample["epoch"])
-    if not epoch.isdecimal():
-        raise InputError(f"{place}: the epoch is {epoch!r}, not a whole number")
+    if not epoch.isdecimal() or len(epoch) > MOST_DIGITS:
+        raise InputError(f"{place}: the epoch is {epoch[:40]!r}, not a whole number of a sample")
     output = sample.get("output")
     output = output if isinstance(output, dict) else {}
     choices = output.get("choices")
-    ended = choices[0].get("stop_reason") if isinstance(choices, list) and choices else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    ended = first.get("stop_reason") if isinstance(first, dict) else None
     scores = sample.get("scores") or {}
     if not isinstance(scores, dict):
         raise InputError(f"{place}: its scores are a {type(scores).__name__}, not one value for each scorer")

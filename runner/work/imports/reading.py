@@ -63,6 +63,8 @@ from nsd.runner.work.imports.rows import (
 )
 from nsd.runner.work.imports.run import ImportedRun
 
+MOST_SAMPLES = 10_000  # of a question, that --samples may ask for
+
 
 def read_import(
     path: Path,
@@ -96,6 +98,8 @@ def read_import(
         raise InputError("an imported run needs a name: --name RUN")
     if samples is not None and samples < 1:
         raise InputError(f"--samples {samples}: a question has at least one")
+    if samples is not None and samples > MOST_SAMPLES:
+        raise InputError(f"--samples {samples}: at most {MOST_SAMPLES:,} of a question are read")
     if text is not None and id_is_text:
         raise InputError("--id-is-text says that the id is the question's text: leave --text out")
     found = read_format(path, source, fields, where or {})
@@ -189,8 +193,8 @@ def _one_run(about: _About, run: str, key: str | None) -> ImportedRun:
     missing = failed = 0
     for (number, row), question in zip(table.rows, about.ids, strict=True):
         recorded = row[field_name] if field_name in row else get_field(row, field_name)
-        if recorded is ABSENT and not was_asked(row, field_name):
-            continue
+        if recorded is ABSENT and about.found.name is None and not was_asked(row, field_name):
+            continue  # other models were asked; what a tool recorded without a verdict was asked, and counts
         several = recorded if isinstance(recorded, list) else [recorded]
         if not several and about.samples is None:
             raise InputError(

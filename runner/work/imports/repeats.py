@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nsd.plugins.errors import InputError
-from nsd.runner.work.imports.files import LONGEST, Number, Table
+from nsd.runner.work.imports.files import LONGEST, MOST_DIGITS, Number, Table
 from nsd.runner.work.imports.rows import ABSENT, get_field, text_of
 
 LOOKED_AT = 2000
@@ -84,8 +84,8 @@ def in_order(table: Table, ids: Sequence[str], field: str) -> tuple[Table, list[
     for question, (line, row) in zip(ids, table.rows, strict=True):
         value = get_field(row, field)
         text = "" if value is ABSENT or isinstance(value, (dict, list)) else _shown(value)
-        if not text.isdecimal():
-            shown = "is not there" if value is ABSENT else f"holds {text or type(value).__name__!r}"
+        if not text.isdecimal() or len(text) > MOST_DIGITS:
+            shown = "is not there" if value is ABSENT else f"holds {text[:40] or type(value).__name__!r}"
             raise InputError(f"{table.place(line)}: the field {field!r} {shown}, where a sample's number was expected")
         before = seen.setdefault((question, int(text)), line)
         if before != line:

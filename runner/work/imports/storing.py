@@ -74,10 +74,10 @@ def _keyed(run: Any) -> tuple[dict[str, Any], str]:
 def _same_names(workspace: Workspace, digests: Mapping[str, str]) -> list[Manifest]:
     """Imports under one of these names with another digest. Raises NameTaken for a name of nsd's own runs."""
     for record in workspace.records():
-        taken = [run.run for run in record.runs if run.run in digests]
-        taken += [record.experiment] if record.experiment in digests else []
-        if taken:
-            raise NameTaken(f"{taken[0]} is a run of the experiment {record.experiment}: give another --name")
+        # A name below an experiment would stand before its own arm, or go when that seed is run.
+        mine = [one for one in digests if one == record.experiment or one.startswith(f"{record.experiment}/")]
+        if mine:
+            raise NameTaken(f"{mine[0]} is a name of the experiment {record.experiment}: give another --name")
     held = workspace.manifests("import")
     return [one for one in held if any(digests.get(run.run, one.digest) != one.digest for run in one.imported)]
 

@@ -73,8 +73,18 @@ def test_the_name_of_a_run_of_nsd_cannot_be_taken(workspace: Workspace) -> None:
     workspace.create()
     finish(workspace, "good", [1.0, 0.0])
     record(workspace, "toy", {"good": "good"})
-    with pytest.raises(NameTaken, match="toy/good/seed1 is a run of the experiment toy: give another --name"):
+    with pytest.raises(NameTaken, match="toy/good/seed1 is a name of the experiment toy: give another --name"):
         bring(workspace, rows(1, 1), "toy/good/seed1", replace=True)
+
+
+@pytest.mark.parametrize("name", ["toy", "toy/good", "toy/good/seed2", "toy/other/seed1"])
+def test_no_name_stands_before_the_arms_of_an_experiment(workspace: Workspace, name: str) -> None:
+    workspace.create()
+    finish(workspace, "good", [1.0, 0.0])
+    record(workspace, "toy", {"good": "good"})
+    with pytest.raises(NameTaken, match="is a name of the experiment toy"):
+        bring(workspace, rows(1, 1), name, replace=True)
+    bring(workspace, rows(1, 1), "toys")
 
 
 def test_without_a_terminal_a_taken_name_ends_with_code_2(workspace: Workspace, tmp_path: Path) -> None:

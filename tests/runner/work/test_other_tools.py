@@ -392,3 +392,33 @@ def test_the_text_of_a_question_makes_its_id() -> None:
     first = json.loads((FILES / "questions.jsonl").read_text().splitlines()[0])["question"]
     run = one(LM_EVAL, where=STRICT, id_field="doc.question", id_is_text=True)
     assert run.values[0] == (question_id(first), 0.0) and run.pairing == "text" and not run.texts
+
+
+def test_two_runs_in_one_log_are_told_apart(tmp_path: Path) -> None:
+    found = events(tmp_path, ("s.1", "match", {"correct": True}), ("s.2", "match", {"correct": False}))
+    both = tmp_path / "both.jsonl"
+    other = [json.loads(line) | {"run_id": "other"} for line in found.read_text().splitlines()]
+    both.write_text(found.read_text() + "".join(json.dumps(row) + "\n" for row in other))
+    with pytest.raises(InputError, match="differ in 'run_id'"):
+        one(both)
+    assert dict(one(both, where={"run_id": ["other"]}).values) == {"s.1": 1.0, "s.2": 0.0}
+
+
+def test_a_sample_without_the_score_that_is_chosen_is_wrong_and_counted(tmp_path: Path) -> None:
+    other = {"scores": {"elsewhere": {"value": "C"}}}
+    path = log(tmp_path, sample(1), sample(2, **other), sample(1, 2), sample(2, 2))
+    found = one(path, score="match")
+    assert dict(found.values) == {"1": 1.0, "2": 0.5} and found.metadata["missing_answers"] == 1
+
+
+@pytest.mark.parametrize("choices", [["x"], [None], [3]])
+def test_choices_of_another_shape_say_nothing_of_the_end(tmp_path: Path, choices: list[Any]) -> None:
+    path = log(tmp_path, sample(1, output={"choices": choices, "completion": "18"}))
+    assert dict(one(path, score="match").values) == {"1": 1.0}
+
+
+@pytest.mark.parametrize(("about", "said"), [({"epoch": "9" * 5000}, "epoch"), ({"epoch": 10**20}, "epoch")])
+def test_a_number_beyond_every_sample_is_refused(tmp_path: Path, about: dict[str, Any], said: str) -> None:
+    path = log(tmp_path, sample(1) | about)
+    with pytest.raises(InputError, match=said):
+        one(path, score="match")
