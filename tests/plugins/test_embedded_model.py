@@ -74,6 +74,7 @@ def test_any_unicode_text_goes_through_the_tokenizer_and_back(text: str) -> None
     assert tokenizer().decode(ids(text)) == text
 
 
+@pytest.mark.slow
 @given(prompt=st.text(max_size=40), completion=st.text(max_size=40))
 @settings(deadline=None)
 def test_a_prompt_ending_in_a_line_break_keeps_its_tokens_when_a_completion_follows(

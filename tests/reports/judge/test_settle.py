@@ -14,6 +14,7 @@ from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.settle import levels_left, settle, settle_margin
+from thinned import thinned
 from toy_results import Results, table_runs, verdicts
 
 
@@ -68,7 +69,7 @@ def holds_together(one: Comparison) -> bool:
     return (one.verdict != "UNRESOLVED") == (one.ci[0] > 0 or one.ci[1] < 0)
 
 
-@pytest.mark.parametrize("correction", ["holm", "bh", "bonferroni", "none"])
+@pytest.mark.parametrize("correction", thinned(["holm", "bh", "bonferroni", "none"]))
 def test_no_open_verdict_leaves_zero_out_and_no_shown_one_holds_it(correction: str) -> None:
     """Many simulated arms near the edge: one answer a question, several samples, unequal numbers, few questions."""
     generator, seen = np.random.default_rng(5), {"BETTER": 0, "WORSE": 0, "UNRESOLVED": 0}
@@ -86,6 +87,7 @@ def test_no_open_verdict_leaves_zero_out_and_no_shown_one_holds_it(correction: s
     assert min(seen["BETTER"], seen["UNRESOLVED"]) > 10
 
 
+@pytest.mark.slow
 def test_recipes_and_groups_hold_together_as_well() -> None:
     generator = np.random.default_rng(6)
     for trial in range(6):
@@ -100,6 +102,7 @@ def test_recipes_and_groups_hold_together_as_well() -> None:
         assert all(holds_together(one) for one in found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["not_worse_by", "equivalent_within"])
 def test_an_open_margin_claim_has_an_interval_that_touches_the_margin(kind: str) -> None:
     generator, seen = np.random.default_rng(7), set()

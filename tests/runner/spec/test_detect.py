@@ -47,6 +47,7 @@ def power(folder: Path, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_power_asks_about_the_stated_difference_unless_told_otherwise(tmp_path: Path) -> None:
     path = str(stating(tmp_path, "0.03"))
     assert power(tmp_path, path)["detect"] == 0.03

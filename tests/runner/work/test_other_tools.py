@@ -83,6 +83,7 @@ seeds: [1]
 """
 
 
+@pytest.mark.slow
 def test_every_question_has_the_value_that_nsd_itself_measures(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_bytes((FILES / "questions.jsonl").read_bytes())
     (tmp_path / "train.jsonl").write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
@@ -338,6 +339,7 @@ def imported_or_refused(path: Path, **options: Any) -> None:
     assert all(0 <= value <= 1 for run in runs for _, value in run.values)
 
 
+@pytest.mark.slow
 @HYPOTHESIS
 @given(st.lists(ROW, min_size=1, max_size=4), st.sampled_from(["lm-eval", "openai-evals"]), st.booleans())
 def test_any_lines_are_imported_or_refused_in_words(tmp_path: Path, rows: list[Any], source: str, judge: bool) -> None:
@@ -345,6 +347,7 @@ def test_any_lines_are_imported_or_refused_in_words(tmp_path: Path, rows: list[A
     imported_or_refused(path, source=source, **({"verifier": "numeric"} if judge else {}))
 
 
+@pytest.mark.slow
 @HYPOTHESIS
 @given(st.lists(ROW | st.builds(lambda row: sample(1) | row, ROW), max_size=3), ANY_JSON, st.booleans())
 def test_any_log_is_imported_or_refused_in_words(tmp_path: Path, rows: list[Any], about: Any, judge: bool) -> None:
@@ -352,6 +355,7 @@ def test_any_log_is_imported_or_refused_in_words(tmp_path: Path, rows: list[Any]
     imported_or_refused(path, source="inspect", **({"verifier": "numeric"} if judge else {"score": "match"}))
 
 
+@pytest.mark.slow
 def test_a_damaged_zip_is_refused_in_words_wherever_it_is_damaged(tmp_path: Path) -> None:
     whole, draw = EVAL.read_bytes(), random.Random(5)
     values = one(EVAL, score="match").values

@@ -56,10 +56,12 @@ EXPECTED = [
 ]
 
 
+@pytest.mark.slow
 def test_the_index_says_which_evaluation_a_row_is_of(finished: Path) -> None:
     assert rows(finished, RUNS) == EXPECTED
 
 
+@pytest.mark.slow
 def test_a_rebuilt_index_says_the_same(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / "nsd-workspace" / "nsd.duckdb").unlink(missing_ok=True)
@@ -67,11 +69,13 @@ def test_a_rebuilt_index_says_the_same(finished: Path, tmp_path: Path) -> None:
     assert rows(copy, RUNS) == EXPECTED
 
 
+@pytest.mark.slow
 def test_both_evaluations_are_of_the_same_weights(finished: Path) -> None:
     found = rows(finished, "SELECT DISTINCT train_digest FROM current_runs WHERE condition LIKE 'student%'")
     assert len(found) == 1 and found[0][0] is not None
 
 
+@pytest.mark.slow
 def test_claims_on_all_evaluations_are_one_family(finished: Path) -> None:
     found = nsd_json(finished, "compare", "two.yaml", "--format", "json")
     assert found["primary_family"] == 2 and found["exploratory"] == []
@@ -86,6 +90,7 @@ def test_claims_on_all_evaluations_are_one_family(finished: Path) -> None:
     assert second["comparison"]["difference"] == pytest.approx(values["student@retention"] - values["base@retention"])
 
 
+@pytest.mark.slow
 def test_no_arm_is_compared_with_another_evaluation(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(SPEC[: SPEC.index("hypotheses:")])
     shutil.copytree(finished / "nsd-workspace", tmp_path / "nsd-workspace")
@@ -96,6 +101,7 @@ def test_no_arm_is_compared_with_another_evaluation(finished: Path, tmp_path: Pa
     }
 
 
+@pytest.mark.slow
 def test_an_experiments_name_means_the_first_evaluation(finished: Path) -> None:
     (pair,) = nsd_json(finished, "compare", "two", "--format", "json")["comparisons"]
     assert (pair["a"], pair["b"]) == ("two/base", "two/student")
@@ -107,6 +113,7 @@ def test_an_experiments_name_means_the_first_evaluation(finished: Path) -> None:
     assert pair["metric"] == "avg@2"
 
 
+@pytest.mark.slow
 def test_tables_show_the_first_and_each_other_by_itself(finished: Path) -> None:
     said = nsd(finished, "report", "two.yaml")
     first, other = said.split("Arms on retention:")
@@ -114,6 +121,7 @@ def test_tables_show_the_first_and_each_other_by_itself(finished: Path) -> None:
     assert "| base@retention | avg@2 |" in other and "| base | accuracy" not in other
 
 
+@pytest.mark.slow
 def test_the_end_of_a_run_shows_each_in_a_table_of_its_own(finished: Path) -> None:
     said = nsd(finished, "run", "two.yaml")
     first, other = said.split("\n on retention ", 1)
@@ -121,6 +129,7 @@ def test_the_end_of_a_run_shows_each_in_a_table_of_its_own(finished: Path) -> No
     assert "base@retention" in other and "student@retention" in other
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_each_can_detect_and_takes(finished: Path) -> None:
     said = nsd(finished, "plan", "two.yaml")
     assert "on retention can detect " in said and "10 questions x 2 samples" in said
@@ -129,6 +138,7 @@ def test_a_plan_says_what_each_can_detect_and_takes(finished: Path) -> None:
     assert list(found["estimates"][0]["evals"]) == ["main", "retention"]
 
 
+@pytest.mark.slow
 def test_labels_warnings_and_costs_are_those_of_the_arm_once(finished: Path) -> None:
     found = nsd_json(finished, "report", "two.yaml", "--format", "json")
     assert len(found["stages"]) == 9 == len({stage["digest"] for stage in found["stages"]})
@@ -141,6 +151,7 @@ def test_labels_warnings_and_costs_are_those_of_the_arm_once(finished: Path) -> 
     ]
 
 
+@pytest.mark.slow
 def test_the_page_shows_each(finished: Path, tmp_path: Path) -> None:
     nsd(finished, "report", "two.yaml", "--html", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
@@ -148,12 +159,14 @@ def test_the_page_shows_each(finished: Path, tmp_path: Path) -> None:
     assert "student not worse than base by 0.5 on retention" in page
 
 
+@pytest.mark.slow
 def test_a_run_of_any_evaluation_can_be_shown(finished: Path) -> None:
     shown = nsd_json(finished, "show", "two/student@retention/seed7", "--json")
     assert shown["run"]["measurement"] == "retention"
     assert [stage["kind"] for stage in shown["stages"]] == ["train", "sample", "score"]
 
 
+@pytest.mark.slow
 def test_another_name_and_order_compute_nothing(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "copy")
     text = SPEC.replace("retention", "old").replace("main", "headline")
@@ -162,6 +175,7 @@ def test_another_name_and_order_compute_nothing(finished: Path, tmp_path: Path) 
     assert [row[2] for row in rows(copy, RUNS) if row[0].endswith("base@old/seed7")] == ["old"]
 
 
+@pytest.mark.slow
 def test_what_was_claimed_of_the_only_evaluation_stays_claimed_of_the_first(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "copy")
     single = SPEC[: SPEC.index("evals:")] + "eval: {use: accuracy, temperature: 0, max_tokens: 24}\n"
@@ -171,6 +185,7 @@ def test_what_was_claimed_of_the_only_evaluation_stays_claimed_of_the_first(fini
     assert (verdict["claim"], verdict["mark"], verdict["family"]) == ("student > base", "", 2)
 
 
+@pytest.mark.slow
 def test_a_claim_is_late_where_the_first_evaluation_is_another_one_now(finished: Path, tmp_path: Path) -> None:
     """Its words were on record before the results of what now stands first, and meant something else."""
     copy = shutil.copytree(finished, tmp_path / "copy")
