@@ -241,6 +241,13 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
             f"--test {test} takes training seeds for samples and speaks of a recipe: ask for that (--claim recipe), or "
             "leave the test out"
         )
+    if test == PairTest.SEEDS_PAIRED:
+        first, second = ([draws[0].seed for draws in arm.observations] for arm in (a, b))
+        if sorted(map(str, first)) != sorted(map(str, second)):
+            raise InputError(
+                f"--test {test} pairs the arms seed by seed: {a.name} has the seeds {', '.join(map(str, first))}, "
+                f"{b.name} {', '.join(map(str, second))}. Take --test seeds, or two-level"
+            )
     if claim == "recipe" and not (a.trained or b.trained):
         raise InputError(
             f"nothing was trained in {a.name} or {b.name}, so there is no recipe to speak of: ask about these models "

@@ -42,6 +42,16 @@ def test_a_test_of_the_other_reading_is_refused(seeded: Results, claim: str, tes
         compare_runs(seeded.connection, ["s/a", "s/b"], claim=claim, test=test)
 
 
+def test_seeds_are_paired_with_themselves_alone(seeded: Results) -> None:
+    generator = np.random.default_rng(6)
+    for seed in (2, 3, 4):
+        seeded.add(f"s/c/seed{seed}", (generator.random(60) < 0.5).astype(float).tolist())
+    (found,) = compare_runs(seeded.connection, ["s/a", "s/b"], test="seeds-paired")
+    assert found.p is not None
+    with pytest.raises(InputError, match="pairs the arms seed by seed"):
+        compare_runs(seeded.connection, ["s/a", "s/c"], test="seeds-paired")
+
+
 def test_a_search_that_wins_more_questions_is_not_worse() -> None:
     results = Results()
     results.add("a", [0.5] * 30 + [0.9] * 10, metric="discovery@20")
