@@ -245,7 +245,7 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
         first, second = ([draws[0].seed for draws in arm.observations] for arm in (a, b))
         if sorted(map(str, first)) != sorted(map(str, second)):
             raise InputError(
-                f"--test {test} pairs the arms seed by seed: {a.name} has the seeds {', '.join(map(str, first))}, "
+                f"--test {test} needs the same training seeds in both arms: {a.name} has {', '.join(map(str, first))}, "
                 f"{b.name} {', '.join(map(str, second))}. Take --test seeds, or two-level"
             )
     if claim == "recipe" and not (a.trained or b.trained):

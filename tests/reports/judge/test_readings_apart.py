@@ -48,7 +48,7 @@ def test_seeds_are_paired_with_themselves_alone(seeded: Results) -> None:
         seeded.add(f"s/c/seed{seed}", (generator.random(60) < 0.5).astype(float).tolist())
     (found,) = compare_runs(seeded.connection, ["s/a", "s/b"], test="seeds-paired")
     assert found.p is not None
-    with pytest.raises(InputError, match="pairs the arms seed by seed"):
+    with pytest.raises(InputError, match="the same training seeds in both arms"):
         compare_runs(seeded.connection, ["s/a", "s/c"], test="seeds-paired")
 
 
