@@ -35,15 +35,14 @@ from nsd.reports.judge.compare import (
     weigh,
 )
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, judge_family, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.ranks import RankBand, rank_bands
-from nsd.reports.judge.readings import RECIPE, Rules, other_reading, readings_of
+from nsd.reports.judge.readings import RECIPE, other_reading, readings_of
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
 from nsd.reports.judge.sandboxes import sandbox_notes
 from nsd.reports.judge.seeds import choose_seeds
-from nsd.reports.judge.settle import levels_left
 from nsd.reports.judge.trainings import training_notes
 from nsd.reports.judge.values import Values, load_values
 from nsd.reports.judge.versions import (
@@ -253,27 +252,17 @@ def _judge(
     late = [(weigh_claim(one, arms, values, *asked_of_each), marks[key]) for key, one in asked.items() if marks[key]]
     gone = [_weigh_dropped(one, arms, values, alpha, block.looks) for one in dropped]
     family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
-    adjusted = family_adjusted(family, correction)
-    levels = levels_left(family, adjusted, correction, alpha / planned_looks(block.looks))
+    rules = Rules(alpha, correction, len(family), block.looks, detect)
 
     others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
     claimed = [one.p for one, _ in late]
-    side = stats.adjust([1.0 if p is None else p for p in claimed] + [one.result.p for one in others], "bh")
-    size = sum(p is not None for p in side)
     side_p = [1.0 if p is None else p for p in claimed] + [one.result.p for one in others]
+    side = stats.adjust(side_p, "bh")
+    size = sum(p is not None for p in side)
     side_levels = levels_left_of_tested(side_p, side, "bh", alpha)
     side = [None if p is None else q for p, q in zip(claimed, side, strict=False)] + side[len(claimed) :]
     verdicts = [
-        verdict_on(
-            one,
-            p,
-            *(values, alpha, correction, len(family)),
-            level=left,
-            intervals=intervals,
-            detect=detect,
-            looks=planned_looks(block.looks),
-        )
-        for one, p, left in zip(on_time, adjusted, levels, strict=False)
+        one for one in judge_family(on_time, family[len(on_time) :], values, rules, intervals) if one is not None
     ]
     judged = [
         verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals, detect)
@@ -311,11 +300,10 @@ def _judge(
         beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
     if metric not in NEUTRAL:
-        rules = Rules(alpha, correction, len(family), block.looks, detect)
         other, not_supported = other_reading(on_time, arms, values, rules, intervals)
         found = replace(found, other=other, not_supported=not_supported)
     earlier = earlier_looks(connection, experiment)
-    return _with_looks(found, earlier, block.looks, on_time, values, levels, intervals, detect)
+    return _with_looks(found, earlier, block.looks)
 
 
 class _Known:
@@ -455,17 +443,8 @@ def _notes(
     return notes
 
 
-def _with_looks(
-    found: Answer,
-    earlier: Sequence[Look],
-    planned: int | str | None,
-    tested: Sequence[TestedClaim],
-    values: Values,
-    levels: Sequence[float],
-    intervals: str,
-    detect: float | None,
-) -> Answer:
-    """Mark verdicts on data that grew since an earlier look; a planned look is tested at alpha / looks.
+def _with_looks(found: Answer, earlier: Sequence[Look], planned: int | str | None) -> Answer:
+    """Mark verdicts on data that grew since an earlier look; of a planned look say which it is.
 
     Where verdicts hold at any look there is nothing to mark.
     """
@@ -473,16 +452,12 @@ def _with_looks(
         return found
     looks = planned_looks(planned)
     judged = []
-    for one, verdict, left in zip(tested, found.verdicts, levels, strict=False):
+    for verdict in found.verdicts:
         if verdict.comparison is None:
             judged.append(verdict)
             continue
         number = look_number(earlier, verdict.comparison)
         if looks > 1:
-            p = verdict.comparison.p_adjusted
-            p = None if p is None else min(1.0, p * looks)
-            family = (found.alpha, found.correction, found.primary_family)
-            verdict = verdict_on(one, p, values, *family, verdict.mark, left, intervals, detect, looks)
             said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
             verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))
         if number > looks:

@@ -21,14 +21,14 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.anytime import ANY_LOOK, at_any_look, no_promise
+from nsd.reports.judge.anytime import ANY_LOOK, at_any_look, no_promise, planned_looks
 from nsd.reports.judge.compare import describe, measured_with, not_comparable
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.needed import level_left
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.seeds import choose_seeds
-from nsd.reports.judge.settle import settle, settle_margin
+from nsd.reports.judge.settle import levels_left, settle, settle_margin
 from nsd.reports.judge.values import Values
 from nsd.reports.judge.verdict import Verdict
 from nsd.runner.store.shapes import Claim
@@ -125,6 +125,48 @@ def family_adjusted(p_values: Sequence[float | None], correction: str) -> list[f
     """
     adjusted = stats.adjust([1.0 if p is None else p for p in p_values], correction)
     return [None if p is None else one for p, one in zip(p_values, adjusted, strict=True)]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By which a family is judged: level, correction, its size, planned looks or "any", the difference asked about."""
+
+    alpha: float
+    correction: str
+    family: int
+    looks: int | str | None = None
+    detect: float | None = None
+
+
+def judge_family(
+    tested: Sequence[TestedClaim | None],
+    others: Sequence[float | None],
+    values: Values,
+    rules: Rules,
+    intervals: str = "corrected",
+) -> list[ClaimVerdict | None]:
+    """The verdicts of a family's claims in order, None for None. `others` are the p-values of the rest of the family.
+
+    Each of several planned looks is tested at its part of alpha: the adjusted p is multiplied by their number.
+    """
+    looks = planned_looks(rules.looks)
+    p_values = [*(None if one is None else one.p for one in tested), *others]
+    adjusted = family_adjusted(p_values, rules.correction)
+    levels = levels_left(p_values, adjusted, rules.correction, rules.alpha / looks)
+    return [
+        None
+        if one is None
+        else verdict_on(
+            one,
+            None if p is None else min(1.0, p * looks),
+            *(values, rules.alpha, rules.correction, rules.family),
+            level=left,
+            intervals=intervals,
+            detect=rules.detect,
+            looks=looks,
+        )
+        for one, p, left in zip(tested, adjusted, levels, strict=False)
+    ]
 
 
 def verdict_on(

@@ -11,34 +11,20 @@ own of the same size, corrected alike. Models that nobody trained have one readi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
-from nsd.reports.judge.anytime import planned_looks
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.hypotheses import ClaimVerdict, TestedClaim, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, TestedClaim, judge_family, weigh_claim
 from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import TYPICAL_SEED_SD, about_recipe
 from nsd.reports.judge.runs import Arm
-from nsd.reports.judge.settle import levels_left
 from nsd.reports.judge.values import Values
 
 WEIGHTS = "these weights, on questions like these"
 RECIPE = "this recipe, trained again, on questions like these"
 MODELS = "these models as they are, on questions like these"
 SEARCHES = "one search of each question, on questions like these"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """By which a family is judged: level, correction, its size, planned looks or "any", the difference asked about."""
-
-    alpha: float
-    correction: str
-    family: int
-    looks: int | str | None = None
-    detect: float | None = None
 
 
 def reading_of(one: Comparison) -> str:
@@ -60,7 +46,6 @@ def other_reading(
 ) -> tuple[list[ClaimVerdict], str]:
     """The verdicts of the other reading, and for a recipe that the seeds do not support what would."""
     others: list[TestedClaim | None] = []
-    looks = planned_looks(rules.looks)
     short: list[str] = []
     for one in tested:
         found = None
@@ -74,22 +59,8 @@ def other_reading(
                 few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
                 short += [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
         others.append(found)
-    p_values = [None if one is None else one.p for one in others] + [None] * (rules.family - len(others))
-    adjusted = family_adjusted(p_values, rules.correction)
-    levels = levels_left(p_values, adjusted, rules.correction, rules.alpha / looks)
-    verdicts = [
-        verdict_on(
-            one,
-            None if p is None else min(1.0, p * looks),
-            *(values, rules.alpha, rules.correction, rules.family),
-            level=left,
-            intervals=intervals,
-            detect=rules.detect,
-            looks=looks,
-        )
-        for one, p, left in zip(others, adjusted, levels, strict=False)
-        if one is not None
-    ]
+    untested: list[float | None] = [None] * (rules.family - len(others))
+    verdicts = [one for one in judge_family(others, untested, values, rules, intervals) if one is not None]
     return verdicts, _what_would(sorted(set(short)))
 
 
