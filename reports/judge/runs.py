@@ -34,12 +34,11 @@ GLOB_CHARACTERS = "*?["
 class Run:
     """One finished run, or one imported row of counts (`counts` = correct, n; then it has no evaluation).
 
-    `data_order` is the same text for two runs exactly where both were trained on the same examples in the
-    same order; None where nothing was trained or it is not known. `weights` is the same text for two runs exactly
-    where the same model (or the same recording) answered; `trained`: whether the seed trained it, taken to be so of
-    an import. `repeats_itself`: nothing is drawn (temperature 0, a recording), so that asking the same weights again
-    gives the same answers. `weightless`: an engine without weights answered. `measurement`: which of its spec's named
-    evaluations it is of; `beside`: whether that is another one than the first.
+    `weights` is the same text for two runs exactly where the same model (or the same recording) answered; `trained`:
+    whether the seed trained it, taken to be so of an import. `repeats_itself`: nothing is drawn (temperature 0, a
+    recording), so that asking the same weights again gives the same answers. `weightless`: an engine without weights
+    answered. `measurement`: which of its spec's named evaluations it is of; `beside`: whether that is another one than
+    the first.
     """
 
     name: str
@@ -52,7 +51,6 @@ class Run:
     verifier_hash: str | None
     samples: int
     counts: tuple[int, int] | None
-    data_order: str | None
     train_digest: str | None = None
     weights: str | None = None
     trained: bool = True
@@ -132,7 +130,6 @@ WITH made AS (SELECT digest, manifest,
 RUNS_SQL = f"""{MADE_SQL}
 SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data_hash, i.verifier_hash, i.samples,
        c.correct, c.n, r.status, r.reason, r.train_digest,
-       json_extract_string(s.key, '$.train_on') || json_extract_string(s.key, '$.seeds.order'),
        json_extract_string(e.key, '$.sampling.temperature'), json_extract(e.key, '$.engine')::TEXT,
        json_extract_string(e.key, '$.engine.use'), json_extract(e.key, '$.model')::TEXT,
        json_extract(s.manifest, '$.sha256')::TEXT, json_extract_string(e.key, '$.by'),
@@ -166,7 +163,6 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             status,
             why,
             train,
-            order,
             temperature,
             engine,
             engine_name,
@@ -184,7 +180,7 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             digest = None
         learned = searched_by == "training"  # each search had weights of its own
         recorded = model == "null"  # an engine that loads no weights stands for them itself
-        about = (digest, metric or "accuracy", data, verifier, samples or 1, counts, order, train)
+        about = (digest, metric or "accuracy", data, verifier, samples or 1, counts, train)
         finished[name] = Run(
             *(name, experiment, condition, seed, *about),
             weights=f"searched {digest}"
