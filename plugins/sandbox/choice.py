@@ -79,7 +79,7 @@ def _working(kind: Kind) -> Sandbox:
 def _tried(kind: Kind) -> Sandbox | str:
     try:
         box = held(kind)
-        box.guarantees = probe(box.run)
+        guarantees = probe(box.run)
     except InputError as error:
         return str(error)
     except SandboxFailed as error:
@@ -87,8 +87,9 @@ def _tried(kind: Kind) -> Sandbox | str:
         return f"{error}{'; ' if said else ''}{said}"
     except (OSError, RuntimeError) as error:  # of the probes: no file, process or thread more to be had
         return f"it could not be tried: {error}"
-    if lacking := NEEDED[kind] - box.guarantees:
+    if lacking := NEEDED[kind] - guarantees:
         return f"it was tried, and does not hold: {', '.join(sorted(lacking))}"
+    box.guarantees = guarantees
     return box
 
 

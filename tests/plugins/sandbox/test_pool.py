@@ -286,8 +286,19 @@ def test_a_scratch_folder_that_became_a_link_is_not_followed(tmp_path: Path) -> 
 # --------------------------------------------------------------------------- which one
 
 
-def test_a_kind_that_a_probe_breaks_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No kind of sandbox was tried yet. What a test then finds of them is no other test's."""
+    boxes: dict[Kind, Sandbox] = {}
     monkeypatch.setattr(choice, "_found", {})
+    monkeypatch.setattr(pool, "_held", boxes)
+    yield
+    for box in boxes.values():
+        box.close()
+
+
+@pytest.mark.usefixtures("untried")
+def test_a_kind_that_a_probe_breaks_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "probe", lambda run: frozenset(GUARANTEES) - {"files"})
     with pytest.raises(InputError, match="does not hold: files"):
         sandbox.guarantees("bubblewrap")
@@ -303,6 +314,7 @@ def test_auto_falls_back_to_landlock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner("auto")("print(1)").stdout == "1\n"
 
 
+@pytest.mark.usefixtures("untried")
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
@@ -315,12 +327,12 @@ def test_what_stops_bubblewrap_is_explained(said: str, advice: str, monkeypatch:
     def broken(run: object) -> frozenset[str]:
         raise SandboxFailed(said)
 
-    monkeypatch.setattr(choice, "_found", {})
     monkeypatch.setattr(choice, "probe", broken)
     with pytest.raises(InputError, match=advice):
         sandbox.guarantees("bubblewrap")
 
 
+@pytest.mark.usefixtures("untried")
 @pytest.mark.parametrize("error", [OSError("AF_UNIX path too long"), RuntimeError("can't start new thread")])
 def test_probes_that_cannot_be_made_are_a_reason_and_no_crash(
     error: Exception, monkeypatch: pytest.MonkeyPatch
@@ -328,7 +340,6 @@ def test_probes_that_cannot_be_made_are_a_reason_and_no_crash(
     def broken(run: object) -> frozenset[str]:
         raise error
 
-    monkeypatch.setattr(choice, "_found", {})
     monkeypatch.setattr(choice, "probe", broken)
     with pytest.raises(InputError, match=str(error)):
         sandbox.guarantees("bubblewrap")
