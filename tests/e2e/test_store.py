@@ -16,7 +16,11 @@ from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
 
-LONG_SPEC = TINY_SPEC.replace("epochs: 2, batch_size: 8", "epochs: 8, batch_size: 8")
+# One arm: which stages there are is nothing to a machine that goes away.
+LONG_SPEC = TINY_SPEC.partition("conditions:")[0].replace("epochs: 2,", "epochs: 8,") + """\
+conditions:
+  baseline: {train_on: [labeled]}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +75,8 @@ def test_a_new_machine_goes_on_where_the_lost_one_was(undisturbed: Path, tmp_pat
         nsd(second, *arguments)
     finally:
         del os.environ["NSD_PUSH_SECONDS"]
-    (manifest,) = [
-        json.loads(path.read_text())
-        for path in (second / "nsd-workspace" / "artifacts").glob("train-*/manifest.json")
-        if json.loads(path.read_text())["training"]["examples"] == {"labeled": 32}
-    ]
-    assert manifest["training"]["notes"]["resumed_from"] == reached > 0
+    (manifest,) = (second / "nsd-workspace" / "artifacts").glob("train-*/manifest.json")
+    assert json.loads(manifest.read_text())["training"]["notes"]["resumed_from"] == reached > 0
     assert results(second / "nsd-workspace") == results(undisturbed / "nsd-workspace")
 
 
