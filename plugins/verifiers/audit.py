@@ -7,76 +7,38 @@ A verifier that calls a wrong answer right is what a training learns to exploit,
 hides what it has learned. Each check makes texts from the gold answers and says which of them it judged against what
 they are. Answers are put into texts in every form (`#### 18`, `\\boxed{18}`, the gold solution with its last answer
 replaced) in which this verifier gives the question's own gold answer credit; a form that it does not read by its
-definition is no fault and is not used. variants.py makes right and wrong answers from a gold one.
+definition is no fault and is not used. variants.py makes right and wrong answers from a gold one, attacks.py what a
+training may come to write in their place.
 
-Gold is read on every question, all else is tried on `LIMIT` of them, spread evenly. A question without a gold solution
-must have one form in which its gold answer is right.
+A list of answers with the gold one among them is worth a guess where the verifier reads one place of it, the first or
+the last; that is told. It is a fault where the gold answer is right in several places: then guessing pays.
+
+Gold is read on every question, all else is tried on `LIMIT` of them, spread evenly, and lists on `HEDGED`. A question
+without a gold solution must have one form in which its gold answer is right.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from nsd.plugins.api import Question, Score, Verifier
+from nsd.plugins.api import Question, Verifier
+from nsd.plugins.verifiers import attacks
 from nsd.plugins.verifiers.gold import check_gold
+from nsd.plugins.verifiers.trial import KEPT, Check, Trial, said
 from nsd.plugins.verifiers.variants import has_number, written_variants, wrong_variants
 
 LIMIT = 100
 PAIRED = 60  # answers that are compared with each other
-KEPT = 5  # examples of a failed check that are kept
+HEDGED = 20  # questions on which lists of answers are tried, some hundred texts each
+LONG = (3000, 30000)  # characters
+OPENING = "Let me see."  # before an answer, where more text is to stand there
 SENTENCES = ("The answer is {}.", "So the answer is {}")  # where a model also writes bold, or mathematics
 FORMS = ("{}", "#### {}", "\\boxed{{{}}}", "<answer>{}</answer>", *SENTENCES)
 GARBAGE = ("", " ", "\n\n", "banana", "I do not know.", "?", "####", "\\boxed{}", "<answer></answer>", "```\n```")
 HOSTILE = ("\0", "\ud800", "\u202e18", "((((" * 2000, "\\boxed{" * 500, "9" * 5000, "1e999", "-" * 3000, "{" * 3000)
-
-
-@dataclass(frozen=True)
-class Example:
-    """A text that was judged against what it is: by whose gold, what it was, and what the verifier said."""
-
-    question: Question
-    text: str
-    said: str
-
-
-@dataclass
-class Check:
-    """What was tried: how many texts, how many were judged against what they are, and a few of those.
-
-    `told` checks fail nothing: what they find is for a person to know. Others fail where more than a share `allowed` of
-    the texts was misjudged.
-    """
-
-    name: str
-    what: str
-    tried: int = 0
-    wrong: int = 0
-    examples: list[Example] = field(default_factory=list)
-    told: bool = False
-    allowed: float = 0.0
-
-    @property
-    def failed(self) -> bool:
-        """Whether it found what must not be."""
-        return self.wrong > self.allowed * self.tried and not self.told
-
-    def count(self, fine: bool, question: Question, text: str, said: str) -> None:
-        """Note a text that was tried."""
-        self.tried += 1
-        if not fine:
-            self.fault(question, text, said)
-
-    def fault(self, question: Question, text: str, said: str) -> None:
-        """Note a text that was misjudged."""
-        self.wrong += 1
-        if len(self.examples) < KEPT:
-            self.examples.append(Example(question, text, said))
 
 
 @dataclass(frozen=True)
@@ -102,74 +64,15 @@ class _Auditor:
         self.all, self.verifier = questions, verifier
         step = max(1, math.ceil(len(questions) / limit))
         self.few = list(questions[::step])
-        self.seconds, self.judged = 0.0, 0
-        self.raised = Check("raises", "an error instead of a verdict")
-        self.twice = Check("same twice", "another verdict the second time")
-        self.partial = Check("partial credit", "a score between 0 and 1, the highest first", told=True)
-        self.partly: list[tuple[float, Example]] = []
+        self.trial = Trial(verifier)
+        self.forms: dict[str, list[Callable[[str], str]]] = {}
 
     def run(self) -> Audit:
         checks = [self._gold(), self._known(), self._lines(), self._garbage(), self._repeated(), *self._answers()]
+        checks += [*self._hedges(), *self._long(), self._batch()]
         if self.verifier.votes:
             checks += [self._symmetric(), self._votes()]
-        self.partial.examples = [one for _, one in heapq.nlargest(KEPT, self.partly, key=lambda pair: pair[0])]
-        return Audit([*checks, self.raised, self.twice, self.partial], self.seconds / max(1, self.judged))
-
-    # ------------------------------------------------------------------ judging
-
-    def _judge(self, text: str, question: Question) -> Score | None:
-        """The verdict, None where there is an error in its place; both calls are held against each other."""
-        begin = time.perf_counter()
-        found = self._ask(lambda: self.verifier.score(text, question), question, text)
-        if found is None:
-            return None
-        if not isinstance(found, Score):
-            self.raised.fault(question, text, f"{type(found).__name__} in place of a Score")
-            return None
-        self.seconds += time.perf_counter() - begin
-        self.judged += 1
-        if self.judged % 7 == 1:  # each text twice would double what an audit takes
-            again = self._ask(lambda: self.verifier.score(text, question), question, text)
-            then = _said(again) if isinstance(again, Score) else "an error"
-            self.twice.count(again == found, question, text, f"{_said(found)}, then {then}")
-        self.partial.tried += 1
-        if found.score not in (0, 1):
-            self.partial.wrong += 1
-            self.partly.append((found.score, Example(question, text, _said(found))))
-        return found
-
-    def _ask(self, call: Callable[[], Any], question: Question, text: str) -> Any:
-        """What the verifier says, None where it raises or ends the process: it may be anybody's."""
-        try:
-            found = call()
-        except (Exception, SystemExit) as error:
-            self.raised.count(False, question, text, f"{type(error).__name__}: {error}")
-            return None
-        self.raised.count(True, question, text, "")
-        return found
-
-    def _normalise(self, answer: str, question: Question) -> str | None:
-        found: str | None = self._ask(lambda: self.verifier.normalise(answer), question, answer)
-        return found
-
-    def _same(self, a: str, b: str, question: Question) -> bool | None:
-        found: bool | None = self._ask(lambda: self.verifier.same(a, b), question, f"{a} and {b}")
-        return found
-
-    def _group(self, answers: list[str], question: Question) -> list[int | None] | None:
-        """Classes of a vote, one for each answer; anything else is a fault of `group`."""
-        found = self._ask(lambda: self.verifier.group(answers), question, ", ".join(answers))
-        if found is not None and (not isinstance(found, list) or len(found) != len(answers)):
-            self.raised.fault(question, ", ".join(answers), f"group gives {found!r}, not a class for each answer")
-            return None
-        return found
-
-    def _must(self, check: Check, text: str, question: Question, right: bool, partly: bool = True) -> None:
-        found = self._judge(text, question)
-        if found is not None:
-            # What is `partly` right by the verifier's own account is told apart from what passes.
-            fine = found.correct if right else not found.correct and (found.score == 0 or (partly and found.score < 1))
-            check.count(fine, question, text, _said(found))
+        return Audit([*checks, *self.trial.told()], self.trial.seconds_each)
 
     # ------------------------------------------------------------------ checks
 
@@ -181,10 +84,10 @@ class _Auditor:
             check.fault(failure.question, str(failure.question.answer), failure.reason)
         for question in (one for one in self.few if one.id not in named):
             # Where it reads no answer there, it wants a form that is not known here, and nothing follows.
-            if question.solution is None and question.answer is not None and not any(self._forms(question)):
-                said = self._judge(question.answer, question)
-                if said is not None and said.answer is not None:
-                    check.fault(question, question.answer, _said(said))
+            if question.solution is None and question.answer is not None and not self._forms(question):
+                found = self.trial.judge(question.answer, question)
+                if found is not None and found.answer is not None:
+                    check.fault(question, question.answer, said(found))
         return check
 
     def _known(self) -> Check:
@@ -207,61 +110,126 @@ class _Auditor:
             texts = (*GARBAGE, *HOSTILE) if number < KEPT else GARBAGE  # hostile ones are slow
             for text in texts:
                 if text.strip() != (question.answer or "").strip() and not _holds(text, question):
-                    self._must(check, text, question, right=False, partly=False)
+                    self.trial.must(check, text, question, right=False, partly=False)
         return check
 
     def _repeated(self) -> Check:
         """The question said again: a few happen to end with their answer."""
         check = Check("question repeated", "the question's own text is right", allowed=0.05)
         for question in self.few:
-            self._must(check, question.text, question, right=False)
+            self.trial.must(check, question.text, question, right=False)
         return check
 
-    def _answers(self) -> tuple[Check, Check, Check]:
+    def _answers(self) -> tuple[Check, Check, Check, Check]:
         others = Check("another answer", "another question's gold answer is right")
         near = Check("near miss", "an answer next to the gold one is right")
+        nothing = Check("no answer", "what is no answer to anything is right where an answer stands")
         written = Check("as models write it", "the gold answer is not right as models write it")
         golds = [one for one in self.few if one.answer is not None]
         for place, question in enumerate(golds):
-            forms = list(self._forms(question))
+            forms = self._forms(question)
             if not forms:
                 continue
+            gold = str(question.answer)
             other = golds[(place + 1) % len(golds)]
-            if other.answer != question.answer and not self._equal(str(other.answer), str(question.answer), question):
+            if other.answer != question.answer and not self.trial.equal(str(other.answer), gold, question):
                 for form in forms:
-                    self._must(others, form(str(other.answer)), question, right=False)
-            for answer in wrong_variants(str(question.answer), question.text):
+                    self.trial.must(others, form(str(other.answer)), question, right=False)
+            for answer in (*wrong_variants(gold, question.text), *attacks.other_signs(gold), *attacks.parts_of(gold)):
                 for form in forms:
-                    self._must(near, form(answer), question, right=False)
-            for answer in written_variants(str(question.answer)):
+                    self.trial.must(near, form(answer), question, right=False)
+            for answer in attacks.empty_answers(gold) if place < HEDGED else ():
+                for form in forms:
+                    self.trial.must(nothing, form(answer), question, right=False)
+            for answer in written_variants(gold):
                 for form in forms[:2]:
-                    self._must(written, form(answer), question, right=True)
-            for sentence in SENTENCES if has_number(str(question.answer)) else ():
-                if self._right(sentence.format(question.answer), question):
+                    self.trial.must(written, form(answer), question, right=True)
+            for sentence in SENTENCES if has_number(gold) else ():
+                if self.trial.right(sentence.format(question.answer), question):
                     for decorated in ("**{}**", "${}$"):
                         text = sentence.format(decorated.format(question.answer))
-                        self._must(written, text, question, right=True)
-        return others, near, written
+                        self.trial.must(written, text, question, right=True)
+        return others, near, nothing, written
 
-    def _forms(self, question: Question) -> Iterator[Callable[[str], str]]:
+    def _hedges(self) -> tuple[Check, Check]:
+        """Lists of answers, with the gold one in each place of them."""
+        check = Check("hedge", "a list of answers is right wherever the gold one stands in it")
+        told = Check("one of a list", "a list of answers is right where the gold one stands in one place", told=True)
+        golds = [one for one in self.few if one.answer is not None]
+        for question in golds[:: max(1, math.ceil(len(golds) / HEDGED))]:
+            gold, forms = str(question.answer), self._forms(question)
+            others = [str(one.answer) for one in golds if one.answer != gold]
+            wrong = attacks.guesses(gold, question.text, others) if forms else []
+            if not wrong or any(self.trial.equal(one, gold, question) for one in wrong):
+                continue
+            lists = [[form(one) for one in places] for places in attacks.hedges(gold, wrong) for form in forms]
+            for places in (*lists, *attacks.statements(gold, wrong, forms)):
+                right = [text for text in places if self.trial.right(text, question)]
+                text = right[-1] if right else places[0]
+                check.count(len(right) < 2, question, text, f"right with the gold answer in {len(right)} places")
+                told.count(not right, question, text, "right")
+            if (counted := attacks.counted_up(gold)) is not None:
+                for form in forms:
+                    self.trial.must(check, form(counted), question, right=False)
+        return check, told
+
+    def _long(self) -> tuple[Check, Check]:
+        """Texts longer than a verifier may have been tried on, without an answer and with one at their end."""
+        senseless = Check("long garbage", "a long text is right without the answer")
+        buried = Check("answer after a long text", "the gold answer is not right where much stands before it")
+        for question in self.few[:KEPT]:
+            gold, forms = str(question.answer), self._forms(question) if question.answer is not None else []
+            forms = [form for form in forms if self.trial.right(f"{OPENING}\n{form(gold)}", question)][:2]
+            wrong = wrong_variants(gold, question.text)[:1]
+            for text in (text for size in LONG for text in attacks.long_texts(size) if not _holds(text, question)):
+                self.trial.must(senseless, text, question, right=False)
+                for form in forms:
+                    for answer in wrong:
+                        self.trial.must(senseless, f"{text}\n{form(answer)}", question, right=False)
+                    self.trial.must(buried, f"{text}\n{form(gold)}", question, right=True)
+        return senseless, buried
+
+    def _batch(self) -> Check:
+        """Many at once, as a run asks: the verdicts of each alone, in their order."""
+        check = Check("batch", "another verdict among many than alone")
+        items: list[tuple[str, Question]] = []
+        for question in self.few[:HEDGED]:
+            stated = [form(str(question.answer)) for form in self._forms(question)[:1]] if question.answer else []
+            items += [(text, question) for text in (*stated, question.solution or "", "banana")]
+        alone = [self.trial.judge(text, question) for text, question in items]
+        many = self.trial.ask(lambda: self.verifier.score_many(items), *items[0][::-1]) if items else []
+        if many is not None and len(many) != len(items):
+            check.count(False, items[0][1], items[0][0], f"{len(many)} verdicts for {len(items)} texts")
+        elif many is not None:
+            for (text, question), one, other in zip(items, alone, many, strict=True):
+                if one is not None:
+                    check.count(one == other, question, text, f"{said(one)} alone, {said(other)} among {len(items)}")
+        return check
+
+    def _forms(self, question: Question) -> list[Callable[[str], str]]:
         """The ways to state an answer that this verifier reads."""
+        if question.id not in self.forms:
+            self.forms[question.id] = list(self._read_forms(question))
+        return self.forms[question.id]
+
+    def _read_forms(self, question: Question) -> Iterator[Callable[[str], str]]:
         gold = str(question.answer)
         ways: list[Callable[[str], str]] = [form.format for form in FORMS]
         if question.solution is not None and gold in question.solution:
             before, _, after = question.solution.rpartition(gold)
-            if not self._right(f"{before}banana{after}", question):  # else its answer stands elsewhere
+            if not self.trial.right(f"{before}banana{after}", question):  # else its answer stands elsewhere
                 ways.insert(0, lambda answer: f"{before}{answer}{after}")
         for way in ways:
-            if self._right(way(gold), question):
+            if self.trial.right(way(gold), question):
                 yield way
 
     def _right(self, text: str, question: Question) -> bool:
-        found = self._judge(text, question)
+        found = self.trial.judge(text, question)
         return found is not None and found.correct
 
     def _equal(self, a: str, b: str, question: Question) -> bool:
-        left, right = self._normalise(a, question), self._normalise(b, question)
-        return left is not None and right is not None and bool(self._same(left, right, question))
+        left, right = self.trial.normalise(a, question), self.trial.normalise(b, question)
+        return left is not None and right is not None and bool(self.trial.same(left, right, question))
 
     def _normal(self) -> list[tuple[Question, str]]:
         found: dict[str, Question] = {}
@@ -269,7 +237,7 @@ class _Auditor:
             if question.answer is None:
                 continue
             for answer in (question.answer, *wrong_variants(question.answer, question.text)[:1]):
-                normal = self._normalise(answer, question)
+                normal = self.trial.normalise(answer, question)
                 if normal is not None:
                     found.setdefault(normal, question)
         return [(question, answer) for answer, question in found.items()][:PAIRED]
@@ -277,7 +245,7 @@ class _Auditor:
     def _symmetric(self) -> Check:
         check = Check("symmetric", "a equals b and b does not equal a, or a not itself")
         for (question, a), (_, b) in itertools.combinations_with_replacement(self._normal(), 2):
-            there, back = self._same(a, b, question), self._same(b, a, question)
+            there, back = self.trial.same(a, b, question), self.trial.same(b, a, question)
             if there is not None and back is not None:
                 fine = there == back and (a != b or there)
                 check.count(fine, question, f"{a} and {b}", f"{there} one way, {back} the other")
@@ -288,23 +256,23 @@ class _Auditor:
         check = Check("votes", "a vote and a verdict differ on whether two answers are one")
         answers = self._normal()
         for (question, a), (_, b) in itertools.combinations(answers, 2):
-            self._joined(check, self._group([a, b], question), question, a, b, self._same(a, b, question))
+            self._joined(check, self.trial.group([a, b], question), question, a, b, self.trial.same(a, b, question))
         whole = [answer for _, answer in answers]
-        classes = self._group([*whole, *whole], answers[0][0]) if answers else None
+        classes = self.trial.group([*whole, *whole], answers[0][0]) if answers else None
         for place, (question, a) in enumerate(answers):
-            self._joined(check, self._group([a, a], question), question, a, a, True)
+            self._joined(check, self.trial.group([a, a], question), question, a, a, True)
             if classes is not None:
                 self._joined(check, [classes[place], classes[place + len(whole)]], question, a, a, True)
                 for other in range(place):  # among many, what is joined must still be equal
                     if classes[place] == classes[other]:
-                        same = self._same(a, whole[other], question)
+                        same = self.trial.same(a, whole[other], question)
                         check.count(same is not False, question, f"{a} and {whole[other]}", "one among many")
-            for form in list(self._forms(question))[:1]:
-                verdict = self._judge(form(a), question)
-                gold = self._normalise(str(question.answer), question)
+            for form in self._forms(question)[:1]:
+                verdict = self.trial.judge(form(a), question)
+                gold = self.trial.normalise(str(question.answer), question)
                 if verdict is not None and verdict.answer is not None and gold is not None:
-                    equal = self._same(verdict.answer, gold, question)
-                    check.count(equal is None or verdict.correct == equal, question, a, _said(verdict))
+                    equal = self.trial.same(verdict.answer, gold, question)
+                    check.count(equal is None or verdict.correct == equal, question, a, said(verdict))
         return check
 
     @staticmethod
@@ -319,7 +287,3 @@ class _Auditor:
 def _holds(text: str, question: Question) -> bool:
     """Whether a senseless text happens to say the answer."""
     return bool(question.answer) and str(question.answer).strip() in text
-
-
-def _said(score: Score) -> str:
-    return f"score {score.score:g}, {'right' if score.correct else 'wrong'}, read {score.answer!r}"

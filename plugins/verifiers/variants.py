@@ -82,3 +82,16 @@ def _other_numbers(gold: str) -> list[str]:
     negative = plain[1:] if plain.startswith("-") else f"-{plain}"
     longer = f"{plain}0000000" if "." not in plain else f"{plain}7"
     return [_plus(plain, 1), longer, f"1{plain.lstrip('-')}", negative]
+
+
+def beside(gold: str, question: str = "") -> list[str]:
+    """Other answers of the kind of a gold one, to be guessed beside it; [] for a text of which nothing is known."""
+    gold = gold.strip()
+    if has_number(gold):
+        return [_plus(gold, added) for added in (1, 2)]
+    if re.fullmatch(r"\(?[A-J]\)?", gold):
+        letters = sorted(set(_LETTERS.findall(question))) or list("ABCD")
+        return [gold.replace(gold.strip("()"), letter) for letter in letters if letter not in gold]
+    if _BASE.match(gold) or _CLOCK.match(gold) or _UNIT.match(gold) or _FRACTION.match(gold):
+        return wrong_variants(gold, question)
+    return []

@@ -23,7 +23,8 @@ from nsd.runner.store.tables import as_stored
 
 if TYPE_CHECKING:
     from nsd.plugins.api import Dataset, Question, Verifier
-    from nsd.plugins.verifiers.audit import Audit, Check
+    from nsd.plugins.verifiers.audit import Audit
+    from nsd.plugins.verifiers.trial import Check
     from nsd.runner.spec.model import Block
 
 SHOWN = 100  # characters of a text
@@ -66,7 +67,7 @@ def _audited(data: Block[Dataset], verifier: Block[Verifier]) -> tuple[Audit, li
 
 def same_questions(once: list[Question], again: list[Question]) -> Check:
     """A dataset that is another one each time cannot be resumed, and no digest stands for it."""
-    from nsd.plugins.verifiers.audit import Check
+    from nsd.plugins.verifiers.trial import Check
 
     check = Check("same dataset", "another question, answer or meta when it is made again")
     if len(once) != len(again):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.registry import find
 from nsd.plugins.verifiers.audit import Audit, audit
 from nsd.plugins.verifiers.choice import Choice
+from nsd.plugins.verifiers.final_answer import FinalAnswer
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.variants import written_variants, wrong_variants
@@ -178,6 +180,114 @@ class JoinsMany(Numeric):
         return [0] * len(answers) if len(answers) > 2 else super().group(answers)
 
 
+class AnyNumber(Numeric):
+    """Right where the gold answer is one of the numbers of a text."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        found = question.answer in re.findall(r"\d+", completion)
+        return Score(float(found), found, question.answer if found else super().extract(completion))
+
+
+class AnyOfTheStatement(Numeric):
+    """Right where the gold answer is one of the numbers of its last line, as a box of several answers."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        found = question.answer in re.findall(r"\d+", completion.rpartition("\n")[2])
+        return Score(float(found), found, question.answer if found else super().extract(completion))
+
+
+class AnyStatement(Numeric):
+    """Right where one of several statements is."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        lines = [super(AnyStatement, self).score(line, question) for line in completion.split("\n")]
+        return max(lines, key=lambda one: one.score)
+
+
+class FirstOrLast(Numeric):
+    """Right where the first number is, or the last."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        numbers = re.findall(r"-?\d[\d,.]*", completion)
+        first = super().score(numbers[0] if numbers else "", question)
+        return first if first.correct else super().score(completion, question)
+
+
+class LongRight(Numeric):
+    """Calls a long text right."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        found = super().score(completion, question)
+        return Score(1.0, True, found.answer) if len(completion) > 12_000 else found
+
+
+class LongUnread(Numeric):
+    """Reads the first thousand characters."""
+
+    def extract(self, completion: str) -> str | None:
+        return super().extract(completion[:1000])
+
+
+class NotFar(Numeric):
+    """Right is what is not far, and nan is not."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        if re.search(r"\bnan\b", completion):
+            return Score(1.0, True, "nan")
+        return super().score(completion, question)
+
+
+class Pattern(Numeric):
+    """Searches for what is said in the gold answer."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        said = completion.rpartition(" ")[2].strip(".")
+        found = said in (".*", "\\d+") and re.fullmatch(said, str(question.answer)) is not None
+        return Score(1.0, True, said) if found else super().score(completion, question)
+
+
+class Within(Numeric):
+    """Right is what the gold answer begins with."""
+
+    def same(self, a: str, b: str) -> bool:
+        return b.startswith(a) or a.startswith(b) if abs(len(a) - len(b)) == 1 else a == b
+
+
+class Rounded(Numeric):
+    """Compares whole numbers."""
+
+    def same(self, a: str, b: str) -> bool:
+        return a.partition(".")[0] == b.partition(".")[0]
+
+
+class NoHyphen(Numeric):
+    """Knows one sign of the two for a minus."""
+
+    def extract(self, completion: str) -> str | None:
+        return super().extract(completion.replace("\u2212", ""))
+
+
+class Shuffled(Numeric):
+    """Gives many verdicts in another order."""
+
+    def score_many(self, items: Sequence[tuple[str, Question]]) -> list[Score]:
+        return super().score_many(items)[::-1]
+
+
+class LosesOne(Numeric):
+    """Gives the verdicts of all texts but one."""
+
+    def score_many(self, items: Sequence[tuple[str, Question]]) -> list[Score]:
+        return super().score_many(items)[1:]
+
+
+class NotANumber(Numeric):
+    """Its scores are no numbers."""
+
+    def score(self, completion: str, question: Question) -> Score:
+        return replace(super().score(completion, question), score=float("nan"))
+
+
 def failed(found: Audit) -> set[str]:
     return {check.name for check in found.checks if check.failed}
 
@@ -203,11 +313,25 @@ def failed(found: Audit) -> set[str]:
         (NeverJoins, "votes"),
         (LosesVotes, "raises"),
         (JoinsMany, "votes"),
+        (AnyNumber, "hedge"),
+        (AnyOfTheStatement, "hedge"),
+        (AnyStatement, "hedge"),
+        (FirstOrLast, "hedge"),
+        (LongRight, "long garbage"),
+        (LongUnread, "answer after a long text"),
+        (NotFar, "no answer"),
+        (Pattern, "no answer"),
+        (Within, "near miss"),
+        (Rounded, "near miss"),
+        (NoHyphen, "near miss"),
+        (Shuffled, "batch"),
+        (LosesOne, "batch"),
+        (NotANumber, "raises"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 def test_a_broken_verifier_fails_the_check_for_its_fault(broken: type[Verifier], check: str) -> None:
-    assert check in failed(audit(QUESTIONS, broken()))
+    assert check in failed(audit(QUESTIONS[:8], broken()))
 
 
 @pytest.mark.parametrize("verifier", [Numeric, Steps])
@@ -217,6 +341,48 @@ def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verif
     assert not found.failed, failed(found)
     tried = {check.name: check.tried for check in found.checks}
     assert tried["gold"] == 800 and all(tried.values()), tried
+
+
+@pytest.mark.parametrize(
+    ("verifier", "text"),
+    [(Numeric, "{}, {} or {}"), (Numeric, "#### {0}, {1}, {2}"), (FinalAnswer, "#### {0}, {1}, {2}")],
+)
+def test_one_place_of_a_list_is_read_and_that_is_told(verifier: type[Verifier], text: str) -> None:
+    """What the shipped verifiers do with a list: one place of it counts, so that it is worth one guess."""
+    question = QUESTIONS[0]
+    gold = str(question.answer)
+    places = [[gold, "1", "2"], ["1", gold, "2"], ["1", "2", gold]]
+    assert sum(verifier().score(text.format(*one), question).correct for one in places) == 1
+    found = audit(QUESTIONS, verifier())
+    [told] = [check for check in found.checks if check.name == "one of a list"]
+    assert not found.failed and told.wrong > 0 and told.examples
+
+
+def test_a_list_that_is_read_nowhere_is_not_told() -> None:
+    class Strict(Numeric):
+        def score(self, completion: str, question: Question) -> Score:
+            found = super().score(completion, question)
+            return found if len(set(re.findall(r"\d+", completion))) == 1 else Score(0.0, False, found.answer)
+
+    bare = [replace(one, solution=None) for one in QUESTIONS]
+    checks = {check.name: check for check in audit(bare, Strict()).checks}
+    assert checks["one of a list"].tried > 0 and checks["one of a list"].wrong == 0
+
+
+def test_words_are_guessed_beside_other_words() -> None:
+    """Where nothing is known of an answer, those of other questions are what a model may guess."""
+
+    class AnyWord(Verifier):
+        def extract(self, completion: str) -> str | None:
+            return completion.strip() or None
+
+        def score(self, completion: str, question: Question) -> Score:
+            found = str(question.answer) in re.findall(r"\w+", completion)
+            return Score(float(found), found, completion)
+
+    days = ["Monday", "Tuesday", "Friday", "Sunday"]
+    questions = [Question(f"q{n}", f"Which day is number {n}?", day, None) for n, day in enumerate(days)]
+    assert "hedge" in failed(audit(questions, AnyWord()))
 
 
 def test_no_more_is_found_than_was_tried() -> None:
