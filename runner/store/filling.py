@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.paths import inside
-from nsd.runner.store.shapes import Broken, ExperimentRecord, is_look, read_manifest
+from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, is_look, read_manifest
 from nsd.runner.store.workspace import TRUTH, Workspace
 
 if TYPE_CHECKING:
@@ -84,6 +84,15 @@ def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
         if statement.strip():
             connection.execute(statement)
     connection.execute("INSERT INTO schema_version VALUES (?)", [SCHEMA_VERSION])
+
+
+def remove_import(connection: duckdb.DuckDBPyConnection, manifest: Manifest) -> None:
+    """Delete the rows of an import that is no more, inside the caller's transaction."""
+    for table in TABLES_BY_STAGE:
+        connection.execute(f"DELETE FROM {table} WHERE {STAGE_KEY[table]} = ?", [manifest.digest])
+    for run in manifest.imported:
+        connection.execute("DELETE FROM runs WHERE run = ? AND spec_digest IS NULL", [run.run])
+        connection.execute("DELETE FROM counts WHERE run = ?", [run.run])
 
 
 def insert_stage(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:

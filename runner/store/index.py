@@ -31,9 +31,10 @@ from nsd.runner.store.filling import (
     insert_journals,
     insert_record,
     insert_stage,
+    remove_import,
 )
 from nsd.runner.store.opening import fault_of, hold, open_index, replace, set_aside, wait_a_little
-from nsd.runner.store.shapes import Broken, ExperimentRecord, read_manifest
+from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, read_manifest
 from nsd.runner.store.workspace import Workspace, check_files
 
 if TYPE_CHECKING:
@@ -169,6 +170,19 @@ class Store:
                         self._insert_stage(connection, folder)
 
         again(lambda: self._without_broken(index, passed_over))
+
+    def index_imports(self, stages: Iterable[tuple[str, str]], gone: Iterable[Manifest]) -> None:
+        """Put imports into the index in the place of those that are gone."""
+        gone = list(gone)
+
+        def remove() -> None:
+            with self.write() as connection:
+                for manifest in gone:
+                    remove_import(connection, manifest)
+
+        if gone:
+            again(remove)
+        self.index_stages(stages)
 
     def index_record(self, record: ExperimentRecord) -> None:
         """Put an experiment record and its runs into the index."""

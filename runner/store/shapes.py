@@ -131,10 +131,13 @@ def _counts(found: list[int]) -> list[int]:
 class Imported(Shape):
     """A run of another tool's file; `counts` where nothing but right and total is known.
 
-    With a training `seed` it is one of several runs of its `condition`.
+    With a training `seed` it is one of several runs of its `condition`. `together`: the runs of the same file, where
+    there are several. `results`: a digest of its values and samples, whatever its name.
     """
 
     run: str
+    results: str | None = None
+    together: list[str] | None = None
     condition: str | None = None
     seed: Int64 | None = None
     eval_digest: Part | None = None

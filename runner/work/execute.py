@@ -35,6 +35,7 @@ from nsd.runner.work import ranks
 from nsd.runner.work.cores import threads_of_share
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
+from nsd.runner.work.imports.storing import refuse_imported_name
 from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
 from nsd.runner.work.nodes import Nodes, training_command
 from nsd.runner.work.progress import Reporter, reporter
@@ -90,6 +91,7 @@ def execute(
     workspace.create()
     if sync is not None:
         sync.fetch()
+    refuse_imported_name(workspace, plan.name)
     store = Store(workspace)
     record = Record(plan, workspace, store)
     record.save()

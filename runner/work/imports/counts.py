@@ -13,7 +13,7 @@ from nsd.runner.work.imports.files import MOST_DIGITS, csv_text, separator_of
 def read_counts(path: Path) -> list[tuple[str, tuple[int, int], dict[str, str]]]:
     """(condition, (correct, n), other columns) of each line. Raises InputError with the line."""
     text = csv_text(path)
-    reader = csv.DictReader(text.splitlines(), restkey="", delimiter=separator_of(text))
+    reader = csv.DictReader(text.splitlines(), restkey="", delimiter=separator_of(path, text))
     columns = reader.fieldnames or []
     if lacking := [column for column in ("condition", "correct", "n") if column not in columns]:
         raise InputError(

@@ -7,14 +7,15 @@ Numbers of JSON stay the text they were (18.0 is not turned into 18), without an
 1 can be told from the id "1". A mark of the byte order is no part of the first field's name. A line that cannot be read
 ends the reading with its number.
 
-With `keep`, long texts, lists and objects of other fields are let go of line by line, so that a file of long
-completions needs no more memory than what is asked of it.
+With `keep`, lists of other fields are let go of line by line and long texts are known by a hash alone (`shortened`), so
+that a file of long completions needs no more memory than what is asked of it.
 
 Limits: a JSON array and a CSV are held in memory whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -31,8 +32,11 @@ from nsd.plugins.errors import InputError
 SEPARATORS = ",;\t|"
 BOM = b"\xef\xbb\xbf"
 MOST_DIGITS = 15  # of the number of a sample, an epoch or a count
-LONGEST = 80  # characters of a name of a model or filter; a longer text is none
+LONGEST = 80  # characters of a text that is kept as it stands
+DEEPEST = 4  # objects in each other whose fields are looked at
+WIDEST = 40  # fields of one of them
 LET_GO = object()  # in the place of a value that nobody asked for
+SNIFFED = 50  # lines of a table that its separator is known by
 MOST_CELL = 2**27  # characters of one cell: the csv module takes 131072 unless told
 
 Rows = Sequence[tuple[int, dict[str, Any]]]
@@ -42,6 +46,22 @@ class Number(str):
     """A number of a JSON file, as it was written."""
 
     __slots__ = ()
+
+
+class LongText(int):
+    """A hash of a long text that nobody asked for: two of them are told apart, and no more."""
+
+    def __str__(self) -> str:
+        return "a long text"
+
+
+def shortened(value: Any, depth: int = DEEPEST) -> Any:
+    """A value that nobody asked for, with what it takes to tell it from others: long texts hashed, lists let go of."""
+    if isinstance(value, str) and len(value) > LONGEST:
+        return LongText(hash(value))
+    if isinstance(value, dict) and 0 < len(value) <= WIDEST and depth:
+        return {name: shortened(one, depth - 1) for name, one in value.items()}
+    return LET_GO if isinstance(value, (dict, list)) else value
 
 
 @dataclass(frozen=True)
@@ -124,7 +144,7 @@ def json_lines(path: Path, keep: Collection[str] | None = None) -> Iterator[tupl
                 for name, value in found.items():
                     kind = type(value)
                     if (kind is dict or kind is list or (kind is str and len(value) > LONGEST)) and name not in keep:
-                        found[name] = LET_GO
+                        found[name] = shortened(value)
             yield number, found
 
 
@@ -179,14 +199,38 @@ def csv_text(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
-def separator_of(text: str) -> str:
-    """What parts the cells of a table: the one of the usual separators that cuts its first line into most."""
-    line = next((line for line in text.splitlines() if line.strip()), "")
-    return max(SEPARATORS, key=lambda one: len(next(csv.reader([line], delimiter=one), [])))
+def separator_of(path: Path, text: str) -> str:
+    """What parts the cells of a table: the one of the usual separators that cuts its first lines into most, all into
+    as many. A tab in a .tsv. Raises InputError where two do so alike.
+    """
+    cells = {one: _widths(text, one) for one in SEPARATORS}
+    if path.suffix.lower() == ".tsv" and cells["\t"][0] > 1:
+        return "\t"
+    even = {one: widths[0] for one, widths in cells.items() if widths[0] > 1 and len(set(widths)) == 1}
+    among = even or {one: widths[0] for one, widths in cells.items()}
+    best = [one for one, width in among.items() if width == max(among.values())]
+    if even and len(best) > 1:
+        raise InputError(
+            f"{path}:1: the first lines can be cut at {' or at '.join(map(repr, best))}: put quotation marks around "
+            "cells that hold what is no separator"
+        )
+    return best[0]
+
+
+def _widths(text: str, separator: str) -> list[int]:
+    """How many cells the first lines have."""
+    widths = []
+    with contextlib.suppress(csv.Error):  # what is read with it says where
+        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator):
+            if any(cell.strip() for cell in cells):
+                widths.append(len(cells))
+            if len(widths) == SNIFFED:
+                break
+    return widths or [0]
 
 
 def _csv_rows(path: Path, file: io.StringIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(file, delimiter=separator_of(file.getvalue()), strict=True)
+    reader = csv.reader(file, delimiter=separator_of(path, file.getvalue()), strict=True)
     header: list[str] | None = None
     begins = 1
     try:

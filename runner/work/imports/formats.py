@@ -5,7 +5,7 @@
 
 `lm-eval`        samples_*.jsonl of lm-evaluation-harness. A line is an answer as one filter read it: one is chosen.
 `inspect`        an `.eval` (zip) or JSON log of inspect: `runner/work/imports/inspect_logs.py`.
-`openai-evals`   a log of openai/evals, one event a line: the events of a sample become its rows.
+`openai-evals`   a log of openai/evals, one event a line: `runner/work/imports/openai_logs.py`.
 
 Whatever is given by name stays; only the rest is filled in. A file that is plainly one of these needs no name.
 """
@@ -22,7 +22,8 @@ from typing import Any
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
 from nsd.runner.work.imports.files import Rows, Table, first_bytes, first_line, read_table
-from nsd.runner.work.imports.inspect_logs import looks_like_inspect, message_text, read_inspect
+from nsd.runner.work.imports.inspect_logs import looks_like_inspect, read_inspect
+from nsd.runner.work.imports.openai_logs import by_sample, reported
 from nsd.runner.work.imports.rows import ABSENT, fields_there, get_field, is_nothing, text_of
 
 FORMATS = ("lm-eval", "inspect", "openai-evals")
@@ -71,7 +72,9 @@ class Fields:
 @dataclass(frozen=True)
 class Found:
     """Rows to import. `name` is the format's, None for a plain file; `left_out`: rows that `where` did not take;
-    `missing`: questions that the tool meant to ask and has no sample of.
+    `missing`: questions that the tool meant to ask and has no sample of. `once`: fields in which no two rows of the
+    tool's agree, and what it means where they do. `stated`: the mean that the tool itself states. `notes`: what else is
+    to be known of the file.
     """
 
     table: Table
@@ -79,6 +82,10 @@ class Found:
     name: str | None = None
     left_out: int = 0
     missing: int = 0
+    once: Sequence[str] = ()
+    why_once: str = ""
+    stated: float | None = None
+    notes: Sequence[str] = ()
 
 
 def read_format(path: Path, source: str | None, fields: Fields, where: Mapping[str, Sequence[str]]) -> Found:
@@ -87,14 +94,18 @@ def read_format(path: Path, source: str | None, fields: Fields, where: Mapping[s
         raise InputError(f"no format {source!r}: one of {', '.join(FORMATS)}{hint(source, FORMATS)}")
     name = source or recognised(path, fields)
     missing = 0
+    stated: Mapping[str, float] = {}
+    notes: Sequence[str] = ()
     if name == "inspect":
-        table, missing = read_inspect(path)
+        log = read_inspect(path)
+        table, missing, stated, notes = log.table, log.missing, log.stated, log.notes
     else:
         table = read_table(path, None if name else fields.heads(where))
     if not table.rows:
         raise InputError(f"{path} has no lines to import")
     if name == "openai-evals":
-        table = _by_sample(table)
+        stated = reported(table)
+        table = by_sample(table)
     taken = _taken(table, where)
     left_out = len(table.rows) - len(taken.rows)
     if name == "lm-eval":
@@ -103,7 +114,15 @@ def read_format(path: Path, source: str | None, fields: Fields, where: Mapping[s
         fields = _inspect(taken, fields)
     elif name == "openai-evals":
         fields = _openai(taken, fields)
-    return Found(taken, fields, name, left_out, missing)
+    # lm-eval writes all samples of a question into one line.
+    once = ("doc_id", "doc_hash") if name == "lm-eval" else ()
+    why = (
+        "two files of lm-eval in one? Import each by itself, or name a field that tells them apart by --where. If they "
+        "are samples, say how many: --samples K"
+    )
+    chosen = (fields.correct or fields.score or "").removeprefix("scores.").removeprefix("metrics.")
+    mean = None if left_out or fields.judged else stated.get("accuracy" if chosen == "correct" else chosen)
+    return Found(taken, fields, name, left_out, missing, once, why if once else "", mean, notes)
 
 
 def recognised(path: Path, fields: Fields) -> str | None:
@@ -130,24 +149,28 @@ def recognised(path: Path, fields: Fields) -> str | None:
 
 
 def _taken(table: Table, where: Mapping[str, Sequence[str]]) -> Table:
-    """The rows whose fields have these values; of several values for one field any. Raises InputError for none."""
+    """The rows whose fields have these values; of several values for one field any. Raises InputError for none.
+
+    `null` takes the rows that lack a field which others have, too.
+    """
     rows: Rows = table.rows
     for name, values in where.items():
         seen: Counter[str] = Counter()
         kept = []
-        for number, row in rows:
-            value = get_field(row, name)
-            if value is ABSENT or isinstance(value, (dict, list)):
+        found = [(number, row, get_field(row, name)) for number, row in rows]
+        known = any(value is not ABSENT for *_, value in found)
+        for number, row, value in found:
+            if isinstance(value, (dict, list)) or (value is ABSENT and not known):
                 continue
-            text = "null" if value is None else text_of(value)
+            text = "null" if value is None or value is ABSENT else text_of(value)
             seen[text] += 1
             if text in values:
                 kept.append((number, row))
         if not kept:
             wanted = " or ".join(map(repr, values))
             there = ", ".join(repr(value[:40]) for value, _ in seen.most_common(8))
-            known = f"; it holds {there}" if there else f"{fields_there(table.head, name)}"
-            raise InputError(f"{table.path}: no {table.unit} has {wanted} in the field {name!r}{known}")
+            holds = f"; it holds {there}" if there else f"{fields_there(table.head, name)}"
+            raise InputError(f"{table.path}: no {table.unit} has {wanted} in the field {name!r}{holds}")
         rows = kept
     return table.with_rows(rows)
 
@@ -182,18 +205,46 @@ def _lm_eval(table: Table, fields: Fields) -> tuple[Table, Fields]:
         raise InputError("--id-is-text needs --id with the field of the question's text, such as --id doc.question")
     fields = fields.filled(id="doc_id", text=None if fields.id_is_text or "doc_hash" not in table.head else "doc_hash")
     if fields.judged:
-        rows = [(number, {**row, "completions": _texts(table, number, row)}) for number, row in table.rows]
-        return table.with_rows(rows), fields.filled(answer="completions", gold="target")
-    if fields.correct is not None or fields.score is not None:
-        return table, fields
+        rows = [
+            (number, {**row, "completions": _texts(table, number, row), "gold": _gold(row.get("target"))})
+            for number, row in table.rows
+        ]
+        return table.with_rows(rows), fields.filled(answer="completions", gold="gold")
+    if (given := fields.correct or fields.score) is not None:
+        return _no_list(table, given), fields
     lists = (row.get("metrics") for _, row in table.rows)
     named = dict.fromkeys(text_of(one) for names in lists if isinstance(names, list) for one in names)
     metrics = list(named) or [name for name in _METRICS if name in table.head]
+    metrics = [name for name in metrics if not _is_list(table, name)] or metrics
     if len(metrics) != 1:
         found = f"several metrics: {', '.join(metrics)}" if metrics else "no metric of its own"
         example = metrics[0] if metrics else "FIELD"
         raise InputError(f"{table.path} has {found}. Choose the one to import: --score {example}")
-    return table, _valued(table, fields, metrics[0])
+    return _no_list(table, metrics[0]), _valued(table, fields, metrics[0])
+
+
+def _is_list(table: Table, metric: str) -> bool:
+    """Whether a metric holds a list: gold and prediction (`f1`, `mcc`), or a verdict for each part (`ifeval`)."""
+    return any(isinstance(get_field(row, metric), list) for _, row in table.rows)
+
+
+def _no_list(table: Table, metric: str) -> Table:
+    """The same rows. Raises InputError where the metric is a list, of which lm-eval makes a number for the whole file.
+
+    Its items are no samples of the question.
+    """
+    for number, row in table.rows:
+        if isinstance(get_field(row, metric), list):
+            raise InputError(
+                f"{table.place(number)}: the metric {metric!r} is a list, of which lm-eval makes one number for the "
+                "whole file: it has no value for a question. Choose another: --score FIELD"
+            )
+    return table
+
+
+def _gold(target: Any) -> Any:
+    """What a target states as its answer: of a solution, as gsm8k's, what stands behind its last `####`."""
+    return target.rpartition("####")[2] if isinstance(target, str) else target
 
 
 def _texts(table: Table, number: int, row: Mapping[str, Any]) -> list[str]:
@@ -237,61 +288,31 @@ def _inspect(table: Table, fields: Fields) -> Fields:
 # --------------------------------------------------------------------------- openai/evals
 
 
-def _by_sample(table: Table) -> Table:
-    """A row for each match of a sample, else one for its metrics, else one of a sample without a verdict.
-
-    The events `sampling` give prompt and text, `error` says that the sample failed; others say nothing of it.
-    """
-    events: dict[tuple[str, str], list[tuple[int, str, dict[str, Any]]]] = {}
-    for number, row in table.rows:
-        if row.get("sample_id") is None or "type" not in row:
-            continue  # the first line is the run's spec, the last its report
-        data = row.get("data")
-        if not isinstance(data, dict):
-            raise InputError(f"{table.place(number)}: an event whose `data` is no object")
-        run = "" if row.get("run_id") is None else text_of(row["run_id"])
-        events.setdefault((run, text_of(row["sample_id"])), []).append((number, text_of(row["type"]), data))
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for (run, sample), mine in events.items():
-        drawn = [data for _, kind, data in mine if kind == "sampling"]
-        matches = [(number, data) for number, kind, data in mine if kind == "match"]
-        metrics = [data for _, kind, data in mine if kind == "metrics"]
-        errors = [data for _, kind, data in mine if kind == "error"]
-        if not (drawn or matches or metrics or errors):
-            continue
-        for place, (number, data) in enumerate(matches or [(mine[0][0], {})]):
-            said = drawn[place] if matches and len(drawn) == len(matches) else (drawn or [{}])[-1]
-            rows.append(
-                (
-                    number,
-                    {
-                        "sample_id": sample,
-                        "run_id": run,
-                        **{name: data.get(name) for name in ("correct", "expected", "picked")},
-                        "prompt": message_text(said.get("prompt")),
-                        "sampled": _sampled(said.get("sampled")),
-                        "metrics": {name: one for each in metrics for name, one in each.items()},
-                        "finish": "error" if errors and not matches and not metrics else "stop",
-                    },
-                )
-            )
-    if not rows:
-        raise InputError(f"{table.path} has no event of a sample (match, metrics, sampling): nothing to import")
-    return Table(table.path, rows)
-
-
-def _sampled(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
-
-
 def _openai(table: Table, fields: Fields) -> Fields:
     has_prompt = any(row["prompt"] for _, row in table.rows)
     text = None if fields.id_is_text or not has_prompt else "prompt"
     fields = fields.filled(id="sample_id", finish="finish", text=text)
     if fields.judged:
+        several = next(((number, row["calls"]) for number, row in table.rows if row["calls"] > 1), None)
+        if several is not None and fields.answer is None:
+            raise InputError(
+                f"{table.place(several[0])}: {several[1]} texts were drawn for one verdict (a chain of calls, or a "
+                "grader's), and which is the answer is not told. Take the log's own verdict: leave --verifier out"
+            )
         return fields.filled(answer="sampled", gold="expected")
     if fields.correct is not None:
         return fields
+    chosen = _openai_verdict(table, fields)
+    metric = (chosen.score or chosen.correct or "").removeprefix("metrics.")
+    for number, row in table.rows:
+        if metric in row["twice"]:
+            raise InputError(
+                f"{table.place(number)}: sample {row['sample_id']!r} has the metric {metric!r} twice, with two values"
+            )
+    return chosen
+
+
+def _openai_verdict(table: Table, fields: Fields) -> Fields:
     names = dict.fromkeys(name for _, row in table.rows for name in row["metrics"])
     if fields.score is not None:
         return replace(fields, score=f"metrics.{fields.score}") if fields.score in names else fields

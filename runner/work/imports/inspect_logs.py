@@ -15,6 +15,8 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,20 @@ def looks_like_inspect(start: bytes) -> bool:
     return start.startswith(b"{") and not one_object and all(re.search(part, start) for part in parts)
 
 
-def read_inspect(path: Path) -> tuple[Table, int]:
-    """A row for each sample of each epoch, epoch by epoch in the order of the dataset; how many questions have none."""
+@dataclass(frozen=True)
+class Log:
+    """A row for each sample of each epoch, epoch by epoch in the order of the dataset; how many questions have none;
+    the means that the log itself states, by scorer or `scorer.value`; and what else is to be known of it.
+    """
+
+    table: Table
+    missing: int
+    stated: Mapping[str, float]
+    notes: Sequence[str]
+
+
+def read_inspect(path: Path) -> Log:
+    """The samples of a log. Raises InputError."""
     if first_bytes(path, 4) == b"PK\x03\x04":
         header, samples = _of_zip(path)
     else:
@@ -62,7 +76,31 @@ def read_inspect(path: Path) -> tuple[Table, int]:
     # In a zip they lie in the order in which they ended, which is another one at every run.
     rows.sort(key=lambda row: (int(row[1]["epoch"]), places.get(str(row[1]["id"]), len(places))))
     missing = len(places.keys() - {str(row["id"]) for _, row in rows})
-    return Table(path, rows, "sample"), missing
+    return Log(Table(path, rows, "sample"), missing, _stated(header), _notes(header, samples))
+
+
+def _stated(header: Mapping[str, Any]) -> dict[str, float]:
+    """The means over epochs and questions; other reducers and metrics are of another kind."""
+    results = header.get("results")
+    scores = results.get("scores") if isinstance(results, dict) else None
+    found: dict[str, float] = {}
+    for score in scores if isinstance(scores, list) else ():
+        if not isinstance(score, dict) or score.get("reducer") not in (None, "mean"):
+            continue
+        name, scorer, metrics = score.get("name"), score.get("scorer"), score.get("metrics")
+        for metric in ("accuracy", "mean"):
+            of = metrics.get(metric) if isinstance(metrics, dict) else None
+            value = of.get("value") if isinstance(of, dict) else None
+            if isinstance(value, Number):
+                found.setdefault(str(scorer if name == scorer else f"{scorer}.{name}"), float(value))
+    return found
+
+
+def _notes(header: Mapping[str, Any], samples: Sequence[tuple[int, Any]]) -> list[str]:
+    status = header.get("status")
+    notes = [] if status in ("success", None) else [f"UNFINISHED: the log's status is {str(status)[:40]!r}"]
+    invalid = sum(bool(one.get("invalidation")) for _, one in samples if isinstance(one, dict))
+    return [*notes, f"{invalid} samples are marked invalid in the log"] if invalid else notes
 
 
 def _of_zip(path: Path) -> tuple[dict[str, Any], list[tuple[int, Any]]]:

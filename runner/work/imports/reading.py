@@ -39,6 +39,7 @@ Limits: what the named fields of a file hold is in memory at once, and of a tool
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,7 +51,7 @@ from nsd.runner.work.imports.counts import read_counts
 from nsd.runner.work.imports.files import Table
 from nsd.runner.work.imports.formats import RIGHT, Fields, Found, read_format
 from nsd.runner.work.imports.judge import Judge
-from nsd.runner.work.imports.repeats import check_repeats, in_order
+from nsd.runner.work.imports.repeats import check_once, check_repeats, in_order
 from nsd.runner.work.imports.rows import (
     ABSENT,
     expand,
@@ -63,6 +64,8 @@ from nsd.runner.work.imports.rows import (
 )
 from nsd.runner.work.imports.run import ImportedRun
 
+CLOSE = 1e-3  # tools round what they state
+_HASH = re.compile(r"[0-9a-f]{32,128}")
 MOST_SAMPLES = 10_000  # of a question, that --samples may ask for
 
 
@@ -87,6 +90,10 @@ def read_import(
     where: Mapping[str, Sequence[str]] | None = None,
 ) -> list[ImportedRun]:
     """Read and judge a whole file. Raises InputError, with the line where it can, and then returns nothing."""
+    if path.is_dir():
+        files = sorted(one.name for one in path.iterdir() if one.suffix in (".jsonl", ".json", ".eval", ".csv", ".tsv"))
+        there = f": {', '.join(files[:5])}{', ...' if len(files) > 5 else ''}" if files else ", and holds none"
+        raise InputError(f"{path} is a folder: import each file of results by itself, with its own --name{there}")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     fields = Fields(id_field, id_is_text, correct, score, answer, gold, verifier, finish, text, sample)
@@ -110,14 +117,16 @@ def read_import(
     if fields.sample is not None:
         table, ids = in_order(table, ids, fields.sample)
     elif samples is None:
-        named = (fields.id, what, fields.gold, fields.finish, fields.text)
-        check_repeats(table, ids, [one for one in named if one is not None])
+        named = (fields.id, what.partition("*")[0].rstrip("."), fields.gold, fields.finish, fields.text)
+        check_repeats(table, ids, [one for one in named if one is not None], what)
+        if found.once:
+            check_once(table, found.once, found.why_once)
     texts = _texts(table, ids, fields.text)
     judge: Judge | None = None
     if what == fields.answer:
         assert fields.gold is not None and fields.verifier is not None
         judge = Judge.make(table, ids, fields.gold, fields.verifier, fields.id_is_text)
-    pairing = "text" if fields.id_is_text else "checked" if texts else "gold" if judge else "id"
+    pairing = "text" if fields.id_is_text else _kind_of_texts(table, fields) if texts else "gold" if judge else "id"
     runs = []
     for field_name, key in expand(table, what):
         run_name = name if key is None else f"{name}/{key}"
@@ -160,6 +169,17 @@ def _texts(table: Table, ids: Sequence[str], text_field: str | None) -> dict[str
                 f"{table.place(number)}: question {question!r} has another text here than on {table.unit} {line}"
             )
     return {question: text for question, (text, _) in found.items()}
+
+
+def _kind_of_texts(table: Table, fields: Fields) -> str:
+    """`checked` for texts, `hashed:64` for hashes of 64 digits: one kind says nothing of another."""
+    assert fields.text is not None
+    lengths = {
+        len(found) if _HASH.fullmatch(found) else 0
+        for _, row in table.rows
+        if (found := text_of(get_field(row, fields.text)).strip())
+    }
+    return f"hashed:{lengths.pop()}" if len(lengths) == 1 and 0 not in lengths else "checked"
 
 
 def _from_counts(path: Path, prefix: str | None) -> list[ImportedRun]:
@@ -251,13 +271,14 @@ def _one_run(about: _About, run: str, key: str | None) -> ImportedRun:
         "verifier_hash": None if judge is None else judge.verifier_hash,
         "verifier": None if judge is None else judge.verifier.name,
     }
-    more = {
+    more: dict[str, Any] = {
         "format": about.found.name,
         "metric": "score" if graded else None,
         "missing_samples": not_there,
         "left_out": about.found.left_out,
         "ragged": None if about.samples else _ragged(table, by_question, last_line),
         "seed": about.seed,
+        "notes": [*about.found.notes, *_stated(about.found, by_question)] or None,
     }
     # What is not there is left out, so that the digest of a plain import stays what it was.
     metadata |= {
@@ -266,6 +287,14 @@ def _one_run(about: _About, run: str, key: str | None) -> ImportedRun:
     values = [(question, sum(scores) / len(scores)) for question, scores in by_question.items()]
     texts = {question: about.texts[question] for question, _ in values} if about.texts else {}
     return ImportedRun(run, values, samples, None, metadata, about.pairing, texts)
+
+
+def _stated(found: Found, by_question: Mapping[str, Sequence[float]]) -> list[str]:
+    """What the tool's own mean is where this one is another."""
+    mean = sum(sum(scores) / len(scores) for scores in by_question.values()) / len(by_question)
+    if found.stated is None or abs(mean - found.stated) < CLOSE:
+        return []
+    return [f"{found.name} itself states {found.stated:.4f}"]
 
 
 def _padded(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import re
+import unicodedata
 from typing import Any
 
 from nsd.plugins.api import question_id
@@ -59,9 +61,16 @@ def fields_there(row: dict[str, Any], wanted: str = "") -> str:
     return hint(wanted, [*row, *inside], f"; the first has {', '.join(map(repr, list(row)[:12]))}" if row else "")
 
 
+_WHOLE = re.compile(r"(-?\d+)\.0+")
+
+
 def line_ids(table: Table, id_field: str, is_text: bool) -> list[str]:
-    """The question's id of each row. Raises InputError where there is none, and for the ids 1 and "1" in one file."""
-    kinds: dict[str, tuple[bool, int]] = {}
+    """The question's id of each row, without the blanks around it.
+
+    Raises InputError where there is none; where several lines have a word for nothing (`NaN`, `None`) in its place; and
+    where two ids of one file may be one, written in two ways: 1 and "1", 1 and 1.0, with and without a blank.
+    """
+    spellings: dict[str, tuple[str, bool, int]] = {}
     found = []
     for number, row in table.rows:
         value = row.get(id_field)
@@ -71,23 +80,32 @@ def line_ids(table: Table, id_field: str, is_text: bool) -> list[str]:
             raise InputError(
                 f"{table.place(number)}: no id: there is no field {id_field!r}{fields_there(row, id_field)}"
             )
-        if isinstance(value, (dict, list)):
-            raise InputError(
-                f"{table.place(number)}: the id field {id_field!r} holds a {type(value).__name__}, not a text or number"
-            )
+        if isinstance(value, (dict, list, float)):
+            what = f"{value} (no number)" if isinstance(value, float) else f"a {type(value).__name__}"
+            raise InputError(f"{table.place(number)}: the id field {id_field!r} holds {what}, not a text or number")
         text = text_of(value)
         if not text.strip():
             raise InputError(f"{table.place(number)}: the id field {id_field!r} is empty")
         is_number = isinstance(value, Number)
-        was_number, line = kinds.setdefault(text, (is_number, number))
-        if was_number is not is_number:
-            here, there = ("the number", "the text") if is_number else ("the text", "the number")
+        whole = _WHOLE.fullmatch(text.strip())
+        plain = unicodedata.normalize("NFC", whole[1] if whole else text.strip())
+        before, was_number, line = spellings.setdefault(text if is_text else plain, (text, is_number, number))
+        if (before, was_number) != (text, is_number):
             raise InputError(
-                f"{table.place(number)}: the id is {here} {text} here and {there} {text} on {table.unit} {line}: one "
-                "question, or two?"
+                f"{table.place(number)}: the id is {_spelt(text, is_number)} here and {_spelt(before, was_number)} on "
+                f"{table.unit} {line}: one question, or two?"
             )
-        found.append(question_id(text) if is_text else text)
+        if line != number and is_nothing(text):
+            raise InputError(
+                f"{table.place(number)}: the id field {id_field!r} says {text!r} here and on {table.unit} {line}: "
+                "these lines have no id"
+            )
+        found.append(question_id(text) if is_text else text.strip())
     return found
+
+
+def _spelt(text: str, is_number: bool) -> str:
+    return f"the number {text}" if is_number else f"the text {text if text == text.strip() else repr(text)}"
 
 
 def is_nothing(value: Any) -> bool:

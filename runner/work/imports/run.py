@@ -11,8 +11,8 @@ from typing import Any
 class ImportedRun:
     """One run to keep: `values` (question id, mean in [0, 1]) and `samples` with the columns of a scored
     completion, or `counts` (correct, n) alone. `metadata` says where they come from and what was missing. `pairing`:
-    what tells that two runs mean the same question: its `text`, an id beside a `checked` text (`texts`: its hash by
-    id), ids and `gold` answers, or the `id` alone.
+    what tells that two runs mean the same question: its `text`, an id beside a `checked` text or a hash of one,
+    `hashed:64` by its digits (`texts`: a hash by id), ids and `gold` answers, or the `id` alone.
     """
 
     run: str
@@ -70,6 +70,7 @@ class ImportedRun:
             parts.append(f"{failed} failed, counted as wrong")
         if not_there := self.metadata.get("missing_samples"):
             parts.append(f"{not_there} samples not there, counted as wrong")
+        parts += self.metadata.get("notes") or []
         if ragged := self.metadata.get("ragged"):
             parts.append(ragged)
         if absent:
@@ -80,7 +81,7 @@ class ImportedRun:
         """What pairing with other runs rests on, "" where it is the question's own text."""
         if self.counts is not None or self.pairing == "text":
             return ""
-        if self.pairing == "checked":
+        if self.texts:
             return "pairing: by id; runs whose question texts differ are not compared"
         on = "ids and gold answers" if self.pairing == "gold" else "ids alone"
         return f"pairing rests on {on}: no text of a question is known (--text FIELD, or --id FIELD --id-is-text)"

@@ -57,6 +57,51 @@ def test_a_model_with_fewer_questions_is_seen_too(tmp_path: Path) -> None:
         ok(written(tmp_path, *TWO_MODELS[:-1]))
 
 
+def pairs_of(i: int) -> str:
+    """Which two of three arms answered a question, so that no two are together at most of them."""
+    return ("uv", "vw", "uw")[i % 3]
+
+
+@pytest.mark.parametrize(
+    ("rows", "field"),
+    [
+        ([{"id": i, "meta": {"model": m}, "ok": m == "a"} for i in range(5) for m in "ab"], "'meta.model' (a, b)"),
+        ([{"id": i, "run": {"at": {"z": m}}, "ok": 1} for i in range(5) for m in "ab"], "'run.at.z' (a, b)"),
+        ([{"id": i, "z": m * 100, "ok": 1} for i in range(5) for m in "ab"], "'z' (a long text)"),
+        ([{"id": i, "ok": 1, **({"z": "b"} if m == "b" else {})} for i in range(5) for m in "ab"], "'z' (b, null)"),
+        ([{"id": i, "z": z, "ok": 1} for i in range(9) for z in pairs_of(i)], "'z' (u, v, w)"),
+        ([{"id": i, "temperature": t, "ok": 1} for i in range(9) for t in (0.5, 1.5)], "'temperature' (0.5, 1.5)"),
+        ([{"id": i, "z": [1] if i == 0 else z, "ok": 1} for i in range(9) for z in "ab"], "'z' (a, b)"),
+        ([{"id": i, "Model": m, "ok": 1} for i in range(9) for m in ("ab" if i < 2 else "aa")], "'Model' (a, b)"),
+        ([{"id": i, "sample": s, "ok": 1} for i in range(3) for s in (0, 1, 0, 1)], "'sample' (0, 1)"),
+    ],
+    ids=["nested", "deep", "long", "half there", "in pairs", "a number", "not always", "seldom", "numbered twice"],
+)
+def test_arms_are_never_averaged_unnamed(tmp_path: Path, rows: list[dict[str, Any]], field: str) -> None:
+    with pytest.raises(InputError) as error:
+        ok(written(tmp_path, *rows))
+    assert f"have several lines, which differ in {field}" in str(error.value)
+
+
+def test_what_the_error_says_of_a_field_that_half_of_the_lines_lack_can_be_done(tmp_path: Path) -> None:
+    rows = [{"id": i, "ok": m == "a", **({"model": "b"} if m == "b" else {})} for i in range(5) for m in "ab"]
+    with pytest.raises(InputError, match="--where model=null"):
+        ok(written(tmp_path, *rows))
+    assert ok(written(tmp_path, *rows), where={"model": ["null"]}).eval_info()["mean"] == 1.0
+
+
+def test_the_answers_of_other_models_in_a_line_are_no_arms(tmp_path: Path) -> None:
+    """Two samples of each model in a line of its own: what the other one said is no field that tells them apart."""
+    rows = [{"id": i, "ok": {"a": s, "b": 1 - s}} for i in range(6) for s in (0, 1)]
+    run = ok(written(tmp_path, *rows), correct="ok.a")
+    assert run.eval_info()["samples"] == 2 and run.eval_info()["mean"] == 0.5
+
+
+def test_a_question_drawn_several_times_is_no_mixture(tmp_path: Path) -> None:
+    rows = [{"id": 1, "ok": 1, "text": f"{s}" * 200, "seconds": 0.5 + s} for s in range(4)]
+    assert ok(written(tmp_path, *rows)).eval_info()["samples"] == 4
+
+
 def test_where_takes_the_lines_of_one(tmp_path: Path) -> None:
     run = ok(written(tmp_path, *TWO_MODELS), where={"model": ["b"]})
     assert run.values == [("0", 1.0), ("1", 0.0), ("2", 0.0)]
@@ -109,6 +154,40 @@ def test_the_ids_1_as_number_and_as_text_are_not_merged(tmp_path: Path) -> None:
 
 def test_numbers_and_texts_that_differ_are_ids_beside_each_other(tmp_path: Path) -> None:
     assert ok(written(tmp_path, {"id": 1, "ok": 1}, {"id": "x", "ok": 0})).values == [("1", 1.0), ("x", 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "id,ok\nnan,1\nnan,0\n",
+            "results.csv:3: the id field 'id' says 'nan' here and on line 2: these lines have no id",
+        ),
+        ("id,ok\nNone,1\nNone,1\n", "says 'None' here and on line 2"),
+        ("id,ok\nq1,1\nq1 ,0\n", "results.csv:3: the id is the text 'q1 ' here and the text q1 on line 2"),
+        ("id,ok\n1,1\n1.0,0\n", "results.csv:3: the id is the text 1.0 here and the text 1 on line 2"),
+        ("id,ok\n\u00e9,1\ne\u0301,0\n", "one question, or two?"),
+    ],
+)
+def test_ids_that_may_be_one_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        ok(table(tmp_path, text))
+    assert words in str(error.value)
+
+
+def test_an_id_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"results\.jsonl:1: the id field 'id' holds nan"):
+        ok(written(tmp_path, {"id": float("nan"), "ok": 1}))
+
+
+def test_one_question_may_be_called_na_and_blanks_around_an_id_are_none_of_it(tmp_path: Path) -> None:
+    assert ok(table(tmp_path, "id,ok\nNA,1\n q2 ,0\n")).values == [("NA", 1.0), ("q2", 0.0)]
+
+
+def test_a_folder_says_what_it_holds(tmp_path: Path) -> None:
+    written(tmp_path, {"id": 1, "ok": 1})
+    with pytest.raises(InputError, match=r"is a folder: import each file of results by itself.*: results\.jsonl"):
+        ok(tmp_path)
 
 
 # --------------------------------------------------------------------------- how many samples
@@ -238,6 +317,28 @@ def test_a_mark_of_the_byte_order_is_no_part_of_the_first_name(tmp_path: Path, l
 def test_a_broken_table_names_the_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         ok(table(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options", "values"),
+    [
+        ('"a, b";ok\nx;1\ny;0\n', "results.csv", {"id_field": "a, b"}, [("x", 1.0), ("y", 0.0)]),
+        ("id;ok, so\nx;1\ny;0\n", "results.csv", {"correct": "ok, so"}, [("x", 1.0), ("y", 0.0)]),
+        ("id\tok,a,b,c\nx\t1\n", "results.tsv", {"correct": "ok,a,b,c"}, [("x", 1.0)]),
+        ('id;ok;"a,b,c"\nx;1;"p, q"\n', "results.csv", {}, [("x", 1.0)]),
+    ],
+)
+def test_a_separator_is_what_cuts_every_line_alike(
+    tmp_path: Path, text: str, name: str, options: dict[str, Any], values: list[tuple[str, float]]
+) -> None:
+    assert ok(table(tmp_path, text, name), **options).values == values
+
+
+@pytest.mark.parametrize("counts", [False, True])
+def test_two_separators_that_cut_alike_are_named(tmp_path: Path, counts: bool) -> None:
+    path = table(tmp_path, "condition;correct,n\na;1,2\nb;1,2\n")
+    with pytest.raises(InputError, match=r"results\.csv:1: the first lines can be cut at ',' or at ';': put quotation"):
+        read_import(path, counts=True) if counts else ok(path)
 
 
 def test_counts_take_other_separators_too(tmp_path: Path) -> None:

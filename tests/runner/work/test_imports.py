@@ -142,7 +142,88 @@ def test_runs_of_several_seeds_are_one_arm(workspace: Workspace) -> None:
     assert found.mean_a == pytest.approx(7 / 12)
 
 
+def names(workspace: Workspace) -> list[str]:
+    return sorted(run.run for manifest in workspace.manifests("import") for run in manifest.imported)
+
+
+def models(**right: int) -> list[dict[str, Any]]:
+    return [{"id": 0, "ok": right}]
+
+
+def test_a_replaced_file_leaves_no_run_of_the_old_one(workspace: Workspace) -> None:
+    bring(workspace, models(a=1, b=0, c=1), "all", correct="ok.*")
+    with pytest.raises(NameTaken, match=r"^all/c: imported before, under the same name"):
+        bring(workspace, models(a=1, b=0), "all", correct="ok.*")
+    bring(workspace, models(a=1, b=0), "all", correct="ok.*", replace=True)
+    assert names(workspace) == ["all/a", "all/b"] and means(workspace) == {"all/a": 1.0, "all/b": 0.0}
+
+
+def test_a_file_beside_another_leaves_it_alone(workspace: Workspace) -> None:
+    bring(workspace, models(a=1, b=0), "all", correct="ok.*")
+    bring(workspace, models(c=1, d=0), "all", correct="ok.*")
+    assert names(workspace) == ["all/a", "all/b", "all/c", "all/d"]
+
+
+@pytest.mark.parametrize(("first", "second"), [({}, {"seed": 1}), ({"seed": 1}, {})])
+def test_an_arm_of_seeds_and_a_run_have_no_name_in_common(
+    workspace: Workspace, first: dict[str, int], second: dict[str, int]
+) -> None:
+    bring(workspace, rows(1, 0), "lm", **first)
+    with pytest.raises(NameTaken, match=r"imported before, under the same name"):
+        bring(workspace, rows(1, 1), "lm", **second)
+    bring(workspace, rows(1, 1), "lm", replace=True, **second)
+    assert len(names(workspace)) == 1
+
+
+def test_one_file_under_two_seeds_is_told(workspace: Workspace) -> None:
+    assert len(bring(workspace, rows(1, 0), "lm", seed=1)) == 2
+    said = bring(workspace, rows(1, 0), "lm", seed=2)
+    assert said[1].startswith("lm/seed2 has the results of lm/seed1, line for line: one file imported twice?")
+    assert not any("line for line" in line for line in bring(workspace, rows(0, 1), "lm", seed=3))
+
+
+def test_no_experiment_is_run_under_the_name_of_an_import(workspace: Workspace, tmp_path: Path) -> None:
+    bring(workspace, rows(1, 0), "toy/base/seed1")
+    spec = tmp_path / "toy.yaml"
+    spec.write_text(
+        "name: toy\nmodel: builtin:wordmath-1m\ndata: {use: wordmath, train: 4, test: 4, split: {test: 4}}\n"
+        "conditions: {base: {train_on: []}}\n"
+    )
+    with pytest.raises(NameTaken, match=r"^toy/base/seed1 is the name of an import \(results\.jsonl\)"):
+        CliRunner().invoke(app, ["run", str(spec), "-w", str(workspace.root)], catch_exceptions=False)
+    assert not list(workspace.records())
+
+
 # --------------------------------------------------------------------------- pairing
+
+
+HASHES = [f"{number:064x}" for number in (1, 2)]
+
+
+def test_texts_and_hashes_of_texts_are_not_held_against_each_other(workspace: Workspace) -> None:
+    """One file imported twice: by its texts, and by the hashes that the tool made of them."""
+    lines = rows(1, 0, text=["a?", "b?"], sha=HASHES)
+    said = bring(workspace, lines, "one", text="text") + bring(workspace, lines, "two", text="sha")
+    assert said[1] == said[3] == "pairing: by id; runs whose question texts differ are not compared"
+    with Store(workspace).read() as connection:
+        (found,) = compare_runs(connection, ["one", "two"])
+    assert found.n == 2 and "one and two have texts of other kinds" in found.note
+
+
+def test_hashes_that_differ_are_refused(workspace: Workspace) -> None:
+    bring(workspace, rows(1, 0, sha=HASHES), "one", text="sha")
+    bring(workspace, rows(1, 0, sha=HASHES[::-1]), "two", text="sha")
+    with Store(workspace).read() as connection, pytest.raises(InputError, match="different texts of 2 questions"):
+        compare_runs(connection, ["one", "two"])
+
+
+def test_nothing_is_said_of_pairing_where_there_are_counts_alone(workspace: Workspace) -> None:
+    bring(workspace, rows(*[1, 0] * 20), "one")
+    (path := workspace.root.parent / "counts.csv").write_text("condition,correct,n\npaper,30,40\n")
+    import_file(workspace, path, {"counts": True})
+    with Store(workspace).read() as connection:
+        (found,) = compare_runs(connection, ["one", "paper"])
+    assert "pair" not in found.note.replace("unpaired", "")
 
 
 def test_ids_that_agree_with_texts_that_do_not_are_refused(workspace: Workspace) -> None:

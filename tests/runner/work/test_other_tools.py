@@ -20,6 +20,7 @@ from nsd.plugins.errors import InputError
 from nsd.runner.cli.app import app
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.imports.formats import Fields, read_format
 from nsd.runner.work.imports.inspect_logs import read_inspect
 from nsd.runner.work.imports.reading import read_import
 from nsd.runner.work.imports.run import ImportedRun
@@ -145,7 +146,7 @@ def test_a_filter_is_not_mixed_where_the_fields_are_given_by_hand() -> None:
 def test_one_filter_gives_one_value_a_question() -> None:
     run = one(LM_EVAL, where=STRICT)
     assert run.describe() == "run: 0.4500 on 40 questions, exact_match of lm-eval, 40 lines left out by --where"
-    assert (run.pairing, len(run.texts), run.eval_info()["samples"]) == ("checked", 40, 1)
+    assert (run.pairing, len(run.texts), run.eval_info()["samples"]) == ("hashed:64", 40, 1)
 
 
 def test_each_filter_of_drawn_answers_has_its_own_verdicts() -> None:
@@ -160,6 +161,50 @@ def test_all_drawn_answers_are_judged_before_any_filter() -> None:
     row = json.loads(DRAWN.read_text().splitlines()[3])
     right = [text.rpartition("#### ")[2] == row["target"] for text in row["resps"][0]]
     assert run.eval_info()["samples"] == 3 and dict(run.values)["3"] == sum(right) / 3
+
+
+def harness(folder: Path, *rows: dict[str, Any]) -> Path:
+    """A file of lm-eval with these differences from a plain line."""
+    path = folder / "samples.jsonl"
+    plain = {"doc_id": 0, "doc": {}, "target": "4", "resps": [["4"]], "filter": "none", "metrics": ["exact_match"]}
+    plain |= {"exact_match": 1.0}
+    path.write_text("".join(json.dumps(plain | row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("options", [{}, {"verifier": "numeric"}])
+def test_two_files_in_one_are_refused(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Two models under the same doc_id and filter, with nothing to tell them by."""
+    path = harness(tmp_path, {}, {"doc_id": 1}, {"exact_match": 0.0}, {"doc_id": 1})
+    with pytest.raises(InputError, match=r"samples\.jsonl:3: doc_id 0 stands here and on line 1, and no field tells"):
+        one(path, **options)
+    assert one(path, samples=2, **options).eval_info()["samples"] == 2
+
+
+def test_two_models_in_a_nested_field_are_named(tmp_path: Path) -> None:
+    path = harness(tmp_path, *({"doc_id": i, "meta": {"model": m}} for m in "ab" for i in range(3)))
+    with pytest.raises(InputError, match=r"differ in 'meta\.model' \(a, b\)"):
+        one(path)
+    assert one(path, where={"meta.model": ["b"]}).eval_info()["samples"] == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"score": "f1"}, {"correct": "f1"}])
+def test_gold_and_prediction_are_no_samples(tmp_path: Path, options: dict[str, Any]) -> None:
+    """lm-eval keeps the pair of which it makes an f1 of the whole file."""
+    with pytest.raises(
+        InputError, match=r"samples\.jsonl:1: the metric 'f1' is a list, of which lm-eval makes one number"
+    ):
+        one(harness(tmp_path, {"metrics": ["f1"], "f1": [1, 0]}), **options)
+
+
+def test_of_a_metric_and_a_pair_the_metric_is_taken(tmp_path: Path) -> None:
+    assert one(harness(tmp_path, {"metrics": ["acc", "f1"], "acc": 1.0, "f1": [1, 0]})).metadata["field"] == "acc"
+
+
+def test_a_target_that_is_a_solution_states_its_answer(tmp_path: Path) -> None:
+    """gsm8k's targets are worked solutions."""
+    run = one(harness(tmp_path, {"target": "2 + 2 = <<2+2=4>>4\n#### 4", "exact_match": 0.0}), verifier="numeric")
+    assert run.values == [("0", 1.0)]
 
 
 def test_several_metrics_ask_for_one(tmp_path: Path) -> None:
@@ -269,11 +314,58 @@ def test_a_prompt_of_messages_is_their_texts(tmp_path: Path) -> None:
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Why?"}]},
     ]
-    table, _ = read_inspect(log(tmp_path, sample(1, input=messages)))
+    table = read_inspect(log(tmp_path, sample(1, input=messages))).table
     assert table.head["input"] == "Be brief.\nWhy?"
 
 
+def test_a_log_that_did_not_end_well_is_called_unfinished(tmp_path: Path) -> None:
+    run = one(log(tmp_path, sample(1), sample(2, invalidation={"author": "me"}), status="cancelled"))
+    assert "UNFINISHED: the log's status is 'cancelled', 1 samples are marked invalid in the log" in run.describe()
+
+
+@pytest.mark.parametrize(("stated", "said"), [(0.5, False), (0.75, True)])
+def test_a_mean_that_the_tool_states_otherwise_is_told(tmp_path: Path, stated: float, said: bool) -> None:
+    path = log(tmp_path, sample(1), sample(2, scores={"match": {"value": "I"}}))
+    whole = json.loads(path.read_text())
+    score = {"name": "match", "scorer": "match", "reducer": None, "metrics": {"accuracy": {"value": stated}}}
+    path.write_text(json.dumps(whole | {"results": {"scores": [score]}}, indent=1))
+    assert ("inspect itself states 0.7500" in one(path).describe()) is said
+
+
+def test_what_the_real_files_state_is_what_is_imported() -> None:
+    """The mean in a file's own report, where it has one, is the mean of the run: nothing is said."""
+    for path, score in ((EVAL, "match"), (LOG, "pattern"), (EPOCHS, "graded"), (EPOCHS, "parts.right")):
+        found = read_format(path, None, Fields(score=score), {})
+        assert found.stated is not None and "itself states" not in one(path, score=score).describe()
+    assert read_format(OPENAI, None, Fields(), {}).stated == 0.45
+
+
 # --------------------------------------------------------------------------- openai/evals
+
+
+def test_a_graders_text_is_not_judged_in_place_of_the_answer(tmp_path: Path) -> None:
+    calls = [
+        ("a", "sampling", {"prompt": prompt, "sampled": [text]}) for prompt, text in (("q", "4"), ("4?", "yes, 5"))
+    ]
+    path = events(tmp_path, *calls, ("a", "match", {"correct": True, "expected": "5"}))
+    with pytest.raises(InputError, match=r"log\.jsonl:4: 2 texts were drawn for one verdict"):
+        one(path, verifier="numeric")
+    run = one(path)
+    assert run.values == [("a", 1.0)] and run.texts == {"a": question_id("q")}
+
+
+def test_a_metric_with_two_values_for_a_sample_is_refused(tmp_path: Path) -> None:
+    path = events(tmp_path, ("a", "metrics", {"f1": 0.5, "em": 1}), ("a", "metrics", {"f1": 1.0, "em": 1}))
+    with pytest.raises(InputError, match=r"sample 'a' has the metric 'f1' twice, with two values"):
+        one(path, score="f1")
+    assert one(path, score="em").values == [("a", 1.0)]
+
+
+def test_a_report_that_says_otherwise_is_told(tmp_path: Path) -> None:
+    path = events(tmp_path, ("a", "match", {"correct": True}), ("b", "match", {"correct": False}))
+    with path.open("a") as file:
+        file.write('{"final_report": {"accuracy": 1.0}}\n')
+    assert "openai-evals itself states 1.0000" in one(path).describe()
 
 
 def test_mixed_events_become_one_verdict_a_sample() -> None:
