@@ -103,6 +103,8 @@ def read_format(path: Path, source: str | None, fields: Fields, where: Mapping[s
         table = read_table(path, None if name else fields.heads(where))
     if not table.rows:
         raise InputError(f"{path} has no lines to import")
+    if name is None and table.unit == "item" and _of_lm_eval(table.head):
+        name = "lm-eval"  # as an array, which older ones wrote
     if name == "openai-evals":
         stated = reported(table)
         table = by_sample(table)
@@ -138,7 +140,7 @@ def recognised(path: Path, fields: Fields) -> str | None:
         first = None
     if not isinstance(first, dict):
         return None
-    if "doc_id" in first and ("filtered_resps" in first or "resps" in first):
+    if _of_lm_eval(first):
         return "lm-eval"
     valued = fields.correct or fields.score or (fields.answer and fields.gold and fields.verifier)
     by_hand = fields.id is not None and valued
@@ -146,6 +148,10 @@ def recognised(path: Path, fields: Fields) -> str | None:
     spec = first.get("spec")
     is_spec = isinstance(spec, dict) and {"run_id", "eval_name"} <= spec.keys()
     return "openai-evals" if (is_spec or events <= first.keys()) and not by_hand else None
+
+
+def _of_lm_eval(row: Mapping[str, Any]) -> bool:
+    return "doc_id" in row and ("filtered_resps" in row or "resps" in row)
 
 
 def _taken(table: Table, where: Mapping[str, Sequence[str]]) -> Table:

@@ -61,14 +61,16 @@ def fields_there(row: dict[str, Any], wanted: str = "") -> str:
     return hint(wanted, [*row, *inside], f"; the first has {', '.join(map(repr, list(row)[:12]))}" if row else "")
 
 
+_ROUNDED = re.compile(r"\d(?:[.,]\d+)?[eE]\+\d+")
 _WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 def line_ids(table: Table, id_field: str, is_text: bool) -> list[str]:
     """The question's id of each row, without the blanks around it.
 
-    Raises InputError where there is none; where several lines have a word for nothing (`NaN`, `None`) in its place; and
-    where two ids of one file may be one, written in two ways: 1 and "1", 1 and 1.0, with and without a blank.
+    Raises InputError where there is none; where several lines have a word for nothing (`NaN`, `None`) in its place, or
+    a number that a spreadsheet has rounded; and where two ids of one file may be one, written in two ways: 1 and "1", 1
+    and 1.0, with and without a blank.
     """
     spellings: dict[str, tuple[str, bool, int]] = {}
     found = []
@@ -94,6 +96,11 @@ def line_ids(table: Table, id_field: str, is_text: bool) -> list[str]:
             raise InputError(
                 f"{table.place(number)}: the id is {_spelt(text, is_number)} here and {_spelt(before, was_number)} on "
                 f"{table.unit} {line}: one question, or two?"
+            )
+        if line != number and not is_number and _ROUNDED.fullmatch(text.strip()):
+            raise InputError(
+                f"{table.place(number)}: the id is {text!r} here and on {table.unit} {line}: a spreadsheet has rounded "
+                "long numbers, and several ids may have become one. Write the file anew with ids as text"
             )
         if line != number and is_nothing(text):
             raise InputError(

@@ -165,6 +165,7 @@ def test_numbers_and_texts_that_differ_are_ids_beside_each_other(tmp_path: Path)
         ),
         ("id,ok\nNone,1\nNone,1\n", "says 'None' here and on line 2"),
         ("id,ok\nq1,1\nq1 ,0\n", "results.csv:3: the id is the text 'q1 ' here and the text q1 on line 2"),
+        ("id,ok\n1.23457E+17,1\n1.23457E+17,0\n", "the id is '1.23457E+17' here and on line 2: a spreadsheet has"),
         ("id,ok\n1,1\n1.0,0\n", "results.csv:3: the id is the text 1.0 here and the text 1 on line 2"),
         ("id,ok\n\u00e9,1\ne\u0301,0\n", "one question, or two?"),
     ],

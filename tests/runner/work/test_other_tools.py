@@ -181,6 +181,13 @@ def test_two_files_in_one_are_refused(tmp_path: Path, options: dict[str, Any]) -
     assert one(path, samples=2, **options).eval_info()["samples"] == 2
 
 
+def test_an_array_of_lm_eval_is_known_too(tmp_path: Path) -> None:
+    path = harness(tmp_path, {}, {"exact_match": 0.0})
+    path.write_text(json.dumps([json.loads(line) for line in path.read_text().splitlines()]))
+    with pytest.raises(InputError, match=r"item 2: doc_id 0 stands here and on item 1"):
+        one(path, id_field="doc_id", correct="exact_match")
+
+
 def test_two_models_in_a_nested_field_are_named(tmp_path: Path) -> None:
     path = harness(tmp_path, *({"doc_id": i, "meta": {"model": m}} for m in "ab" for i in range(3)))
     with pytest.raises(InputError, match=r"differ in 'meta\.model' \(a, b\)"):
