@@ -28,7 +28,7 @@ from nsd.plugins.api import Question, Verifier
 from nsd.plugins.verifiers import attacks
 from nsd.plugins.verifiers.gold import check_gold
 from nsd.plugins.verifiers.trial import KEPT, Check, Trial, said
-from nsd.plugins.verifiers.variants import has_number, written_variants, wrong_variants
+from nsd.plugins.verifiers.variants import as_calls, has_number, written_variants, wrong_variants
 
 LIMIT = 100
 PAIRED = 60  # answers that are compared with each other
@@ -215,6 +215,8 @@ class _Auditor:
     def _read_forms(self, question: Question) -> Iterator[Callable[[str], str]]:
         gold = str(question.answer)
         ways: list[Callable[[str], str]] = [form.format for form in FORMS]
+        if as_calls(gold) != gold:
+            ways.append(as_calls)
         if question.solution is not None and gold in question.solution:
             before, _, after = question.solution.rpartition(gold)
             if not self.trial.right(f"{before}banana{after}", question):  # else its answer stands elsewhere

@@ -1,13 +1,15 @@
 """Answers made from a gold one: others that are next to it and wrong, and the same one as models write it.
 
-By what the answer is: a number (with a unit, a base or a percent sign), a letter of a list of options, a relation, or
-any other text.
+By what the answer is: a number (with a unit, a base or a percent sign), a letter of a list of options, a relation, a
+list of tool calls, or any other text.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 _NUMBER = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d+(?:\.\d+)?")
 _BASE = re.compile(r"^(?P<digits>[0-9A-Fa-f]+)_\{?(?P<base>\d+)\}?$")
@@ -45,7 +47,7 @@ def wrong_variants(gold: str, question: str = "") -> list[str]:
     if _RELATION.search(gold):
         return [_RELATION.sub(lambda found: _RELATIONS[found[1]], gold)]
     if gold.startswith(("[", "{")):
-        return []
+        return _other_calls(gold)
     return [f"{gold} + 1"] if "\\" in gold else [f"not {gold}", f"{gold} or another"]
 
 
@@ -82,6 +84,39 @@ def _other_numbers(gold: str) -> list[str]:
     negative = plain[1:] if plain.startswith("-") else f"-{plain}"
     longer = f"{plain}0000000" if "." not in plain else f"{plain}7"
     return [_plus(plain, 1), longer, f"1{plain.lstrip('-')}", negative]
+
+
+def as_calls(answer: str) -> str:
+    """A list of tool calls as a model writes them, a line for the name and one for the input; other answers as they
+    stand.
+    """
+    calls = _calls(answer)
+    written = [f"Action: {one['Action']}\nAction Input: {_input_text(one)}" for one in calls]
+    return "\n".join(written) if written else answer
+
+
+def _calls(answer: str) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(answer)
+    except ValueError:
+        return []
+    whole = isinstance(found, list) and all(isinstance(one, dict) and "Action" in one for one in found)
+    return found if whole else []
+
+
+def _input_text(call: dict[str, Any]) -> str:
+    given = call.get("Action_Input", {})
+    return given if isinstance(given, str) else json.dumps(given)
+
+
+def _other_calls(gold: str) -> list[str]:
+    """A call made twice, another tool, another input; [] for what is no list of calls."""
+    if not (calls := _calls(gold)):
+        return []
+    first, *rest = calls
+    others = [[first, *calls], [{**first, "Action": f"{first['Action']}2"}, *rest]]
+    others.append([{**first, "Action_Input": '{"another": "input"}'}, *rest])
+    return [json.dumps(one) for one in others]
 
 
 def beside(gold: str, question: str = "") -> list[str]:

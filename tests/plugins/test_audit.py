@@ -21,6 +21,7 @@ from nsd.plugins.verifiers.choice import Choice
 from nsd.plugins.verifiers.final_answer import FinalAnswer
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
+from nsd.plugins.verifiers.tool_calls import ToolCalls
 from nsd.plugins.verifiers.variants import written_variants, wrong_variants
 from nsd.runner.cli.app import app
 from nsd.runner.cli.validate import questions_of
@@ -343,6 +344,25 @@ def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verif
     assert tried["gold"] == 800 and all(tried.values()), tried
 
 
+CALLS = [
+    Question(f"q{n}", f"Go {n} steps.", json.dumps([{"Action": "go", "Action_Input": {"steps": n}}])) for n in range(6)
+]
+
+
+class AnyCall(ToolCalls):
+    """Right where every call of the gold answer is among those that were made."""
+
+    def same(self, a: str, b: str) -> bool:
+        return all(call in json.loads(a) for call in json.loads(b))
+
+
+def test_lists_of_calls_are_tried_as_a_model_writes_them() -> None:
+    found = audit(CALLS, ToolCalls())
+    tried = {check.name: check.tried for check in found.checks}
+    assert not found.failed and tried["near miss"] and tried["hedge"] and tried["another answer"]
+    assert {"near miss", "hedge"} <= failed(audit(CALLS, AnyCall()))
+
+
 @pytest.mark.parametrize(
     ("verifier", "text"),
     [(Numeric, "{}, {} or {}"), (Numeric, "#### {0}, {1}, {2}"), (FinalAnswer, "#### {0}, {1}, {2}")],
@@ -422,6 +442,15 @@ def test_partial_credit_is_told_and_no_fault() -> None:
         ("x < 3", ["x > 3"]),
         ("x \\le 3", ["x \\ge 3"]),
         ("Monday", ["not Monday", "Monday or another"]),
+        (
+            '[{"Action": "go", "Action_Input": "{}"}]',
+            [
+                '[{"Action": "go", "Action_Input": "{}"}, {"Action": "go", "Action_Input": "{}"}]',
+                '[{"Action": "go2", "Action_Input": "{}"}]',
+                '[{"Action": "go", "Action_Input": "{\\"another\\": \\"input\\"}"}]',
+            ],
+        ),
+        ('[{"Action": 5}, 7]', []),
     ],
 )
 def test_wrong_answers_are_next_to_the_gold_one(gold: str, wrong: list[str]) -> None:
