@@ -16,6 +16,16 @@ from nsd.plugins.verifiers.variants import beside, has_number
 JOINED = (", ", " or ", " and ", "; ", "\n", " ")
 PLACES = 3  # of the gold answer in a list: first, in the middle, last
 COUNTED = 40  # numbers that are counted up, the gold one among them
+# Programs that solve nothing, and end well or are equal to everything.
+PROGRAMS = tuple(
+    f"```python\n{lines}\n```"
+    for lines in (
+        "import os\nos._exit(0)",
+        "raise SystemExit(0)",
+        "print('passed')\nprint(True)",
+        "class Same:\n    def __eq__(self, other):\n        return True\n\n\nprint(Same())",
+    )
+)
 _NEVER = ("nan", "NaN", "inf", "-inf", ".*", "\\d+", "[0-9]+", "%", "_", "x", "None", "null", "True", "correct")
 _FILLER = (
     "banana ",

@@ -107,7 +107,8 @@ class _Auditor:
     def _garbage(self) -> Check:
         check = Check("garbage", "an empty or senseless text is worth something")
         for number, question in enumerate(self.few):
-            texts = (*GARBAGE, *HOSTILE) if number < KEPT else GARBAGE  # hostile ones are slow
+            programs = () if self.verifier.votes else attacks.PROGRAMS  # where no two answers are equal, they may run
+            texts = (*GARBAGE, *HOSTILE, *programs) if number < KEPT else GARBAGE  # hostile ones are slow
             for text in texts:
                 if text.strip() != (question.answer or "").strip() and not _holds(text, question):
                     self.trial.must(check, text, question, right=False, partly=False)
@@ -138,7 +139,7 @@ class _Auditor:
             for answer in (*wrong_variants(gold, question.text), *attacks.other_signs(gold), *attacks.parts_of(gold)):
                 for form in forms:
                     self.trial.must(near, form(answer), question, right=False)
-            for answer in attacks.empty_answers(gold) if place < HEDGED else ():
+            for answer in attacks.empty_answers(gold) if place < HEDGED and self.verifier.votes else ():
                 for form in forms:
                     self.trial.must(nothing, form(answer), question, right=False)
             for answer in written_variants(gold):
@@ -155,7 +156,8 @@ class _Auditor:
         """Lists of answers, with the gold one in each place of them."""
         check = Check("hedge", "a list of answers is right wherever the gold one stands in it")
         told = Check("one of a list", "a list of answers is right where the gold one stands in one place", told=True)
-        golds = [one for one in self.few if one.answer is not None]
+        # Where no two answers are equal (programs), none is guessed beside another.
+        golds = [one for one in self.few if one.answer is not None and self.verifier.votes]
         for question in golds[:: max(1, math.ceil(len(golds) / HEDGED))]:
             gold, forms = str(question.answer), self._forms(question)
             others = [str(one.answer) for one in golds if one.answer != gold]
@@ -178,7 +180,9 @@ class _Auditor:
         senseless = Check("long garbage", "a long text is right without the answer")
         buried = Check("answer after a long text", "the gold answer is not right where much stands before it")
         for question in self.few[:KEPT]:
-            gold, forms = str(question.answer), self._forms(question) if question.answer is not None else []
+            gold, forms = str(question.answer), []
+            if question.answer is not None and self.verifier.votes:
+                forms = self._forms(question)
             forms = [form for form in forms if self.trial.right(f"{OPENING}\n{form(gold)}", question)][:2]
             wrong = wrong_variants(gold, question.text)[:1]
             for text in (text for size in LONG for text in attacks.long_texts(size) if not _holds(text, question)):
@@ -193,7 +197,7 @@ class _Auditor:
         """Many at once, as a run asks: the verdicts of each alone, in their order."""
         check = Check("batch", "another verdict among many than alone")
         items: list[tuple[str, Question]] = []
-        for question in self.few[:HEDGED]:
+        for question in self.few[: KEPT if self.verifier.uses_every_core else HEDGED]:
             stated = [form(str(question.answer)) for form in self._forms(question)[:1]] if question.answer else []
             items += [(text, question) for text in (*stated, question.solution or "", "banana")]
         alone = [self.trial.judge(text, question) for text, question in items]

@@ -344,6 +344,26 @@ def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verif
     assert tried["gold"] == 800 and all(tried.values()), tried
 
 
+def test_programs_that_solve_nothing_are_tried() -> None:
+    class EndsWell(Verifier):
+        """Right is a program that ends with 0."""
+
+        votes = False
+
+        def extract(self, completion: str) -> str | None:
+            return completion if "```" in completion else None
+
+        def score(self, completion: str, question: Question) -> Score:
+            found = "exit(0)" in completion or completion == question.solution
+            return Score(float(found), found, self.extract(completion))
+
+    program = "```python\nprint(input())\n```"
+    found = audit([Question(f"q{n}", f"Say {n}.", program, program) for n in range(6)], EndsWell())
+    assert failed(found) == {"garbage"}
+    [check] = [one for one in found.checks if one.name == "garbage"]
+    assert "os._exit(0)" in check.examples[0].text
+
+
 CALLS = [
     Question(f"q{n}", f"Go {n} steps.", json.dumps([{"Action": "go", "Action_Input": {"steps": n}}])) for n in range(6)
 ]
