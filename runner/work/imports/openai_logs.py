@@ -3,7 +3,7 @@
 A line is an event of a sample: `match` (right or wrong), `metrics` (numbers by name), `sampling` (a prompt and what was
 drawn for it), `error`. The first line is the run's spec, the last its report.
 
-Source: `evals/record.py` of openai/evals.
+Source: the recorder of openai/evals.
 """
 
 from __future__ import annotations
