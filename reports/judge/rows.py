@@ -16,7 +16,9 @@ from nsd.runner.store.workspace import Workspace
 RUNS_SQL = """
 -- What drew the completions of an evaluation: its samples, or the searches of its questions, each counted once.
 WITH drawn AS (
-    SELECT n.eval_digest, sum(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600) AS usd
+    SELECT n.eval_digest, sum(coalesce(
+        (d.manifest->>'$.cost.usd')::DOUBLE, d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600
+    )) AS usd
     FROM (
         SELECT DISTINCT digest AS eval_digest, unnest(json_extract_string(manifest, '$.inputs.*')) AS cause FROM stages
     ) n
