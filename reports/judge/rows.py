@@ -32,7 +32,10 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        -- of its own training and evaluation; what else made it (a teacher, its samples) is in nsd report and log
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
        + coalesce(d.usd, 0)
-       + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
+       + coalesce(
+           e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600,
+           CASE WHEN d.usd IS NOT NULL THEN 0 END -- a served model's dollars are known where the machine's are not
+       ) AS usd
 FROM current_runs r
 LEFT JOIN eval_info i USING (eval_digest)
 LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v USING (eval_digest)
