@@ -93,7 +93,6 @@ class Worker:
         kind, digest = job.kind, job.digest
         log = partial / ranks.log_name(self.rank)
         spending = Spending(partial, processes)
-        spending.meter.elsewhere = spent_on(job.askers, workspace)
         context = Context(
             workspace=workspace,
             partial=partial,
@@ -113,6 +112,7 @@ class Worker:
             print(ranks.heading(kind, digest, job.used_by), flush=True)
             try:
                 self._refuse_other_versions(job, partial, spending)
+                spending.meter.elsewhere = spent_on(job.askers, workspace)
                 self.emit(Event(Told.STARTED, digest))
                 provenance.forget_peak()
                 # One writes what it costs: the processes beside it share its time.

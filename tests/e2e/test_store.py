@@ -17,10 +17,13 @@ from support import PATIENCE, wait_until
 pytestmark = pytest.mark.slow
 
 # One arm: which stages there are is nothing to a machine that goes away.
-LONG_SPEC = TINY_SPEC.partition("conditions:")[0].replace("epochs: 2,", "epochs: 8,") + """\
+LONG_SPEC = (
+    TINY_SPEC.partition("conditions:")[0].replace("epochs: 2,", "epochs: 8,")
+    + """\
 conditions:
   baseline: {train_on: [labeled]}
 """
+)
 
 
 @pytest.fixture(scope="module")

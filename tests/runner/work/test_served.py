@@ -25,6 +25,7 @@ from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.asked import notes_on_served
 from nsd.runner.work.execute import Outcome, execute
 from nsd.runner.work.ready import make_ready
 from served import Asked, Fault, Hang, Served, Status
@@ -153,6 +154,16 @@ def test_more_samples_of_the_same_model_are_drawn_beside_those_that_are_there(to
     assert execute(build_plan(load_spec(toy.folder / "toy.yaml"), only=("base",)), toy.workspace).exit_code == 0
     assert len(toy.served.asked) - before == 12
     assert set(Counter(asked.place for asked in toy.served.asked).values()) == {1}
+
+
+def test_the_plan_says_what_the_stages_to_run_may_cost(toy: Toy) -> None:
+    plan = toy.plan()
+    # 17 characters are 8 tokens with what a template adds: 36 x 8 at $10 and as many at $20 a million.
+    assert notes_on_served(plan, plan.pending(toy.workspace)) == [
+        "toy (engine openai): 36 requests, about 288 prompt tokens and at most 288 generated ones: at most about "
+        "$0.01; max_dollars stops it at $1.00"
+    ]
+    assert notes_on_served(plan, []) == []
 
 
 def wait_for(state: Callable[[], Any]) -> None:
