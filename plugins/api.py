@@ -47,6 +47,7 @@ from nsd.plugins.data import (
     ModelRef,
     Pools,
     Prompt,
+    Prompted,
     PseudoLabel,
     Question,
     Request,
@@ -63,6 +64,7 @@ from nsd.plugins.data import (
     question_id,
     without_truth,
 )
+from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.side_files import SideFile
 
 __all__ = [
@@ -79,6 +81,7 @@ __all__ = [
     "KeptRollout",
     "Labeler",
     "LoraConfig",
+    "Meter",
     "ModelRef",
     "NestedPlugin",
     "OutputNeutral",
@@ -87,6 +90,7 @@ __all__ = [
     "PluginType",
     "Pools",
     "Prompt",
+    "Prompted",
     "Protocol",
     "PseudoLabel",
     "Question",
@@ -109,6 +113,7 @@ __all__ = [
     "TrainResult",
     "TrainSeeds",
     "Trainer",
+    "Usage",
     "Validation",
     "Verifier",
     "question_id",
@@ -283,6 +288,10 @@ class Engine(Plugin):
 
     kind = "engine"
     needs_model: ClassVar[bool] = True
+    # True: it asks a model that somebody else serves, as sampling and prompt say. It needs none of ours (`needs_model`
+    # is false), and counts in `meter`, which the runner gives it, what it asks and what that costs.
+    served: ClassVar[bool] = False
+    meter: Meter | None = None
     # True: it spreads over every GPU that it sees. Of another engine several processes draw, a GPU each, and each is
     # asked for a share of the questions.
     uses_every_gpu: ClassVar[bool] = False
@@ -298,9 +307,17 @@ class Engine(Plugin):
         """Yield batches of finished completions, skipping the (question id, sample) pairs in `done`.
 
         Batches are cut from the full request list before skipping, so a resumed call meets the same
-        batches as an uninterrupted one. One yielded list is one shard on disk.
+        batches as an uninterrupted one. One yielded list is one shard on disk; an empty one only lets whoever draws
+        look whether to stop.
         """
         raise NotImplementedError
+
+    def ready(self) -> None:
+        """Raise InputError where this machine lacks what it asks with (a key). Called before a run begins."""
+
+    def at_most(self, prompts: Sequence[Prompted], samples: int, max_tokens: int) -> Usage | None:
+        """What so many samples of each prompt would cost at most, for the plan; None where nobody is asked."""
+        return None
 
     def close(self) -> None:
         """Free the model."""

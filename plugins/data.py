@@ -121,6 +121,9 @@ class Prompt(BaseModel):
         return [*system, {"role": "user", "content": text}]
 
 
+Prompted = str | list[dict[str, str]]  # a question as Prompt.render gives it
+
+
 @dataclass(frozen=True)
 class Pools:
     """What a dataset offers before splitting. `test` None means: cut the test split from `train`.

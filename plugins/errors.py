@@ -38,5 +38,9 @@ class Interrupted(NsdError):
     exit_code = 75
 
 
+class BudgetSpent(Interrupted):
+    """What may be spent on a served model is spent; everything so far is saved, and more money continues it."""
+
+
 class ResumeRefused(InputError):
     """A half-done stage was started under a different configuration; the message names the fields."""

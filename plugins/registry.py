@@ -42,7 +42,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tool_calls": "nsd.plugins.verifiers.tool_calls",
         "code": "nsd.plugins.verifiers.code",
     },
-    "engine": {"hf": "nsd.plugins.engines.hf", "replay": "nsd.plugins.engines.replay"},
+    "engine": {
+        "hf": "nsd.plugins.engines.hf",
+        "openai": "nsd.plugins.engines.openai",
+        "replay": "nsd.plugins.engines.replay",
+    },
     "labeler": {
         "consensus": "nsd.plugins.labelers.consensus",
         "noisy_oracle": "nsd.plugins.labelers.noisy_oracle",

@@ -18,6 +18,7 @@ import nsd
 from benchmarks.__main__ import MODULES
 from nsd.plugins.api import KINDS
 from nsd.plugins.errors import InputError, Interrupted, NsdError, StageFailed
+from nsd.plugins.registry import find
 from nsd.runner.cli.app import app
 from nsd.runner.launch import jobs, launching
 from nsd.runner.spec.load import load_spec
@@ -66,7 +67,9 @@ PLACES: list[tuple[tuple[str | int, ...], set[str]]] = [
     (("resources",), set(Resources.model_fields)),
     (("hypotheses",), set(HypothesesConfig.model_fields)),
     (("hypotheses", "claims", 0), set(ClaimConfig.model_fields)),
+    (("conditions", "asked", "engine"), set(find("engine", "openai").Config.model_fields)),
 ]
+ASKED = {"train_on": [], "engine": {"use": "openai", "base_url": "http://127.0.0.1:8000/v1", "model": "toy"}}
 
 
 def merged(base: Any, change: Any) -> Any:
@@ -96,6 +99,8 @@ def study_with(snippet: str, folder: Path) -> Any:
     for step in reversed(found[0]):
         change = {step: change} if isinstance(step, str) else [{"compare": ["oracle", "baseline"], **change}]
     study = yaml.safe_load(STUDY)
+    if "asked" in found[0]:
+        study["conditions"]["asked"] = ASKED
     if "extends" in change:
         (folder / change["extends"]).write_text(STUDY)
         study = {"name": "another"}

@@ -1,1 +1,1 @@
-"""Engines turn prompts into completions: `hf` runs a model here, `replay` reads recorded completions."""
+"""Engines turn prompts into completions: `hf` runs a model here, `openai` asks a server, `replay` reads a file."""

@@ -16,7 +16,9 @@ from nsd.runner.store.workspace import Workspace
 RUNS_SQL = """
 -- What drew the completions of an evaluation: its samples, or the searches of its questions, each counted once.
 WITH drawn AS (
-    SELECT n.eval_digest, sum(d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600) AS usd
+    SELECT n.eval_digest, sum(coalesce(
+        (d.manifest->>'$.cost.usd')::DOUBLE, d.seconds * (d.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600
+    )) AS usd
     FROM (
         SELECT DISTINCT digest AS eval_digest, unnest(json_extract_string(manifest, '$.inputs.*')) AS cause FROM stages
     ) n
@@ -30,7 +32,10 @@ SELECT r.run, r.experiment, r.condition, r.seed, r.status, r.reason, i.metric,
        -- of its own training and evaluation; what else made it (a teacher, its samples) is in nsd report and log
        coalesce(t.seconds * (t.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600, 0)
        + coalesce(d.usd, 0)
-       + e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600 AS usd
+       + coalesce(
+           e.seconds * (e.manifest->>'$.cost.usd_per_hour')::DOUBLE / 3600,
+           CASE WHEN d.usd IS NOT NULL THEN 0 END -- a served model's dollars are known where the machine's are not
+       ) AS usd
 FROM current_runs r
 LEFT JOIN eval_info i USING (eval_digest)
 LEFT JOIN (SELECT eval_digest, avg(value) AS mean, count(*) AS n FROM eval_values GROUP BY 1) v USING (eval_digest)

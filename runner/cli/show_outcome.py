@@ -31,7 +31,10 @@ def print_outcome(
         print_json({**summary, **outcome_json(plan, outcome)})
         return
     if outcome.interrupted:
-        screen.print("interrupted: everything finished is kept, and the same command continues")
+        why = outcome.stopped_by
+        screen.print(
+            f"stopped: {why}" if why else "interrupted: everything finished is kept, and the same command continues"
+        )
         return
     with Store(workspace).read() as connection:
         found = print_summary(connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question, wide)
@@ -52,6 +55,7 @@ def outcome_json(plan: Plan, outcome: Outcome) -> dict[str, Any]:
         "stages_run": outcome.done,
         "stages_cached": outcome.cached,
         "interrupted": outcome.interrupted,
+        **({} if outcome.stopped_by is None else {"stopped_by": outcome.stopped_by}),
         "failures": [
             {
                 "stage": f.stage.digest,

@@ -29,6 +29,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
     """
     from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
     from nsd.runner.plan.relatives import there_already
+    from nsd.runner.work.asked import notes_on_served
 
     pending = {stage.digest for stage in plan.pending(workspace)}
     manifests: dict[str, list[Manifest]] = {}
@@ -76,7 +77,11 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         "spec_digest": plan.spec_digest,
         "runs": [run.run for run in plan.runs],
         "stages": stages,
-        "notes": [*plan.notes, *(sentence for sentence in before if sentence is not None)],
+        "notes": [
+            *plan.notes,
+            *(sentence for sentence in before if sentence is not None),
+            *notes_on_served(plan, owed),
+        ],
         "estimates": [{**_estimate_json(one), "evals": hours_by_evaluation(plan, one)} for one in estimates],
         "power": power.to_json(),
     }

@@ -47,7 +47,7 @@ def notes_on_repeats(conditions: Sequence[Condition]) -> list[str]:
     """Which of these conditions' repeated evaluations cannot differ, and why."""
     greedy, recorded = [], []
     for condition in {condition.name: condition for condition in conditions}.values():
-        if not condition.engine.cls.needs_model:
+        if not (condition.engine.cls.needs_model or condition.engine.cls.served):
             recorded.append(condition.name)
         elif condition.eval.make().sampling().greedy:
             greedy.append(condition.name)
@@ -67,7 +67,8 @@ def notes_on_greedy(conditions: Sequence[Condition]) -> list[str]:
     names: dict[str, list[str]] = {}
     for condition in conditions:
         protocol = condition.eval.make()
-        if condition.engine.cls.needs_model and protocol.sampling().n > 1 and protocol.sampling().greedy:
+        engine = condition.engine.cls
+        if (engine.needs_model or engine.served) and protocol.sampling().n > 1 and protocol.sampling().greedy:
             names.setdefault(protocol.metric(), []).append(condition.name)
     return [
         f"{', '.join(named)}: {metric} of greedy samples, which are all the same: it costs as much as it says and "

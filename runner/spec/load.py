@@ -370,7 +370,9 @@ class _Loader:
             item.place if item is not None else written.place,
             f"the condition {condition.name!r} trains, but its engine {use!r} loads no weights: the trained model "
             "would be ignored wherever it is to answer",
-            f"give {condition.name!r} an engine that does, such as  engine: hf",
+            f"give {condition.name!r} an engine that does, such as  engine: hf"
+            + "; a condition that trains on nothing may ask a served model, and label for others (label_with)"
+            * condition.engine.cls.served,
         )
 
     def needed(self, base: type[Made], key: str, items: dict[str, Item], who: str, written: Item) -> Block[Made] | None:

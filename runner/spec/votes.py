@@ -45,7 +45,7 @@ def check_samples_differ(block: Block[Any], engine: Block[Engine] | None, item: 
     """
     if block.not_run is not None or isinstance(block.config, UncheckedConfig) or not block.cls.needs_different_samples:
         return
-    if engine is None or engine.not_run is not None or not engine.cls.needs_model:
+    if engine is None or engine.not_run is not None or not (engine.cls.needs_model or engine.cls.served):
         return
     sampling = block.make().sampling()
     if sampling is None or sampling.n == 1 or not sampling.greedy:

@@ -32,6 +32,7 @@ from pydantic import (
 )
 
 from nsd.plugins.errors import NsdError
+from nsd.plugins.metering import Usage
 from nsd.plugins.paths import UnsafeName, checked, part
 
 
@@ -158,6 +159,25 @@ class Cost(Shape):
     usd_per_hour: float | None = None
 
 
+class Served(Shape):
+    """What a served model was asked (plugins/metering.py)."""
+
+    requests: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    usd: float | None = None
+    unknown: int = 0
+    unknown_usd: float = 0.0
+    answered_by: list[str] = []
+    reproducible: bool = False
+
+    @property
+    def usage(self) -> Usage:
+        """The same as whoever asks counts it."""
+        return Usage.from_json(self.to_json())
+
+
 class SandboxInfo(Shape):
     """In what programs were run that nobody vouches for, and what that guaranteed where they ran."""
 
@@ -205,6 +225,7 @@ class Manifest(Shape):
     machine: Machine = Machine()
     git_commit: str | None = None
     cost: Cost | None = None
+    served: Served | None = None
     events: list[Warned] = []
     eval: EvalInfo | None = None
     generation: Generation | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import Device, Engine, Question
+from nsd.plugins.metering import Meter
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.events import Event, Told
@@ -27,6 +28,8 @@ class Context:
     number: int = 0  # among the `processes` that draw a stage's completions
     processes: int = 1
     team: Team = field(default_factory=Team)
+    meter: Meter = field(default_factory=Meter)  # counts what a served model is asked
+    keep_account: Callable[[], None] = lambda: None  # writes down what the stage has cost so far
     engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly
     events: list[dict[str, Any]] = field(default_factory=list)
 

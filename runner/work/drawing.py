@@ -123,12 +123,15 @@ def draw_share(
     number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
     drawn, tokens, started = 0, 0, time.monotonic()
     for batch in engine.generate(ref, requests, sampling, work.seed, frozenset(held)):
-        tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
-        number += 1
-        held |= {(item.question_id, item.sample): item for item in batch}
-        drawn += len(batch)
-        tokens += sum(item.tokens for item in batch)
-        told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
+        if batch:
+            if engine.served:
+                context.keep_account()  # no shard is there whose price is not
+            tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
+            number += 1
+            held |= {(item.question_id, item.sample): item for item in batch}
+            drawn += len(batch)
+            tokens += sum(item.tokens for item in batch)
+            told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
         if context.should_stop() or context.team.broken:
             raise Interrupted("stopped after a shard")
 
@@ -245,7 +248,10 @@ def engine_of(block: PluginJob, context: Context) -> Engine:
             loaded.close()
     if key not in context.engines:
         context.engines[key] = make_plugin(block, Engine)
-    return context.engines[key]
+    engine = context.engines[key]
+    if engine.served:
+        engine.meter = context.meter
+    return engine
 
 
 def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:

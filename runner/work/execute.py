@@ -65,6 +65,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     skipped: list[Stage] = field(default_factory=list)
     interrupted: bool = False
+    stopped_by: str | None = None  # what interrupted it, where that was a spending limit
 
     @property
     def exit_code(self) -> int:
@@ -164,8 +165,8 @@ def _run_stages(
             record.save()
             shown.end("done" if event.by is None else f"done by {event.by}")
         elif event.event is Told.INTERRUPTED:
-            outcome.interrupted = True
-            shown.end("interrupted; the same command continues here")
+            outcome.interrupted, outcome.stopped_by = True, event.reason
+            shown.end(f"stopped: {event.reason}" if event.reason else "interrupted; the same command continues here")
             return
         else:
             lost.add(stage.digest)

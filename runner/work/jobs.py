@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
 from nsd.plugins.side_files import BrokenSideFile
-from nsd.runner.plan.jobs import PluginJob, StageJob
+from nsd.runner.plan.jobs import PluginJob, StageJob, ToDiscover, ToSample
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace
@@ -58,6 +58,14 @@ def write_side_files(
 
 
 @dataclass(frozen=True)
+class Asker:
+    """A stage that asks a served model."""
+
+    kind: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class Job:
     """A stage as its worker meets it: what there is to do, and what the manifest says of it besides.
 
@@ -75,6 +83,7 @@ class Job:
     workspace: str
     device: Device | None
     git_commit: str | None
+    askers: tuple[Asker, ...] = ()  # the other stages of the plan that ask by the same block of a served engine
 
     def to_json(self) -> dict[str, Any]:
         """The fields, JSON-able; `from_json` reads them."""
@@ -107,7 +116,21 @@ def job_of(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None
         workspace=str(workspace.root),
         device=device,
         git_commit=provenance.git_state()["commit"],
+        askers=tuple(_askers(plan, stage)),
     )
+
+
+def asked_engine(stage: Stage) -> PluginJob | None:
+    """The engine by which a stage asks a served model, None where it asks none."""
+    block = stage.job.engine if isinstance(stage.job, ToSample | ToDiscover) else None
+    return block if block is not None and getattr(find("engine", block.use), "served", False) else None
+
+
+def _askers(plan: Plan, stage: Stage) -> Iterator[Asker]:
+    if (block := asked_engine(stage)) is not None:
+        for other in plan.stages.values():
+            if other.digest != stage.digest and asked_engine(other) == block:
+                yield Asker(other.kind, other.digest)
 
 
 def write_job(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from nsd.plugins.api import Plugin, Trainer, Verifier
+from nsd.plugins.api import Engine, Plugin, Trainer, Verifier
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
@@ -21,7 +21,7 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.merge import BLOCKS
 from nsd.runner.spec.model import Experiment, Resources
 from nsd.runner.work.device import Decision, Facts, decide, split_accelerator
-from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.jobs import asked_engine, make_plugin
 from nsd.runner.work.machine import compiler, read_facts
 
 
@@ -33,6 +33,7 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
     stages = list(pending)
     check_packages(stages)
     check_sandboxes(stages)
+    check_engines(stages)
     if not any(computes(stage) for stage in stages):
         return None
     resources = plan.experiment.resources
@@ -96,6 +97,14 @@ def check_sandboxes(stages: Iterable[Stage]) -> None:
             if issubclass(cls, Verifier) and cls.sandboxed is not Verifier.sandboxed and block not in seen:
                 seen.append(block)
                 make_plugin(block, Verifier).sandboxed()
+
+
+def check_engines(stages: Iterable[Stage]) -> None:
+    """Raise InputError where an engine of these stages lacks what it asks with on this machine."""
+    blocks = [block for stage in stages if (block := asked_engine(stage)) is not None]
+    for number, block in enumerate(blocks):
+        if block not in blocks[:number]:
+            make_plugin(block, Engine).ready()
 
 
 def _check_extras(extras: Iterable[str | None]) -> None:

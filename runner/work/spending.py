@@ -5,7 +5,8 @@
 
 Every attempt adds to the file: those that failed, were stopped or killed, and those of other machines, which send their
 file through the store. GPU seconds are those of every GPU that an attempt had; dollars come from the price of its
-machine. Limits: the last seconds of a machine that vanishes, not yet sent to the store, are unknown elsewhere.
+machine, and where a served model is asked also from what `meter` counts. Limits: the last seconds of a machine that
+vanishes, not yet sent to the store, are unknown elsewhere.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nsd.plugins.metering import Meter, Usage
 from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, read_object
-from nsd.runner.store.workspace import now
+from nsd.runner.store.workspace import Workspace, now
+from nsd.runner.work.jobs import Asker
 
 FILE = "begun.json"
 WRITE_SECONDS = 1.0
@@ -42,6 +46,7 @@ class Spending:
         self.versions: dict[str, str] = self.held.get("versions") or {}
         self._before = {name: float(self.held.get(name) or 0.0) for name in ("spent_seconds", "gpu_seconds", "usd")}
         self._priced = "usd" in self.held
+        self.meter = Meter(Usage.from_json(self.held.get("served") or {}))
         self._clock: float | None = None
         self._ended: float | None = None
         self._stop = threading.Event()
@@ -80,11 +85,23 @@ class Spending:
 
     @property
     def cost(self) -> dict[str, Any]:
-        """The manifest's `cost`: a price per hour that gives the dollars of all attempts; {} where none had a price."""
-        price = provenance.usd_per_hour()
-        if price is None and not self._priced:
-            return {}
-        return {"cost": {"usd_per_hour": price if self.seconds == 0 else self._usd * 3600 / self.seconds}}
+        """The manifest's `cost`: a price per hour that gives the dollars of all attempts; {} where none had a price.
+
+        Where a served model was paid, also the dollars of machine and model together, which count for the whole.
+        """
+        price, served = provenance.usd_per_hour(), self.meter.total.usd
+        facts: dict[str, float | None] = {}
+        if price is not None or self._priced:
+            facts["usd_per_hour"] = price if self.seconds == 0 else self._usd * 3600 / self.seconds
+        if served is not None:
+            facts["usd"] = self._usd + served
+        return {"cost": facts} if facts else {}
+
+    @property
+    def served(self) -> dict[str, Any]:
+        """The manifest's `served`: what a served model was asked in all attempts; {} where none was."""
+        total = self.meter.total
+        return {"served": {**total.to_json(), "reproducible": False}} if total.requests else {}
 
     @property
     def _usd(self) -> float:
@@ -100,6 +117,8 @@ class Spending:
         }
         if self._priced or provenance.usd_per_hour() is not None:
             facts["usd"] = self._usd
+        if (asked := self.meter.total).requests:
+            facts["served"] = asked.to_json()
         temporary = self.path.with_name(f".{FILE}.{os.getpid()}.tmp")
         with self._lock:
             try:
@@ -120,11 +139,24 @@ def _read(path: Path) -> dict[str, Any] | None:
         for name in ("spent_seconds", "gpu_seconds", "usd"):
             if float(found.get(name) or 0.0) < 0:
                 return None
+        Usage.from_json(found.get("served") or {})
         if found.get("started_at"):
             datetime.fromisoformat(found["started_at"])
         versions = found.get("versions") or {}
         if not isinstance(versions, dict) or not all(isinstance(one, str) for one in versions.values()):
             return None
-    except (Broken, ValueError, TypeError, OverflowError):
+    except (Broken, ValueError, TypeError, AttributeError, OverflowError):
         return None
     return found
+
+
+def spent_on(stages: Sequence[Asker], workspace: Workspace) -> float:
+    """Dollars that these stages have spent on served models, finished or not; unknown ones at their most."""
+    return sum(_usage(workspace, one).usd_at_most for one in stages)
+
+
+def _usage(workspace: Workspace, stage: Asker) -> Usage:
+    if workspace.is_whole(stage.kind, stage.digest):
+        served = workspace.manifest(stage.kind, stage.digest).served
+        return Usage() if served is None else served.usage
+    return Usage.from_json((_read(workspace.partial(stage.kind, stage.digest) / FILE) or {}).get("served") or {})

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from nsd.plugins.api import Engine
-from nsd.plugins.errors import InputError, Interrupted, NsdError, ResumeRefused
+from nsd.plugins.errors import BudgetSpent, InputError, Interrupted, NsdError, ResumeRefused
 from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.plan.jobs import ToSample, ToTrain
 from nsd.runner.store import provenance
@@ -36,7 +36,7 @@ from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import drawers
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE, Job
-from nsd.runner.work.spending import Spending
+from nsd.runner.work.spending import Spending, spent_on
 from nsd.runner.work.stages import run_stage
 from nsd.runner.work.team import ShareFailed, Team
 
@@ -92,6 +92,7 @@ class Worker:
     def _work(self, job: Job, workspace: Workspace, partial: Path, processes: int) -> int:
         kind, digest = job.kind, job.digest
         log = partial / ranks.log_name(self.rank)
+        spending = Spending(partial, processes)
         context = Context(
             workspace=workspace,
             partial=partial,
@@ -102,14 +103,16 @@ class Worker:
             number=self.number,
             processes=processes,
             team=self.team,
+            meter=spending.meter,
+            keep_account=spending.write,
             engines=self.engines,
         )
         with redirected(log):
             # At once: a process that is killed, as by NCCL's watchdog, loses what it has not written.
             print(ranks.heading(kind, digest, job.used_by), flush=True)
-            spending = Spending(partial, processes)
             try:
                 self._refuse_other_versions(job, partial, spending)
+                spending.meter.elsewhere = spent_on(job.askers, workspace)
                 self.emit(Event(Told.STARTED, digest))
                 provenance.forget_peak()
                 # One writes what it costs: the processes beside it share its time.
@@ -118,8 +121,9 @@ class Worker:
                     facts = run_stage(job, context)
                 if self.rank == 0:
                     self._finish(job, workspace, context, facts, spending)
-            except Interrupted:
-                self.emit(Event(Told.INTERRUPTED, digest))
+            except Interrupted as raised:
+                reason = str(raised) if isinstance(raised, BudgetSpent) else None
+                self.emit(Event(Told.INTERRUPTED, digest, reason=reason))
                 return INTERRUPTED
             except NsdError as raised:
                 error = Broken(raised.path, raised.reason) if isinstance(raised, BrokenSideFile) else raised
@@ -186,6 +190,7 @@ class Worker:
             "processes": max(context.processes, int(os.environ.get("WORLD_SIZE", "1"))),
             "git_commit": job.git_commit,
             **spending.cost,
+            **spending.served,
             "events": context.events,
             **facts,
         }

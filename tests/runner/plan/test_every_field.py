@@ -138,11 +138,15 @@ def put(block: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
 # --------------------------------------------------------------------------- blocks
 
 # Where each plugin stands for the test, with the fields it cannot do without.
-WHERE: dict[str, dict[str, Any]] = {"engine replay": {"use": "replay", "path": str(ROWS / "said.jsonl")}}
+WHERE: dict[str, dict[str, Any]] = {
+    "engine replay": {"use": "replay", "path": str(ROWS / "said.jsonl")},
+    "engine openai": {"use": "openai", "base_url": "http://127.0.0.1:8000/v1", "model": "toy"},
+}
 SAMPLED = {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]}
 # Fields that must be given besides, on both sides, for one to be allowed.
 BESIDES = {
     ("trainer grpo", "fsdp"): {"rollout": "trl"},
+    ("engine openai", "max_dollars"): {"prices": {"prompt": 1.0, "completion": 2.0}},
     ("trainer sdpo", "full_logit_distillation"): {"alpha": 1.0},
     ("protocol discovery", "feedback_tokens"): {"by": "multi_turn"},
     ("protocol discovery", "trainer"): {"by": "training", "trainer": {"use": "sdpo"}},
@@ -198,6 +202,24 @@ VALUES: dict[str, dict[str, Any]] = {
         "fields.finish": "why",
         "fields.tokens": "n",
         "missing": "empty",
+    },
+    "engine openai": {
+        "base_url": "http://127.0.0.1:9000/v1",
+        "model": "other",
+        "api_key_env": "TOY_KEY",
+        "send_seed": False,
+        "extra_body": {"min_p": 0.0},
+        "limit_field": "max_completion_tokens",
+        "reasoning": "keep",
+        "logprobs": True,
+        "concurrency": 3,
+        "timeout": 9.0,
+        "retries": 3,
+        "max_wait": 9.0,
+        "requests_per_minute": 60,
+        "tokens_per_minute": 9000,
+        "prices": {"prompt": 1.0, "completion": 2.0},
+        "max_dollars": 3.0,
     },
     "engine hf": {"batch_size": 3, "device": "cpu", "attention": "eager"},
     "verifier numeric": {},
@@ -349,7 +371,7 @@ def block_cases() -> Iterator[tuple[str, str, bool]]:
 
 def places_of(plugin: str) -> dict[str, Changes]:
     kind, _, name = plugin.partition(" ")
-    if name == "replay":
+    if name in ("replay", "openai"):  # an arm that trains cannot have it
         return {"base": EFFECTS["engine"]["base"]}
     if name == "best_within":  # validation measures by it too
         return {"base": {"base": DRAWN}, "student": {"student": TRAINED}}

@@ -1,0 +1,438 @@
+"""Many requests at a time to one server, each tried again until it has an answer: the inside of the `openai` engine.
+
+`Asking` runs in a thread of its own, where an event loop keeps so many requests in flight. Whoever takes the
+completions says how many were taken, and no more is asked before: a slow reader slows the asking.
+
+A try ends in one of four ways. An answer is a completion. A refusal that is about the prompt (too long, filtered) is a
+failed completion, and the prompt's other samples are not asked. What may pass (408, 409, 425, 429, 5xx, a lost
+connection, a time-out, a body that is cut or cannot be read) is tried again, and is a failed completion when the tries
+are spent. Anything else (401, 404, ...) ends the asking: what is in flight is waited for and kept, nothing is tried
+again, and then the reason is raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nsd.plugins.api import Completion, Request, Sampling, StopReason
+from nsd.plugins.engines.openai_bodies import (
+    Answer,
+    Form,
+    Invalid,
+    Tokens,
+    body_of,
+    likely_prompt_tokens,
+    most_prompt_tokens,
+    path_of,
+    read_answer,
+    refusal,
+    tokens_of,
+)
+from nsd.plugins.engines.openai_pace import Pace, backoff, retry_after
+from nsd.plugins.errors import BudgetSpent, InputError, NsdError, StageFailed
+from nsd.plugins.metering import Meter, Usage
+from nsd.plugins.seeds import stream
+
+if TYPE_CHECKING:
+    import httpx2
+
+WAITING = 4  # completions for each request in flight that may wait to be taken
+WAY_OUT = "change the engine block, or the server's settings"
+WAYS_OUT = {
+    400: "the server does not take these fields; engine.extra_body leaves one out with `NAME: null`",
+    401: "give engine.api_key_env the name of the environment variable that holds the key",
+    403: "the key may not do this; look at engine.api_key_env and engine.model",
+    404: "look at engine.model, and at engine.base_url, which ends in /v1 for most servers",
+    422: "the server does not take these fields; engine.extra_body leaves one out with `NAME: null`",
+    429: "the account has nothing left; pay, or take another, and the same command continues",
+}
+FEWEST_LOST = 16  # requests in a row without an answer before the server is taken to be gone
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How a server is reached. `key` is the secret itself, None where it wants none."""
+
+    base_url: str
+    key: str | None
+    concurrency: int
+    timeout: float
+    retries: int
+    max_wait: float
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+
+    def without_key(self, text: str) -> str:
+        """A text that is shown or kept, without the secret that somebody may have put there."""
+        return text.replace(self.key, "***") if self.key else text
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Dollars for a million tokens."""
+
+    prompt: float
+    completion: float
+
+    def of(self, tokens: Tokens) -> float:
+        """Dollars for so many."""
+        return (tokens.prompt * self.prompt + tokens.completion * self.completion) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What may be spent: `prices` None where nobody knows them, `dollars` None where there is no limit."""
+
+    prices: Prices | None
+    dollars: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One sample of one prompt."""
+
+    request: Request
+    sample: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """A try that another one may better; `after` are seconds that the server named."""
+
+    reason: str
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """A refusal of the prompt itself."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """How a try ended (None: so that all asking ends), the tokens it told, and whether others may have been billed."""
+
+    found: Answer | _Again | _Failed | None
+    tokens: Tokens | None = None
+    unknown: bool = False
+
+
+class Asking:
+    """The requests of one call. Iterating gives completions as they come, None where a while brought none."""
+
+    def __init__(
+        self,
+        wanted: Iterator[Wanted],
+        form: Form,
+        sampling: Sampling,
+        seed: int,
+        server: Server,
+        limit: Limit,
+        meter: Meter,
+    ) -> None:
+        self._wanted, self._form, self._sampling, self._seed = wanted, form, sampling, seed
+        self._server, self._limit, self._meter = server, limit, meter
+        self._taken_up: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
+        self._ended: NsdError | None = None  # why no more is asked
+        self._broken: BaseException | None = None
+        self._prompt_tokens: dict[str, int] = {}  # by question, as the server counted them
+        self._refused: dict[str, str] = {}
+        self._held = 0.0  # dollars that the requests in flight may cost at most
+        self._lost = 0  # requests in a row that got no answer
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="nsd-openai", daemon=True)
+
+    # ------------------------------------------------------------------ from outside
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
+
+    def take(self, seconds: float) -> Completion | None:
+        """The next completion; None where none came for so long, and at the end, when `running` is false."""
+        try:
+            found = self._taken_up.get(timeout=seconds)
+        except queue.Empty:
+            return None
+        if found is not None:
+            self._loop.call_soon_threadsafe(self._room.release)
+        return found
+
+    @property
+    def running(self) -> bool:
+        """Whether more may come."""
+        return self._thread.is_alive() or not self._taken_up.empty()
+
+    def finish(self) -> None:
+        """Raise what ended the asking, if anything but its end did."""
+        self._thread.join()
+        self._close_loop()
+        if self._broken is not None:
+            raise self._broken
+        if self._ended is not None:
+            raise self._ended
+
+    def stop(self) -> None:
+        """Give up what is in flight, at once."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._cancel)
+            self._thread.join()
+        self._close_loop()
+
+    def _close_loop(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.close()
+
+    # ------------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._room = asyncio.Semaphore(self._server.concurrency * (WAITING + 1))
+        self._work = self._loop.create_task(self._ask_all())
+        try:
+            self._loop.run_until_complete(self._work)
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            self._broken = error
+        finally:
+            self._taken_up.put(None)
+
+    def _cancel(self) -> None:
+        self._work.cancel()
+
+    async def _ask_all(self) -> None:
+        import httpx2
+
+        self._closing, self._changed = asyncio.Event(), asyncio.Event()
+        server = self._server
+        self._pace = Pace(server.requests_per_minute, server.tokens_per_minute, sleep=self._sleep)
+        headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
+        # A try has its time as a whole (`_send`): a server may send nothing until the answer is written to its end.
+        timeout = httpx2.Timeout(None, connect=min(server.timeout, 30.0))
+        limits = httpx2.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
+        async with (
+            httpx2.AsyncClient(base_url=server.base_url, headers=headers, timeout=timeout, limits=limits) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            for _ in range(server.concurrency):
+                group.create_task(self._one_after_another(client))
+
+    async def _one_after_another(self, client: httpx2.AsyncClient) -> None:
+        while not self._closing.is_set():
+            await self._room.acquire()
+            wanted = None if self._closing.is_set() else next(self._wanted, None)
+            completion = None if wanted is None else await self._answered(client, wanted)
+            if completion is None:
+                self._room.release()
+                return
+            self._taken_up.put(completion)
+
+    async def _answered(self, client: httpx2.AsyncClient, wanted: Wanted) -> Completion | None:
+        """A sample's completion, None where the asking ends before there is one."""
+        question = wanted.request.question_id
+        seed = stream(self._seed, question, wanted.sample)
+        body = body_of(self._form, wanted.request, self._sampling, seed)
+        reason = ""
+        for tries in range(1, self._server.retries + 2):
+            if question in self._refused:
+                return _failed(wanted, self._refused[question])
+            if not await self._afford(wanted):
+                return None
+            found = await self._try(client, wanted, body, tries)
+            if isinstance(found, Answer):
+                self._lost = 0
+                return found.completion
+            if isinstance(found, _Failed):
+                self._lost = 0
+                self._refused[question] = found.reason
+                return _failed(wanted, found.reason)
+            if self._closing.is_set():
+                return None
+            assert found is not None  # without a reason nothing ends but the asking
+            reason = found.reason
+            if tries <= self._server.retries:
+                await self._wait(found, tries)
+        return self._given_up(wanted, reason)
+
+    def _given_up(self, wanted: Wanted, reason: str) -> Completion | None:
+        self._lost += 1
+        tries = self._server.retries + 1
+        if self._lost >= max(FEWEST_LOST, 2 * self._server.concurrency):
+            self._end(
+                StageFailed(
+                    f"{self._lost} requests in a row got no answer from {self._server.base_url} in {tries} tries each "
+                    f"({reason}); what came before is kept, and the same command continues"
+                )
+            )
+        return _failed(wanted, f"no answer in {tries} tries: {reason}")
+
+    async def _wait(self, found: _Again, tries: int) -> None:
+        """Wait for the next try. Whoever the server asks to wait makes all others wait too."""
+        if found.after is not None and found.after > self._server.max_wait:
+            self._end(
+                StageFailed(
+                    f"{self._server.base_url} asks to wait {found.after:.0f} s ({found.reason}), and engine.max_wait "
+                    f"is {self._server.max_wait:g}; what came before is kept, and the same command continues"
+                )
+            )
+            return
+        if found.after is not None:
+            self._pace.hold(found.after)
+        await self._sleep(max(found.after or 0.0, backoff(tries)))
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait so long, or until the asking ends."""
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return
+        # Those who wait for their turn come to look whether there is one.
+        await asyncio.sleep(0)
+
+    def _end(self, error: NsdError) -> None:
+        """Ask nothing more, for this reason; the first one counts."""
+        if self._ended is None:
+            self._ended = error
+        self._closing.set()
+        self._changed.set()
+        self._pace.close()
+
+    # ------------------------------------------------------------------ money
+
+    def _most(self, wanted: Wanted) -> Tokens:
+        """The most that a request can take: what its prompt took before, else a token for each byte."""
+        prompt = self._prompt_tokens.get(wanted.request.question_id) or most_prompt_tokens(wanted.request.prompt)
+        return Tokens(prompt, self._sampling.max_tokens)
+
+    def _dollars(self, tokens: Tokens) -> float:
+        return 0.0 if self._limit.prices is None else self._limit.prices.of(tokens)
+
+    async def _afford(self, wanted: Wanted) -> bool:
+        """Wait until a request cannot pass the limit; False where it must, or the asking ends."""
+        if self._limit.dollars is None:
+            return not self._closing.is_set()
+        while not self._closing.is_set():
+            most = self._dollars(self._most(wanted))
+            if self._meter.usd_at_most + self._held + most <= self._limit.dollars + 1e-12:
+                return True
+            if self._held <= 1e-12:  # nothing is in flight whose answer could cost less than feared
+                spent, limit = self._meter.usd_at_most, self._limit.dollars
+                self._end(
+                    BudgetSpent(
+                        f"${spent:.4f} of engine.max_dollars {limit:g} is spent, and the next request may cost "
+                        f"${most:.4f}: raise max_dollars, and the same command continues"
+                    )
+                )
+                return False
+            self._changed.clear()
+            await self._changed.wait()
+        return False
+
+    # ------------------------------------------------------------------ a try
+
+    async def _try(
+        self, client: httpx2.AsyncClient, wanted: Wanted, body: dict[str, Any], tries: int
+    ) -> Answer | _Again | _Failed | None:
+        """Send one request, within what `_afford` allowed; None where the asking ends before or by it."""
+        question = wanted.request.question_id
+        most = self._most(wanted)
+        self._held += self._dollars(most)
+        try:
+            likely = self._prompt_tokens.get(question) or likely_prompt_tokens(wanted.request.prompt)
+            turn = await self._pace.turn(likely + self._sampling.max_tokens)
+            if self._closing.is_set():
+                return None
+            tried = _Tried(None, unknown=True)  # what is given up on the way may have been billed
+            try:
+                tried = await self._send(client, wanted, body)
+            finally:
+                self._count(tried, tries, most)
+            if tried.tokens is not None:
+                self._prompt_tokens[question] = tried.tokens.prompt
+                self._pace.settle(turn, tried.tokens.prompt + tried.tokens.completion)
+            return tried.found
+        finally:
+            self._held -= self._dollars(most)
+            self._changed.set()
+
+    async def _send(self, client: httpx2.AsyncClient, wanted: Wanted, body: dict[str, Any]) -> _Tried:
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._server.timeout):
+                response = await client.post(path_of(wanted.request), json=body)
+        except TimeoutError:
+            return _Tried(_Again(f"no answer within {self._server.timeout:g} s"), unknown=True)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+            return _Tried(_Again(self._said(error)))
+        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
+            self._end(InputError(f"engine openai: {self._server.base_url} cannot be asked: {self._said(error)}"))
+            return _Tried(None)
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            return _Tried(_Again(self._said(error)), unknown=True)
+        if response.status_code == 200:
+            return self._read(response, wanted)
+        return self._refused_by(response)
+
+    def _read(self, response: httpx2.Response, wanted: Wanted) -> _Tried:
+        try:
+            found = response.json()
+        except ValueError:
+            return _Tried(_Again("the answer is no whole JSON"), unknown=True)
+        try:
+            answer = read_answer(found, self._form, wanted.request, wanted.sample, self._sampling)
+        except Invalid as invalid:
+            reason = self._server.without_key(str(invalid))
+            return _Tried(_Again(reason), invalid.tokens, unknown=invalid.tokens is None)
+        return _Tried(answer, answer.tokens, unknown=answer.tokens is None)
+
+    def _refused_by(self, response: httpx2.Response) -> _Tried:
+        """What an answer that is none means; the tokens that it tells are billed."""
+        try:
+            found = response.json()
+        except ValueError:
+            found = response.text
+        refused, tokens = refusal(response.status_code, found), tokens_of(found)
+        reason = self._server.without_key(refused.reason)
+        if refused.again:
+            return _Tried(_Again(reason, retry_after(response.headers.get("Retry-After"))), tokens)
+        if refused.question:
+            return _Tried(_Failed(reason), tokens)
+        way_out = WAYS_OUT.get(response.status_code, WAY_OUT)
+        self._end(InputError(f"engine openai: {self._server.base_url} refuses ({reason}): {way_out}"))
+        return _Tried(None, tokens)
+
+    def _said(self, error: Exception) -> str:
+        text = " ".join(str(error).split())
+        return self._server.without_key(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+    def _count(self, tried: _Tried, tries: int, most: Tokens) -> None:
+        tokens, priced = tried.tokens, self._limit.prices is not None
+        by = tried.found.answered_by if isinstance(tried.found, Answer) else None
+        usd = self._dollars(tokens or Tokens(0, 0)) if priced else None
+        self._meter.add(
+            Usage(
+                requests=1,
+                retries=int(tries > 1),
+                prompt_tokens=0 if tokens is None else tokens.prompt,
+                completion_tokens=0 if tokens is None else tokens.completion,
+                usd=usd,
+                unknown=int(tried.unknown),
+                unknown_usd=self._dollars(most) if tried.unknown else 0.0,
+                answered_by=() if by is None else (by,),
+            )
+        )
+
+
+def _failed(wanted: Wanted, reason: str) -> Completion:
+    return Completion(wanted.request.question_id, wanted.sample, "", 0, StopReason.ERROR, reason)

@@ -1,0 +1,370 @@
+"""The `openai` engine against a real server on this machine: every sample accounted for, none twice, dollars right."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from typing import Any
+
+import pytest
+
+from nsd.plugins.api import Completion, Request, Sampling, StopReason
+from nsd.plugins.engines import openai, openai_asking, openai_pace
+from nsd.plugins.engines.openai import OpenAIEngine
+from nsd.plugins.errors import BudgetSpent, InputError, StageFailed
+from nsd.plugins.metering import Meter, Usage
+from nsd.plugins.seeds import stream
+from served import Asked, Body, Cut, Fault, Hang, Reset, Served, Status
+
+pytest.importorskip("httpx2")
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_pace, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(openai_pace, "LONGEST_WAIT", 0.05)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with Served(lambda prompt, seed: f"of {prompt} #### {seed}") as found:
+        yield found
+
+
+def engine(served: Served, **config: Any) -> OpenAIEngine:
+    usual: dict[str, Any] = {"base_url": served.base_url, "model": "toy", "concurrency": 4}
+    made = OpenAIEngine(OpenAIEngine.Config.model_validate({**usual, **config}))
+    made.meter = Meter()
+    return made
+
+
+QUESTIONS = [Request(f"q{number}", f"what is {number} ?") for number in range(10)]
+SAMPLING = Sampling(n=3, temperature=0.7, max_tokens=20)
+PRICES = {"prompt": 2.0, "completion": 7.0}
+
+
+def drawn(one: OpenAIEngine, requests: list[Request] = QUESTIONS, **more: Any) -> list[Completion]:
+    found = one.generate(None, requests, more.pop("sampling", SAMPLING), 5, **more)
+    return sorted((item for batch in found for item in batch), key=lambda item: (item.question_id, item.sample))
+
+
+def wanted(n: int = SAMPLING.n) -> list[tuple[str, int]]:
+    return [(request.question_id, sample) for request in QUESTIONS for sample in range(n)]
+
+
+def places(found: list[Completion]) -> list[tuple[str, int]]:
+    return [(item.question_id, item.sample) for item in found]
+
+
+def wait_until(state: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not state():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def usage(one: OpenAIEngine) -> Usage:
+    assert one.meter is not None
+    return one.meter.total
+
+
+def test_each_sample_is_a_request_with_its_own_hashed_seed(served: Served) -> None:
+    found = drawn(engine(served))
+    assert places(found) == wanted()
+    for item in found:
+        seed = stream(5, item.question_id, item.sample) % 2**31
+        prompt = f"what is {item.question_id[1:]} ?"
+        assert item == Completion(item.question_id, item.sample, f"of {prompt} #### {seed}", 7, StopReason.STOP)
+    assert {asked.body.get("n", 1) for asked in served.asked} == {1}
+    assert max(Counter(asked.place for asked in served.asked).values()) == 1
+
+
+def test_a_plain_prompt_is_completed_and_a_chat_is_answered(served: Served) -> None:
+    chat = [Request("q", [{"role": "user", "content": "hello"}], chat_template_kwargs={"enable_thinking": False})]
+    drawn(engine(served, extra_body={"top_k": -1}), chat, sampling=Sampling(1, 0.5, 9, top_p=0.9, stop=("\n",)))
+    drawn(engine(served, send_seed=False, extra_body={"top_p": None}), [Request("q", "hello")])
+    asked = served.asked[0]
+    assert asked.path == "/v1/chat/completions"
+    assert asked.body == {
+        "model": "toy",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": -1,
+        "stop": ["\n"],
+        "seed": stream(5, "q", 0) % 2**31,
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    plain = served.asked[1]
+    assert plain.path == "/v1/completions"
+    assert plain.body == {"model": "toy", "prompt": "hello", "max_tokens": 20, "temperature": 0.7}
+
+
+def test_what_is_done_is_not_asked_again(served: Served) -> None:
+    done = frozenset({("q3", 1), ("q4", 0)})
+    requests = [*QUESTIONS[:5], Request("q5", "what is 5 ?", first=2), *QUESTIONS[6:]]
+    found = drawn(engine(served), requests, done=done)
+    assert places(found) == [place for place in wanted() if place not in {*done, ("q5", 0), ("q5", 1)}]
+    assert len(served.asked) == len(found)
+
+
+def test_no_more_requests_are_in_flight_than_allowed(served: Served) -> None:
+    gate = threading.Barrier(3)
+
+    def together(number: int, asked: Asked) -> Fault | None:
+        gate.wait(60)  # passes only where three requests are in flight at once
+        return None
+
+    served.faults = together
+    assert len(drawn(engine(served, concurrency=3))) == 30
+    assert served.most_busy == 3
+
+
+def test_nothing_is_asked_for_a_reader_that_takes_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai, "SHARD", 1)
+    many = [Request(f"q{number}", "x") for number in range(200)]
+    found = engine(served, concurrency=2).generate(None, many, Sampling(1, 1.0, 5), 5)
+    first: list[Completion] = []
+    while not first:
+        first = next(found)
+    at_most = 1 + 2 * (openai_asking.WAITING + 1)
+    wait_until(lambda: len(served.asked) == at_most)
+    time.sleep(0.2)
+    assert (len(first), len(served.asked)) == (1, at_most)
+    assert isinstance(found, Generator)
+    found.close()
+    assert "nsd-openai" not in {thread.name for thread in threading.enumerate()}
+
+
+# --------------------------------------------------------------------------- faults
+
+FAULTS: dict[str, Fault] = {
+    "429": Status(429, {"Retry-After": "0.02"}),
+    "429 with a date": Status(429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    "500": Status(500),
+    "503": Status(503),
+    "408": Status(408),
+    "409": Status(409),
+    "cut": Cut(),
+    "reset": Reset(),
+    "no JSON": Body("<html>busy</html>"),
+    "no choices": Body('{"choices": []}'),
+    "an error in a 200": Body('{"error": {"message": "overloaded", "code": 502}}'),
+    "no finish": Body('{"choices": [{"text": "half", "finish_reason": null}]}'),
+    "aborted": Body('{"choices": [{"text": "half", "finish_reason": "abort"}]}'),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_what_may_pass_is_tried_again_until_it_has_passed(served: Served, fault: Fault) -> None:
+    served.faults = lambda number, asked: fault if number % 3 == 1 else None
+    one = engine(served, retries=20, prices=PRICES)
+    found = drawn(one)
+    assert places(found) == wanted()
+    assert not any(item.failed for item in found)
+    assert Counter(asked.place for asked in served.answered) == Counter({asked.place: 1 for asked in served.answered})
+    told = usage(one)
+    assert (
+        (told.prompt_tokens, told.completion_tokens) == (served.billed.prompt, served.billed.completion) == (120, 210)
+    )
+    assert told.usd == pytest.approx((120 * 2 + 210 * 7) / 1e6, abs=1e-12)
+    assert (told.requests, told.retries) == (len(served.asked), len(served.asked) - 30)
+
+
+def test_everything_at_once_and_a_restart_in_the_middle(served: Served) -> None:
+    faults = list(FAULTS.values())
+    restarted = threading.Event()
+
+    def restart() -> None:
+        served.stop()
+        served.start()
+
+    def mixed(number: int, asked: Asked) -> Fault | None:
+        if number == 25 and not restarted.is_set():
+            restarted.set()
+            threading.Thread(target=restart).start()
+            return Hang()
+        return faults[number // 2 % len(faults)] if number % 2 else None
+
+    served.faults = mixed
+    one = engine(served, retries=60, prices=PRICES, concurrency=6)
+    found = drawn(one)
+    assert restarted.is_set()
+    assert places(found) == wanted()
+    assert not any(item.failed for item in found)
+    told = usage(one)
+    whole = (served.billed.prompt * 2 + served.billed.completion * 7) / 1e6
+    unheard = (served.unheard.prompt * 2 + served.unheard.completion * 7) / 1e6
+    # An answer that the restart cut off from its reader may count as whole on one side and unheard on the other.
+    assert told.usd is not None and told.usd <= whole + 1e-12
+    assert told.usd_at_most >= whole + unheard - 1e-12
+
+
+def test_a_time_out_is_tried_again_and_its_price_is_unknown(served: Served) -> None:
+    served.faults = lambda number, asked: Hang() if number == 1 else None
+    one = engine(served, timeout=0.3, prices=PRICES, concurrency=1)
+    (item,) = drawn(one, QUESTIONS[:1], sampling=Sampling(1, 1.0, 20))
+    assert not item.failed
+    told = usage(one)
+    assert (told.requests, told.retries, told.unknown) == (2, 1, 1)
+    assert told.usd == pytest.approx((4 * 2 + 7 * 7) / 1e6)
+    assert told.unknown_usd >= (served.unheard.prompt * 2 + served.unheard.completion * 7) / 1e6 > 0
+
+
+def test_an_unusable_answer_that_tells_its_tokens_is_paid(served: Served) -> None:
+    bad = Body(json.dumps({"choices": [], "usage": {"prompt_tokens": 1000, "completion_tokens": 500}}))
+    served.faults = lambda number, asked: bad if number == 1 else None
+    one = engine(served, prices=PRICES, concurrency=1)
+    drawn(one, QUESTIONS[:1], sampling=Sampling(1, 1.0, 20))
+    assert usage(one).usd == pytest.approx(((1000 + 4) * 2 + (500 + 7) * 7) / 1e6)
+    assert usage(one).unknown == 0
+
+
+def test_after_the_last_try_the_completion_has_failed_and_says_why(served: Served) -> None:
+    served.faults = lambda number, asked: Status(500) if "is 3 " in asked.prompt else None
+    found = drawn(engine(served, retries=2))
+    assert places(found) == wanted()
+    failed = [item for item in found if item.failed]
+    assert places(failed) == [("q3", 0), ("q3", 1), ("q3", 2)]
+    assert {item.error for item in failed} == {"no answer in 3 tries: 500: no"}
+    assert sum("is 3 " in asked.prompt for asked in served.asked) == 9
+
+
+def test_a_server_that_stays_away_fails_the_stage_and_not_every_completion(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openai_asking, "FEWEST_LOST", 5)
+    served.faults = lambda number, asked: Status(503) if number > 6 else None
+    found, one = [], engine(served, retries=1, concurrency=1)
+    with pytest.raises(StageFailed, match=r"5 requests in a row got no answer .* in 2 tries each \(503: no\)"):
+        for batch in one.generate(None, QUESTIONS, SAMPLING, 5):
+            found += batch
+    assert places(found) == wanted()[: 6 + 5]  # in the order in which one after the other was asked
+    assert [item.failed for item in found] == [False] * 6 + [True] * 5
+
+
+def test_a_longer_wait_than_allowed_fails_the_stage(served: Served) -> None:
+    served.faults = lambda number, asked: Status(429, {"Retry-After": "3600"})
+    with pytest.raises(StageFailed, match=r"asks to wait 3600 s \(429: no\), and engine.max_wait is 600"):
+        drawn(engine(served))
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (400, "does not take these fields"),
+        (401, "api_key_env"),
+        (403, "the key may not"),
+        (404, "/v1"),
+        (302, "engine"),
+    ],
+)
+def test_what_nothing_betters_is_not_tried_again(served: Served, status: int, said: str) -> None:
+    served.faults = lambda number, asked: Status(status) if number > 2 else None
+    found: list[Completion] = []
+    with pytest.raises(InputError, match=rf"refuses \({status}: no\): .*{said}"):
+        for batch in engine(served, concurrency=1).generate(None, QUESTIONS, SAMPLING, 5):
+            found += batch
+    assert len(served.asked) == 3
+    assert places(found) == [("q0", 0), ("q0", 1)]  # what was paid is kept
+
+
+def test_an_account_without_money_is_not_waited_for(served: Served) -> None:
+    body = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+    served.faults = lambda number, asked: Status(429, {}, body)
+    with pytest.raises(InputError, match=r"exceeded your current quota.*has nothing left"):
+        drawn(engine(served, concurrency=1))
+    assert len(served.asked) == 1
+
+
+LONG = {"error": {"message": "This model's maximum context length is 8 tokens", "code": "context_length_exceeded"}}
+
+
+def test_a_prompt_that_is_too_long_fails_alone_and_is_asked_once(served: Served) -> None:
+    served.faults = lambda number, asked: Status(400, {}, LONG) if "is 3 " in asked.prompt else None
+    found = drawn(engine(served, concurrency=1))
+    assert places([item for item in found if item.failed]) == [("q3", 0), ("q3", 1), ("q3", 2)]
+    assert "maximum context length" in str(found[9].error)
+    assert sum("is 3 " in asked.prompt for asked in served.asked) == 1
+
+
+# --------------------------------------------------------------------------- money
+
+
+def test_the_limit_stops_before_it_is_passed_and_more_money_continues(served: Served) -> None:
+    one = engine(served, prices=PRICES, max_dollars=0.001, concurrency=4)
+    found: list[Completion] = []
+    with pytest.raises(BudgetSpent, match=r"of engine.max_dollars 0.001 is spent.*raise max_dollars"):
+        for batch in one.generate(None, QUESTIONS, SAMPLING, 5):
+            found += batch
+    each, most = (4 * 2 + 7 * 7) / 1e6, (4 * 2 + 20 * 7) / 1e6
+    paid = (served.billed.prompt * 2 + served.billed.completion * 7) / 1e6
+    assert len(found) == len(served.asked)  # all that was paid is kept
+    assert paid == pytest.approx(len(found) * each) == pytest.approx(usage(one).usd)
+    assert 0.001 - most < paid <= 0.001
+    more = engine(served, prices=PRICES, max_dollars=1.0)
+    more.meter = one.meter
+    rest = drawn(more, done=frozenset(places(found)))
+    assert sorted(places(found) + places(rest)) == wanted()
+    assert usage(more).usd == pytest.approx(30 * each)
+
+
+def test_what_other_stages_spent_counts_against_the_limit(served: Served) -> None:
+    one = engine(served, prices=PRICES, max_dollars=0.001)
+    one.meter = Meter(elsewhere=0.0009)
+    with pytest.raises(BudgetSpent):
+        drawn(one)
+    assert served.asked == []
+
+
+# --------------------------------------------------------------------------- secrets
+
+
+def test_the_key_is_sent_and_said_nowhere(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", "sk-secret-1234\n")
+    body = {"error": {"message": "Incorrect API key provided: sk-secret-1234"}}
+    served.faults = lambda number, asked: Status(401, {}, body)
+    with pytest.raises(InputError, match=r"Incorrect API key provided: \*\*\*") as raised:
+        drawn(engine(served, api_key_env="TOY_KEY"))
+    assert "secret" not in str(raised.value)
+    assert served.asked[0].headers["Authorization"] == "Bearer sk-secret-1234"
+
+
+def test_without_a_named_variable_no_key_is_sent(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
+    drawn(engine(served))
+    assert not any("Authorization" in asked.headers for asked in served.asked)
+
+
+@pytest.mark.parametrize("value", [None, "", "  ", "schlüssel"])
+def test_a_variable_without_a_key_is_said_before_anything_is_asked(
+    served: Served, monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("TOY_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TOY_KEY", value)
+    with pytest.raises(InputError, match="environment variable TOY_KEY"):
+        engine(served, api_key_env="TOY_KEY").ready()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"base_url": "localhost:8000"}, "http://"),
+        ({"base_url": "https://me:secret@host/v1"}, "api_key_env"),
+        ({"base_url": "https://host/v1?key=secret"}, "api_key_env"),
+        ({"max_dollars": 1.0}, "prices"),
+        ({"extra_body": {"n": 4}}, "given by nsd"),
+        ({"extra_body": {"temperature": 0.3}}, "left out"),
+        ({"api_key_env": "sk-1234"}, "pattern"),
+    ],
+)
+def test_a_config_that_cannot_be_meant_is_refused(served: Served, config: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        engine(served, **config)
