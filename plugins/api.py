@@ -291,8 +291,8 @@ class Engine(Plugin):
     # True: it spreads over every GPU that it sees. Of another engine several processes draw, a GPU each, and each is
     # asked for a share of the questions.
     uses_every_gpu: ClassVar[bool] = False
-    # Completions in a call below which it costs about as much as with so many: a vote that is asked between rounds fills
-    # a smaller round up. 1: each costs by itself.
+    # Completions below which a call costs about as much as with so many: votes that are asked between rounds fill a
+    # smaller round up. 1: each costs by itself.
     least_rows: ClassVar[int] = 1
 
     def generate(

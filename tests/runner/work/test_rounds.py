@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 
 from nsd.plugins.api import question_id
+from nsd.plugins.errors import InputError
+from nsd.reports.judge.label_quality import StoppedVotes, label_quality
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
+from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
+from nsd.runner.work.revote import revote
 
 # Says what `answers` lists for a question, and writes down what it was asked for. `crash` names how many completions it
 # gives before it breaks once.
@@ -193,3 +197,28 @@ def test_the_samples_of_a_vote_are_keyed_by_what_ends_it_and_the_full_ones_are_n
     }
     assert keys["early"].pop("rounds") != keys["lower"].pop("rounds")
     assert keys["early"] == keys["lower"] == keys["full"]
+
+
+def test_a_vote_that_stopped_has_no_curve_of_confidence_and_says_how_many_samples_it_saw(toy: Toy) -> None:
+    toy.run("early")
+    with Store(toy.workspace).read() as connection:
+        (found,) = label_quality(connection, ["toy/early/seed42"])
+    assert found.stopped == StoppedVotes(4, 24, 32)
+    assert (found.calibration, found.risk_coverage, found.histogram) == ([], [], [])
+    assert (found.kept, found.right_kept) == (2, 2)
+
+
+def test_a_vote_that_stopped_is_voted_again_only_where_its_samples_suffice(toy: Toy) -> None:
+    toy.run("early")
+    (votes,) = revote(toy.workspace, ["toy"])
+    assert {(row.k, row.threshold, row.kept) for row in votes.rows} == {(k, 0.75, n) for k, n in KEPT.items()}
+    with pytest.raises(
+        InputError, match=r"1 of 4 questions have too few samples for k 8, threshold 0\.5.*draws the rest"
+    ):
+        revote(toy.workspace, ["toy"], ks=[8], thresholds=[0.5])
+    with pytest.raises(InputError, match="an arm without stop_vote draws the rest"):
+        revote(toy.workspace, ["toy"], resamples=3)
+
+
+# With k samples at .75, by hand: of 1 every first number, of 2 both, of 4 three (`late` and `half` too), of 8 six.
+KEPT = {1: 4, 2: 2, 4: 3, 8: 2}
