@@ -48,7 +48,7 @@ def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -
     Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
     Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
     """
-    questions, wanted = context.questions(work.questions), Wanted(work)
+    questions, wanted = context.questions(work.questions), Wanted.of_stage(work)
     held = _held(context, others)
     total = len(questions) * work.sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
@@ -114,7 +114,7 @@ def draw_share(
     stems = (path.stem.partition("-")[0] for path in shards.glob("*.parquet"))
     number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
     drawn, tokens, started = 0, 0, time.monotonic()
-    for waiting, upto in Wanted(work).rounds(questions, held):
+    for waiting, upto in Wanted.of_stage(work).rounds(questions, held):
         # In the only round the batches of a resumed stage are cut as at first: its own shards are `done`, no `first`.
         there = others if work.asking is None else held
         asked = [Request(one.id, prompt.render(one), _first(one.id, there), given) for one in waiting]

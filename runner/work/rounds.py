@@ -1,6 +1,6 @@
 """How many samples of each question a stage wants: all at once, or what a labeler asks for between rounds.
 
-    wanted = Wanted(work)
+    wanted = Wanted.of_stage(work)
     for questions, upto in wanted.rounds(questions, held):
         ...                              # draw their samples below `upto` that are not in `held`, and put them there
 
@@ -30,12 +30,18 @@ Held = Mapping[Place, Completion]
 class Wanted:
     """How many samples of a question a stage wants, told what there is."""
 
-    def __init__(self, work: ToSample) -> None:
-        self._n, self._least_rows = work.sampling.n, work.least_rows
-        self._labeler: Labeler | None = None
-        if work.asking is not None:
-            self._labeler = make_plugin(work.asking.labeler, Labeler)
-            self._verifier = Remembering(make_plugin(work.asking.verifier, Verifier))
+    def __init__(self, labeler: Labeler | None, verifier: Verifier | None, n: int, least_rows: int) -> None:
+        """`labeler` None wants `n` of every question, else it reads answers with `verifier`."""
+        self._labeler, self._n, self._least_rows = labeler, n, least_rows
+        self._verifier = Remembering(verifier or Verifier())
+
+    @classmethod
+    def of_stage(cls, work: ToSample) -> Wanted:
+        """What a sample stage wants."""
+        if work.asking is None:
+            return cls(None, None, work.sampling.n, work.least_rows)
+        labeler, verifier = make_plugin(work.asking.labeler, Labeler), make_plugin(work.asking.verifier, Verifier)
+        return cls(labeler, verifier, work.sampling.n, work.least_rows)
 
     def of(self, question: Question, held: Held) -> int:
         """Samples that the question's vote has asked for so far, or stands on where there are as many."""

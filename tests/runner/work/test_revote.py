@@ -336,7 +336,7 @@ def test_twelve_settings_compare_the_answers_of_a_question_as_often_as_one_does(
     assert calls["extract"] <= 2 * 1600 and calls["same"] <= 2 * once["same"], (once, calls)
 
 
-def test_a_rule_that_stops_early_stands_beside_the_plain_vote_and_is_counted_against_it(workspace: Workspace) -> None:
+def test_a_rule_that_stops_early_is_counted_against_the_plain_vote(workspace: Workspace) -> None:
     (votes,) = revote(workspace, ["toy/filtered"], ks=[4], thresholds=[0.75], stop_votes=["exact", "esc"])
     rows = {row.stop_vote: row for row in votes.rows if (row.k, row.threshold) == (4, 0.75)}
     # By hand, three of four needed: 1 is kept after three and 2 after four; of 3 a third 9 is possible until the fourth;
@@ -371,7 +371,7 @@ def test_weights_and_the_surest_share_change_who_wins(workspace: Workspace, tmp_
 def give_confidences(toy: Workspace) -> Workspace:
     """Put confidences into the stored samples: 9 where the text is the question's true number, else 1."""
     (manifest,) = (one for one in toy.manifests("sample") if len(tables.read_completions(samples_of(toy, one))) == 20)
-    questions = tables.read_questions(toy.data_file(toy.manifests("label")[0].made_of["questions"]))
+    questions = tables.read_questions(toy.data_file(next(iter(toy.manifests("label"))).made_of["questions"]))
     truth = {question.id: question.answer for question in questions}
     given = [
         replace(one, confidence=Confidence(*(9.0 if one.text == truth[one.question_id] else 1.0,) * 6))

@@ -13,6 +13,7 @@ from nsd.plugins.errors import InputError
 from nsd.reports.judge.label_quality import StoppedVotes, label_quality
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
+from nsd.runner.plan.saving import expected
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
@@ -218,6 +219,18 @@ def test_a_vote_that_stopped_is_voted_again_only_where_its_samples_suffice(toy: 
         revote(toy.workspace, ["toy"], ks=[8], thresholds=[0.5])
     with pytest.raises(InputError, match="an arm without stop_vote draws the rest"):
         revote(toy.workspace, ["toy"], resamples=3)
+
+
+def test_the_plan_says_what_share_of_the_samples_is_expected_and_by_whose_votes(toy: Toy) -> None:
+    (stage,) = (one for one in toy.plan("early").stages.values() if one.kind == "sample" and "rounds" in one.key)
+    stated = expected(stage, toy.workspace.manifests())
+    assert stated is not None and stated.share == pytest.approx(0.66, abs=0.02)
+    assert "about 66% of the samples" in stated.sentence() and "the labeler states" in stated.sentence()
+    toy.run("full")
+    # Winners there have 8, 6, 1 and 4 votes of 8.
+    earlier = expected(stage, toy.workspace.manifests())
+    assert earlier is not None and "an earlier run here" in earlier.sentence()
+    assert earlier.share == pytest.approx(0.72, abs=0.06)
 
 
 # With k samples at .75, by hand: of 1 every first number, of 2 both, of 4 three (`late` and `half` too), of 8 six.
