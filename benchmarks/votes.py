@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = trained(Workspace(Path(folder) / "w"))
-        questions = (Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or [])[: options.questions]
+        questions = Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or []
         print(
             f"votes, the quickstart's baseline, {len(questions)} questions, threshold {options.threshold:g}, "
             f"{options.rounds} rounds in turn, {torch.get_num_threads()} threads, cpu",
@@ -95,17 +95,13 @@ def measure(model: ModelRef, questions: Sequence[Question], k: int, threshold: f
         sys.exit(f"K={k}: the accepted set, its labels or its targets differ")
     samples = {name: len(found[0].held) for name, found in drawn.items()}
     for name, found in drawn.items():
-        wall, processor = (
-            statistics.median(times) for times in ([d.wall for d in found], [d.processor for d in found])
-        )
-        walls, processors = zip(
-            *((full.wall / d.wall, full.processor / d.processor) for full, d in zip(drawn["full"], found, strict=True)),
-            strict=True,
-        )
+        pairs = list(zip(drawn["full"], found, strict=True))
+        wall, processor = (statistics.median(getattr(one, clock) for one in found) for clock in ("wall", "processor"))
+        faster = [statistics.median(getattr(a, c) / getattr(b, c) for a, b in pairs) for c in ("wall", "processor")]
         print(
             f"  K={k:<3} {name:6} {samples[name]:6} samples ({samples[name] / samples['full']:.0%}), "
-            f"{len(kept[name])} accepted, {len(kept[name]) / wall:6.2f} accepted/s, {processor:.1f} s of processor time; "
-            f"{statistics.median(walls):.2f} times the full vote, in processor time {statistics.median(processors):.2f}",
+            f"{len(kept[name])} accepted, {len(kept[name]) / wall:6.2f} a second, {processor:5.1f} s of processor time; "
+            f"{faster[0]:.2f} times the full vote, in processor time {faster[1]:.2f}",
             flush=True,
         )
     print(f"  K={k:<3} accepted set, labels and targets are identical", flush=True)

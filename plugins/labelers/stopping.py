@@ -95,7 +95,7 @@ def windows(answers: Answers, ballot: Ballot, verifier: Verifier, length: int) -
 def leads(first: int, second: int) -> float:
     """Chance that the class with `first` votes is more likely than that with `second`, of the two (see above)."""
     throws = first + second + 1
-    return sum(math.comb(throws, heads) for heads in range(second + 1, throws + 1)) / 2**throws
+    return float(sum(math.comb(throws, heads) for heads in range(second + 1, throws + 1)) / 2**throws)
 
 
 def _two_most(given: Sequence[str | int]) -> tuple[int, int]:

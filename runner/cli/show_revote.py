@@ -53,7 +53,7 @@ def _print_votes(votes: Revotes) -> None:
     )
     spread = next((row.spread for row in votes.rows if row.spread), None)
     right = ("K", "threshold", "with a label", "tied", "kept", "coverage", "right labels kept", "right of kept")
-    more = (f"kept in {spread.resamples} choices", "right of kept in them") if spread else ()
+    more: tuple[str, ...] = (f"kept in {spread.resamples} choices", "right of kept in them") if spread else ()
     ruled = any(_rule(row) for row in votes.rows)
     counted = ruled or any(row.seen < (row.k or votes.stored) * votes.questions for row in votes.rows)
     more += ("samples",) if counted else ()

@@ -3,8 +3,8 @@
     saving = expected(stage, manifests)
     saving.share, saving.sentence()
 
-The winner's votes of earlier label stages say it, with the same verifier where there are some and of the newest; without
-any the histogram that the labeler states. How wrong answers repeat is not in a histogram, so it is a guess.
+The winner's votes of the newest label stage with the same verifier say it, without any the histogram that the labeler
+states. How wrong answers repeat is not in a histogram, so it is a guess.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Saving:
     def sentence(self) -> str:
         """The expectation, for a person."""
         return (
-            f"{self.stage}: its votes stop when they are decided; about {self.share:.0%} of the samples are expected to "
-            f"be drawn, by {self.source}"
+            f"{self.stage}: its votes stop when they are decided; about {self.share:.0%} of the samples are expected "
+            f"to be drawn, by {self.source}"
         )
 
 

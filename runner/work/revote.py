@@ -321,9 +321,9 @@ class _Voting:
         k = setting.k or len(drawn)
         return PseudoLabel(question.id, found.winner, None, found.share, found.votes, k, kept)
 
-    def _check_decided(self, settings: Mapping[Setting, Sequence[str]], asked: bool) -> dict[Setting, Sequence[str]]:
+    def _check_decided(self, settings: Mapping[Setting, list[str]], asked: bool) -> dict[Setting, list[str]]:
         """The settings that the samples of votes that stopped early suffice for. Raises InputError for one `asked`."""
-        found: dict[Setting, Sequence[str]] = {}
+        found: dict[Setting, list[str]] = {}
         for setting, names in settings.items():
             labeler = self.labeler(setting)
             if setting.weights or not labeler.in_rounds:

@@ -339,8 +339,8 @@ def test_twelve_settings_compare_the_answers_of_a_question_as_often_as_one_does(
 def test_a_rule_that_stops_early_is_counted_against_the_plain_vote(workspace: Workspace) -> None:
     (votes,) = revote(workspace, ["toy/filtered"], ks=[4], thresholds=[0.75], stop_votes=["exact", "esc"])
     rows = {row.stop_vote: row for row in votes.rows if (row.k, row.threshold) == (4, 0.75)}
-    # By hand, three of four needed: 1 is kept after three and 2 after four; of 3 a third 9 is possible until the fourth;
-    # 4 is kept after three, and two texts without a number are the end of 5.
+    # By hand, three of four needed: 1 is kept after three and 2 after four; of 3 a third 9 is possible until the
+    # fourth; 4 is kept after three, and two texts without a number are the end of 5.
     assert (rows["exact"].seen, rows[""].seen) == (3 + 4 + 4 + 3 + 2, 20)
     assert (rows["exact"].kept, rows["exact"].right_kept) == (rows[""].kept, rows[""].right_kept)
     assert rows["exact"].against is not None and rows["exact"].against.only_this == 0

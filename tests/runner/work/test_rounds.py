@@ -14,6 +14,7 @@ from nsd.reports.judge.label_quality import StoppedVotes, label_quality
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.plan.saving import expected
+from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
@@ -231,6 +232,15 @@ def test_the_plan_says_what_share_of_the_samples_is_expected_and_by_whose_votes(
     earlier = expected(stage, toy.workspace.manifests())
     assert earlier is not None and "an earlier run here" in earlier.sentence()
     assert earlier.share == pytest.approx(0.72, abs=0.06)
+
+
+def test_an_exact_vote_refuses_a_verifier_that_forms_classes_of_its_own(toy: Toy) -> None:
+    own = "\nfrom nsd.plugins.verifiers.numeric import Numeric\n\n\nclass Own(Numeric):\n"
+    with (toy.folder / "mine.py").open("a") as code:
+        code.write(f"{own}    def group(self, answers):\n        return [0 for _ in answers]\n")
+    (toy.folder / "toy.yaml").write_text(SPEC.replace("verifier: numeric", "verifier: {use: ./mine.py:Own}"))
+    with pytest.raises(SpecErrors, match="forms its own"):
+        toy.plan("early")
 
 
 # With k samples at .75, by hand: of 1 every first number, of 2 both, of 4 three (`late` and `half` too), of 8 six.
