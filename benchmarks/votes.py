@@ -100,7 +100,7 @@ def measure(model: ModelRef, questions: Sequence[Question], k: int, threshold: f
         faster = [statistics.median(getattr(a, c) / getattr(b, c) for a, b in pairs) for c in ("wall", "processor")]
         print(
             f"  K={k:<3} {name:6} {samples[name]:6} samples ({samples[name] / samples['full']:.0%}), "
-            f"{len(kept[name])} accepted, {len(kept[name]) / wall:6.2f} a second, {processor:5.1f} s of processor time; "
+            f"{len(kept[name])} accepted, {len(kept[name]) / wall:6.2f} a second, {processor:5.1f} s of processor; "
             f"{faster[0]:.2f} times the full vote, in processor time {faster[1]:.2f}",
             flush=True,
         )

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from nsd.plugins.api import question_id
+from nsd.plugins.api import Completion, Question, StopReason, question_id
 from nsd.plugins.errors import InputError
+from nsd.plugins.labelers.consensus import Consensus
+from nsd.plugins.verifiers.numeric import Numeric
 from nsd.reports.judge.label_quality import StoppedVotes, label_quality
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
@@ -19,8 +21,10 @@ from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.drawing import share
 from nsd.runner.work.execute import execute
 from nsd.runner.work.revote import revote
+from nsd.runner.work.rounds import Wanted
 
 # Says what `answers` lists for a question, and writes down what it was asked for. `crash` names how many completions it
 # gives before it breaks once.
@@ -245,3 +249,22 @@ def test_an_exact_vote_refuses_a_verifier_that_forms_classes_of_its_own(toy: Toy
 
 # With k samples at .75, by hand: of 1 every first number, of 2 both, of 4 three (`late` and `half` too), of 8 six.
 KEPT = {1: 4, 2: 2, 4: 3, 8: 2}
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_that_draw_shares_choose_the_samples_that_one_would(processes: int) -> None:
+    questions = [Question(question_id(name), name) for name in NEEDED]
+    labeler = Consensus(Consensus.Config(k=8, threshold=0.75, stop_vote="exact"))
+
+    def drawn(parts: int) -> list[Completion]:
+        held: dict[tuple[str, int], Completion] = {}
+        for number in reversed(range(parts)):
+            for waiting, upto in Wanted(labeler, Numeric(), 8, 1).rounds(share(questions, number, parts), held):
+                for one in waiting:
+                    for sample in range(upto):
+                        text = f"#### {ANSWERS[one.text][sample]}"
+                        held[one.id, sample] = Completion(one.id, sample, text, 1, StopReason.STOP)
+        assert len(held) == sum(NEEDED.values())
+        return Wanted(labeler, Numeric(), 8, 1).chosen(questions, held)
+
+    assert drawn(processes) == drawn(1)
