@@ -227,6 +227,11 @@ class Verifier(Plugin):
         class_of = first_index if self._same_is_equality() else self._greedy_classes(answers, first_index)
         return [None if answer is None else class_of[answer] for answer in answers]
 
+    @property
+    def by_equality(self) -> bool:
+        """Whether `same` is equality of normalised answers."""
+        return self._same_is_equality()
+
     @classmethod
     def _same_is_equality(cls) -> bool:
         # A statement holds for the `same` it was made about, not for one that a subclass put in its place.
@@ -295,6 +300,9 @@ class Engine(Plugin):
     # True: it spreads over every GPU that it sees. Of another engine several processes draw, a GPU each, and each is
     # asked for a share of the questions.
     uses_every_gpu: ClassVar[bool] = False
+    # Completions below which a call costs about as much as with so many: votes that are asked between rounds fill a
+    # smaller round up. 1: each costs by itself.
+    least_rows: ClassVar[int] = 1
 
     def generate(
         self,
@@ -340,6 +348,38 @@ class Labeler(Plugin):
     def sampling(self) -> Sampling | None:
         """How to sample, None where no samples are needed."""
         raise NotImplementedError
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether it may do with fewer samples of a question than `sampling().n`, and is asked between rounds."""
+        return False
+
+    def more(self, question: Question, completions: Sequence[Completion], verifier: Verifier) -> int:
+        """How many further samples of a question it wants to see before it is asked again; 0: these are enough.
+
+        `completions` are the question's first ones, in order of sample number. The answer must follow from these
+        alone, so that labels do not depend on who else drew what, and in which batches. A failed completion comes with
+        an empty text. Asked only where `in_rounds`; the default wants all at once.
+        """
+        sampling = self.sampling()
+        return 0 if sampling is None else max(0, sampling.n - len(completions))
+
+    def asked(self, question: Question, completions: Sequence[Completion], verifier: Verifier) -> int:
+        """How many samples of a question it has asked for, told of these round by round from the beginning.
+
+        More than there are: it waits for them. Else its labels are of the first so many, whatever else there is.
+        """
+        wanted = 0
+        while wanted <= len(completions) and (more := self.more(question, completions[:wanted], verifier)) > 0:
+            wanted += more
+        return wanted
+
+    def expected_share(self, histogram: Mapping[int, int] | None = None, of: int = 0) -> float:
+        """Share of the samples that it is expected to ask for, of questions with these winner's votes of `of`.
+
+        Without a histogram (votes -> questions) one that the plugin states is taken.
+        """
+        return 1.0
 
     def label(
         self,

@@ -359,6 +359,9 @@ class PseudoLabel:
     """A label somebody guessed. `label` None: no answer could be voted. `kept`: goes into training.
 
     `tally` maps normalised answers to votes in order of first sight; `confidence` = votes / k.
+
+    `drawn` is the number of samples that a vote which stopped early has seen; None: all of the k. What it says of votes
+    is then of these, and the share of all k that agree lies between `low` and `high`.
     """
 
     question_id: str
@@ -369,6 +372,17 @@ class PseudoLabel:
     k: int
     kept: bool
     tally: Mapping[str, int] = field(default_factory=dict)
+    drawn: int | None = None
+
+    @property
+    def low(self) -> float:
+        """Least share of the k samples that can have agreed."""
+        return self.confidence if self.drawn is None else self.votes / self.k
+
+    @property
+    def high(self) -> float:
+        """Largest share of the k samples that can have agreed."""
+        return self.confidence if self.drawn is None else (self.votes + self.k - self.drawn) / self.k
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,12 +63,27 @@ class ConfidenceTally(NamedTuple):
     right: int
 
 
+class StoppedVotes(NamedTuple):
+    """How many votes stopped early, and how many samples all of them saw, of how many at most."""
+
+    questions: int
+    seen: int
+    at_most: int
+
+    def sentence(self) -> str:
+        """What of confidence can be said of them."""
+        return (
+            f"{self.questions} votes stopped early, after {self.seen} of {self.at_most} samples in all: a confidence "
+            "is a range there, and no curve is drawn; an arm without stop_vote draws the rest and has one"
+        )
+
+
 @dataclass(frozen=True)
 class LabelQuality:
     """One set of pseudo-labels. Shares are in [0, 1]; `known` counts the voted labels whose truth is known.
 
     `risk_coverage` goes from the highest confidence down, so coverage rises (El-Yaniv and Wiener 2010);
-    `calibration` goes from the lowest up.
+    `calibration` goes from the lowest up. Of votes that may stop early (`stopped`) there is nothing by confidence.
     """
 
     label_digest: str
@@ -88,6 +103,7 @@ class LabelQuality:
     right_voted: int
     right_kept: int
     runs: list[str]
+    stopped: StoppedVotes | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +234,12 @@ JOIN labels la ON la.label_digest = p.a
 JOIN labels lb ON lb.label_digest = p.b AND lb.question_id = la.question_id
 GROUP BY 1, 2
 """
+STOPPED_SQL = """
+SELECT digest, json_extract(manifest, '$.labels.stopped_early')::BIGINT,
+       json_extract(manifest, '$.labels.samples_seen')::BIGINT,
+       json_extract(manifest, '$.labels.samples_at_most')::BIGINT
+FROM stages WHERE kind = 'label' AND digest IN (SELECT unnest(?::TEXT[]))
+"""
 SAMPLES_SQL = """
 SELECT digest, json_extract_string(manifest, '$.inputs.samples')
 FROM stages WHERE kind = 'label' AND digest IN (SELECT unnest(?::TEXT[]))
@@ -247,13 +269,22 @@ def label_quality(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) ->
     rows: dict[str, list[tuple[float | None, float | None, list[int]]]] = {one.digest: [] for one in sets}
     for digest, confidence, rounded, *counts in connection.execute(TALLIES_SQL, [list(rows)]).fetchall():
         rows[digest].append((confidence, rounded, counts))
-    return [_quality(one, rows[one.digest]) for one in sets]
+    early = {
+        digest: StoppedVotes(*counts)
+        for digest, *counts in connection.execute(STOPPED_SQL, [list(rows)]).fetchall()
+        if None not in counts
+    }
+    return [_quality(one, rows[one.digest], early.get(one.digest)) for one in sets]
 
 
-def _quality(labels: _LabelSet, rows: Sequence[tuple[float | None, float | None, list[int]]]) -> LabelQuality:
+def _quality(
+    labels: _LabelSet, rows: Sequence[tuple[float | None, float | None, list[int]]], stopped: StoppedVotes | None
+) -> LabelQuality:
     questions, voted, kept, known, right, known_kept, right_kept = (
         sum(column) for column in zip(*(counts for _, _, counts in rows), strict=True)
     )
+    if stopped is not None:
+        rows = []
     bars: dict[float, tuple[int, int, int]] = {}
     for _, rounded, counts in rows:
         if rounded is not None:
@@ -283,6 +314,7 @@ def _quality(labels: _LabelSet, rows: Sequence[tuple[float | None, float | None,
         right_voted=right,
         right_kept=right_kept,
         runs=labels.runs,
+        stopped=stopped,
     )
 
 

@@ -190,9 +190,14 @@ def draw(data: PageData) -> dict[str, Any]:
 
 
 def _distinct_votes(data: PageData) -> list[LabelQuality]:
-    """One label set of those that differ in nothing but what they keep, under the names of all of them."""
+    """One label set of those that differ in nothing but what they keep, under the names of all of them.
+
+    None of votes that may stop early, which have nothing by confidence.
+    """
     found: dict[Any, LabelQuality] = {}
     for label in data.labels:
+        if label.stopped is not None:
+            continue
         votes = (label.questions, tuple(label.histogram), tuple(label.risk_coverage), tuple(label.calibration))
         named = [*(found[votes].conditions if votes in found else ()), data.label_name(label)]
         found[votes] = replace(label, conditions=named)

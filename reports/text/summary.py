@@ -95,6 +95,10 @@ def print_summary(
             show_lines(console, ["", *_labels_lines(labels, width), ""])
             for label in {tuple(one.histogram): one for one in labels if one.histogram}.values():
                 show_lines(console, _histogram_lines(label, width))
+            for label in labels:
+                if label.stopped is not None:
+                    told = f"{', '.join(label.conditions)}: {label.stopped.sentence()}"
+                    show_lines(console, [*paragraph(told, width), ""])
         repeats = noise_floor(connection, runs)
         if repeats:
             show_lines(console, ["", *_noise_lines(repeats, width), ""])

@@ -161,13 +161,23 @@ def revote(
     resample: Annotated[
         int, typer.Option("--resample", metavar="B", min=0, help="Also B random choices of N samples, for a spread.")
     ] = 0,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", metavar="BY", help="Also weighted by a confidence: mean, tail, ...; repeatable."),
+    ] = None,
+    top: Annotated[float, typer.Option("--top", metavar="SHARE", help="Of weighted votes the surest samples.")] = 1.0,
+    stop_vote: Annotated[
+        list[str] | None,
+        typer.Option("--stop-vote", metavar="RULE", help="Also stopped early: exact, adaptive or esc; repeatable."),
+    ] = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Vote again over stored samples with another K, threshold or tie rule; generates and writes nothing."""
+    """Vote again over stored samples with another K, threshold or rule; generates and writes nothing."""
     from nsd.runner.cli.show_revote import print_revote
 
-    print_revote(workspace_at(workspace), names, k or (), threshold or (), ties, resample, as_json)
+    where, asked = workspace_at(workspace), (k or (), threshold or (), ties, resample)
+    print_revote(where, names, *asked, as_json, weights=weights or (), top=top, stop_votes=stop_vote or ())
 
 
 @looking.command()

@@ -54,6 +54,8 @@ def plain(record: LabelQuality | Agreement) -> dict[str, Any]:
         value = getattr(record, field.name)
         named = isinstance(value, list) and value and hasattr(value[0], "_asdict")
         made[field.name] = [item._asdict() for item in value] if named else value
+        if hasattr(value, "_asdict"):
+            made[field.name] = value._asdict()
     return made
 
 
@@ -73,6 +75,8 @@ def _print_sets(sets: Sequence[LabelQuality]) -> None:
     screen = console()
     screen.print(shown)
     for one in sets:
+        if one.stopped is not None:
+            screen.print(f"{set_name(one)}: {one.stopped.sentence()}", soft_wrap=True)
         if one.voted == 0:
             screen.print(f"{set_name(one)}: no question got a label, so there is no curve")
         elif one.known == 0:

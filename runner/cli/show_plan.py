@@ -29,6 +29,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
     """
     from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
     from nsd.runner.plan.relatives import there_already
+    from nsd.runner.plan.saving import expected
     from nsd.runner.work.asked import notes_on_served
 
     pending = {stage.digest for stage in plan.pending(workspace)}
@@ -72,6 +73,8 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         made_under_another_scheme([(stage.kind, stage.used_by) for stage in owed], others),
         made_before_code([(stage.kind, stage.key) for stage in owed], manifests),
     ]
+    savings = [expected(stage, manifests.get("label", ())) for stage in owed]
+    before += [saving.sentence() for saving in savings if saving is not None]
     return {
         "experiment": plan.name,
         "spec_digest": plan.spec_digest,

@@ -13,7 +13,7 @@ from typing import Any
 from nsd.plugins.screen import console, print_json, table
 from nsd.plugins.words import percent
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.revote import Revotes, Spread, revote
+from nsd.runner.work.revote import Revotes, Spread, VoteRow, revote
 
 
 def print_revote(
@@ -24,11 +24,22 @@ def print_revote(
     ties: str,
     resamples: int,
     as_json: bool,
+    weights: Sequence[str] = (),
+    top: float = 1.0,
+    stop_votes: Sequence[str] = (),
 ) -> None:
     """The tables, and the spec lines that would make a setting real."""
-    found = revote(workspace, names, ks, thresholds, ties, resamples)
+    found = revote(workspace, names, ks, thresholds, ties, resamples, weights, top, stop_votes)
     if as_json:
-        print_json({"revotes": [asdict(one) for one in found]})
+        tests = {id(row): _p_value(row) for one in found for row in one.rows}
+        print_json(
+            {
+                "revotes": [
+                    {**asdict(one), "rows": [{**asdict(row), "p_value": tests[id(row)]} for row in one.rows]}
+                    for one in found
+                ]
+            }
+        )
         return
     for one in found:
         _print_votes(one)
@@ -42,14 +53,23 @@ def _print_votes(votes: Revotes) -> None:
     )
     spread = next((row.spread for row in votes.rows if row.spread), None)
     right = ("K", "threshold", "with a label", "tied", "kept", "coverage", "right labels kept", "right of kept")
-    more = (f"kept in {spread.resamples} choices", "right of kept in them") if spread else ()
+    more: tuple[str, ...] = (f"kept in {spread.resamples} choices", "right of kept in them") if spread else ()
+    ruled = any(_rule(row) for row in votes.rows)
+    counted = ruled or any(row.seen < (row.k or votes.stored) * votes.questions for row in votes.rows)
+    more += ("samples",) if counted else ()
+    more += ("right only here : only plain", "p") if ruled else ()
     dropping = any(row.ties != "first" for row in votes.rows)
-    shown = table(*right, *more, *(("ties",) if dropping else ()), "", right=(*right, *more))
+    shown = table(
+        *(("rule",) if ruled else ()), *right, *more, *(("ties",) if dropping else ()), "", right=(*right, *more)
+    )
     for row in votes.rows:
-        cells = [_number(row.k), _number(row.threshold), str(row.voted), str(row.tied), str(row.kept)]
+        cells = [_rule(row) or "plain"] if ruled else []
+        cells += [_number(row.k), _number(row.threshold), str(row.voted), str(row.tied), str(row.kept)]
         cells += [percent(row.coverage), str(row.right_kept) if row.known_kept else "-", percent(row.accuracy_kept)]
         if spread:
             cells += _spread_cells(row.spread)
+        cells += [str(row.seen)] if counted else []
+        cells += _against_cells(row) if ruled else []
         cells += [row.ties] if dropping else []
         shown.add_row(*cells, f"original of {'; '.join(row.original_of)}" if row.original_of else "")
     screen.print(shown)
@@ -58,6 +78,28 @@ def _print_votes(votes: Revotes) -> None:
     for line in spec_lines(votes):
         screen.print(line, soft_wrap=True)
     screen.print()
+
+
+def _rule(row: VoteRow) -> str:
+    if row.weights:
+        return f"weights {row.weights}" + (f", top {row.top:g}" if row.top < 1 else "")
+    return f"stop_vote {row.stop_vote}" if row.stop_vote else ""
+
+
+def _p_value(row: VoteRow) -> float | None:
+    """McNemar's mid-p of the questions on which a rule and the plain vote differ; None without any."""
+    from nsd.reports import stats
+
+    if row.against is None or row.against.only_this + row.against.only_plain == 0:
+        return None
+    return stats.mcnemar(row.against.only_this, row.against.only_plain).p
+
+
+def _against_cells(row: VoteRow) -> list[str]:
+    p_value = _p_value(row)
+    if row.against is None:
+        return ["", ""]
+    return [f"{row.against.only_this} : {row.against.only_plain}", "-" if p_value is None else f"{p_value:.3g}"]
 
 
 def _number(value: float | None) -> str:
@@ -88,6 +130,8 @@ def spec_lines(votes: Revotes) -> list[str]:
     """The labeler block that makes a setting real: of the one asked for, else with K and T to be filled in."""
     asked = [row for row in votes.rows if not row.original_of]
     possible = [row for row in asked or votes.rows if row.spec is not None]
+    if not possible and any(row.weights for row in asked):
+        return ["no field of a labeler weighs votes yet: the table says what weights would give"]
     if not possible:
         return [
             f"no field of labeler {votes.labeler!r} drops ties; a threshold above 0.5 does: no vote ties above a half"

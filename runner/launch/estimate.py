@@ -36,6 +36,7 @@ from nsd.runner.launch.workload import TOKEN_SHARE, Drawing, Training, Work, wor
 from nsd.runner.plan.jobs import ModelJob, ToDiscover, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.plan.relatives import there_already
+from nsd.runner.plan.saving import expected
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
 from nsd.runner.work.drawing import drawers
@@ -164,11 +165,12 @@ class Estimator:
         self._guessed: list[str] = []
 
     def _left(self, stage: Stage, work: Work | None) -> Work | None:
-        """Without the samples that can be taken from other stages."""
+        """Without the samples that can be taken from other stages, or that no vote is expected to ask for."""
         if not isinstance(work, Drawing):
             return work
         left = 1 - there_already(stage.settings, self._manifests) / stage.settings["sampling"]["n"]
-        return replace(work, rows=work.rows * left)
+        saving = expected(stage, self._manifests)
+        return replace(work, rows=work.rows * min(left, 1.0 if saving is None else saving.share))
 
     def _model(self, stage: Stage) -> tuple[ModelShape | None, str]:
         """Shape and number type of a stage's model; (None, "") where its engine loads none."""

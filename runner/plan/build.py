@@ -31,6 +31,7 @@ from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
 from nsd.runner.plan.discovery import Searched, roles, searched_questions
 from nsd.runner.plan.jobs import (
+    Asking,
     ModelJob,
     SourceJob,
     StageJob,
@@ -289,10 +290,12 @@ class _Builder:
         seed: int,
         what: str = "questions",
         within: int | None = None,
+        asking: Condition | None = None,
     ) -> Stage:
         """Completions of a model for some questions, as this condition's engine and prompt draw them.
 
-        Of the questions ids and texts alone are in its key: a hidden or corrected answer draws nothing anew.
+        Of the questions ids and texts alone are in its key: a hidden or corrected answer draws nothing anew. `asking`
+        is the condition whose labeler is asked between rounds how many more it wants.
         """
         needs_model = condition.engine.cls.needs_model
         if model.digest is not None and not needs_model:
@@ -310,6 +313,8 @@ class _Builder:
         }
         if within is not None:
             key["generated_tokens"] = within
+        if asking is not None:
+            key["rounds"] = {"labeler": _voting_key(asking), "verifier": block_key(asking.training_verifier)}
         job = ToSample(
             engine=block_job(condition.engine),
             model=self._model_job(model) if needs_model else None,
@@ -319,8 +324,11 @@ class _Builder:
             questions=self.questions.keep(questions),
             seed=seed,
             generated_tokens=within,
+            asking=None if asking is None else _asking(asking),
+            least_rows=condition.engine.cls.least_rows,
         )
-        size = f"{len(questions)} {what} x {_times(sampling, within)}"
+        at_most = "" if asking is None else "up to "
+        size = f"{len(questions)} {what} x {at_most}{_times(sampling, within)}"
         return self._stage("sample", key, {"model": model.digest if needs_model else None}, job, size)
 
     def _label(self, condition: Condition, teacher: _Trained | None, seed: int, round_number: int) -> str:
@@ -337,12 +345,11 @@ class _Builder:
                 )
             # Prompt, engine and model are the labelling condition's own; round 1 relabels with the teacher.
             source = teacher.condition if round_number == 1 else condition
-            stage = self._sample(source, teacher, asked, sampling, stream(seed, "rollout", round_number))
+            asking = condition if labeler.in_rounds else None
+            its_seed = stream(seed, "rollout", round_number)
+            stage = self._sample(source, teacher, asked, sampling, its_seed, asking=asking)
             samples = self._add(stage, condition.name, seed)
-        labeler_key = block_key(condition.labeler)
-        if samples:
-            shaping = [name for name in type(labeler).sampling_fields if name != "k"]
-            labeler_key["config"] = labeler_key["config"].without(shaping)
+        labeler_key = _voting_key(condition) if samples else block_key(condition.labeler)
         stage = self._stage(
             "label",
             {
@@ -550,6 +557,18 @@ class _Builder:
         stage = self._stage("score", key, dict(roles(found)), gather, size, drawn=completed(searched.drawn()))
         stage.repeat = repeat
         return self._add(stage, run_condition, seed)
+
+
+def _voting_key(condition: Condition) -> dict[str, Any]:
+    """The part of a key that says how a condition's labeler votes, whichever samples it votes on."""
+    assert condition.labeler is not None
+    key = block_key(condition.labeler)
+    return {**key, "config": key["config"].without([f for f in condition.labeler.cls.sampling_fields if f != "k"])}
+
+
+def _asking(condition: Condition) -> Asking:
+    assert condition.labeler is not None
+    return Asking(block_job(condition.labeler), block_job(condition.training_verifier))
 
 
 def _times(sampling: Sampling, within: int | None) -> str:

@@ -142,6 +142,14 @@ class _OverQuestions:
 
 
 @dataclass(frozen=True)
+class Asking:
+    """Who is asked between rounds how many more samples of a question are wanted, and how its answers are read."""
+
+    labeler: PluginJob
+    verifier: PluginJob
+
+
+@dataclass(frozen=True)
 class ToSample(_OverQuestions):
     """Completions of a model; `model` None for an engine that loads none.
 
@@ -154,6 +162,8 @@ class ToSample(_OverQuestions):
     sampling: Sampling
     uses_every_gpu: bool  # the engine spreads over them by itself
     generated_tokens: int | None = None  # as many rounds over the questions as these hold, `sampling.n` at most
+    asking: Asking | None = None  # None: `sampling.n` of every question
+    least_rows: int = 1  # of a round between which is asked
 
     @property
     def plugin(self) -> PluginJob:

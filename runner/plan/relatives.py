@@ -3,6 +3,7 @@
 A completion depends on the seed of its stage, its question and the number of the sample (besides the model, the
 engine, the prompt and how tokens are chosen), and on nothing else. So K=32 after K=8 draws 24 more, and K=8 after K=32
 draws none; questions that were added later are drawn alone.
+A vote that stops when it is decided draws the first ones of each question from the same streams.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import canonical_json, digest_of
 
+HOW_MANY = ("generated_tokens", "rounds")  # what limits the samples of a question besides `n`
 MOST = 512  # samples of a question: as far as relatives are looked for by their digest alone
 
 
@@ -33,7 +35,7 @@ def there_already(settings: Mapping[str, Any], manifests: Iterable[Manifest]) ->
     same = [
         one
         for one in relatives(settings, manifests)
-        if one.made_of["questions"] == settings["questions"] and "generated_tokens" not in one.made_of
+        if one.made_of["questions"] == settings["questions"] and not any(name in one.made_of for name in HOW_MANY)
     ]
     return min(_samples(settings), max((_samples(one.made_of) for one in same), default=0))
 
@@ -41,11 +43,12 @@ def there_already(settings: Mapping[str, Any], manifests: Iterable[Manifest]) ->
 def siblings(key: Mapping[str, Any]) -> Iterator[str]:
     """Digests of the stages that ask the same for another number of samples, most samples first.
 
-    `key` is a sample stage's, as its digest has it.
+    `key` is a sample stage's, as its digest has it. Of one that a labeler limits those are meant that draw all.
     """
+    whole = {name: value for name, value in key.items() if name != "rounds"}
     for n in range(MOST, 0, -1):
-        if n != _samples(key):
-            yield digest_of({**key, "sampling": {**key["sampling"], "n": n}})
+        if n != _samples(key) or "rounds" in key:
+            yield digest_of({**whole, "sampling": {**key["sampling"], "n": n}})
 
 
 def _samples(settings: Mapping[str, Any]) -> int:
@@ -54,6 +57,5 @@ def _samples(settings: Mapping[str, Any]) -> int:
 
 def _stream(settings: Mapping[str, Any]) -> str:
     sampling = {name: value for name, value in settings.get("sampling", {}).items() if name != "n"}
-    # A limit in tokens says how many, as `n` does.
-    rest = {name: value for name, value in settings.items() if name != "generated_tokens"}
+    rest = {name: value for name, value in settings.items() if name not in HOW_MANY}
     return canonical_json({**rest, "sampling": sampling, "questions": None})

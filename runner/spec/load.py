@@ -41,7 +41,7 @@ from nsd.runner.spec.model import (
 from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split
 from nsd.runner.spec.sweep import expand_sweeps
 from nsd.runner.spec.validation import read_validation
-from nsd.runner.spec.votes import check_reward_votes, check_samples_differ, check_votes
+from nsd.runner.spec.votes import check_reward_votes, check_rounds, check_samples_differ, check_votes
 from nsd.runner.spec.yaml import Item
 
 DEFAULT_USE = {"engine": "hf", "eval": "accuracy"}
@@ -264,6 +264,7 @@ class _Loader:
         if labeler is not None:
             self.check_labeler(labeler, fields, own, where, written)
             check_votes(labeler, judge, items["labeler"], "use another labeler", self.problems)
+            check_rounds(labeler, judge, items["labeler"], self.problems)
             check_samples_differ(labeler, engine, items["labeler"], self.problems)
         lora = model is not None and model.lora is not None
         teller = train_verifier if "train_verifier" in items else None

@@ -19,6 +19,19 @@ def check_votes(
         _no_votes(f"{block.kind} {block.use!r}", verifier, item.mapping.get("use", item), way_out, problems)
 
 
+def check_rounds(labeler: Block[Any], verifier: Block[Verifier] | None, item: Item, problems: Problems) -> None:
+    """What a vote can still come to is known of the classes that nsd forms, and not of a verifier's own."""
+    if labeler.not_run is not None or verifier is None or verifier.not_run is not None:
+        return
+    if getattr(labeler.config, "stop_vote", None) == "exact" and verifier.cls.group is not Verifier.group:
+        problems.add(
+            item.mapping.get("stop_vote", item).position,
+            "stop_vote: exact needs classes that follow from comparing answers in pairs, and verifier "
+            f"{verifier.use!r} forms its own (it replaces `group`)",
+            "leave stop_vote out, or take adaptive or esc, which are approximate",
+        )
+
+
 def check_reward_votes(
     trainer: Block[Trainer], verifier: Block[Verifier] | None, item: Item, problems: Problems
 ) -> None:

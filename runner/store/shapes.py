@@ -186,10 +186,12 @@ class SandboxInfo(Shape):
 
 
 class Generation(Shape):
-    """What a stage drew."""
+    """What a stage drew. Of votes that may stop early also how many samples they asked for, and how many at most."""
 
     tokens: int | None = None
     completions: int | None = None
+    wanted: int | None = None
+    at_most: int | None = None
 
 
 class Sampling(Shape):

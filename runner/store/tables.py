@@ -74,6 +74,7 @@ LABELS = {
     "kept": "bool",
     "correct": "bool",
     "tally": "text",
+    "drawn": "int",  # null where all k were; files of before have no such column
 }
 CURVES = {"step": "int", "metric": "text", "value": "float"}
 ROLLOUTS = {
@@ -377,6 +378,7 @@ def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bo
                 "kept": label.kept,
                 "correct": right,
                 "tally": json.dumps(dict(label.tally), ensure_ascii=False),
+                "drawn": label.drawn,
             }
             for label, right in zip(labels, correct, strict=True)
         ),

@@ -24,6 +24,7 @@ from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
 from nsd.runner.work.failures import failures
 from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.rounds import Place, Wanted
 from nsd.runner.work.team import OnShare
 
 
@@ -38,31 +39,27 @@ def model_ref(model: ModelJob, workspace: Workspace, device: Device | None = Non
     return replace(base, path=str(folder), revision=None)
 
 
-Place = tuple[str, int]  # question id and sample number
 FIRST_ROUNDS = 4  # after which it is guessed how many more a limit in tokens holds
 
 
 def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
-    """All completions of a stage, in question order then sample order; `others` are there already.
+    """The completions that a stage wants, in question order then sample order; `others` are there already.
 
     Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
     Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
     """
-    questions, sampling = context.questions(work.questions), work.sampling
+    questions, wanted = context.questions(work.questions), Wanted.of_stage(work)
     held = _held(context, others)
-    total = len(questions) * sampling.n
+    total = len(questions) * work.sampling.n
     context.progress(len(held), total, "completions", resumed=len(held))
-    if len(held) < total:
+    if wanted.lacks(questions, held):
         told = _Sum(context, len(held), total)
         job_path, team = context.partial / "job.json", context.team
         with team.drawing(job_path, context.processes, told, context.should_stop):
             draw_share(work, context, others, held, told)
         if context.processes > 1:
             held = {**others} | _on_disk(context)
-    missing = [(q.id, s) for q in questions for s in range(sampling.n) if (q.id, s) not in held]
-    if missing:
-        raise StageFailed(f"the engine returned no completion for {len(missing)} of {total} requests")
-    completions = [held[question.id, sample] for question in questions for sample in range(sampling.n)]
+    completions = wanted.chosen(questions, held)
     if (failed := failures(completions)) is not None:
         if failed.most:
             raise StageFailed(failed.sentence())
@@ -109,31 +106,32 @@ def draw_share(
     """
     prompt, sampling = work.prompt, work.sampling
     questions = share(context.questions(work.questions), context.number, context.processes)
-    if all((question.id, sample) in held for question in questions for sample in range(sampling.n)):
-        return
-    engine = engine_of(work.engine, context)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
     given = prompt.chat_template_kwargs
-    asked = [Request(one.id, prompt.render(one), _first(one.id, others), given) for one in questions]
-    requests = [request for request in asked if request.first < sampling.n]
     shards = context.partial / "shards"
     # A file of another process may bear the same number, and never the same name.
     mine = f"-{context.number}" if context.number else ""
     stems = (path.stem.partition("-")[0] for path in shards.glob("*.parquet"))
     number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
     drawn, tokens, started = 0, 0, time.monotonic()
-    for batch in engine.generate(ref, requests, sampling, work.seed, frozenset(held)):
-        if batch:
-            if engine.served:
-                context.keep_account()  # no shard is there whose price is not
-            tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
-            number += 1
-            held |= {(item.question_id, item.sample): item for item in batch}
-            drawn += len(batch)
-            tokens += sum(item.tokens for item in batch)
-            told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
-        if context.should_stop() or context.team.broken:
-            raise Interrupted("stopped after a shard")
+    for waiting, upto in Wanted.of_stage(work).rounds(questions, held):
+        # In the only round the batches of a resumed stage are cut as at first: its own shards are `done`, no `first`.
+        there = others if work.asking is None else held
+        asked = [Request(one.id, prompt.render(one), _first(one.id, there), given) for one in waiting]
+        requests = [request for request in asked if request.first < upto]
+        engine = engine_of(work.engine, context)
+        for batch in engine.generate(ref, requests, replace(sampling, n=upto), work.seed, frozenset(held)):
+            if batch:
+                if engine.served:
+                    context.keep_account()  # no shard is there whose price is not
+                tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
+                number += 1
+                held |= {(item.question_id, item.sample): item for item in batch}
+                drawn += len(batch)
+                tokens += sum(item.tokens for item in batch)
+                told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
+            if context.should_stop() or context.team.broken:
+                raise Interrupted("stopped after a shard")
 
 
 def share(questions: Sequence[Question], number: int, processes: int) -> list[Question]:
@@ -274,7 +272,13 @@ def run_sample(work: ToSample, settings: Mapping[str, Any], context: Context) ->
         return {}
     completions = draw(work, context, others) if work.generated_tokens is None else draw_within(work, context, others)
     drawn = [item for item in completions if (item.question_id, item.sample) not in others]
+    if work.asking is not None:  # a round may have drawn what no vote asked for
+        drawn = list(_on_disk(context).values())
     facts = generation_facts(drawn)
+    if work.asking is not None:
+        asked = len(context.questions(work.questions)) * work.sampling.n
+        facts |= {"wanted": len(completions), "at_most": asked}
+        context.progress(len(completions), len(completions), "completions")
     if work.generated_tokens is not None:
         rounds = rounds_within(completions, work.generated_tokens)
         completions = [item for item in completions if item.sample < rounds]

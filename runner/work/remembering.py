@@ -31,6 +31,10 @@ class Remembering(Verifier):
     def same(self, a: str, b: str) -> bool:
         return self._same(a, b)
 
+    @property
+    def by_equality(self) -> bool:
+        return self.verifier.by_equality
+
     def group(self, answers: Sequence[str | None]) -> list[int | None]:
         """Classes do not depend on the order of the answers, so each choice of samples is looked up sorted."""
         given = [answer for answer in answers if answer is not None]

@@ -7,6 +7,11 @@ The stage's own labeler and verifier classes vote, with their configs validated 
 the stage would. Completions are read once and answers grouped once for each set of samples, so a table costs little
 more than one vote. Nothing is generated and nothing is written.
 
+Another rule may vote beside the plain vote of the same K and threshold, weighted by stored confidences (`weights`) or
+stopped early (`stop_votes`), and is counted against it question by question.
+
+Samples of votes that stopped early hold what those asked for. A setting that would ask for more is an error.
+
 Limits: it sees only what was sampled, so another temperature needs a run. Random choices of K among N stored
 samples (`resamples`) overlap, the more the nearer K is to N: their spread is too small there, and none is given at N.
 Votes of a plugin in a file cannot be repeated: stored results name no place, and no file is run for a report.
@@ -17,13 +22,14 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from nsd.plugins.api import Completion, Labeler, PseudoLabel, Question, Verifier, without_truth
+from nsd.plugins.api import Completion, Confidence, Labeler, PseudoLabel, Question, Verifier, without_truth
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.registry import code, find, is_path
 from nsd.plugins.seeds import stream
+from nsd.plugins.verifiers.voting import weight, weighted
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Manifest
@@ -34,6 +40,7 @@ from nsd.runner.work.remembering import Remembering
 from nsd.runner.work.stages import label_is_right
 
 TIE_RULES = ("first", "drop")
+WEIGHTS = tuple(Confidence.__dataclass_fields__)
 Samples = Mapping[str, Sequence[Completion]]
 
 
@@ -44,6 +51,22 @@ class Setting:
     k: int | None
     threshold: float | None
     ties: str = "first"
+    weights: str = ""  # a field of Confidence that a sample's vote counts by
+    top: float = 1.0  # share of the samples, of most weight, that vote
+    stop_vote: str = ""  # "": as the labeler has it
+
+    @property
+    def plain(self) -> Setting:
+        """The plain vote of the same K and threshold."""
+        return Setting(self.k, self.threshold, self.ties)
+
+
+@dataclass(frozen=True)
+class Against:
+    """A rule's kept right labels against the plain vote's: questions of known truth where one of the two has one."""
+
+    only_this: int
+    only_plain: int
 
 
 @dataclass(frozen=True)
@@ -61,13 +84,19 @@ class Spread:
 class VoteRow:
     """The labels that one setting gives. Accuracy counts kept labels of known truth; None where there are none.
 
-    `tied` counts votes that two or more answers won together. `original_of` names the conditions whose stored labels
+    `tied` counts votes that two or more answers won together (of weights: none). `seen` counts the samples that
+    the votes stand on. `against` is None for the plain vote. `original_of` names the conditions whose stored labels
     have this setting; `spec` is the labeler's block of a spec, None where no spec can say it.
     """
 
     k: int | None
     threshold: float | None
     ties: str
+    weights: str
+    top: float
+    stop_vote: str
+    seen: int
+    against: Against | None
     voted: int
     tied: int
     kept: int
@@ -113,6 +142,9 @@ def revote(
     thresholds: Sequence[float] = (),
     ties: str = "first",
     resamples: int = 0,
+    weights: Sequence[str] = (),
+    top: float = 1.0,
+    stop_votes: Sequence[str] = (),
 ) -> list[Revotes]:
     """Every combination of K and threshold, the original among them, for each set of stored samples.
 
@@ -122,8 +154,15 @@ def revote(
     """
     if ties not in TIE_RULES:
         raise InputError(f"--ties {ties!r}: one of {', '.join(TIE_RULES)}")
+    if unknown := [one for one in weights if one not in WEIGHTS]:
+        raise InputError(f"--weights {unknown[0]!r}: one of {', '.join(WEIGHTS)}")
+    if not 0 < top <= 1:
+        raise InputError(f"--top {top:g}: a share of the samples above 0, 1 at most")
+    if top < 1 and not weights:
+        raise InputError(f"--top {top:g} chooses samples by their weight: name one with --weights, such as mean")
     groups, without_samples = _groups(workspace, names)
-    found = [_Voting(workspace, group).table(ks, thresholds, ties, resamples) for group in groups]
+    rules = [{"weights": one, "top": top} for one in weights] + [{"stop_vote": one} for one in stop_votes]
+    found = [_Voting(workspace, group).table(ks, thresholds, ties, resamples, rules) for group in groups]
     found[0].notes.extend(_no_samples(one) + ", so they are not in the table" for one in without_samples)
     return found
 
@@ -180,6 +219,10 @@ class _Voting:
         self.asked = [without_truth(question) for question in self.questions]
         self.samples, self.sampling = self._read_samples(group[0].manifest.inputs["samples"])
         self.stored = max(map(len, self.samples.values()), default=0)
+        # Of votes that stopped early: as many as these asked for of each question, and no more are there.
+        self.stopped = any(len(drawn) < self.sampling["n"] for drawn in self.samples.values())
+        if self.stopped:
+            self.stored = self.sampling["n"]
         self._right: dict[tuple[str, str], bool | None] = {}
 
     def _class(self, kind: str) -> Any:
@@ -239,6 +282,7 @@ class _Voting:
         drawn = {name: value for name, value in self.sampling.items() if name in cls.Config.model_fields}
         config = {**drawn, **(label_set or self.group[0]).manifest.made_of["labeler"]["config"]}
         config |= {name: value for name in ("k", "threshold") if (value := getattr(setting, name)) is not None}
+        config |= {"stop_vote": setting.stop_vote} if setting.stop_vote else {}
         try:
             made = cls(cls.Config.model_validate(config))
         except ValidationError as error:
@@ -252,10 +296,57 @@ class _Voting:
     def vote(self, setting: Setting, samples: Samples) -> list[PseudoLabel]:
         """The labels of all questions, in order; only the first K of their samples are seen."""
         seen = samples if setting.k is None else {key: drawn[: setting.k] for key, drawn in samples.items()}
+        if setting.weights:
+            labels = [self._weighted(setting, question, seen[question.id]) for question in self.questions]
+            return labels
         labels = self.labeler(setting).label(self.asked, seen, self.verifier, self.key["seed"])
         if setting.ties == "drop":
             labels = [_without_tie(label) for label in labels]
         return labels
+
+    def _weighted(self, setting: Setting, question: Question, drawn: Sequence[Completion]) -> PseudoLabel:
+        """A label whose confidence is the winner's share of the weight. A sample that failed has no weight."""
+        there = [one for one in drawn if not one.failed]
+        sure = [one.confidence for one in there]
+        known = [one for one in sure if one is not None]
+        if len(known) < len(sure):
+            raise InputError(
+                f"--weights {setting.weights}: the samples behind the labels of {self.name} have no confidences; the "
+                "engine hf stores them with what it draws"
+            )
+        answers = [self.verifier.extract(one.text) for one in there]
+        weights = [weight(one, setting.weights) for one in known]
+        found = weighted(answers, weights, self.verifier, setting.top)
+        kept = found.winner is not None and found.share >= (setting.threshold or 0.0)
+        k = setting.k or len(drawn)
+        return PseudoLabel(question.id, found.winner, None, found.share, found.votes, k, kept)
+
+    def _check_decided(self, settings: Mapping[Setting, list[str]], asked: bool) -> dict[Setting, list[str]]:
+        """The settings that the samples of votes that stopped early suffice for. Raises InputError for one `asked`."""
+        found: dict[Setting, list[str]] = {}
+        for setting, names in settings.items():
+            labeler = self.labeler(setting)
+            if setting.weights or not labeler.in_rounds:
+                short = sum(len(drawn) < (setting.k or self.stored) for drawn in self.samples.values())
+            else:
+                short = sum(
+                    labeler.asked(one, self.samples[one.id], self.verifier) > len(self.samples[one.id])
+                    for one in self.asked
+                )
+            if not short or names:
+                found[setting] = names
+            elif asked:
+                raise InputError(
+                    f"the votes of {self.name} stopped early, and {short} of {len(self.asked)} questions have too few "
+                    f"samples for {_words(setting)}: an arm with it in the spec draws the rest alone, one without "
+                    "stop_vote all of them, and nsd revote then votes over those"
+                )
+        if len(found) < len(settings):
+            self.notes.append(
+                f"the votes stopped early: {len(settings) - len(found)} of {len(settings)} settings would ask for more "
+                "samples and are left out"
+            )
+        return found
 
     def right(self, label: PseudoLabel, question: Question) -> bool | None:
         """As `label_is_right`, remembered: the same label comes back at most settings."""
@@ -273,12 +364,17 @@ class _Voting:
 
     # ------------------------------------------------------------------ the table
 
-    def settings(self, ks: Sequence[int], thresholds: Sequence[float], ties: str) -> dict[Setting, list[str]]:
+    def settings(
+        self, ks: Sequence[int], thresholds: Sequence[float], ties: str, rules: Sequence[Mapping[str, Any]] = ()
+    ) -> dict[Setting, list[str]]:
         """Settings in order, each with the conditions whose own it is."""
         fields = self.labeler_class.Config.model_fields
-        for name, given in (("k", ks), ("threshold", thresholds)):
+        stops = [one for one in rules if "stop_vote" in one]
+        for name, given in (("k", ks), ("threshold", thresholds), ("stop_vote", stops)):
             if given and name not in fields:
-                raise InputError(f"--{name}: labeler {self.labeler_class.name!r} has no field {name!r}")
+                raise InputError(
+                    f"--{name.replace('_', '-')}: labeler {self.labeler_class.name!r} has no field {name!r}"
+                )
         for k in ks:
             if k > self.stored:
                 raise InputError(
@@ -292,23 +388,40 @@ class _Voting:
         chosen_ks: list[int | None] = [*ks] or ([None] if "k" not in fields else _powers_of_two(self.stored))
         chosen_thresholds: list[float | None] = [*thresholds] or [setting.threshold for setting in original]
         asked = {Setting(k, t, ties) for k, t in itertools.product(chosen_ks, chosen_thresholds)}
+        asked |= {replace(one, **rule) for one in asked | set(original) for rule in rules}
         for setting in asked:
             self.labeler(setting)  # a refused value is found before anything is counted
-        every = sorted(asked | set(original), key=lambda s: (s.k or 0, s.threshold or 0.0, s.ties != "first"))
-        return {setting: original.get(setting, []) for setting in every}
+        every = sorted(asked | set(original), key=_order)
+        found = {setting: original.get(setting, []) for setting in every}
+        return self._check_decided(found, bool(ks or thresholds or rules)) if self.stopped else found
 
-    def table(self, ks: Sequence[int], thresholds: Sequence[float], ties: str, resamples: int) -> Revotes:
+    def table(
+        self,
+        ks: Sequence[int],
+        thresholds: Sequence[float],
+        ties: str,
+        resamples: int,
+        rules: Sequence[Mapping[str, Any]] = (),
+    ) -> Revotes:
         """Vote at every setting."""
-        settings = self.settings(ks, thresholds, ties)
+        settings = self.settings(ks, thresholds, ties, rules)
+        if self.stopped and resamples:
+            raise InputError(
+                f"--resample: the votes of {self.name} stopped early, so that not every choice of samples is stored; "
+                "an arm without stop_vote draws the rest"
+            )
         self._check_original()
         spreads = self._spreads(list(settings), resamples)
         rows = []
+        voted = {setting: self.vote(setting, self.samples) for setting in settings}
         for setting, names in settings.items():
-            labels = self.vote(setting, self.samples)
+            labels = voted[setting]
             kept, known, right = self.kept(labels)
             rows.append(
                 VoteRow(
                     **asdict(setting),
+                    seen=self._seen(setting, labels),
+                    against=None if setting == setting.plain else self._against(labels, voted.get(setting.plain)),
                     voted=sum(label.label is not None for label in labels),
                     tied=sum(map(is_tied, labels)),
                     kept=kept,
@@ -331,6 +444,20 @@ class _Voting:
             notes=self.notes,
         )
 
+    def _seen(self, setting: Setting, labels: Sequence[PseudoLabel]) -> int:
+        there = (min(len(self.samples.get(one.question_id, ())), setting.k or self.stored) for one in labels)
+        return sum(most if one.drawn is None else one.drawn for one, most in zip(labels, there, strict=True))
+
+    def _against(self, labels: Sequence[PseudoLabel], plain: Sequence[PseudoLabel] | None) -> Against | None:
+        if plain is None:
+            return None
+        this, that = (
+            [one.kept and self.right(one, question) for one, question in zip(given, self.questions, strict=True)]
+            for given in (labels, plain)
+        )
+        pairs = [(bool(a), bool(b)) for a, b in zip(this, that, strict=True)]
+        return Against(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs))
+
     def _check_original(self) -> None:
         """Say so where today's code no longer gives the stored labels: then the table is not about them."""
         for one in self.group:
@@ -350,7 +477,8 @@ class _Voting:
     def _spreads(self, settings: Sequence[Setting], resamples: int) -> dict[Setting, Spread]:
         import numpy as np
 
-        partial = [setting for setting in settings if setting.k is not None and setting.k < self.stored]
+        whole = [setting for setting in settings if setting == setting.plain]
+        partial = [setting for setting in whole if setting.k is not None and setting.k < self.stored]
         found: dict[Setting, list[tuple[int, int, int]]] = {setting: [] for setting in partial}
         for number in range(resamples if partial else 0):
             # One order for all K: the settings are then compared on the same choices.
@@ -364,7 +492,7 @@ class _Voting:
         return {setting: _spread(counts) for setting, counts in found.items() if counts}
 
     def _spec(self, setting: Setting) -> dict[str, Any] | None:
-        if setting.ties != "first":
+        if setting.ties != "first" or setting.weights:
             return None
         config = self.labeler(setting).config
         fields = type(config).model_fields
@@ -377,6 +505,16 @@ class _Voting:
         return {"use": self.key["labeler"]["use"], **written, **changed}
 
 
+def _order(setting: Setting) -> tuple[Any, ...]:
+    rule = (setting.weights, setting.stop_vote)
+    return setting.k or 0, setting.threshold or 0.0, setting.ties != "first", rule
+
+
+def _words(setting: Setting) -> str:
+    told = {"k": setting.k, "threshold": setting.threshold, "weights": setting.weights, "stop_vote": setting.stop_vote}
+    return ", ".join(f"{name} {value}" for name, value in told.items() if value not in (None, ""))
+
+
 def is_tied(label: PseudoLabel) -> bool:
     """Whether two or more answers have the most votes."""
     votes = list(label.tally.values())
@@ -384,8 +522,6 @@ def is_tied(label: PseudoLabel) -> bool:
 
 
 def _without_tie(label: PseudoLabel) -> PseudoLabel:
-    from dataclasses import replace
-
     return replace(label, kept=False) if is_tied(label) else label
 
 

@@ -93,7 +93,7 @@ def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -
 
 
 def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> dict[str, Any]:
-    """Coverage, accuracy and the histogram of confidence."""
+    """Coverage, accuracy and the histogram of confidence; for votes that may stop early how many samples they saw."""
     voted = [right for label, right in zip(labels, correct, strict=True) if label.label is not None]
     kept = [right for label, right in zip(labels, correct, strict=True) if label.kept]
     histogram: dict[str, int] = {}
@@ -105,14 +105,19 @@ def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -
         known = [value for value in values if value is not None]
         return sum(map(int, known)) / len(known) if known else None
 
-    return {
+    facts: dict[str, Any] = {
         "questions": len(labels),
         "voted": len(voted),
         "kept": len(kept),
         "accuracy_voted": accuracy(voted),
         "accuracy_kept": accuracy(kept),
-        "confidence_histogram": dict(sorted(histogram.items())),
     }
+    if any(label.drawn is not None for label in labels):  # a confidence is a range then, and has no histogram
+        facts["stopped_early"] = sum(label.drawn is not None and label.drawn < label.k for label in labels)
+        facts["samples_seen"] = sum(label.k if label.drawn is None else label.drawn for label in labels)
+        facts["samples_at_most"] = sum(label.k for label in labels)
+        return facts
+    return {**facts, "confidence_histogram": dict(sorted(histogram.items()))}
 
 
 def sandbox_facts(*verifiers: Verifier) -> dict[str, Any]:

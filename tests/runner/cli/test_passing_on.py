@@ -206,11 +206,12 @@ def test_power(noted: Noted) -> None:
             {**HERE, "name": "a", "lines": 7, "kind": "train"},
         ),
         (
-            "revote a --k 2 --k 4 --threshold 0.5 --ties drop --resample 9 --json",
+            "revote a --k 2 --k 4 --threshold 0.5 --ties drop --resample 9 "
+            "--weights tail --top 0.5 --stop-vote esc --json",
             "nsd__runner__cli__show_revote__print_revote",
             {
                 **{"workspace": "nsd-workspace", "names": ["a"], "ks": [2, 4], "thresholds": [0.5], "ties": "drop"},
-                **{"resamples": 9, "as_json": True},
+                **{"resamples": 9, "as_json": True, "weights": ["tail"], "top": 0.5, "stop_votes": ["esc"]},
             },
         ),
         (

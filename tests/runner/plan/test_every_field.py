@@ -145,6 +145,8 @@ WHERE: dict[str, dict[str, Any]] = {
 SAMPLED = {"temperature": 0.3, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]}
 # Fields that must be given besides, on both sides, for one to be allowed.
 BESIDES = {
+    ("labeler consensus", "stop_confidence"): {"stop_vote": "adaptive"},
+    ("labeler consensus", "stop_window"): {"stop_vote": "esc"},
     ("trainer grpo", "fsdp"): {"rollout": "trl"},
     ("engine openai", "max_dollars"): {"prices": {"prompt": 1.0, "completion": 2.0}},
     ("trainer sdpo", "full_logit_distillation"): {"alpha": 1.0},
@@ -245,6 +247,9 @@ VALUES: dict[str, dict[str, Any]] = {
         "stop": ["\n\n"],
         "threshold": 0.6,
         "target": "shortest",
+        "stop_vote": "exact",
+        "stop_confidence": 0.9,
+        "stop_window": 3,
     },
     "labeler noisy_oracle": {"accuracy": 0.5},
     "labeler unfiltered": {"temperature": 0.8, "top_p": 0.9, "top_k": 20, "max_tokens": 99, "stop": ["\n\n"]},
@@ -407,7 +412,7 @@ def test_a_field_of_a_plugin_changes_exactly_the_stages_it_must(
             block = {**WHERE.get(plugin, {"use": name}), **BESIDES.get((plugin, field), {})}
             other, key = put(block, field, value), KEYS[kind]
         expected: Changes = {} if neutral else effect
-        if plugin in ("labeler consensus", "labeler unfiltered") and field in DRAWS:
+        if plugin in ("labeler consensus", "labeler unfiltered") and (field in DRAWS or field.startswith("stop_")):
             expected = {condition: ALL}
         found = changed(with_block(condition, key, block), with_block(condition, key, other))
         assert found == {"seed1": expected, "seed2": expected}, condition

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from nsd.plugins.api import Confidence
 from nsd.plugins.errors import InputError
 from nsd.plugins.labelers.consensus import Consensus
 from nsd.plugins.verifiers.numeric import Numeric
@@ -332,3 +334,52 @@ def test_twelve_settings_compare_the_answers_of_a_question_as_often_as_one_does(
     (votes,) = revote(workspace, ["toy/student"], ks=[1, 2, 4, 8], thresholds=[0.0, 0.5, 0.75])
     assert len(votes.rows) == 12
     assert calls["extract"] <= 2 * 1600 and calls["same"] <= 2 * once["same"], (once, calls)
+
+
+def test_a_rule_that_stops_early_is_counted_against_the_plain_vote(workspace: Workspace) -> None:
+    (votes,) = revote(workspace, ["toy/filtered"], ks=[4], thresholds=[0.75], stop_votes=["exact", "esc"])
+    rows = {row.stop_vote: row for row in votes.rows if (row.k, row.threshold) == (4, 0.75)}
+    # By hand, three of four needed: 1 is kept after three and 2 after four; of 3 a third 9 is possible until the
+    # fourth; 4 is kept after three, and two texts without a number are the end of 5.
+    assert (rows["exact"].seen, rows[""].seen) == (3 + 4 + 4 + 3 + 2, 20)
+    assert (rows["exact"].kept, rows["exact"].right_kept) == (rows[""].kept, rows[""].right_kept)
+    assert rows["exact"].against is not None and rows["exact"].against.only_this == 0
+    assert rows[""].against is None
+
+
+def test_weights_need_stored_confidences(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="have no confidences; the engine hf stores them"):
+        revote(workspace, ["toy"], weights=["mean"])
+    with pytest.raises(InputError, match="--weights 'best': one of logprob, "):
+        revote(workspace, ["toy"], weights=["best"])
+    with pytest.raises(InputError, match="name one with --weights"):
+        revote(workspace, ["toy"], top=0.5)
+
+
+def test_weights_and_the_surest_share_change_who_wins(workspace: Workspace, tmp_path: Path) -> None:
+    toy = give_confidences(Workspace(shutil.copytree(workspace.root, tmp_path / "w")))
+    (votes,) = revote(toy, ["toy/student"], ks=[4], weights=["tail"])
+    plain, tail = (next(row for row in votes.rows if row.k == 4 and row.weights == by) for by in ("", "tail"))
+    # Right answers have weight 9 and others 1: 3 and 4 are won by the right ones, each with a share of its weight.
+    assert (plain.right_kept, tail.right_kept) == (3, 4)
+    assert tail.against is not None and (tail.against.only_this, tail.against.only_plain) == (1, 0)
+    (one,) = revote(toy, ["toy/student"], ks=[4], thresholds=[0.8], weights=["tail"], top=0.25)
+    surest = next(row for row in one.rows if row.weights and row.threshold == 0.8)
+    assert (surest.kept, surest.right_kept) == (4, 4)  # one sample votes, with all of the weight
+
+
+def give_confidences(toy: Workspace) -> Workspace:
+    """Put confidences into the stored samples: 9 where the text is the question's true number, else 1."""
+    (manifest,) = (one for one in toy.manifests("sample") if len(tables.read_completions(samples_of(toy, one))) == 20)
+    questions = tables.read_questions(toy.data_file(next(iter(toy.manifests("label"))).made_of["questions"]))
+    truth = {question.id: question.answer for question in questions}
+    given = [
+        replace(one, confidence=Confidence(*(9.0 if one.text == truth[one.question_id] else 1.0,) * 6))
+        for one in tables.read_completions(samples_of(toy, manifest))
+    ]
+    tables.write_completions(samples_of(toy, manifest), given)
+    return toy
+
+
+def samples_of(toy: Workspace, manifest: Any) -> Path:
+    return toy.folder("sample", manifest.digest) / "samples.parquet"
