@@ -67,7 +67,7 @@ def reach(
     `claim`: kind and margin of a claim that has one, which is what is asked then; else `detect` is. Without either
     nothing is said to be needed.
     """
-    found = design_of(evidence, result)
+    found = design_of(evidence)
     model = None if found is None else found.at()
     if found is None or model is None:
         return Reached(remark="" if resolved else _silence(evidence))
