@@ -13,12 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nsd.reports import stats
 from nsd.reports.judge.metrics import averages
-from nsd.reports.judge.pairs import Evidence, Floats
+from nsd.reports.judge.pairs import Evidence
 from nsd.reports.stats.chances import FEWEST
 from nsd.reports.stats.choose import PairTest
+
+if TYPE_CHECKING:
+    from nsd.reports.judge.values import Floats
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ from nsd.reports.stats.limits import (
 from nsd.reports.stats.power import (
     minimum_detectable_effect,
     sample_size,
+    seeds_count,
     seeds_needed,
     smallest_permutation_p,
     t_detectable,
@@ -131,6 +132,7 @@ __all__ = [
     "paired_t",
     "residual_of_seeds",
     "sample_size",
+    "seeds_count",
     "seeds_interval",
     "seeds_needed",
     "sign_flip",
