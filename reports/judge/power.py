@@ -44,10 +44,10 @@ class Reach:
 
     `detectable`: smallest true difference found with the wanted power by the design as it is; for a claim with a margin
     the smallest margin that can be shown. None where not even a difference of 1 would be found, or nothing can be said.
-    `at_best`: the same if all variance were sampling noise, where its share is unknown and that is less. `questions`, `samples` and
-    `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough. `samples_at_least`: it
-    is that many if all variance is sampling noise, else more or no number at all; `seeds_at_least` alike, where `seeds`
-    is the most. `floors`: the difference that stays out of reach however much of each is bought alone. Ranges: at both
+    `at_best`: the same if all variance were sampling noise, where its share is unknown and that is less. `questions`,
+    `samples` and `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough.
+    `samples_at_least`: it is that many if all variance is sampling noise, else more or no number at all;
+    `seeds_at_least` alike, where `seeds` is the most. `floors`: the difference that stays out of reach however much of each is bought alone. Ranges: at both
     ends of the interval of the spread.
     """
 

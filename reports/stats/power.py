@@ -80,7 +80,7 @@ def smallest_permutation_p(seeds_a: int, seeds_b: int | None = None) -> float:
 
 
 def seeds_count(seeds: int | None, arms: int, alpha: float) -> tuple[float, int]:
-    """How many times the SD of a difference of seed means reaches in a test of level `alpha`, and its degrees of freedom.
+    """How many times the SD of a difference of seed means counts in a test of level `alpha`, and its df.
 
     `seeds` in each of 1 or 2 trained `arms`; None for seeds without end (df 0).
     """
