@@ -47,8 +47,8 @@ class Reach:
     `at_best`: the same if all variance were sampling noise, where its share is unknown and that is less. `questions`,
     `samples` and `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough.
     `samples_at_least`: it is that many if all variance is sampling noise, else more or no number at all;
-    `seeds_at_least` alike, where `seeds` is the most. `floors`: the difference that stays out of reach however much of each is bought alone. Ranges: at both
-    ends of the interval of the spread.
+    `seeds_at_least` alike, where `seeds` is the most. `floors`: the difference that stays out of reach however much of
+    each is bought alone. Ranges: at both ends of the interval of the spread.
     """
 
     alpha: float
