@@ -154,6 +154,8 @@ def _silence(evidence: Evidence) -> str:
     if evidence.difference is None or evidence.twice:
         return ""
     asked = _asked(evidence)
+    if evidence.clusters is not None and (groups := len(set(evidence.clusters.tolist()))) < stats.FEW_QUESTIONS:
+        return f"{groups} groups of questions: too few to say which difference they find, {stats.FEW_QUESTIONS} are not"
     if evidence.shape.lopsided:
         return "one arm has so few samples that nothing can be said of the difference this finds"
     spread = evidence.table[1] + evidence.table[2] if evidence.table else evidence.variance()

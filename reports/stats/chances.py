@@ -301,20 +301,21 @@ class Means:
 
     def chance(self, effect: float, alpha: float) -> float:
         """P(estimate above its critical value)."""
-        return self._passing(effect - self.coarse, alpha / 2, False)
+        return self._passing(effect - self.coarse, alpha / 2, False, 1.0)
 
     def margin_chance(self, margin: float, alpha: float, both_sides: bool) -> float:
         """P(estimate further from the margin than its critical value)."""
-        return self._passing(margin, alpha, both_sides)
+        return self._passing(margin, alpha, both_sides, max(0.0, 1 - margin))
 
-    def _passing(self, room: float, tail: float, both_sides: bool) -> float:
+    def _passing(self, room: float, tail: float, both_sides: bool, worst: float) -> float:
+        """`worst`: how far the worst difference that a question can have lies beyond what is to be left out."""
         import numpy as np
         from scipy.special import ndtr
 
         error = math.sqrt(self.parts.variance)
         if error == 0:
             return 1.0
-        one_side = ndtr((room - _reaches(self.parts, tail, self.units)) / error)
+        one_side = ndtr((room - _reaches(self.parts, tail, self.units, worst if self.units else 1.0)) / error)
         return float(np.mean(np.maximum(0.0, 2 * one_side - 1) if both_sides else one_side))
 
 
@@ -330,7 +331,7 @@ def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, 
 
 
 @lru_cache(maxsize=256)
-def _reaches(parts: Parts, tail: float, units: int = 0) -> Floats:
+def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0) -> Floats:
     """The critical values that may come up, equally likely: those of limits.TwoSources, Student's and Welch's."""
     import numpy as np
     from scipy.special import stdtrit
@@ -340,7 +341,8 @@ def _reaches(parts: Parts, tail: float, units: int = 0) -> Floats:
         asked = parts.questions * _variances(parts.questions_df, 24 if parts.seeds else 400)
         squares = float(stdtrit(parts.questions_df, tail)) ** 2 * asked
         if units and (little := asked * units**2 < LITTLE).any():
-            squares[little] = np.maximum(squares[little], _bounded_reach(asked[little] * units**2, units, tail) ** 2)
+            reach = _bounded_reach(asked[little] * units**2, units, tail, max(worst, 1e-3))
+            squares[little] = np.maximum(squares[little], reach**2)
     if parts.seeds:
         seen, df = _between(parts.seeds_df, parts.arms)
         seen = parts.seeds * seen
@@ -350,15 +352,17 @@ def _reaches(parts: Parts, tail: float, units: int = 0) -> Floats:
     return np.asarray(np.sqrt(squares))
 
 
-def _bounded_reach(varied: Floats, units: int, tail: float) -> Floats:
+def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) -> Floats:
     """How far a limit of the bounded mean lies from the mean of `units` values with these sums of squares about it.
 
     A limit w away is where sum G_i (x_i + w) - E = 0 has chance `tail` of being negative, G_i and E exponential and E
-    that of the worst value: a normal variable of mean n w and variance `varied` + n w^2, and an exponential one.
+    that of the worst value: a normal variable of mean n w and variance `varied` + n w^2, and an exponential one of mean
+    `worst`, the distance of that value from the limit.
     """
     import numpy as np
     from scipy.special import log_ndtr, ndtr
 
+    varied = varied / worst**2
     low, high = np.zeros_like(varied), np.ones_like(varied)
     for _ in range(40):
         away = (low + high) / 2
@@ -366,7 +370,7 @@ def _bounded_reach(varied: Floats, units: int, tail: float) -> Floats:
         root, at = np.sqrt(spread), units * away
         beyond = ndtr(-at / root) + np.exp(spread / 2 - at + log_ndtr((at - spread) / root))
         low, high = np.where(beyond > tail, away, low), np.where(beyond > tail, high, away)
-    return np.asarray(high)
+    return np.asarray(high * worst)
 
 
 @lru_cache(maxsize=256)

@@ -219,6 +219,31 @@ def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
     assert share_found(found) == pytest.approx(POWER, abs=NEAR)
 
 
+@pytest.mark.parametrize(("seeds", "n"), thinned([(3, 60), (8, 100), (2, 50)]))
+def test_two_levels_find_what_is_promised_where_so_little_varies_that_the_mean_is_bounded(seeds: int, n: int) -> None:
+    residual = 2 * 0.1**2 / seeds / n
+    parts = Parts(0.08**2 / n + residual, n - 1, 2 * 0.01**2 / seeds + residual, seeds - 1, 2, residual)
+    model, by_t = Means(parts, units=n), Means(parts)
+    effect, margin = detectable(model, 0.05, POWER), smallest_margin(model, 0.05, POWER, False)
+    assert effect is not None and margin is not None and effect > 1.1 * (detectable(by_t, 0.05, POWER) or 1)
+    generator, shown = np.random.default_rng(seeds * n), [0, 0]
+    for _ in range(200):
+        for which, (true, alpha, edge) in enumerate(((effect, 0.025, 0.0), (0.0, 0.05, -margin))):
+            arms = [
+                0.5
+                + shift
+                + generator.normal(0, 0.08 / np.sqrt(2), n)
+                + generator.normal(0, 0.01, (seeds, 1))
+                + generator.normal(0, 0.1, (seeds, n))
+                for shift in (0.0, true)
+            ]
+            limits = stats.two_level_limits(*(np.clip(arm, 0, 1) for arm in arms))
+            assert not isinstance(limits, stats.Result)
+            shown[which] += limits.lower(alpha) > edge
+    for count in shown:
+        assert count / 200 == pytest.approx(POWER, abs=0.05 + 2 * np.sqrt(0.16 / 200))
+
+
 def test_seed_means_find_what_is_promised() -> None:
     effect = detectable(Means(Parts(0.0, 0.0, 2 * 0.01**2 / 3, 2)), 0.05, POWER)
     assert effect is not None
