@@ -80,7 +80,7 @@ class Evidence:
     def test(self, level: float = stats.LEVEL) -> stats.Result:
         """The two-sided test of "no difference" with its interval. `p` None where no test is possible."""
         if self.difference is None:
-            return stats.Result("none", None, None, None, note="no question in common: nothing to compare")
+            return stats.Result("none", None, None, None, note=self._nothing())
         if self.twice:
             return stats.Result(TWICE, None, None, 0.0, note="both are one evaluation: nothing was compared")
         chosen = self.choice.test
@@ -115,6 +115,15 @@ class Evidence:
         return stats.Result(
             found.name, found.statistic, found.p, self.difference, interval, found.df, found.standard_error, note
         )
+
+    def _nothing(self) -> str:
+        """Why there is nothing to compare."""
+        if self.shape.counts_only:
+            empty = " and ".join(
+                arm.name for arm, mean in ((self.a, self.mean_a), (self.b, self.mean_b)) if mean is None
+            )
+            return f"{empty}: counts of no question, nothing to compare"
+        return "no question in common: nothing to compare"
 
     def _counted(self) -> str:
         """What a sign test has counted."""
@@ -196,7 +205,7 @@ class Evidence:
         """
         name = "equivalence" if both_sides else "non-inferiority"
         if self.difference is None:
-            return stats.Result(name, None, None, None, note="no question in common: nothing to compare")
+            return stats.Result(name, None, None, None, note=self._nothing())
         if self.twice:
             return self.test()
         if self.choice.test is PairTest.TWO_PROPORTION:

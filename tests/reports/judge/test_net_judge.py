@@ -67,6 +67,14 @@ def test_these_weights_are_all_weights_whatever_their_number() -> None:
     assert answered.evidence.difference == pytest.approx(compared.difference) and not answered.notes[0]
 
 
+def test_counts_of_no_question_are_called_that() -> None:
+    results = Results()
+    results.add_counts("a", 0, 0)
+    results.add_counts("b", 3, 10)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.verdict == "UNRESOLVED" and "a: counts of no question" in found.note
+
+
 def test_recipes_without_any_spread_are_not_worse_by_a_rule_of_three() -> None:
     """All seeds of both arms right on all of 200 questions: 1 - .05^(1/200) = .0149 is left open on one side."""
     results = Results()
