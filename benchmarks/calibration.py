@@ -1,6 +1,6 @@
 """How often each test cries wolf and each interval holds, simulated over sizes, samples, seeds and rates.
 
-    python -m benchmarks.calibration [--simulations 100] [--json FILE]
+    python -m benchmarks.calibration [--simulations 100] [--rows recipe] [--json FILE]
 
 For every row of the table of tests (reports/stats/choose.py) it draws answers whose questions have a difficulty that
 both arms share (logit-normal, SD 1.5) and an arm's own strength a question (SD .5; .7 between recipes, and .2 from
@@ -47,6 +47,25 @@ class Row:
     simulations: int
     rejected: float | None
     covered: float | None
+    passed: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One simulation. None: not asked. `passed`: the worse arm is shown not to be worse by its true difference."""
+
+    rejected: bool | None = None
+    covered: bool | None = None
+    passed: bool | None = None
+
+
+def trial(limits: stats.Limits | stats.Result | None, truth: float) -> Trial:
+    """What limits say of a true difference: two-sided at .05, and one-sided for the arm that is worse."""
+    if limits is None or isinstance(limits, stats.Result):  # too few: no verdict
+        return Trial(False if truth == 0 else None, True, None if truth == 0 else False)
+    below, above = limits.p_greater(truth), limits.p_less(truth)
+    covered = min(below, above) >= 0.025
+    return Trial(not covered if truth == 0 else None, covered, None if truth == 0 else (below, above)[truth > 0] < 0.05)
 
 
 @cache
@@ -93,10 +112,8 @@ def thin(drawn: tuple[int, int], a: Floats, b: Floats, n: int) -> bool:
     return drawn[0] != drawn[1] and min(seen) < FEW_SEEN
 
 
-def paired(
-    generator: np.random.Generator, k: tuple[int, int], n: int, rates: tuple[float, float]
-) -> tuple[bool | None, bool]:
-    """Rejected (None with a true difference), and covered, by what nsd takes for one pair of arms."""
+def paired(generator: np.random.Generator, k: tuple[int, int], n: int, rates: tuple[float, float]) -> Trial:
+    """What nsd takes for one pair of arms."""
     a, b = answers(generator, rates, k, n)
     truth = rates[1] - rates[0]
     if k == (1, 1):
@@ -105,52 +122,94 @@ def paired(
         assert interval is not None
         p, excludes = stats.mcnemar(a_only, b_only).p, not interval.low <= 0 <= interval.high
         covered = interval.low <= truth <= interval.high
+        worse = (a_only, b_only) if truth < 0 else (b_only, a_only)
+        passed = truth != 0 and (stats.margin_test_paired(*worse, n, abs(truth), both_sides=False).p or 0.0) < 0.05
     else:
         lopsided = thin(k, a, b, n)
         limits = stats.mean_limits(b - a, (-1.0, 1.0), lopsided)
         assert limits is not None
         p = stats.two_sided_p(limits)
         excludes, covered = p < 0.05, stats.two_sided_p(limits, truth) >= 0.05
+        passed = bool(trial(limits, truth).passed)
         if not lopsided and n >= stats.FEW_QUESTIONS:
             p = stats.sign_flip(b - a, seed=0).p if k[0] == k[1] else stats.paired_t(b - a).p
-    return (bool(p is not None and p < 0.05 and excludes) if truth == 0 else None), covered
+    rejected = p is not None and p < 0.05 and excludes
+    return Trial(None if truth else rejected, covered, passed if truth else None)
 
 
 def recipe(
-    generator: np.random.Generator, k: tuple[int, int], seeds: tuple[int, int], n: int, rate: float
-) -> tuple[bool, bool]:
-    """The same for the claim about a recipe, without a true difference."""
-    a, b = recipes(generator, (rate, rate), k, seeds, n)
+    generator: np.random.Generator, k: tuple[int, int], seeds: tuple[int, int], n: int, rates: tuple[float, float]
+) -> Trial:
+    """The same for the claim about a recipe."""
+    a, b = recipes(generator, rates, k, seeds, n)
     lopsided = thin((seeds[0] * k[0], seeds[1] * k[1]), a, b, n)
-    found = stats.two_level_limits(a, b, (seeds[0] > 1, seeds[1] > 1), lopsided=lopsided)
-    rejected = not isinstance(found, stats.Result) and stats.two_sided_p(found) < 0.05
-    return rejected, not rejected
+    limits = stats.two_level_limits(a, b, (seeds[0] > 1, seeds[1] > 1), lopsided=lopsided)
+    return trial(limits, rates[1] - rates[0])
 
 
-def alone(generator: np.random.Generator, k: int, seeds: int, n: int, rate: float) -> tuple[None, bool]:
+def rare(
+    generator: np.random.Generator, k: int, seeds: tuple[int, int], n: int, expected: float, elsewhere: float
+) -> Trial:
+    """A difference that lies on a rare kind of question alone: of n so many are `expected`."""
+    kind = generator.random(n) < expected / n
+    arms = []
+    for count, right in zip(seeds, (1.0, 0.0), strict=True):
+        logit = math.log(elsewhere / (1 - elsewhere)) + generator.normal(0, 1, (count, 1)) * (SEED if count > 1 else 0)
+        arms.append(generator.binomial(k, np.where(kind, right, expit(logit + np.zeros(n)))) / k)
+    if max(seeds) == 1:
+        return trial(stats.mean_limits((arms[1] - arms[0])[0], (-1.0, 1.0)), -expected / n)
+    return trial(stats.two_level_limits(arms[0], arms[1], (seeds[0] > 1, seeds[1] > 1)), -expected / n)
+
+
+def alone(generator: np.random.Generator, k: int, seeds: int, n: int, rate: float) -> Trial:
     """Whether an arm's own interval holds its rate."""
     _, block = recipes(generator, (rate, rate), (1, k), (1, seeds), n)
     interval = arm_interval(block, 0.95, "accuracy")
-    return None, interval is None or interval.low - 1e-9 <= rate <= interval.high + 1e-9
+    return Trial(covered=interval is None or interval.low - 1e-9 <= rate <= interval.high + 1e-9)
 
 
-def grouped(generator: np.random.Generator, groups: int, unequal: bool, rate: float) -> tuple[bool, None]:
-    """Whether the cluster-robust t rejects right-or-wrong answers in groups that share difficulty and strength."""
+def grouped(
+    generator: np.random.Generator,
+    groups: int,
+    unequal: bool,
+    rates: tuple[float, float],
+    tie: float,
+    seeds: tuple[int, int] = (1, 1),
+    k: int = 1,
+) -> Trial:
+    """Questions in groups that share difficulty and, by an SD of `tie`, what an arm, and a seed, makes of them."""
     sizes = np.full(groups, 10)
     if unequal:
         sizes = np.maximum(1, np.round(10 * np.exp(generator.normal(size=groups)))).astype(int)
     index = np.repeat(np.arange(groups), sizes)
-    difficulty = DIFFICULTY * generator.normal(size=groups)[index] + generator.normal(size=len(index))
-    base = intercept(rate, math.hypot(DIFFICULTY, 1.0, 0.7))
-    right = [
-        generator.random(len(index)) < expit(base + difficulty + 0.7 * generator.normal(size=groups)[index])
-        for _ in range(2)
-    ]
-    p = stats.cluster_t(right[1].astype(float) - right[0], index).p
-    return p is not None and p < 0.05, None
+    n = len(index)
+    common, arms = DIFFICULTY * generator.normal(size=groups)[index] + generator.normal(size=n), []
+    for rate, count in zip(rates, seeds, strict=True):
+        moved, tied = (SEED, tie / 2) if count > 1 else (0.0, 0.0)
+        base = intercept(rate, math.hypot(DIFFICULTY, 1.0, tie, moved, tied))
+        logit = base + common + tie * generator.normal(size=groups)[index] + moved * generator.normal(size=(count, 1))
+        logit = logit + tied * generator.normal(size=(count, groups))[:, index]
+        arms.append(generator.binomial(k, expit(logit)) / k)
+    truth = rates[1] - rates[0]
+    if max(seeds) == 1:
+        return trial(stats.cluster_limits((arms[1] - arms[0])[0], index, (-1.0, 1.0)), truth)
+    return trial(stats.two_level_limits(arms[0], arms[1], (seeds[0] > 1, seeds[1] > 1), clusters=index), truth)
 
 
-def cases() -> Iterator[tuple[str, str, int, Callable[..., tuple[bool | None, bool | None]], tuple[object, ...]]]:
+def grouped_alone(generator: np.random.Generator, groups: int, unequal: bool, rate: float, seeds: int, k: int) -> Trial:
+    """Whether an arm's own interval holds its rate where questions come in groups."""
+    sizes = np.full(groups, 10)
+    if unequal:
+        sizes = np.maximum(1, np.round(10 * np.exp(generator.normal(size=groups)))).astype(int)
+    index = np.repeat(np.arange(groups), sizes)
+    moved = SEED if seeds > 1 else 0.0
+    logit = intercept(rate, math.hypot(DIFFICULTY, 1.0, moved)) + DIFFICULTY * generator.normal(size=groups)[index]
+    logit = logit + generator.normal(size=len(index)) + moved * generator.normal(size=(seeds, 1))
+    interval = arm_interval(generator.binomial(k, expit(logit)) / k, 0.95, "accuracy", index)
+    return Trial(covered=interval is None or interval.low - 1e-9 <= rate <= interval.high + 1e-9)
+
+
+def cases() -> Iterator[tuple[str, str, int, Callable[..., Trial], tuple[object, ...]]]:
     """Row, case, divisor of the number of simulations, what to simulate, and with which arguments."""
     kinds: dict[str, tuple[tuple[int, int], ...]] = {
         "one right-or-wrong value a question": ((1, 1),),
@@ -165,64 +224,92 @@ def cases() -> Iterator[tuple[str, str, int, Callable[..., tuple[bool | None, bo
     for seeds, k, n, rate in product(TRAINED, ((1, 1), (8, 8), (1, 8)), (5, 10, 20, 30, 100, 500), (0.05, 0.3, 0.9)):
         row = "recipes, both trained" if seeds[0] > 1 else "a recipe against an untrained arm"
         case = f"n {n}, k {k[0]}/{k[1]}, seeds {seeds[0]}/{seeds[1]}, rate {rate}"
-        yield row, case, 3 if n == 500 else 1, recipe, (k, seeds, n, rate)
-    for groups, unequal, rate in product((3, 4, 5, 10, 20, 40), (False, True), (0.05, 0.5)):
-        case = f"{groups} groups of {'unequal' if unequal else 'equal'} size, rate {rate}"
-        yield "groups of questions", case, 1, grouped, (groups, unequal, rate)
+        yield row, case, 3 if n == 500 else 1, recipe, (k, seeds, n, (rate, rate))
+        if k == (8, 8) and n in (20, 30, 100) and rate > 0.05:
+            yield row, f"{case} against {rate - 0.05:g}", 1, recipe, (k, seeds, n, (rate, rate - 0.05))
+    some: tuple[tuple[int, tuple[int, int]], ...] = (
+        (8, (1, 1)), (32, (1, 1)), (1, (3, 3)), (4, (3, 3)), (4, (8, 8)), (8, (1, 3)), (4, (2, 2))
+    )  # fmt: skip
+    for (k_all, seeds), n, expected, elsewhere in product(some, (20, 30, 60, 200), (1, 3), (0.9, 0.98)):
+        row = "a rare kind of question, recipes" if max(seeds) > 1 else "a rare kind of question, samples"
+        case = f"n {n}, k {k_all}, seeds {seeds[0]}/{seeds[1]}, {expected} expected, elsewhere {elsewhere}"
+        yield row, case, 1, rare, (k_all, seeds, n, expected, elsewhere)
+    pairs = ((0.05, 0.05), (0.5, 0.5), (0.9, 0.85), (0.98, 0.96))
+    for groups, unequal, rates, tie in product((5, 10, 20, 40), (False, True), pairs, (0.2, 1.0)):
+        case = f"{groups} groups of {'unequal' if unequal else 'equal'} size, tie {tie}, rates {rates[0]}/{rates[1]}"
+        yield "groups of questions", case, 1, grouped, (groups, unequal, rates, tie)
+        both: tuple[tuple[tuple[int, int], int], ...] = (((2, 2), 1), ((3, 3), 4), ((1, 5), 1), ((8, 8), 4))
+        for seeds, k_all in both if unequal else ():
+            longer = f"{case}, seeds {seeds[0]}/{seeds[1]}, k {k_all}"
+            yield "recipes, groups of questions", longer, 1, grouped, (groups, unequal, rates, tie, seeds, k_all)
+    for groups, unequal, rate, (count, k_all) in product(
+        (5, 40), (False, True), (0.02, 0.5, 0.98), ((1, 1), (1, 8), (3, 4))
+    ):
+        case = f"{groups} groups of {'unequal' if unequal else 'equal'} size, rate {rate}, seeds {count}, k {k_all}"
+        yield "an arm alone, groups of questions", case, 2, grouped_alone, (groups, unequal, rate, count, k_all)
     for count, samples, n, rate in product((1, 2, 3, 8), (1, 4, 32), (5, 10, 30, 100, 1000), RATES):
         row = "an arm alone" if count == 1 else "an arm alone, several seeds"
         yield row, f"n {n}, k {samples}, seeds {count}, rate {rate}", 2, alone, (samples, count, n, rate)
 
 
-def simulated(simulations: int) -> list[Row]:
-    """Every case, each with a stream of its own."""
-    rows = []
+def simulated(simulations: int, rows: str = "") -> list[Row]:
+    """Every case of the rows whose name has `rows` in it, each case with a stream of its own."""
+    found = []
     for number, (row, case, slow, one, given) in enumerate(cases()):
+        if rows not in row:
+            continue
         generator, times = np.random.default_rng([20260101, number]), max(50, simulations // slow)
-        found = [one(generator, *given) for _ in range(times)]
-        rejected, covered = (
-            None if found[0][i] is None else sum(bool(pair[i]) for pair in found) / times for i in (0, 1)
-        )
-        rows.append(Row(row, case, times, rejected, covered))
-    return rows
+        trials = [one(generator, *given) for _ in range(times)]
+        shares = (share([getattr(t, name) for t in trials]) for name in ("rejected", "covered", "passed"))
+        found.append(Row(row, case, times, *shares))
+    return found
+
+
+def share(answers: list[bool | None]) -> float | None:
+    """Of those that were asked; None where none was."""
+    known = [answer for answer in answers if answer is not None]
+    return sum(known) / len(known) if known else None
 
 
 def table(rows: list[Row]) -> list[str]:
     """False-positive rates and coverages of each row of the table: over all its cases, and the worst with its place."""
     lines = [
-        "| row | cases | rejected, no effect | most | where | covered | least | where |",
-        "|---|---|---|---|---|---|---|---|",
+        "| row | cases | rejected, no effect | most | where | covered | least | where "
+        "| not worse, at the margin | most | where |",
+        f"|{'---|' * 11}",
     ]
     for name in dict.fromkeys(row.row for row in rows):
         mine = [row for row in rows if row.row == name]
-        wrong = max((row for row in mine if row.rejected is not None), key=lambda row: row.rejected or 0, default=None)
-        held = min((row for row in mine if row.covered is not None), key=lambda row: row.covered or 0, default=None)
-        rejected = [row.rejected for row in mine if row.rejected is not None]
-        covered = [row.covered for row in mine if row.covered is not None]
-        cells = [
-            *(("–",) * 3 if wrong is None else (f"{np.mean(rejected):.3f}", f"{wrong.rejected:.3f}", wrong.case)),
-            *(("–",) * 3 if held is None else (f"{np.mean(covered):.3f}", f"{held.covered:.3f}", held.case)),
-        ]
+        cells = []
+        for what, worst in (("rejected", max), ("covered", min), ("passed", max)):
+            known = [(getattr(row, what), row.case) for row in mine if getattr(row, what) is not None]
+            if not known:
+                cells += ["–"] * 3
+                continue
+            end, where = worst(known, key=lambda one: one[0])
+            cells += [f"{np.mean([one for one, _ in known]):.3f}", f"{end:.3f}", where]
         lines.append(f"| {name} | {len(mine)} | {' | '.join(cells)} |")
     return lines
 
 
 def main() -> None:
-    """Simulate, print the table, and the cases that stray by more than two standard errors."""
+    """Simulate, print the table, and the cases that stray by more than 2.6 standard errors."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--simulations", type=int, default=100)
+    parser.add_argument("--rows", default="", help="only rows whose name has this in it")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rows = simulated(arguments.simulations)
+    rows = simulated(arguments.simulations, arguments.rows)
     print("\n".join(table(rows)))
     for row in rows:
-        allowed = (
-            0.05 + (0.015 if row.row.startswith("recipe") else 0.0) + 2.6 * math.sqrt(0.05 * 0.95 / row.simulations)
-        )
+        over_seeds = 0.015 if "recipe" in row.row else 0.0
+        allowed = 0.05 + over_seeds + 2.6 * math.sqrt(0.05 * 0.95 / row.simulations)
         if row.rejected is not None and row.rejected > allowed:
             print(f"stray: {row.row}, {row.case}: rejected {row.rejected:.3f}")
         if row.covered is not None and row.covered < 0.94 - 2.6 * math.sqrt(0.06 * 0.94 / row.simulations):
             print(f"stray: {row.row}, {row.case}: covered {row.covered:.3f}")
+        if row.passed is not None and row.passed > allowed:
+            print(f"stray: {row.row}, {row.case}: passed {row.passed:.3f}")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

@@ -19,6 +19,8 @@ from nsd.reports.judge.versions import as_version, current_version, versions_of
 
 if TYPE_CHECKING:
     import duckdb
+    import numpy as np
+    from numpy.typing import NDArray
 
     from nsd.reports.judge.values import Floats
 
@@ -149,16 +151,22 @@ def _shared(arm: Arm, values: Values) -> Floats:
     return np.stack([values.matrix[draws][:, shared].mean(axis=0) for draws in rows])
 
 
-def arm_interval(block: Floats, level: float, metric: str) -> stats.Interval | None:
+def arm_interval(
+    block: Floats, level: float, metric: str, clusters: NDArray[np.int64] | None = None
+) -> stats.Interval | None:
     """Interval of one arm's mean from its values [weights, questions]; None where there are too few.
 
     Several trained weights: over seeds and questions (`stats.seeds_interval`). Else over questions: exact for
-    right-or-wrong values, the bounded mean for others, t for a metric without a largest value.
+    right-or-wrong values, the bounded mean for others, t for a metric without a largest value. Questions in `clusters`
+    [questions] count by groups: CR2 or the bounded mean of groups, whichever is wider; None where they are too few.
     """
     bounds = None if metric in UNITS else (0.0, 1.0)
     if len(block) > 1:
-        return stats.seeds_interval(block, level, bounds)
+        return stats.seeds_interval(block, level, bounds, clusters)
     row = block[0]
+    if clusters is not None:
+        of_groups = stats.cluster_limits(row, clusters, bounds, lopsided=True)
+        return None if isinstance(of_groups, stats.Result) else stats.interval_of(of_groups, level, bounds)
     if bounds is not None and ((row == 0) | (row == 1)).all():
         return stats.exact_binomial(round(float(row.sum())), len(row), level)
     if len(row) < 2:

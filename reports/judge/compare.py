@@ -408,7 +408,8 @@ def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float
     """Each arm's own interval, on the shared questions: see `arms.arm_interval`."""
     if evidence.difference is None:
         return None, None
-    if evidence.table is not None or evidence.shape.counts_only:
+    grouped = evidence.clusters is not None
+    if evidence.shape.counts_only or (evidence.table is not None and not grouped):
         right_a, n_a, right_b, n_b = evidence.counts
         intervals = [stats.exact_binomial(right_a, n_a, level), stats.exact_binomial(right_b, n_b, level)]
     elif evidence.seed_values is not None:
@@ -416,7 +417,7 @@ def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float
         if evidence.claim != "recipe":  # these weights, of which there may be several
             blocks = (blocks[0].mean(axis=0, keepdims=True), blocks[1].mean(axis=0, keepdims=True))
         intervals = [
-            arm_interval(block, level, arm.runs[0].metric)
+            arm_interval(block, level, arm.runs[0].metric, evidence.clusters)
             for block, arm in zip(blocks, (evidence.a, evidence.b), strict=True)
         ]
     else:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsd.reports import stats
-from nsd.reports.judge.metrics import averages
+from nsd.reports.judge.metrics import UNITS, averages
 from nsd.reports.judge.spread import Claimed, Spread
 from nsd.reports.stats.chances import FEWEST
 
@@ -85,7 +85,8 @@ class Asked:
         trained, own = self._split(k, least, arms, at_best)
         residual = trained / s / n
         over_seeds = arms * (spread.seed_sd**2 * scale + spread.engine) / s + residual
-        return stats.Means(stats.Parts(own / n + residual, n - 1, over_seeds, s - 1, arms, residual))
+        parts = stats.Parts(own / n + residual, n - 1, over_seeds, s - 1, arms, residual)
+        return stats.Means(parts, units=0 if design.metric in UNITS else n)
 
     def _split(self, k: int, variance: float, arms: int, at_best: bool) -> tuple[float, float]:
         """Of the per-question variance, what S seeds divide and what they leave."""

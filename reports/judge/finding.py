@@ -1,6 +1,6 @@
 """The design behind two arms at hand, as a model that says which true differences their test finds, and how sure it is.
 
-    found = design_of(evidence, result)
+    found = design_of(evidence)
     stats.detectable(found.at(), alpha=0.05, power=0.8)         # what this comparison finds
     found.at(questions=2000), found.at(seeds=8)                 # the same arms, measured on more
 
@@ -11,14 +11,18 @@ can be said: fewer than FEWEST questions of means, one arm sampled too thinly, n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nsd.reports import stats
 from nsd.reports.judge.metrics import averages
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.stats.chances import FEWEST
 from nsd.reports.stats.choose import PairTest
+
+if TYPE_CHECKING:
+    from nsd.reports.judge.values import Floats
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Found:
         return stats.least(holds, 2, max(2, self.seeds), most=10_000)
 
 
-def design_of(evidence: Evidence, result: stats.Result) -> Found | None:
+def design_of(evidence: Evidence) -> Found | None:
     """The design of a comparison; None where its test has none that can be told."""
     shape, test, n = evidence.shape, evidence.choice.test, evidence.n_a
     if evidence.difference is None:
@@ -70,18 +74,7 @@ def design_of(evidence: Evidence, result: stats.Result) -> Found | None:
         return Found(lambda q, _, scale: stats.PairedShares(q, min(1.0, share * scale), exact), n, 1, scales)
     limit = 1.0 if shape.bounded else math.inf
     if test is PairTest.CLUSTER:
-        if not result.standard_error or result.df is None:
-            return None
-        per_question, groups = result.standard_error**2 * n, (result.df + 1) / n
-        return Found(
-            lambda q, _, scale: stats.Means(
-                stats.Parts(per_question * scale / q, max(1.0, groups * q - 1)),
-                limit,  # as many questions a group
-            ),
-            n,
-            1,
-            stats.variance_factors(result.df),
-        )
+        return None if shape.lopsided else _grouped(evidence, limit)
     spread, fewest = variance_of(evidence), 2
     if shape.bounded and evidence.differences is not None:
         fewest = stats.fewest_for_t(evidence.differences)
@@ -95,7 +88,7 @@ def design_of(evidence: Evidence, result: stats.Result) -> Found | None:
             return None
         if by_flips:
             return stats.sign_flip_means(variance * scale, q, k, limit)
-        return stats.Means(stats.Parts(variance * scale / q, q - 1), limit)
+        return stats.Means(stats.Parts(variance * scale / q, q - 1), limit, units=q if shape.bounded else 0)
 
     return Found(means, n, 1, None if ends is None else (ends[0] / variance, ends[1] / variance))
 
@@ -151,27 +144,61 @@ def _recipe(evidence: Evidence) -> Found | None:
         return _of_seeds(paired, 1, n, now)
     if test is PairTest.SEEDS:
         return _of_seeds(sum(float(block.mean(axis=1).var(ddof=1)) for block in blocks), len(blocks), n, now)
-    found = [stats.two_way(block) for block in blocks]
-    if evidence.differences is None or any(parts is None for parts in found):
+    if evidence.differences is None:
         return None
-    known = [parts for parts in found if parts is not None]
-    seed = sum(parts.rows for parts in known)  # of one seed in every trained arm
-    left = sum(parts.interaction for parts in known)
-    now_left = sum(parts.interaction / count for parts, count in zip(known, counts, strict=True))
-    own = max(0.0, float(evidence.differences.var(ddof=1)) - now_left)
+    return _two_levels(evidence, blocks, counts)
+
+
+def _grouped(evidence: Evidence, limit: float) -> Found | None:
+    """The cluster-robust t, with as many questions a group at any number of them."""
+    assert evidence.differences is not None and evidence.clusters is not None
+    if evidence.n_a < 2:
+        return None
+    known, n = stats.cluster_variance(evidence.differences, evidence.clusters), evidence.n_a
+    if known.groups < stats.FEWEST_CLUSTERS or known.variance == 0:
+        return None
+    if evidence.shape.bounded and stats.cluster_fragile(evidence.differences, evidence.clusters, (-1.0, 1.0)).both:
+        return None
+
+    def at(q: int, _: int, scale: float) -> stats.Model:
+        return stats.Means(stats.Parts(known.variance * n * scale / q, _df_at(known, n, q)), limit)
+
+    return Found(at, n, 1, stats.variance_factors(known.df))
+
+
+def _df_at(known: stats.ClusterVariance, n: int, q: int) -> float:
+    """Degrees of freedom at q questions in place of n, in groups like these."""
+    return max(1.0, (known.df + 1) * q / n - 1)
+
+
+def _two_levels(evidence: Evidence, blocks: Sequence[Floats], counts: Sequence[int]) -> Found | None:
+    """What `stats.two_level` adds up, of trained arms [seeds, questions] with so many seeds each."""
+    shape, n, differences, clusters = evidence.shape, evidence.n_a, evidence.differences, evidence.clusters
+    assert differences is not None
+    known = None if clusters is None else stats.cluster_variance(differences, clusters)
+    if known is not None and (known.groups < stats.FEWEST_CLUSTERS or known.variance == 0):
+        return None
+    if shape.bounded and clusters is not None and stats.cluster_fragile(differences, clusters, (-1.0, 1.0)).both:
+        return None
+    left, now_left, seed = 0.0, 0.0, 0.0  # of one seed in every trained arm; a question's of all seeds at hand
+    for block, count in zip(blocks, counts, strict=True):
+        residual = stats.residual_of_seeds(block, clusters) * n
+        left, now_left = left + residual, now_left + residual / count
+        seed += max(0.0, float(block.mean(axis=1).var(ddof=1)) - residual / n)
+    whole = float(differences.var(ddof=1)) if known is None else known.variance * n
+    own = max(0.0, whole - now_left)
     if own + left + seed <= 1e-18:
         return None
 
     def parts_at(q: int, seeds: int, scale: float) -> stats.Model | None:
         if q < FEWEST or seeds < 2:
             return None
-        residual = left / seeds / q
-        parts = stats.Parts(
-            own / q + residual, q - 1, seed * scale / seeds + residual, seeds - 1, len(blocks), residual
-        )
-        return stats.Means(parts, 1.0 if shape.bounded else math.inf)
+        residual, df = left / seeds / q, q - 1.0 if known is None else _df_at(known, n, q)
+        parts = stats.Parts(own / q + residual, df, seed * scale / seeds + residual, seeds - 1, len(blocks), residual)
+        units = q if shape.bounded and known is None else 0
+        return stats.Means(parts, 1.0 if shape.bounded else math.inf, units=units)
 
-    return Found(parts_at, n, now, stats.variance_factors(sum(counts) - len(counts)))
+    return Found(parts_at, n, min(counts), stats.variance_factors(sum(counts) - len(counts)))
 
 
 def _of_seeds(variance: float, arms: int, n: int, now: int) -> Found | None:

@@ -67,7 +67,7 @@ def reach(
     `claim`: kind and margin of a claim that has one, which is what is asked then; else `detect` is. Without either
     nothing is said to be needed.
     """
-    found = design_of(evidence, result)
+    found = design_of(evidence)
     model = None if found is None else found.at()
     if found is None or model is None:
         return Reached(remark="" if resolved else _silence(evidence))
@@ -154,6 +154,8 @@ def _silence(evidence: Evidence) -> str:
     if evidence.difference is None or evidence.twice:
         return ""
     asked = _asked(evidence)
+    if evidence.clusters is not None and (groups := len(set(evidence.clusters.tolist()))) < stats.FEW_QUESTIONS:
+        return f"{groups} groups of questions: too few to say which difference they find, {stats.FEW_QUESTIONS} are not"
     if evidence.shape.lopsided:
         return "one arm has so few samples that nothing can be said of the difference this finds"
     spread = evidence.table[1] + evidence.table[2] if evidence.table else evidence.variance()

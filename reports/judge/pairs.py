@@ -80,7 +80,7 @@ class Evidence:
     def test(self, level: float = stats.LEVEL) -> stats.Result:
         """The two-sided test of "no difference" with its interval. `p` None where no test is possible."""
         if self.difference is None:
-            return stats.Result("none", None, None, None, note="no question in common: nothing to compare")
+            return stats.Result("none", None, None, None, note=self._nothing())
         if self.twice:
             return stats.Result(TWICE, None, None, 0.0, note="both are one evaluation: nothing was compared")
         chosen = self.choice.test
@@ -116,6 +116,15 @@ class Evidence:
             found.name, found.statistic, found.p, self.difference, interval, found.df, found.standard_error, note
         )
 
+    def _nothing(self) -> str:
+        """Why there is nothing to compare."""
+        if self.shape.counts_only:
+            empty = " and ".join(
+                arm.name for arm, mean in ((self.a, self.mean_a), (self.b, self.mean_b)) if mean is None
+            )
+            return f"{empty}: counts of no question, nothing to compare"
+        return "no question in common: nothing to compare"
+
     def _counted(self) -> str:
         """What a sign test has counted."""
         assert self.differences is not None
@@ -139,9 +148,9 @@ class Evidence:
         if chosen is PairTest.TWO_LEVEL:
             assert self.seed_values is not None
             a, b = self.seed_values
-            return stats.two_level(a, b, level, self.shape.trained, self._bounds, self.shape.lopsided)
+            return stats.two_level(a, b, level, self.shape.trained, self._bounds, self.shape.lopsided, self.clusters)
         assert self.differences is not None and self.clusters is not None
-        return stats.cluster_t(self.differences, self.clusters, level)
+        return stats.cluster_t(self.differences, self.clusters, level, self._bounds, self.shape.lopsided)
 
     def _by_limits(self) -> stats.Result:
         """The test that is the interval read the other way round."""
@@ -161,7 +170,12 @@ class Evidence:
         if chosen is PairTest.TWO_LEVEL:
             assert self.seed_values is not None
             a, b = self.seed_values
-            found = stats.two_level_limits(a, b, self.shape.trained, self._bounds, self.shape.lopsided)
+            asked = (self.shape.trained, self._bounds, self.shape.lopsided, self.clusters)
+            found = stats.two_level_limits(a, b, *asked)
+            return None if isinstance(found, stats.Result) else found
+        if chosen is PairTest.CLUSTER:
+            assert self.differences is not None and self.clusters is not None
+            found = stats.cluster_limits(self.differences, self.clusters, self._bounds, self.shape.lopsided)
             return None if isinstance(found, stats.Result) else found
         if self.choice.interval is IntervalKind.MEAN:
             assert self.differences is not None
@@ -191,7 +205,7 @@ class Evidence:
         """
         name = "equivalence" if both_sides else "non-inferiority"
         if self.difference is None:
-            return stats.Result(name, None, None, None, note="no question in common: nothing to compare")
+            return stats.Result(name, None, None, None, note=self._nothing())
         if self.twice:
             return self.test()
         if self.choice.test is PairTest.TWO_PROPORTION:
@@ -226,10 +240,10 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
     """
     scatters = about_recipe(a, b)
     of_recipe = None if test is None else test in [one for one in PairTest if one.of_recipe]
-    if values.clusters is not None and (claim == "recipe" or of_recipe):
+    if values.clusters is not None and test in (PairTest.SEEDS, PairTest.SEEDS_PAIRED):
         raise InputError(
-            "no test here takes seeds and groups of questions together: leave the groups out, or ask about these "
-            "weights (--claim checkpoint)"
+            f"--test {test} speaks of these very questions, whatever groups they come in: leave them out, or take "
+            "two-level"
         )
     if claim == "recipe" and of_recipe is False:
         raise InputError(
@@ -266,7 +280,7 @@ def gather(a: Arm, b: Arm, values: Values, claim: str | None = None, test: str |
         )
     if claim is None and test is not None:
         claim = "recipe" if scatters and of_recipe else "checkpoint"
-    recipe = claim == "recipe" or (claim is None and scatters and values.clusters is None)
+    recipe = claim == "recipe" or (claim is None and scatters)
     if a.counts_only or b.counts_only:
         return _from_counts(a, b, values, test)
     return _from_values(a, b, values, recipe, test)
@@ -332,7 +346,7 @@ def _from_values(a: Arm, b: Arm, values: Values, recipe: bool, test: str | None)
         both, a_only, b_only, _ = table
         mean_a, mean_b = ((both + a_only) / n, (both + b_only) / n) if n else (None, None)
         summed = float(b_only - a_only)
-    if not binary or choice.test.of_differences:
+    if not binary or choice.test.of_differences or values.clusters is not None:
         block_a, block_b = (_by_weights(values, rows) for rows in (rows_a, rows_b))
         if not shared.all():
             block_a, block_b = block_a[:, shared], block_b[:, shared]

@@ -44,11 +44,11 @@ class Reach:
 
     `detectable`: smallest true difference found with the wanted power by the design as it is; for a claim with a margin
     the smallest margin that can be shown. None where not even a difference of 1 would be found, or nothing can be said.
-    `at_best`: the same if all variance were sampling noise, where its share is unknown. `questions`, `samples` and
-    `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough. `samples_at_least`: it
-    is that many if all variance is sampling noise, else more or no number at all; `seeds_at_least` alike, where `seeds`
-    is the most. `floors`: the difference that stays out of reach however much of each is bought alone. Ranges: at both
-    ends of the interval of the spread.
+    `at_best`: the same if all variance were sampling noise, where its share is unknown and that is less. `questions`,
+    `samples` and `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough.
+    `samples_at_least`: it is that many if all variance is sampling noise, else more or no number at all;
+    `seeds_at_least` alike, where `seeds` is the most. `floors`: the difference that stays out of reach however much of
+    each is bought alone. Ranges: at both ends of the interval of the spread.
     """
 
     alpha: float
@@ -208,9 +208,11 @@ def reach_of(asked: Asked) -> Reach:
     """What the design reaches, and what each purchase alone takes."""
     design = asked.claim.design
     best = None
+    detectable = asked.smallest(asked.model())
     if not asked.spread.known and (design.samples > 1 or asked.about == "recipe"):
         best = asked.smallest(asked.model(at_best=True))
-    detectable = asked.smallest(asked.model())
+        # Noise of seeds counts with the few degrees of freedom of seeds: of two of them, less of it is not worse.
+        best = None if best is None or (detectable is not None and best >= detectable) else best
     samples, at_least = _samples(asked)
     ends = None
     if asked.scales is not None:
@@ -221,12 +223,12 @@ def reach_of(asked: Asked) -> Reach:
     return Reach(
         alpha=asked.level,
         detectable=detectable,
-        at_best=best if best != detectable else None,
+        at_best=best,
         questions=asked.least("questions"),
         samples=samples,
         samples_at_least=at_least,
         seeds=seeds,
-        seeds_at_least=seeds_at_best,
+        seeds_at_least=min(seeds_at_best, seeds) if seeds_at_best and seeds else seeds_at_best,
         detectable_range=ends,
         questions_range=asked.ends("questions"),
         seeds_range=recipe.ends("seeds") if any(design.trained) else None,

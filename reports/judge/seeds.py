@@ -28,8 +28,10 @@ class Chosen(NamedTuple):
 def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
     """The arms to compare, what the claim is about, and a note where seeds had to be left out.
 
-    A claim about a recipe speaks of training again, so it needs seeds in the arms that train. Where neither arm trains,
-    nothing is said of a recipe, whatever is asked for.
+    A claim about a recipe speaks of training again, so it needs seeds in the arms that train; one about the weights
+    takes all weights that there are, the mean over them. Where nothing is asked for and a trained arm has one seed, the
+    other arm's weights of that seed are its match. Where neither arm trains, nothing is said of a recipe, whatever is
+    asked for.
     """
     many_a, many_b = len(a.observations), len(b.observations)
     if not (a.trained or b.trained):
@@ -38,8 +40,9 @@ def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
         counts = list(dict.fromkeys(len(arm.observations) for arm in (a, b) if arm.trained))
         still = next((f"; {_short(arm)} is not trained" for arm in (a, b) if not arm.trained), "")
         return Chosen(a, b, f"this recipe ({' and '.join(map(str, counts))} training seeds{still})", "", about)
-    if about == "checkpoint" and max(many_a, many_b) > 1 and (many_a == many_b or not (a.trained and b.trained)):
-        many = max(many_a, many_b)
+    if about == "checkpoint" and max(many_a, many_b) > 1:
+        apart = many_a != many_b and a.trained and b.trained
+        many = f"{many_a} and {many_b}" if apart else max(many_a, many_b)
         return Chosen(a, b, f"these checkpoints ({many} seeds, their mean per question)", "", about)
     common = sorted({run.seed for run in a.runs if run.seed is not None} & {run.seed for run in b.runs})
     if common:
@@ -57,8 +60,7 @@ def choose_seeds(a: Arm, b: Arm, about: str | None = None) -> Chosen:
     if max(many_a, many_b) > 1:
         few = min((arm for arm in (a, b) if arm.trained), key=lambda arm: len(arm.observations))
         what = "seed" if len(few.observations) == len(few.runs) else "distinct model"
-        only = f"one {what}" if len(few.observations) == 1 else f"{len(few.observations)} {what}s"
-        notes.append(f"{_short(few)} has {only} only, so the other seeds are left out")
+        notes.append(f"{_short(few)} has one {what} only, so the other seeds are left out")
     note = "; ".join(filter(None, notes))
     return Chosen(Arm(a.name, (picked[0],)), Arm(b.name, (picked[1],)), subject, note, about)
 

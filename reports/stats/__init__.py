@@ -26,6 +26,15 @@ from nsd.reports.stats.chances import (
     smallest_margin,
     variance_factors,
 )
+from nsd.reports.stats.clusters import (
+    FEWEST_CLUSTERS,
+    ClusterVariance,
+    GroupedMean,
+    cluster_fragile,
+    cluster_limits,
+    cluster_t,
+    cluster_variance,
+)
 from nsd.reports.stats.components import Components, layout, two_way
 from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
@@ -51,6 +60,7 @@ from nsd.reports.stats.limits import (
 from nsd.reports.stats.power import (
     minimum_detectable_effect,
     sample_size,
+    seeds_count,
     seeds_needed,
     smallest_permutation_p,
     t_detectable,
@@ -60,7 +70,6 @@ from nsd.reports.stats.significance import (
     adjust,
     benjamini_hochberg,
     bonferroni,
-    cluster_t,
     holm,
     margin_test_paired,
     margin_test_unpaired,
@@ -70,14 +79,23 @@ from nsd.reports.stats.significance import (
     two_proportion,
     welch_t,
 )
-from nsd.reports.stats.two_level import seeds_interval, two_level, two_level_limits, two_level_seeds_needed
+from nsd.reports.stats.two_level import (
+    residual_of_seeds,
+    seeds_interval,
+    two_level,
+    two_level_limits,
+    two_level_seeds_needed,
+)
 
 __all__ = [
+    "FEWEST_CLUSTERS",
     "FEW_QUESTIONS",
     "LEVEL",
     "BoundedMean",
+    "ClusterVariance",
     "Components",
     "CurvePoint",
+    "GroupedMean",
     "Interval",
     "Limits",
     "Means",
@@ -90,7 +108,10 @@ __all__ = [
     "adjust",
     "benjamini_hochberg",
     "bonferroni",
+    "cluster_fragile",
+    "cluster_limits",
     "cluster_t",
+    "cluster_variance",
     "detectable",
     "discovery_curve",
     "exact_binomial",
@@ -109,7 +130,9 @@ __all__ = [
     "newcombe_paired",
     "newcombe_unpaired",
     "paired_t",
+    "residual_of_seeds",
     "sample_size",
+    "seeds_count",
     "seeds_interval",
     "seeds_needed",
     "sign_flip",

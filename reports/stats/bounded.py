@@ -16,11 +16,10 @@ counter-example is known; Learned-Miller, Thomas 2019, arXiv 1905.06208); tests/
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nsd.reports.stats.intervals import Interval
-from nsd.reports.stats.numerics import crossing
+from nsd.reports.stats.numerics import crossing, root
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,12 +59,12 @@ class BoundedMean:
     def upper(self, alpha: float) -> float:
         """The limit that the true mean is above in at most a share `alpha` of samples."""
         values, counts = self._up
-        return _root(lambda at: alpha - (1 - _share_below(values, counts, at)), float(values.min()), self.high)
+        return root(lambda at: alpha - (1 - _share_below(values, counts, at)), float(values.min()), self.high)
 
     def lower(self, alpha: float) -> float:
         """The limit that the true mean is below in at most a share `alpha` of samples."""
         values, counts = self._down
-        return _root(lambda at: _share_below(values, counts, at) - alpha, self.low, float(values.max()))
+        return root(lambda at: _share_below(values, counts, at) - alpha, self.low, float(values.max()))
 
     def p_less(self, mean: float) -> float:
         """One-sided p for a true mean below `mean`: below alpha exactly where `upper(alpha)` is below it."""
@@ -117,21 +116,3 @@ def _share_below(values: Floats, counts: Floats, at: float) -> float:
     whole = float(parts.sum()) * _STEP + below_first
     tail = math.exp(-float(counts @ np.log1p(-slopes * saddle))) * whole / math.pi
     return min(1.0, max(0.0, 1 - tail if saddle > 0 else -tail))
-
-
-def _root(rising: Callable[[float], float], low: float, high: float) -> float:
-    """Where a monotone function is zero in [low, high], to 1e-10: the Illinois method, every third step a bisection."""
-    at_low, at_high = rising(low), rising(high)
-    if at_low * at_high >= 0:
-        return low if abs(at_low) <= abs(at_high) else high
-    for turn in range(100):
-        middle = (low + high) / 2 if turn % 3 == 0 else (low * at_high - high * at_low) / (at_high - at_low)
-        value = rising(middle)
-        if value * at_high <= 0:
-            low, at_low = high, at_high
-        else:
-            at_low /= 2
-        high, at_high = middle, value
-        if abs(high - low) < 1e-10 or abs(value) < 1e-12:
-            break
-    return high

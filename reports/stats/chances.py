@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from nsd.reports.stats.limits import FEW_QUESTIONS
+from nsd.reports.stats.limits import FEW_QUESTIONS, LITTLE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -285,11 +285,14 @@ class Means:
     The standard error is itself estimated: the chance is a mean over what it may turn out to be, which for a single
     part is the noncentral t. `limit`: the largest difference that the metric allows. `coarse`: by how much the mean is
     to be larger for a sign-flip test, whose sums of multiples of 1/k go in steps of 2/k: half a step, 1 / (k n).
+    `units`: questions (or groups of them) whose differences lie between -1 and 1 and which therefore have the bounded
+    mean where little varies (`limits.fragile`); 0 for none.
     """
 
     parts: Parts
     limit: float = 1.0
     coarse: float = 0.0
+    units: int = 0
 
     @property
     def largest(self) -> float:
@@ -298,20 +301,21 @@ class Means:
 
     def chance(self, effect: float, alpha: float) -> float:
         """P(estimate above its critical value)."""
-        return self._passing(effect - self.coarse, alpha / 2, False)
+        return self._passing(effect - self.coarse, alpha / 2, False, 1.0)
 
     def margin_chance(self, margin: float, alpha: float, both_sides: bool) -> float:
         """P(estimate further from the margin than its critical value)."""
-        return self._passing(margin, alpha, both_sides)
+        return self._passing(margin, alpha, both_sides, max(0.0, 1 - margin))
 
-    def _passing(self, room: float, tail: float, both_sides: bool) -> float:
+    def _passing(self, room: float, tail: float, both_sides: bool, worst: float) -> float:
+        """`worst`: how far the worst difference that a question can have lies beyond what is to be left out."""
         import numpy as np
         from scipy.special import ndtr
 
         error = math.sqrt(self.parts.variance)
         if error == 0:
             return 1.0
-        one_side = ndtr((room - _reaches(self.parts, tail)) / error)
+        one_side = ndtr((room - _reaches(self.parts, tail, self.units, worst if self.units else 1.0)) / error)
         return float(np.mean(np.maximum(0.0, 2 * one_side - 1) if both_sides else one_side))
 
 
@@ -322,11 +326,12 @@ def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, 
     simulated (benchmarks/power.py) at 20 to 200 questions.
     """
     coarse = 0.0 if k is None else 1 / (k * n)
-    return Means(Parts(variance / n, n - 1, extra=extra), limit, coarse + 3 * math.sqrt(variance / n) / n)
+    parts = Parts(variance / n, n - 1, extra=extra)
+    return Means(parts, limit, coarse + 3 * math.sqrt(variance / n) / n, n if math.isfinite(limit) else 0)
 
 
 @lru_cache(maxsize=256)
-def _reaches(parts: Parts, tail: float) -> Floats:
+def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0) -> Floats:
     """The critical values that may come up, equally likely: those of limits.TwoSources, Student's and Welch's."""
     import numpy as np
     from scipy.special import stdtrit
@@ -335,6 +340,9 @@ def _reaches(parts: Parts, tail: float) -> Floats:
     if parts.questions:
         asked = parts.questions * _variances(parts.questions_df, 24 if parts.seeds else 400)
         squares = float(stdtrit(parts.questions_df, tail)) ** 2 * asked
+        if units and (little := asked * units**2 < LITTLE).any():
+            reach = _bounded_reach(asked[little] * units**2, units, tail, max(worst, 1e-3))
+            squares[little] = np.maximum(squares[little], reach**2)
     if parts.seeds:
         seen, df = _between(parts.seeds_df, parts.arms)
         seen = parts.seeds * seen
@@ -342,6 +350,27 @@ def _reaches(parts: Parts, tail: float) -> Floats:
             seen = np.maximum(0.0, seen - parts.residual)
         squares = (stdtrit(df, tail) ** 2 * seen)[:, None] + squares[None, :]
     return np.asarray(np.sqrt(squares))
+
+
+def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) -> Floats:
+    """How far a limit of the bounded mean lies from the mean of `units` values with these sums of squares about it.
+
+    A limit w away is where sum G_i (x_i + w) - E = 0 has chance `tail` of being negative, G_i and E exponential and E
+    that of the worst value: a normal variable of mean n w and variance `varied` + n w^2, and an exponential one of mean
+    `worst`, the distance of that value from the limit.
+    """
+    import numpy as np
+    from scipy.special import log_ndtr, ndtr
+
+    varied = varied / worst**2
+    low, high = np.zeros_like(varied), np.ones_like(varied)
+    for _ in range(40):
+        away = (low + high) / 2
+        spread = np.maximum(varied + units * away**2, 1e-12)
+        root, at = np.sqrt(spread), units * away
+        beyond = ndtr(-at / root) + np.exp(spread / 2 - at + log_ndtr((at - spread) / root))
+        low, high = np.where(beyond > tail, away, low), np.where(beyond > tail, high, away)
+    return np.asarray(high * worst)
 
 
 @lru_cache(maxsize=256)

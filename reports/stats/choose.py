@@ -128,6 +128,14 @@ RULES = (
         ),
     ),
     Rule(
+        lambda s: s.recipe and s.clustered,
+        Choice(
+            PairTest.TWO_LEVEL,
+            IntervalKind.T,
+            "several training seeds, and questions in groups: seeds and groups vary",
+        ),
+    ),
+    Rule(
         lambda s: s.recipe and all(s.trained),
         Choice(
             PairTest.TWO_LEVEL,

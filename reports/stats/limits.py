@@ -4,27 +4,30 @@
     interval_of(limits, 0.95), two_sided_p(limits), margin_p(limits, 0.02, both_sides=True)
 
 Student's t where questions are many and none of them decides alone; the bounded mean (bounded.py) where they are few,
-or where one arm has few samples; the wider of both on the side to which the values are skewed. tests/reports/stats and
-`python -m benchmarks calibration` simulate how often each covers.
+or where one arm has few samples; the wider of both where so little varies that a rare kind of question may have been
+missed, and on the side to which the values are skewed (`fragile`). tests/reports/stats and `python -m benchmarks
+calibration` simulate how often each covers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from nsd.reports.stats.bounded import BoundedMean
 from nsd.reports.stats.intervals import Interval
-from nsd.reports.stats.numerics import constant, crossing
+from nsd.reports.stats.numerics import constant, crossing, root
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 FEW_QUESTIONS = 20  # below, nothing is asked of the values but their bounds
-SKEWED = 0.2  # skewness over the root of n from which t misses on the side of the long tail
+SKEWED = 0.1  # skewness over the root of n from which t misses on the side of the long tail
+TOO_SKEWED = 0.2  # the same from which the variance alone does not tell the chance of a test
 FEW_CARRY = 5.0  # questions that carry the spread: sum(d^2)^2 / sum(d^4)
+LITTLE = 4.0  # sum of squares about the mean, the largest possible difference counting 1: t reaches 3.7 / n from there
 
 
 class Limits(Protocol):
@@ -165,6 +168,96 @@ class Widest:
         return max(one.p_greater(mean) for one in self.below)
 
 
+@dataclass(frozen=True, slots=True)
+class SeedsToo:
+    """Limits of a mean over questions with the variance over training seeds added: sqrt(reach^2 + t^2 v) away.
+
+    `seeds` is (variance, df). What TwoSources is for Student's t, for any limits of the questions.
+    """
+
+    questions: Limits
+    estimate: float
+    seeds: tuple[float, float]
+    name: str
+
+    def upper(self, alpha: float) -> float:
+        """The one-sided upper limit."""
+        return self.estimate + math.hypot(self.questions.upper(alpha) - self.estimate, self._reach(alpha))
+
+    def lower(self, alpha: float) -> float:
+        """The one-sided lower limit."""
+        return self.estimate - math.hypot(self.estimate - self.questions.lower(alpha), self._reach(alpha))
+
+    def p_less(self, mean: float) -> float:
+        """One-sided p for a true mean below `mean`."""
+        return self._tail(self.questions.p_less, mean)
+
+    def p_greater(self, mean: float) -> float:
+        """One-sided p for a true mean above `mean`."""
+        return self._tail(self.questions.p_greater, mean)
+
+    def _reach(self, alpha: float) -> float:
+        variance, df = self.seeds
+        return 0.0 if variance <= 0 else _t(df, min(0.5, max(alpha, 1e-15))) * math.sqrt(variance)
+
+    def _tail(self, p_of: Callable[[float], float], mean: float) -> float:
+        """The p of the limit of the questions alone which, with the seeds' reach at that p, ends at `mean`."""
+        away = mean - self.estimate
+        if self.seeds[0] <= 0 or p_of(mean) >= 0.5:
+            return p_of(mean)
+
+        def beyond(share: float) -> float:
+            return math.hypot(share * away, self._reach(p_of(self.estimate + share * away))) - abs(away)
+
+        share = root(beyond, 0.0, 1.0)
+        return p_of(self.estimate + share * away)
+
+
+@dataclass(frozen=True, slots=True)
+class Fragile:
+    """On which sides of a mean Student's t is not to be trusted alone."""
+
+    below: bool
+    above: bool
+
+    @property
+    def both(self) -> bool:
+        """On both sides."""
+        return self.below and self.above
+
+    @property
+    def any(self) -> bool:
+        """On one side at least."""
+        return self.below or self.above
+
+    def mend(self, t: Limits, bounded: Limits, name: str) -> Limits:
+        """`t`, and on these sides the wider of it and `bounded`."""
+        if not self.any:
+            return t
+        both: list[Limits] = [t, bounded]
+        return Widest(both if self.below else [t], both if self.above else [t], name)
+
+
+def fragile(values: ArrayLike, bounds: tuple[float, float], seen: float | None = None) -> Fragile:
+    """What the spread of `values` [n], not all the same, says of t, where a value can be anything within `bounds`.
+
+    Both sides where fewer than FEW_CARRY values carry the spread; where their sum of squares is below LITTLE, for a
+    rare kind of question of which none was seen moves the mean further than t reaches (n questions leave out what
+    happens on 3.7 / n of all with chance .025); the side of the long tail from SKEWED. `seen` replaces that sum.
+    """
+    import numpy as np
+
+    x = np.asarray(values, dtype=np.float64)
+    centred = x - x.mean()
+    squares = centred * centred
+    total = float(squares.sum())
+    carry = total**2 / float((squares * squares).sum())
+    skew = float((squares * centred).sum()) / total**1.5
+    varied = (total if seen is None else seen) / ((bounds[1] - bounds[0]) / 2) ** 2
+    few = carry < FEW_CARRY or varied < LITTLE
+    return Fragile(few or skew < -SKEWED, few or skew > SKEWED)
+
+
 def mean_limits(values: ArrayLike, bounds: tuple[float, float] | None, lopsided: bool = False) -> Limits | None:
     """Limits of the mean of `values` [n], one a question. None with fewer than two, or where nothing can be said.
 
@@ -183,22 +276,17 @@ def mean_limits(values: ArrayLike, bounds: tuple[float, float] | None, lopsided:
     if flat or lopsided or n < FEW_QUESTIONS:
         return BoundedMean(x, *bounds)
     t = Student(float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n), n - 1)
-    centred = x - x.mean()
-    squares = centred * centred
-    carry = float(squares.sum()) ** 2 / float((squares * squares).sum())
-    skew = float((squares * centred).mean()) / float(squares.mean()) ** 1.5 / math.sqrt(n)
-    few = carry < FEW_CARRY
-    if not few and abs(skew) <= SKEWED:
+    sides = fragile(x, bounds)
+    if not sides.any:
         return t
-    bounded = BoundedMean(x, *bounds)
-    both: list[Limits] = [t, bounded]
-    return Widest(
-        both if few or skew < 0 else [t], both if few or skew > 0 else [t], "t, bounded mean where it is skewed"
-    )
+    return sides.mend(t, BoundedMean(x, *bounds), "t, bounded mean where it is wider")
 
 
 def fewest_for_t(values: ArrayLike) -> int:
-    """From how many questions with values like these [n] `mean_limits` is Student's t alone."""
+    """From how many questions with values like these [n] the chance of `mean_limits` is told by their variance.
+
+    Beyond it what is left of the skew costs less than the chance is given to.
+    """
     import numpy as np
 
     x = np.asarray(values, dtype=np.float64)
@@ -207,7 +295,7 @@ def fewest_for_t(values: ArrayLike) -> int:
     squares = (x - x.mean()) ** 2
     skew = float((squares * (x - x.mean())).mean()) / float(squares.mean()) ** 1.5
     tails = float((squares * squares).mean()) / float(squares.mean()) ** 2
-    by_skew, by_tails = math.ceil((skew / SKEWED) ** 2), math.ceil(FEW_CARRY * tails)
+    by_skew, by_tails = math.ceil((skew / TOO_SKEWED) ** 2), math.ceil(FEW_CARRY * tails)
     return max(FEW_QUESTIONS, int(by_skew), int(by_tails))
 
 

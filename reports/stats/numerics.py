@@ -64,6 +64,24 @@ def crossing(falling: Callable[[float], float], low: float, high: float) -> floa
     return (low + high) / 2
 
 
+def root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where a monotone function is zero in [low, high], to 1e-10: the Illinois method, every third step a bisection."""
+    at_low, at_high = rising(low), rising(high)
+    if at_low * at_high >= 0:
+        return low if abs(at_low) <= abs(at_high) else high
+    for turn in range(100):
+        middle = (low + high) / 2 if turn % 3 == 0 else (low * at_high - high * at_low) / (at_high - at_low)
+        value = rising(middle)
+        if value * at_high <= 0:
+            low, at_low = high, at_high
+        else:
+            at_low /= 2
+        high, at_high = middle, value
+        if abs(high - low) < 1e-10 or abs(value) < 1e-12:
+            break
+    return high
+
+
 def chunks(rows: int, width: int, cells: int = 4_000_000) -> list[int]:
     """Row counts that sum to `rows`, each at most `cells` cells of this width, to bound memory."""
     step = max(1, cells // max(width, 1))

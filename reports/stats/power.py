@@ -79,6 +79,19 @@ def smallest_permutation_p(seeds_a: int, seeds_b: int | None = None) -> float:
     return min(1.0, 2 / arrangements)
 
 
+def seeds_count(seeds: int | None, arms: int, alpha: float) -> tuple[float, int]:
+    """How many times the SD of a difference of seed means counts in a test of level `alpha`, and its df.
+
+    `seeds` in each of 1 or 2 trained `arms`; None for seeds without end (df 0).
+    """
+    from scipy.special import ndtri, stdtrit
+
+    if seeds is None:
+        return -float(ndtri(alpha / 2)), 0
+    df = arms * (seeds - 1)
+    return -float(stdtrit(df, alpha / 2)), df
+
+
 def _seed_power(effect: float, seed_sd: float, seeds: int, alpha: float, paired: bool) -> float:
     """Power of a two-sided t test on seed means with `seeds` seeds per arm."""
     if seeds < 2:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nsd.reports.stats.intervals import LEVEL, Interval, newcombe_unpaired, tango_interval, tango_score
-from nsd.reports.stats.numerics import chunks, cluster_sums, constant, crossing, two_sided_normal, upper_normal
+from nsd.reports.stats.numerics import chunks, constant, crossing, two_sided_normal, upper_normal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 EXACT_SIGNS = 14  # sign-flips of up to this many off-lattice differences are enumerated
 FINEST_LATTICE = 64
-FEWEST_CLUSTERS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +100,8 @@ def paired_t(differences: ArrayLike, level: float = LEVEL, name: str = "paired t
     import numpy as np
 
     d = np.asarray(differences, dtype=np.float64)
-    if (degenerate := _degenerate(d, name)) is not None:
-        return degenerate
+    if (found := degenerate(d, name)) is not None:
+        return found
     n, mean = len(d), float(d.mean())
     error = float(d.std(ddof=1)) / math.sqrt(n)
     return t_result(name, mean, error, n - 1, level, "t")
@@ -140,76 +139,6 @@ def sign_flip(differences: ArrayLike, seed: int, resamples: int = 20_000) -> Res
         signs = generator.integers(0, 2, size=(rows, len(moved)), dtype=np.int8) * 2 - 1
         hits += int((np.abs(signs @ size) >= total - tolerance).sum())
     return Result(f"{name} ({resamples} draws)", mean, (1 + hits) / (1 + resamples), mean)
-
-
-def cluster_t(differences: ArrayLike, clusters: ArrayLike, level: float = LEVEL) -> Result:
-    """t on the mean of differences [n] whose questions come in `clusters` [n], robust to any within-cluster tie.
-
-    Standard error CR2 (Bell, McCaffrey 2002): with n_g questions and residuals r in cluster g of N questions, its
-    square is sum_g (sum r)^2 / (1 - n_g/N) / N^2. Degrees of freedom by Satterthwaite (Pustejovsky, Tipton 2018, J Bus
-    Econ Stat 36:672), under the working model that questions of a cluster correlate as much as they are seen to: for
-    clusters of unequal size, those of independent questions are too many. Clusters of one size: the t test of their
-    means. Fewer than FEWEST_CLUSTERS: p None, for with two it rejects up to .085 of true hypotheses.
-    """
-    import numpy as np
-
-    name, d = "cluster-robust t (CR2)", np.asarray(differences, dtype=np.float64)
-    sums, sizes = cluster_sums(d, clusters)
-    groups, n = len(sums), len(d)
-    if groups < FEWEST_CLUSTERS:
-        estimate = float(d.mean()) if n else None
-        return Result(
-            name, None, None, estimate, note=f"{groups} group(s) of questions: at least {FEWEST_CLUSTERS} are needed"
-        )
-    if (degenerate := _degenerate(d, name)) is not None:
-        return degenerate
-    mean = float(d.mean())
-    residuals = sums - sizes * mean
-    error = math.sqrt(float((residuals**2 / (1 - sizes / n)).sum())) / n
-    if error <= 1e-12:
-        return Result(name, None, None, mean, note="the groups have equal means: no spread to test against")
-    df = _cluster_df(sizes, _within_correlation(d, clusters, sums, sizes))
-    return t_result(name, mean, error, df, level, "cluster-robust t (CR2)")
-
-
-def _within_correlation(d: Floats, clusters: ArrayLike, sums: Floats, sizes: Floats) -> float:
-    """Intraclass correlation of differences by analysis of variance, between 0 and 1."""
-    import numpy as np
-
-    n, groups = len(d), len(sums)
-    if groups == n:
-        return 0.0
-    _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    means = sums / sizes
-    within = float(((d - means[index]) ** 2).sum()) / (n - groups)
-    between = float((sizes * (means - d.mean()) ** 2).sum()) / (groups - 1)
-    shared = max(0.0, (between - within) / ((n - float((sizes**2).sum()) / n) / (groups - 1)))
-    return shared / (shared + within) if shared > 0 else 0.0
-
-
-def _cluster_df(sizes: Floats, correlation: float) -> float:
-    """Satterthwaite's df of the CR2 variance of a mean, (trace W)^2 / trace(W^2) with W_gh = p_g' Phi p_h.
-
-    p_g = a_g (1_g - n_g/N 1) with a_g^2 = 1 / (1 - n_g/N) / N^2, and Phi has 1 on its diagonal and `correlation`
-    between questions of one cluster. W is diagonal plus products of vectors, so that G clusters take time and memory G.
-    """
-    import numpy as np
-
-    n, rest = float(sizes.sum()), 1 - correlation
-    weights = np.sqrt(1 / (1 - sizes / n)) / n
-    share = sizes / n
-    squares = float((sizes**2).sum())
-    # W_gh = a_g a_h [rest (n_g [g=h] - n_g n_h / N)
-    #                 + correlation (n_g^2 [g=h] - s_g n_h^2 - s_h n_g^2 + s_g s_h squares)], s = n / N
-    own = weights**2 * (rest * sizes + correlation * sizes**2)
-    u, v = weights * share, weights * sizes**2
-    first, second = correlation * squares - rest * n, -correlation
-    # W = diag(own) + first u u' + second (u v' + v u')
-    trace = float(own.sum() + first * (u @ u) + 2 * second * (u @ v))
-    uu, vv, uv = float(u @ u), float(v @ v), float(u @ v)
-    low_rank = first**2 * uu**2 + 4 * first * second * uu * uv + 2 * second**2 * (uv**2 + uu * vv)
-    cross = float(first * (own @ (u * u)) + 2 * second * (own @ (u * v)))
-    return trace**2 / float((own**2).sum() + 2 * cross + low_rank)
 
 
 # --------------------------------------------------------------------------- training seeds
@@ -342,7 +271,7 @@ def t_result(
     return Result(name, statistic, p, estimate, interval, float(df), error, note)
 
 
-def _degenerate(d: Floats, name: str) -> Result | None:
+def degenerate(d: Floats, name: str) -> Result | None:
     """The result of a test on differences without spread, or None where a test can run."""
     if len(d) == 0:
         return Result(name, None, None, None, note="nothing in common: nothing to test")

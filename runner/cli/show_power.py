@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
+from nsd.reports import stats
 from nsd.reports.judge.runs import condition_arms, draws_nothing
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Claim, Hypotheses
@@ -309,8 +310,17 @@ def _seed_line(claim: ClaimPower) -> str:
         takes = f"no number of seeds finds {wanted} on these questions"
     if claim.about == "checkpoint":
         return f"one seed speaks of these checkpoints, never of the recipe: {takes} ({claim.spread.seed_source})"
-    lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
-    return f"{seeds} seeds per arm speak of the recipe; permuting them cannot give a p below {lowest}; {takes}"
+    return f"{seeds} seeds per arm speak of the recipe; {_strictness(claim)}; {takes}"
+
+
+def _strictness(claim: ClaimPower) -> str:
+    """What so few seeds cost the test that decides."""
+    reach, df = stats.seeds_count(claim.design.seeds, 1 if claim.spread.one_trained else 2, claim.alone.alpha)
+    degrees = "1 degree" if df == 1 else f"{df} degrees"
+    return (
+        f"in the two-level test their spread counts {reach:.1f} times, by t with {degrees} of freedom (many seeds: "
+        f"{stats.seeds_count(None, 1, claim.alone.alpha)[0]:.1f} times)"
+    )
 
 
 def _print(found: Power) -> None:
@@ -369,7 +379,7 @@ def _ranged(count: int | None, ends: tuple[int | None, int | None] | None) -> st
     """A number with the range that an estimated spread gives it."""
     if count is None:
         return "no number"
-    if ends is None:
+    if ends is None or ends == (count, count):
         return str(count)
     return f"{count} ({ends[0] or 'any'} to {ends[1] or 'no number'})"
 
@@ -382,6 +392,8 @@ def _samples(claim: ClaimPower, reach: Reach) -> str:
 
 def _seeds(claim: ClaimPower, reach: Reach) -> str:
     if reach.seeds_at_least is not None:
+        if reach.seeds == reach.seeds_at_least:
+            return str(reach.seeds)
         return f"{reach.seeds_at_least} {f'to {reach.seeds}' if reach.seeds else 'or more'}"
     return "none to vary" if not any(claim.design.trained) else _ranged(reach.seeds, reach.seeds_range)
 
@@ -394,8 +406,7 @@ def _notes(rows: Sequence[ClaimPower], prices: Prices | None) -> list[str]:
         lines = [claim.spread.source, f"seeds: {claim.spread.seed_source}", *_split(claim)]
         if recipe:
             lines.append("a claim about a recipe is decided by its seeds and its questions: each leaves what it leaves")
-            lowest = f"{claim.smallest_p:.2g}".replace("0.", ".", 1)
-            lines.append(f"permuting {claim.design.seeds} seeds per arm cannot give a p below {lowest}")
+            lines.append(f"{claim.design.seeds} seeds per arm: {_strictness(claim)}")
         else:
             lines.append("one seed never supports a claim about the recipe; `or seeds` is what that claim would take")
             lines += claim.notes[:1] if claim.alone.samples_at_least else []

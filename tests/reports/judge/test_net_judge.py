@@ -52,6 +52,43 @@ def test_checkpoints_of_equally_many_seeds_are_compared_by_their_mean() -> None:
     assert found.evidence is not None and found.evidence.mean_a == pytest.approx(0.515)
 
 
+def test_these_weights_are_all_weights_whatever_their_number() -> None:
+    """An answer and a comparison rest on the same runs, of three seeds and of two."""
+    results, generator = Results(), np.random.default_rng(4)
+    for arm, seeds in (("base", 3), ("tuned", 2)):
+        for seed in range(1, seeds + 1):
+            results.add(f"s/{arm}/seed{seed}", (generator.random(100) < 0.5).astype(float).tolist())
+    arms = condition_arms(results.connection, "s")
+    claim = Claim(text="tuned > base", kind="better", better="tuned", worse="base", margin=None)
+    answered = weigh_claim(claim, arms, load_values(results.connection, list(arms.values())), 0.05, "checkpoint")
+    (compared,) = compare_runs(results.connection, ["s/base", "s/tuned"], claim="checkpoint")
+    assert answered.about == "these checkpoints (3 and 2 seeds, their mean per question)"
+    assert answered.evidence is not None and answered.p == pytest.approx(compared.p)
+    assert answered.evidence.difference == pytest.approx(compared.difference) and not answered.notes[0]
+
+
+def test_counts_of_no_question_are_called_that() -> None:
+    results = Results()
+    results.add_counts("a", 0, 0)
+    results.add_counts("b", 3, 10)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.verdict == "UNRESOLVED" and "a: counts of no question" in found.note
+
+
+def test_recipes_without_any_spread_are_not_worse_by_a_rule_of_three() -> None:
+    """All seeds of both arms right on all of 200 questions: 1 - .05^(1/200) = .0149 is left open on one side."""
+    results = Results()
+    for arm in ("base", "tuned"):
+        for seed in (1, 2):
+            results.add(f"s/{arm}/seed{seed}", [1.0] * 200)
+    arms = condition_arms(results.connection, "s")
+    values = load_values(results.connection, list(arms.values()))
+    for margin, holds in ((0.0148, False), (0.0149, True)):
+        claim = Claim(text="tuned", kind="not_worse_by", better="tuned", worse="base", margin=margin)
+        found = weigh_claim(claim, arms, values, 0.05, "recipe")
+        assert found.p is not None and (found.p < 0.05) == holds
+
+
 @pytest.mark.parametrize(
     ("temperature", "said"),
     [

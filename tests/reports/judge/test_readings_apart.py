@@ -1,4 +1,4 @@
-"""What a comparison may not claim: a recipe from questions alone, or from groups; a search against its own count."""
+"""What a comparison may not claim: a recipe from questions alone, anything from few groups, a search against itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 
 from nsd.plugins.errors import InputError
+from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
+from nsd.reports.judge.hypotheses import verdict_on, weigh_claim
 from nsd.reports.judge.ranks import rank_bands
+from nsd.reports.judge.runs import condition_arms
+from nsd.reports.judge.values import load_values
 from nsd.reports.text.render import as_json
+from nsd.runner.store.shapes import Claim
 from toy_results import Results
 
 
@@ -27,11 +32,50 @@ def seeded() -> Results:
 GROUPS = {f"q{i}": f"g{i // 10}" for i in range(60)}
 
 
-def test_with_groups_claims_are_about_these_weights(seeded: Results) -> None:
+PAIRS = {f"q{i}": f"g{i // 2}" for i in range(60)}
+
+
+def test_with_groups_the_recipe_is_judged_by_seeds_and_groups(seeded: Results) -> None:
+    (found,) = compare_runs(seeded.connection, ["s/a", "s/b"], groups=PAIRS)
+    assert found.claim == "recipe" and found.test == "two-level t (groups of questions x seeds, CR2)"
+    (weights,) = compare_runs(seeded.connection, ["s/a", "s/b"], groups=PAIRS, claim="checkpoint")
+    assert weights.claim == "checkpoint" and "cluster" in weights.test
+    with pytest.raises(InputError, match="these very questions"):
+        compare_runs(seeded.connection, ["s/a", "s/b"], groups=PAIRS, test="seeds")
+
+
+def test_few_groups_decide_nothing_and_say_so(seeded: Results) -> None:
     (found,) = compare_runs(seeded.connection, ["s/a", "s/b"], groups=GROUPS)
-    assert found.claim == "checkpoint" and "cluster" in found.test
-    with pytest.raises(InputError, match="seeds and groups of questions together"):
-        compare_runs(seeded.connection, ["s/a", "s/b"], groups=GROUPS, claim="recipe")
+    assert found.verdict == "UNRESOLVED" and found.detectable is None
+    assert "6 groups of questions: too few" in found.note
+
+
+def test_an_arms_own_interval_knows_groups() -> None:
+    results = Results()
+    for name in ("a", "b"):
+        results.add(name, [1.0] * 30 + [0.0] * 30)
+    whole = {f"q{i}": f"g{i // 2}" for i in range(60)}  # each group is all right or all wrong: 30 answers, not 60
+    (plain,) = compare_runs(results.connection, ["a", "b"])
+    (grouped,) = compare_runs(results.connection, ["a", "b"], groups=whole)
+    assert plain.ci_a is not None and grouped.ci_a is not None
+    halves = stats.exact_binomial(15, 30, 0.95)
+    assert halves is not None and grouped.ci_a[0] <= halves.low + 1e-6 < plain.ci_a[0]
+
+
+@pytest.mark.parametrize("about", ["recipe", "checkpoint"])
+def test_a_margin_claim_with_groups_says_which_margin_it_could_have_shown(about: str) -> None:
+    results, generator = Results(), np.random.default_rng(7)
+    for arm in ("a", "b"):
+        for seed in (1, 2, 3):
+            results.add(f"s/{arm}/seed{seed}", (generator.random(300) < 0.5).astype(float).tolist())
+    arms = condition_arms(results.connection, "s")
+    values = load_values(results.connection, list(arms.values()), {f"q{i}": f"g{i // 3}" for i in range(300)})
+    claim = Claim(text="b not worse", kind="not_worse_by", better="b", worse="a", margin=0.01)
+    tested = weigh_claim(claim, arms, values, 0.05, about)
+    found = verdict_on(tested, tested.p, values, 0.05, "none", 1)
+    assert found.verdict == "UNRESOLVED" and found.comparison is not None
+    assert found.comparison.detectable is not None and found.comparison.detectable > 0.02
+    assert found.comparison.needed_n is not None or about == "recipe"
 
 
 @pytest.mark.parametrize(

@@ -123,15 +123,15 @@ def samples_added(generator: np.random.Generator, rate: float) -> Iterator[Look]
 
 
 def seeds_added(generator: np.random.Generator, rate: float) -> Iterator[Look]:
-    """Looks at 3 to 8 training seeds of each arm on 60 questions, which each recipe takes in its own way."""
-    logit = math.log(rate / (1 - rate)) + generator.normal(0, 1.5, 60)
+    """Looks at 3 to 8 training seeds of each arm on 160 questions, which each recipe takes in its own way."""
+    logit = math.log(rate / (1 - rate)) + generator.normal(0, 1.5, 160)
     arms = []
     for _ in range(2):
-        own = logit + generator.normal(0, 0.4, 60) + generator.normal(0, 0.15, (8, 1))
-        arms.append((generator.random((8, 60)) < 1 / (1 + np.exp(-own))).astype(float))
+        own = logit + generator.normal(0, 0.4, 160) + generator.normal(0, 0.15, (8, 1))
+        arms.append((generator.random((8, 160)) < 1 / (1 + np.exp(-own))).astype(float))
     for seeds in range(3, 9):
         found = stats.two_level(arms[0][:seeds], arms[1][:seeds])
-        yield found, max(found.standard_error or 0.0, 1 / 60)
+        yield found, max(found.standard_error or 0.0, 1 / 160)
 
 
 def groups_added(generator: np.random.Generator, rate: float) -> Iterator[Look]:

@@ -15,6 +15,7 @@ from nsd.reports.stats.chances import (
     PairedShares,
     Parts,
     UnpairedShares,
+    _bounded_reach,
     detectable,
     least,
     smallest_margin,
@@ -217,6 +218,43 @@ def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
         result = stats.two_level(one, other, bounds=None)
         found.append(better(result, result.interval))
     assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+@pytest.mark.parametrize("n", [30, 200])
+def test_the_reach_of_a_bounded_mean_is_told_by_its_spread(n: int) -> None:
+    """The limit that touches 0 lies as far from the mean as the power of little spread takes it to."""
+    values = np.resize([-0.1, 0.0, 0.1, 0.2, -0.2], n)
+    varied = float(((values - values.mean()) ** 2).sum())
+    for tail in (0.05, 0.005):
+        (reach,) = _bounded_reach(np.array([varied]), n, tail)
+        limit = stats.BoundedMean(values - values.mean() + reach, -1.0, 1.0).lower(tail)
+        assert limit == pytest.approx(0.0, abs=0.04 * reach)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "n"), [(3, 60), (8, 100), (2, 50)])
+def test_two_levels_find_what_is_promised_where_so_little_varies_that_the_mean_is_bounded(seeds: int, n: int) -> None:
+    residual = 2 * 0.1**2 / seeds / n
+    parts = Parts(0.08**2 / n + residual, n - 1, 2 * 0.01**2 / seeds + residual, seeds - 1, 2, residual)
+    model, by_t = Means(parts, units=n), Means(parts)
+    effect, margin = detectable(model, 0.05, POWER), smallest_margin(model, 0.05, POWER, False)
+    assert effect is not None and margin is not None and effect > 1.1 * (detectable(by_t, 0.05, POWER) or 1)
+    generator, shown = np.random.default_rng(seeds * n), [0, 0]
+    for _ in range(200):
+        for which, (true, alpha, edge) in enumerate(((effect, 0.025, 0.0), (0.0, 0.05, -margin))):
+            arms = [
+                0.5
+                + shift
+                + generator.normal(0, 0.08 / np.sqrt(2), n)
+                + generator.normal(0, 0.01, (seeds, 1))
+                + generator.normal(0, 0.1, (seeds, n))
+                for shift in (0.0, true)
+            ]
+            limits = stats.two_level_limits(*(np.clip(arm, 0, 1) for arm in arms))
+            assert not isinstance(limits, stats.Result)
+            shown[which] += limits.lower(alpha) > edge
+    for count in shown:
+        assert count / 200 == pytest.approx(POWER, abs=0.05 + 2 * np.sqrt(0.16 / 200))
 
 
 def test_seed_means_find_what_is_promised() -> None:

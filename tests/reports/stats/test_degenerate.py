@@ -102,8 +102,8 @@ def test_without_spread_no_p_is_invented() -> None:
         stats.welch_t([0.3, 0.3, 0.3], [0.4, 0.4, 0.4]),
         stats.cluster_t(np.array([0.0, 0.5, 0.0, 0.5]), np.array([1, 1, 2, 2])),
         stats.cluster_t(np.full(6, 0.25), np.arange(6) // 2),
-        stats.two_level(level, level + 0.1),
-        stats.two_level(level[:1], level + 0.1, trained=(False, True)),
+        stats.two_level(level, level + 0.1, bounds=None),
+        stats.two_level(level[:1], level + 0.1, trained=(False, True), bounds=None),
     ):
         assert result.p is None and result.interval is None and result.note, result
         assert result.estimate == pytest.approx(0.25) or result.estimate == pytest.approx(0.1)

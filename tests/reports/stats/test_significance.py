@@ -83,7 +83,7 @@ def cr2_by_matrices(d: Any, groups: Any) -> tuple[float, float]:
 
 
 def test_cr2_agrees_with_its_matrices_and_its_df_with_independent_questions() -> None:
-    from nsd.reports.stats.significance import _cluster_df
+    from nsd.reports.stats.clusters import _cluster_df
 
     generator = np.random.default_rng(2)
     groups = np.repeat(np.arange(7), [3, 9, 1, 14, 5, 2, 20])
@@ -94,7 +94,7 @@ def test_cr2_agrees_with_its_matrices_and_its_df_with_independent_questions() ->
 
 
 def test_df_of_correlated_groups_agree_with_their_matrices() -> None:
-    from nsd.reports.stats.significance import _cluster_df
+    from nsd.reports.stats.clusters import _cluster_df
 
     sizes = np.array([3, 9, 1, 14, 5])
     groups, n = np.repeat(np.arange(5), sizes), int(sizes.sum())
