@@ -20,13 +20,14 @@ from itertools import combinations
 from typing import TYPE_CHECKING, TypedDict
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import comparable, takes_votes
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
 from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.chance import chance_of
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
-from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
+from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.needed import level_left, reach
 from nsd.reports.judge.pairing import load_pairing
 from nsd.reports.judge.pairs import Evidence, gather

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.metrics import averages
 from nsd.reports.judge.spread import Claimed, Spread
 from nsd.reports.stats.chances import FEWEST
 

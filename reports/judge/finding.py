@@ -14,8 +14,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.metrics import averages
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.stats.chances import FEWEST
 from nsd.reports.stats.choose import PairTest

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, averages, is_search
+from nsd.reports.judge.metrics import UNITS, is_search
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.values import Values
 from nsd.reports.stats.choose import Choice, IntervalKind, PairTest, Shape, choose, shows_training

@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
 from nsd.reports.judge.designs import Asked
-from nsd.reports.judge.metrics import averages
 from nsd.reports.judge.purchases import Prices, Purchase, prices_of, purchases
 from nsd.reports.judge.spread import Claimed, Design, Spread, Spreads
 

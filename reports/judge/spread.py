@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from nsd.plugins.metrics import averages, takes_votes
 from nsd.reports import stats
 from nsd.reports.judge.finding import discordance_of, variance_of
-from nsd.reports.judge.metrics import averages, is_search, takes_votes
+from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import gather
 from nsd.reports.judge.runs import Arm, Run, all_runs
 from nsd.reports.judge.values import Values, load_values

@@ -15,13 +15,13 @@ Limits: questions are taken as independent (no `--groups`); a field with many va
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.plugins.words import hint
+from nsd.plugins.groups import grouped, in_order
 from nsd.reports import stats
 from nsd.reports.judge.compare import measured_with, not_comparable
 from nsd.reports.judge.comparison import say_p
@@ -43,10 +43,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Pairs = Sequence[tuple[Arm, Arm]]
-
-LENGTH = "length"
-NONE = "(none)"  # of questions without the field
-MOST = 20  # groups of a field
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def _pair(
         if arm.counts_only:
             raise InputError(f"{arm.name} is known by its counts alone: nothing is known of its questions")
     a, b, about, _, reading = choose_seeds(first, second)
-    of = _groups(connection, workspace, (a, b), field)
+    of = groups_of(connection, workspace, (a, b), field)
     names = list(dict.fromkeys(of.values()))  # numbered in this order
     values = load_values(connection, [a, b], of, metric)
     assert values.clusters is not None
@@ -188,7 +184,7 @@ def _pair(
     labels = values.clusters
     interaction = heterogeneity(differences[shared], labels[shared], seed=RESAMPLING_SEED)
     groups = []
-    for name in _in_order(names):
+    for name in in_order(names):
         mine = shared & (labels == names.index(name))
         if mine.any():
             groups.append(_group(name, a, b, _only(values, mine), reading, alpha))
@@ -240,10 +236,10 @@ def _differences(a: Arm, b: Arm, values: Values) -> tuple[Floats, NDArray[np.boo
 # --------------------------------------------------------------------------- the groups of questions
 
 
-def _groups(
+def groups_of(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, arms: Iterable[Arm], field: str
 ) -> dict[str, str]:
-    """Question id -> group, for every question that these arms were asked."""
+    """Question id -> group, for every question that these arms were asked. Raises InputError as `groups.grouped`."""
     from nsd.runner.store import tables
 
     runs = [run for arm in arms for run in arm.runs]
@@ -257,52 +253,4 @@ def _groups(
     asked = {str(one): known.get(str(one)) for (one,) in ids}
     if not any(asked.values()):
         raise InputError(f"the questions of {runs[0].name} are not in this workspace, so they have no {field!r}")
-    if field == LENGTH:
-        return _thirds({one: question.text for one, question in asked.items() if question is not None}, list(asked))
-    found = {one: _value(question, field) for one, question in asked.items()}
-    values = set(found.values()) - {NONE}
-    if not values:
-        there = sorted({name for one in asked.values() if one for name in set(one.meta) - set(one.side_files)})
-        have = f"there is {', '.join([*there, LENGTH])}"
-        raise InputError(f"no question has a field {field!r} in its meta, {have}{hint(field, there)}")
-    if len(values) > MOST:
-        raise InputError(
-            f"{field!r} has {len(values)} values in {len(found)} questions, and at most {MOST} make groups: name a "
-            f"field with fewer, such as a level or a subject, or {LENGTH}"
-        )
-    return found
-
-
-def _value(question: Question | None, field: str) -> str:
-    if question is None or field in question.side_files or question.meta.get(field) is None:
-        return NONE
-    return str(question.meta[field])
-
-
-def _thirds(texts: Mapping[str, str], asked: Sequence[str]) -> dict[str, str]:
-    """Thirds of the questions by the characters of their texts; equal lengths stay together."""
-    import numpy as np
-
-    lengths = {one: len(text) for one, text in texts.items()}
-    low, high = (int(cut) for cut in np.quantile(list(lengths.values()), [1 / 3, 2 / 3], method="inverted_cdf"))
-
-    def third(length: int | None) -> str:
-        if length is None:
-            return NONE
-        return f"up to {low}" if length <= low else f"{low + 1} to {high}" if length <= high else f"over {high}"
-
-    return {one: third(lengths.get(one)) for one in asked}
-
-
-def _in_order(names: Sequence[str]) -> list[str]:
-    """Numbers by size, then texts; thirds from short to long; what has no value last."""
-
-    def place(name: str) -> tuple[int, float, str]:
-        if name == NONE:
-            return 2, 0.0, ""
-        try:
-            return 0, float(name), name
-        except ValueError:
-            return 1, 0.0 if name.startswith("up to ") else 2.0 if name.startswith("over ") else 1.0, name
-
-    return sorted(names, key=place)
+    return grouped(asked, field)

@@ -154,7 +154,7 @@ def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, clai
 
 
 def _changed(design: Design, wanted: Wanted) -> Design:
-    from nsd.reports.judge.metrics import averages
+    from nsd.plugins.metrics import averages
 
     if wanted.samples is not None and wanted.samples != design.samples and not averages(design.metric):
         raise InputError(
@@ -224,7 +224,7 @@ def _samples_of(metric: str, samples: int) -> int:
 
 def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
     """How many times an arm's seeds sample each question of one model: seeds that train nothing draw again, or not."""
-    from nsd.reports.judge.metrics import averages
+    from nsd.plugins.metrics import averages
 
     return 1 if trained or greedy or not averages(metric) else seeds
 
