@@ -90,16 +90,20 @@ class Questions:
         Raises InputError where there is none, and where no training on the condition's data is watched.
         """
         if not condition.eval.cls.on_validation:
-            if not (asked := self.splits(condition).test):
-                where = self._of_evaluation(condition) or f"condition {condition.name!r}: "
-                raise InputError(f"{where}{condition.data.use} has no test question: nothing could be measured")
-            return asked
+            self.check_asked(condition)
+            return self.splits(condition).test
         if not self.watched.watches(condition):
             raise InputError(
                 f"condition {condition.name!r}: eval {condition.eval.use} asks the validation's questions, and no "
                 "condition with these data trains"
             )
         return self.validation(condition)
+
+    def check_asked(self, condition: Condition) -> None:
+        """Raises InputError where a condition's data have no test question."""
+        if not self.whole(condition).test:
+            where = self._of_evaluation(condition) or f"condition {condition.name!r}: "
+            raise InputError(f"{where}{condition.data.use} has no test question: nothing could be measured")
 
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
