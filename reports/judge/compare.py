@@ -23,7 +23,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.metrics import comparable, takes_votes
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
-from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
+from nsd.reports.judge.anytime import at_any_look, check_looks
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.chance import chance_of
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
@@ -312,6 +312,7 @@ def describe(
     intervals: str = "corrected",
     detect: float | None = None,
     margin: float = 0.0,
+    looks: int = 1,
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
@@ -319,11 +320,11 @@ def describe(
     one asked for is shown instead. `claim` is the kind and margin of a claim of no harm or equivalence, whose test is
     one-sided; `same` the margin and interval of a test of equivalence that decided beside the two-sided one. `detect`:
     the true difference of which it is said what it takes. `margin`: by how much b is to beat a, for its chance.
+    `looks`: into how many planned ones alpha is split.
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
     left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
-    left = one_look_alpha(evidence, left)
     reached = reach(evidence, result, left, claim, detect, verdict.resolved)
     needed_for = "" if detect is None else f"a true difference of {amount(detect, a.runs[0].metric)}"
     if claim is not None:
@@ -333,7 +334,7 @@ def describe(
     decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
     depends = _depends(evidence, verdict, *decided_by)
     if intervals != "corrected" and interval is not None:
-        alone = alpha if intervals == "unadjusted" else alpha / max(family, 1)
+        alone = alpha if intervals == "unadjusted" else alpha / max(family, 1) / looks
         within = claim if same is None else ("equivalent_within", same[0])
         asked = evidence.interval(1 - alone)
         if within is not None and not verdict.apart:  # one alpha on each side

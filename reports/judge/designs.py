@@ -16,7 +16,9 @@ from dataclasses import dataclass
 
 from nsd.plugins.metrics import averages
 from nsd.reports import stats
+from nsd.reports.judge.anytime import FEWEST_SEEDS
 from nsd.reports.judge.spread import Claimed, Spread
+from nsd.reports.stats.anytime import AnyLook
 from nsd.reports.stats.chances import FEWEST
 
 ENDLESS = {"questions": 10**9, "samples": 10**6, "seeds": 10**5}
@@ -25,7 +27,10 @@ MOST = {"questions": 10**7, "samples": 10**5, "seeds": 10**4}
 
 @dataclass(frozen=True)
 class Asked:
-    """A claim, what its values vary by, and what is wanted of it: `wanted` found at `level` with chance `power`."""
+    """A claim, what its values vary by, and what is wanted of it: `wanted` found at `level` with chance `power`.
+
+    `any_look`: the verdict is to hold at any look, and this is one of them.
+    """
 
     claim: Claimed
     spread: Spread
@@ -33,6 +38,7 @@ class Asked:
     wanted: float
     level: float
     power: float
+    any_look: bool = False
 
     @property
     def scales(self) -> tuple[float, float] | None:
@@ -69,6 +75,15 @@ class Asked:
 
         `at_best`: as if all variance of an unknown split were noise of samples. `scale`: see `scales`.
         """
+        if self.any_look and self.about == "recipe" and (seeds or self.claim.design.seeds) < FEWEST_SEEDS:
+            return None
+        once = self._once(questions, samples, seeds, at_best, scale)
+        return AnyLook(once) if self.any_look and once is not None else once
+
+    def _once(
+        self, questions: int | None, samples: int | None, seeds: int | None, at_best: bool, scale: float
+    ) -> stats.Model | None:
+        """The model of a design that is looked at once."""
         design, spread = self.claim.design, self.spread
         n, k, s = questions or design.questions, samples or design.samples, seeds or design.seeds
         least = spread.least_variance_at(k) if at_best else spread.variance_at(k)

@@ -201,7 +201,9 @@ def verdict_on(
         verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family * looks, left)
     within = None if margin is None else (kind, margin)
     about = (one.evidence, one.result, p, verdict, values, alpha, correction, family, [*one.notes, note])
-    comparison = describe(*about, claim=within, interval=interval, level=left, intervals=intervals, detect=detect)
+    comparison = describe(
+        *about, claim=within, interval=interval, level=left, intervals=intervals, detect=detect, looks=looks
+    )
     return ClaimVerdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
 
 

@@ -15,9 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsd.reports import stats
+from nsd.reports.judge.anytime import AnytimeEvidence
 from nsd.reports.judge.finding import design_of
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.judge.spread import ASSUMED_DISCORDANCE
+from nsd.reports.stats.anytime import AnyLook
 from nsd.reports.stats.choose import PairTest
 
 POWER = 0.8
@@ -69,6 +71,7 @@ def reach(
     """
     found = design_of(evidence, result)
     model = None if found is None else found.at()
+    at_look: Callable[[stats.Model], stats.Model] = AnyLook if isinstance(evidence, AnytimeEvidence) else _once
     if found is None or model is None:
         return Reached(remark="" if resolved else _silence(evidence))
     both_sides = claim is not None and claim[0] == "equivalent_within"
@@ -77,6 +80,7 @@ def reach(
         one = found.at(scale=scale)
         if one is None:
             return None
+        one = at_look(one)
         if claim is None:
             return stats.detectable(one, level, POWER)
         return stats.smallest_margin(one, level, POWER, both_sides)
@@ -101,7 +105,13 @@ def reach(
         found.least_questions,
         found.least_seeds if evidence.claim == "recipe" else None,
         found.scales,
+        at_look,
     )
+
+
+def _once(model: stats.Model) -> stats.Model:
+    """A design that is looked at once."""
+    return model
 
 
 def _needed(
@@ -114,8 +124,10 @@ def _needed(
     questions: Callable[..., int | None],
     seeds: Callable[..., int | None] | None,
     scales: tuple[float, float] | None,
+    at_look: Callable[[stats.Model], stats.Model],
 ) -> Reached:
-    def enough(model: stats.Model) -> bool:
+    def enough(design: stats.Model) -> bool:
+        model = at_look(design)
         if claim is None:
             return model.chance(wanted, level) >= POWER
         return model.margin_chance(wanted, level, both_sides) >= POWER

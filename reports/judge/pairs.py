@@ -181,6 +181,8 @@ class Evidence:
             return stats.newcombe_unpaired(*self.counts, level=level)
         if method is IntervalKind.NEWCOMBE_PAIRED:
             assert self.table is not None
+            if not self.table[1] + self.table[2]:  # as margins are judged where no answer differs
+                return stats.rule_of_three(self.n_a, level)
             return stats.newcombe_paired(*self.table, level=level)
         limits = self.limits()
         return None if limits is None else stats.interval_of(limits, level, self._bounds)

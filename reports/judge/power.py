@@ -92,7 +92,8 @@ class ClaimPower:
 class Power:
     """Power of every claim and, as `overall`, of any two conditions of the experiment.
 
-    `overall` is about the first of the spec's evaluations, `beside` about each other one, by its name.
+    `overall` is about the first of the spec's evaluations, `beside` about each other one, by its name. `any_look`: of
+    verdicts that hold at any look, of which this is the one that has all the data.
     """
 
     experiment: str | None
@@ -105,6 +106,7 @@ class Power:
     claims: list[ClaimPower] = field(default_factory=list)
     prices: Prices | None = None
     beside: dict[str, ClaimPower] = field(default_factory=dict)
+    any_look: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data under the names of the fields."""
@@ -126,14 +128,15 @@ def power_of(
     family: int | None = None,
     most_questions: int | None = None,
     shop: bool = False,
+    any_look: bool = False,
 ) -> Power:
     """Power of claims that are one family (of `family` tests, by default as many as claims).
 
     The same of any two conditions under `design` (default: the first claim's).
     `connection` gives earlier runs to learn the spread from; None: it is assumed. `discordance` and `seed_sd` state it
     instead. `shop`: say too which purchases reach the wanted difference, at the price of the experiment's stages, where
-    at most `most_questions` can be had. Raises InputError for numbers outside their range, and where there is neither a
-    claim nor a design.
+    at most `most_questions` can be had. `any_look`: verdicts are to hold at any look (`looks: any`), at its price.
+    Raises InputError for numbers outside their range, and where there is neither a claim nor a design.
     """
     _check(alpha, power, detect, discordance, seed_sd)
     if design is None:
@@ -153,10 +156,10 @@ def power_of(
         prices = prices_of(connection, experiment)
 
     def judged(claim: Claimed) -> ClaimPower:
-        found = _claim_power(claim, spreads.of(claim), levels, power, detect)
+        found = _claim_power(claim, spreads.of(claim), levels, power, detect, any_look)
         if not shop:
             return found
-        asked = Asked(claim, found.spread, found.about, found.wanted, levels[1], power)
+        asked = Asked(claim, found.spread, found.about, found.wanted, levels[1], power, any_look)
         return replace(found, purchases=purchases(asked, prices, most_questions))
 
     return Power(
@@ -169,6 +172,7 @@ def power_of(
         overall=judged(overall),
         claims=[judged(claim) for claim in claims],
         prices=prices,
+        any_look=any_look,
     )
 
 
@@ -189,11 +193,16 @@ def _check(alpha: float, power: float, detect: float, discordance: float | None,
 
 
 def _claim_power(
-    claim: Claimed, spread: Spread, levels: tuple[float, float], power: float, detect: float
+    claim: Claimed,
+    spread: Spread,
+    levels: tuple[float, float],
+    power: float,
+    detect: float,
+    any_look: bool = False,
 ) -> ClaimPower:
     wanted = detect if claim.margin is None else claim.margin
     about = "recipe" if claim.design.seeds >= 2 and any(claim.design.trained) else "checkpoint"
-    alone, hardest = (reach_of(Asked(claim, spread, about, wanted, level, power)) for level in levels)
+    alone, hardest = (reach_of(Asked(claim, spread, about, wanted, level, power, any_look)) for level in levels)
     smallest = None
     if about == "recipe":
         seeds = claim.design.seeds

@@ -41,6 +41,9 @@ class Model(Protocol):
     def largest(self) -> float:
         """No difference, or margin, beyond this is asked about."""
 
+    def error(self, effect: float) -> float:
+        """The standard error that a test will estimate where this is the true difference."""
+
     def chance(self, effect: float, alpha: float) -> float:
         """That a two-sided test at alpha finds a true difference `effect` > 0."""
 
@@ -67,6 +70,11 @@ class PairedShares:
     def largest(self) -> float:
         """Every question one way."""
         return 1.0
+
+    def error(self, effect: float) -> float:
+        """At least that of one discordant question."""
+        share = min(1.0, max(self.discordance, effect))
+        return max(math.sqrt(max(share - effect**2, 0.0) / self.n), 1 / self.n)
 
     def chance(self, effect: float, alpha: float) -> float:
         """Binomial over the number of discordant questions, and over how they split."""
@@ -196,6 +204,10 @@ class UnpairedShares:
         """All against nothing."""
         return 1.0
 
+    def error(self, effect: float) -> float:
+        """That of the pooled share."""
+        return math.sqrt(self.pooled * (1 - self.pooled) * (1 / self.n_a + 1 / self.n_b))
+
     def chance(self, effect: float, alpha: float) -> float:
         """Binomial in both arms, by their sizes around the pooled share as far as there is room.
 
@@ -295,6 +307,10 @@ class Means:
     def largest(self) -> float:
         """The limit, or 60 standard errors."""
         return min(self.limit, 60 * math.sqrt(self.parts.variance) + self.coarse)
+
+    def error(self, effect: float) -> float:
+        """Without what no test sees."""
+        return math.sqrt(max(self.parts.variance - self.parts.extra, 0.0))
 
     def chance(self, effect: float, alpha: float) -> float:
         """P(estimate above its critical value)."""

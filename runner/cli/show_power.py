@@ -111,7 +111,7 @@ def _power(
     `shop`: say also what to buy. `beside` names the evaluation of conditions that are measured by another one than the
     spec's first.
     """
-    from nsd.reports.judge.anytime import planned_looks
+    from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
     from nsd.reports.judge.power import power_of
 
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
@@ -133,6 +133,7 @@ def _power(
         family=family,
         most_questions=wanted.most_questions,
         shop=shop,
+        any_look=block.looks == ANY_LOOK,
     )
     claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs)) is not None]
     found = stated(claims, design=_common(of.pop("")))
@@ -279,7 +280,7 @@ def power_lines(found: Power) -> list[str]:
     overall = found.overall
     alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
     many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
-    chance = f"{found.power:.0%} power at alpha {found.alpha:g}"
+    chance = f"{found.power:.0%} power at alpha {found.alpha:g}{', valid at any look' if found.any_look else ''}"
     source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
     lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
     for name, other in found.beside.items():
@@ -320,6 +321,7 @@ def _print(found: Power) -> None:
 
     screen = console()
     title = f"{found.experiment or 'a test set'}: {found.power:.0%} power at alpha {found.alpha:g}"
+    title += ", valid at any look" if found.any_look else ""
     if found.family > 1 and found.correction != "none":
         title += f"; two numbers: a test alone, and the hardest of {found.family} claims ({found.correction})"
     shown = table(

@@ -197,3 +197,12 @@ def test_power_says_that_a_claim_on_single_searches_is_a_sign_test(tmp_path: Pat
 def test_a_plan_of_single_searches_says_so_below_its_power(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(SEARCHES.replace("SEEDS", "[1]"))
     assert "the claim is a sign test" in " ".join(nsd(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())
+
+
+def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path) -> None:
+    spec = tmp_path / "any.yaml"
+    spec.write_text(f"extends: {SPEC}\nname: any\nhypotheses: {{looks: any}}\n")
+    lines = nsd(tmp_path, "plan", str(spec)).splitlines()
+    (said,) = [line for line in lines if line.startswith("can detect")]
+    assert said.startswith("can detect 5.7 points (6.4 points in the hardest of 6 claims)") and "at alpha 0.05, valid at any look" in said
+    assert "valid at any look" in nsd(tmp_path, "power", str(spec))
