@@ -392,18 +392,23 @@ def describe(
         forced=forced,
         intervals=intervals,
         note=_joined(said),
-        evals_a=_evaluations(a),
-        evals_b=_evaluations(b),
-        trained_a=tuple(draws[0].train_digest or "untrained" for draws in a.observations),
-        trained_b=tuple(draws[0].train_digest or "untrained" for draws in b.observations),
+        evals_a=evaluations_of(a),
+        evals_b=evaluations_of(b),
+        trained_a=trainings_of(a),
+        trained_b=trainings_of(b),
         depends_on_missing=depends,
         chance=chance_of(evidence, result, margin),
     )
 
 
-def _evaluations(arm: Arm) -> tuple[str, ...]:
+def evaluations_of(arm: Arm) -> tuple[str, ...]:
     """Digests of the evaluations that are observations: a copy adds nothing to look at."""
     return tuple(run.eval_digest for draws in arm.observations for run in draws if run.eval_digest)
+
+
+def trainings_of(arm: Arm) -> tuple[str, ...]:
+    """Digests of the trainings behind an arm's observations."""
+    return tuple(draws[0].train_digest or "untrained" for draws in arm.observations)
 
 
 def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:

@@ -1,6 +1,6 @@
 """The two readings of a claim, each time named: these weights, and this recipe trained again, on questions like these.
 
-    other, why = other_reading(tested, arms, values, Rules(alpha, correction, family, looks), "corrected")
+    other, short = other_reading(tested, arms, values, Rules(alpha, correction, family, looks), "corrected")
 
 *These weights*: questions are a sample, training is what it was. *This recipe, trained again*: seeds and questions are
 samples, which takes two or more training seeds in each trained arm. The verdicts of an answer are of the second where
@@ -19,6 +19,7 @@ from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, TestedClaim, judge
 from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import TYPICAL_SEED_SD, about_recipe
 from nsd.reports.judge.runs import Arm
+from nsd.reports.judge.subgroups import ByField
 from nsd.reports.judge.values import Values
 
 WEIGHTS = "these weights, on questions like these"
@@ -27,24 +28,24 @@ MODELS = "these models as they are, on questions like these"
 SEARCHES = "one search of each question, on questions like these"
 
 
-def reading_of(one: Comparison) -> str:
-    """What a comparison speaks of."""
-    if one.claim == "recipe":
+def reading_of(one: Comparison | ByField) -> str:
+    """What a comparison speaks of; an interaction is about the weights that were measured."""
+    if isinstance(one, Comparison) and one.claim == "recipe":
         return RECIPE
     if any(map(is_search, one.metric.split(" against "))):
         return SEARCHES
     return MODELS if {*one.trained_a, *one.trained_b} == {"untrained"} else WEIGHTS
 
 
-def readings_of(comparisons: Sequence[Comparison | None]) -> str:
+def readings_of(comparisons: Sequence[Comparison | ByField | None]) -> str:
     """What several speak of, "" where none has a result."""
     return "; ".join(dict.fromkeys(reading_of(one) for one in comparisons if one is not None))
 
 
 def other_reading(
     tested: Sequence[TestedClaim], arms: Mapping[str, Arm], values: Values, rules: Rules, intervals: str
-) -> tuple[list[ClaimVerdict], str]:
-    """The verdicts of the other reading, and for a recipe that the seeds do not support what would."""
+) -> tuple[list[ClaimVerdict], list[str]]:
+    """The verdicts of the other reading, and the trained arms with too few seeds for a recipe (see `what_would`)."""
     others: list[TestedClaim | None] = []
     short: list[str] = []
     for one in tested:
@@ -56,12 +57,17 @@ def other_reading(
             elif about_recipe(a, b):
                 found = _weighed(one, arms, values, rules, "recipe")
             else:
-                few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
-                short += [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
+                short += short_of_seeds(a, b)
         others.append(found)
     untested: list[float | None] = [None] * (rules.family - len(others))
     verdicts = [one for one in judge_family(others, untested, values, rules, intervals) if one is not None]
-    return verdicts, _what_would(sorted(set(short)))
+    return verdicts, short
+
+
+def short_of_seeds(a: Arm, b: Arm) -> list[str]:
+    """The trained arms, by name without the evaluation, that one model alone speaks for."""
+    few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
+    return [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
 
 
 def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, rules: Rules, about: str) -> TestedClaim | None:
@@ -71,7 +77,7 @@ def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, rules: R
         return None
 
 
-def _what_would(short: Sequence[str]) -> str:
+def what_would(short: Sequence[str]) -> str:
     """What it takes to speak of the recipe; "" where nothing is missing."""
     if not short:
         return ""

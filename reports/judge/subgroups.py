@@ -6,9 +6,9 @@
 The groups are the values of a field of the questions' `meta`, or with `length` thirds of the questions by their
 characters. Each group's difference is tested as the whole is, and its interval stands for itself. That an effect shows
 in one group and not in another says nothing of a difference between them: that is what the interaction asks
-(reports/stats/heterogeneity.py), about the weights that were measured. All of it is exploratory, whatever the spec
-claims of the pair: a spec cannot declare an interaction. The p of the interactions asked for at once are corrected by
-Benjamini-Hochberg.
+(reports/stats/heterogeneity.py), about the weights that were measured. An interaction that a spec declares
+(`{compare: [a, b], by: level}`) is judged in the family of its claims, by the same test; all else is exploratory, and
+the p of those asked for at once are corrected by Benjamini-Hochberg.
 
 Limits: questions are taken as independent (no `--groups`); a field with many values is refused, not binned.
 """
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.groups import grouped, in_order
+from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
-from nsd.reports.judge.compare import measured_with, not_comparable
+from nsd.reports.judge.compare import evaluations_of, measured_with, not_comparable, trainings_of
 from nsd.reports.judge.comparison import say_p
 from nsd.reports.judge.pairs import RESAMPLING_SEED, gather
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by, resolve
@@ -60,7 +61,10 @@ class Group:
 
 @dataclass(frozen=True)
 class ByField:
-    """A pair by a field. `p` and `q` of the interaction over `tested` groups; None where fewer than two are enough."""
+    """A pair by a field. `p` and `q` of the interaction over `tested` groups; None where fewer than two are enough.
+
+    `evals_a` to `trained_b` as in Comparison.
+    """
 
     a: str
     b: str
@@ -77,6 +81,21 @@ class ByField:
     alpha: float
     about: str
     exploratory: bool = True
+    correction: str = "bh"
+    evals_a: tuple[str, ...] = ()
+    evals_b: tuple[str, ...] = ()
+    trained_a: tuple[str, ...] = ()
+    trained_b: tuple[str, ...] = ()
+
+    @property
+    def test(self) -> str:
+        """What tests the interaction."""
+        return f"interaction by {self.field} (Welch F and permutation)"
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is shown not to be the same in all groups."""
+        return self.p_adjusted is not None and self.p_adjusted < self.alpha
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -87,8 +106,7 @@ class ByField:
         pair = f"{self.b} against {self.a}"
         if self.p is None:
             return f"{pair}: fewer than two groups of {LEAST} questions, so no interaction with {self.field} is tested"
-        shown = self.p_adjusted is not None and self.p_adjusted < self.alpha
-        what = "differs" if shown else "is not shown to differ"
+        what = "differs" if self.shown else "is not shown to differ"
         adjusted = f", adjusted {say_p(self.p_adjusted)}" if self.family > 1 else ""
         some = "" if self.tested == len(self.groups) else f", those of {LEAST} questions or more"
         return (
@@ -97,13 +115,24 @@ class ByField:
         )
 
 
-def exploratory_note(found: Sequence[ByField]) -> str:
-    """What must be known of all of them."""
+def by_field_notes(found: Sequence[ByField]) -> list[str]:
+    """What must be known of all of them: which were declared, and that the others were not."""
+    said = []
     level = f"{1 - found[0].alpha:.0%}" if found else "95%"
-    return (
-        f"EXPLORATORY: groups of questions that no claim names; {level} intervals, each for itself. An effect in one "
-        "group and none in another is no difference between them: the interaction asks that"
-    )
+    declared = [one for one in found if not one.exploratory]
+    if declared:
+        pairs = ", ".join(f"{one.b} against {one.a}" for one in declared)
+        how = CORRECTIONS[declared[0].correction]
+        said.append(
+            f"declared beforehand: the interaction of {pairs}, in the family of {declared[0].family} claims, p "
+            f"adjusted by {how}; the groups' own intervals are {level}, each for itself"
+        )
+    if len(declared) < len(found) or not found:
+        said.append(
+            f"EXPLORATORY: groups of questions that no claim names; {level} intervals, each for itself. An effect in "
+            "one group and none in another is no difference between them: the interaction asks that"
+        )
+    return said
 
 
 def pairs_of_names(connection: duckdb.DuckDBPyConnection, names: Sequence[str], metric: str | None = None) -> Pairs:
@@ -157,13 +186,13 @@ def by_field(
     """Each pair by a field of its questions. Raises InputError for a field that they do not have or that has too many
     values, and for arms that are known by counts alone.
     """
-    found = [_pair(connection, workspace, a, b, field, metric, alpha) for a, b in pairs]
+    found = [pair_by_field(connection, workspace, a, b, field, metric, alpha) for a, b in pairs]
     adjusted = stats.adjust([one.p for one in found], "bh")
     family = sum(one.p is not None for one in found)
     return [replace(one, p_adjusted=p, family=family) for one, p in zip(found, adjusted, strict=True)]
 
 
-def _pair(
+def pair_by_field(
     connection: duckdb.DuckDBPyConnection,
     workspace: Workspace,
     first: Arm,
@@ -171,11 +200,13 @@ def _pair(
     field: str,
     metric: str | None,
     alpha: float,
+    claim: str | None = None,
 ) -> ByField:
+    """A pair by a field, b - a; `claim` asks for that reading. Raises InputError as `by_field` does."""
     for arm in (first, second):
         if arm.counts_only:
             raise InputError(f"{arm.name} is known by its counts alone: nothing is known of its questions")
-    a, b, about, _, reading = choose_seeds(first, second)
+    a, b, about, _, reading = choose_seeds(first, second, claim)
     of = groups_of(connection, workspace, (a, b), field)
     names = list(dict.fromkeys(of.values()))  # numbered in this order
     values = load_values(connection, [a, b], of, metric)
@@ -204,6 +235,10 @@ def _pair(
         family=1,
         alpha=alpha,
         about=about,
+        evals_a=evaluations_of(a),
+        evals_b=evaluations_of(b),
+        trained_a=trainings_of(a),
+        trained_b=trainings_of(b),
     )
 
 

@@ -31,7 +31,7 @@ from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
 from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.searched import Searches, collect_searches
-from nsd.reports.judge.subgroups import ByField, exploratory_note
+from nsd.reports.judge.subgroups import ByField, by_field_notes
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.judge.watched import WatchedTraining
@@ -171,7 +171,7 @@ class PageData:
     @property
     def by_field_note(self) -> str:
         """What must be known of differences by a field."""
-        return exploratory_note(self.by_field)
+        return ". ".join(by_field_notes(self.by_field))
 
     @property
     def level(self) -> float:
@@ -262,7 +262,7 @@ def _of_version(
     hypotheses: Hypotheses | None,
     metric: str | None,
 ) -> PageData:
-    found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, metric=metric)
+    found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, metric=metric, workspace=workspace)
     rows = connection.execute(
         "SELECT spec_yaml FROM experiments WHERE experiment = ? AND spec_digest = ?",
         [experiment, found.spec_digest],
@@ -298,6 +298,7 @@ def _of_version(
         looks=_looks(connection, [experiment]),
         journal=_journal(connection, [experiment, *runs]),
         remarks=[found.runs_line().rstrip("."), *found.notes],
+        by_field=found.interactions(),
     )
 
 

@@ -100,6 +100,10 @@ def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
     for one in verdicts:
         found = one.comparison
         head = [_text(one.claim), one.verdict]
+        if (by := one.by) is not None:
+            told = [points(by.difference, data.scale), "–", show_p(by.p), show_p(by.p_adjusted), f"{by.n:,}", by.test]
+            rows.append([*head, *map(_text, told), _text(one.about)])
+            continue
         if found is None:
             rows.append([*head, *["–"] * 6, _text(one.about)])
             continue

@@ -204,5 +204,8 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
     spec.write_text(f"extends: {SPEC}\nname: any\nhypotheses: {{looks: any}}\n")
     lines = nsd(tmp_path, "plan", str(spec)).splitlines()
     (said,) = [line for line in lines if line.startswith("can detect")]
-    assert said.startswith("can detect 5.7 points (6.4 points in the hardest of 6 claims)") and "at alpha 0.05, valid at any look" in said
+    assert (
+        said.startswith("can detect 5.7 points (6.4 points in the hardest of 6 claims)")
+        and "at alpha 0.05, valid at any look" in said
+    )
     assert "valid at any look" in nsd(tmp_path, "power", str(spec))
