@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.compare import short_of_seeds
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, TestedClaim, judge_family, weigh_claim
 from nsd.reports.judge.metrics import is_search
@@ -64,12 +65,6 @@ def other_reading(
     return verdicts, short
 
 
-def short_of_seeds(a: Arm, b: Arm) -> list[str]:
-    """The trained arms, by name without the evaluation, that one model alone speaks for."""
-    few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
-    return [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
-
-
 def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, rules: Rules, about: str) -> TestedClaim | None:
     try:
         return weigh_claim(one.claim, arms, values, rules.alpha, about, rules.looks)
@@ -88,3 +83,13 @@ def what_would(short: Sequence[str]) -> str:
         f"[1, 2] in the spec); where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, {wanted} find a difference "
         "of 2 points in 4 of 5 cases, if the questions are enough"
     )
+
+
+def others_of(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Pairs of runs in their other reading, those that have one."""
+    return [one.other for one in comparisons if one.other is not None]
+
+
+def not_supported(comparisons: Sequence[Comparison]) -> str:
+    """What it takes to speak of the recipe of runs that were compared; "" where each pair has both readings."""
+    return what_would(sorted({name for one in comparisons for name in one.short_of_seeds}))

@@ -29,6 +29,7 @@ from nsd.reports.judge.label_quality import Agreement, LabelQuality, label_quali
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
+from nsd.reports.judge.readings import not_supported, others_of, readings_of
 from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.searched import Searches, collect_searches
 from nsd.reports.judge.subgroups import ByField, by_field_notes
@@ -45,6 +46,8 @@ from nsd.reports.page.training import (
     collect_trainings,
     collect_warnings,
 )
+from nsd.reports.text.answer import others_of as others_of_claims
+from nsd.reports.text.render import outcome
 
 if TYPE_CHECKING:
     import duckdb
@@ -162,6 +165,11 @@ class PageData:
     def late(self) -> list[ClaimVerdict]:
         """Claims written after results existed."""
         return self.answer.late if self.answer else []
+
+    @property
+    def other_readings(self) -> list[tuple[str, list[ClaimVerdict]]]:
+        """The claims in their other reading, under a title each."""
+        return others_of_claims(self.answer) if self.answer else []
 
     @property
     def comparisons(self) -> list[Comparison]:
@@ -297,7 +305,11 @@ def _of_version(
         recorded_at=None if found.recorded_at is None else f"{found.recorded_at:%Y-%m-%d %H:%M:%S}",
         looks=_looks(connection, [experiment]),
         journal=_journal(connection, [experiment, *runs]),
-        remarks=[found.runs_line().rstrip("."), *found.notes],
+        remarks=[
+            found.runs_line().rstrip("."),
+            *([found.not_supported] if found.not_supported else []),
+            *found.notes,
+        ],
         by_field=found.interactions(),
     )
 
@@ -354,8 +366,16 @@ def collect_comparison(
         remarks=[
             *(f"passed over: {line}" for line in skipped),
             *dict.fromkeys(remark for one in pairs for remark in one.remarks),
+            *_other_readings(pairs),
         ],
     )
+
+
+def _other_readings(pairs: Sequence[Comparison]) -> list[str]:
+    """What pairs of runs come to in their other reading, and what is lacking for one."""
+    others, lacking = others_of(pairs), not_supported(pairs)
+    said = [f"In the other reading, {readings_of(others)}: {outcome(others).rstrip('.')}"] if others else []
+    return [*said, lacking] if lacking else said
 
 
 def _gathered(

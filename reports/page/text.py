@@ -49,6 +49,8 @@ def as_markdown(data: PageData) -> str:
             parts.append(_claims(verdicts, data))
             noted = [(one.claim, note) for one in verdicts if (note := _note(one))]
             parts.append("\n".join(f"- {_text(claim)}: {note}" for claim, note in noted))
+    for title, verdicts in data.other_readings:
+        parts += [f"{_text(title[:1].upper() + title[1:])}:", _claims(verdicts, data)]
     if data.answer is not None and not (data.verdicts or data.late) and data.answer.exploratory:
         parts.append(comparisons_as_markdown(data.answer.exploratory).strip())
     parts.append(_arms(data, data.arms))
