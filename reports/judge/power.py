@@ -201,7 +201,8 @@ def _claim_power(
     any_look: bool = False,
 ) -> ClaimPower:
     wanted = detect if claim.margin is None else claim.margin
-    about = "recipe" if claim.design.seeds >= 2 and any(claim.design.trained) else "checkpoint"
+    of_seeds = claim.kind != "interaction" and claim.design.seeds >= 2 and any(claim.design.trained)
+    about = "recipe" if of_seeds else "checkpoint"
     alone, hardest = (reach_of(Asked(claim, spread, about, wanted, level, power, any_look)) for level in levels)
     smallest = None
     if about == "recipe":
@@ -225,8 +226,9 @@ def reach_of(asked: Asked) -> Reach:
     if asked.scales is not None:
         ends = (asked.smallest(asked.model(scale=asked.scales[0])), asked.smallest(asked.model(scale=asked.scales[1])))
     recipe = replace(asked, about="recipe")
-    seeds = recipe.least("seeds") if any(design.trained) else None
-    seeds_at_best = recipe.least("seeds", at_best=True) if any(design.trained) and not asked.spread.known else None
+    counts = any(design.trained) and asked.claim.kind != "interaction"  # which is about the weights at hand
+    seeds = recipe.least("seeds") if counts else None
+    seeds_at_best = recipe.least("seeds", at_best=True) if counts and not asked.spread.known else None
     return Reach(
         alpha=asked.level,
         detectable=detectable,
@@ -238,7 +240,7 @@ def reach_of(asked: Asked) -> Reach:
         seeds_at_least=seeds_at_best,
         detectable_range=ends,
         questions_range=asked.ends("questions"),
-        seeds_range=recipe.ends("seeds") if any(design.trained) else None,
+        seeds_range=recipe.ends("seeds") if counts else None,
         floors={what: asked.smallest(asked.endless(what)) for what in asked.purchases},
     )
 

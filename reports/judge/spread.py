@@ -40,7 +40,8 @@ MOST_OTHERS = 12
 class Design:
     """How much is measured. `greedy`: temperature 0, so that more samples are the same sample again. `trained`:
     whether the better and the worse condition are trained at all. `seeds` are those of what is trained: seeds of an
-    untrained condition are more samples of a question, or where nothing is drawn, nothing.
+    untrained condition are more samples of a question, or where nothing is drawn, nothing. `groups`: the questions in
+    each group, for a claim about an interaction.
     """
 
     questions: int
@@ -50,6 +51,7 @@ class Design:
     data_hash: str | None = None
     greedy: bool = False
     trained: tuple[bool, bool] = (True, True)
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

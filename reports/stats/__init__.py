@@ -15,6 +15,7 @@ Limits: questions (or clusters) are taken as independent draws, and values as bo
 
 from nsd.reports.stats.bounded import BoundedMean, exact_binomial
 from nsd.reports.stats.chances import (
+    Groups,
     Means,
     Model,
     PairedShares,
@@ -79,6 +80,7 @@ __all__ = [
     "BoundedMean",
     "Components",
     "CurvePoint",
+    "Groups",
     "Interval",
     "Limits",
     "Means",

@@ -331,6 +331,42 @@ class Means:
         return float(np.mean(np.maximum(0.0, 2 * one_side - 1) if both_sides else one_side))
 
 
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Welch's F over groups of questions of these `sizes`, whose differences have one `variance` a question.
+
+    The effect: by how much the difference in one group, the smallest, is not that of all others, which are alike. By
+    the noncentral F; the test takes a permutation as well, which seldom costs anything.
+    """
+
+    sizes: tuple[int, ...]
+    variance: float
+
+    @property
+    def largest(self) -> float:
+        """All one way in one group, all the other way in the others."""
+        return 2.0
+
+    def error(self, effect: float) -> float:
+        """Of the smallest group's difference from the rest."""
+        smallest, n = min(self.sizes), sum(self.sizes)
+        return math.sqrt(self.variance * (1 / smallest + 1 / (n - smallest)))
+
+    def chance(self, effect: float, alpha: float) -> float:
+        """P(F above its critical value)."""
+        from scipy.special import fdtri, ncfdtr
+
+        n, groups = sum(self.sizes), len(self.sizes)
+        spread = sum((1 - size / n) ** 2 / (size - 1) for size in self.sizes)
+        df = (groups**2 - 1) / (3 * spread)
+        noncentral = (effect / self.error(effect)) ** 2 if self.variance > 0 else math.inf
+        return float(1 - ncfdtr(groups - 1, df, min(noncentral, 1e4), fdtri(groups - 1, df, 1 - alpha)))
+
+    def margin_chance(self, margin: float, alpha: float, both_sides: bool) -> float:
+        """Nothing shows that all groups are alike."""
+        return 0.0
+
+
 def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, extra: float = 0.0) -> Means:
     """The sign-flip test on `n` means of `k` samples (None: not such means) whose differences have this variance.
 

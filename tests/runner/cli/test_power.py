@@ -209,3 +209,13 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
         and "at alpha 0.05, valid at any look" in said
     )
     assert "valid at any look" in nsd(tmp_path, "power", str(spec))
+
+
+def test_a_declared_interaction_has_a_figure_of_its_own(tmp_path: Path) -> None:
+    spec = tmp_path / "by.yaml"
+    claims = "[oracle > baseline, {compare: [oracle, baseline], by: steps}]"
+    spec.write_text(f"extends: {SPEC}\nname: by\nhypotheses: {{claims: {claims}}}\n")
+    plain, by = nsd_json(tmp_path, "power", str(spec), "--json")["claims"]
+    assert by["claim"] == "oracle against baseline differs by steps" and len(by["design"]["groups"]) == 4
+    assert by["alone"]["detectable"] > 2 * plain["alone"]["detectable"] and by["about"] == "checkpoint"
+    assert "that of the smallest group of questions" in nsd(tmp_path, "power", str(spec))
