@@ -278,7 +278,7 @@ def _judge(
         one for one in judge_family(on_time, family[len(on_time) :], values, rules, intervals) if one is not None
     ]
     judged = [
-        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals, detect)
+        verdict_on(one, p, values, alpha, "bh", size, left, mark, intervals, detect)
         for (one, mark), p, left in zip(late, side, side_levels, strict=False)
     ]
     unknown: list[float | None] = [None] * len(others)

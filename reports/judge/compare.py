@@ -28,7 +28,7 @@ from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.chance import chance_of
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
-from nsd.reports.judge.needed import level_left, reach
+from nsd.reports.judge.needed import reach
 from nsd.reports.judge.pairing import load_pairing
 from nsd.reports.judge.pairs import Evidence, about_recipe, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
@@ -360,12 +360,13 @@ def describe(
     alpha: float,
     correction: str,
     family: int,
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
+    *,
+    level: float,
     claim: tuple[str, float] | None = None,
     same: tuple[float, stats.Interval] | None = None,
     forced: bool = False,
     interval: stats.Interval | None = None,
-    level: float | None = None,
     intervals: str = "corrected",
     detect: float | None = None,
     margin: float = 0.0,
@@ -381,8 +382,7 @@ def describe(
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
-    left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
-    reached = reach(evidence, result, left, claim, detect, verdict.resolved)
+    reached = reach(evidence, result, level, claim, detect, verdict.resolved)
     needed_for = "" if detect is None else f"a true difference of {amount(detect, a.runs[0].metric)}"
     if claim is not None:
         needed_for = f"showing a true difference of zero to be {claim[0].replace('_', ' ')} {claim[1]:g}"

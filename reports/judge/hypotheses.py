@@ -1,8 +1,8 @@
 """Verdicts on the claims a spec declared before the run, as one family of tests.
 
     tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
-    adjusted = family_adjusted([one.p for one in tested], "holm")
-    print(verdict_on(tested[0], adjusted[0], values, alpha, "holm", family=len(tested)).sentence())
+    verdicts = judge_family(tested, [], values, Rules(alpha, "holm", family=len(tested)))
+    print(verdicts[0].sentence())
 
 A claim names two conditions. Kinds: `better` (two-sided, so that
 WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
@@ -25,7 +25,6 @@ from nsd.reports import stats
 from nsd.reports.judge.anytime import ANY_LOOK, at_any_look, no_promise, planned_looks
 from nsd.reports.judge.compare import describe, measured_with, not_comparable
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.needed import level_left
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.seeds import choose_seeds
@@ -219,8 +218,8 @@ def verdict_on(
     alpha: float,
     correction: str,
     family: int,
+    level: float,
     mark: str = "",
-    level: float | None = None,
     intervals: str = "corrected",
     detect: float | None = None,
     looks: int = 1,
@@ -238,16 +237,15 @@ def verdict_on(
         return ClaimVerdict(
             *known, Verdict.UNRESOLVED, None, one.about, family, correction, alpha, None, one.notes[0], mark
         )
-    left = level_left(one.p, p, alpha, correction, family) if level is None else level
     if margin is None:
-        verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - left))
+        verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - level))
         holds = None if not verdict.apart else verdict.direction > 0
     else:
-        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family * looks, left)
+        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family * looks, level)
     within = None if margin is None else (kind, margin)
     about = (one.evidence, one.result, p, verdict, values, alpha, correction, family, [*one.notes, note])
     comparison = describe(
-        *about, claim=within, interval=interval, level=left, intervals=intervals, detect=detect, looks=looks
+        *about, claim=within, interval=interval, level=level, intervals=intervals, detect=detect, looks=looks
     )
     return ClaimVerdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
 

@@ -1,7 +1,6 @@
 """What an undecided comparison could have found, and what a stated difference, or margin, takes: questions or seeds.
 
-    left = level_left(p, p_adjusted, alpha=0.05, correction="holm", family=6)
-    found = reach(evidence, result, left, detect=0.02)
+    found = reach(evidence, result, level=0.05 / 6, detect=0.02)
     found.detectable, found.needed_n, found.needed_range
 
 All at 80 % power, and at the level that the correction for the family leaves. Nothing is ever said to be needed for the
@@ -41,19 +40,6 @@ class Reached:
     needed_seeds_range: tuple[int | None, int | None] | None = None
     needed_paired: int | None = None
     remark: str = ""
-
-
-def level_left(p: float | None, p_adjusted: float | None, alpha: float, correction: str, family: int) -> float:
-    """The level at which p itself would have to pass for its adjusted p to pass alpha: alpha p / p_adjusted.
-
-    An adjusted p of 1 hides by how much p was multiplied; then it is alpha / family for the corrections of the
-    family's error.
-    """
-    if p is None or not p_adjusted:
-        return alpha
-    if p_adjusted >= 1 and correction in ("holm", "bonferroni"):
-        return alpha / max(family, 1)
-    return alpha * p / p_adjusted
 
 
 def reach(

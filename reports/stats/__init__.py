@@ -27,7 +27,7 @@ from nsd.reports.stats.chances import (
     smallest_margin,
     variance_factors,
 )
-from nsd.reports.stats.components import Components, layout, two_way
+from nsd.reports.stats.components import Components, two_way
 from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
     LEVEL,
@@ -51,11 +51,8 @@ from nsd.reports.stats.limits import (
     two_sided_p,
 )
 from nsd.reports.stats.power import (
-    minimum_detectable_effect,
-    sample_size,
     seeds_needed,
     smallest_permutation_p,
-    t_detectable,
 )
 from nsd.reports.stats.significance import (
     Result,
@@ -100,20 +97,17 @@ __all__ = [
     "fewest_for_t",
     "holm",
     "interval_of",
-    "layout",
     "least",
     "margin_p",
     "margin_test_paired",
     "margin_test_unpaired",
     "mcnemar",
     "mean_limits",
-    "minimum_detectable_effect",
     "missing_bounds",
     "newcombe_paired",
     "newcombe_unpaired",
     "paired_t",
     "rule_of_three",
-    "sample_size",
     "seeds_interval",
     "seeds_needed",
     "sign_flip",
@@ -121,7 +115,6 @@ __all__ = [
     "sign_test",
     "smallest_margin",
     "smallest_permutation_p",
-    "t_detectable",
     "tango_interval",
     "tango_score",
     "two_level",

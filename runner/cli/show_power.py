@@ -68,7 +68,7 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
         earlier = 0 if connection is None else _earlier_claims(connection, plan.name, block.claims)
         family = len(block.claims) + earlier
         beside = {run.condition: str(run.measurement) for run in plan.runs if run.beside}
-        designs, shop, held = _designs_of_plan(plan), wanted is not None, plan.data.__getitem__
+        designs, shop = _designs_of_plan(plan), wanted is not None
         return _power(
             connection, plan.name, designs, block, family, wanted or Wanted(), shop, beside, plan.data.__getitem__
         )
