@@ -189,8 +189,9 @@ def answer(experiment: str, *, workspace: str | Path | None = None) -> Answer:
     from nsd.reports.judge.answer import answer as find_answer
     from nsd.runner.store.index import Store
 
-    with Store(_workspace(workspace)).read() as connection:
-        return find_answer(connection, experiment)
+    place = _workspace(workspace)
+    with Store(place).read() as connection:
+        return find_answer(connection, experiment, workspace=place)
 
 
 def load_results(pattern: str = "*", *, workspace: str | Path | None = None) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from nsd.plugins.config import (
     DatasetConfig,
@@ -88,6 +88,7 @@ __all__ = [
     "Plugin",
     "PluginConfig",
     "PluginType",
+    "PoolSizes",
     "Pools",
     "Prompt",
     "Prompted",
@@ -145,6 +146,13 @@ class Plugin:
 PluginType = TypeVar("PluginType", bound=type[Plugin])
 
 
+class PoolSizes(NamedTuple):
+    """Distinct questions in a generated dataset's pools."""
+
+    train: int
+    test: int
+
+
 class Dataset(Plugin):
     """Rows with question, gold answer, gold solution. Splitting is done by `nsd.plugins.datasets.split`."""
 
@@ -167,8 +175,15 @@ class Dataset(Plugin):
         return Shown()
 
     def source_files(self) -> list[Path]:
-        """Local files the rows come from, [] for generated or hub data (used only to cache loading)."""
+        """Local files the rows come from, [] for generated or hub data. Raises InputError where one is missing.
+
+        `nsd validate` reads these to see whether a plan would refuse the data.
+        """
         return []
+
+    def sizes(self) -> PoolSizes | None:
+        """How many questions it makes, without making them; None where it reads them, or cannot tell."""
+        return None
 
 
 # --------------------------------------------------------------------------- verdicts

@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, Shown
+from nsd.plugins.api import Dataset, DatasetConfig, Pools, PoolSizes, Prompt, Question, Shown
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
 
@@ -55,6 +55,9 @@ class CodePuzzles(Dataset):
             return levels
 
     config: Config
+
+    def sizes(self) -> PoolSizes:
+        return PoolSizes(self.config.train, self.config.test)
 
     def pools(self) -> Pools:
         """Generate both pools; see `generate`."""

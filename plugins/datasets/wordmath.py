@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt
+from nsd.plugins.api import Dataset, DatasetConfig, Pools, PoolSizes, Prompt
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
 
@@ -49,6 +49,9 @@ class Wordmath(Dataset):
             return steps
 
     config: Config
+
+    def sizes(self) -> PoolSizes:
+        return PoolSizes(self.config.train, self.config.test)
 
     def pools(self) -> Pools:
         """Generate both pools; see `generate`."""

@@ -35,11 +35,11 @@ from nsd.reports.judge.compare import (
     weigh,
 )
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, judge_family, verdict_on, weigh_claim
+from nsd.reports.judge.hypotheses import Asked, ClaimVerdict, Rules, judge_family, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.ranks import RankBand, rank_bands
-from nsd.reports.judge.readings import RECIPE, other_reading, readings_of
+from nsd.reports.judge.readings import RECIPE, other_reading, readings_of, what_would
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
 from nsd.reports.judge.sandboxes import sandbox_notes
 from nsd.reports.judge.seeds import choose_seeds
@@ -59,6 +59,9 @@ from nsd.runner.store.shapes import Claim, Hypotheses, Look
 if TYPE_CHECKING:
     import duckdb
 
+    from nsd.reports.judge.subgroups import ByField
+    from nsd.runner.store.workspace import Workspace
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -71,7 +74,8 @@ class Answer:
     `spec_digest` of the spec asked for; `seeds` are theirs.
     `metric`: one asked for instead of the evaluation's own. `beside`: by arm, the evaluation that measures it, where
     that is not the first of the spec. `looks`: how many were planned, or "any". `other`: the declared claims in their
-    other reading (readings.py), `not_supported` what it would take where the seeds cannot carry it.
+    other reading (readings.py), `late_other` the late ones, `not_supported` what it would take where the seeds cannot
+    carry it.
     """
 
     experiment: str
@@ -94,6 +98,7 @@ class Answer:
     looks: int | str | None = None
     beside: dict[str, str] = field(default_factory=dict)
     other: list[ClaimVerdict] = field(default_factory=list)
+    late_other: list[ClaimVerdict] = field(default_factory=list)
     not_supported: str = ""
 
     def headline(self) -> str:
@@ -118,11 +123,11 @@ class Answer:
         family = f" ({self.family_line()})" if self.verdicts else ""
         about: dict[str, list[ClaimVerdict]] = {}
         for one in claims:
-            about.setdefault(readings_of([one.comparison]), []).append(one)
+            about.setdefault(readings_of([one.comparison or one.by]), []).append(one)
         parts = [f"{reading}: {_outcome(mine)}" if reading else _outcome(mine) for reading, mine in about.items()]
         sentence = f"Of {kind}{family}{', for ' if next(iter(about)) else ': '}{'; '.join(parts)}."
-        if self.other:
-            sentence += f" For {readings_of([one.comparison for one in self.other])}: {_outcome(self.other)}."
+        if other := self.other if self.verdicts else self.late_other:
+            sentence += f" For {readings_of([one.comparison for one in other])}: {_outcome(other)}."
         if self.not_supported and not any(one.comparison and one.comparison.claim == "recipe" for one in claims):
             sentence += f" For {RECIPE}: nothing, with one trained model an arm."
         return sentence
@@ -147,7 +152,7 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         found = dict(vars(self))
-        for name in ("verdicts", "late", "exploratory", "other"):
+        for name in ("verdicts", "late", "exploratory", "other", "late_other"):
             found[name] = [one.to_json() for one in found[name]]
         found["recorded_at"] = None if self.recorded_at is None else self.recorded_at.isoformat()
         return {**found, "headline": self.headline()}
@@ -172,6 +177,10 @@ class Answer:
             replace(band, name=band.name.removeprefix(short)) for band in rank_bands(mine, planned_looks(self.looks))
         ]
 
+    def interactions(self) -> list[ByField]:
+        """What the claims say of groups of questions, declared ones first."""
+        return [one.by for one in (*self.verdicts, *self.late) if one.by is not None]
+
     def judged(self) -> list[Comparison]:
         """The comparisons behind the claims."""
         found = [verdict.comparison for verdict in (*self.verdicts, *self.late)]
@@ -190,6 +199,7 @@ def answer(
     pairs: bool = True,
     intervals: str = "corrected",
     detect: float | None = None,
+    workspace: Workspace | None = None,
 ) -> Answer:
     """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
 
@@ -199,8 +209,9 @@ def answer(
     `hypotheses` is the block of a spec file that may not have been run yet: claims that are on no record are as
     late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
     `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
-    780 of them. `detect`: a difference of which it is said what it takes, instead of the spec's. Raises InputError
-    where there is no such experiment, or the data cannot carry the reading.
+    780 of them. `detect`: a difference of which it is said what it takes, instead of the spec's. `workspace` has the
+    questions, which claims about groups of them are tested by. Raises InputError where there is no such experiment, or
+    the data cannot carry the reading.
     """
     versions = versions_of(connection, experiment)
     current = current_version(versions, spec_digest)
@@ -210,7 +221,7 @@ def answer(
             raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
         return _judge(
             *(connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs),
-            *(check_intervals(intervals), check_detect(detect, metric)),
+            *(check_intervals(intervals), check_detect(detect, metric), workspace),
         )
 
 
@@ -228,6 +239,7 @@ def _judge(
     pairs: bool,
     intervals: str,
     detect: float | None,
+    workspace: Workspace | None,
 ) -> Answer:
     block = hypotheses if hypotheses is not None else current.hypotheses if current else Hypotheses()
     alpha, correction = block.alpha, block.correction
@@ -247,10 +259,11 @@ def _judge(
     if metric is not None:
         marks = dict.fromkeys(marks, f"EXPLORATORY: judged by {metric} instead of the metric of the spec")
     dropped = [] if metric else declared_earlier(versions, list(asked.values()))
-    asked_of_each = (alpha, claim, block.looks)
+    questions = None if workspace is None else Asked(connection, workspace, metric)
+    asked_of_each = (alpha, claim, block.looks, questions)
     on_time = [weigh_claim(one, arms, values, *asked_of_each) for key, one in asked.items() if not marks[key]]
     late = [(weigh_claim(one, arms, values, *asked_of_each), marks[key]) for key, one in asked.items() if marks[key]]
-    gone = [_weigh_dropped(one, arms, values, alpha, block.looks) for one in dropped]
+    gone = [_weigh_dropped(one, arms, values, alpha, block.looks, questions) for one in dropped]
     family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
     rules = Rules(alpha, correction, len(family), block.looks, detect)
 
@@ -265,7 +278,7 @@ def _judge(
         one for one in judge_family(on_time, family[len(on_time) :], values, rules, intervals) if one is not None
     ]
     judged = [
-        verdict_on(one, p, values, alpha, "bh", size, mark, left, intervals, detect)
+        verdict_on(one, p, values, alpha, "bh", size, left, mark, intervals, detect)
         for (one, mark), p, left in zip(late, side, side_levels, strict=False)
     ]
     unknown: list[float | None] = [None] * len(others)
@@ -300,8 +313,17 @@ def _judge(
         beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
     if metric not in NEUTRAL:
-        other, not_supported = other_reading(on_time, arms, values, rules, intervals)
-        found = replace(found, other=other, not_supported=not_supported)
+        other, short = other_reading(on_time, arms, values, rules, intervals)
+        # Of late claims each look is their first: what a spec plans is for those on record.
+        as_late = Rules(alpha, "bh", max(size, len(late)), block.looks if block.looks == ANY_LOOK else None, detect)
+        late_other, late_short = other_reading([one for one, _ in late], arms, values, as_late, intervals)
+        marked = dict(zip((one.claim.text for one, _ in late), (mark for _, mark in late), strict=True))
+        found = replace(
+            found,
+            other=other,
+            late_other=[replace(one, mark=marked[one.claim]) for one in late_other],
+            not_supported=what_would(sorted({*short, *late_short})),
+        )
     earlier = earlier_looks(connection, experiment)
     return _with_looks(found, earlier, block.looks)
 
@@ -352,11 +374,16 @@ def _mark(key: str, claim: Claim, versions: Sequence[Version], known: _Known) ->
 
 
 def _weigh_dropped(
-    claim: Claim, arms: Mapping[str, Arm], values: Values, alpha: float, looks: int | str | None
+    claim: Claim,
+    arms: Mapping[str, Arm],
+    values: Values,
+    alpha: float,
+    looks: int | str | None,
+    questions: Asked | None,
 ) -> float | None:
     """The p of a claim that the spec no longer makes; None where these runs say nothing of it."""
     try:
-        return weigh_claim(claim, arms, values, alpha, None, looks).p
+        return weigh_claim(claim, arms, values, alpha, None, looks, questions).p
     except InputError:  # what an earlier version of nsd let through must not stop the claims of today
         return None
 
@@ -368,7 +395,7 @@ def _other_pairs(
     alpha: float,
     claim: str | None,
 ) -> list[Weighed]:
-    declared = {frozenset((one.better, one.worse)) for one in claims}
+    declared = {frozenset((one.better, one.worse)) for one in claims if one.by is None}
     found = []
     for first, second in combinations(arms, 2):
         if frozenset((first, second)) in declared or arms[first].measurement != arms[second].measurement:
@@ -453,10 +480,11 @@ def _with_looks(found: Answer, earlier: Sequence[Look], planned: int | str | Non
     looks = planned_looks(planned)
     judged = []
     for verdict in found.verdicts:
-        if verdict.comparison is None:
+        seen = verdict.comparison or verdict.by
+        if seen is None:
             judged.append(verdict)
             continue
-        number = look_number(earlier, verdict.comparison)
+        number = look_number(earlier, seen)
         if looks > 1:
             said = f"look {number} of {looks} planned, each tested at {found.alpha:g} / {looks}"
             verdict = replace(verdict, note="; ".join(filter(None, (verdict.note, said))))

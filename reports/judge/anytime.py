@@ -2,7 +2,6 @@
 
     evidence = at_any_look(gather(a, b, values))      # the same evidence, with anytime-valid tests
     evidence.test(0.95).p, evidence.test(0.95).interval
-    one_look_alpha(evidence, 0.05)                    # what this look's own test must reach for a verdict
 
 The test and interval are those of the table (`reports/stats/choose.py`), asked for at the level that a look must reach
 where any number of them is taken: see `reports/stats/anytime.py`. Nothing is needed of earlier looks: no order of the
@@ -67,11 +66,6 @@ def at_any_look(evidence: Evidence) -> Evidence:
     if why := no_promise(evidence):
         raise InputError(f"{evidence.a.name} and {evidence.b.name} cannot be judged at any look: {why}")
     return AnytimeEvidence(**{one.name: getattr(evidence, one.name) for one in fields(evidence)}, once=evidence)
-
-
-def one_look_alpha(evidence: Evidence, alpha: float) -> float:
-    """The level at which this look's own two-sided test decides: `alpha` itself where looks are not unlimited."""
-    return fixed_alpha(alpha, evidence.ratio) if isinstance(evidence, AnytimeEvidence) else alpha
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,16 +20,17 @@ from itertools import combinations
 from typing import TYPE_CHECKING, TypedDict
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import comparable, takes_votes
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
-from nsd.reports.judge.anytime import at_any_look, check_looks, one_look_alpha
+from nsd.reports.judge.anytime import at_any_look, check_looks
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.chance import chance_of
 from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
-from nsd.reports.judge.metrics import NEUTRAL, UNITS, comparable, takes_votes
-from nsd.reports.judge.needed import level_left, reach
+from nsd.reports.judge.metrics import NEUTRAL, UNITS
+from nsd.reports.judge.needed import reach
 from nsd.reports.judge.pairing import load_pairing
-from nsd.reports.judge.pairs import Evidence, gather
+from nsd.reports.judge.pairs import Evidence, about_recipe, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.settle import INTERVALS, levels_left, settle, settle_margin
@@ -95,18 +96,26 @@ def compare_runs(
             if fault:
                 raise InputError(f"{not_comparable(a, b, fault)}, or compare anyway with --force")
     values = load_values(connection, arms, options.get("groups"), metric)
-    weighed = []
+    weighed, others, short = [], [], []
     for (a, b), fault in zip(pairs, faults, strict=True):
         mark = _joined([f"FORCED in spite of {fault}" if fault else "", pairing.note(a, b)])
         if claim is None and test is None and not (a.counts_only or b.counts_only):
             # The same runs as the answer of a spec rests on: an arm asked more often has other values by that alone.
-            a, b, _, note, reading = choose_seeds(a, b)
-            weighed.append(weigh(a, b, values, alpha, _joined([mark, note]), None, reading, margin, bool(fault), looks))
+            mine, theirs, _, note, reading = choose_seeds(a, b)
+            asked = (margin, bool(fault), looks)
+            weighed.append(weigh(mine, theirs, values, alpha, _joined([mark, note]), None, reading, *asked))
+            others.append(_other_way(a, b, weighed[-1], values, alpha, mark, *asked))
+            short.append(short_of_seeds(a, b) if metric not in NEUTRAL else ())
         else:
             weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault), looks))
-    adjusted = stats.adjust([one.result.p for one in weighed], correction)
-    same = stats.adjust([one.same_p for one in weighed], correction)
-    found = conclude(weighed, adjusted, same, values, alpha, correction, intervals=intervals, detect=detect)
+            others.append(None)
+            short.append(())
+    shown = (values, alpha, correction, intervals, detect)
+    found = [
+        replace(one, other=other, short_of_seeds=few)
+        for one, other, few in zip(_together(weighed, *shown), _together(others, *shown), short, strict=True)
+        if one is not None
+    ]
     if trained := training_notes(connection, {arm.name: arm for arm in arms}):
         remarks = [tuple(f"{n}: {said}" for n in (one.a, one.b) for said in trained.get(n, ())) for one in found]
         found = [replace(one, remarks=mine) for one, mine in zip(found, remarks, strict=True)]
@@ -114,6 +123,55 @@ def compare_runs(
         passed = f"passed over: {'; '.join(skipped)}"
         found = [replace(comparison, note=_joined([comparison.note, passed])) for comparison in found]
     return found
+
+
+def _together(
+    weighed: Sequence[Weighed | None],
+    values: Values,
+    alpha: float,
+    correction: str,
+    intervals: str,
+    detect: float | None,
+) -> list[Comparison | None]:
+    """The verdicts of pairs that are one family, None for None."""
+    there = [one for one in weighed if one is not None]
+    adjusted = stats.adjust([one.result.p for one in there], correction)
+    same = stats.adjust([one.same_p for one in there], correction)
+    found = iter(conclude(there, adjusted, same, values, alpha, correction, intervals=intervals, detect=detect))
+    return [None if one is None else next(found) for one in weighed]
+
+
+def _other_way(
+    a: Arm,
+    b: Arm,
+    read: Weighed,
+    values: Values,
+    alpha: float,
+    mark: str,
+    margin: float | None,
+    forced: bool,
+    looks: str | None,
+) -> Weighed | None:
+    """A pair in the reading that it was not weighed in: these weights, or the recipe; None where there is no other."""
+    if not (a.trained or b.trained):
+        return None
+    about = "checkpoint" if read.evidence.claim == "recipe" else "recipe"
+    if about == "recipe" and not about_recipe(a, b):
+        return None
+    try:
+        first, second, _, note, reading = choose_seeds(a, b, about)
+        return weigh(first, second, values, alpha, _joined([mark, note]), None, reading, margin, forced, looks)
+    except InputError:  # what nobody asked for stops nothing
+        return None
+
+
+def short_of_seeds(a: Arm, b: Arm) -> tuple[str, ...]:
+    """The trained arms that one model alone speaks for, by `experiment/condition`, without evaluation and seed.
+
+    Of an imported run nobody knows whether it was trained here, or could be again.
+    """
+    few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2 and arm.runs[0].experiment is not None]
+    return tuple("/".join(arm.name.split("/")[:2]).partition("@")[0] for arm in few)
 
 
 def check_options(alpha: float, correction: str, margin: float | None = None, metric: str | None = None) -> None:
@@ -302,15 +360,17 @@ def describe(
     alpha: float,
     correction: str,
     family: int,
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
+    *,
+    level: float,
     claim: tuple[str, float] | None = None,
     same: tuple[float, stats.Interval] | None = None,
     forced: bool = False,
     interval: stats.Interval | None = None,
-    level: float | None = None,
     intervals: str = "corrected",
     detect: float | None = None,
     margin: float = 0.0,
+    looks: int = 1,
 ) -> Comparison:
     """Put evidence, result and verdict together with what a reader needs to judge them.
 
@@ -318,12 +378,11 @@ def describe(
     one asked for is shown instead. `claim` is the kind and margin of a claim of no harm or equivalence, whose test is
     one-sided; `same` the margin and interval of a test of equivalence that decided beside the two-sided one. `detect`:
     the true difference of which it is said what it takes. `margin`: by how much b is to beat a, for its chance.
+    `looks`: into how many planned ones alpha is split.
     """
     a, b = evidence.a, evidence.b
     counts_only = evidence.shape.counts_only
-    left = level_left(result.p, p_adjusted, alpha, correction, family) if level is None else level
-    left = one_look_alpha(evidence, left)
-    reached = reach(evidence, result, left, claim, detect, verdict.resolved)
+    reached = reach(evidence, result, level, claim, detect, verdict.resolved)
     needed_for = "" if detect is None else f"a true difference of {amount(detect, a.runs[0].metric)}"
     if claim is not None:
         needed_for = f"showing a true difference of zero to be {claim[0].replace('_', ' ')} {claim[1]:g}"
@@ -332,7 +391,7 @@ def describe(
     decided_by = (interval, claim) if same is None else (same[1], ("equivalent_within", same[0]))
     depends = _depends(evidence, verdict, *decided_by)
     if intervals != "corrected" and interval is not None:
-        alone = alpha if intervals == "unadjusted" else alpha / max(family, 1)
+        alone = alpha if intervals == "unadjusted" else alpha / max(family, 1) / looks
         within = claim if same is None else ("equivalent_within", same[0])
         asked = evidence.interval(1 - alone)
         if within is not None and not verdict.apart:  # one alpha on each side
@@ -390,18 +449,23 @@ def describe(
         forced=forced,
         intervals=intervals,
         note=_joined(said),
-        evals_a=_evaluations(a),
-        evals_b=_evaluations(b),
-        trained_a=tuple(draws[0].train_digest or "untrained" for draws in a.observations),
-        trained_b=tuple(draws[0].train_digest or "untrained" for draws in b.observations),
+        evals_a=evaluations_of(a),
+        evals_b=evaluations_of(b),
+        trained_a=trainings_of(a),
+        trained_b=trainings_of(b),
         depends_on_missing=depends,
         chance=chance_of(evidence, result, margin),
     )
 
 
-def _evaluations(arm: Arm) -> tuple[str, ...]:
+def evaluations_of(arm: Arm) -> tuple[str, ...]:
     """Digests of the evaluations that are observations: a copy adds nothing to look at."""
     return tuple(run.eval_digest for draws in arm.observations for run in draws if run.eval_digest)
+
+
+def trainings_of(arm: Arm) -> tuple[str, ...]:
+    """Digests of the trainings behind an arm's observations."""
+    return tuple(draws[0].train_digest or "untrained" for draws in arm.observations)
 
 
 def _arm_intervals(evidence: Evidence, level: float) -> tuple[tuple[float, float] | None, tuple[float, float] | None]:

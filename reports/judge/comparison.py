@@ -28,6 +28,8 @@ class Comparison:
     `evals_a`, `evals_b`: digests of the evaluations it rests on; `trained_a`, `trained_b`: of the models' training.
     `chance`: that b beats a by more than a margin, a posterior probability beside the p (chance.py).
     `remarks`: what must be known of how a or b was trained (see trainings.py); an answer says it once for all pairs.
+    `other`: of runs that were compared by name, the same pair in its other reading (readings.py), in a family of the
+    other readings; `short_of_seeds` are the trained arms that one model alone speaks for, so that there is none.
     """
 
     a: str
@@ -80,14 +82,17 @@ class Comparison:
     needed_seeds_range: tuple[int | None, int | None] | None = None
     intervals: str = "corrected"
     remarks: tuple[str, ...] = ()
+    other: Comparison | None = None
+    short_of_seeds: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; the first thirteen keys are a promise to readers, the others may grow."""
-        return {
+        found = {
             name: list(value) if isinstance(value, tuple) else vars(value) if isinstance(value, Chance) else value
             for name, value in vars(self).items()
             if name != "depends_on_missing"  # `note` says it
         }
+        return {**found, "other": None if self.other is None else self.other.to_json()}
 
     def sentence(self) -> str:
         """The outcome in words."""

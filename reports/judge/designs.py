@@ -14,10 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, averages
+from nsd.reports.judge.anytime import FEWEST_SEEDS
+from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.spread import Claimed, Spread
+from nsd.reports.stats.anytime import AnyLook
 from nsd.reports.stats.chances import FEWEST
+from nsd.reports.stats.heterogeneity import LEAST
 
 ENDLESS = {"questions": 10**9, "samples": 10**6, "seeds": 10**5}
 MOST = {"questions": 10**7, "samples": 10**5, "seeds": 10**4}
@@ -25,7 +29,10 @@ MOST = {"questions": 10**7, "samples": 10**5, "seeds": 10**4}
 
 @dataclass(frozen=True)
 class Asked:
-    """A claim, what its values vary by, and what is wanted of it: `wanted` found at `level` with chance `power`."""
+    """A claim, what its values vary by, and what is wanted of it: `wanted` found at `level` with chance `power`.
+
+    `any_look`: the verdict is to hold at any look, and this is one of them.
+    """
 
     claim: Claimed
     spread: Spread
@@ -33,6 +40,7 @@ class Asked:
     wanted: float
     level: float
     power: float
+    any_look: bool = False
 
     @property
     def scales(self) -> tuple[float, float] | None:
@@ -53,7 +61,7 @@ class Asked:
         found = ["questions"]
         if averages(design.metric) and not design.greedy and self.spread.sampling is not None:
             found.append("samples")
-        if self.about == "recipe":
+        if self.about == "recipe" and self.claim.kind != "interaction":
             found.append("seeds")
         return tuple(found)
 
@@ -69,6 +77,25 @@ class Asked:
 
         `at_best`: as if all variance of an unknown split were noise of samples. `scale`: see `scales`.
         """
+        if self.claim.kind == "interaction":
+            return None if self.any_look else self._groups(questions, samples, at_best, scale)
+        if self.any_look and self.about == "recipe" and (seeds or self.claim.design.seeds) < FEWEST_SEEDS:
+            return None
+        once = self._once(questions, samples, seeds, at_best, scale)
+        return AnyLook(once) if self.any_look and once is not None else once
+
+    def _groups(self, questions: int | None, samples: int | None, at_best: bool, scale: float) -> stats.Model | None:
+        """Groups that grow with the questions; None where fewer than two are large enough for the test."""
+        design, spread = self.claim.design, self.spread
+        k, times = samples or design.samples, (questions or design.questions) / design.questions
+        sizes = tuple(size for one in design.groups if (size := round(one * times)) >= LEAST)
+        variance = (spread.least_variance_at(k) if at_best else spread.variance_at(k)) * scale
+        return stats.Groups(sizes, variance) if len(sizes) > 1 and variance > 0 else None
+
+    def _once(
+        self, questions: int | None, samples: int | None, seeds: int | None, at_best: bool, scale: float
+    ) -> stats.Model | None:
+        """The model of a design that is looked at once."""
         design, spread = self.claim.design, self.spread
         n, k, s = questions or design.questions, samples or design.samples, seeds or design.seeds
         least = spread.least_variance_at(k) if at_best else spread.variance_at(k)

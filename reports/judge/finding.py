@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.metrics import averages
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.stats.chances import FEWEST
 from nsd.reports.stats.choose import PairTest

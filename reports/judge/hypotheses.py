@@ -1,14 +1,15 @@
 """Verdicts on the claims a spec declared before the run, as one family of tests.
 
     tested = [weigh_claim(claim, arms, values, alpha) for claim in claims]
-    adjusted = family_adjusted([one.p for one in tested], "holm")
-    print(verdict_on(tested[0], adjusted[0], values, alpha, "holm", family=len(tested)).sentence())
+    verdicts = judge_family(tested, [], values, Rules(alpha, "holm", family=len(tested)))
+    print(verdicts[0].sentence())
 
 A claim names two conditions. Kinds: `better` (two-sided, so that
 WORSE can be found too), `not_worse_by` (non-inferiority within the margin) and `equivalent_within` (TOST), the
-last two one-sided at alpha with an interval of level 1 - 2 alpha. With two or more training seeds in each
-condition that trains, a claim speaks of the recipe; otherwise it is decided on questions, and speaks of one checkpoint
-each, or of models as they are where nothing was trained. The verdict says which.
+last two one-sided at alpha with an interval of level 1 - 2 alpha; an `interaction` says that the difference is not the
+same in all groups of questions (subgroups.py), about the weights that were measured. With two or more training seeds
+in each condition that trains, another claim speaks of the recipe; otherwise it is decided on questions, and speaks of
+one checkpoint each, or of models as they are where nothing was trained. The verdict says which.
 
 Whether a claim was declared before its results is judged in reports/judge/answer.py, which is what people see.
 """
@@ -16,22 +17,30 @@ Whether a claim was declared before its results is judged in reports/judge/answe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.anytime import ANY_LOOK, at_any_look, no_promise, planned_looks
 from nsd.reports.judge.compare import describe, measured_with, not_comparable
 from nsd.reports.judge.comparison import Comparison
-from nsd.reports.judge.needed import level_left
 from nsd.reports.judge.pairs import Evidence, gather
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.settle import levels_left, settle, settle_margin
+from nsd.reports.judge.subgroups import ByField, pair_by_field
 from nsd.reports.judge.values import Values
 from nsd.reports.judge.verdict import Verdict
 from nsd.runner.store.shapes import Claim
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from nsd.runner.store.workspace import Workspace
+
+
+WITH_MARGIN = ("not_worse_by", "equivalent_within")
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class ClaimVerdict:
     """What the data say of one claim. `comparison` is `better` (b) against `worse` (a), None where a run lacks.
 
     `holds`: True, False, or None where the data do not decide. `about`: this checkpoint, or this recipe.
-    `mark`: why the verdict is exploratory, "" where the claim was declared before its results.
+    `mark`: why the verdict is exploratory, "" where the claim was declared before its results. `by`: of an interaction
+    the groups of questions; it has no `comparison`.
     """
 
     claim: str
@@ -54,12 +64,13 @@ class ClaimVerdict:
     comparison: Comparison | None
     note: str
     mark: str = ""
+    by: ByField | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, the comparison's keys under `comparison`."""
-        found = dict(vars(self))
+        """Plain data, the comparison's keys under `comparison`, those of an interaction under `by`."""
+        found = {name: value for name, value in vars(self).items() if name != "by"}
         found["comparison"] = None if self.comparison is None else self.comparison.to_json()
-        return found
+        return found if self.by is None else {**found, "by": self.by.to_json()}
 
     def sentence(self) -> str:
         """The verdict in words."""
@@ -78,11 +89,21 @@ class TestedClaim:
     result: stats.Result | None
     about: str
     notes: list[str]
+    by: ByField | None = None
 
     @property
     def p(self) -> float | None:
         """Two-sided p (one-sided for a claim with a margin), None where nothing could be tested."""
         return None if self.result is None else self.result.p
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where the questions are, and how their answers are judged, for claims that ask what only the questions tell."""
+
+    connection: duckdb.DuckDBPyConnection
+    workspace: Workspace
+    metric: str | None = None
 
 
 def weigh_claim(
@@ -92,13 +113,16 @@ def weigh_claim(
     alpha: float,
     about: str | None = None,
     looks: int | str | None = None,
+    asked: Asked | None = None,
 ) -> TestedClaim:
     """Test one claim. `about` "recipe" or "checkpoint" asks for that reading; `looks` "any" for a test valid at each.
 
+    `asked` has the questions, without which no interaction is tested.
+
     Raises InputError for a claim without its margin, and for "recipe" where a condition that trains has one seed only.
     """
-    kind, margin = claim.kind, None if claim.kind == "better" else claim.margin
-    if kind != "better" and (margin is None or not 0 < margin < 1):
+    kind, margin = claim.kind, claim.margin if claim.kind in WITH_MARGIN else None
+    if kind in WITH_MARGIN and (margin is None or not 0 < margin < 1):
         raise InputError(f"claim {claim.text!r}: {kind} needs a margin between 0 and 1, such as 0.02")
     absent = [name for name in (claim.worse, claim.better) if name not in arms]
     if absent:
@@ -106,6 +130,8 @@ def weigh_claim(
     a, b, subject, note, reading = choose_seeds(arms[claim.worse], arms[claim.better], about)
     if fault := measured_with(a, b):  # the other claims still deserve their verdicts
         return TestedClaim(claim, None, None, subject, [not_comparable(a, b, fault)])
+    if claim.by is not None:
+        return _weigh_interaction(claim, (arms[claim.worse], arms[claim.better]), claim.by, alpha, looks, asked)
     evidence = gather(a, b, values, reading)
     if looks == ANY_LOOK:
         if fault := no_promise(evidence):
@@ -116,6 +142,22 @@ def weigh_claim(
     else:
         result = evidence.margin_test(margin, both_sides=kind == "equivalent_within", alpha=alpha)
     return TestedClaim(claim, evidence, result, subject, [note])
+
+
+def _weigh_interaction(
+    claim: Claim, pair: tuple[Arm, Arm], field: str, alpha: float, looks: int | str | None, asked: Asked | None
+) -> TestedClaim:
+    about = "these weights"
+    if looks == ANY_LOOK:
+        fault = "no verdict at any look: the test of an interaction is for one look, or planned ones"
+        return TestedClaim(claim, None, None, about, [fault])
+    if asked is None:
+        return TestedClaim(claim, None, None, about, ["the questions are not at hand, so no interaction is tested"])
+    try:
+        found = pair_by_field(asked.connection, asked.workspace, *pair, field, asked.metric, alpha, "checkpoint")
+    except InputError as error:  # the other claims still deserve their verdicts
+        return TestedClaim(claim, None, None, about, [str(error)])
+    return TestedClaim(claim, None, stats.Result(found.test, found.q, found.p, None), found.about, [""], found)
 
 
 def family_adjusted(p_values: Sequence[float | None], correction: str) -> list[float | None]:
@@ -176,8 +218,8 @@ def verdict_on(
     alpha: float,
     correction: str,
     family: int,
+    level: float,
     mark: str = "",
-    level: float | None = None,
     intervals: str = "corrected",
     detect: float | None = None,
     looks: int = 1,
@@ -187,22 +229,46 @@ def verdict_on(
     `looks`: how many are planned, so that each has its part of alpha.
     """
     claim, kind = one.claim, one.claim.kind
-    margin = None if kind == "better" else claim.margin
+    margin = claim.margin if kind in WITH_MARGIN else None
     known = (claim.text, kind, margin)
+    if one.by is not None:
+        return _verdict_by(one, one.by, p, Rules(alpha, correction, family), mark)
     if one.evidence is None or one.result is None:
         return ClaimVerdict(
             *known, Verdict.UNRESOLVED, None, one.about, family, correction, alpha, None, one.notes[0], mark
         )
-    left = level_left(one.p, p, alpha, correction, family) if level is None else level
     if margin is None:
-        verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - left))
+        verdict, interval, note = settle(one.result.estimate, p, alpha, one.evidence.interval(1 - level))
         holds = None if not verdict.apart else verdict.direction > 0
     else:
-        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family * looks, left)
+        verdict, holds, interval, note = _margin_verdict(one.evidence, p, kind, margin, alpha, family * looks, level)
     within = None if margin is None else (kind, margin)
     about = (one.evidence, one.result, p, verdict, values, alpha, correction, family, [*one.notes, note])
-    comparison = describe(*about, claim=within, interval=interval, level=left, intervals=intervals, detect=detect)
+    comparison = describe(
+        *about, claim=within, interval=interval, level=level, intervals=intervals, detect=detect, looks=looks
+    )
     return ClaimVerdict(*known, verdict, holds, one.about, family, correction, alpha, comparison, comparison.note, mark)
+
+
+def _verdict_by(one: TestedClaim, by: ByField, p: float | None, rules: Rules, mark: str) -> ClaimVerdict:
+    """The verdict on an interaction: shown, or not decided, for nothing shows that all groups are alike."""
+    family, alpha, correction = rules.family, rules.alpha, rules.correction
+    by = replace(by, p_adjusted=p, family=family, alpha=alpha, correction=correction, exploratory=bool(mark))
+    return ClaimVerdict(
+        claim=one.claim.text,
+        kind=one.claim.kind,
+        margin=None,
+        verdict=Verdict.DIFFERS if by.shown else Verdict.UNRESOLVED,
+        holds=True if by.shown else None,
+        about=one.about,
+        family=family,
+        correction=correction,
+        alpha=alpha,
+        comparison=None,
+        note=by.sentence(),
+        mark=mark,
+        by=by,
+    )
 
 
 def _margin_verdict(

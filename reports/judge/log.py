@@ -157,7 +157,7 @@ def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
     with Store(workspace).read() as connection:
         spent = _costs(connection, records)
         entries = [
-            _experiment_entry(connection, record, *cost)
+            _experiment_entry(connection, workspace, record, *cost)
             for record, cost in zip(records, spent, strict=True)
             if fnmatch.fnmatchcase(record.experiment, pattern)
         ]
@@ -197,7 +197,11 @@ def _costs(
 
 
 def _experiment_entry(
-    connection: duckdb.DuckDBPyConnection, record: ExperimentRecord, cost: TotalCost, spent: TotalCost
+    connection: duckdb.DuckDBPyConnection,
+    workspace: Workspace,
+    record: ExperimentRecord,
+    cost: TotalCost,
+    spent: TotalCost,
 ) -> LogEntry:
     from nsd.reports.judge.answer import answer
     from nsd.reports.judge.versions import as_version
@@ -209,7 +213,7 @@ def _experiment_entry(
     with as_version(connection, record.experiment, record.spec_digest):
         arms = _arms(connection, record.experiment)
         try:
-            found = answer(connection, record.experiment, record.spec_digest, pairs=False)
+            found = answer(connection, record.experiment, record.spec_digest, pairs=False, workspace=workspace)
             verdicts, late = found.verdicts, found.late
         except InputError as error:  # one experiment that cannot be judged must not hide the others
             remarks.append(str(error))

@@ -15,6 +15,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from nsd.reports.judge.subgroups import ByField
+from nsd.reports.judge.verdict import Verdict
 from nsd.runner.store.shapes import Look, Sides
 
 if TYPE_CHECKING:
@@ -34,9 +36,10 @@ def earlier_looks(connection: duckdb.DuckDBPyConnection, experiment: str) -> lis
     ]
 
 
-def look_number(looks: Iterable[Look], comparison: Comparison) -> int:
+def look_number(looks: Iterable[Look], comparison: Comparison | ByField) -> int:
     """Which look this is: 1 plus the distinct earlier ones at a part of the same data.
 
+    Who looked at a pair by a field has seen its difference too; an interaction was seen by its own field alone.
     Earlier data are a part of these where both arms' evaluations are contained in them (seeds were added), or
     where the same trained models were evaluated on fewer questions.
     """
@@ -44,8 +47,11 @@ def look_number(looks: Iterable[Look], comparison: Comparison) -> int:
     now_a, now_b = set(comparison.evals_a), set(comparison.evals_b)
     trained = (set(comparison.trained_a), set(comparison.trained_b))
     a, b = condition_of(comparison.a), condition_of(comparison.b)
+    field = _field(comparison)
     for look in looks:
         if {look.a, look.b} != {a, b} or look.metric != comparison.metric:
+            continue
+        if field is not None and look.by != field:
             continue
         flip = look.a != a
         old_a, old_b = _sets(look.evidence, flip)
@@ -64,8 +70,11 @@ def _sets(sides: Sides, flip: bool) -> tuple[set[str], set[str]]:
     return (b, a) if flip else (a, b)
 
 
-def look_entries(comparisons: Sequence[Comparison]) -> list[Look]:
-    """The record of these comparisons as looks: pairs of conditions of one experiment, judged on their evaluations."""
+def look_entries(comparisons: Sequence[Comparison | ByField]) -> list[Look]:
+    """The record of these comparisons as looks: pairs of conditions of one experiment, judged on their evaluations.
+
+    A pair by a field is one too, whether or not its interaction could be tested: its difference was shown.
+    """
     return [
         Look(
             experiment=one.a.partition("/")[0],
@@ -76,10 +85,11 @@ def look_entries(comparisons: Sequence[Comparison]) -> list[Look]:
             train=Sides(a=list(one.trained_a), b=list(one.trained_b)),
             n=one.n,
             p=one.p,
-            verdict=one.verdict.value,
+            verdict=_verdict(one),
+            **({} if (field := _field(one)) is None else {"by": field}),
         )
         for one in comparisons
-        if one.p is not None and one.evals_a and one.evals_b and _together(one)
+        if (one.p is not None or _field(one) is not None) and one.evals_a and one.evals_b and _together(one)
     ]
 
 
@@ -88,5 +98,16 @@ def condition_of(arm: str) -> str:
     return "/".join(arm.split("/")[:2])
 
 
-def _together(one: Comparison) -> bool:
+def _field(one: Comparison | ByField) -> str | None:
+    """The field of the questions that a pair was looked at by."""
+    return one.field if isinstance(one, ByField) else None
+
+
+def _verdict(one: Comparison | ByField) -> str:
+    if isinstance(one, ByField):
+        return (Verdict.DIFFERS if one.shown else Verdict.UNRESOLVED).value
+    return one.verdict.value
+
+
+def _together(one: Comparison | ByField) -> bool:
     return "/" in one.a and "/" in one.b and one.a.partition("/")[0] == one.b.partition("/")[0]

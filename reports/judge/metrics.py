@@ -19,10 +19,11 @@ Limits: runs imported without samples have only their own value.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import takes_votes
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,26 +45,6 @@ UNITS = {"tokens": "tokens"}  # what is no share of one; all others are read in 
 NEUTRAL = ("tokens", "truncated", "failed")  # more of it is neither better nor worse: verdicts say HIGHER, LOWER
 SEARCH = "discovery@"
 _WITH_K = re.compile(r"(avg|pass|maj)@([1-9][0-9]{0,5})")
-
-
-def averages(metric: str) -> bool:
-    """Whether the metric is a mean over samples, so that more of them shrink its noise."""
-    return metric == "accuracy" or metric.startswith("avg@")
-
-
-def takes_votes(metric: str) -> bool:
-    """Whether a question's samples vote, so that its value is right or wrong."""
-    return metric.startswith("maj@")
-
-
-def comparable(metrics: Collection[str]) -> bool:
-    """Whether arms that are measured by different ones of these may be held against each other.
-
-    A vote within a number of generated tokens is there for that: what the same sampling buys without training. The
-    others must be a share of the same questions' right answers as it is.
-    """
-    votes_within = any(one.startswith("maj@tokens:") for one in metrics)
-    return votes_within and all(averages(one) or takes_votes(one) for one in metrics)
 
 
 def is_search(metric: str) -> bool:

@@ -1,7 +1,6 @@
 """What an undecided comparison could have found, and what a stated difference, or margin, takes: questions or seeds.
 
-    left = level_left(p, p_adjusted, alpha=0.05, correction="holm", family=6)
-    found = reach(evidence, result, left, detect=0.02)
+    found = reach(evidence, result, level=0.05 / 6, detect=0.02)
     found.detectable, found.needed_n, found.needed_range
 
 All at 80 % power, and at the level that the correction for the family leaves. Nothing is ever said to be needed for the
@@ -15,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsd.reports import stats
+from nsd.reports.judge.anytime import AnytimeEvidence
 from nsd.reports.judge.finding import design_of
 from nsd.reports.judge.pairs import Evidence
 from nsd.reports.judge.spread import ASSUMED_DISCORDANCE
+from nsd.reports.stats.anytime import AnyLook
 from nsd.reports.stats.choose import PairTest
 
 POWER = 0.8
@@ -41,19 +42,6 @@ class Reached:
     remark: str = ""
 
 
-def level_left(p: float | None, p_adjusted: float | None, alpha: float, correction: str, family: int) -> float:
-    """The level at which p itself would have to pass for its adjusted p to pass alpha: alpha p / p_adjusted.
-
-    An adjusted p of 1 hides by how much p was multiplied; then it is alpha / family for the corrections of the
-    family's error.
-    """
-    if p is None or not p_adjusted:
-        return alpha
-    if p_adjusted >= 1 and correction in ("holm", "bonferroni"):
-        return alpha / max(family, 1)
-    return alpha * p / p_adjusted
-
-
 def reach(
     evidence: Evidence,
     result: stats.Result,
@@ -69,6 +57,7 @@ def reach(
     """
     found = design_of(evidence)
     model = None if found is None else found.at()
+    at_look: Callable[[stats.Model], stats.Model] = AnyLook if isinstance(evidence, AnytimeEvidence) else _once
     if found is None or model is None:
         return Reached(remark="" if resolved else _silence(evidence))
     both_sides = claim is not None and claim[0] == "equivalent_within"
@@ -77,6 +66,7 @@ def reach(
         one = found.at(scale=scale)
         if one is None:
             return None
+        one = at_look(one)
         if claim is None:
             return stats.detectable(one, level, POWER)
         return stats.smallest_margin(one, level, POWER, both_sides)
@@ -101,7 +91,13 @@ def reach(
         found.least_questions,
         found.least_seeds if evidence.claim == "recipe" else None,
         found.scales,
+        at_look,
     )
+
+
+def _once(model: stats.Model) -> stats.Model:
+    """A design that is looked at once."""
+    return model
 
 
 def _needed(
@@ -114,8 +110,10 @@ def _needed(
     questions: Callable[..., int | None],
     seeds: Callable[..., int | None] | None,
     scales: tuple[float, float] | None,
+    at_look: Callable[[stats.Model], stats.Model],
 ) -> Reached:
-    def enough(model: stats.Model) -> bool:
+    def enough(design: stats.Model) -> bool:
+        model = at_look(design)
         if claim is None:
             return model.chance(wanted, level) >= POWER
         return model.margin_chance(wanted, level, both_sides) >= POWER

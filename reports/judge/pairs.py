@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.metrics import UNITS, averages, is_search
+from nsd.reports.judge.metrics import UNITS, is_search
 from nsd.reports.judge.runs import Arm
 from nsd.reports.judge.values import Values
 from nsd.reports.stats.choose import Choice, IntervalKind, PairTest, Shape, choose, shows_training
@@ -194,6 +195,8 @@ class Evidence:
             return stats.newcombe_unpaired(*self.counts, level=level)
         if method is IntervalKind.NEWCOMBE_PAIRED:
             assert self.table is not None
+            if not self.table[1] + self.table[2]:  # as margins are judged where no answer differs
+                return stats.rule_of_three(self.n_a, level)
             return stats.newcombe_paired(*self.table, level=level)
         limits = self.limits()
         return None if limits is None else stats.interval_of(limits, level, self._bounds)

@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
 from nsd.reports.judge.designs import Asked
-from nsd.reports.judge.metrics import averages
 from nsd.reports.judge.purchases import Prices, Purchase, prices_of, purchases
 from nsd.reports.judge.spread import Claimed, Design, Spread, Spreads
 
@@ -92,7 +92,8 @@ class ClaimPower:
 class Power:
     """Power of every claim and, as `overall`, of any two conditions of the experiment.
 
-    `overall` is about the first of the spec's evaluations, `beside` about each other one, by its name.
+    `overall` is about the first of the spec's evaluations, `beside` about each other one, by its name. `any_look`: of
+    verdicts that hold at any look, of which this is the one that has all the data.
     """
 
     experiment: str | None
@@ -105,6 +106,7 @@ class Power:
     claims: list[ClaimPower] = field(default_factory=list)
     prices: Prices | None = None
     beside: dict[str, ClaimPower] = field(default_factory=dict)
+    any_look: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data under the names of the fields."""
@@ -126,14 +128,15 @@ def power_of(
     family: int | None = None,
     most_questions: int | None = None,
     shop: bool = False,
+    any_look: bool = False,
 ) -> Power:
     """Power of claims that are one family (of `family` tests, by default as many as claims).
 
     The same of any two conditions under `design` (default: the first claim's).
     `connection` gives earlier runs to learn the spread from; None: it is assumed. `discordance` and `seed_sd` state it
     instead. `shop`: say too which purchases reach the wanted difference, at the price of the experiment's stages, where
-    at most `most_questions` can be had. Raises InputError for numbers outside their range, and where there is neither a
-    claim nor a design.
+    at most `most_questions` can be had. `any_look`: verdicts are to hold at any look (`looks: any`), at its price.
+    Raises InputError for numbers outside their range, and where there is neither a claim nor a design.
     """
     _check(alpha, power, detect, discordance, seed_sd)
     if design is None:
@@ -153,10 +156,10 @@ def power_of(
         prices = prices_of(connection, experiment)
 
     def judged(claim: Claimed) -> ClaimPower:
-        found = _claim_power(claim, spreads.of(claim), levels, power, detect)
+        found = _claim_power(claim, spreads.of(claim), levels, power, detect, any_look)
         if not shop:
             return found
-        asked = Asked(claim, found.spread, found.about, found.wanted, levels[1], power)
+        asked = Asked(claim, found.spread, found.about, found.wanted, levels[1], power, any_look)
         return replace(found, purchases=purchases(asked, prices, most_questions))
 
     return Power(
@@ -169,6 +172,7 @@ def power_of(
         overall=judged(overall),
         claims=[judged(claim) for claim in claims],
         prices=prices,
+        any_look=any_look,
     )
 
 
@@ -189,11 +193,17 @@ def _check(alpha: float, power: float, detect: float, discordance: float | None,
 
 
 def _claim_power(
-    claim: Claimed, spread: Spread, levels: tuple[float, float], power: float, detect: float
+    claim: Claimed,
+    spread: Spread,
+    levels: tuple[float, float],
+    power: float,
+    detect: float,
+    any_look: bool = False,
 ) -> ClaimPower:
     wanted = detect if claim.margin is None else claim.margin
-    about = "recipe" if claim.design.seeds >= 2 and any(claim.design.trained) else "checkpoint"
-    alone, hardest = (reach_of(Asked(claim, spread, about, wanted, level, power)) for level in levels)
+    of_seeds = claim.kind != "interaction" and claim.design.seeds >= 2 and any(claim.design.trained)
+    about = "recipe" if of_seeds else "checkpoint"
+    alone, hardest = (reach_of(Asked(claim, spread, about, wanted, level, power, any_look)) for level in levels)
     smallest = None
     if about == "recipe":
         seeds = claim.design.seeds
@@ -218,8 +228,9 @@ def reach_of(asked: Asked) -> Reach:
     if asked.scales is not None:
         ends = (asked.smallest(asked.model(scale=asked.scales[0])), asked.smallest(asked.model(scale=asked.scales[1])))
     recipe = replace(asked, about="recipe")
-    seeds = recipe.least("seeds") if any(design.trained) else None
-    seeds_at_best = recipe.least("seeds", at_best=True) if any(design.trained) and not asked.spread.known else None
+    counts = any(design.trained) and asked.claim.kind != "interaction"  # which is about the weights at hand
+    seeds = recipe.least("seeds") if counts else None
+    seeds_at_best = recipe.least("seeds", at_best=True) if counts and not asked.spread.known else None
     return Reach(
         alpha=asked.level,
         detectable=detectable,
@@ -231,7 +242,7 @@ def reach_of(asked: Asked) -> Reach:
         seeds_at_least=min(seeds_at_best, seeds) if seeds_at_best and seeds else seeds_at_best,
         detectable_range=ends,
         questions_range=asked.ends("questions"),
-        seeds_range=recipe.ends("seeds") if any(design.trained) else None,
+        seeds_range=recipe.ends("seeds") if counts else None,
         floors={what: asked.smallest(asked.endless(what)) for what in asked.purchases},
     )
 

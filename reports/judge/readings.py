@@ -1,6 +1,6 @@
 """The two readings of a claim, each time named: these weights, and this recipe trained again, on questions like these.
 
-    other, why = other_reading(tested, arms, values, Rules(alpha, correction, family, looks), "corrected")
+    other, short = other_reading(tested, arms, values, Rules(alpha, correction, family, looks), "corrected")
 
 *These weights*: questions are a sample, training is what it was. *This recipe, trained again*: seeds and questions are
 samples, which takes two or more training seeds in each trained arm. The verdicts of an answer are of the second where
@@ -14,11 +14,13 @@ from collections.abc import Mapping, Sequence
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.compare import short_of_seeds
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, TestedClaim, judge_family, weigh_claim
 from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import TYPICAL_SEED_SD, about_recipe
 from nsd.reports.judge.runs import Arm
+from nsd.reports.judge.subgroups import ByField
 from nsd.reports.judge.values import Values
 
 WEIGHTS = "these weights, on questions like these"
@@ -27,24 +29,24 @@ MODELS = "these models as they are, on questions like these"
 SEARCHES = "one search of each question, on questions like these"
 
 
-def reading_of(one: Comparison) -> str:
-    """What a comparison speaks of."""
-    if one.claim == "recipe":
+def reading_of(one: Comparison | ByField) -> str:
+    """What a comparison speaks of; an interaction is about the weights that were measured."""
+    if isinstance(one, Comparison) and one.claim == "recipe":
         return RECIPE
     if any(map(is_search, one.metric.split(" against "))):
         return SEARCHES
     return MODELS if {*one.trained_a, *one.trained_b} == {"untrained"} else WEIGHTS
 
 
-def readings_of(comparisons: Sequence[Comparison | None]) -> str:
+def readings_of(comparisons: Sequence[Comparison | ByField | None]) -> str:
     """What several speak of, "" where none has a result."""
     return "; ".join(dict.fromkeys(reading_of(one) for one in comparisons if one is not None))
 
 
 def other_reading(
     tested: Sequence[TestedClaim], arms: Mapping[str, Arm], values: Values, rules: Rules, intervals: str
-) -> tuple[list[ClaimVerdict], str]:
-    """The verdicts of the other reading, and for a recipe that the seeds do not support what would."""
+) -> tuple[list[ClaimVerdict], list[str]]:
+    """The verdicts of the other reading, and the trained arms with too few seeds for a recipe (see `what_would`)."""
     others: list[TestedClaim | None] = []
     short: list[str] = []
     for one in tested:
@@ -56,12 +58,11 @@ def other_reading(
             elif about_recipe(a, b):
                 found = _weighed(one, arms, values, rules, "recipe")
             else:
-                few = [arm for arm in (a, b) if arm.trained and len(arm.observations) < 2]
-                short += [arm.name.removesuffix(f"@{arm.measurement}") if arm.beside else arm.name for arm in few]
+                short += short_of_seeds(a, b)
         others.append(found)
     untested: list[float | None] = [None] * (rules.family - len(others))
     verdicts = [one for one in judge_family(others, untested, values, rules, intervals) if one is not None]
-    return verdicts, _what_would(sorted(set(short)))
+    return verdicts, short
 
 
 def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, rules: Rules, about: str) -> TestedClaim | None:
@@ -71,7 +72,7 @@ def _weighed(one: TestedClaim, arms: Mapping[str, Arm], values: Values, rules: R
         return None
 
 
-def _what_would(short: Sequence[str]) -> str:
+def what_would(short: Sequence[str]) -> str:
     """What it takes to speak of the recipe; "" where nothing is missing."""
     if not short:
         return ""
@@ -82,3 +83,13 @@ def _what_would(short: Sequence[str]) -> str:
         f"[1, 2] in the spec); where seeds scatter by {TYPICAL_SEED_SD * 100:.1f} points, {wanted} find a difference "
         "of 2 points in 4 of 5 cases, if the questions are enough"
     )
+
+
+def others_of(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Pairs of runs in their other reading, those that have one."""
+    return [one.other for one in comparisons if one.other is not None]
+
+
+def not_supported(comparisons: Sequence[Comparison]) -> str:
+    """What it takes to speak of the recipe of runs that were compared; "" where each pair has both readings."""
+    return what_would(sorted({name for one in comparisons for name in one.short_of_seeds}))

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from nsd.plugins.metrics import averages, takes_votes
 from nsd.reports import stats
 from nsd.reports.judge.finding import discordance_of, variance_of
-from nsd.reports.judge.metrics import averages, is_search, takes_votes
+from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import gather
 from nsd.reports.judge.runs import Arm, Run, all_runs
 from nsd.reports.judge.values import Values, load_values
@@ -39,7 +40,8 @@ MOST_OTHERS = 12
 class Design:
     """How much is measured. `greedy`: temperature 0, so that more samples are the same sample again. `trained`:
     whether the better and the worse condition are trained at all. `seeds` are those of what is trained: seeds of an
-    untrained condition are more samples of a question, or where nothing is drawn, nothing.
+    untrained condition are more samples of a question, or where nothing is drawn, nothing. `groups`: the questions in
+    each group, for a claim about an interaction.
     """
 
     questions: int
@@ -49,6 +51,7 @@ class Design:
     data_hash: str | None = None
     greedy: bool = False
     trained: tuple[bool, bool] = (True, True)
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

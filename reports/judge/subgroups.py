@@ -6,24 +6,25 @@
 The groups are the values of a field of the questions' `meta`, or with `length` thirds of the questions by their
 characters. Each group's difference is tested as the whole is, and its interval stands for itself. That an effect shows
 in one group and not in another says nothing of a difference between them: that is what the interaction asks
-(reports/stats/heterogeneity.py), about the weights that were measured. All of it is exploratory, whatever the spec
-claims of the pair: a spec cannot declare an interaction. The p of the interactions asked for at once are corrected by
-Benjamini-Hochberg.
+(reports/stats/heterogeneity.py), about the weights that were measured. An interaction that a spec declares
+(`{compare: [a, b], by: level}`) is judged in the family of its claims, by the same test; all else is exploratory, and
+the p of those asked for at once are corrected by Benjamini-Hochberg.
 
 Limits: questions are taken as independent (no `--groups`); a field with many values is refused, not binned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
-from nsd.plugins.words import hint
+from nsd.plugins.groups import grouped, in_order
+from nsd.plugins.words import CORRECTIONS
 from nsd.reports import stats
-from nsd.reports.judge.compare import measured_with, not_comparable
+from nsd.reports.judge.compare import evaluations_of, measured_with, not_comparable, trainings_of
 from nsd.reports.judge.comparison import say_p
 from nsd.reports.judge.pairs import RESAMPLING_SEED, gather
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by, resolve
@@ -44,10 +45,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Pairs = Sequence[tuple[Arm, Arm]]
 
-LENGTH = "length"
-NONE = "(none)"  # of questions without the field
-MOST = 20  # groups of a field
-
 
 @dataclass(frozen=True)
 class Group:
@@ -64,7 +61,10 @@ class Group:
 
 @dataclass(frozen=True)
 class ByField:
-    """A pair by a field. `p` and `q` of the interaction over `tested` groups; None where fewer than two are enough."""
+    """A pair by a field. `p` and `q` of the interaction over `tested` groups; None where fewer than two are enough.
+
+    `evals_a` to `trained_b` as in Comparison.
+    """
 
     a: str
     b: str
@@ -81,6 +81,21 @@ class ByField:
     alpha: float
     about: str
     exploratory: bool = True
+    correction: str = "bh"
+    evals_a: tuple[str, ...] = ()
+    evals_b: tuple[str, ...] = ()
+    trained_a: tuple[str, ...] = ()
+    trained_b: tuple[str, ...] = ()
+
+    @property
+    def test(self) -> str:
+        """What tests the interaction."""
+        return f"interaction by {self.field} (Welch F and permutation)"
+
+    @property
+    def shown(self) -> bool:
+        """Whether the difference is shown not to be the same in all groups."""
+        return self.p_adjusted is not None and self.p_adjusted < self.alpha
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -91,8 +106,7 @@ class ByField:
         pair = f"{self.b} against {self.a}"
         if self.p is None:
             return f"{pair}: fewer than two groups of {LEAST} questions, so no interaction with {self.field} is tested"
-        shown = self.p_adjusted is not None and self.p_adjusted < self.alpha
-        what = "differs" if shown else "is not shown to differ"
+        what = "differs" if self.shown else "is not shown to differ"
         adjusted = f", adjusted {say_p(self.p_adjusted)}" if self.family > 1 else ""
         some = "" if self.tested == len(self.groups) else f", those of {LEAST} questions or more"
         return (
@@ -101,13 +115,24 @@ class ByField:
         )
 
 
-def exploratory_note(found: Sequence[ByField]) -> str:
-    """What must be known of all of them."""
+def by_field_notes(found: Sequence[ByField]) -> list[str]:
+    """What must be known of all of them: which were declared, and that the others were not."""
+    said = []
     level = f"{1 - found[0].alpha:.0%}" if found else "95%"
-    return (
-        f"EXPLORATORY: groups of questions that no claim names; {level} intervals, each for itself. An effect in one "
-        "group and none in another is no difference between them: the interaction asks that"
-    )
+    declared = [one for one in found if not one.exploratory]
+    if declared:
+        pairs = ", ".join(f"{one.b} against {one.a}" for one in declared)
+        how = CORRECTIONS[declared[0].correction]
+        said.append(
+            f"declared beforehand: the interaction of {pairs}, in the family of {declared[0].family} claims, p "
+            f"adjusted by {how}; the groups' own intervals are {level}, each for itself"
+        )
+    if len(declared) < len(found) or not found:
+        said.append(
+            f"EXPLORATORY: groups of questions that no claim names; {level} intervals, each for itself. An effect in "
+            "one group and none in another is no difference between them: the interaction asks that"
+        )
+    return said
 
 
 def pairs_of_names(connection: duckdb.DuckDBPyConnection, names: Sequence[str], metric: str | None = None) -> Pairs:
@@ -161,13 +186,13 @@ def by_field(
     """Each pair by a field of its questions. Raises InputError for a field that they do not have or that has too many
     values, and for arms that are known by counts alone.
     """
-    found = [_pair(connection, workspace, a, b, field, metric, alpha) for a, b in pairs]
+    found = [pair_by_field(connection, workspace, a, b, field, metric, alpha) for a, b in pairs]
     adjusted = stats.adjust([one.p for one in found], "bh")
     family = sum(one.p is not None for one in found)
     return [replace(one, p_adjusted=p, family=family) for one, p in zip(found, adjusted, strict=True)]
 
 
-def _pair(
+def pair_by_field(
     connection: duckdb.DuckDBPyConnection,
     workspace: Workspace,
     first: Arm,
@@ -175,12 +200,14 @@ def _pair(
     field: str,
     metric: str | None,
     alpha: float,
+    claim: str | None = None,
 ) -> ByField:
+    """A pair by a field, b - a; `claim` asks for that reading. Raises InputError as `by_field` does."""
     for arm in (first, second):
         if arm.counts_only:
             raise InputError(f"{arm.name} is known by its counts alone: nothing is known of its questions")
-    a, b, about, _, reading = choose_seeds(first, second)
-    of = _groups(connection, workspace, (a, b), field)
+    a, b, about, _, reading = choose_seeds(first, second, claim)
+    of = groups_of(connection, workspace, (a, b), field)
     names = list(dict.fromkeys(of.values()))  # numbered in this order
     values = load_values(connection, [a, b], of, metric)
     assert values.clusters is not None
@@ -188,7 +215,7 @@ def _pair(
     labels = values.clusters
     interaction = heterogeneity(differences[shared], labels[shared], seed=RESAMPLING_SEED)
     groups = []
-    for name in _in_order(names):
+    for name in in_order(names):
         mine = shared & (labels == names.index(name))
         if mine.any():
             groups.append(_group(name, a, b, _only(values, mine), reading, alpha))
@@ -208,6 +235,10 @@ def _pair(
         family=1,
         alpha=alpha,
         about=about,
+        evals_a=evaluations_of(a),
+        evals_b=evaluations_of(b),
+        trained_a=trainings_of(a),
+        trained_b=trainings_of(b),
     )
 
 
@@ -240,10 +271,10 @@ def _differences(a: Arm, b: Arm, values: Values) -> tuple[Floats, NDArray[np.boo
 # --------------------------------------------------------------------------- the groups of questions
 
 
-def _groups(
+def groups_of(
     connection: duckdb.DuckDBPyConnection, workspace: Workspace, arms: Iterable[Arm], field: str
 ) -> dict[str, str]:
-    """Question id -> group, for every question that these arms were asked."""
+    """Question id -> group, for every question that these arms were asked. Raises InputError as `groups.grouped`."""
     from nsd.runner.store import tables
 
     runs = [run for arm in arms for run in arm.runs]
@@ -257,52 +288,4 @@ def _groups(
     asked = {str(one): known.get(str(one)) for (one,) in ids}
     if not any(asked.values()):
         raise InputError(f"the questions of {runs[0].name} are not in this workspace, so they have no {field!r}")
-    if field == LENGTH:
-        return _thirds({one: question.text for one, question in asked.items() if question is not None}, list(asked))
-    found = {one: _value(question, field) for one, question in asked.items()}
-    values = set(found.values()) - {NONE}
-    if not values:
-        there = sorted({name for one in asked.values() if one for name in set(one.meta) - set(one.side_files)})
-        have = f"there is {', '.join([*there, LENGTH])}"
-        raise InputError(f"no question has a field {field!r} in its meta, {have}{hint(field, there)}")
-    if len(values) > MOST:
-        raise InputError(
-            f"{field!r} has {len(values)} values in {len(found)} questions, and at most {MOST} make groups: name a "
-            f"field with fewer, such as a level or a subject, or {LENGTH}"
-        )
-    return found
-
-
-def _value(question: Question | None, field: str) -> str:
-    if question is None or field in question.side_files or question.meta.get(field) is None:
-        return NONE
-    return str(question.meta[field])
-
-
-def _thirds(texts: Mapping[str, str], asked: Sequence[str]) -> dict[str, str]:
-    """Thirds of the questions by the characters of their texts; equal lengths stay together."""
-    import numpy as np
-
-    lengths = {one: len(text) for one, text in texts.items()}
-    low, high = (int(cut) for cut in np.quantile(list(lengths.values()), [1 / 3, 2 / 3], method="inverted_cdf"))
-
-    def third(length: int | None) -> str:
-        if length is None:
-            return NONE
-        return f"up to {low}" if length <= low else f"{low + 1} to {high}" if length <= high else f"over {high}"
-
-    return {one: third(lengths.get(one)) for one in asked}
-
-
-def _in_order(names: Sequence[str]) -> list[str]:
-    """Numbers by size, then texts; thirds from short to long; what has no value last."""
-
-    def place(name: str) -> tuple[int, float, str]:
-        if name == NONE:
-            return 2, 0.0, ""
-        try:
-            return 0, float(name), name
-        except ValueError:
-            return 1, 0.0 if name.startswith("up to ") else 2.0 if name.startswith("over ") else 1.0, name
-
-    return sorted(names, key=place)
+    return grouped(asked, field)

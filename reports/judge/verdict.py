@@ -1,4 +1,4 @@
-"""The seven verdicts, and everything that is asked of one: what it shows, its mark, its words.
+"""The eight verdicts, and everything that is asked of one: what it shows, its mark, its words.
 
     verdict = Verdict.BETTER
     verdict.apart, verdict.turned, verdict.mark         # True, Verdict.WORSE, "▲"
@@ -12,7 +12,10 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What the data say of a pair. HIGHER and LOWER: of a metric of which more is neither better nor worse."""
+    """What the data say of a pair. HIGHER and LOWER: of a metric of which more is neither better nor worse.
+
+    DIFFERS: the difference is not the same in all groups of questions.
+    """
 
     BETTER = "BETTER"
     WORSE = "WORSE"
@@ -20,6 +23,7 @@ class Verdict(StrEnum):
     LOWER = "LOWER"
     EQUIVALENT = "EQUIVALENT"
     NOT_WORSE = "NOT WORSE"
+    DIFFERS = "DIFFERS"
     UNRESOLVED = "UNRESOLVED"
 
     @property
@@ -93,6 +97,7 @@ _MARKS = {
     Verdict.LOWER: "▼",
     Verdict.EQUIVALENT: "■",
     Verdict.NOT_WORSE: "◆",
+    Verdict.DIFFERS: "◇",
     Verdict.UNRESOLVED: "○",
 }
 _MARKERS = {
@@ -102,6 +107,7 @@ _MARKERS = {
     Verdict.LOWER: "v",
     Verdict.EQUIVALENT: "s",
     Verdict.NOT_WORSE: "D",
+    Verdict.DIFFERS: "d",
     Verdict.UNRESOLVED: "o",
 }
 _WORDS = {
@@ -111,5 +117,6 @@ _WORDS = {
     Verdict.LOWER: "first is lower",
     Verdict.EQUIVALENT: "within the margin on both sides",
     Verdict.NOT_WORSE: "within the margin",
+    Verdict.DIFFERS: "not the same in all groups",
     Verdict.UNRESOLVED: "not told apart",
 }

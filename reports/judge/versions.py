@@ -65,6 +65,8 @@ def said_by(claim: Claim) -> str:
 
     Another margin is another claim: it is a test of its own. Another alpha, correction or number of looks is not.
     """
+    if claim.by is not None:  # a difference that differs has no first side
+        return json.dumps([claim.kind, *sorted((claim.better, claim.worse)), claim.by])
     return json.dumps([claim.kind, claim.better, claim.worse, claim.margin])
 
 

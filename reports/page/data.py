@@ -29,9 +29,10 @@ from nsd.reports.judge.label_quality import Agreement, LabelQuality, label_quali
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence
 from nsd.reports.judge.pairs import RESAMPLING_SEED
+from nsd.reports.judge.readings import not_supported, others_of, readings_of
 from nsd.reports.judge.runs import Arm, resolve, run_names
 from nsd.reports.judge.searched import Searches, collect_searches
-from nsd.reports.judge.subgroups import ByField, exploratory_note
+from nsd.reports.judge.subgroups import ByField, by_field_notes
 from nsd.reports.judge.verdict import Verdict
 from nsd.reports.judge.versions import Version, as_version, current_version, versions_of
 from nsd.reports.judge.watched import WatchedTraining
@@ -45,6 +46,8 @@ from nsd.reports.page.training import (
     collect_trainings,
     collect_warnings,
 )
+from nsd.reports.text.answer import others_of as others_of_claims
+from nsd.reports.text.render import outcome
 
 if TYPE_CHECKING:
     import duckdb
@@ -164,6 +167,11 @@ class PageData:
         return self.answer.late if self.answer else []
 
     @property
+    def other_readings(self) -> list[tuple[str, list[ClaimVerdict]]]:
+        """The claims in their other reading, under a title each."""
+        return others_of_claims(self.answer) if self.answer else []
+
+    @property
     def comparisons(self) -> list[Comparison]:
         """Every comparison shown, declared ones first."""
         return self.answer.comparisons() if self.answer else self.pairs
@@ -171,7 +179,7 @@ class PageData:
     @property
     def by_field_note(self) -> str:
         """What must be known of differences by a field."""
-        return exploratory_note(self.by_field)
+        return ". ".join(by_field_notes(self.by_field))
 
     @property
     def level(self) -> float:
@@ -262,7 +270,7 @@ def _of_version(
     hypotheses: Hypotheses | None,
     metric: str | None,
 ) -> PageData:
-    found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, metric=metric)
+    found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, metric=metric, workspace=workspace)
     rows = connection.execute(
         "SELECT spec_yaml FROM experiments WHERE experiment = ? AND spec_digest = ?",
         [experiment, found.spec_digest],
@@ -297,7 +305,12 @@ def _of_version(
         recorded_at=None if found.recorded_at is None else f"{found.recorded_at:%Y-%m-%d %H:%M:%S}",
         looks=_looks(connection, [experiment]),
         journal=_journal(connection, [experiment, *runs]),
-        remarks=[found.runs_line().rstrip("."), *found.notes],
+        remarks=[
+            found.runs_line().rstrip("."),
+            *([found.not_supported] if found.not_supported else []),
+            *found.notes,
+        ],
+        by_field=found.interactions(),
     )
 
 
@@ -353,8 +366,16 @@ def collect_comparison(
         remarks=[
             *(f"passed over: {line}" for line in skipped),
             *dict.fromkeys(remark for one in pairs for remark in one.remarks),
+            *_other_readings(pairs),
         ],
     )
+
+
+def _other_readings(pairs: Sequence[Comparison]) -> list[str]:
+    """What pairs of runs come to in their other reading, and what is lacking for one."""
+    others, lacking = others_of(pairs), not_supported(pairs)
+    said = [f"In the other reading, {readings_of(others)}: {outcome(others).rstrip('.')}"] if others else []
+    return [*said, lacking] if lacking else said
 
 
 def _gathered(

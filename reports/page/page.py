@@ -130,8 +130,8 @@ def draw(data: PageData) -> dict[str, Any]:
     found: dict[str, Any] = {}
     scaled = data.scale
     axis = "difference (percentage points)" if data.unit == "points" else f"difference ({data.unit})"
-    declared = [_line(one, one.claim) for one in data.verdicts]
-    others = [_line(one, f"{one.claim} (late claim)") for one in data.late] + [
+    declared = [_line(one, one.claim) for one in data.verdicts if one.by is None]
+    others = [_line(one, f"{one.claim} (late claim)") for one in data.late if one.by is None] + [
         plots.Line(_pair(data, one), one.difference, one.low, one.high, one.verdict)
         for one in _exploratory(data)[:FOREST_LINES]
     ]

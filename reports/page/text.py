@@ -49,6 +49,8 @@ def as_markdown(data: PageData) -> str:
             parts.append(_claims(verdicts, data))
             noted = [(one.claim, note) for one in verdicts if (note := _note(one))]
             parts.append("\n".join(f"- {_text(claim)}: {note}" for claim, note in noted))
+    for title, verdicts in data.other_readings:
+        parts += [f"{_text(title[:1].upper() + title[1:])}:", _claims(verdicts, data)]
     if data.answer is not None and not (data.verdicts or data.late) and data.answer.exploratory:
         parts.append(comparisons_as_markdown(data.answer.exploratory).strip())
     parts.append(_arms(data, data.arms))
@@ -100,6 +102,10 @@ def _claims(verdicts: Sequence[ClaimVerdict], data: PageData) -> str:
     for one in verdicts:
         found = one.comparison
         head = [_text(one.claim), one.verdict]
+        if (by := one.by) is not None:
+            told = [points(by.difference, data.scale), "–", show_p(by.p), show_p(by.p_adjusted), f"{by.n:,}", by.test]
+            rows.append([*head, *map(_text, told), _text(one.about)])
+            continue
         if found is None:
             rows.append([*head, *["–"] * 6, _text(one.about)])
             continue

@@ -15,6 +15,7 @@ Limits: questions (or clusters) are taken as independent draws, and values as bo
 
 from nsd.reports.stats.bounded import BoundedMean, exact_binomial
 from nsd.reports.stats.chances import (
+    Groups,
     Means,
     Model,
     PairedShares,
@@ -35,7 +36,7 @@ from nsd.reports.stats.clusters import (
     cluster_t,
     cluster_variance,
 )
-from nsd.reports.stats.components import Components, layout, two_way
+from nsd.reports.stats.components import Components, two_way
 from nsd.reports.stats.discovery import CurvePoint, discovery_curve, sign_test
 from nsd.reports.stats.intervals import (
     LEVEL,
@@ -43,6 +44,7 @@ from nsd.reports.stats.intervals import (
     missing_bounds,
     newcombe_paired,
     newcombe_unpaired,
+    rule_of_three,
     tango_interval,
     tango_score,
     wilson,
@@ -58,12 +60,9 @@ from nsd.reports.stats.limits import (
     two_sided_p,
 )
 from nsd.reports.stats.power import (
-    minimum_detectable_effect,
-    sample_size,
     seeds_count,
     seeds_needed,
     smallest_permutation_p,
-    t_detectable,
 )
 from nsd.reports.stats.significance import (
     Result,
@@ -96,6 +95,7 @@ __all__ = [
     "Components",
     "CurvePoint",
     "GroupedMean",
+    "Groups",
     "Interval",
     "Limits",
     "Means",
@@ -118,20 +118,18 @@ __all__ = [
     "fewest_for_t",
     "holm",
     "interval_of",
-    "layout",
     "least",
     "margin_p",
     "margin_test_paired",
     "margin_test_unpaired",
     "mcnemar",
     "mean_limits",
-    "minimum_detectable_effect",
     "missing_bounds",
     "newcombe_paired",
     "newcombe_unpaired",
     "paired_t",
     "residual_of_seeds",
-    "sample_size",
+    "rule_of_three",
     "seeds_count",
     "seeds_interval",
     "seeds_needed",
@@ -140,7 +138,6 @@ __all__ = [
     "sign_test",
     "smallest_margin",
     "smallest_permutation_p",
-    "t_detectable",
     "tango_interval",
     "tango_score",
     "two_level",

@@ -31,7 +31,9 @@ looks the promise is asymptotic; what simulation says of it is in docs/deciding.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+from nsd.reports.stats.chances import Model
 from nsd.reports.stats.numerics import crossing
 
 EFFECT_SCALE = 0.1  # chosen before any data: intervals are narrowest where the standard error is about a third of it
@@ -74,6 +76,36 @@ def fixed_one_sided_alpha(alpha: float, ratio: float) -> float:
     wanted = -math.log(alpha)
     z = crossing(lambda one: wanted - _log_half_mixture(one, ratio), -LARGEST_Z, LARGEST_Z)
     return float(ndtr(-z))
+
+
+@dataclass(frozen=True, slots=True)
+class AnyLook:
+    """The design `once` judged at any look: its chances at this one, at the level that a look must reach.
+
+    The ratio is that of the standard error that the design expects.
+    """
+
+    once: Model
+
+    @property
+    def largest(self) -> float:
+        """As of one look."""
+        return self.once.largest
+
+    def error(self, effect: float) -> float:
+        """As of one look."""
+        return self.once.error(effect)
+
+    def chance(self, effect: float, alpha: float) -> float:
+        """See `chances.Model`."""
+        error = self.error(effect)
+        return self.once.chance(effect, fixed_alpha(alpha, information_ratio(error)) if error else alpha)
+
+    def margin_chance(self, margin: float, alpha: float, both_sides: bool) -> float:
+        """See `chances.Model`."""
+        error = self.error(0.0)
+        here = fixed_one_sided_alpha(alpha, information_ratio(error)) if error else alpha
+        return self.once.margin_chance(margin, here, both_sides)
 
 
 def _log_mixture(z: float, ratio: float) -> float:

@@ -41,6 +41,9 @@ class Model(Protocol):
     def largest(self) -> float:
         """No difference, or margin, beyond this is asked about."""
 
+    def error(self, effect: float) -> float:
+        """The standard error that a test will estimate where this is the true difference."""
+
     def chance(self, effect: float, alpha: float) -> float:
         """That a two-sided test at alpha finds a true difference `effect` > 0."""
 
@@ -67,6 +70,11 @@ class PairedShares:
     def largest(self) -> float:
         """Every question one way."""
         return 1.0
+
+    def error(self, effect: float) -> float:
+        """At least that of one discordant question."""
+        share = min(1.0, max(self.discordance, effect))
+        return max(math.sqrt(max(share - effect**2, 0.0) / self.n), 1 / self.n)
 
     def chance(self, effect: float, alpha: float) -> float:
         """Binomial over the number of discordant questions, and over how they split."""
@@ -196,6 +204,10 @@ class UnpairedShares:
         """All against nothing."""
         return 1.0
 
+    def error(self, effect: float) -> float:
+        """That of the pooled share."""
+        return math.sqrt(self.pooled * (1 - self.pooled) * (1 / self.n_a + 1 / self.n_b))
+
     def chance(self, effect: float, alpha: float) -> float:
         """Binomial in both arms, by their sizes around the pooled share as far as there is room.
 
@@ -299,6 +311,10 @@ class Means:
         """The limit, or 60 standard errors."""
         return min(self.limit, 60 * math.sqrt(self.parts.variance) + self.coarse)
 
+    def error(self, effect: float) -> float:
+        """Without what no test sees."""
+        return math.sqrt(max(self.parts.variance - self.parts.extra, 0.0))
+
     def chance(self, effect: float, alpha: float) -> float:
         """P(estimate above its critical value)."""
         return self._passing(effect - self.coarse, alpha / 2, False, 1.0)
@@ -317,6 +333,42 @@ class Means:
             return 1.0
         one_side = ndtr((room - _reaches(self.parts, tail, self.units, worst if self.units else 1.0)) / error)
         return float(np.mean(np.maximum(0.0, 2 * one_side - 1) if both_sides else one_side))
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Welch's F over groups of questions of these `sizes`, whose differences have one `variance` a question.
+
+    The effect: by how much the difference in one group, the smallest, is not that of all others, which are alike. By
+    the noncentral F; the test takes a permutation as well, which seldom costs anything.
+    """
+
+    sizes: tuple[int, ...]
+    variance: float
+
+    @property
+    def largest(self) -> float:
+        """All one way in one group, all the other way in the others."""
+        return 2.0
+
+    def error(self, effect: float) -> float:
+        """Of the smallest group's difference from the rest."""
+        smallest, n = min(self.sizes), sum(self.sizes)
+        return math.sqrt(self.variance * (1 / smallest + 1 / (n - smallest)))
+
+    def chance(self, effect: float, alpha: float) -> float:
+        """P(F above its critical value)."""
+        from scipy.special import fdtri, ncfdtr
+
+        n, groups = sum(self.sizes), len(self.sizes)
+        spread = sum((1 - size / n) ** 2 / (size - 1) for size in self.sizes)
+        df = (groups**2 - 1) / (3 * spread)
+        noncentral = (effect / self.error(effect)) ** 2 if self.variance > 0 else math.inf
+        return float(1 - ncfdtr(groups - 1, df, min(noncentral, 1e4), fdtri(groups - 1, df, 1 - alpha)))
+
+    def margin_chance(self, margin: float, alpha: float, both_sides: bool) -> float:
+        """Nothing shows that all groups are alike."""
+        return 0.0
 
 
 def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, extra: float = 0.0) -> Means:

@@ -1,7 +1,6 @@
-"""What a result varies by: training seed, question, both together, and the drawing of samples, told apart by moments.
+"""What a result varies by: training seed, question, and both together, told apart by moments.
 
-    layout(values)                 # [seeds, questions, samples] of one arm: four variances
-    two_way(values)                # [seeds, questions], or [repeats, questions]: three
+    two_way(values)                # [seeds, questions], or [repeats, questions]: three variances
 
 Balanced crossed layouts with random effects, by the expected mean squares of the analysis of variance (Searle, Casella,
 McCulloch 1992, Variance Components, chapter 4): each variance is a difference of two mean squares, cut at zero. With
@@ -25,15 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Variances of one value: over `rows` (seeds, or repeats), `questions`, a row at a question, and a sample there.
+    """Variances of one value: over `rows` (seeds, or repeats), `questions`, and a row at a question.
 
-    `interaction` of a layout without samples holds the samples' noise as well, and `samples` is None.
+    `interaction` holds the noise of the samples as well.
     """
 
     rows: float
     questions: float
     interaction: float
-    samples: float | None = None
 
 
 def two_way(values: ArrayLike) -> Components | None:
@@ -46,20 +44,6 @@ def two_way(values: ArrayLike) -> Components | None:
         return None
     rows, questions, both = _mean_squares(x)
     return Components(max(0.0, (rows - both) / n), max(0.0, (questions - both) / count), both)
-
-
-def layout(values: ArrayLike) -> Components | None:
-    """Components of `values` [rows, questions, samples]; None with fewer than two of any."""
-    import numpy as np
-
-    x = np.asarray(values, dtype=np.float64)
-    if min(x.shape) < 2:
-        return None
-    k, means = x.shape[2], x.mean(axis=2)
-    within = float(x.var(axis=2, ddof=1).mean())
-    found = two_way(means)
-    assert found is not None
-    return Components(found.rows, found.questions, max(0.0, found.interaction - within / k), within)
 
 
 def _mean_squares(x: Floats) -> tuple[float, float, float]:

@@ -82,6 +82,18 @@ def newcombe_paired(both: int, a_only: int, b_only: int, neither: int, level: fl
     return Interval(low, high, level, "Newcombe paired")
 
 
+def rule_of_three(n: int, level: float = LEVEL) -> Interval | None:
+    """Interval of a difference of which `n` paired questions show none; None where n = 0.
+
+    Questions that differ one way make up at most 1 - alpha^(1/n), or one would have shown with chance 1 - alpha, alpha
+    being (1 - level) / 2 (about 3 / n at .05: Hanley, Lippman-Hand 1983, JAMA 249:1743).
+    """
+    if n == 0:
+        return None
+    reach = 1 - ((1 - level) / 2) ** (1 / n)
+    return Interval(-reach, reach, level, "rule of three")
+
+
 def tango_score(a_only: int, b_only: int, n: int, difference: float) -> float:
     """Tango's score statistic of H0: p_b - p_a = difference, asymptotically standard normal.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nsd.reports.stats.intervals import LEVEL, Interval, newcombe_unpaired, tango_interval, tango_score
+from nsd.reports.stats.intervals import LEVEL, Interval, newcombe_unpaired, rule_of_three, tango_interval, tango_score
 from nsd.reports.stats.numerics import chunks, constant, crossing, two_sided_normal, upper_normal
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ def margin_test_paired(
     if n == 0:
         return Result(name, None, None, None, note="no shared question: nothing to test")
     if a_only + b_only == 0:
-        reach = 1 - alpha ** (1 / n)
-        same = Interval(-reach, reach, 1 - 2 * alpha, "rule of three")
+        same = rule_of_three(n, 1 - 2 * alpha)
         name = f"{name.partition(' (')[0]} (rule of three: no answer differs)"
         return Result(name, None, (1 - min(margin, 1.0)) ** n, 0.0, same)
     z_low, z_high = tango_score(a_only, b_only, n, -margin), tango_score(a_only, b_only, n, margin)

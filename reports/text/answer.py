@@ -71,13 +71,22 @@ def answer_csv(found: Answer) -> str:
     writer.writeheader()
     for kind, verdicts in (("declared", found.verdicts), ("late", found.late)):
         for one in verdicts:
-            row = {"family": one.family} if one.comparison is None else csv_row(one.comparison)
+            row = csv_row(one.comparison) if one.comparison is not None else _csv_of(one)
             writer.writerow(
                 {**row, "verdict": one.verdict, "in_family": kind, "claim_text": one.claim, "mark": one.mark}
             )
     for comparison in found.exploratory:
         writer.writerow({**csv_row(comparison), "in_family": "exploratory", "claim_text": "", "mark": ""})
     return buffer.getvalue()
+
+
+def _csv_of(verdict: ClaimVerdict) -> dict[str, Any]:
+    """The row of a claim that has no comparison: an interaction, or what has no result."""
+    one = verdict.by
+    if one is None:
+        return {"family": verdict.family}
+    known = {name: getattr(one, name) for name in ("a", "b", "metric", "n", "difference", "p", "p_adjusted", "test")}
+    return {**known, "correction": verdict.correction, "family": verdict.family, "note": verdict.note}
 
 
 def answer_markdown(found: Answer) -> str:
@@ -91,10 +100,9 @@ def answer_markdown(found: Answer) -> str:
             rows = [[escaped(cell) for cell in verdict_cells(one)] for one in verdicts]
             lines += [f"{title} ({family_of(found, verdicts[0])})", "", *markdown_table(columns, rows), ""]
             lines += [f"- {escaped(f'{one.claim}: {note}')}" for one in verdicts for note in said_of(one)]
-    if found.other:
-        reading = readings_of([one.comparison for one in found.other])
-        rows = [[escaped(cell) for cell in verdict_cells(one)] for one in found.other]
-        lines += ["", f"The other reading, a family of its own: {reading}", "", *markdown_table(columns, rows), ""]
+    for title, verdicts in others_of(found):
+        rows = [[escaped(cell) for cell in verdict_cells(one)] for one in verdicts]
+        lines += ["", f"{title[:1].upper()}{title[1:]}", "", *markdown_table(columns, rows), ""]
     lines += [f"- {escaped(found.not_supported)}"] if found.not_supported else []
     if found.exploratory:
         lines += ["", f"Other pairs, exploratory ({exploratory_line(found)})", ""]
@@ -122,10 +130,9 @@ def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool
         said = [f"{title}: {family_of(found, verdicts[0])}"] + ([DISCORDANT] if wide else about_lines(verdicts))
         said += [f"- {one.claim}: {note}" for one in verdicts for note in (said_of if wide else short_notes)(one)]
         _say(console, said, width)
-    if found.other:
-        title = f"the other reading, a family of its own: {readings_of([one.comparison for one in found.other])}"
-        show_lines(console, ["", *paragraph(title, width, 0), "", *verdicts_lines(found.other, width, wide), ""])
-        _say(console, [f"- {one.claim}: {note}" for one in found.other for note in short_notes(one)], width)
+    for title, verdicts in others_of(found):
+        show_lines(console, ["", *paragraph(title, width, 0), "", *verdicts_lines(verdicts, width, wide), ""])
+        _say(console, [f"- {one.claim}: {note}" for one in verdicts for note in short_notes(one)], width)
     if found.not_supported:
         _say(console, [found.not_supported], width)
     if pairs and found.exploratory:
@@ -150,6 +157,16 @@ def print_answer(found: Answer, console: Console, pairs: bool = True, wide: bool
         size = len(found.exploratory)
         said.append(f"{size} other pair{'' if size == 1 else 's'} of conditions: nsd compare tests them")
     _say(console, said, width)
+
+
+def others_of(found: Answer) -> list[tuple[str, list[ClaimVerdict]]]:
+    """The claims in their other reading, under a title each: declared ones and late ones."""
+    titled = [("the other reading", found.other), ("late claims in the other reading, EXPLORATORY", found.late_other)]
+    return [
+        (f"{title}, a family of its own: {readings_of([one.comparison for one in verdicts])}", verdicts)
+        for title, verdicts in titled
+        if verdicts
+    ]
 
 
 def _say(console: Console, lines: Sequence[str], width: int | None) -> None:
@@ -188,6 +205,9 @@ def verdict_cells(verdict: ClaimVerdict) -> list[str]:
 
     one = verdict.comparison
     word = verdict.verdict + (" *" if verdict.mark else "")
+    if (found := verdict.by) is not None:
+        numbers = [show(found.difference, True), "-", show_p(found.p), show_p(found.p_adjusted), "-", str(found.n), "-"]
+        return [verdict.claim, word, "", *numbers, found.test, verdict.about]
     if one is None:
         return [verdict.claim, word, "", *["-"] * 8, verdict.about]
     pair = "-" if one.discordant is None else "{} / {}".format(*one.discordant)
@@ -208,6 +228,8 @@ def verdicts_lines(verdicts: Sequence[ClaimVerdict], width: int | None, wide: bo
             rows.append([Cell(cells[0]), Cell(cells[1], style), *map(Cell, cells[2:])])
             continue
         numbers = [Cell("-"), Cell("-")] if found is None else [difference_cell(found), Cell(show_p(found.p_adjusted))]
+        if one.by is not None:
+            numbers = [Cell(f"{show(one.by.difference, signed=True)} in all"), Cell(show_p(one.by.p_adjusted))]
         rows.append([Cell(one.claim), verdict_cell(one.verdict, style, bool(one.mark)), *numbers])
     if wide:
         facts = ("needs", "difference", "interval", "p", "adjusted", "chance", "n", "discordant", "test", "about")
@@ -227,7 +249,7 @@ def about_lines(verdicts: Sequence[ClaimVerdict]) -> list[str]:
     """What the claims speak of, each once, with the claims where not all speak of the same."""
     about: dict[str, list[str]] = {}
     for one in verdicts:
-        if one.comparison is not None:
+        if one.comparison is not None or one.by is not None:
             about.setdefault(one.about, []).append(one.claim)
     return [
         f"about {subject}" if len(about) == 1 else f"about {subject}: {', '.join(claims)}"
@@ -245,6 +267,7 @@ def answer_facts(found: Answer) -> dict[str, Any]:
         "verdicts": [one.to_json() for one in found.verdicts],
         "late_verdicts": [one.to_json() for one in found.late],
         "other_reading": [one.to_json() for one in found.other],
+        "late_other_reading": [one.to_json() for one in found.late_other],
         "not_supported": found.not_supported,
         "dropped": found.dropped,
         "primary_family": found.primary_family,

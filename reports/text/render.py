@@ -18,7 +18,7 @@ from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible, visible_json
 from nsd.plugins.words import CORRECTIONS
 from nsd.reports.judge.comparison import show_level
-from nsd.reports.judge.readings import readings_of
+from nsd.reports.judge.readings import not_supported, others_of, readings_of
 from nsd.reports.judge.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from nsd.reports.judge.comparison import Comparison
 
+OTHER_READING = "The other reading, a family of its own"
 FORMATS = ("table", "json", "md", "csv")
 COLUMNS = (
     "a",
@@ -113,6 +114,10 @@ def as_markdown(comparisons: Sequence[Comparison]) -> str:
     if comparisons:
         lines += ["", *family_lines(comparisons)]
         lines += [f"- {escaped(line)}" for line in footnotes(comparisons)]
+        if others := others_of(comparisons):
+            lines += ["", f"{OTHER_READING}: {readings_of(others)}", "", *comparison_table(others), ""]
+            lines += [*family_lines(others)[:1], *(f"- {escaped(line)}" for line in footnotes(others))]
+        lines += [f"- {escaped(what)}"] if (what := not_supported(comparisons)) else []
     return "\n".join(lines) + "\n"
 
 
@@ -222,6 +227,13 @@ def _print_table(comparisons: Sequence[Comparison], console: Console, wide: bool
     said = family_lines(comparisons) if wide else short_lines(comparisons)
     for line in [*said, *(f"- {line}" for line in footnotes(comparisons))]:
         show_lines(console, paragraph(line, width))
+    if others := others_of(comparisons):
+        title = f"{OTHER_READING}: {readings_of(others)}"
+        show_lines(console, ["", *paragraph(title, width, 0), "", *pairs_lines(others, width, wide=wide), ""])
+        for line in [*short_lines(others)[:2], *(f"- {line}" for line in footnotes(others))]:
+            show_lines(console, paragraph(line, width))
+    if what := not_supported(comparisons):
+        show_lines(console, paragraph(what, width))
     rows = [[Cell(cell) for cell in row] for row in arms.values()]
     show_lines(console, ["", *lay_out(("run", "mean", "interval", "n"), rows, width, right=("mean", "interval", "n"))])
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nsd.plugins.errors import InputError
 from nsd.plugins.layout import Cell, lay_out, paragraph, show_lines, width_of
 from nsd.plugins.untrusted import visible_json
-from nsd.reports.judge.subgroups import ByField, exploratory_note
+from nsd.reports.judge.subgroups import ByField, by_field_notes
 from nsd.reports.text.render import show, show_interval
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def render_by_field(found: Sequence[ByField], output: str, console: Console, wid
     if output not in FORMATS:
         raise InputError(f"no format {output!r} by a field: one of {', '.join(FORMATS)}")
     if output == "json":
-        facts = {"note": exploratory_note(found), "by_field": [one.to_json() for one in found]}
+        facts = {"note": "; ".join(by_field_notes(found)), "by_field": [one.to_json() for one in found]}
         console.file.write(visible_json(json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
         return
     width = width_of(console, wide)
@@ -39,7 +39,8 @@ def render_by_field(found: Sequence[ByField], output: str, console: Console, wid
         )
         show_lines(console, [*paragraph(title, width, 0), "", *_lines(one, width, wide), ""])
         show_lines(console, [*paragraph(one.sentence(), width), *paragraph(f"about {one.about}", width), ""])
-    show_lines(console, paragraph(exploratory_note(found), width))
+    for note in by_field_notes(found):
+        show_lines(console, paragraph(note, width))
 
 
 def _lines(one: ByField, width: int | None, wide: bool) -> list[Text]:

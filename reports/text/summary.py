@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from nsd.runner.store.shapes import Hypotheses
+    from nsd.runner.store.workspace import Workspace
 
 
 BAR_WIDTH = 30
@@ -42,6 +43,7 @@ def summary_json(
     experiment: str,
     spec_digest: str | None,
     hypotheses: Hypotheses | None,
+    workspace: Workspace | None = None,
 ) -> dict[str, Any]:
     """Arms, labels, warnings and verdicts of one version of a spec as plain data."""
     with version_runs(connection, experiment, spec_digest) as runs:
@@ -53,7 +55,7 @@ def summary_json(
             "labels": [asdict(label) for label in label_quality(connection, runs)],
             "noise": [one.to_json() for one in noise_floor(connection, runs)],
             "warnings": [asdict(one) for one in warnings_of(connection, runs)],
-            **answer_facts(answer(connection, experiment, spec_digest, hypotheses=hypotheses)),
+            **answer_facts(answer(connection, experiment, spec_digest, hypotheses=hypotheses, workspace=workspace)),
         }
 
 
@@ -68,6 +70,7 @@ def print_summary(
     hypotheses: Hypotheses | None,
     question: str | None = None,
     wide: bool = False,
+    workspace: Workspace | None = None,
 ) -> Answer:
     """Print the end of a run of one version of a spec, the answer first. Returns the answer that was shown.
 
@@ -75,7 +78,7 @@ def print_summary(
     """
     width = width_of(console, wide)
     with version_runs(connection, experiment, spec_digest) as runs:
-        found = answer(connection, experiment, spec_digest, hypotheses=hypotheses)
+        found = answer(connection, experiment, spec_digest, hypotheses=hypotheses, workspace=workspace)
         if question:
             show_lines(console, [*paragraph(f"{experiment}: {' '.join(question.split())}", width, 0), ""])
         if found.verdicts or found.late:

@@ -36,7 +36,9 @@ def print_by_field(
     """
     from nsd.plugins.screen import console
     from nsd.reports.judge.compare import check_options
+    from nsd.reports.judge.looks import look_entries
     from nsd.reports.text.subgroups import FORMATS, render_by_field
+    from nsd.runner.store.looks import record_looks
 
     if beside:
         flags = ", ".join(f"--{name}" for name in sorted(beside))
@@ -47,6 +49,7 @@ def print_by_field(
     with Store(workspace).read() as connection:
         found = collect_by_field(connection, workspace, names, field, metric, alpha)
     render_by_field(found, output, console(), wide)
+    record_looks(workspace, "compare", look_entries(found))
 
 
 def collect_by_field(
@@ -66,8 +69,18 @@ def collect_by_field(
 
         spec = load_spec(Path(names[0]))
         block = Hypotheses(**spec.hypotheses.to_json()) if spec.hypotheses else None
-        pairs = pairs_of_experiment(connection, spec.name, spec_digest(spec), block, metric)
+        digest = spec_digest(spec)
+        pairs = pairs_of_experiment(connection, spec.name, digest, block, metric)
         level = alpha if alpha is not None else block.alpha if block is not None else 0.05
-    else:
-        pairs, level = pairs_of_names(connection, names, metric), 0.05 if alpha is None else alpha
+        declared = {}
+        if block is not None and alpha is None and any(one.by == field for one in block.claims):
+            from nsd.reports.judge.answer import answer
+
+            found = answer(
+                connection, spec.name, digest, hypotheses=block, metric=metric, pairs=False, workspace=workspace
+            )
+            declared = {(one.a, one.b): one for one in found.interactions() if one.field == field}
+        rest = [(a, b) for a, b in pairs if (a.name, b.name) not in declared]
+        return [*declared.values(), *by_field(connection, workspace, rest, field, metric, level)]
+    pairs, level = pairs_of_names(connection, names, metric), 0.05 if alpha is None else alpha
     return by_field(connection, workspace, pairs, field, metric, level)

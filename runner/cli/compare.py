@@ -93,9 +93,10 @@ def _print_answer(
             groups=read_groups(workspace, connection, groups_from),
             intervals=asked.get("intervals", "corrected"),
             detect=asked.get("detect"),
+            workspace=workspace,
         )
     render_answer(found, output, console(), wide)
-    _record(workspace, look_entries(found.comparisons()))
+    _record(workspace, look_entries([*found.comparisons(), *found.interactions()]))
 
 
 def _record(workspace: Workspace, looks: Sequence[Look]) -> None:

@@ -51,7 +51,9 @@ def print_report(
         if by is not None:
             from nsd.runner.cli.by_field import collect_by_field
 
-            data = replace(data, by_field=collect_by_field(connection, workspace, names, by, metric))
+            there = {(one.a, one.b, one.field) for one in data.by_field}
+            more = collect_by_field(connection, workspace, names, by, metric)
+            data = replace(data, by_field=[*data.by_field, *(o for o in more if (o.a, o.b, o.field) not in there)])
     if html is not None:
         from nsd.reports.page.page import render_page
 
@@ -63,7 +65,7 @@ def print_report(
 
         render = {"md": page_text.as_markdown, "csv": page_text.as_csv, "json": page_text.as_json}[output or "md"]
         sys.stdout.write(render(data))
-    record_looks(workspace, "report", look_entries(data.comparisons))
+    record_looks(workspace, "report", look_entries([*data.comparisons, *data.by_field]))
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -18,6 +18,7 @@ def print_outcome(
     plan: Plan, workspace: Workspace, outcome: Outcome, as_json: bool = False, wide: bool = False
 ) -> None:
     """The end of a run: the answer, or what went wrong and where it is written."""
+    from nsd.reports.judge.answer import answer
     from nsd.reports.judge.looks import look_entries
     from nsd.reports.text.summary import print_summary, summary_json
     from nsd.runner.store.looks import record_looks
@@ -27,8 +28,12 @@ def print_outcome(
     hypotheses = Hypotheses(**experiment.hypotheses.to_json()) if experiment.hypotheses else None
     if as_json:
         with Store(workspace).read() as connection:
-            summary = summary_json(connection, plan.name, plan.spec_digest, hypotheses)
+            summary = summary_json(connection, plan.name, plan.spec_digest, hypotheses, workspace)
+            judged = answer(
+                connection, plan.name, plan.spec_digest, hypotheses=hypotheses, pairs=False, workspace=workspace
+            )
         print_json({**summary, **outcome_json(plan, outcome)})
+        record_looks(workspace, "run", look_entries([*judged.judged(), *judged.interactions()]))
         return
     if outcome.interrupted:
         why = outcome.stopped_by
@@ -37,8 +42,10 @@ def print_outcome(
         )
         return
     with Store(workspace).read() as connection:
-        found = print_summary(connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question, wide)
-    record_looks(workspace, "run", look_entries(found.judged()))
+        found = print_summary(
+            connection, screen, plan.name, plan.spec_digest, hypotheses, experiment.question, wide, workspace
+        )
+    record_looks(workspace, "run", look_entries([*found.judged(), *found.interactions()]))
     if not outcome.done and not outcome.failures:
         screen.print(f"all {outcome.cached} stages were finished already; nothing ran")
     for failure in outcome.failures:

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.groups import grouped
 from nsd.plugins.words import hint
 from nsd.reports import stats
 from nsd.reports.judge.runs import condition_arms, draws_nothing
+from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Claim, Hypotheses
 from nsd.runner.store.workspace import Workspace
@@ -28,11 +30,16 @@ from nsd.runner.store.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
+    from nsd.plugins.api import Question
     from nsd.reports.judge.power import Claimed, ClaimPower, Design, Power, Reach
     from nsd.reports.judge.purchases import Prices
     from nsd.runner.plan.model import Plan
 
 CLAIMS_IN_A_LINE = 8
+BY_GROUPS = (
+    "an interaction is about these weights; its difference is that of the smallest group of questions from all others, "
+    "which are taken to be alike"
+)
 BY_SIGN = (
     "with one search of each question the claim is a sign test: discordance is the share of questions that tell the "
     "two conditions apart, and a difference is by how much larger a share of them goes one way"
@@ -63,7 +70,9 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
         family = len(block.claims) + earlier
         beside = {run.condition: str(run.measurement) for run in plan.runs if run.beside}
         designs, shop = _designs_of_plan(plan), wanted is not None
-        return _power(connection, plan.name, designs, block, family, wanted or Wanted(), shop, beside)
+        return _power(
+            connection, plan.name, designs, block, family, wanted or Wanted(), shop, beside, plan.data.__getitem__
+        )
 
 
 def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json: bool, run_files: bool = False) -> None:
@@ -88,7 +97,17 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
             arms = condition_arms(connection, name)
             beside = {condition: str(arm.measurement) for condition, arm in arms.items() if arm.beside}
             family = len(block.claims) + _earlier_claims(connection, name, block.claims)
-            found = _power(connection, name, designs, block, family, wanted, True, beside)
+            found = _power(
+                connection,
+                name,
+                designs,
+                block,
+                family,
+                wanted,
+                True,
+                beside,
+                partial(tables.held_questions, workspace),
+            )
     if as_json:
         from nsd.plugins.screen import print_json
 
@@ -106,13 +125,14 @@ def _power(
     wanted: Wanted,
     shop: bool,
     beside: Mapping[str, str] | None = None,
+    questions: Callable[[str], Sequence[Question]] = lambda content: (),
 ) -> Power:
     """Designs by condition, and the hypotheses block, to power; `family` counts every claim ever declared.
 
     `shop`: say also what to buy. `beside` names the evaluation of conditions that are measured by another one than the
-    spec's first.
+    spec's first. `questions` gives those of a content hash, for claims about groups of them.
     """
-    from nsd.reports.judge.anytime import planned_looks
+    from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
     from nsd.reports.judge.power import power_of
 
     designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
@@ -134,8 +154,9 @@ def _power(
         family=family,
         most_questions=wanted.most_questions,
         shop=shop,
+        any_look=block.looks == ANY_LOOK,
     )
-    claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs)) is not None]
+    claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs, questions)) is not None]
     found = stated(claims, design=_common(of.pop("")))
     return replace(found, beside={name: stated([], design=_common(mine)).overall for name, mine in of.items()})
 
@@ -155,7 +176,7 @@ def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, clai
 
 
 def _changed(design: Design, wanted: Wanted) -> Design:
-    from nsd.reports.judge.metrics import averages
+    from nsd.plugins.metrics import averages
 
     if wanted.samples is not None and wanted.samples != design.samples and not averages(design.metric):
         raise InputError(
@@ -169,7 +190,20 @@ def _changed(design: Design, wanted: Wanted) -> Design:
     )
 
 
-def _claimed(claim: Claim, designs: Mapping[str, Design]) -> Claimed | None:
+def _group_sizes(claim: Claim, content: str | None, questions: Callable[[str], Sequence[Question]]) -> tuple[int, ...]:
+    """How many questions each group of an interaction has; () where that is not known."""
+    if claim.by is None or content is None:
+        return ()
+    asked = {one.id: one for one in questions(content)}
+    try:
+        return tuple(Counter(grouped(asked, claim.by).values()).values()) if asked else ()
+    except InputError:  # the plan, or the comparison, says so
+        return ()
+
+
+def _claimed(
+    claim: Claim, designs: Mapping[str, Design], questions: Callable[[str], Sequence[Question]]
+) -> Claimed | None:
     """The claim with the design both conditions share; None where one of them is not planned."""
     from nsd.reports.judge.metrics import is_search
     from nsd.reports.judge.power import Claimed
@@ -182,6 +216,8 @@ def _claimed(claim: Claim, designs: Mapping[str, Design]) -> Claimed | None:
         note = "the two conditions are measured on different questions or metrics, which nsd compare refuses"
     elif is_search(better.metric) and not all(one.seeds > 1 for one in (better, worse) if any(one.trained)):
         note = BY_SIGN
+    elif claim.by is not None:
+        note = BY_GROUPS
     design = replace(
         better,
         questions=min(better.questions, worse.questions),
@@ -189,6 +225,7 @@ def _claimed(claim: Claim, designs: Mapping[str, Design]) -> Claimed | None:
         seeds=min((one.seeds for one in (better, worse) if any(one.trained)), default=1),
         greedy=better.greedy and worse.greedy,
         trained=(better.trained[0], worse.trained[0]),
+        groups=_group_sizes(claim, better.data_hash, questions),
     )
     margin = None if claim.kind == "better" else claim.margin
     return Claimed(claim.text, claim.kind, claim.better, claim.worse, margin, design, note)
@@ -225,7 +262,7 @@ def _samples_of(metric: str, samples: int) -> int:
 
 def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
     """How many times an arm's seeds sample each question of one model: seeds that train nothing draw again, or not."""
-    from nsd.reports.judge.metrics import averages
+    from nsd.plugins.metrics import averages
 
     return 1 if trained or greedy or not averages(metric) else seeds
 
@@ -280,7 +317,7 @@ def power_lines(found: Power) -> list[str]:
     overall = found.overall
     alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
     many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
-    chance = f"{found.power:.0%} power at alpha {found.alpha:g}"
+    chance = f"{found.power:.0%} power at alpha {found.alpha:g}{', valid at any look' if found.any_look else ''}"
     source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
     lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
     for name, other in found.beside.items():
@@ -330,6 +367,7 @@ def _print(found: Power) -> None:
 
     screen = console()
     title = f"{found.experiment or 'a test set'}: {found.power:.0%} power at alpha {found.alpha:g}"
+    title += ", valid at any look" if found.any_look else ""
     if found.family > 1 and found.correction != "none":
         title += f"; two numbers: a test alone, and the hardest of {found.family} claims ({found.correction})"
     shown = table(

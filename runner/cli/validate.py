@@ -1,6 +1,7 @@
-"""`nsd validate`: spec files in, every error of all of them out; with `--gold` the data is read too.
+"""`nsd validate`: spec files in, every error of all of them out, and what a plan would refuse of their files.
 
-Loads neither numpy nor torch unless `--gold` asks for data.
+Data in local files are read, generated ones only for a claim that asks what they tell, those on the hub only with
+`--gold`. Loads neither numpy nor torch where nothing is read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
+from nsd.runner.plan.refusals import refusals
 from nsd.runner.spec.errors import SpecErrors
 from nsd.runner.spec.load import load_spec
 
@@ -55,7 +57,9 @@ def validate_files(paths: list[Path], gold: bool, run_files: bool, as_json: bool
             texts.append(str(errors))
             continue
         try:
-            problems = check_gold_answers(experiment) if gold else []
+            problems = refusals(experiment, all_data=gold)
+            if gold and not problems:
+                problems = check_gold_answers(experiment)
         except InputError as error:  # its data or a plugin's file; the other specs are checked all the same
             problems = [str(error)]
         reports += [{**blank_report(path), "message": problem} for problem in problems]

@@ -29,6 +29,7 @@ from nsd.plugins.datasets.split import data_hash
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
+from nsd.runner.plan.claimed import check_claims
 from nsd.runner.plan.discovery import Searched, roles, searched_questions
 from nsd.runner.plan.jobs import (
     Asking,
@@ -141,6 +142,7 @@ class _Builder:
                     self.questions.check_evaluation(label, condition, measured)
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
+        check_claims(self.experiment, self.questions, [condition.name for condition in conditions])
         self._repeat(repeats)
         plan = Plan(
             experiment=self.experiment,

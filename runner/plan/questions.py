@@ -54,11 +54,22 @@ class Questions:
         block = condition.data
         cache_key = repr(block_job(block))
         if cache_key not in self._whole:
-            dataset = block.make()
-            splits, report = split(dataset.pools(), dataset.config.split)
+            try:
+                dataset = block.make()
+                splits, report = split(dataset.pools(), dataset.config.split)
+            except InputError as error:
+                raise InputError(f"{self._of_evaluation(condition)}{error}") from error
             self.notes.extend(note for note in report.notes() if note not in self.notes)
             self._whole[cache_key] = splits
         return self._whole[cache_key]
+
+    def _of_evaluation(self, measured: Condition) -> str:
+        """`evals.NAME: ` where a condition is one as a named evaluation with data of its own measures it."""
+        name, _, label = measured.name.partition("@")
+        condition = self.experiment.conditions.get(name)
+        if condition is None or not condition.evals or measured.data == condition.data:
+            return ""
+        return f"evals.{label or condition.evals[0].name}: "
 
     @property
     def watched(self) -> Watched:
@@ -76,9 +87,10 @@ class Questions:
     def evaluated(self, condition: Condition) -> list[Question]:
         """The questions that a condition's evaluation asks: those of the test split, or of the validation.
 
-        Raises InputError where no training on the condition's data is watched.
+        Raises InputError where there is none, and where no training on the condition's data is watched.
         """
         if not condition.eval.cls.on_validation:
+            self.check_asked(condition)
             return self.splits(condition).test
         if not self.watched.watches(condition):
             raise InputError(
@@ -86,6 +98,12 @@ class Questions:
                 "condition with these data trains"
             )
         return self.validation(condition)
+
+    def check_asked(self, condition: Condition) -> None:
+        """Raises InputError where a condition's data have no test question."""
+        if not self.whole(condition).test:
+            where = self._of_evaluation(condition) or f"condition {condition.name!r}: "
+            raise InputError(f"{where}{condition.data.use} has no test question: nothing could be measured")
 
     def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""

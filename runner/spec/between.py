@@ -6,11 +6,14 @@ Names that only follow from another error (a condition that could not be read) a
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from nsd.plugins.api import Protocol, Sampling, SplitConfig, Trainer, Verifier
+from nsd.plugins.metrics import comparable
+from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.discovery import searches
 from nsd.runner.spec.errors import Position, Problems, suggest
 from nsd.runner.spec.model import Block, Condition, Match, Resources, UncheckedConfig, Validating
@@ -82,6 +85,26 @@ class Between:
             )
         return False
 
+    def apart(self, better: str, worse: str) -> str:
+        """What two conditions, as an evaluation measures them, are measured with that differs; "" where nothing does.
+
+        Whether their questions are the same is found out when planning.
+        """
+        named = {one.name: one for condition in self.conditions.values() for _, one in condition.measured()}
+        a, b = named.get(worse), named.get(better)
+        if a is None or b is None:
+            return ""
+        found = []
+        verifiers = [_said(one.verifier) for one in (a, b)]
+        if None not in verifiers and verifiers[0] != verifiers[1]:
+            names = " and ".join(dict.fromkeys(one.verifier.use for one in (a, b)))
+            found.append(f"different verifiers ({names})")
+        metrics = [None if one.eval.not_run is not None else one.eval.make().metric() for one in (a, b)]
+        known = {one for one in metrics if one is not None}
+        if None not in metrics and len(known) == 2 and not comparable(known):
+            found.append(f"different metrics ({metrics[0]} and {metrics[1]})")
+        return " and ".join(found)
+
     def check_match(self, match: Match) -> None:
         """`match.to` names a condition that has a budget."""
         item = self.tree.mapping.get("match")
@@ -95,6 +118,41 @@ class Between:
             self.problems.add(target.place, "match.to has no effect with epochs", "match by steps or tokens")
         elif self.known(target) and not self.conditions[match.to].train_on:
             self.problems.add(target.position, f"{match.to!r} trains on nothing, so it has no budget to match")
+
+    def check_counted(self, match: Match) -> None:
+        """What a budget counts is there before the run: texts for tokens, of an arm whose examples are known, or steps.
+
+        The same as `runner.plan.budget` asks.
+        """
+        item = self.tree.mapping.get("match")
+        if item is None or match.by not in ("tokens", "steps"):
+            return
+        trained = [one for one in self.conditions.values() if one.trainer is not None and one.trainer.not_run is None]
+        place = item.mapping.get("by", item).position
+        for one in trained:
+            trainer = one.trainer
+            assert trainer is not None
+            if match.by == "tokens" and not trainer.cls.needs_targets:
+                told = f"match: tokens counts the tokens of training texts, which the trainer {trainer.use!r} of "
+                self.problems.add(place, f"{told}{one.name!r} does not have", "match by steps or generated_tokens")
+                return
+        if match.amount is not None:
+            return
+        if match.by == "steps":
+            for one, _ in self._ask(lambda _, trainer: True if trainer.planned_steps(100) is None else None):
+                told = f"match: steps needs to know the steps of {one.name!r} before the run, and its trainer cannot"
+                self.problems.add(place, f"{told} tell", "use match: tokens, or match.amount")
+                return
+            return
+        for use in dict.fromkeys(one.trainer.use for one in trained if one.trainer is not None):
+            peers = [one for one in trained if one.trainer is not None and one.trainer.use == use]
+            named = [one for one in peers if one.name == match.to]
+            if all("pseudo" in one.train_on for one in named or peers):
+                first = (named or peers)[0].name
+                told = f"match: tokens needs an arm whose training texts are known before the run; {first!r}"
+                fix = "name another:  match: {by: tokens, to: CONDITION}, or an amount"
+                self.problems.add(place, f"{told} trains on pseudo-labels", fix)
+                return
 
     def _check_amount(self, item: Item, match: Match) -> None:
         """A budget is that of one condition, or an amount; what no condition has before it ran is an amount."""
@@ -231,6 +289,13 @@ def _drawn(protocol: Block[Protocol]) -> tuple[str, Sampling] | None:
         return None
     made = protocol.make()
     return made.metric(), made.sampling()
+
+
+def _said(verifier: Block[Verifier]) -> tuple[str, str] | None:
+    """What decides a verifier's verdicts; None for one in a file that was not run."""
+    if verifier.not_run is not None:
+        return None
+    return verifier.place, json.dumps(digest_config(verifier.config), sort_keys=True, default=str)
 
 
 def _needs_answer(verifier: Block[Verifier]) -> bool:

@@ -18,8 +18,12 @@ from nsd.runner.spec.model import Claim, ClaimConfig, Hypotheses, HypothesesConf
 from nsd.runner.spec.sweep import Swept
 from nsd.runner.spec.yaml import Item
 
+MEASURE_ALIKE = "measure both alike, or claim something else"
 _CLAIM = re.compile(r"\s*([A-Za-z0-9._-]+)\s*([<>])\s*([A-Za-z0-9._-]+)\s*")
-_CLAIM_FORMS = "write  a > b  or  {compare: [a, b], not_worse_by: 0.02}  or  {compare: [a, b], equivalent_within: 0.02}"
+_CLAIM_FORMS = (
+    "write  a > b  or  {compare: [a, b], not_worse_by: 0.02}  or  {compare: [a, b], equivalent_within: 0.02}  or  "
+    "{compare: [a, b], by: level}"
+)
 
 
 def read_hypotheses(
@@ -28,20 +32,22 @@ def read_hypotheses(
     known: Callable[[Item], bool],
     problems: Problems,
     measured: Mapping[str, Collection[str]] | None = None,
+    apart: Callable[[str, str], str] = lambda a, b: "",
 ) -> Hypotheses | None:
     """The hypotheses of a spec, None where it has none. `known` says whether a condition exists, else reports it.
 
-    `measured` holds the spec's evaluations in order, each with the conditions that leave it out.
+    `measured` holds the spec's evaluations in order, each with the conditions that leave it out; `apart` says what two
+    conditions are measured with that differs, "" where nothing does.
     """
     if item is None or item.value is None:
         return None
     config = validate(HypothesesConfig, item, "hypotheses", problems)
-    reader = _Reader(swept, known, problems, measured or {})
+    reader = _Reader(swept, known, problems, measured or {}, apart)
     claims: list[Claim] = []
     written = item.mapping.get("claims")
     for element in written.items if written is not None else []:
         for claim in reader.claim(element):
-            if any((claim.kind, claim.better, claim.worse) == (c.kind, c.better, c.worse) for c in claims):
+            if _same(claim) in map(_same, claims):
                 problems.add(element.position, f"the claim {claim.text!r} stands here twice")
             claims.append(claim)
     return (
@@ -57,9 +63,10 @@ class _Reader:
     known: Callable[[Item], bool]
     problems: Problems
     measured: Mapping[str, Collection[str]]
+    apart: Callable[[str, str], str]
 
     def claim(self, item: Item) -> list[Claim]:
-        kind, margin, on = "better", None, None
+        kind, margin, on, by = "better", None, None, None
         if isinstance(item.value, str):
             match = _CLAIM.fullmatch(item.value)
             if match is None:
@@ -76,12 +83,12 @@ class _Reader:
             pair = item.mapping["compare"].items
             margins = {key: getattr(config, key) for key in ("not_worse_by", "equivalent_within")}
             given = [key for key, value in margins.items() if value is not None] + ["better"] * bool(config.better)
+            given += ["interaction"] * (config.by is not None)
             if len(given) != 1:
-                self.problems.add(
-                    item.position, "a claim says one of better, not_worse_by or equivalent_within", _CLAIM_FORMS
-                )
+                told = "a claim says one of better, not_worse_by, equivalent_within or by"
+                self.problems.add(item.position, told, _CLAIM_FORMS)
                 return []
-            kind, margin, on = given[0], margins.get(given[0]), item.mapping.get("on")
+            kind, margin, on, by = given[0], margins.get(given[0]), item.mapping.get("on"), config.by
         else:
             self.problems.add(item.position, f"a claim must be text or a mapping, is {describe(item)}", _CLAIM_FORMS)
             return []
@@ -93,7 +100,13 @@ class _Reader:
             for left in dict.fromkeys(one for both in pairs for one in both if one in self.measured[name]):
                 told = f"the claim is about {name!r}, and {left!r} leaves this evaluation out"
                 self.problems.add(on.position, told, "let it have it, or claim something else")
-        return [_claim(kind, a, b, margin, name) for a, b in pairs]
+        found = [_claim(kind, a, b, margin, name, by) for a, b in pairs]
+        for one in found:
+            if differs := self.apart(one.better, one.worse):
+                told = f"the claim {one.text!r} could never be judged: its conditions are measured with {differs}"
+                self.problems.add(item.position, told, MEASURE_ALIKE)
+                break  # of a sweep the first point will do
+        return found
 
     def evaluation(self, on: Item) -> bool:
         """Whether the spec has an evaluation of this name; one that it has not is reported."""
@@ -128,11 +141,19 @@ class _Reader:
         return list(zip(*columns, strict=True))
 
 
-def _claim(kind: str, a: str, b: str, margin: float | None, on: str | None) -> Claim:
+def _same(claim: Claim) -> tuple[str | None, ...]:
+    """Equal for two claims that say the same, whatever their margins; an interaction has no first side."""
+    sides = (claim.better, claim.worse)
+    return (claim.kind, claim.by, *(sorted(sides) if claim.by is not None else sides))
+
+
+def _claim(kind: str, a: str, b: str, margin: float | None, on: str | None, by: str | None) -> Claim:
     where = "" if on is None else f" on {on}"
     sides = (a, b) if on is None else (beside_name(a, on), beside_name(b, on))
     if kind == "better":
         return Claim(f"{a} > {b}{where}", "better", *sides, on=on)
+    if kind == "interaction":
+        return Claim(f"{a} against {b} differs by {by}{where}", "interaction", *sides, on=on, by=by)
     if kind == "not_worse_by":
         return Claim(f"{a} not worse than {b} by {margin:g}{where}", "not_worse_by", *sides, margin, on)
     return Claim(f"{a} equivalent to {b} within {margin:g}{where}", "equivalent_within", *sides, margin, on)

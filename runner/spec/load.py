@@ -38,7 +38,7 @@ from nsd.runner.spec.model import (
     Validating,
     holds,
 )
-from nsd.runner.spec.sources import check_answerless, check_same_questions, check_split
+from nsd.runner.spec.sources import check_answerless, check_asked, check_same_questions, check_split
 from nsd.runner.spec.sweep import expand_sweeps
 from nsd.runner.spec.validation import read_validation
 from nsd.runner.spec.votes import check_reward_votes, check_rounds, check_samples_differ, check_votes
@@ -98,10 +98,12 @@ class _Loader:
             name: [one.name for one in conditions.values() if name not in {each.name for each in one.evals}]
             for name in self.evals
         }
-        hypotheses = read_hypotheses(self.tree.mapping.get("hypotheses"), swept, between.known, self.problems, lacking)
+        written = self.tree.mapping.get("hypotheses")
+        hypotheses = read_hypotheses(written, swept, between.known, self.problems, lacking, between.apart)
         validation = read_validation(self.tree.mapping.get("validation"), self.reader, self.problems)
         if top is not None:
             between.check_match(top.match)
+            between.check_counted(top.match)
             between.check_validation(validation)
             between.check_best(validation, top.match)
             between.check_processes(top.resources)
@@ -306,6 +308,8 @@ class _Loader:
         data = self.reader.block(Dataset, "data", parts["data"]) if "data" in parts else None
         if data is None:
             return None  # reported, or that the spec has no data is
+        if entry.mapping.get("data", entry.with_value(None)).value is not None:
+            check_asked(data, parts["data"], f"evals.{name}.data", self.problems)
         verifier = self.verifier(data, parts.get("verifier"), data.cls, parts["data"])
         known = not isinstance(data.config, UncheckedConfig)
         prompt = self.reader.prompt(parts.get("prompt"), data.cls.default_prompt, model, known)

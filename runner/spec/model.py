@@ -336,19 +336,21 @@ class Claim:
     """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within.
 
     `on` is the evaluation that decides it, None for the first; `better` and `worse` are the conditions as it measures
-    them (`a`, or `a@retention`).
+    them (`a`, or `a@retention`). An `interaction` says that their difference is not the same in all groups of questions
+    that the field `by` makes.
     """
 
     text: str
-    kind: Literal["better", "not_worse_by", "equivalent_within"]
+    kind: Literal["better", "not_worse_by", "equivalent_within", "interaction"]
     better: str
     worse: str
     margin: float | None = None
     on: str | None = None
+    by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, JSON-able; records of specs with one evaluation stay as they are."""
-        return {name: value for name, value in vars(self).items() if (name, value) != ("on", None)}
+        """Every field, JSON-able; records of specs with one evaluation and no interaction stay as they are."""
+        return {name: value for name, value in vars(self).items() if name not in ("on", "by") or value is not None}
 
 
 @dataclass(frozen=True)
@@ -395,6 +397,11 @@ class ClaimConfig(_Frozen):
     better: Literal[True] | None = Field(default=None, description="a is better than b.")
     not_worse_by: float | None = Field(default=None, gt=0, lt=1, description="a is worse than b by less than this.")
     equivalent_within: float | None = Field(default=None, gt=0, lt=1, description="a and b differ by less than this.")
+    by: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a - b is not the same in every group of questions by this field of theirs, or by length.",
+    )
     on: str | None = Field(default=None, description="The evaluation of evals that decides it; the first by default.")
 
 

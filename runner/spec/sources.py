@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from nsd.plugins import registry
-from nsd.plugins.api import Dataset, NestedPlugin, Reward, SplitConfig, Trainer, Verifier
+from nsd.plugins.api import Dataset, NestedPlugin, PoolSizes, Reward, SplitConfig, Trainer, Verifier
+from nsd.plugins.errors import InputError
 from nsd.runner.spec.errors import Problems
 from nsd.runner.spec.model import Block, ConditionConfig, UncheckedConfig, holds
 from nsd.runner.spec.yaml import Item
@@ -51,14 +52,11 @@ def check_same_questions(train_on: Item, label_on: str, problems: Problems) -> N
 def check_split(
     data: Block[Dataset], item: Item, train_on: Item, label_on: str, where: str, problems: Problems
 ) -> None:
-    """No source, and no evaluation, takes its questions from a part of the split that is set to 0."""
+    """No source, and no evaluation, takes its questions from a part of the split that is set to 0, or is not there."""
     split = getattr(data.config, "split", None)
     if not isinstance(split, SplitConfig):
         return
-    written = item.mapping.get("split", item)
-    if split.test == 0:
-        place = written.mapping.get("test", written).position
-        problems.add(place, "data.split.test is 0: nothing could be measured", "null takes all there are")
+    check_asked(data, item, "data", problems)
     for source in _POOLS:
         pool = pool_of(source, label_on)
         element = next((inner for inner in train_on.items if inner.value == source), None)
@@ -68,6 +66,38 @@ def check_split(
                 f"{where} trains on {source}, but data.split.{pool} is 0",
                 f"give data.split.{pool} a number of questions",
             )
+
+
+def check_asked(data: Block[Dataset], item: Item, key: str, problems: Problems) -> None:
+    """The data, which stand under `key`, have test questions, and no more is taken of them than they make."""
+    split = getattr(data.config, "split", None)
+    if not isinstance(split, SplitConfig):
+        return
+    written = item.mapping.get("split", item)
+    if split.test == 0:
+        place = written.mapping.get("test", written).position
+        problems.add(place, f"{key}.split.test is 0: nothing could be measured", "null takes all there are")
+    made = _sizes(data)
+    if made is None:
+        return
+    if split.test is not None and split.test > made.test:
+        place = written.mapping.get("test", written).position
+        told = f"{key}.split.test takes {split.test:,} questions, and {data.use} makes {made.test:,}"
+        problems.add(place, told, f"take fewer, or give {key}.test a larger number")
+    if split.labeled + split.unlabeled > made.train:
+        place = written.mapping.get("labeled", written.mapping.get("unlabeled", written)).position
+        taken = f"{split.labeled:,} labeled and {split.unlabeled:,} unlabeled questions"
+        told = f"{key}.split takes {taken}, and {data.use} makes {made.train:,} to train on"
+        problems.add(place, told, f"take fewer, or give {key}.train a larger number")
+
+
+def _sizes(data: Block[Dataset]) -> PoolSizes | None:
+    if data.not_run is not None:
+        return None
+    try:
+        return data.make().sizes()
+    except InputError:  # it says so when it is read
+        return None
 
 
 def check_answerless(

@@ -233,7 +233,7 @@ def insert_journals(connection: duckdb.DuckDBPyConnection, workspace: Workspace)
     notes = [_row(entry, "written_at", ("run", "text")) for entry in journal.read(workspace.notes)]
     looks = []
     for entry in journal.read(workspace.looks):
-        evidence = json.dumps({"evidence": entry.get("evidence"), "train": entry.get("train")})
+        evidence = json.dumps({name: entry.get(name) for name in ("evidence", "train", "by")})
         row = _row({**entry, "evidence": evidence}, "looked_at", LOOK_TEXTS)
         n, p = entry.get("n"), entry.get("p")
         if not is_look(entry):

@@ -4,9 +4,10 @@
     read_looks(workspace)                            # every look, oldest first
 
 An entry: `looked_at`, `experiment`, `a`, `b`, `metric`, `evidence` {"a": [evaluation digests], "b": [...]}, `train`
-the same with training digests, `n`, `p`, `verdict`, `command`. Looking again at the same evidence is no new look.
+the same with training digests, `by` (a field of the questions, where the pair was shown by one), `n`, `p`, `verdict`,
+`command`. Looking again at the same evidence is no new look.
 The truth is looks.jsonl in the workspace; the index holds it as the table `looks`, whose JSON column `evidence`
-holds both `evidence` and `train`.
+holds `evidence`, `train` and `by`.
 
 Limits: judging outside nsd, or in a workspace that cannot be written, leaves no trace.
 """
@@ -71,7 +72,8 @@ def read_looks(workspace: Workspace) -> list[Look]:
 
 
 def _key(entry: Mapping[str, Any]) -> str:
-    """The same for the same pair (either way round), metric and evidence."""
+    """The same for the same pair (either way round), metric, evidence and field of the questions."""
     evidence = entry.get("evidence") or {}
     sides = sorted([entry.get(side), sorted(evidence.get(side, []))] for side in ("a", "b"))
-    return canonical_json([entry.get("metric"), sides])
+    field = [] if entry.get("by") is None else [entry["by"]]
+    return canonical_json([entry.get("metric"), sides, *field])

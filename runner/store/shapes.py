@@ -314,15 +314,17 @@ class RunRecord(Shape):
 class Claim(Shape):
     """A hypothesis about two conditions; `margin` belongs to not_worse_by and equivalent_within.
 
-    `on` names the evaluation that decides it, None for the first; the conditions' names then say so too.
+    `on` names the evaluation that decides it, None for the first; the conditions' names then say so too. `by` is the
+    field of the questions that an interaction is about.
     """
 
     text: str
-    kind: Literal["better", "not_worse_by", "equivalent_within"]
+    kind: Literal["better", "not_worse_by", "equivalent_within", "interaction"]
     better: str
     worse: str
     margin: float | None = None
     on: str | None = None
+    by: str | None = None
 
 
 class Hypotheses(Shape):
@@ -386,12 +388,16 @@ class Sides(Shape):
 
 
 class Look(Shape):
-    """That a pair was judged: on which evaluations (`evidence`), of which trainings (`train`), with what result."""
+    """That a pair was judged: on which evaluations (`evidence`), of which trainings (`train`), with what result.
+
+    `by`: by which field of the questions, where it was looked at group by group.
+    """
 
     a: str
     b: str
     evidence: Sides
     train: Sides | None = None
+    by: str | None = None
     experiment: str | None = None
     metric: str | None = None
     n: int | None = None

@@ -45,6 +45,7 @@ class Written:
         samples: int = 1,
         recorded_at: str = "2025-12-31T00:00:00+00:00",
         looks: int | str | None = None,
+        more_claims: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self.workspace = Workspace(folder / "workspace")
         self.workspace.create()
@@ -69,6 +70,7 @@ class Written:
             run |= {"train_digest": train_digest, "label_digest": label_digest, "needs": [], "repeats": []}
             runs.append({**run, "status": "done", "reason": None, **TIMES})
         said = [{"text": f"{a} > {b}", "kind": "better", "better": a, "worse": b, "margin": None} for a, b in claims]
+        said += [dict(one) for one in more_claims]
         record = {"experiment": name, "spec_digest": "a" * 20, "question": asks, "spec_yaml": spec, "runs": runs}
         record |= {"resolved": {"name": name, "conditions": {key: {} for key in arms}}}
         rules = {"alpha": 0.05, "correction": "holm", "looks": looks}

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 
-from nsd.reports.judge.hypotheses import ClaimVerdict, family_adjusted, verdict_on, weigh_claim
+from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, judge_family, weigh_claim
 from nsd.reports.judge.runs import condition_arms
 from nsd.reports.judge.values import load_values
 from nsd.runner.store.filling import SCHEMA_SQL
@@ -111,5 +111,5 @@ def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") 
     arms = condition_arms(results.connection, experiment)
     values = load_values(results.connection, list(arms.values()))
     tested = [weigh_claim(Claim(**claim), arms, values, alpha) for claim in block["claims"]]
-    adjusted = family_adjusted([one.p for one in tested], correction)
-    return [verdict_on(one, p, values, alpha, correction, len(tested)) for one, p in zip(tested, adjusted, strict=True)]
+    found = judge_family(tested, [], values, Rules(alpha, correction, len(tested)))
+    return [one for one in found if one is not None]

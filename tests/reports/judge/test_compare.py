@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+import closed_forms
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
@@ -189,7 +190,7 @@ def test_a_stated_difference_takes_a_number_of_questions_with_its_range(results:
     table_runs(results, "a", "b", 200, 50, 60, 190)
     (found,) = compare_runs(results.connection, ["a", "b"], detect=0.02)
     # (1.95996 sqrt(.22) + .84162 sqrt(.22 - .0004))^2 / .0004; the exact interval of 110 of 500 is .1844 to .2589
-    expected = [stats.sample_size(0.02, share) for share in (0.1844, 0.22, 0.2589)]
+    expected = [closed_forms.sample_size(0.02, share) for share in (0.1844, 0.22, 0.2589)]
     assert found.needed_range is not None and found.needed_n is not None
     assert [found.needed_range[0], found.needed_n, found.needed_range[1]] == pytest.approx(expected, rel=2e-3)
     said = f"a true difference of 2.0 points needs {found.needed_n} questions ({found.needed_range[0]} to"

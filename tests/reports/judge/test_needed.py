@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import closed_forms
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
@@ -53,14 +54,14 @@ def test_the_detectable_difference_of_seeds_has_the_power_it_says(
     standard_error: float, df: float, alpha: float
 ) -> None:
     scipy_stats = pytest.importorskip("scipy.stats")
-    found = stats.t_detectable(standard_error, df, alpha)
+    found = closed_forms.t_detectable(standard_error, df, alpha)
     assert found is not None
     limit = scipy_stats.t.ppf(1 - alpha / 2, df)
     assert scipy_stats.nct.sf(limit, df, found / standard_error) == pytest.approx(0.8, abs=1e-6)
 
 
 def test_two_seeds_at_a_strict_level_find_nothing_that_can_be_named() -> None:
-    assert stats.t_detectable(0.01, 1, 0.001) is None
+    assert closed_forms.t_detectable(0.01, 1, 0.001) is None
 
 
 def test_an_unresolved_recipe_says_what_its_seeds_find_and_nothing_for_what_was_seen(seeded: Results) -> None:
@@ -70,7 +71,7 @@ def test_an_unresolved_recipe_says_what_its_seeds_find_and_nothing_for_what_was_
     both = stats.two_level(SEEDED["a"], SEEDED["b"])
     assert both.standard_error is not None and both.df is not None
     # Its chance is a mean over what both parts of the error may come out as: a single df promises a little more.
-    by_one_df = stats.t_detectable(both.standard_error, both.df)
+    by_one_df = closed_forms.t_detectable(both.standard_error, both.df)
     assert by_one_df is not None and found.detectable is not None
     assert by_one_df < found.detectable < 1.2 * by_one_df
     assert "finds" in needs(found) and "seeds" not in needs(found)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import closed_forms
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.power import Claimed, Design, power_of
@@ -158,7 +159,7 @@ def test_no_number_of_samples_is_enough_where_the_questions_alone_differ_too_muc
 def test_the_split_of_two_samples_reaches_the_questions_of_millers_formula(results: Results) -> None:
     claim = undecided_against_decided(results)
     found = one(claim.design, claim, connection=results.connection, experiment="toy", detect=0.1)
-    expected = stats.sample_size(0.1, found.spread.between, 0.5, 2, 0.0, 2)
+    expected = closed_forms.sample_size(0.1, found.spread.between, 0.5, 2, 0.0, 2)
     assert expected is not None and found.alone.questions == pytest.approx(expected, rel=0.08)
 
 

@@ -72,7 +72,7 @@ def test_a_margin_claim_with_groups_says_which_margin_it_could_have_shown(about:
     values = load_values(results.connection, list(arms.values()), {f"q{i}": f"g{i // 3}" for i in range(300)})
     claim = Claim(text="b not worse", kind="not_worse_by", better="b", worse="a", margin=0.01)
     tested = weigh_claim(claim, arms, values, 0.05, about)
-    found = verdict_on(tested, tested.p, values, 0.05, "none", 1)
+    found = verdict_on(tested, tested.p, values, 0.05, "none", 1, 0.05)
     assert found.verdict == "UNRESOLVED" and found.comparison is not None
     assert found.comparison.detectable is not None and found.comparison.detectable > 0.02
     assert found.comparison.needed_n is not None or about == "recipe"

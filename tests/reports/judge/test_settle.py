@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
+from nsd.reports.judge.answer import answer
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.settle import levels_left, settle, settle_margin
 from thinned import thinned
+from toy_answers import BEFORE, claim, record
 from toy_results import Results, table_runs, verdicts
 
 
@@ -172,3 +174,29 @@ def test_equal_results_are_equivalent_only_where_their_number_allows_it(n: int, 
     found: Any = compare_runs(results.connection, ["a", "b"], margin=0.02)[0]
     assert found.verdict == verdict
     assert f"p = {0.98**n:.3f}" in found.note
+
+
+def test_equal_answers_have_one_interval_whether_or_not_a_margin_decides() -> None:
+    """40 questions: limits of level 1 - 2 a lie 1 - a^(1/40) away, at .025 8.8 points, at .05 7.2."""
+    results = Results()
+    table_runs(results, "a", "b", 20, 0, 0, 20)
+    (alone,) = compare_runs(results.connection, ["a", "b"])
+    (within,) = compare_runs(results.connection, ["a", "b"], margin=0.05)
+    assert alone.ci is not None and within.ci is not None and alone.interval == within.interval == "rule of three"
+    assert alone.ci == within.ci == pytest.approx((0.025 ** (1 / 40) - 1, 1 - 0.025 ** (1 / 40)))
+    assert "90% interval -7.2 to +7.2" in within.note
+    (decided,) = compare_runs(results.connection, ["a", "b"], margin=0.08)
+    assert decided.verdict == "EQUIVALENT"
+    assert decided.ci == pytest.approx((0.05 ** (1 / 40) - 1, 1 - 0.05 ** (1 / 40))) and decided.level == 0.9
+
+
+@pytest.mark.parametrize("looks", [None, 4])
+def test_bonferroni_intervals_are_at_the_level_of_a_planned_look(looks: int | None) -> None:
+    results = Results()
+    table_runs(results, "s/a/seed1", "s/b/seed1", 100, 10, 20, 70)
+    record(results, BEFORE, [claim("b", "a"), claim("a", "b", "not_worse_by", 0.2)], looks=looks)
+    (first, second) = answer(results.connection, "s", intervals="bonferroni").verdicts
+    assert first.comparison is not None and second.comparison is not None
+    level = 0.05 / 2 / (looks or 1)
+    assert first.comparison.level == pytest.approx(1 - level)
+    assert second.comparison.level == pytest.approx(1 - 2 * level)

@@ -18,6 +18,7 @@ from nsd.reports.judge.verdict import Verdict
         (Verdict.LOWER, -1, True, Verdict.HIGHER),
         (Verdict.EQUIVALENT, 0, True, Verdict.EQUIVALENT),
         (Verdict.NOT_WORSE, 0, True, Verdict.NOT_WORSE),
+        (Verdict.DIFFERS, 0, True, Verdict.DIFFERS),
         (Verdict.UNRESOLVED, 0, False, Verdict.UNRESOLVED),
     ],
 )

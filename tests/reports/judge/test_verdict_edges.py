@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+import closed_forms
 from nsd.reports import stats
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import family_adjusted
 from nsd.reports.judge.looks import look_number
-from nsd.reports.judge.needed import level_left
 from nsd.runner.store.shapes import Look, Sides
 from toy_results import Results, table_runs, verdicts
 
@@ -123,18 +123,11 @@ def test_what_is_found_and_needed_is_told_at_the_level_that_the_correction_leave
         assert min(levels) == pytest.approx(0.05 if correction == "none" else 0.05 / 3)
 
 
-def test_an_adjusted_p_of_one_leaves_the_level_of_the_whole_family() -> None:
-    assert (
-        level_left(0.5, 1.0, 0.05, "holm", 6) == level_left(0.5, 1.0, 0.05, "bonferroni", 6) == pytest.approx(0.05 / 6)
-    )
-    assert level_left(0.01, 0.03, 0.05, "holm", 6) == pytest.approx(0.05 / 3)
-
-
 def test_counts_of_unequal_size_weigh_each_arms_own_spread(results: Results) -> None:
     results.add_counts("few", 50, 100)
     results.add_counts("many", 540, 1000)
     (found,) = compare_runs(results.connection, ["few", "many"])
-    expected = stats.minimum_detectable_effect(0.25 / 100 + 0.54 * 0.46 / 1000, 1)
+    expected = closed_forms.minimum_detectable_effect(0.25 / 100 + 0.54 * 0.46 / 1000, 1)
     assert found.detectable == pytest.approx(expected, rel=0.02)
 
 

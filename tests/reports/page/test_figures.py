@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import closed_forms
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.arms import summarise_arms
@@ -163,7 +164,9 @@ def test_an_undecided_margin_claim_on_questions_names_how_many(results: Results,
     (found,) = verdicts(results, {"alpha": 0.05, "correction": "none", "claims": [claim]})
     assert found.verdict == "UNRESOLVED" and found.comparison is not None
     # Discordance .2, difference -.04; one-sided at .05 is two-sided at .1.
-    assert found.comparison.needed_n == pytest.approx(stats.sample_size(0.02, 0.2, alpha=0.1, power=power), rel=0.01)
+    assert found.comparison.needed_n == pytest.approx(
+        closed_forms.sample_size(0.02, 0.2, alpha=0.1, power=power), rel=0.01
+    )
 
 
 def test_recordings_say_nothing_of_the_spread_over_training_seeds(results: Results) -> None:

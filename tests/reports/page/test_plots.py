@@ -71,7 +71,7 @@ def test_verdicts_differ_in_shape_not_only_in_colour() -> None:
     for verdict in Verdict:
         svg = plots.forest([plots.Line("x", 0.01, None, None, verdict)], "i", "t", AXIS, (-2.0, 2.0))
         shapes.add(re.sub(r"var\(--\w+\)", "", "".join(re.findall(r"<path[^>]*>", svg))))
-    assert len(shapes) == 5
+    assert len(shapes) == 6  # HIGHER and LOWER have those of BETTER and WORSE
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -1,11 +1,11 @@
-"""Variances of seeds, questions and samples: a table worked by hand, and a simulation whose variances are known."""
+"""Variances of seeds and questions: a table worked by hand, and a simulation whose variances are known."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from nsd.reports.stats.components import layout, two_way
+from nsd.reports.stats.components import two_way
 
 
 def test_two_seeds_and_three_questions_by_hand() -> None:
@@ -17,34 +17,23 @@ def test_two_seeds_and_three_questions_by_hand() -> None:
     assert (found.rows, found.questions, found.interaction) == pytest.approx((13 / 3, 7.5, 0.5))
 
 
-def test_samples_are_taken_out_of_the_interaction_by_hand() -> None:
-    # The same cells as means of two samples that lie .3 to either side: a variance of .18 within, .09 in a mean.
-    cells = np.array([[1, 2, 6], [3, 6, 9]])
-    found = layout(np.stack([cells - 0.3, cells + 0.3], axis=2))
-    assert found is not None
-    assert (found.rows, found.questions) == pytest.approx((13 / 3, 7.5))
-    assert (found.interaction, found.samples) == pytest.approx((0.5 - 0.09, 0.18))
-
-
 def test_one_seed_or_one_question_says_nothing() -> None:
     assert two_way([[1.0, 2.0]]) is None and two_way([[1.0], [2.0]]) is None
-    assert layout(np.zeros((2, 3, 1))) is None
 
 
 def test_known_variances_are_found() -> None:
     generator, trials = np.random.default_rng(7), 400
-    seeds, n, k = 4, 60, 3
-    sizes = {"rows": 0.04, "questions": 0.25, "interaction": 0.09, "samples": 0.16}
+    seeds, n = 4, 60
+    sizes = {"rows": 0.04, "questions": 0.25, "interaction": 0.09}
     found = []
     for _ in range(trials):
         values = (
-            generator.normal(0, sizes["rows"] ** 0.5, size=(seeds, 1, 1))
-            + generator.normal(0, sizes["questions"] ** 0.5, size=(1, n, 1))
-            + generator.normal(0, sizes["interaction"] ** 0.5, size=(seeds, n, 1))
-            + generator.normal(0, sizes["samples"] ** 0.5, size=(seeds, n, k))
+            generator.normal(0, sizes["rows"] ** 0.5, size=(seeds, 1))
+            + generator.normal(0, sizes["questions"] ** 0.5, size=(1, n))
+            + generator.normal(0, sizes["interaction"] ** 0.5, size=(seeds, n))
         )
-        one = layout(values)
-        assert one is not None and one.samples is not None
-        found.append((one.rows, one.questions, one.interaction, one.samples))
+        one = two_way(values)
+        assert one is not None
+        found.append((one.rows, one.questions, one.interaction))
     means, errors = np.mean(found, axis=0), np.std(found, axis=0) / trials**0.5
     assert np.all(np.abs(means - list(sizes.values())) < 4 * errors)

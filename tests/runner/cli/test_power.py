@@ -197,3 +197,25 @@ def test_power_says_that_a_claim_on_single_searches_is_a_sign_test(tmp_path: Pat
 def test_a_plan_of_single_searches_says_so_below_its_power(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(SEARCHES.replace("SEEDS", "[1]"))
     assert "the claim is a sign test" in " ".join(nsd(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())
+
+
+def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path) -> None:
+    spec = tmp_path / "any.yaml"
+    spec.write_text(f"extends: {SPEC}\nname: any\nhypotheses: {{looks: any}}\n")
+    lines = nsd(tmp_path, "plan", str(spec)).splitlines()
+    (said,) = [line for line in lines if line.startswith("can detect")]
+    assert (
+        said.startswith("can detect 5.7 points (6.4 points in the hardest of 6 claims)")
+        and "at alpha 0.05, valid at any look" in said
+    )
+    assert "valid at any look" in nsd(tmp_path, "power", str(spec))
+
+
+def test_a_declared_interaction_has_a_figure_of_its_own(tmp_path: Path) -> None:
+    spec = tmp_path / "by.yaml"
+    claims = "[oracle > baseline, {compare: [oracle, baseline], by: steps}]"
+    spec.write_text(f"extends: {SPEC}\nname: by\nhypotheses: {{claims: {claims}}}\n")
+    plain, by = nsd_json(tmp_path, "power", str(spec), "--json")["claims"]
+    assert by["claim"] == "oracle against baseline differs by steps" and len(by["design"]["groups"]) == 4
+    assert by["alone"]["detectable"] > 2 * plain["alone"]["detectable"] and by["about"] == "checkpoint"
+    assert "that of the smallest group of questions" in nsd(tmp_path, "power", str(spec))

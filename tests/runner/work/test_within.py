@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nsd.plugins.api import Completion, StopReason
+from nsd.plugins.metrics import comparable
 from nsd.reports.judge.answer import answer
-from nsd.reports.judge.metrics import comparable
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
