@@ -48,7 +48,7 @@ from nsd.plugins.engines.hf_rows import (
     Row,
     facts,
     free_memory,
-    in_pieces,
+    in_shards,
     texts_of,
     with_turn_end,
 )
@@ -57,6 +57,7 @@ from nsd.plugins.registry import plugin
 
 if TYPE_CHECKING:  # what only a drawing needs is imported by it: a spec that names `hf` is read quickly
     from nsd.plugins.engines.hf_decode import Decoded
+    from nsd.plugins.engines.hf_sizes import BatchShape
 
 
 @dataclass(frozen=True)
@@ -121,22 +122,26 @@ class HfEngine(Engine):
         if errors:
             yield errors
         prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
+        from nsd.plugins.engines.hf_prefill import common_beginning
+
         self.notes = {"device": str(loaded.model.device), "out_of_memory_at_rows": []}
-        batches = (
-            [row for row in batch if (row[0].question_id, row[1]) not in done]
-            for batch in self._batches(loaded, prompts, sampling)
-        )
-        for rows, decoded in in_pieces(loaded, batches, sampling, seed, self.notes["out_of_memory_at_rows"]):
-            texts = texts_of(loaded, decoded)
-            yield [
-                _completion(prompt.question_id, sample, *cut_at_stop(text, sampling.stop), one)
-                for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
-            ]
+        for shape, shards in self._shards(loaded, prompts, sampling):
+            owed = ([row for row in shard if (row[0].question_id, row[1]) not in done] for shard in shards)
+            refused_rows = self.notes["out_of_memory_at_rows"]
+            shared = common_beginning([prompt.ids for prompt in prompts])
+            for rows, decoded in in_shards(loaded, owed, sampling, seed, shape.rows(sampling), refused_rows, shared):
+                texts = texts_of(loaded, decoded)
+                yield [
+                    _completion(prompt.question_id, sample, *cut_at_stop(text, sampling.stop), one)
+                    for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
+                ]
 
-    def _batches(self, loaded: Loaded, prompts: Sequence[AskedPrompt], sampling: Sampling) -> Iterator[list[Row]]:
-        """Cut (prompt, sample) rows into batches, the same however many of them are done already.
+    def _shards(
+        self, loaded: Loaded, prompts: Sequence[AskedPrompt], sampling: Sampling
+    ) -> Iterator[tuple[BatchShape, Iterator[list[Row]]]]:
+        """Cut (prompt, sample) rows into shards, the same however many of them are done already.
 
-        Prompts of which as many samples are wanted go together, so that batches are full.
+        Prompts of which as many samples are wanted go together.
         """
         from nsd.plugins.engines.hf_sizes import batch_shape
 
@@ -145,10 +150,7 @@ class HfEngine(Engine):
             wanted = replace(sampling, n=sampling.n - first)
             shape = batch_shape(loaded.model, wanted, len(alike[0].ids), self.config.batch_size)
             self.notes |= {"prompts_per_batch": shape.prompts, "samples_per_batch": shape.samples}
-            for start in range(0, len(alike), shape.prompts):
-                for sample in range(first, sampling.n, shape.samples):
-                    chunk = range(sample, min(sample + shape.samples, sampling.n))
-                    yield [(prompt, number) for prompt in alike[start : start + shape.prompts] for number in chunk]
+            yield shape, _cut(alike, shape, range(first, sampling.n))
 
     def close(self) -> None:
         """Free the model that this process holds."""
@@ -180,6 +182,13 @@ class OnHeldModel(HfEngine):
 
     def close(self) -> None:
         """Leave the model to whoever holds it."""
+
+
+def _cut(prompts: Sequence[AskedPrompt], shape: BatchShape, samples: range) -> Iterator[list[Row]]:
+    for start in range(0, len(prompts), shape.prompts):
+        for sample in range(samples.start, samples.stop, shape.samples):
+            chunk = range(sample, min(sample + shape.samples, samples.stop))
+            yield [(prompt, number) for prompt in prompts[start : start + shape.prompts] for number in chunk]
 
 
 # --------------------------------------------------------------------------- prompts

@@ -1,30 +1,36 @@
-"""The decode loop of the `hf` engine: many prompts, many samples each, every row with a random stream of its own.
+"""The decode loop of the `hf` engine: rows from a queue, each with a random stream of its own, in a number of slots.
 
-Prompts are padded on the left and prefilled once; the key-value cache is then spread over the samples by row
-index, and rows that have ended leave the batch (plain `generate` carries them to the end, which is where most of
-its time goes). Nothing here knows of plugins, prompts as text, or files. How a token is drawn: hf_sampling.py. Where
-the model takes the mask of hf_mask.py, the host waits for nothing between two looks at which rows have ended
-(tests/plugins/test_decode_waits.py).
-
-Limits: one forward pass holds the whole batch of prompts (no chunked prefill).
+A row that has ended leaves its slot, and the next row in the queue takes it (plain `generate` carries rows that have
+ended to the end of the batch, which is where most of its time goes). Prompts come prefilled (hf_prefill.py), keys and
+values stand in slots (hf_slots.py), how a token is drawn says hf_sampling.py. Nothing here knows of plugins, prompts as
+text, or files. Where the model takes the mask of hf_mask.py, the host waits for nothing between two looks at which rows
+have ended (tests/plugins/test_decode_waits.py).
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nsd.plugins.api import Confidence, Sampling
 from nsd.plugins.confidence import summary, token_confidence
-from nsd.plugins.engines.hf_sampling import choose, levels, uniforms
+from nsd.plugins.engines.hf_prefill import Group, Queue, Wanted, common_beginning, forward
+from nsd.plugins.engines.hf_sampling import choose, levels, shifted, uniforms
+from nsd.plugins.engines.hf_slots import Prefilled, Shift, memory_for
 from nsd.plugins.engines.hf_stops import Stops
-from nsd.plugins.errors import InputError
 
 UNIFORM_BLOCK = 32  # steps drawn at once: the integer hash is a dozen small kernels, so it is not run every step
-COMPACT_BELOW = 0.8  # rows leave when fewer than this share of the batch are still being written
+REFILL_ABOVE = 1 / 16  # share of the slots that are free: taking rows in costs as much as a few of them in a step
+PREFILL = 1 / 4  # rows of a group of prompts that are prefilled ahead, by slots
+COMPACT_BELOW = 0.8  # slots go when nobody waits and fewer than this share is still being written
+
+
+# What a batch has of each slot on the device.
+OF_SLOTS = (
+    *("tokens", "positions", "seeds", "limits", "lengths", "alive", "ended", "failed", "unusable"),
+    *("written", "logprobs", "confidences", "block"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,22 @@ class Decoded:
     confidence: Confidence | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class Ways:
+    """How rows are decoded: `end_ids` may be empty; `slots` rows at once, of at most `longest` tokens.
+
+    `check_every` is how many steps pass between looks at which rows have ended (a look waits for the accelerator).
+    `stops` is fresh. Neither slots nor looks change what is drawn.
+    """
+
+    sampling: Sampling
+    end_ids: Sequence[int]
+    slots: int
+    longest: int
+    check_every: int = 1
+    stops: Stops | None = None
+
+
 def decode(
     model: Any,
     rows: Rows,
@@ -58,175 +80,259 @@ def decode(
     pad_id: int,
     check_every: int = 1,
     stops: Stops | None = None,
+    slots: int | None = None,
 ) -> list[Decoded]:
     """Decode every row until an end token, a stop string or its limit; returns them in order.
 
-    `end_ids` may be empty. `check_every` is how many steps pass between looks at which rows have ended (a look
-    waits for the accelerator); it changes nothing in the output. `stops` is fresh and for as many rows. Raises
-    InputError for a model whose cache cannot be cut by rows, and lets torch's out-of-memory error through.
+    All at once, or in so many `slots`. Raises as `stream` does.
+    """
+    wanted = [
+        Wanted(number, str(prompt), rows.prompts[prompt], seed, limit)
+        for number, (prompt, seed, limit) in enumerate(zip(rows.prompt_of, rows.seeds, rows.limits, strict=True))
+    ]
+    queue = Queue(model, wanted, pad_id, common_beginning(rows.prompts))
+    ways = Ways(sampling, end_ids, slots or len(wanted), max(rows.limits), check_every, stops)
+    found = dict(stream(model, queue, ways, pad_id))
+    return [found[one.number] for one in wanted]
+
+
+def stream(model: Any, queue: Queue, ways: Ways, pad_id: int) -> Iterator[tuple[int, Decoded]]:
+    """Decode every row of a queue until an end token, a stop string or its limit: row numbers with what they became.
+
+    In the order in which they end. Raises InputError for a model whose cache cannot be cut by rows, and lets torch's
+    out-of-memory error through.
     """
     import torch
 
-    # Models differ in what their forward takes: some count positions themselves, some cannot leave logits out.
-    accepts = inspect.signature(type(model).forward).parameters.keys()
-    longest = max(rows.limits)
-    with torch.inference_mode():
-        batch = Batch(model, accepts, rows, sampling, end_ids, pad_id)
-        for step in range(longest):
-            batch.draw(step)
-            last = step + 1 == longest
-            if last or (step + 1) % check_every == 0:
-                if stops is not None:
-                    batch.look_for(stops, step)
-                if last or not batch.drop_ended():
-                    break
-            batch.forward(step)
-        return batch.decoded()
+    group: Group | None = None
+    while True:
+        with torch.inference_mode():  # left before anything is handed out: who takes it may train
+            group = group or queue.take(ways.slots)
+            if group is None:
+                return
+            batch = Batch(model, queue, group, ways, pad_id)
+        while batch.occupied:
+            with torch.inference_mode():
+                found = batch.turn()
+            yield from found
+        group = batch.group
 
 
 class Batch:
-    """The rows still being written, and what all have written. `draw` and `forward` read nothing back to the host.
+    """The rows being written, a slot each. `draw` and `forward` read nothing back to the host.
 
-    What is of every row of the whole batch is the output; `place` says where each row of the shrinking batch stands
-    in it.
+    What is on the device is by slot. Tokens are written in the columns of the memory's time line. `group` has the rows
+    that come next, where their prompts are prefilled.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        accepts: AbstractSet[str],
-        rows: Rows,
-        sampling: Sampling,
-        end_ids: Sequence[int],
-        pad_id: int,
-    ) -> None:
+    def __init__(self, model: Any, queue: Queue, group: Group, ways: Ways, pad_id: int) -> None:
         import torch
 
-        from nsd.plugins.engines.hf_cache import select_rows
-        from nsd.plugins.engines.hf_mask import Masks
+        self.model, self.queue, self.ways, self.pad_id = model, queue, ways, pad_id
+        self.group: Group | None = group
+        count, device = min(ways.slots, len(group.waiting)), model.device
+        self.memory = memory_for(model, queue.accepts, group.prefilled, count, ways.longest)
+        self.step = 0  # of the time line
+        self.looked = self.memory.window.now - 1  # the last column whose tokens were looked at for stop strings
+        self.rows: list[Wanted | None] = [None] * count  # who is in a slot
+        self.begins = [0] * count  # the column of its first token
+        self.going = [False] * count  # it was still being written at the last look
+        self.broken = [False] * count  # what the slot holds is no number
 
-        self.model, self.accepts, self.sampling, self.pad_id = model, accepts, sampling, pad_id
-        device, count, longest = model.device, len(rows.prompt_of), max(rows.limits)
-        logits, self.cache, mask, positions = _prefill(model, accepts, rows.prompts, pad_id)
-        if list(rows.prompt_of) != list(range(len(rows.prompts))):
-            prompt_of = torch.tensor(rows.prompt_of, device=device)
-            logits, mask, positions = logits[prompt_of], mask[prompt_of], positions[prompt_of]
-            select_rows(self.cache, prompt_of)
-        self.width = mask.shape[1]
-        padded = [len(rows.prompts[prompt]) < self.width for prompt in rows.prompt_of]
-        self.masks = Masks(model, accepts, self.cache, mask, padded, longest)
-        self.logits, self.positions = logits, positions
-        self.seeds = torch.tensor(rows.seeds, dtype=torch.int64, device=device)
-        self.limits = torch.tensor(rows.limits, device=device)
-        self.ends = torch.tensor(list(end_ids), dtype=torch.int64, device=device)
-        self.place = torch.arange(count, device=device)
-        self.alive = torch.ones(count, dtype=torch.bool, device=device)
-        self.written = torch.full((count, longest), pad_id, dtype=torch.int64, device=device)
-        self.lengths = torch.zeros(count, dtype=torch.int64, device=device)
-        self.ended = torch.zeros(count, dtype=torch.bool, device=device)
-        self.failed = torch.zeros(count, dtype=torch.bool, device=device)
-        self.logprobs = torch.zeros((count, longest), device=device)
-        self.confidences = torch.zeros((count, longest), device=device)
-        self.looked = 0  # steps whose tokens were looked at for stop strings
+        def slots(kind: Any, *more: int) -> Any:
+            return torch.zeros((count, *more), dtype=kind, device=device)
 
-    def draw(self, step: int) -> None:
-        """Draw a token of every row from `logits`, and write it down."""
-        logits, place = self.logits.float(), self.place
-        if step % UNIFORM_BLOCK == 0:
-            self.block = uniforms(self.seeds, step, UNIFORM_BLOCK, levels(logits.shape[1]))
-        tokens, usable = choose(logits, self.sampling, self.block[:, step % UNIFORM_BLOCK])
-        self.failed[place] |= self.alive & ~usable
-        alive = self.alive & usable
-        self.tokens = tokens.where(alive, self.pad_id)
-        self.written[place, step] = self.tokens
-        self.logprobs[place, step], self.confidences[place, step] = token_confidence(logits, self.tokens)
-        self.lengths[place] += alive
-        at_end = alive & (self.tokens[:, None] == self.ends).any(1)
-        self.ended[place] |= at_end
-        self.alive = alive & ~at_end & (self.limits > step + 1)
+        self.tokens, self.positions, self.seeds = (slots(torch.int64) for _ in range(3))
+        self.limits, self.lengths = (slots(torch.int64) for _ in range(2))  # the column after the last; tokens
+        self.alive, self.ended, self.failed, self.unusable = (slots(torch.bool) for _ in range(4))
+        self.written = slots(torch.int64, self.memory.columns)
+        self.logprobs, self.confidences = (slots(torch.float32, self.memory.columns) for _ in range(2))
+        self.ends = torch.tensor(list(ways.end_ids), dtype=torch.int64, device=device)
+        self.levels = levels(group.prefilled.logits.shape[1])
+        self.block = uniforms(self.seeds, 0, UNIFORM_BLOCK, self.levels)
+        self.refill()
 
-    def forward(self, step: int) -> None:
+    @property
+    def occupied(self) -> bool:
+        """Whether any slot holds a row, ended or not."""
+        return any(one is not None for one in self.rows)
+
+    def turn(self) -> list[tuple[int, Decoded]]:
+        """Write on until enough rows have ended to give their slots away; returns what has ended."""
+        steps = 0
+        while True:
+            steps += 1
+            look = steps % self.ways.check_every == 0 or self.memory.full
+            if look:
+                self.look()
+            if look and self.is_due():
+                break
+            self.forward()
+            self.draw()
+        found = self.harvest()
+        if self.memory.full:
+            self.make_room()
+        self.refill()
+        self.compact()
+        return found
+
+    def is_due(self) -> bool:
+        """Whether slots are to be given away, or to be let go."""
+        count, going = len(self.rows), sum(self.going)
+        if not going or self.memory.full:
+            return True
+        return going <= count - max(1, count * REFILL_ABOVE) if self.may_refill() else going < COMPACT_BELOW * count
+
+    # ----------------------------------------------------------------- steps
+
+    def forward(self) -> None:
         """Run the model on the tokens drawn: the logits of the next ones."""
-        self.positions = self.positions + 1
-        mask = self.masks.of(self.width + step + 1)
-        ids, positions = self.tokens[:, None], self.positions[:, None]
-        self.logits = _forward(self.model, self.accepts, ids, mask, positions, self.cache)
+        self.positions = self.positions + self.alive  # who has ended stays within the context
+        ids, positions, memory = self.tokens[:, None], self.positions[:, None], self.memory
+        self.logits = forward(self.model, self.queue.accepts, ids, memory.mask(), positions, memory.cache)
+        memory.window.now += 1
+        self.step += 1
 
-    def look_for(self, stops: Stops, step: int) -> None:
+    def draw(self) -> None:
+        """Draw a token for every slot, and write it down."""
+        if self.step % UNIFORM_BLOCK == 0:
+            self.block = uniforms(self.seeds, self.step, UNIFORM_BLOCK, self.levels)
+        self._draw(slice(None), self.logits)
+
+    def _draw(self, slots: Any, logits: Any) -> None:
+        """The same for some slots, from the logits of these."""
+        logits, column = logits.float(), self.memory.window.now
+        tokens, usable = choose(logits, self.ways.sampling, self.block[slots, self.step % UNIFORM_BLOCK])
+        alive = self.alive[slots]
+        self.failed[slots] |= alive & ~usable
+        self.unusable[slots] |= ~usable
+        alive = alive & usable
+        tokens = tokens.where(alive, self.pad_id)
+        self.tokens[slots] = tokens
+        self.written[slots, column] = tokens
+        self.logprobs[slots, column], self.confidences[slots, column] = token_confidence(logits, tokens)
+        self.lengths[slots] += alive
+        at_end = alive & (tokens[:, None] == self.ends).any(1)
+        self.ended[slots] |= at_end
+        self.alive[slots] = alive & ~at_end & (self.limits[slots] > column + 1)
+
+    # ----------------------------------------------------------------- who has ended
+
+    def look(self) -> None:
+        """See who is still being written. Waits for the device."""
+        import torch
+
+        if self.ways.stops is not None:
+            self.look_for(self.ways.stops)
+        self.going, self.broken = torch.stack([self.alive, self.unusable]).tolist()
+
+    def look_for(self, stops: Stops) -> None:
         """End the rows that have met a stop string since the last look. Waits for the device."""
-        place = self.place
-        new = self.written[place, self.looked : step + 1].tolist()
-        for index, (row, tokens, length, end) in enumerate(
-            zip(place.tolist(), new, self.lengths[place].tolist(), self.ended[place].tolist(), strict=True)
-        ):
-            # An end token has no text; rows that have ended before have nothing new.
-            position = stops.first(row, tokens[: max(0, length - end - self.looked)])
+        first, now = self.looked + 1, self.memory.window.now
+        new = self.written[:, first : now + 1].tolist()
+        lengths, ended = self.lengths.tolist(), self.ended.tolist()
+        for slot, row in enumerate(self.rows):
+            if row is None or not self.going[slot]:
+                continue
+            begin = self.begins[slot]
+            # An end token has no text, and what follows it is not of this row.
+            tokens = new[slot][max(0, begin - first) : max(0, begin + lengths[slot] - ended[slot] - first)]
+            position = stops.first(row.number, tokens)
             if position is not None:
                 # What came after, an end token or a failure, is not of this row.
-                self.lengths[row] = self.looked + position + 1
-                self.ended[row], self.failed[row], self.alive[index] = False, False, False
-        self.looked = step + 1
+                self.lengths[slot] = max(first, begin) + position + 1 - begin
+                self.ended[slot], self.failed[slot], self.alive[slot] = False, False, False
+        self.looked = now
 
-    def drop_ended(self) -> bool:
-        """Let rows that have ended go, where they are many; whether any is left. Waits for the device."""
-        from nsd.plugins.engines.hf_cache import select_rows
+    def harvest(self) -> list[tuple[int, Decoded]]:
+        """Empty the slots of rows that have ended. Waits for the device."""
+        import torch
 
-        remaining = int(self.alive.sum())
-        if 0 < remaining < COMPACT_BELOW * len(self.alive):
-            keep = self.alive.nonzero().squeeze(1)
-            select_rows(self.cache, keep)
-            self.masks.select(keep)
-            for name in ("tokens", "alive", "place", "limits", "seeds", "block", "positions"):
-                setattr(self, name, getattr(self, name)[keep])
-        return remaining > 0
+        over = [slot for slot, row in enumerate(self.rows) if row is not None and not self.going[slot]]
+        if not over:
+            return []
+        place = torch.tensor(over, device=self.tokens.device)
+        first, behind = min(self.begins[slot] for slot in over), self.memory.window.now + 1
+        written = self.written[place, first:behind].tolist()
+        drawn, sure = (one[place, first:behind].cpu().numpy() for one in (self.logprobs, self.confidences))
+        lengths, ended, failed = torch.stack([self.lengths, self.ended.long(), self.failed.long()])[:, place].tolist()
+        found = []
+        for index, slot in enumerate(over):
+            row = self.rows[slot]
+            assert row is not None
+            at = slice(self.begins[slot] - first, self.begins[slot] - first + lengths[index])
+            confidence = summary(drawn[index, at], sure[index, at])
+            made = Decoded(written[index][at], bool(ended[index]), bool(failed[index]), confidence)
+            found.append((row.number, made))
+            self.rows[slot] = None
+            if self.ways.stops is not None:
+                self.ways.stops.forget(row.number)
+        return found
 
-    def decoded(self) -> list[Decoded]:
-        """What every row has become, in order."""
-        columns = [one.tolist() for one in (self.written, self.lengths, self.ended, self.failed)]
-        drawn, sure = (one.cpu().numpy() for one in (self.logprobs, self.confidences))
-        return [
-            Decoded(tokens[:length], end, fail, summary(drawn[row, :length], sure[row, :length]))
-            for row, (tokens, length, end, fail) in enumerate(zip(*columns, strict=True))
+    # ----------------------------------------------------------------- who comes and goes
+
+    def may_refill(self) -> bool:
+        """Whether another row waits that these slots can take; prefills its group where that is not done."""
+        if self.group is None and self.memory.refills:
+            self.group = self.queue.take(max(1, int(len(self.rows) * PREFILL)))
+        return self.group is not None and self.memory.takes(self.group.prefilled)
+
+    def refill(self) -> None:
+        """Let rows that wait into empty slots."""
+        empty = [slot for slot, row in enumerate(self.rows) if row is None]
+        while empty and self.may_refill():
+            group = self.group
+            assert group is not None
+            count = min(len(empty), len(group.waiting))
+            self.admit([group.waiting.popleft() for _ in range(count)], empty[:count], group.prefilled)
+            if not group.waiting:
+                self.group = None
+            empty = empty[count:]
+        self.memory.narrow([slot for slot, row in enumerate(self.rows) if row is not None])
+
+    def admit(self, rows: Sequence[tuple[Wanted, int]], slots: Sequence[int], prefilled: Prefilled) -> None:
+        """Begin rows, each with its prompt's place among the prefilled: draw their first tokens into these slots."""
+        import torch
+
+        self.memory.admit(prefilled, [source for _, source in rows], slots, [one for one in slots if self.broken[one]])
+        column = self.memory.window.now
+        for slot, (row, _) in zip(slots, rows, strict=True):
+            self.rows[slot], self.begins[slot], self.going[slot], self.broken[slot] = row, column, True, False
+        numbers = [
+            [source, shifted(row.seed, self.step), column + row.limit, slot]
+            for slot, (row, source) in zip(slots, rows, strict=True)
         ]
+        source, seeds, limits, place = torch.tensor(numbers, device=self.tokens.device).T
+        self.seeds[place], self.limits[place], self.lengths[place] = seeds, limits, 0
+        self.positions[place] = prefilled.positions[source]
+        self.alive[place] = True
+        self.ended[place], self.failed[place], self.unusable[place] = False, False, False
+        begun = self.step // UNIFORM_BLOCK * UNIFORM_BLOCK
+        self.block[place] = uniforms(seeds, begun, UNIFORM_BLOCK, self.levels)
+        self._draw(place, prefilled.logits[source])
 
+    def make_room(self) -> None:
+        """Make columns for the steps to come."""
+        shift = self.memory.make_room()
+        wide = Shift(shift.first, shift.now + 1, shift.columns)  # the tokens of this step are written, its keys are not
+        self.written, self.logprobs, self.confidences = (
+            wide.of(one, 1) for one in (self.written, self.logprobs, self.confidences)
+        )
+        self.limits = self.limits - shift.first
+        self.looked -= shift.first
+        self.begins = [begin - shift.first for begin in self.begins]
 
-# --------------------------------------------------------------------------- the model
+    def compact(self) -> None:
+        """Let empty slots go, where they are many. Waits for the device."""
+        import torch
 
-
-def _prefill(
-    model: Any, accepts: AbstractSet[str], prompts: Sequence[Sequence[int]], pad_id: int
-) -> tuple[Any, Any, Any, Any]:
-    """Run the prompts: (next-token logits [P, V], cache, mask [P, L], position of the last token [P])."""
-    import torch
-
-    from nsd.plugins.engines.hf_cache import make_cache
-
-    if "past_key_values" not in accepts:
-        raise _unfit(model)
-    width = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (width - len(one)) + list(one) for one in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(one)) + [1] * len(one) for one in prompts], device=model.device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    cache = make_cache(model.config)
-    logits = _forward(model, accepts, ids, mask, positions, cache)
-    if cache.get_seq_length() != width:
-        raise _unfit(model)
-    return logits, cache, mask, positions[:, -1]
-
-
-def _unfit(model: Any) -> InputError:
-    return InputError(
-        f"engine hf cannot run {type(model).__name__}: it does not keep its state in a transformers DynamicCache; "
-        "use a decoder model that does"
-    )
-
-
-def _forward(model: Any, accepts: AbstractSet[str], ids: Any, mask: Any, positions: Any, cache: Any) -> Any:
-    """Next-token logits [R, V]; the cache grows in place."""
-    options: dict[str, Any] = {}
-    if "position_ids" in accepts:
-        options["position_ids"] = positions
-    if "logits_to_keep" in accepts:  # the logits of a whole prompt batch are the largest tensor there is
-        options["logits_to_keep"] = 1
-    output = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options)
-    return output.logits[:, -1]
+        keep = [slot for slot, row in enumerate(self.rows) if row is not None]
+        if not keep or len(keep) >= COMPACT_BELOW * len(self.rows):
+            return
+        self.rows, self.begins, self.going, self.broken = (
+            [one[slot] for slot in keep] for one in (self.rows, self.begins, self.going, self.broken)
+        )
+        place = torch.tensor(keep, device=self.tokens.device)
+        self.memory.select(place, keep)
+        for name in OF_SLOTS:
+            setattr(self, name, getattr(self, name)[place])

@@ -1,7 +1,7 @@
-"""Rows of a model that is loaded, decoded in pieces that fit in its memory: what the `hf` engine and trainers share.
+"""Rows of a loaded model, decoded as many at once as fit in memory: what the `hf` engine and trainers share.
 
     loaded = facts(model, tokenizer)
-    for rows, decoded in in_pieces(loaded, [[(prompt, 0), (prompt, 1)]], sampling, seed, notes):
+    for rows, decoded in in_shards(loaded, [[(prompt, 0), (prompt, 1)]], sampling, seed, slots, refused):
         texts = texts_of(loaded, decoded)
 
 A row is a prompt and a sample number, and is drawn from `stream(seed, question id, sample number)`.
@@ -10,8 +10,10 @@ A row is a prompt and a sample number, and is drawn from `stream(seed, question 
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import Sampling
@@ -21,6 +23,7 @@ from nsd.plugins.seeds import stream
 
 if TYPE_CHECKING:  # what only a drawing needs is imported by it: a spec that names `hf` is read quickly
     from nsd.plugins.engines.hf_decode import Decoded
+    from nsd.plugins.engines.hf_prefill import Wanted
 
 LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; each look waits for the device
 
@@ -72,75 +75,131 @@ def with_turn_end(loaded: Loaded, template_kwargs: Mapping[str, Any] | None) -> 
     return loaded if end is None else replace(loaded, end_ids=sorted({*loaded.end_ids, end}))
 
 
-def in_pieces(
-    loaded: Loaded, batches: Iterable[Sequence[Row]], sampling: Sampling, seed: int, refused: list[int]
+def in_shards(
+    loaded: Loaded,
+    shards: Iterable[Sequence[Row]],
+    sampling: Sampling,
+    seed: int,
+    slots: int,
+    refused: list[int],
+    shared: int = 0,
 ) -> Iterator[tuple[Sequence[Row], list[Decoded]]]:
-    """Decode batches of rows; one that does not fit in memory is halved, and the batches after it too.
+    """Decode shards of rows, `slots` rows at once; a shard is handed out when it and those before it are whole.
 
-    The numbers of rows that did not fit are added to `refused`. Raises StageFailed where not even one row fits.
+    The rows of the next shards are begun where those of the first ones have ended. `shared` tokens begin every prompt.
+    Where the rows at once do not fit in memory, what is not written yet begins again with half as many; the numbers
+    that did not fit are added to `refused`, and where it has some, no more than half of the last is tried. Raises
+    StageFailed where not even one row fits.
     """
-    cap: int | None = None  # rows that may run at once, since memory first ran out
-    for batch in batches:
-        stack = [batch]
-        while stack:
-            rows = stack.pop()
-            if not rows:
-                continue
-            half = (len(rows) + 1) // 2
-            if cap is None or len(rows) <= cap:
-                if (decoded := _tried(loaded, rows, sampling, seed)) is not None:
-                    yield rows, decoded
-                    continue
-                refused.append(len(rows))
-                if len(rows) == 1:
-                    raise StageFailed(
-                        f"engine hf: not even one completion of {sampling.max_tokens} tokens after a prompt of "
-                        f"{len(rows[0][0].ids)} tokens fits in the memory of {loaded.model.device}"
-                    )
-                cap = half
-            stack += [rows[half:], rows[:half]]
-
-
-def _tried(loaded: Loaded, rows: Sequence[Row], sampling: Sampling, seed: int) -> list[Decoded] | None:
-    """These rows decoded, None where they did not fit in memory."""
-    try:
-        return _decode(loaded, rows, sampling, seed)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
+    work = _Work(loaded, shards, sampling, seed)
+    while True:
+        if refused:
+            slots = min(slots, max(1, (refused[-1] + 1) // 2))
+        try:
+            for number, decoded in _stream(loaded, work, sampling, slots, shared):
+                work.take(number, decoded)
+                yield from work.whole()
+            yield from work.whole()
+            return
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            told = str(error)
+        free_memory()  # outside the except block, whose traceback holds the tensors
+        refused.append(slots)
         import logging
 
         logging.getLogger("nsd.engine.hf").warning(
-            "out of memory with %d completions at once on %s", len(rows), loaded.model.device
+            "out of memory with %d completions at once on %s: %s", slots, loaded.model.device, told
         )
-    free_memory()  # outside the except block, whose traceback holds the tensors
-    return None
+        if slots == 1:
+            raise StageFailed(
+                f"engine hf: not even one completion of {sampling.max_tokens} tokens after a prompt of "
+                f"{work.longest_prompt()} tokens fits in the memory of {loaded.model.device}"
+            )
 
 
-def _decode(loaded: Loaded, rows: Sequence[Row], sampling: Sampling, seed: int) -> list[Decoded]:
-    """Decode rows, each prompt prefilled once. Greedy samples of a prompt are one row, written once."""
-    from nsd.plugins.engines.hf_decode import Rows, decode
+class _Work:
+    """The rows of shards, taken from their source when they are begun, and what has become of them."""
+
+    def __init__(self, loaded: Loaded, shards: Iterable[Sequence[Row]], sampling: Sampling, seed: int) -> None:
+        self._loaded, self._source, self._sampling, self._seed = loaded, iter(shards), sampling, seed
+        self._open: deque[_Shard] = deque()
+        self._owner: dict[int, tuple[_Shard, list[int]]] = {}  # of a row to be written: where its text belongs
+        self._begun: dict[int, Wanted] = {}  # rows that are not written yet, in order
+        self._numbers = count()
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The rows not written yet, in order: those that were begun before, then new ones."""
+        yield from list(self._begun.values())
+        for rows in self._source:
+            shard = _Shard(rows, [None] * len(rows))
+            self._open.append(shard)
+            yield from self._rows_of(shard)
+
+    def _rows_of(self, shard: _Shard) -> Iterator[Wanted]:
+        from nsd.plugins.engines.hf_prefill import Wanted
+
+        places: dict[tuple[str, int], list[int]] = {}
+        prompts: dict[str, AskedPrompt] = {}
+        for place, (prompt, sample) in enumerate(shard.rows):
+            prompts[prompt.question_id] = prompt
+            # Greedy samples of a prompt are one row, written once.
+            one = 0 if self._sampling.temperature == 0 else sample
+            places.setdefault((prompt.question_id, one), []).append(place)
+        made = []
+        for (name, sample), where in places.items():
+            ids, context, most = prompts[name].ids, self._loaded.context, self._sampling.max_tokens
+            limit = most if context is None else min(most, context - len(ids))
+            made.append(Wanted(next(self._numbers), name, ids, stream(self._seed, name, sample), limit))
+            self._owner[made[-1].number] = (shard, where)
+        # All are noted before the first is begun: whatever stops the loop, none is forgotten.
+        self._begun |= {one.number: one for one in made}
+        yield from made
+
+    def take(self, number: int, decoded: Decoded) -> None:
+        """A row was written."""
+        del self._begun[number]
+        shard, places = self._owner.pop(number)
+        for place in places:
+            shard.found[place] = decoded
+
+    def whole(self) -> Iterator[tuple[Sequence[Row], list[Decoded]]]:
+        """The shards that are whole and have none before them that is not."""
+        while self._open:
+            found = [one for one in self._open[0].found if one is not None]
+            if len(found) < len(self._open[0].rows):
+                return
+            rows = self._open.popleft().rows
+            if rows:
+                yield rows, found
+
+    def longest_prompt(self) -> int:
+        """In tokens, of the rows that are not written yet."""
+        return max(len(one.prompt) for one in self._begun.values())
+
+
+@dataclass
+class _Shard:
+    rows: Sequence[Row]
+    found: list[Decoded | None]
+
+
+def _stream(loaded: Loaded, work: _Work, sampling: Sampling, slots: int, shared: int) -> Iterator[tuple[int, Decoded]]:
+    """What becomes of the rows not written yet, in the order in which they end."""
+    from nsd.plugins.engines.hf_decode import Ways, stream
+    from nsd.plugins.engines.hf_prefill import Queue
     from nsd.plugins.engines.hf_stops import Stops
 
-    prompts = list({prompt.question_id: prompt for prompt, _ in rows}.values())
-    place = {prompt.question_id: index for index, prompt in enumerate(prompts)}
-    wanted = [(prompt, 0) for prompt in prompts] if sampling.temperature == 0 else rows
-    room = [sampling.max_tokens if loaded.context is None else loaded.context - len(p.ids) for p, _ in wanted]
-    decoded = decode(
-        loaded.model,
-        Rows(
-            prompts=[prompt.ids for prompt in prompts],
-            prompt_of=[place[prompt.question_id] for prompt, _ in wanted],
-            seeds=[stream(seed, prompt.question_id, sample) for prompt, sample in wanted],
-            limits=[min(sampling.max_tokens, room_of) for room_of in room],
-        ),
+    ways = Ways(
         sampling,
         loaded.end_ids,
-        loaded.pad_id,
+        slots,
+        sampling.max_tokens,
         check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
-        stops=Stops(loaded.tokenizer, sampling.stop, len(wanted)) if sampling.stop else None,
+        stops=Stops(loaded.tokenizer, sampling.stop) if sampling.stop else None,
     )
-    return [decoded[place[prompt.question_id]] for prompt, _ in rows] if sampling.temperature == 0 else decoded
+    yield from stream(loaded.model, Queue(loaded.model, work.wanted(), loaded.pad_id, shared), ways, loaded.pad_id)
 
 
 def texts_of(loaded: Loaded, decoded: Sequence[Decoded]) -> list[str]:

@@ -60,6 +60,11 @@ def uniforms(seeds: Any, first_step: int, steps: int, count: int) -> Any:
     return _shift_right(state, 11).to(torch.float64) * 2.0**-53
 
 
+def shifted(seed: int, step: int) -> int:
+    """The seed whose numbers at `step` are those of this seed at step 0: a row may begin at any step of a loop."""
+    return _signed(seed - step * _PER_STEP * _GOLDEN)
+
+
 def choose(logits: Any, sampling: Sampling, uniform: Any) -> tuple[Any, Any]:
     """Draw the next token of every row: logits [R, V], uniform [R, levels(V)] -> (token ids [R], usable [R]).
 

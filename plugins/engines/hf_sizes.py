@@ -38,6 +38,10 @@ class BatchShape:
     prompts: int
     samples: int
 
+    def rows(self, sampling: Sampling) -> int:
+        """Rows that are written at once. Greedy samples of a prompt are one."""
+        return self.prompts if sampling.temperature == 0 else self.prompts * self.samples
+
 
 def batch_shape(model: Any, sampling: Sampling, longest_prompt: int, batch_size: int | None) -> BatchShape:
     """The shape of every batch. `batch_size` prompts if given; `longest_prompt` in tokens."""

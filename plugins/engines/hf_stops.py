@@ -18,19 +18,19 @@ MARGIN = 8  # tokens before those that a stop string can span: more than a chara
 
 
 class Stops:
-    """The texts of a batch's rows as they grow. `tokenizer` is that of transformers."""
+    """The texts of rows as they grow, by the rows' numbers. `tokenizer` is that of transformers."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], rows: int) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str]) -> None:
         self._tokenizer, self._stop = tokenizer, stop
         # Special tokens have no text in a completion.
         added = tokenizer.added_tokens_decoder.items()
         self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
         self._tail = max(len(one.encode("utf-8", "surrogatepass")) for one in stop) + MARGIN
-        self._written: list[list[int]] = [[] for _ in range(rows)]
+        self._written: dict[int, list[int]] = {}
 
     def first(self, row: int, tokens: Sequence[int]) -> int | None:
         """The position among a row's new tokens of the one that completes a stop string, None where none does."""
-        written = self._written[row]
+        written = self._written.setdefault(row, [])
         for position, token in enumerate(tokens):
             if token in self._special:
                 continue
@@ -38,6 +38,10 @@ class Stops:
             if self._holds(written[-self._tail :]) and (len(written) <= self._tail or self._holds(written)):
                 return position
         return None
+
+    def forget(self, row: int) -> None:
+        """The row has ended."""
+        self._written.pop(row, None)
 
     def _holds(self, tokens: Sequence[int]) -> bool:
         return cut_at_stop(self._tokenizer.decode(tokens), self._stop)[1]

@@ -105,7 +105,7 @@ class Drawer:
         Raises StageFailed for a prompt that leaves no room in the model's context, and where the model's logits are no
         numbers.
         """
-        from nsd.plugins.engines.hf_rows import AskedPrompt, in_pieces, texts_of
+        from nsd.plugins.engines.hf_rows import AskedPrompt, in_shards, texts_of
         from nsd.plugins.engines.hf_sizes import batch_shape
 
         loaded, model = self.loaded, self.loaded.model
@@ -119,16 +119,9 @@ class Drawer:
         prompts = {one.question_id: AskedPrompt(one.question_id, one.ids) for one in asked}
         rows = [(prompts[one.question_id], one.sample) for one in asked]
         shape = batch_shape(model, self.sampling, max(len(one.ids) for one in asked), None)
-        size = shape.prompts * shape.samples
-        if self.refused:  # what training holds beside the model is in no estimate: ask for no more than what fitted
-            size = min(size, max(1, min(self.refused) // 2))
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        slots, seed = shape.prompts * shape.samples, stream(self.seed, step)
         with evaluating(model):
-            found = [
-                made
-                for _, decoded in in_pieces(loaded, batches, self.sampling, stream(self.seed, step), self.refused)
-                for made in decoded
-            ]
+            ((_, found),) = in_shards(loaded, [rows], self.sampling, seed, slots, self.refused)
         if any(one.failed for one in found):
             raise StageFailed(
                 f"the model's logits are no longer finite numbers before step {step + 1}: training has diverged; lower "

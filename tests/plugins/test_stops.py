@@ -91,7 +91,7 @@ def test_looking_less_often_changes_nothing(ref: ModelRef) -> None:
     sampling = Sampling(1, 1.0, LENGTH)
     stop = pieces([tokenizer.decode(one.tokens) for one in decode(model, rows, sampling, [1], 0)])
     often, seldom = (
-        decode(model, rows, sampling, [1], 0, check_every=every, stops=Stops(tokenizer, stop, 24)) for every in (1, 8)
+        decode(model, rows, sampling, [1], 0, check_every=every, stops=Stops(tokenizer, stop)) for every in (1, 8)
     )
     assert sum(one != other for one, other in zip(often, seldom, strict=True)) <= 1
     assert any(not one.ended and len(one.tokens) < LENGTH - 3 for one in often)
@@ -100,9 +100,9 @@ def test_looking_less_often_changes_nothing(ref: ModelRef) -> None:
 def test_a_stop_string_is_found_behind_a_long_text_and_across_special_tokens() -> None:
     tokenizer = make_tokenizer()
     ids = tokenizer("a" * 200 + "END")["input_ids"]
-    assert Stops(tokenizer, ["END"], 1).first(0, ids) == 202
-    assert Stops(tokenizer, ["END"], 1).first(0, [*ids[:201], *[2] * 30, *ids[201:]]) == 232
-    watched = Stops(tokenizer, ["END", "b"], 2)
+    assert Stops(tokenizer, ["END"]).first(0, ids) == 202
+    assert Stops(tokenizer, ["END"]).first(0, [*ids[:201], *[2] * 30, *ids[201:]]) == 232
+    watched = Stops(tokenizer, ["END", "b"])
     assert watched.first(0, ids[:202]) is None
     assert watched.first(1, ids[202:]) is None, "each row has a text of its own"
     assert watched.first(0, ids[202:]) == 0
@@ -111,7 +111,7 @@ def test_a_stop_string_is_found_behind_a_long_text_and_across_special_tokens() -
 def test_a_stop_string_of_several_bytes_a_character() -> None:
     tokenizer = make_tokenizer()
     ids = tokenizer("one。two")["input_ids"]
-    assert Stops(tokenizer, ["。"], 1).first(0, ids) == 5
+    assert Stops(tokenizer, ["。"]).first(0, ids) == 5
 
 
 def test_the_first_of_several_stop_strings_cuts() -> None:
