@@ -329,9 +329,8 @@ class Batch:
         keep = [slot for slot, row in enumerate(self.rows) if row is not None]
         if not keep or len(keep) >= COMPACT_BELOW * len(self.rows):
             return
-        self.rows, self.begins, self.going, self.broken = (
-            [one[slot] for slot in keep] for one in (self.rows, self.begins, self.going, self.broken)
-        )
+        self.rows, self.begins = [self.rows[slot] for slot in keep], [self.begins[slot] for slot in keep]
+        self.going, self.broken = [self.going[slot] for slot in keep], [self.broken[slot] for slot in keep]
         place = torch.tensor(keep, device=self.tokens.device)
         self.memory.select(place, keep)
         for name in OF_SLOTS:

@@ -111,7 +111,10 @@ def common_beginning(prompts: Sequence[Sequence[int]]) -> int:
     """How many tokens all prompts begin with, each keeping one of its own; 0 for a single prompt."""
     if len(prompts) < 2:
         return 0
-    least, most = min(prompts), max(prompts)  # in the order of lists, what all share is what these two do
+    least, most = (
+        min(map(list, prompts)),
+        max(map(list, prompts)),
+    )  # in the order of lists, what all share is what these two do
     room = min(map(len, prompts)) - 1
     return next((place for place in range(room) if least[place] != most[place]), room)
 

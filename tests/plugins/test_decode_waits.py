@@ -6,7 +6,6 @@ number fails there as it would wait on a GPU.
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from nsd.plugins import models
 from nsd.plugins.api import ModelRef, Sampling
 from nsd.plugins.engines import hf_mask
-from nsd.plugins.engines.hf_decode import UNIFORM_BLOCK, Batch, Rows, decode
+from nsd.plugins.engines.hf_decode import UNIFORM_BLOCK, Batch, Rows, Ways, decode
+from nsd.plugins.engines.hf_prefill import Queue, Wanted
 from thinned import thinned
 from tiny_model import make_tiny_model
 
@@ -52,24 +52,30 @@ def tiny(kind: str, attention: str = "sdpa", dtype: Any = torch.float32) -> Any:
 
 def begun(model: Any, prompts: list[list[int]], sampling: Sampling) -> Batch:
     """A batch after its prompts, three samples each."""
-    accepts = inspect.signature(type(model).forward).parameters.keys()
-    rows = Rows(prompts, [index for index in range(len(prompts)) for _ in range(3)], range(1, 7), [40] * 6)
-    return Batch(model, accepts, rows, sampling, [1, 2], 0)
+    wanted = [
+        Wanted(3 * index + sample, str(index), prompt, 1 + 3 * index + sample, 40)
+        for index, prompt in enumerate(prompts)
+        for sample in range(3)
+    ]
+    queue = Queue(model, wanted, 0)
+    group = queue.take(6)
+    assert group is not None
+    return Batch(model, queue, group, Ways(sampling, [1, 2], 6, 40), 0)
 
 
 def without_values(batch: Batch) -> None:
     """Move all that a step works on to a device that has no values."""
     batch.model.to("meta")
-    for holder in (batch, batch.masks, *batch.cache.layers):
+    for holder in (batch, batch.memory, *batch.memory.cache.layers):
         for name, value in vars(holder).items():
             if isinstance(value, torch.Tensor):
                 setattr(holder, name, value.to("meta"))
 
 
 def steps(batch: Batch, count: int) -> None:
-    for step in range(count):
-        batch.draw(step)
-        batch.forward(step)
+    for _ in range(count):
+        batch.forward()
+        batch.draw()
 
 
 @pytest.mark.parametrize("sampling", thinned(SAMPLINGS.values()), ids=SAMPLINGS)
@@ -133,21 +139,21 @@ def test_a_model_with_a_sliding_window_gets_the_plain_mask() -> None:
     )
     with torch.inference_mode():
         batch = begun(t.AutoModelForCausalLM.from_config(config).eval(), PADDED, SAMPLINGS["temperature"])
-    assert batch.masks.of(4).tolist() == [[1, 1, 1, 1]] * 3 + [[0, 0, 1, 1]] * 3
+    assert batch.memory.mask().tolist() == [[1, 1, 1, 1, 1]] * 3 + [[0, 0, 1, 1, 1]] * 3
 
 
 def test_the_mask_of_padded_rows_by_hand() -> None:
     nothing = float("-inf")
     with torch.inference_mode():
         batch = begun(tiny("llama"), PADDED, SAMPLINGS["temperature"])
-        assert batch.masks.of(5).tolist() == [[[[0.0] * 5]]] * 3 + [[[[nothing, nothing, 0.0, 0.0, 0.0]]]] * 3
-        assert batch.masks.of(5).stride(0) % hf_mask.ALIGNED == 0
-        batch.masks.select(torch.tensor([0, 2]))
-        assert batch.masks.of(5) is None, "whoever is left has no padding"
+        assert batch.memory.mask().tolist() == [[[[0.0] * 5]]] * 3 + [[[[nothing, nothing, 0.0, 0.0, 0.0]]]] * 3
+        assert batch.memory.mask().stride(0) % hf_mask.ALIGNED == 0
+        batch.memory.select(torch.tensor([0, 2]), [0, 2])
+        assert batch.memory.mask() is None, "whoever is left has no padding"
 
 
 def test_a_model_as_it_is_loaded_takes_the_prebuilt_mask(tmp_path: Path) -> None:
     model, _ = models.load_model(ModelRef(str(make_tiny_model(tmp_path))), device="cpu")
     with torch.inference_mode():
         batch = begun(model, PADDED, SAMPLINGS["temperature"])
-    assert batch.masks.of(5).ndim == 4
+    assert batch.memory.mask().ndim == 4
