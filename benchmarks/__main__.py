@@ -7,7 +7,7 @@ import sys
 
 MODULES = (
     *("startup", "comparison", "generation", "training", "distillation", "on_policy", "sandbox", "under_load"),
-    *("launch", "any_look", "calibration", "power", "votes"),
+    *("evaluation", "launch", "any_look", "calibration", "power", "votes"),
 )
 
 if __name__ == "__main__":

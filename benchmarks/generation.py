@@ -37,7 +37,7 @@ from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.models import load_model, resolve
 
 BUILTIN = "builtin:wordmath-1m"
-PEER_BATCHES = (4, 8, 16, 32, 64)  # prompts in a left-padded batch
+PEER_BATCHES = (8, 16, 32, 64)  # prompts in a left-padded batch
 SEARCHED = 64  # questions of the search for the best of them
 INDEPENDENCE_BATCHES = (1, 7, 64)
 ENGINE = "engine hf"
