@@ -4,8 +4,10 @@
     engine: {use: hf, batch_size: 16, device: cuda:1}  # neither changes what comes out
 
 Each completion is drawn from its own random stream (`stream(seed, question id, sample number)`, see
-hf_sampling.py), and batches are cut from the prompts sorted by length and question id, so a completion depends
-neither on its batch nor on the order of the questions, up to rounding in the model (below). Only what the
+hf_sampling.py), so a completion depends neither on the rows beside it nor on the order of the questions, up to rounding
+in the model (below). A row that has ended gives its place to the next one (hf_decode.py); shards are cut from the
+prompts sorted by length and question id, and one is handed out when all its rows, and the shards before it, are
+written. What all prompts begin with is run through the model once. Only what the
 spec says shapes the distribution: temperature, top_p, top_k. A checkpoint's own sampling defaults (the
 generation_config of Qwen2.5's Instruct models has a repetition penalty, a top_k and a top_p, which plain `generate`
 applies unasked) are NOT applied; only its end tokens are taken, and where the prompt is a chat also the token by which
@@ -18,15 +20,19 @@ batches, and a token changes where a random number falls that close to a boundar
 sample of the same distribution. Measured on a CPU with the embedded model (temperature 1, 34 tokens a text, batches
 of 1, 7 and 64 prompts x 8): in float32 no text of 768, none of 8,000 (264,000 tokens) between batch 7, batch 64 and
 two shards; in bfloat16 about 2 % of 512 to 768 texts (5e-4 per token), so long bfloat16 texts do differ when the batch
-size changes. At one batch size a run repeats, resumed or not.
+size changes, or when a run is resumed, since other rows then stand beside them. At one batch size an uninterrupted run
+repeats.
 
 A prompt the model cannot take (longer than its context, empty, tokens it has no embedding for) and a row whose
 logits stop being finite numbers give a completion with stop reason ERROR; a completion that meets the end of the
-context first ends with LENGTH. A batch that does not fit in memory is halved, and the batches after it too.
+context first ends with LENGTH. Where the rows at once do not fit in memory, those not written yet begin again, half as many at
+once.
 
 Limits: one device (no tensor parallelism: of several GPUs each draws a share of the questions,
-runner/work/team.py); decoder models whose state is a transformers DynamicCache; no chunked prefill; a batch waits for
-its longest completion. Paths that only a GPU takes (bfloat16 on CUDA, batch size from its memory, CUDA's own
+runner/work/team.py); decoder models whose state is a transformers DynamicCache; no chunked prefill. The
+attention of every row spans as many tokens as the longest row's at that time. A model with sliding windows,
+convolutions or linear attention is not refilled: a batch of it waits for its longest completion. There is no field for
+a static cache or torch.compile. Paths that only a GPU takes (bfloat16 on CUDA, batch size from its memory, CUDA's own
 out-of-memory error) are written to the documented behaviour and not measured here.
 """
 
