@@ -234,7 +234,7 @@ class Generate:
     def __call__(self, requests: list[Request]) -> Count:
         import torch
 
-        ends = torch.tensor(self.tokenizer.eos_token_id)
+        ends = torch.tensor(self.model.generation_config.eos_token_id)
         samples = tokens = stopped = 0
         prompts = sorted((str(request.prompt) for request in requests), key=len)
         for start in range(0, len(prompts), self.size):

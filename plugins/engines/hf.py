@@ -25,8 +25,8 @@ repeats.
 
 A prompt the model cannot take (longer than its context, empty, tokens it has no embedding for) and a row whose
 logits stop being finite numbers give a completion with stop reason ERROR; a completion that meets the end of the
-context first ends with LENGTH. Where the rows at once do not fit in memory, those not written yet begin again, half as many at
-once.
+context first ends with LENGTH. Where the rows at once do not fit in memory, those not written yet begin again, half as
+many at once.
 
 Limits: one device (no tensor parallelism: of several GPUs each draws a share of the questions,
 runner/work/team.py); decoder models whose state is a transformers DynamicCache; no chunked prefill. The
