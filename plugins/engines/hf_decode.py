@@ -133,9 +133,9 @@ class Batch:
         count, device = min(ways.slots, len(group.waiting)), model.device
         self.memory = memory_for(model, queue.accepts, group.prefilled, count, ways.longest)
         self.step = 0  # of the time line
-        self.looked = self.memory.window.now - 1  # the last column whose tokens were looked at for stop strings
         self.rows: list[Wanted | None] = [None] * count  # who is in a slot
         self.begins = [0] * count  # the column of its first token
+        self.unseen = [0] * count  # the first column whose token was not looked at for stop strings
         self.going = [False] * count  # it was still being written at the last look
         self.broken = [False] * count  # what the slot holds is no number
 
@@ -228,21 +228,21 @@ class Batch:
 
     def look_for(self, stops: Stops) -> None:
         """End the rows that have met a stop string since the last look. Waits for the device."""
-        first, now = self.looked + 1, self.memory.window.now
-        new = self.written[:, first : now + 1].tolist()
+        watched = [slot for slot, row in enumerate(self.rows) if row is not None and self.going[slot]]
+        first, behind = min((self.unseen[slot] for slot in watched), default=0), self.memory.window.now + 1
+        new = self.written[:, first:behind].tolist()
         lengths, ended = self.lengths.tolist(), self.ended.tolist()
-        for slot, row in enumerate(self.rows):
-            if row is None or not self.going[slot]:
-                continue
-            begin = self.begins[slot]
+        for slot in watched:
+            row, begin, unseen = self.rows[slot], self.begins[slot], self.unseen[slot]
+            assert row is not None
             # An end token has no text, and what follows it is not of this row.
-            tokens = new[slot][max(0, begin - first) : max(0, begin + lengths[slot] - ended[slot] - first)]
+            tokens = new[slot][unseen - first : max(0, begin + lengths[slot] - ended[slot] - first)]
             position = stops.first(row.number, tokens)
             if position is not None:
                 # What came after, an end token or a failure, is not of this row.
-                self.lengths[slot] = max(first, begin) + position + 1 - begin
+                self.lengths[slot] = unseen + position + 1 - begin
                 self.ended[slot], self.failed[slot], self.alive[slot] = False, False, False
-        self.looked = now
+            self.unseen[slot] = behind
 
     def harvest(self) -> list[tuple[int, Decoded]]:
         """Empty the slots of rows that have ended. Waits for the device."""
@@ -297,7 +297,8 @@ class Batch:
         self.memory.admit(prefilled, [source for _, source in rows], slots, [one for one in slots if self.broken[one]])
         column = self.memory.window.now
         for slot, (row, _) in zip(slots, rows, strict=True):
-            self.rows[slot], self.begins[slot], self.going[slot], self.broken[slot] = row, column, True, False
+            self.rows[slot], self.begins[slot], self.unseen[slot] = row, column, column
+            self.going[slot], self.broken[slot] = True, False
         numbers = [
             [source, shifted(row.seed, self.step), column + row.limit, slot]
             for slot, (row, source) in zip(slots, rows, strict=True)
@@ -319,8 +320,8 @@ class Batch:
             wide.of(one, 1) for one in (self.written, self.logprobs, self.confidences)
         )
         self.limits = self.limits - shift.first
-        self.looked -= shift.first
-        self.begins = [begin - shift.first for begin in self.begins]
+        self.begins = [column - shift.first for column in self.begins]
+        self.unseen = [column - shift.first for column in self.unseen]
 
     def compact(self) -> None:
         """Let empty slots go, where they are many. Waits for the device."""
@@ -329,7 +330,8 @@ class Batch:
         keep = [slot for slot, row in enumerate(self.rows) if row is not None]
         if not keep or len(keep) >= COMPACT_BELOW * len(self.rows):
             return
-        self.rows, self.begins = [self.rows[slot] for slot in keep], [self.begins[slot] for slot in keep]
+        self.rows = [self.rows[slot] for slot in keep]
+        self.begins, self.unseen = [self.begins[slot] for slot in keep], [self.unseen[slot] for slot in keep]
         self.going, self.broken = [self.going[slot] for slot in keep], [self.broken[slot] for slot in keep]
         place = torch.tensor(keep, device=self.tokens.device)
         self.memory.select(place, keep)

@@ -122,16 +122,16 @@ def test_what_the_template_is_given_anyway_cannot_be_set(taken: str) -> None:
 def test_the_engine_asks_what_is_trained_on(
     tokenizer: Any, folder: Path, kwargs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nsd.plugins.engines import hf_decode
+    from nsd.plugins.engines.hf_prefill import Queue
 
     asked: list[list[int]] = []
-    inner = hf_decode.decode
+    inner = Queue._prefill
 
-    def listening(model: Any, rows: Any, *args: Any, **more: Any) -> Any:
-        asked.extend(rows.prompts)
-        return inner(model, rows, *args, **more)
+    def listening(queue: Queue, prompts: Any) -> Any:
+        asked.extend(prompts)
+        return inner(queue, prompts)
 
-    monkeypatch.setattr(hf_decode, "decode", listening)
+    monkeypatch.setattr(Queue, "_prefill", listening)
     drawn(folder, Sampling(1, 0.0, 2), kwargs=kwargs)
     ids, prompt = training_ids(tokenizer, CHAT, "0", None, kwargs)
     assert asked == [ids[:prompt]]

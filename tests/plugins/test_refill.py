@@ -16,7 +16,8 @@ from nsd.plugins.engines import hf_prefill, hf_slots
 from nsd.plugins.engines.hf_decode import Decoded, Rows, Ways, decode, stream
 from nsd.plugins.engines.hf_prefill import Queue, Wanted, common_beginning
 from nsd.plugins.engines.hf_sampling import shifted, uniforms
-from tiny_model import make_tiny_model
+from nsd.plugins.engines.hf_stops import Stops
+from tiny_model import make_tiny_model, make_tokenizer
 
 LONGEST = 40
 SAMPLING = Sampling(1, 1.0, LONGEST)
@@ -66,6 +67,20 @@ def test_a_row_writes_the_same_in_a_slot_that_others_had(model: Any, beginning: 
         assert differing(decode(model, wanted, SAMPLING, ENDS, 0, slots=slots), alone) <= 1
     seldom = decode(model, wanted, SAMPLING, ENDS, 0, check_every=8, slots=5)
     assert differing(seldom, alone) <= 1
+
+
+@pytest.mark.parametrize("check_every", [1, 8])
+def test_a_stop_string_ends_a_row_at_any_token_of_its_own(model: Any, check_every: int) -> None:
+    """Also at the first token of a row that takes another's slot. A letter is a token."""
+    tokenizer, wanted = make_tokenizer(), rows(prompts(12))
+
+    def ended(slots: int) -> list[Decoded]:
+        stops = Stops(tokenizer, [chr(65 + letter) for letter in range(26)])
+        return decode(model, wanted, SAMPLING, ENDS, 0, check_every=check_every, stops=stops, slots=slots)
+
+    alone, refilled = ended(48), ended(3)
+    assert differing(refilled, alone) <= 1
+    assert sum(len(one.tokens) == 1 and not one.ended for one in alone) > 1, "some should stop at their first token"
 
 
 def test_the_window_moves_and_the_texts_do_not(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
