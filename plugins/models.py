@@ -229,6 +229,22 @@ def load_tokenizer(ref: ModelRef | str) -> Any:
     return tokenizer
 
 
+def load_configs(ref: ModelRef) -> tuple[Any, Any]:
+    """What a model's folder says of its shape and of its sampling (None where it says nothing of that).
+
+    Raises InputError where the model cannot be had.
+    """
+    path, transformers = resolve(ref.path), _transformers()
+    try:
+        config = transformers.AutoConfig.from_pretrained(path, revision=ref.revision)
+    except Exception as error:
+        raise _load_error(path, ref.revision, error) from error
+    try:
+        return config, transformers.GenerationConfig.from_pretrained(path, revision=ref.revision)
+    except OSError:
+        return config, None
+
+
 def load_model(
     ref: ModelRef, device: str | None = None, trainable: bool = False, attention: str | None = None
 ) -> tuple[Any, Any]:

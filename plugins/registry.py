@@ -44,6 +44,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "engine": {
         "hf": "nsd.plugins.engines.hf",
+        "vllm": "nsd.plugins.engines.vllm",
         "openai": "nsd.plugins.engines.openai",
         "replay": "nsd.plugins.engines.replay",
     },

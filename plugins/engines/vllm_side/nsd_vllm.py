@@ -1,0 +1,248 @@
+"""What runs in vLLM's own Python: it loads models, draws rows and says how each ended. nsd is not installed there.
+
+Lines of JSON come by standard input and go out by the file descriptor that the first argument names:
+
+    {"do": "load", "engine": {vLLM's arguments}, "weights": PATH}  {"loaded": {"versions", "weights", "known"}}
+    {"do": "draw", "prompts", "rows", "sampling", "adapter"}       {"drawn": [...]} many times, then {"whole": N}
+    {"do": "sleep"}                                                {"asleep": true, or false where vLLM cannot}
+
+Whatever goes wrong is said as {"failed": text, "memory": bool}. The process ends, with all that it has started, when
+its standard input does: whoever asked is gone then.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+ROWS_WAITING = 4  # times as many rows as run at once are handed to vLLM, so that its queue never runs dry
+BLOCK_SECONDS = 2.0  # between two messages about rows that have ended
+MOST_LIKELY = 20  # tokens whose log-probabilities make a token's confidence, as in nsd's plugins/confidence.py
+
+
+class Weights:
+    """A method for vLLM's workers: what is in the memory of each."""
+
+    def weights_here(self) -> list[float]:
+        """Sum and sum of magnitudes of all parameters of this worker, in float64."""
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        return _sums(parameter for name, parameter in model.named_parameters() if "lora" not in name)
+
+
+def _sums(tensors: Any) -> list[float]:
+    import torch
+
+    total = magnitude = 0.0
+    for tensor in tensors:
+        for part in tensor.detach().reshape(-1).split(1 << 24):  # a copy in float64 of a whole matrix may not fit
+            part = part.to(torch.float64)
+            total += float(part.sum())
+            magnitude += float(part.abs().sum())
+    return [total, magnitude]
+
+
+def sums_in(folder: Path, dtype: Any) -> list[float] | None:
+    """What a worker would say that holds just the weights of these files; None where there are no such files."""
+    from safetensors import safe_open
+
+    config = json.loads((folder / "config.json").read_text())
+    tied = bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    totals = [0.0, 0.0]
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            names = [name for name in opened.keys() if not (tied and name == "lm_head.weight")]  # noqa: SIM118
+            found = _sums(opened.get_tensor(name).to(dtype) for name in names)
+        totals = [a + b for a, b in zip(totals, found, strict=True)]
+    return totals
+
+
+def alike(one: list[float], other: list[float]) -> bool:
+    """Whether two pairs of sums are of the same weights: summed in another order, they differ in their last digits."""
+    return all(abs(a - b) <= 1e-9 * max(one[1], other[1]) for a, b in zip(one, other, strict=True))
+
+
+class Server:
+    """One vLLM engine, and the weights that it holds."""
+
+    def __init__(self, say: Any) -> None:
+        self._say = say
+        self._llm: Any = None
+        self._options: dict[str, Any] = {}
+        self._weights: str | None = None
+        self._known = False  # whether the first weights were those of their files: then later ones are checked too
+        self._adapters: dict[str, int] = {}
+        self._asleep = False
+
+    def load(self, engine: dict[str, Any], weights: str) -> dict[str, Any]:
+        """Have these weights in memory: by putting them into the running engine where it can be proven, else anew."""
+        import vllm
+
+        if self._llm is not None and engine == self._options:
+            self._wake(weights)
+            if weights == self._weights or self._put_in(weights):
+                return self._loaded(vllm.__version__)
+        if self._llm is not None:
+            raise Again  # vLLM gives its memory back with its process alone
+        self._llm = vllm.LLM(model=weights, worker_extension_cls="nsd_vllm.Weights", generation_config="vllm", **engine)
+        self._options, self._weights = engine, weights
+        held, there = self._held(), self._there(weights)
+        self._known = held is not None and there is not None and alike(held, there)
+        return self._loaded(vllm.__version__)
+
+    def _loaded(self, version: str) -> dict[str, Any]:
+        import torch
+
+        return {
+            "versions": {"vllm": version, "torch": torch.__version__},
+            "weights": self._held(),
+            "known": self._known,
+            "rows": self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs,
+        }
+
+    def _held(self) -> list[float] | None:
+        """The sums of the weights that the engine really uses; None where they lie in parts over several workers."""
+        found = self._llm.collective_rpc("weights_here")
+        return list(found[0]) if len(found) == 1 else None
+
+    def _there(self, weights: str) -> list[float] | None:
+        return sums_in(Path(weights), self._llm.llm_engine.model_config.dtype) if os.path.isdir(weights) else None
+
+    def _put_in(self, weights: str) -> bool:
+        """Whether other weights of the same shape are now in the running engine, and are those that answer."""
+        there = self._there(weights) if self._known else None
+        if there is None:
+            return False
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights})
+        except Exception as error:  # another shape, or a version of vLLM that cannot: a new process will
+            print(f"the weights cannot be put into the running engine: {error}", file=sys.stderr)
+            return False
+        self._llm.reset_prefix_cache()  # what it holds was computed with the weights before
+        held = self._held()
+        self._weights = weights
+        return held is not None and alike(held, there)
+
+    def sleep(self) -> bool:
+        """Give the memory of weights and cache back until the next load. False where vLLM cannot."""
+        if not self._options.get("enable_sleep_mode"):
+            return False
+        self._llm.sleep(level=2)
+        self._asleep = True
+        return True
+
+    def _wake(self, weights: str) -> None:
+        if self._asleep:
+            self._llm.wake_up()
+            self._asleep = False
+            if weights == self._weights:  # level 2 has thrown them away
+                self._weights = None
+
+    def draw(
+        self,
+        prompts: dict[str, list[int]],
+        rows: list[tuple[str, int, int, int]],
+        sampling: dict[str, Any],
+        adapter: dict[str, str] | None,
+    ) -> int:
+        """Draw rows (question id, sample, seed, most tokens), and say in blocks how they ended. Returns how many."""
+        from vllm import SamplingParams
+        from vllm.lora.request import LoRARequest
+        from vllm.sampling_params import RequestOutputKind
+
+        lora = None
+        if adapter is not None:
+            number = self._adapters.setdefault(adapter["name"], len(self._adapters) + 1)
+            lora = LoRARequest(adapter["name"], number, adapter["path"])
+        confidences = sampling.pop("confidences")
+        common = {**sampling, "n": 1, "output_kind": RequestOutputKind.FINAL_ONLY, "ignore_eos": True}
+        common |= {"detokenize": bool(sampling["stop"]), "logprobs": MOST_LIKELY if confidences else None}
+        engine = self._llm.llm_engine
+        most = ROWS_WAITING * engine.vllm_config.scheduler_config.max_num_seqs
+        given = 0
+        block: list[Any] = []
+        told, ended = time.monotonic(), 0
+        while ended < len(rows):
+            while given < len(rows) and given - ended < most:
+                question, _, seed, limit = rows[given]
+                params = SamplingParams(**common, seed=seed, max_tokens=limit)
+                engine.add_request(str(given), {"prompt_token_ids": prompts[question]}, params, lora_request=lora)
+                given += 1
+            for output in engine.step():
+                if output.finished:
+                    question, sample, _, _ = rows[int(output.request_id)]
+                    block.append([question, sample, *_ended(output.outputs[0], confidences)])
+                    ended += 1
+            if block and (ended == len(rows) or time.monotonic() - told > BLOCK_SECONDS):
+                self._say({"drawn": block})
+                block, told = [], time.monotonic()
+        return ended
+
+
+class Again(Exception):
+    """What is asked for needs a new process."""
+
+
+def _ended(output: Any, confidences: bool) -> list[Any]:
+    """Token ids, how it ended, and per token its log-probability and confidence (empty where they are not asked)."""
+    logprobs, sure = [], []
+    if confidences:
+        for token, entry in zip(output.token_ids, output.logprobs, strict=True):
+            logprobs.append(entry[token].logprob)
+            top = sorted((one.logprob for one in entry.values()), reverse=True)[:MOST_LIKELY]
+            sure.append(-sum(top) / len(top))
+    return [list(output.token_ids), output.finish_reason, logprobs, sure]
+
+
+def _serve(requests: Queue[str], out: Any) -> None:
+    def say(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message) + "\n")
+        out.flush()
+
+    server = Server(say)
+    while True:
+        request = json.loads(requests.get())
+        do = request.pop("do")
+        try:
+            if do == "load":
+                say({"loaded": server.load(**request)})
+            elif do == "draw":
+                say({"whole": server.draw(**request)})
+            elif do == "sleep":
+                say({"asleep": server.sleep()})
+        except Again:
+            say({"again": True})
+        except BaseException as error:
+            gc.collect()
+            texts = ("out of memory", "free memory on device", "kv cache", "not enough memory")
+            memory = any(text in str(error).lower() for text in texts)
+            say({"failed": f"{type(error).__name__}: {error}", "memory": memory})
+            raise
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    out = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8")
+    requests: Queue[str] = Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            requests.put(line)
+        os.killpg(0, signal.SIGKILL)  # vLLM's own processes with it: none of them may keep the device
+
+    threading.Thread(target=listen, daemon=True).start()
+    _serve(requests, out)
+
+
+if __name__ == "__main__":  # vLLM's processes import this file again
+    main()
