@@ -116,7 +116,7 @@ class Server:
         return list(found[0]) if len(found) == 1 else None
 
     def _there(self, weights: str) -> list[float] | None:
-        return sums_in(Path(weights), self._llm.llm_engine.model_config.dtype) if os.path.isdir(weights) else None
+        return sums_in(Path(weights), self._llm.llm_engine.model_config.dtype) if Path(weights).is_dir() else None
 
     def _put_in(self, weights: str) -> bool:
         """Whether other weights of the same shape are now in the running engine, and are those that answer."""
