@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,18 +55,12 @@ if TYPE_CHECKING:
 
 SLICE = 20_000  # questions whose prompts are given to vLLM at once
 LENGTHS = 256  # tokens: a context is a multiple of it, so that stages of like length share a process
+READ_AT_ONCE = 4096  # tokens of prompts in a step, on a CPU
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as the largest rank of adapters
 
 
-@dataclass
-class _Running:
-    process: VllmProcess
-    weights: str = ""
-    loaded: VllmLoaded | None = None
-
-
 # The process that runs, shared by all engines of this process: two would not fit on a device.
-_running: _Running | None = None
+_running: VllmProcess | None = None
 
 
 @plugin("engine", "vllm")
@@ -144,7 +138,7 @@ class VllmEngine(Engine):
             for start in range(0, len(prompts), SLICE):
                 part = prompts[start : start + SLICE]
                 rows = [row for prompt in part for row in _rows(prompt, there, sampling, seed, done)]
-                for block in running.process.draw({one.question_id: one.ids for one in part}, rows, asked, adapter):
+                for block in running.draw({one.question_id: one.ids for one in part}, rows, asked, adapter):
                     yield _completions(there, block, sampling)
             whole = True
         finally:
@@ -153,17 +147,17 @@ class VllmEngine(Engine):
 
     def close(self) -> None:
         """Give back the device's memory: vLLM sleeps where it can, else its process ends."""
-        if _running is not None and not (_running.process.alive and _running.process.sleep()):
+        if _running is not None and not (_running.alive and _running.sleep()):
             self._end()
 
     @staticmethod
     def _end() -> None:
         global _running
         if _running is not None:
-            _running.process.end()
+            _running.end()
             _running = None
 
-    def _load(self, model: ModelRef, there: Asked, tokens: int) -> _Running:
+    def _load(self, model: ModelRef, there: Asked, tokens: int) -> VllmProcess:
         """The running process with these weights in it, another one where it has other arguments or cannot."""
         from nsd.plugins import models
 
@@ -171,23 +165,21 @@ class VllmEngine(Engine):
         weights = models.resolve(model.path)
         wanted = self._options(model, there, tokens)
         if _running is not None:
-            options = _both(_running.process.options, wanted)
-            if options is None or not _running.process.alive:
+            options = _both(_running.options, wanted)
+            if options is None or not _running.alive:
                 self._end()
         for _ in range(2):
             if _running is None:
-                _running, options = _Running(VllmProcess(find_python(), self.config.cache_gib)), wanted
+                _running, options = VllmProcess(find_python(), self.config.cache_gib), wanted
             assert options is not None
             try:
-                _running.loaded = _running.process.load(options, weights)
-                _running.weights = weights
+                self.loaded = _running.load(options, weights, repr(models.stamp(replace(model, adapter=None))))
             except Again:
                 self._end()
                 continue
             except BaseException:
                 self._end()
                 raise
-            self.loaded = _running.loaded
             return _running
         raise StageFailed("engine vllm: a new process could not load the model either; the stage's log says more")
 
@@ -205,7 +197,11 @@ class VllmEngine(Engine):
             "enforce_eager": kind == "cpu" if self.config.eager is None else self.config.eager,
             "seed": 0,
         }
-        if kind != "cpu":
+        if kind == "cpu":
+            # A prompt that is read in parts draws a token for each part, and takes all but the last back by winding its
+            # generator back: a generator of the CPU has no such thing, and vLLM 0.32 dies of it.
+            options |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, READ_AT_ONCE)}
+        else:
             options |= {"gpu_memory_utilization": self.config.memory_share, "enable_sleep_mode": True}
         if self.config.rows is not None:
             options["max_num_seqs"] = self.config.rows
@@ -222,7 +218,7 @@ class VllmEngine(Engine):
 
 def _both(running: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The running process's arguments where they do for what is wanted too, else None."""
-    at_least = ("max_model_len", "enable_lora", "max_lora_rank")
+    at_least = ("max_model_len", "max_num_batched_tokens", "enable_lora", "max_lora_rank")
     if any(running.get(name, 0) < wanted.get(name, 0) for name in at_least):
         return None
     alike = {name: value for name, value in running.items() if name not in at_least}

@@ -1,7 +1,7 @@
 """The process in which vLLM runs, with a Python of its own: where that is, and what is asked of it.
 
-    process = VllmProcess(find_python())
-    process.load({"dtype": "float32", "max_model_len": 512}, "path/to/weights")
+    process = VllmProcess(find_python(), cache_gib=2)
+    process.load({"dtype": "float32", "max_model_len": 512}, "path/to/weights", "stamp of their files")
     for block in process.draw(prompts, rows, asked, None): ...
     process.end()
 
@@ -156,9 +156,10 @@ class VllmProcess:
         """Whether it can be asked for anything."""
         return self._process.poll() is None
 
-    def load(self, options: Mapping[str, Any], weights: str) -> VllmLoaded:
-        """Have weights in memory. Raises StageFailed where they cannot be loaded, Again where a new process can."""
-        self._ask({"do": "load", "engine": dict(options), "weights": weights})
+    def load(self, options: Mapping[str, Any], weights: str, stamp: str) -> VllmLoaded:
+        """Have weights in memory; `stamp` is other where the files are. Raises StageFailed where they cannot be loaded, Again where a new process can."""
+        given = {"engine": dict(options), "weights": weights, "stamp": stamp}
+        self._ask({"do": "load", **given})
         loaded = VllmLoaded(**self._reply("loaded"))
         self.options = dict(options)
         return loaded

@@ -2,7 +2,8 @@
 
 Lines of JSON come by standard input and go out by the file descriptor that the first argument names:
 
-    {"do": "load", "engine": {vLLM's arguments}, "weights": PATH}  {"loaded": {"versions", "weights", "known"}}
+    {"do": "load", "engine": {vLLM's arguments}, "weights": PATH,
+     "stamp": whatever changes with the files}                     {"loaded": {"versions", "weights", "known", "rows"}}
     {"do": "draw", "prompts", "rows", "sampling", "adapter"}       {"drawn": [...]} many times, then {"whole": N}
     {"do": "sleep"}                                                {"asleep": true, or false where vLLM cannot}
 
@@ -79,23 +80,23 @@ class Server:
         self._say = say
         self._llm: Any = None
         self._options: dict[str, Any] = {}
-        self._weights: str | None = None
+        self._weights: tuple[str, str] | None = None  # path and stamp
         self._known = False  # whether the first weights were those of their files: then later ones are checked too
         self._adapters: dict[str, int] = {}
         self._asleep = False
 
-    def load(self, engine: dict[str, Any], weights: str) -> dict[str, Any]:
+    def load(self, engine: dict[str, Any], weights: str, stamp: str) -> dict[str, Any]:
         """Have these weights in memory: by putting them into the running engine where it can be proven, else anew."""
         import vllm
 
         if self._llm is not None and engine == self._options:
-            self._wake(weights)
-            if weights == self._weights or self._put_in(weights):
+            self._wake()
+            if self._weights == (weights, stamp) or self._put_in(weights, stamp):
                 return self._loaded(vllm.__version__)
         if self._llm is not None:
             raise Again  # vLLM gives its memory back with its process alone
         self._llm = vllm.LLM(model=weights, worker_extension_cls="nsd_vllm.Weights", generation_config="vllm", **engine)
-        self._options, self._weights = engine, weights
+        self._options, self._weights = engine, (weights, stamp)
         held, there = self._held(), self._there(weights)
         self._known = held is not None and there is not None and alike(held, there)
         return self._loaded(vllm.__version__)
@@ -118,7 +119,7 @@ class Server:
     def _there(self, weights: str) -> list[float] | None:
         return sums_in(Path(weights), self._llm.llm_engine.model_config.dtype) if Path(weights).is_dir() else None
 
-    def _put_in(self, weights: str) -> bool:
+    def _put_in(self, weights: str, stamp: str) -> bool:
         """Whether other weights of the same shape are now in the running engine, and are those that answer."""
         there = self._there(weights) if self._known else None
         if there is None:
@@ -130,7 +131,7 @@ class Server:
             return False
         self._llm.reset_prefix_cache()  # what it holds was computed with the weights before
         held = self._held()
-        self._weights = weights
+        self._weights = (weights, stamp)
         return held is not None and alike(held, there)
 
     def sleep(self) -> bool:
@@ -141,12 +142,11 @@ class Server:
         self._asleep = True
         return True
 
-    def _wake(self, weights: str) -> None:
+    def _wake(self) -> None:
         if self._asleep:
             self._llm.wake_up()
             self._asleep = False
-            if weights == self._weights:  # level 2 has thrown them away
-                self._weights = None
+            self._weights = None  # level 2 has thrown them away
 
     def draw(
         self,
