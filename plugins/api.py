@@ -38,6 +38,7 @@ from nsd.plugins.config import (
     SplitConfig,
 )
 from nsd.plugins.data import (
+    Answered,
     Budget,
     Completion,
     Confidence,
@@ -70,6 +71,7 @@ from nsd.plugins.side_files import SideFile
 __all__ = [
     "BASES",
     "KINDS",
+    "Answered",
     "Budget",
     "Completion",
     "Confidence",
@@ -312,12 +314,14 @@ class Engine(Plugin):
     # is false), and counts in `meter`, which the runner gives it, what it asks and what that costs.
     served: ClassVar[bool] = False
     meter: Meter | None = None
-    # True: it spreads over every GPU that it sees. Of another engine several processes draw, a GPU each, and each is
-    # asked for a share of the questions.
-    uses_every_gpu: ClassVar[bool] = False
     # Completions below which a call costs about as much as with so many: votes that are asked between rounds fill a
     # smaller round up. 1: each costs by itself.
     least_rows: ClassVar[int] = 1
+
+    @property
+    def uses_every_gpu(self) -> bool:
+        """Whether it spreads over every GPU that it sees. If not, several processes draw shares, a GPU each."""
+        return False
 
     def generate(
         self,
@@ -340,6 +344,10 @@ class Engine(Plugin):
 
     def at_most(self, prompts: Sequence[Prompted], samples: int, max_tokens: int) -> Usage | None:
         """What so many samples of each prompt would cost at most, for the plan; None where nobody is asked."""
+        return None
+
+    def answered(self) -> Answered | None:
+        """What wrote the texts of the last call, for the manifest; None where that is nsd's own process."""
         return None
 
     def close(self) -> None:

@@ -252,6 +252,19 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """What wrote an engine's texts, where that is a process of its own.
+
+    `weights` are the sum and the sum of magnitudes of all parameters in its memory, None where it cannot say; `checked`
+    tells whether they were compared with those of the files.
+    """
+
+    versions: Mapping[str, str]
+    weights: Sequence[float] | None
+    checked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A verifier's verdict: `score` in [0, 1], `correct` the decision, `answer` what was extracted.
 

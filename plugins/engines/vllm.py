@@ -33,7 +33,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
+from nsd.plugins.api import (
+    Answered,
+    Completion,
+    Engine,
+    ModelRef,
+    OutputNeutral,
+    PluginConfig,
+    Request,
+    Sampling,
+    StopReason,
+)
 from nsd.plugins.data import cut_at_stop
 from nsd.plugins.engines.asking import Asked, AskedPrompt, asked_of, check, ends_of, refused, texts_of, tokenize
 from nsd.plugins.engines.vllm_process import (
@@ -93,6 +103,16 @@ class VllmEngine(Engine):
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         self.loaded: VllmLoaded | None = None
+
+    @property
+    def uses_every_gpu(self) -> bool:
+        """With tensor parallelism: shares of the questions are for engines that take a GPU each."""
+        return self.config.tensor_parallel > 1
+
+    def answered(self) -> Answered | None:
+        """vLLM's version, and what can be said of the weights that it used."""
+        there = self.loaded
+        return None if there is None else Answered(there.versions, there.weights, there.known)
 
     def ready(self) -> None:
         """Raise InputError where no vLLM is to be had."""

@@ -157,7 +157,10 @@ class VllmProcess:
         return self._process.poll() is None
 
     def load(self, options: Mapping[str, Any], weights: str, stamp: str) -> VllmLoaded:
-        """Have weights in memory; `stamp` is other where the files are. Raises StageFailed where they cannot be loaded, Again where a new process can."""
+        """Have weights in memory; `stamp` is other where their files are.
+
+        Raises StageFailed where they cannot be loaded, Again where only a new process can.
+        """
         given = {"engine": dict(options), "weights": weights, "stamp": stamp}
         self._ask({"do": "load", **given})
         loaded = VllmLoaded(**self._reply("loaded"))

@@ -322,7 +322,7 @@ class _Builder:
             model=self._model_job(model) if needs_model else None,
             prompt=condition.prompt,
             sampling=sampling,
-            uses_every_gpu=condition.engine.cls.uses_every_gpu,
+            uses_every_gpu=condition.engine.make().uses_every_gpu,
             questions=self.questions.keep(questions),
             seed=seed,
             generated_tokens=within,

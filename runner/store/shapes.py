@@ -178,6 +178,14 @@ class Served(Shape):
         return Usage.from_json(self.to_json())
 
 
+class Answered(Shape):
+    """What wrote a stage's texts in a process of its own (plugins/data.py)."""
+
+    versions: dict[str, str] = {}
+    weights: list[float] | None = None
+    checked: bool = False
+
+
 class SandboxInfo(Shape):
     """In what programs were run that nobody vouches for, and what that guaranteed where they ran."""
 
@@ -228,6 +236,7 @@ class Manifest(Shape):
     git_commit: str | None = None
     cost: Cost | None = None
     served: Served | None = None
+    answered: Answered | None = None
     events: list[Warned] = []
     eval: EvalInfo | None = None
     generation: Generation | None = None

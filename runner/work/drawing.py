@@ -10,7 +10,7 @@ import itertools
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,10 @@ def run_sample(work: ToSample, settings: Mapping[str, Any], context: Context) ->
         facts["rounds"] = rounds
     tables.write_completions(context.artifact / "samples.parquet", completions)
     shared = {digest: len(items) for digest, items in taken.items()}
-    return {"data_hash": work.questions, "generation": facts, "shared": shared}
+    engine = context.engines.get(repr(work.engine))
+    answered = None if engine is None else engine.answered()
+    told = {} if answered is None else {"answered": asdict(answered)}
+    return {"data_hash": work.questions, "generation": facts, "shared": shared, **told}
 
 
 def stored_completions(digest: str, context: Context) -> list[Completion]:

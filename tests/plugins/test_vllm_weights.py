@@ -101,5 +101,5 @@ def test_the_environment_is_the_named_one_then_the_made_one(tmp_path: Path, monk
     monkeypatch.setenv("NSD_VLLM", str(tmp_path / "mine"))
     assert find_python() == tmp_path / "mine" / "bin" / "python"
     monkeypatch.setenv("NSD_VLLM", str(tmp_path / "none"))
-    with pytest.raises(InputError, match="NSD_VLLM is .*, and there is no Python"):
+    with pytest.raises(InputError, match=r"NSD_VLLM is .*, and there is no Python"):
         find_python()
