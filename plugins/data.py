@@ -255,8 +255,8 @@ class Completion:
 class Answered:
     """What wrote an engine's texts, where that is a process of its own.
 
-    `weights` are the sum and the sum of magnitudes of all parameters in its memory, None where it cannot say; `checked`
-    tells whether they were compared with those of the files.
+    `weights` is a print of the parameters in its memory (sums of their products with two fixed vectors, and of the
+    magnitudes), None where it cannot say; `checked` tells whether it was compared with that of the files.
     """
 
     versions: Mapping[str, str]

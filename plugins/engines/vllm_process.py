@@ -76,9 +76,9 @@ class VllmDrawn:
 
 @dataclass(frozen=True, slots=True)
 class VllmLoaded:
-    """What answers: versions, sum and sum of magnitudes of its weights (None over several GPUs), rows at once.
+    """What answers: versions, the print of its weights (None over several GPUs), rows at once.
 
-    `known` says whether the sums were those of the files at the first load.
+    `known` says whether the print was that of the files at the first load.
     """
 
     versions: dict[str, str]

@@ -21,7 +21,7 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.merge import BLOCKS
 from nsd.runner.spec.model import Experiment, Resources
 from nsd.runner.work.device import Decision, Facts, decide, split_accelerator
-from nsd.runner.work.jobs import asked_engine, make_plugin
+from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.machine import compiler, read_facts
 
 
@@ -101,7 +101,8 @@ def check_sandboxes(stages: Iterable[Stage]) -> None:
 
 def check_engines(stages: Iterable[Stage]) -> None:
     """Raise InputError where an engine of these stages lacks what it asks with on this machine."""
-    blocks = [block for stage in stages if (block := asked_engine(stage)) is not None]
+    jobs = [stage.job for stage in stages if isinstance(stage.job, ToSample | ToDiscover)]
+    blocks = [job.engine for job in jobs if job.engine is not None]
     for number, block in enumerate(blocks):
         if block not in blocks[:number]:
             make_plugin(block, Engine).ready()

@@ -26,33 +26,51 @@ def side() -> ModuleType:
     return loaded
 
 
-def test_sums_are_of_all_files_and_a_tied_head_counts_once(side: ModuleType, tmp_path: Path) -> None:
+def test_a_print_is_of_all_files_and_a_tied_head_counts_once(side: ModuleType, tmp_path: Path) -> None:
+    first, second = (one.double() for one in side.directions(2))
+    upper, lower = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.5, 4.0], [0.0, 3.0]])
     (tmp_path / "config.json").write_text(json.dumps({"tie_word_embeddings": True}))
-    save_file({"a": torch.tensor([1.0, -2.0]), "lm_head.weight": torch.tensor([5.0])}, tmp_path / "1.safetensors")
-    save_file({"b": torch.tensor([[0.5]])}, tmp_path / "2.safetensors")
-    assert side.sums_in(tmp_path, torch.float32) == [-0.5, 3.5]
+    save_file({"a": upper, "lm_head.weight": torch.tensor([[5.0, 5.0]])}, tmp_path / "1.safetensors")
+    save_file({"b": lower}, tmp_path / "2.safetensors")
+    rows = [[1.0, -2.0], [0.5, 4.0], [0.0, 3.0]]
+    products = [[row[0] * float(way[0]) + row[1] * float(way[1]) for row in rows] for way in (first, second)]
+    size = sum(abs(one) for way in products for one in way)
+    assert side.print_of(tmp_path, torch.float32) == pytest.approx([sum(products[0]), sum(products[1]), size])
     (tmp_path / "config.json").write_text("{}")
-    assert side.sums_in(tmp_path, torch.float32) == [4.5, 8.5]
+    head = [5 * float(way.sum()) for way in (first, second)]
+    assert side.print_of(tmp_path, torch.float32)[:2] == pytest.approx(
+        [sum(products[0]) + head[0], sum(products[1]) + head[1]]
+    )
 
 
-def test_sums_are_of_the_type_in_memory(side: ModuleType, tmp_path: Path) -> None:
+def test_a_print_of_matrices_in_one_is_that_of_each(side: ModuleType) -> None:
+    draws = torch.Generator().manual_seed(0)
+    parts = [torch.randn(size, 8, generator=draws) for size in (8, 4, 4)]
+    apart, together = [0.0] * 3, [0.0] * 3
+    for part in parts:
+        side.add_print(apart, part)
+    side.add_print(together, torch.cat(parts))
+    assert together == pytest.approx(apart)
+
+
+def test_a_print_is_of_the_type_in_memory(side: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    save_file({"a": torch.tensor([1.0 + 2**-12])}, tmp_path / "1.safetensors")
-    assert side.sums_in(tmp_path, torch.bfloat16) == [1.0, 1.0]
+    save_file({"a": torch.tensor([[1.0 + 2**-12]])}, tmp_path / "1.safetensors")
+    rounded = [0.0] * 3
+    side.add_print(rounded, torch.tensor([[1.0]]))
+    assert side.print_of(tmp_path, torch.bfloat16) == rounded
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ([1.0, 1000.0], [1.0 + 1e-7, 1000.0], True),  # summed in another order
-        ([1.0, 1000.0], [1.001, 1000.0], False),
-        ([1.0, 1000.0], [1.0, 1000.1], False),  # a sign that changed twice
-    ],
-)
-def test_weights_are_told_apart_by_their_sums(
-    side: ModuleType, one: list[float], other: list[float], expected: bool
-) -> None:
-    assert side.alike(one, other) is expected
+@pytest.mark.parametrize("change", [1e-4, 1e-6], ids=["a step of fine-tuning", "a step of reinforcement"])
+def test_weights_a_step_apart_have_prints_apart(side: ModuleType, change: float) -> None:
+    draws = torch.Generator().manual_seed(0)
+    before = torch.randn(512, 512, generator=draws) / 20
+    after = before + change * torch.randn(512, 512, generator=draws).sign()
+    prints = [[0.0] * 3, [0.0] * 3]
+    for one, tensor in zip(prints, (before, after), strict=True):
+        side.add_print(one, tensor)
+    assert side.apart(*prints) > 40 * 1e-12
+    assert side.apart(prints[0], prints[0]) == 0
 
 
 RUNNING = {"dtype": "float32", "max_model_len": 512}

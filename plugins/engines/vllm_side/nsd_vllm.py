@@ -26,6 +26,7 @@ from typing import Any
 
 ROWS_WAITING = 4  # times as many rows as run at once are handed to vLLM, so that its queue never runs dry
 BLOCK_SECONDS = 2.0  # between two messages about rows that have ended
+ROUNDING = 1e-6  # two prints of the same weights are this near, in parts of their size
 MOST_LIKELY = 20  # tokens whose log-probabilities make a token's confidence, as in nsd's plugins/confidence.py
 
 
@@ -33,44 +34,71 @@ class Weights:
     """A method for vLLM's workers: what is in the memory of each."""
 
     def weights_here(self) -> list[float]:
-        """Sum and sum of magnitudes of all parameters of this worker, in float64."""
-        model = self.model_runner.get_model()  # type: ignore[attr-defined]
-        return _sums(parameter for name, parameter in model.named_parameters() if "lora" not in name)
+        """The print of all parameters of this worker (see `add_print`)."""
+        import torch
+
+        total = [0.0, 0.0, 0.0]
+        seen: set[int] = set()  # an embedding that is the head too counts once
+        for module in self.model_runner.get_model().modules():  # type: ignore[attr-defined]
+            for name, parameter in module.named_parameters(recurse=False):
+                if "lora" not in name and parameter.numel() and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    add_print(total, parameter)
+            # The CPU build keeps a matrix in a form of its own alone: then it is asked for its products.
+            weight = module._parameters.get("weight")  # of its own: what wraps a module shows that one's
+            if weight is not None and not weight.numel() and hasattr(module, "input_size_per_partition"):
+                held = weight.dtype
+                for place, direction in enumerate(directions(module.input_size_per_partition)):
+                    with torch.inference_mode():
+                        product = module.quant_method.apply(module, direction[None].to(held), None)
+                    total[place] += float(product.double().sum())
+                    total[2] += float(product.double().abs().sum())
+        return total
 
 
-def _sums(tensors: Any) -> list[float]:
+def directions(size: int) -> Any:
+    """Two fixed vectors of that size, of numbers that every type of weights has: [2, size], float32."""
     import torch
 
-    total = magnitude = 0.0
-    for tensor in tensors:
-        for part in tensor.detach().reshape(-1).split(1 << 24):  # a copy in float64 of a whole matrix may not fit
-            part = part.to(torch.float64)
-            total += float(part.sum())
-            magnitude += float(part.abs().sum())
-    return [total, magnitude]
+    steps = torch.arange(size, dtype=torch.float64)
+    both = torch.stack([torch.cos(1.7 * steps + 0.3), torch.cos(2.9 * steps + 1.1)])
+    return (both * 128).round().div(128).float()
 
 
-def sums_in(folder: Path, dtype: Any) -> list[float] | None:
-    """What a worker would say that holds just the weights of these files; None where there are no such files."""
+def add_print(total: list[float], tensor: Any) -> None:
+    """Add a tensor's print to [first, second, size]: sums of its products with two directions, and of their magnitudes.
+
+    A print of matrices that lie one above the other, as vLLM keeps query, key and value, is the sum of their prints.
+    """
+    import torch
+
+    rows = tensor.detach().reshape(-1, tensor.shape[-1])
+    both = directions(rows.shape[1]).to(device=rows.device, dtype=torch.float64)
+    for part in rows.split(max(1, (1 << 24) // rows.shape[1])):  # a whole matrix in float64 may not fit
+        product = part.to(torch.float64) @ both.T
+        for place, value in enumerate((*product.sum(0).tolist(), float(product.abs().sum()))):
+            total[place] += value
+
+
+def print_of(folder: Path, dtype: Any) -> list[float] | None:
+    """The print of a worker that holds just the weights of these files; None where there are no such files."""
     from safetensors import safe_open
 
     config = json.loads((folder / "config.json").read_text())
     tied = bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))
     files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        return None
-    totals = [0.0, 0.0]
+    total = [0.0, 0.0, 0.0]
     for file in files:
         with safe_open(file, "pt") as opened:
-            names = [name for name in opened.keys() if not (tied and name == "lm_head.weight")]  # noqa: SIM118
-            found = _sums(opened.get_tensor(name).to(dtype) for name in names)
-        totals = [a + b for a, b in zip(totals, found, strict=True)]
-    return totals
+            for name in opened.keys():  # noqa: SIM118
+                if not (tied and name == "lm_head.weight"):
+                    add_print(total, opened.get_tensor(name).to(dtype))
+    return total if files else None
 
 
-def alike(one: list[float], other: list[float]) -> bool:
-    """Whether two pairs of sums are of the same weights: summed in another order, they differ in their last digits."""
-    return all(abs(a - b) <= 1e-9 * max(one[1], other[1]) for a, b in zip(one, other, strict=True))
+def apart(one: list[float], other: list[float]) -> float:
+    """How far two prints lie apart, in parts of their size."""
+    return max(abs(a - b) for a, b in zip(one[:2], other[:2], strict=True)) / max(one[2], other[2])
 
 
 class Server:
@@ -81,7 +109,10 @@ class Server:
         self._llm: Any = None
         self._options: dict[str, Any] = {}
         self._weights: tuple[str, str] | None = None  # path and stamp
-        self._known = False  # whether the first weights were those of their files: then later ones are checked too
+        # How far the print of the first weights was from that of their files. None where they were others, or in parts
+        # over several workers: then no weights are put in, since nobody could tell which answer.
+        self._noise: float | None = None
+        self._print: list[float] | None = None  # of the files of the weights that are in use
         self._adapters: dict[str, int] = {}
         self._asleep = False
 
@@ -97,8 +128,10 @@ class Server:
             raise Again  # vLLM gives its memory back with its process alone
         self._llm = vllm.LLM(model=weights, worker_extension_cls="nsd_vllm.Weights", generation_config="vllm", **engine)
         self._options, self._weights = engine, (weights, stamp)
-        held, there = self._held(), self._there(weights)
-        self._known = held is not None and there is not None and alike(held, there)
+        held, self._print = self._held(), self._there(weights)
+        self._noise = None if held is None or self._print is None else apart(held, self._print)
+        if self._noise is not None and self._noise > ROUNDING:
+            self._noise = None
         return self._loaded(vllm.__version__)
 
     def _loaded(self, version: str) -> dict[str, Any]:
@@ -107,22 +140,25 @@ class Server:
         return {
             "versions": {"vllm": version, "torch": torch.__version__},
             "weights": self._held(),
-            "known": self._known,
+            "known": self._noise is not None,
             "rows": self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs,
         }
 
     def _held(self) -> list[float] | None:
-        """The sums of the weights that the engine really uses; None where they lie in parts over several workers."""
+        """The print of the weights that the engine really uses; None where they lie in parts over several workers."""
         found = self._llm.collective_rpc("weights_here")
         return list(found[0]) if len(found) == 1 else None
 
     def _there(self, weights: str) -> list[float] | None:
-        return sums_in(Path(weights), self._llm.llm_engine.model_config.dtype) if Path(weights).is_dir() else None
+        return print_of(Path(weights), self._llm.llm_engine.model_config.dtype) if Path(weights).is_dir() else None
 
     def _put_in(self, weights: str, stamp: str) -> bool:
         """Whether other weights of the same shape are now in the running engine, and are those that answer."""
-        there = self._there(weights) if self._known else None
-        if there is None:
+        there = None if self._noise is None else self._there(weights)
+        if there is None or self._noise is None or self._print is None:
+            return False
+        near = 10 * max(self._noise, 1e-12)
+        if apart(there, self._print) < 4 * near:  # the old weights could be taken for the new ones
             return False
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights})
@@ -131,8 +167,8 @@ class Server:
             return False
         self._llm.reset_prefix_cache()  # what it holds was computed with the weights before
         held = self._held()
-        self._weights = (weights, stamp)
-        return held is not None and alike(held, there)
+        self._weights, self._print = (weights, stamp), there
+        return held is not None and apart(held, there) <= near
 
     def sleep(self) -> bool:
         """Give the memory of weights and cache back until the next load. False where vLLM cannot."""
