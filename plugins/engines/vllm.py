@@ -163,15 +163,23 @@ class VllmEngine(Engine):
             whole = True
         finally:
             if not whole:  # rows may still be drawn that nobody waits for
-                self._end()
+                self.end()
 
     def close(self) -> None:
         """Give back the device's memory: vLLM sleeps where it can, else its process ends."""
         if _running is not None and not (_running.alive and _running.sleep()):
-            self._end()
+            self.end()
 
     @staticmethod
-    def _end() -> None:
+    def running() -> VllmProcess:
+        """The process that was asked last. Raises InputError where there is none."""
+        if _running is None:
+            raise InputError("engine vllm: nothing was drawn yet")
+        return _running
+
+    @staticmethod
+    def end() -> None:
+        """End the process, whatever it holds."""
         global _running
         if _running is not None:
             _running.end()
@@ -187,7 +195,7 @@ class VllmEngine(Engine):
         if _running is not None:
             options = _both(_running.options, wanted)
             if options is None or not _running.alive:
-                self._end()
+                self.end()
         for _ in range(2):
             if _running is None:
                 _running, options = VllmProcess(find_python(), self.config.cache_gib), wanted
@@ -195,10 +203,10 @@ class VllmEngine(Engine):
             try:
                 self.loaded = _running.load(options, weights, repr(models.stamp(replace(model, adapter=None))))
             except Again:
-                self._end()
+                self.end()
                 continue
             except BaseException:
-                self._end()
+                self.end()
                 raise
             return _running
         raise StageFailed("engine vllm: a new process could not load the model either; the stage's log says more")

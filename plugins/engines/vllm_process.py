@@ -125,7 +125,7 @@ class VllmProcess:
     def __init__(self, python: Path, cache_gib: float) -> None:
         self.options: dict[str, Any] = {}
         reading, writing = os.pipe()
-        environment = {
+        self.environment = {
             **os.environ,
             "PYTHONPATH": str(SIDE),
             "VLLM_NO_USAGE_STATS": "1",
@@ -140,7 +140,7 @@ class VllmProcess:
                 stdin=subprocess.PIPE,
                 stdout=sys.stderr.fileno() if _has_file(sys.stderr) else subprocess.DEVNULL,
                 text=True,
-                env=environment,
+                env=self.environment,
                 pass_fds=[writing],
                 start_new_session=True,  # a terminal's Ctrl-C is nsd's to handle
             )
@@ -150,6 +150,11 @@ class VllmProcess:
         finally:
             os.close(writing)
         self._replies = os.fdopen(reading, encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        """Its number, and that of its group of processes."""
+        return self._process.pid
 
     @property
     def alive(self) -> bool:

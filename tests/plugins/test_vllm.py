@@ -15,7 +15,6 @@ import pytest
 from nsd.plugins import models
 from nsd.plugins.api import Completion, Device, Engine, ModelRef, Request, Sampling, StopReason
 from nsd.plugins.datasets.wordmath import Wordmath
-from nsd.plugins.engines import vllm as module
 from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.engines.vllm import VllmEngine
 from nsd.plugins.engines.vllm_process import find_python
@@ -38,7 +37,7 @@ def there() -> Iterator[None]:
     except InputError as error:
         pytest.skip(str(error))
     yield
-    VllmEngine._end()
+    VllmEngine.end()
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +123,7 @@ def test_weights_and_an_adapter_follow_each_other_in_one_process(requests: list[
     for ref in (adapted, first, second, adapted, first):
         assert share_alike(drawn(engine, ref, requests, GREEDY), expected[ref]) >= ALIKE
         assert engine.loaded is not None and engine.loaded.known
-        assert module._running is not None
-        processes.add(module._running._process.pid)
+        processes.add(engine.running().pid)
     assert len(processes) == 1
 
 
@@ -158,8 +156,7 @@ def test_a_process_that_dies_fails_the_stage_and_the_next_has_another(requests: 
     engine = VllmEngine()
     blocks = engine.generate(EMBEDDED, requests, Sampling(64, 0.7, 64), 7)
     next(blocks)
-    assert module._running is not None
-    os.killpg(module._running._process.pid, signal.SIGKILL)
+    os.killpg(engine.running().pid, signal.SIGKILL)
     with pytest.raises(StageFailed, match="ended by signal 9"):
         list(blocks)
     assert len(drawn(engine, EMBEDDED, requests, GREEDY)) == len(requests)
@@ -173,7 +170,7 @@ def test_nothing_of_it_outlives_whoever_asked(tmp_path: Path) -> None:
         "from nsd.plugins.engines import vllm\n"
         "ref = ModelRef(models.resolve('builtin:wordmath-1m'), device=Device('cpu'))\n"
         "list(vllm.VllmEngine().generate(ref, [Request('q', 'one')], Sampling(1, 0.0, 4), 7))\n"
-        "print(vllm._running._process.pid, flush=True)\n"
+        "print(vllm.VllmEngine.running().pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     asking = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -35,7 +35,6 @@ class Weights:
 
     def weights_here(self) -> list[float]:
         """The print of all parameters of this worker (see `add_print`)."""
-        import torch
 
         total = [0.0, 0.0, 0.0]
         seen: set[int] = set()  # an embedding that is the head too counts once
@@ -44,16 +43,38 @@ class Weights:
                 if "lora" not in name and parameter.numel() and id(parameter) not in seen:
                     seen.add(id(parameter))
                     add_print(total, parameter)
-            # The CPU build keeps a matrix in a form of its own alone: then it is asked for its products.
-            weight = module._parameters.get("weight")  # of its own: what wraps a module shows that one's
-            if weight is not None and not weight.numel() and hasattr(module, "input_size_per_partition"):
-                held = weight.dtype
-                for place, direction in enumerate(directions(module.input_size_per_partition)):
-                    with torch.inference_mode():
-                        product = module.quant_method.apply(module, direction[None].to(held), None)
-                    total[place] += float(product.double().sum())
-                    total[2] += float(product.double().abs().sum())
+            if hasattr(module, "cpu_linear"):
+                add_held(total, module)
         return total
+
+    def renew(self) -> None:
+        """Have the CPU build make its own forms of matrices anew: it leaves that of a head, when weights are put in."""
+        for module in self.model_runner.get_model().modules():  # type: ignore[attr-defined]
+            weight = module._parameters.get("weight")
+            if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
+                module.quant_method.process_weights_after_loading(module)
+
+
+def add_held(total: list[float], module: Any) -> None:
+    """Add the print of the form that the CPU build computes with, less that of the parameter where it has kept both.
+
+    Often it keeps that form alone, which can only be asked for products. Where both are there, one may be stale, and the
+    difference, else zero, then tells it.
+    """
+    import torch
+
+    weight = module._parameters.get("weight")  # of its own: what wraps a module shows that one's
+    if weight is None or weight.ndim > 2:
+        return
+    alone = not weight.numel()
+    size = module.input_size_per_partition if alone else weight.shape[1]
+    both = directions(size).to(weight.dtype)
+    with torch.inference_mode():
+        held = module.quant_method.apply(module, both, None).double()
+        kept = 0.0 if alone else (both.double() @ weight.double().T)
+        for place, value in enumerate((held - kept).sum(1).tolist()):
+            total[place] += value
+        total[2] += float(held.abs().sum()) if alone else 0.0
 
 
 def directions(size: int) -> Any:
@@ -165,6 +186,7 @@ class Server:
         except Exception as error:  # another shape, or a version of vLLM that cannot: a new process will
             print(f"the weights cannot be put into the running engine: {error}", file=sys.stderr)
             return False
+        self._llm.collective_rpc("renew")
         self._llm.reset_prefix_cache()  # what it holds was computed with the weights before
         held = self._held()
         self._weights, self._print = (weights, stamp), there
