@@ -58,7 +58,7 @@ class Weights:
 def add_held(total: list[float], module: Any) -> None:
     """Add the print of the form that the CPU build computes with, less that of the parameter where it has kept both.
 
-    Often it keeps that form alone, which can only be asked for products. Where both are there, one may be stale, and the
+    Often it keeps that form alone, which can only be asked for products. Where both are there one may be stale, and the
     difference, else zero, then tells it.
     """
     import torch
