@@ -6,7 +6,17 @@ import subprocess
 import sys
 
 MODULES = (
-    *("startup", "comparison", "generation", "serving", "training", "distillation", "on_policy", "sandbox", "under_load"),
+    *(
+        "startup",
+        "comparison",
+        "generation",
+        "serving",
+        "training",
+        "distillation",
+        "on_policy",
+        "sandbox",
+        "under_load",
+    ),
     *("evaluation", "launch", "any_look", "calibration", "power", "votes"),
 )
 

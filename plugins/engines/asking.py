@@ -2,7 +2,7 @@
 
 prompts, why = tokenize(requests, asked)
 errors = refused(why, sampling.n, done)
-texts = texts_of(asked, [[5, 6], [7]])
+texts = decoded_texts(asked.tokenizer, [[5, 6], [7]])
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from nsd.plugins.api import Completion, Request, Sampling, StopReason
 from nsd.plugins.chat import prompt_ids, turn_end
@@ -25,6 +25,9 @@ class Asked:
     end_ids: list[int]
     context: int | None
     vocabulary: int
+
+
+Kind = TypeVar("Kind", bound=Asked)
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,13 @@ def asked_of(config: Any, generation_config: Any, tokenizer: Any, vocabulary: in
     return Asked(tokenizer=tokenizer, end_ids=sorted(ends), context=context, vocabulary=vocabulary)
 
 
-def with_turn_end(asked: Asked, template_kwargs: Mapping[str, Any] | None) -> Asked:
+def with_turn_end(asked: Kind, template_kwargs: Mapping[str, Any] | None) -> Kind:
     """The same model with the end of its chat template's turns among its end tokens."""
     end = turn_end(asked.tokenizer, template_kwargs)
     return asked if end is None else replace(asked, end_ids=sorted({*asked.end_ids, end}))
 
 
-def ends_of(asked: Asked, requests: Sequence[Request]) -> Asked:
+def ends_of(asked: Kind, requests: Sequence[Request]) -> Kind:
     """The same model with the end of its template's turns among its end tokens, where a prompt is a chat."""
     chat = next((request for request in requests if not isinstance(request.prompt, str)), None)
     return asked if chat is None else with_turn_end(asked, chat.chat_template_kwargs)
@@ -110,6 +113,6 @@ def refused(why: Mapping[str, str], samples: int, done: AbstractSet[tuple[str, i
     ]
 
 
-def texts_of(tokenizer: Any, tokens: Sequence[Sequence[int]]) -> list[str]:
+def decoded_texts(tokenizer: Any, tokens: Sequence[Sequence[int]]) -> list[str]:
     """What was written, as text; end tokens and other special ones have none."""
     return list(tokenizer.batch_decode([list(one) for one in tokens], skip_special_tokens=True))

@@ -46,18 +46,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
-from nsd.plugins.chat import prompt_ids
 from nsd.plugins.data import cut_at_stop
-from nsd.plugins.engines.hf_rows import (
-    AskedPrompt,
-    Loaded,
-    Row,
-    facts,
-    free_memory,
-    in_shards,
-    texts_of,
-    with_turn_end,
-)
+from nsd.plugins.engines.asking import AskedPrompt, check, ends_of, refused, tokenize
+from nsd.plugins.engines.hf_rows import Loaded, Row, facts, free_memory, in_shards, texts_of
 from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
 
@@ -112,20 +103,14 @@ class HfEngine(Engine):
         Raises InputError for bad sampling values, repeated question ids, a model that cannot be loaded or has no
         chat template where the prompt is a chat; StageFailed where not even one row fits in memory.
         """
-        _check(requests, sampling)
+        check(requests, sampling, "hf")
         if model is None:
             raise InputError("engine hf needs a model")
         if all((one.question_id, sample) in done for one in requests for sample in range(one.first, sampling.n)):
             return
-        loaded = _ends_of(self._load(model), requests)
-        prompts, refused = _tokenize(requests, loaded)
-        errors = [
-            Completion(question, sample, "", 0, StopReason.ERROR, reason)
-            for question, reason in refused.items()
-            for sample in range(sampling.n)
-            if (question, sample) not in done
-        ]
-        if errors:
+        loaded = ends_of(self._load(model), requests)
+        prompts, why = tokenize(requests, loaded)
+        if errors := refused(why, sampling.n, done):
             yield errors
         prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
         from nsd.plugins.engines.hf_prefill import common_beginning
@@ -195,54 +180,6 @@ def _cut(prompts: Sequence[AskedPrompt], shape: BatchShape, samples: range) -> I
         for sample in range(samples.start, samples.stop, shape.samples):
             chunk = range(sample, min(sample + shape.samples, samples.stop))
             yield [(prompt, number) for prompt in prompts[start : start + shape.prompts] for number in chunk]
-
-
-# --------------------------------------------------------------------------- prompts
-
-
-def _check(requests: Sequence[Request], sampling: Sampling) -> None:
-    if sampling.n < 1 or sampling.max_tokens < 1 or sampling.temperature < 0:
-        raise InputError(f"engine hf: n and max_tokens must be at least 1 and temperature at least 0, not {sampling}")
-    if not 0 < sampling.top_p <= 1 or sampling.top_k < 0:
-        raise InputError(f"engine hf: top_p must be in (0, 1] and top_k at least 0, not {sampling}")
-    if not all(sampling.stop):
-        raise InputError("engine hf: a stop string is empty, and every text holds it")
-    seen: set[str] = set()
-    for request in requests:
-        if request.question_id in seen:
-            raise InputError(f"engine hf: question {request.question_id} is asked twice; question ids must differ")
-        seen.add(request.question_id)
-
-
-def _tokenize(requests: Sequence[Request], loaded: Loaded) -> tuple[list[AskedPrompt], dict[str, str]]:
-    """Token ids of every prompt, and why the others were refused, by question id."""
-    prompts: list[AskedPrompt] = []
-    refused: dict[str, str] = {}
-    for request in requests:
-        try:
-            ids = prompt_ids(loaded.tokenizer, request.prompt, request.chat_template_kwargs)
-        except InputError:
-            raise
-        except Exception as error:  # a chat template may refuse a message, a tokenizer may lack a character
-            refused[request.question_id] = f"the prompt could not be tokenized: {type(error).__name__}: {error}"
-            continue
-        if not ids:
-            refused[request.question_id] = "the prompt has no tokens"
-        elif loaded.context is not None and len(ids) >= loaded.context:
-            refused[request.question_id] = (
-                f"the prompt has {len(ids)} tokens and the model's context {loaded.context}: no room for a completion"
-            )
-        elif max(ids) >= loaded.vocabulary:
-            refused[request.question_id] = f"token {max(ids)} of the prompt has no embedding in the model"
-        else:
-            prompts.append(AskedPrompt(request.question_id, ids, request.first))
-    return prompts, refused
-
-
-def _ends_of(loaded: Loaded, requests: Sequence[Request]) -> Loaded:
-    """The same model with the end of its template's turns among its end tokens, where a prompt is a chat."""
-    chat = next((request for request in requests if not isinstance(request.prompt, str)), None)
-    return loaded if chat is None else with_turn_end(loaded, chat.chat_template_kwargs)
 
 
 # --------------------------------------------------------------------------- completions

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import Sampling
-from nsd.plugins.chat import turn_end
+from nsd.plugins.engines.asking import Asked, AskedPrompt, asked_of, decoded_texts
 from nsd.plugins.errors import StageFailed
 from nsd.plugins.seeds import stream
 
@@ -29,50 +29,23 @@ LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; 
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A model in memory, and what a decode loop needs to know of it; `context` in tokens, None where it has no end."""
+class Loaded(Asked):
+    """A model in memory, and what a decode loop needs to know of it."""
 
     model: Any
-    tokenizer: Any
-    end_ids: list[int]
     pad_id: int
-    context: int | None
-    vocabulary: int
-
-
-@dataclass(frozen=True)
-class AskedPrompt:
-    """A question's prompt as token ids, and the sample that is wanted first."""
-
-    question_id: str
-    ids: list[int]
-    first: int = 0
 
 
 Row = tuple[AskedPrompt, int]  # a prompt and a sample number
 
 
 def facts(model: Any, tokenizer: Any) -> Loaded:
-    """What the loop needs to know of a model. End tokens: the checkpoint's list and the tokenizer's own."""
-    listed = getattr(model.generation_config, "eos_token_id", None)
-    ends = {*(listed if isinstance(listed, list) else [listed]), tokenizer.eos_token_id} - {None}
+    """What the loop needs to know of a model."""
     vocabulary = int(model.get_input_embeddings().weight.shape[0])  # an adapted embedding has no other number
+    asked = asked_of(model.config, model.generation_config, tokenizer, vocabulary)
     pad = int(tokenizer.pad_token_id)
-    return Loaded(
-        model=model,
-        tokenizer=tokenizer,
-        end_ids=sorted(ends),
-        # A pad token that was added without resizing the model has no embedding; any masked token will do.
-        pad_id=pad if pad < vocabulary else 0,
-        context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        vocabulary=vocabulary,
-    )
-
-
-def with_turn_end(loaded: Loaded, template_kwargs: Mapping[str, Any] | None) -> Loaded:
-    """The same model with the end of its chat template's turns among its end tokens."""
-    end = turn_end(loaded.tokenizer, template_kwargs)
-    return loaded if end is None else replace(loaded, end_ids=sorted({*loaded.end_ids, end}))
+    # A pad token that was added without resizing the model has no embedding; any masked token will do.
+    return Loaded(**vars(asked), model=model, pad_id=pad if pad < vocabulary else 0)
 
 
 def in_shards(
@@ -205,7 +178,7 @@ def _stream(loaded: Loaded, work: _Work, sampling: Sampling, slots: int, shared:
 def texts_of(loaded: Loaded, decoded: Sequence[Decoded]) -> list[str]:
     """What was written, as text, without end tokens."""
     ids = [one.tokens[:-1] if one.ended else one.tokens for one in decoded]
-    return list(loaded.tokenizer.batch_decode(ids, skip_special_tokens=True))
+    return decoded_texts(loaded.tokenizer, ids)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

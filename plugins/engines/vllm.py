@@ -45,7 +45,7 @@ from nsd.plugins.api import (
     StopReason,
 )
 from nsd.plugins.data import cut_at_stop
-from nsd.plugins.engines.asking import Asked, AskedPrompt, asked_of, check, ends_of, refused, texts_of, tokenize
+from nsd.plugins.engines.asking import Asked, AskedPrompt, asked_of, check, decoded_texts, ends_of, refused, tokenize
 from nsd.plugins.engines.vllm_process import (
     Again,
     VllmAdapter,
@@ -294,7 +294,7 @@ def _rank(path: str) -> int:
 def _completions(there: Asked, block: Sequence[VllmDrawn], sampling: Sampling) -> list[Completion]:
     ends = set(there.end_ids)
     ended = [bool(one.tokens) and one.tokens[-1] in ends for one in block]
-    texts = texts_of(
+    texts = decoded_texts(
         there.tokenizer, [one.tokens[:-1] if end else one.tokens for one, end in zip(block, ended, strict=True)]
     )
     found = []

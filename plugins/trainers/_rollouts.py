@@ -92,7 +92,8 @@ class Drawer:
     """
 
     def __init__(self, model: Any, tokenizer: Any, prompt: Prompt, sampling: Sampling, seed: int) -> None:
-        from nsd.plugins.engines.hf_rows import facts, with_turn_end
+        from nsd.plugins.engines.asking import with_turn_end
+        from nsd.plugins.engines.hf_rows import facts
 
         loaded = facts(bare(model), tokenizer)
         self.loaded = with_turn_end(loaded, prompt.chat_template_kwargs) if prompt.chat else loaded
@@ -105,7 +106,8 @@ class Drawer:
         Raises StageFailed for a prompt that leaves no room in the model's context, and where the model's logits are no
         numbers.
         """
-        from nsd.plugins.engines.hf_rows import AskedPrompt, in_shards, texts_of
+        from nsd.plugins.engines.asking import AskedPrompt
+        from nsd.plugins.engines.hf_rows import in_shards, texts_of
         from nsd.plugins.engines.hf_sizes import batch_shape
 
         loaded, model = self.loaded, self.loaded.model
