@@ -181,7 +181,7 @@ def check_options(alpha: float, correction: str, margin: float | None = None, me
     if correction not in CORRECTIONS:
         raise InputError(f"no correction {correction!r}: one of {', '.join(CORRECTIONS)}")
     if margin is not None and metric in UNITS:
-        if margin <= 0:
+        if not 0 < margin < math.inf:
             raise InputError(f"margin {margin}: {UNITS[metric]} above 0, in the unit of the metric")
     elif margin is not None and not 0 < margin < 1:
         raise InputError(f"margin {margin}: a share between 0 and 1, such as 0.02 for two points")
@@ -189,7 +189,7 @@ def check_options(alpha: float, correction: str, margin: float | None = None, me
 
 def check_detect(detect: float | None, metric: str | None = None) -> float | None:
     """The difference asked about. Raises InputError for one that is none."""
-    if detect is not None and (detect <= 0 or (detect >= 1 and metric not in UNITS)):
+    if detect is not None and not 0 < detect < (math.inf if metric in UNITS else 1):
         raise InputError(f"detect {detect}: a share between 0 and 1, such as 0.02 for two points")
     return detect
 

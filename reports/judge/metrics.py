@@ -13,6 +13,8 @@ A failed completion scores 0 and has no vote. `pass@K` is 1 - C(n - c, K) / C(n,
 et al. 2021, arXiv 2107.03374, equation 1).
 `maj@K` here counts answers as equal where their normalised texts are; on a tie the answer seen first wins. A verifier
 that knows more equalities (`math`) may merge votes that this keeps apart; the protocol `maj@k` asks the verifier.
+What was not recorded is refused and not taken for nothing: votes of runs whose answers are not known, lengths without
+tokens, truncation and failures where nothing says why a completion ended.
 Limits: runs imported without samples have only their own value.
 """
 
@@ -41,6 +43,7 @@ PLAIN = {
     "truncated": "avg((stop_reason IS NOT DISTINCT FROM 'length')::INT)",
     "failed": "avg((stop_reason IS NOT DISTINCT FROM 'error')::INT)",
 }
+_NOT_FAILED = "stop_reason IS DISTINCT FROM 'error'"
 UNITS = {"tokens": "tokens"}  # what is no share of one; all others are read in points
 NEUTRAL = ("tokens", "truncated", "failed")  # more of it is neither better nor worse: verdicts say HIGHER, LOWER
 SEARCH = "discovery@"
@@ -117,10 +120,33 @@ def _check_samples(connection: duckdb.DuckDBPyConnection, metric: str, digests: 
             f"{metric} needs {match[2]} samples per question and {min(fewest.values())} are stored; "
             f"evaluate with more (eval.k), or ask for {match[1]}@{min(fewest.values())}"
         )
+    _check_recorded(connection, metric, digests)
+
+
+def _check_recorded(connection: duckdb.DuckDBPyConnection, metric: str, digests: Sequence[str]) -> None:
+    """Raises InputError where what the metric is about was not recorded, so that its absence would be counted."""
     if metric == "tokens":
-        unknown = connection.execute(
-            "SELECT count(*) FROM eval_samples WHERE tokens IS NULL AND eval_digest IN (SELECT unnest(?::TEXT[]))",
-            [list(digests)],
-        ).fetchall()
-        if unknown[0][0]:
-            raise InputError("tokens were not recorded for every sample of these runs (imported ones have none)")
+        unknown, what = "count(*) FILTER (tokens IS NULL) > 0", "tokens were not recorded for every sample"
+        way_out = "imported ones have none"
+    elif takes_votes(metric):
+        # A right answer that is not known; or none is known, and no verifier has looked for any.
+        unknown = f"bool_or(correct AND answer IS NULL AND {_NOT_FAILED}) OR "
+        unknown += "(count(answer) = 0 AND any_value(verifier_hash) IS NULL)"
+        what = f"answers were not recorded, so that {metric} has no votes to count"
+        way_out = "import them with --answer, --gold and --verifier"
+    elif metric in ("truncated", "failed"):
+        unknown, what = "count(stop_reason) = 0", "why a completion ended was not recorded"
+        way_out = "import them with --finish FIELD"
+    else:
+        return
+    found = connection.execute(
+        f"SELECT eval_digest FROM eval_samples JOIN eval_info USING (eval_digest) "
+        f"WHERE eval_digest IN (SELECT unnest(?::TEXT[])) GROUP BY 1 HAVING {unknown}",
+        [list(digests)],
+    ).fetchall()
+    if found:
+        of = {digest for (digest,) in found}
+        rows = connection.execute("SELECT run, eval_digest FROM current_runs ORDER BY run").fetchall()
+        names = list(dict.fromkeys(run for run, digest in rows if digest in of))
+        shown = f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" or "these runs"
+        raise InputError(f"{what} in {shown}: {way_out}, or take another metric")

@@ -64,7 +64,7 @@ class Evidence:
     @property
     def twice(self) -> bool:
         """Whether both arms are one evaluation under two names, so that there is nothing to compare."""
-        mine, theirs = ({run.eval_digest for run in arm.runs} for arm in (self.a, self.b))
+        mine, theirs = ({run.answers for run in arm.runs} for arm in (self.a, self.b))
         return None not in mine and mine == theirs
 
     @property
@@ -83,7 +83,9 @@ class Evidence:
         if self.difference is None:
             return stats.Result("none", None, None, None, note=self._nothing())
         if self.twice:
-            return stats.Result(TWICE, None, None, 0.0, note="both are one evaluation: nothing was compared")
+            imported = any(run.same_as for arm in (self.a, self.b) for run in arm.runs)
+            how = ", with the same answer to every question" if imported else ""
+            return stats.Result(TWICE, None, None, 0.0, note=f"both are one evaluation{how}: nothing was compared")
         chosen = self.choice.test
         if chosen is PairTest.TWO_PROPORTION:
             return stats.two_proportion(*self.counts, level=level)

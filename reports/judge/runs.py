@@ -19,6 +19,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
 from nsd.reports.judge.metrics import check_metric
 from nsd.reports.judge.versions import as_version, current_version, seeds_elsewhere, versions_of
+from nsd.runner.work.imports.run import unmistakable
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,8 +38,9 @@ class Run:
     `weights` is the same text for two runs exactly where the same model (or the same recording) answered; `trained`:
     whether the seed trained it, taken to be so of an import. `repeats_itself`: nothing is drawn (temperature 0, a
     recording), so that asking the same weights again gives the same answers. `weightless`: an engine without weights
-    answered. `measurement`: which of its spec's named evaluations it is of; `beside`: whether that is another one than
-    the first.
+    answered. `same_as`: of an import whose answers are those of another run too (one file under two names or seeds,
+    as a rule) the evaluation that stands for all of them. `measurement`: which of its spec's named evaluations it is
+    of; `beside`: whether that is another one than the first.
     """
 
     name: str
@@ -56,8 +58,14 @@ class Run:
     trained: bool = True
     repeats_itself: bool = False
     weightless: bool = False
+    same_as: str | None = None
     measurement: str | None = None
     beside: bool = False
+
+    @property
+    def answers(self) -> str | None:
+        """The evaluation that its answers are of, whatever name it has them under; None where only counts are known."""
+        return self.same_as or self.eval_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,7 @@ class Arm:
         found: dict[str, list[Run]] = {}
         for run in self.runs:
             held = found.setdefault(run.weights or run.name, [])
-            if not held or not (run.repeats_itself or run.eval_digest in {one.eval_digest for one in held}):
+            if not held or not (run.repeats_itself or run.answers in {one.answers for one in held}):
                 held.append(run)
         return [tuple(mine) for mine in found.values()]
 
@@ -118,6 +126,10 @@ class Arm:
         """What is said of runs that are no observation of their own, "" where there are none."""
         if not self.copies:
             return ""
+        if self.runs[0].experiment is None:
+            left = len(self.observations)
+            held = "the same answer to every question" if left == 1 else f"{left} different sets of answers"
+            return f"{self.name}: {len(self.runs)} imported seeds have {held}, and count as {left}"
         what = "the same weights" if self.trained else "a model that is not trained"
         return f"{self.name}: {len(self.runs)} seeds of {what}, nothing drawn anew, count as {len(self.observations)}"
 
@@ -192,7 +204,7 @@ def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dic
             measurement=measurement,
             beside=beside,
         )
-    return _said_again(connection, finished), unfinished
+    return _imported_again(connection, _said_again(connection, finished)), unfinished
 
 
 def _said_again(connection: duckdb.DuckDBPyConnection, runs: dict[str, Run]) -> dict[str, Run]:
@@ -217,6 +229,31 @@ def _said_again(connection: duckdb.DuckDBPyConnection, runs: dict[str, Run]) -> 
     )
     again = [group for group in several if len({said.get(str(run.eval_digest)) for run in group}) == 1]
     return {**runs, **{run.name: replace(run, repeats_itself=True) for group in again for run in group}}
+
+
+def _imported_again(connection: duckdb.DuckDBPyConnection, runs: dict[str, Run]) -> dict[str, Run]:
+    """The runs, those of an import with the answers of another run being of one evaluation with it.
+
+    Told by question, score and normal form of every sample; where only right and wrong were recorded, by these. Few
+    results, or nearly all of them alike, say nothing of who gave them (`imports.run.unmistakable`).
+    """
+    alike = connection.execute(
+        "WITH sizes AS (SELECT questions, samples FROM eval_info GROUP BY 1, 2 "
+        "HAVING count(*) > 1 AND bool_or(protocol = 'imported')), "
+        "held AS (SELECT eval_digest, any_value(protocol) AS protocol, count(*) AS n, "
+        "count(*) FILTER (score >= 0.5) AS high, count(DISTINCT score) AS scores, "
+        "sum(hash(question_id, score, answer)) AS content "
+        "FROM eval_samples JOIN eval_info USING (eval_digest) SEMI JOIN sizes USING (questions, samples) GROUP BY 1) "
+        "SELECT n, high, scores, list(eval_digest ORDER BY protocol = 'imported', eval_digest) FROM held "
+        "GROUP BY n, high, scores, content HAVING count(*) > 1 AND bool_or(protocol = 'imported')"
+    ).fetchall()
+    first = {digest: same[0] for *counts, same in alike if unmistakable(*counts) for digest in same}
+    again = {
+        name: replace(run, same_as=stands, weights=f"answers {stands}")
+        for name, run in runs.items()
+        if run.experiment is None and (stands := first.get(str(run.eval_digest))) is not None
+    }
+    return {**runs, **again}
 
 
 def draws_nothing(engine: str | None, temperature: str | float | None) -> bool:

@@ -219,7 +219,11 @@ class Spreads:
         others = [run for run in self.runs if run.experiment != self.experiment and _fits(run, design)]
         others = [run for run in others if design.data_hash is not None and run.data_hash == design.data_hash]
         if found := self._pool("others", others, design):
-            return self._said(found, "other runs on the same questions")
+            again = sum(run.same_as is not None for run in others) - sum(
+                run.same_as is not None for run in _distinct(others)
+            )
+            left_out = f" ({again} with the answers of another left out)" if again else ""
+            return self._said(found, f"other runs on the same questions{left_out}")
         why = "assumed, for want of earlier runs"
         return _Pair("", ASSUMED_DISCORDANCE, 1, None, 0, binary), f"{why}: discordance {ASSUMED_DISCORDANCE:.0%}"
 
@@ -233,7 +237,7 @@ class Spreads:
 
     def _usable(self, pairs: Sequence[tuple[Run, Run]]) -> list[_Pair]:
         """What pairs of comparable runs say, those that ever differ."""
-        fitting = [(a, b) for a, b in pairs if _measured_alike(a, b) and a.eval_digest != b.eval_digest]
+        fitting = [(a, b) for a, b in pairs if _measured_alike(a, b) and a.answers != b.answers]
         if not fitting or self.connection is None:
             return []
         values = self._load({run.name: run for pair in fitting for run in pair})
@@ -368,7 +372,7 @@ def _distinct(runs: Sequence[Run]) -> list[Run]:
     """Runs without those that repeat another one to the letter."""
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        same = (run.experiment, run.condition, run.weights) if run.repeats_itself else (run.eval_digest,)
+        same = (run.experiment, run.condition, run.weights) if run.repeats_itself else (run.answers,)
         found.setdefault((*same, run.data_hash, run.metric), run)
     return list(found.values())
 

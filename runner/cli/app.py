@@ -146,15 +146,22 @@ def power(
     ] = None,
     chance: Annotated[float, typer.Option("--power", help="With which chance it is to be found.")] = 0.8,
     alpha: Annotated[float | None, typer.Option(help="Level of the tests [the spec's, else 0.05].")] = None,
-    questions: Annotated[int | None, typer.Option(min=1, metavar="N", help="Test questions instead.")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, metavar="K", help="Samples per question instead.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, metavar="S", help="Training seeds per arm instead.")] = None,
+    questions: Annotated[
+        int | None, typer.Option(min=1, max=10**9, metavar="N", help="Test questions instead.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, max=10**6, metavar="K", help="Samples per question instead.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=10**6, metavar="S", help="Training seeds per arm instead.")
+    ] = None,
     discordance: Annotated[
         float | None, typer.Option(metavar="D", help="Share of questions on which two arms differ, instead of a guess.")
     ] = None,
     seed_sd: Annotated[float | None, typer.Option(metavar="S", help="SD over training seeds, as a share.")] = None,
     most: Annotated[
-        int | None, typer.Option("--most-questions", min=1, metavar="N", help="As many questions can be had.")
+        int | None,
+        typer.Option("--most-questions", min=1, max=10**9, metavar="N", help="As many questions can be had."),
     ] = None,
     run_files: RunFilesOption = False,
     as_json: JsonOption = False,

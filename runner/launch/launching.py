@@ -10,6 +10,7 @@ deadline that `max_hours` and `max_usd` give, and the machine goes down when idl
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -222,8 +223,8 @@ def _wanted(plan: Plan, options: Options) -> Wanted:
     )
     for name in ("max_usd", "max_hours"):
         value = getattr(wanted.resources, name)
-        if value is not None and value <= 0:
-            raise InputError(f"--{name.replace('_', '-')} {value:g}: more than 0")
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name.replace('_', '-')} {value:g}: a number above 0")
     return wanted
 
 

@@ -103,6 +103,8 @@ def read_import(
         return _from_counts(path, name)
     if name is None or not name.strip():
         raise InputError("an imported run needs a name: --name RUN")
+    if seed is not None and not -(2**63) <= seed < 2**63:
+        raise InputError(f"--seed {seed}: a whole number of at most 18 digits")
     if samples is not None and samples < 1:
         raise InputError(f"--samples {samples}: a question has at least one")
     if samples is not None and samples > MOST_SAMPLES:

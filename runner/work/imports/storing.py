@@ -16,7 +16,7 @@ from nsd.runner.store import provenance, tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, digest_of, now
-from nsd.runner.work.imports.run import ImportedRun
+from nsd.runner.work.imports.run import ImportedRun, unmistakable
 
 
 class NameTaken(InputError):
@@ -67,18 +67,25 @@ def import_file(
 
 
 def _copies(workspace: Workspace, runs: Sequence[ImportedRun]) -> list[str]:
-    """A sentence for each run that has the results of another seed: an import of one file twice, as a rule."""
-    mine = {run.run: (run, _results(run)) for run in runs if run.seed is not None}
+    """A sentence for each run that has the results of another import: of one file twice, as a rule."""
+    mine = {run.run: (run, _results(run)) for run in runs if _tells(run)}
     found = []
     for manifest in workspace.manifests("import") if mine else ():
         for other in manifest.imported:
             for run, results in mine.values():
-                if other.condition == run.condition and other.seed != run.seed and other.results == results:
+                if other.run != run.run and other.results == results:
+                    seeds = run.seed is not None and other.condition == run.condition
+                    so = "A seed that changes nothing is no other observation" if seeds else "They count as one"
                     found.append(
-                        f"{run.run} has the results of {other.run}, line for line: one file imported twice? A seed "
-                        "that changes nothing is no other observation"
+                        f"{run.run} has the results of {other.run}, line for line: one file imported twice? {so}"
                     )
     return found
+
+
+def _tells(run: ImportedRun) -> bool:
+    """Whether equal results are a sign of one run."""
+    scores = [sample["score"] for sample in run.samples]
+    return run.seed is not None or unmistakable(len(scores), sum(one >= 0.5 for one in scores), len(set(scores)))
 
 
 def _results(run: ImportedRun) -> str:
@@ -164,7 +171,7 @@ def _manifest(
                 "counts": run.counts and list(run.counts),
                 **({} if run.seed is None else {"seed": run.seed, "condition": run.condition}),
                 **({} if together is None else {"together": together}),
-                **({} if run.seed is None else {"results": _results(run)}),
+                **({"results": _results(run)} if _tells(run) else {}),
             }
         ],
     }

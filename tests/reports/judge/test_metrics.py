@@ -60,6 +60,25 @@ def test_unanswered_samples_never_win_a_vote(results: Results) -> None:
     assert results.connection.execute(f"SELECT DISTINCT value FROM ({sql})").fetchall() == [(1,)]
 
 
+def test_votes_of_answers_that_were_not_recorded_are_refused(results: Results) -> None:
+    results.connection.execute("UPDATE eval_samples SET answer = NULL WHERE eval_digest = 'eval-b'")
+    with pytest.raises(InputError, match="answers were not recorded, so that maj@4 has no votes to count in b: import"):
+        compare_runs(results.connection, ["a", "b"], metric="maj@4")
+    results.connection.execute("UPDATE eval_samples SET correct = false, score = 0 WHERE eval_digest = 'eval-b'")
+    (found,) = compare_runs(results.connection, ["a", "b"], metric="maj@4")
+    assert found.mean_b == 0  # a verifier has looked and found no answer
+    results.connection.execute("UPDATE eval_info SET verifier_hash = NULL WHERE eval_digest = 'eval-b'")
+    with pytest.raises(InputError, match="answers were not recorded"):
+        compare_runs(results.connection, ["a", "b"], metric="maj@4")
+
+
+@pytest.mark.parametrize("metric", ["truncated", "failed"])
+def test_shares_of_ends_that_were_not_recorded_are_refused(results: Results, metric: str) -> None:
+    results.connection.execute("UPDATE eval_samples SET stop_reason = NULL WHERE eval_digest = 'eval-b'")
+    with pytest.raises(InputError, match="why a completion ended was not recorded in b: import them with --finish"):
+        compare_runs(results.connection, ["a", "b"], metric=metric)
+
+
 def test_lengths_are_compared_in_tokens_and_neither_is_better(results: Results) -> None:
     (found,) = compare_runs(results.connection, ["a", "b"], metric="tokens")
     assert (found.metric, found.mean_a, found.mean_b) == ("tokens", 30.0, 12.0)

@@ -11,12 +11,14 @@ from typer.testing import CliRunner
 
 from nsd.plugins.errors import InputError
 from nsd.reports.judge.compare import compare_runs
-from nsd.reports.judge.runs import all_runs
+from nsd.reports.judge.runs import all_runs, resolve
 from nsd.runner.cli.app import app
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.imports.storing import NameTaken, import_file
 from toy_workspace import finish, record
+
+RIGHT = (1, 0, 0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1, 0, 1)  # C(20, 12) ways: no coincidence
 
 
 def rows(*right: int, **fields: list[Any]) -> list[dict[str, Any]]:
@@ -180,6 +182,62 @@ def test_one_file_under_two_seeds_is_told(workspace: Workspace) -> None:
     said = bring(workspace, rows(1, 0), "lm", seed=2)
     assert said[1].startswith("lm/seed2 has the results of lm/seed1, line for line: one file imported twice?")
     assert not any("line for line" in line for line in bring(workspace, rows(0, 1), "lm", seed=3))
+
+
+def test_one_file_under_two_names_is_told(workspace: Workspace) -> None:
+    bring(workspace, rows(*RIGHT), "one")
+    said = bring(workspace, rows(*RIGHT), "two")
+    assert said[1] == "two has the results of one, line for line: one file imported twice? They count as one"
+    assert not any("line for line" in line for line in bring(workspace, rows(*RIGHT[::-1]), "three"))
+
+
+def test_one_training_under_two_seeds_is_one_observation(workspace: Workspace) -> None:
+    for seed in (1, 2):
+        bring(workspace, rows(*RIGHT), "dup", seed=seed)
+    bring(workspace, rows(*RIGHT[::-1]), "dup", seed=3)
+    bring(workspace, rows(*[1] * 20), "other")
+    with Store(workspace).read() as connection:
+        arms, _ = resolve(connection, ["dup", "other"])
+        (found,) = compare_runs(connection, ["dup", "other"])
+    assert [len(arm.observations) for arm in arms] == [2, 1]
+    assert "dup: 3 imported seeds have 2 different sets of answers, and count as 2" in found.note
+
+
+def test_one_training_under_two_seeds_carries_no_claim_about_a_recipe(workspace: Workspace) -> None:
+    for seed in (1, 2):
+        bring(workspace, rows(*RIGHT), "dup", seed=seed)
+        bring(workspace, rows(*RIGHT[seed:], *RIGHT[:seed]), "two", seed=seed)
+    with Store(workspace).read() as connection:
+        (found,) = compare_runs(connection, ["dup", "two"])
+        assert found.claim == "checkpoint" and "same answer to every question, and count as 1" in found.note
+        with pytest.raises(InputError, match="dup has 1"):
+            compare_runs(connection, ["dup", "two"], claim="recipe")
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_one_file_under_two_names_compares_nothing(workspace: Workspace, backwards: bool) -> None:
+    lines = rows(*RIGHT)
+    bring(workspace, lines, "one")
+    bring(workspace, lines[::-1] if backwards else lines, "two")
+    with Store(workspace).read() as connection:
+        (found,) = compare_runs(connection, ["one", "two"], margin=0.3)
+    assert (found.verdict, found.test) == ("UNRESOLVED", "the same evaluation twice")
+    assert "with the same answer to every question: nothing was compared" in found.note
+
+
+@pytest.mark.parametrize("right", [[1] * 200, [0] * 200, [1] * 199 + [0], [1, 0] * 5])
+def test_equal_results_that_chance_gives_too_are_two_evaluations(workspace: Workspace, right: list[int]) -> None:
+    for name in ("one", "two"):
+        bring(workspace, rows(*right), name)
+    with Store(workspace).read() as connection:
+        (found,) = compare_runs(connection, ["one", "two"])
+    assert found.test == "McNemar mid-p"
+
+
+def test_a_seed_that_no_column_holds_is_refused_and_leaves_nothing(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match="--seed 9999999999999999999: a whole number of at most 18 digits"):
+        bring(workspace, rows(1, 0), "mine", seed=9_999_999_999_999_999_999)
+    assert not workspace.root.exists()
 
 
 def test_no_experiment_is_run_under_the_name_of_an_import(workspace: Workspace, tmp_path: Path) -> None:
