@@ -2,18 +2,22 @@
 
 A statement is `#### 18`, `\\boxed{18}`, `<answer>18</answer>`, `the answer is 18` (also `answer: 18`, `final answer
 should be 18`), or after a word of correction (`wait`, `actually`, `no`, `correction`, `sorry`) `it is 18` or `should be
-18`. A text without a statement has no answer: no number is picked up from its working. A statement that ends in a
-calculation (`5 + 13 = 18`) states what stands behind the last equals sign.
+18`. A correction with a number alone (`18, no, 19`, `18. Sorry, 19.`) counts after a statement, and a statement that is
+called wrong and not corrected (`18 (wrong)`) leaves no answer. A text without a statement has no answer: no number is
+picked up from its working. A statement that ends in a calculation (`5 + 13 = 18`) states what stands behind the last
+equals sign.
 
 A number may have thousands separators (commas, blanks or underscores between groups of three digits), a currency sign,
-a sign, decimals, an exponent, a fraction (`3/4`, `\\frac{3}{4}`), a mixed number (`1 1/2`), a percent sign, and a unit
-or words behind it. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}` are one
-answer and `18%` is 18; two answers are the same where their normal forms are, so that votes count them by hash.
+a sign, decimals, an exponent, a fraction (`3/4`, `\\frac{3}{4}`), a mixed number (`1 1/2`), a percent sign, a scale in
+words (`1.8 thousand`, `2 dozen`, `18k`, `$18M`), and a unit or words behind it. Where words make another number of it
+that is not worked out here (`18 and a half`, `18 squared`, `18 minus 3`, `\\boxed{18!}`), there is no answer; `18!` in
+a sentence is an exclamation. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}` are
+one answer and `18%` is 18; two answers are the same where their normal forms are, so that votes count them by hash.
 
 Which to take: `numeric` where published numbers of the noisy-student study are to be compared with, `math` where
 answers are expressions, this one where a reward must not be earned by a number that happens to stand last.
 
-Limits: numbers in words, decimal commas, and a unit that changes the value (`1.8 thousand`) are not understood.
+Limits: numbers in words and decimal commas are not understood; of several numbers (`18 or 19`) the first counts.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ _STATEMENT = re.compile(
     | \banswer(?:\s++(?:is|equals|should\s++be|must\s++be|would\s++be)|\s*+[:=])\s*+:?(?=(?P<said>[^\n]{0,200}))
     | \b(?:wait|actually|no\s*+,|correction|sorry|oops|rather)(?!\w)[^.\n]{0,40}?
       \b(?:it\s++is|it's|should\s++be|must\s++be)\b(?=(?P<corrected>[^\n]{0,200}))
+    | \b(?:no|wait|sorry|oops|correction|i\s++mean|make\s++that)\s*+[,:]?\s*+
+      (?=(?P<again>[*$\-\u2212]{0,4}[0-9][0-9,./]{0,60}[*$]{0,4}\s*+(?:[.!)\]](?:\s|$)|$|\n)))
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -58,6 +64,37 @@ _NUMBER = re.compile(
 _CALCULATION = re.compile(
     r"[\s*:$]*+(?:[A-Za-z]{1,12}\s*+(?:=|$))?+(?:[\s\d.+\-*/×·÷^()=$€£%{}]|\\(?:times|cdot|div|d?frac)(?![A-Za-z]))*+"
 )
+_NO_PLAIN_NUMBER = ""
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES |= {"k": 10**3, "m": 10**6, "mn": 10**6, "b": 10**9, "bn": 10**9}
+_IN_WORDS = r"[\s*}-]*+(?:\\?text\s*+\{\s*+)?(dozen|hundred|thousand|million|billion|trillion)s?+(?![A-Za-z])"
+_SCALE = re.compile(rf"{_IN_WORDS}|(k)(?![A-Za-z])", re.IGNORECASE)
+_SCALE_OF_MONEY = re.compile(rf"{_IN_WORDS}|\s?+(k|mn?|bn?)(?![A-Za-z])", re.IGNORECASE)
+_COUNT = r"(?:[$(\\]*+[0-9]|(?:one|two|three|four|five|six|seven|eight|nine|ten|a|an)\b)"
+_PART = r"(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?)\b"
+_CHANGED = re.compile(
+    rf"""[\s*}}]*+(?:\\?text\s*+\{{\s*+)?(?:
+      (?:minus|plus|over|mod|modulo|divided\s+by|multiplied\s+by|to\s+the\s+power(?:\s+of)?)\s++{_COUNT}
+    | times\s++(?!an?\b){_COUNT}
+    | (?:squared|cubed|factorial|negative)\b
+    | (?:tenth|hundredth|thousandth|millionth)s?\b
+    | and\s++(?:{_COUNT}[\s-]++)?{_PART}
+    | and\s++[0-9]++\s*+/\s*+[0-9]
+    | [0-9]{{1,12}}\s++(?:hundred|thousand|million)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_WRONG = re.compile(
+    r"[\s,;:(\[*\u2014\u2013-]*+(?:(?:is|was|that's|which\s+is)\s++)?(?:wrong|incorrect)\b", re.IGNORECASE
+)
+_CORRECTED = re.compile(
+    r"[\s,;:.(\[*\u2014\u2013-]*+(?:(?:or|is|was)\s++)?"
+    r"(?:no|wait|actually|correction|sorry|oops|rather(?!\s+than)|i\s+mean|make\s+that|wrong|incorrect)\b"
+    r"[^0-9A-Za-z$\-\u2212\n]{0,10}"
+    r"(?:(?:it|that|the\s+answer|make|should|must|is|be|it's|that's)\b[^0-9A-Za-z$\-\u2212\n]{0,4}){0,4}"
+    r"(?=[$*\-\u2212]{0,4}[0-9])",
+    re.IGNORECASE,
+)
 _NO_DIGITS = re.compile(r"[,_\\\s\u00a0\u202f]")
 
 
@@ -65,21 +102,32 @@ _NO_DIGITS = re.compile(r"[,_\\\s\u00a0\u202f]")
 class FinalAnswer(Verifier):
     """The last number that is stated as the answer."""
 
+    version = 2
+
     def extract(self, completion: str) -> str | None:
         """Normal form of the last statement that holds a number, None where there is none."""
         found = None
         for statement in _STATEMENT.finditer(completion):
             said = next(part for part in statement.groups() if part is not None)
-            found = _read(said) or found
+            if statement["again"] is not None and found is None:
+                continue  # it corrects nothing
+            exact = statement["box"] is not None or statement["tag"] is not None
+            if (read := _read(said, exact=exact)) is not None:
+                found = None if read == _NO_PLAIN_NUMBER else read
         return found
 
     def normalise(self, answer: str) -> str | None:
         """A bare answer: a number and what may stand around it, or a statement."""
-        return self.extract(answer) or _read(answer, whole=True)
+        read = self.extract(answer) or _read(answer, whole=True, exact=True)
+        return None if read == _NO_PLAIN_NUMBER else read
 
 
-def _read(said: str, whole: bool = False) -> str | None:
-    """The number that a statement begins with, or that its calculation ends in."""
+def _read(said: str, whole: bool = False, exact: bool = False) -> str | None:
+    """The number that a statement begins with, or that its calculation ends in.
+
+    `_NO_PLAIN_NUMBER` where words make another number of it, or call it wrong. `exact`: a box or tag, where `18!` is a
+    factorial.
+    """
     sentence = re.split(r"(?<=[.!?;])\s", said, maxsplit=1)[0]
     calculation, _, result = sentence.rpartition("=")
     stated = _CALCULATION.fullmatch(calculation) and calculation.count("(") == calculation.count(")")
@@ -88,12 +136,24 @@ def _read(said: str, whole: bool = False) -> str | None:
     if found is None:
         return None
     rest = text[found.end() :]
+    if correction := _CORRECTED.match(rest):
+        corrected = _read(rest[correction.end() :])
+        return _NO_PLAIN_NUMBER if corrected is None else corrected
+    scale, money = Fraction(1), bool(re.search(r"[$€£]", found[0]))
+    while behind := (_SCALE_OF_MONEY if money else _SCALE).match(rest):
+        word = next(part for part in behind.groups() if part is not None).lower()
+        scale *= _SCALES[word]
+        rest = rest[behind.end() :]
+    if _WRONG.match(rest) or _CHANGED.match(rest) or (exact and rest.startswith("!")):
+        return _NO_PLAIN_NUMBER
     # 3 x 4 or 3-4 is no number; what a bare answer has behind its number is a unit at most.
     if re.match(r"\s*+(?:[-+*/^x×·÷−]\s*+[0-9(\\]|\\(?:times|cdot|div|pm|sqrt)|[.,:][0-9]|[A-Za-z_]*+[0-9])", rest):
         return None
     if whole and not re.fullmatch(r"[\s.%$€£°*})\]\\]*+(?:(?:text|mathrm)\s*+\{)?[A-Za-z°\s/%.^0-9{}()$*\\]*+", rest):
         return None
     value = _value(found)
+    if value is not None:
+        value *= scale
     return (
         None
         if value is None

@@ -9,8 +9,9 @@ Never raises on any text, works from any thread, and is bounded: answers over 1,
 text only, and a comparison that needs more than `cpu_seconds` counts as unequal. The relation is made symmetric
 (either answer as the gold one); it is not transitive, so votes are counted over `Verifier.group`'s greedy classes.
 
-What the library reads over keeps answers apart here (math_forms.py): another base, another unit of measure, the other
-half of the day, and numbers next to 0 that differ by a factor.
+What the library reads over keeps answers apart here (math_forms.py): another base or a base beside none, another
+unit of measure, the other half of the day, a word that changes the value (`18 million`), and numbers next to 0 that
+differ by a factor.
 
 Limits: the library's leniencies are this verifier's (`x = 5` equals `5`, `50\\%` equals `0.5`); a completion
 without a box has no answer. Needs POSIX (resource limits).
@@ -142,7 +143,7 @@ os.register_at_fork(after_in_child=_helper.forget)
 class Math(Verifier):
     """The last boxed answer, compared by the math-verify library."""
 
-    version = 3
+    version = 4
 
     class Config(PluginConfig):
         cpu_seconds: int = Field(

@@ -3,19 +3,30 @@
     apart("5\\\\text{ cm}", "5\\\\text{ m}")     # True: the numbers are equal, the answers are not
     spelled("1 1/2")                         # "(1+1/2)": the library takes it for eleven halves
 
-An answer that leaves out a unit or a base is not told apart from one that has it: the question may have said it.
+An answer that leaves out a unit is not told apart from one that has it: the question may have said it. A base or a
+word that changes the value (`18 million`, `18 negative`) is no unit: what lacks it is another number.
 """
 
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _BASE = re.compile(r"(-?)([0-9A-Za-z]+)_\{?([0-9]{1,2})\}?")
 _WORD = r"\\(?:text|mathrm|textrm)\s*\{\s*(?P<text>[^{}]+?)\s*\}|(?P<bare>[A-Za-z]+)"
 _UNIT = re.compile(rf".*?[0-9)}}]\s*\\?\s*(?:{_WORD})")
-_HALF_OF_DAY = re.compile(
-    r"([0-9]{1,2}:[0-9]{2})\s*\\?\s*(?:\\(?:text|mathrm)\s*\{\s*)?([ap])\.?\s*m\.?\s*\}?", re.IGNORECASE
+_HALF_OF_DAY = re.compile(r"([0-9]{1,2})(?::([0-9]{2}))?\s*\\?\s*([ap])\.?\s*m\.?", re.IGNORECASE)
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# Words the library passes over behind or before a number, that make another number of it.
+_CHANGING = re.compile(
+    rf"(?<![\\A-Za-z])(?:(?P<scale>{'|'.join(_SCALES)})s?|negative|minus|plus|times(?=\s*\}}?\s*[0-9])|over|not|at\s+(?:least|most)|"
+    r"(?:more|less|fewer)\s+than|and\s+(?:[a-z]+\s+)?(?:half|quarters?|thirds?)|tenths?|hundredths?|thousandths?|millionths?|squared|cubed|"
+    r"factorial|twice|double|mod)(?![A-Za-z])",
+    re.IGNORECASE,
 )
+_TEXT = re.compile(r"\\(?:text|textrm|mathrm)\s*\{([^{}]*)\}")
+_SQUARE_UNIT = re.compile(r"(?i)[a-z]\s+(?:squared|cubed)(?![a-z])")
+_PLAIN = re.compile(r"-?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]+)?")
 _MIXED = re.compile(r"(-?)\s*([0-9]+)\s+([0-9]+)\s*/\s*([0-9]+)")
 
 _SAME_UNITS = (
@@ -52,12 +63,23 @@ _UNITS = {name: line.split()[0] for line in _SAME_UNITS for name in line.split()
 
 def apart(a: str, b: str) -> bool | None:
     """What is decided without the library: whether two values in a base, or two times of a half of the day, differ;
-    True for answers with different units of measure, and None for all else.
+    True for answers with different units of measure, for a whole number and a value in a base, and where a word makes
+    another number of one of them; None for all else.
     """
     for read in (_value_in_base, _time):
         first, second = read(a), read(b)
         if first is not None and second is not None:
             return first != second
+    for one, bare in ((a, b), (b, a)):
+        if _value_in_base(one) is not None and _PLAIN.fullmatch(bare):
+            return True
+    words, others = _changing(a), _changing(b)
+    if words or others:
+        first, second = _scaled(a), _scaled(b)
+        if first is not None and second is not None:
+            return first != second
+        if words != others:
+            return True
     unit, other = _unit(a), _unit(b)
     return True if unit is not None and other is not None and unit != other else None
 
@@ -79,6 +101,24 @@ def _value_in_base(answer: str) -> int | None:
         return None  # no number in its base: 2x_1
 
 
+def _changing(answer: str) -> list[str]:
+    """The words that make another number of the one beside them."""
+    return [" ".join(found[0].lower().split()) for found in _CHANGING.finditer(_SQUARE_UNIT.sub("", answer))]
+
+
+def _scaled(answer: str) -> Fraction | None:
+    """The value of a number and the scales behind it (`1.8 million`), whatever unit follows; None for all else."""
+    text = _in_plain(answer.replace("\\$", ""))
+    if (found := _PLAIN.match(text)) is None:
+        return None
+    value = Fraction(found[0].replace(",", ""))
+    words = text[found.end() :].lower().split()
+    while words and (scale := _SCALES.get(words[0].removesuffix("s"))) is not None:
+        value *= scale
+        words = words[1:]
+    return value if all(word.isalpha() for word in words) and not _changing(" ".join(words)) else None
+
+
 def _unit(answer: str) -> tuple[str, int] | None:
     """The unit of measure, with its power; None where there is none that is known."""
     text, _, power = answer.partition("^")
@@ -94,6 +134,11 @@ def _unit(answer: str) -> tuple[str, int] | None:
     return None if unit is None else (unit, squared or (int(digits) if digits.isdecimal() else 1))
 
 
+def _in_plain(answer: str) -> str:
+    """The answer with the content of its text commands in their place."""
+    return _TEXT.sub(r" \1 ", answer).strip()
+
+
 def _time(answer: str) -> str | None:
-    found = _HALF_OF_DAY.fullmatch(answer)
-    return None if found is None else f"{found[1].removeprefix('0')} {found[2].lower()}"
+    found = _HALF_OF_DAY.fullmatch(_in_plain(answer))
+    return None if found is None else f"{found[1].removeprefix('0')}:{found[2] or '00'} {found[3].lower()}"

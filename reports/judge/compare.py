@@ -110,6 +110,12 @@ def compare_runs(
             weighed.append(weigh(a, b, values, alpha, mark, test, claim, margin, bool(fault), looks))
             others.append(None)
             short.append(())
+    if pairs and all(one.evidence.difference is None and not one.evidence.shape.counts_only for one in weighed):
+        named = " or ".join(f"{a.name} and {b.name}" for a, b in pairs[:2]) + (", ..." if len(pairs) > 2 else "")
+        raise InputError(
+            f"no question in common between {named}, so there is nothing to compare: "
+            "name runs of one test set, or import them with the same ids (--id FIELD)"
+        )
     shown = (values, alpha, correction, intervals, detect)
     found = [
         replace(one, other=other, short_of_seeds=few)
