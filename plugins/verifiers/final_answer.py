@@ -11,8 +11,8 @@ A number may have thousands separators (commas, blanks or underscores between gr
 a sign, decimals, an exponent, a fraction (`3/4`, `\\frac{3}{4}`), a mixed number (`1 1/2`), a percent sign, a scale in
 words (`1.8 thousand`, `2 dozen`, `18k`, `$18M`), and a unit or words behind it. Where words make another number of it
 that is not worked out here (`18 and a half`, `18 squared`, `18 minus 3`, `\\boxed{18!}`), there is no answer; `18!` in
-a sentence is an exclamation. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}` are
-one answer and `18%` is 18; two answers are the same where their normal forms are, so that votes count them by hash.
+a sentence is an exclamation. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}`
+are one answer and `18%` is 18; two answers are the same where their normal forms are, so that votes count them by hash.
 
 Which to take: `numeric` where published numbers of the noisy-student study are to be compared with, `math` where
 answers are expressions, this one where a reward must not be earned by a number that happens to stand last.

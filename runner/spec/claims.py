@@ -47,6 +47,9 @@ def read_hypotheses(
     written = item.mapping.get("claims")
     for element in written.items if written is not None else []:
         for claim in reader.claim(element):
+            if claim.by is not None and config is not None and config.looks == "any":
+                told = f"the claim {claim.text!r} could never be judged: by a field there is no test for `looks: any`"
+                problems.add(element.position, told, "plan a number of looks (looks: 3), or claim it in another spec")
             if _same(claim) in map(_same, claims):
                 problems.add(element.position, f"the claim {claim.text!r} stands here twice")
             claims.append(claim)

@@ -159,9 +159,25 @@ def test_truncated_answers_count_as_wrong_and_are_bounded(results: Results) -> N
 def test_no_question_in_common_is_a_sentence_and_not_a_number(results: Results) -> None:
     results.add("a", {"x": 1.0, "y": 0.0})
     results.add("b", {"u": 1.0, "v": 0.0})
-    (found,) = compare_runs(results.connection, ["a", "b"])
+    results.add("c", {"x": 1.0, "y": 0.0})
+    _, found, _ = compare_runs(results.connection, ["a", "c", "b"])
     assert (found.n, found.mean_a, found.ci, found.p, found.verdict) == (0, None, None, None, "UNRESOLVED")
     assert "no question in common" in found.sentence()
+
+
+def test_runs_that_share_no_question_are_refused_where_nothing_else_is_compared(results: Results) -> None:
+    results.add("a", {"x": 1.0, "y": 0.0})
+    results.add("b", {"u": 1.0, "v": 0.0})
+    with pytest.raises(InputError, match="no question in common between a and b, so there is nothing to compare"):
+        compare_runs(results.connection, ["a", "b"])
+
+
+@pytest.mark.parametrize("detect", [math.nan, math.inf, 0.0, 1.0])
+def test_a_difference_that_is_no_share_is_refused(results: Results, detect: float) -> None:
+    results.add("a", {"x": 1.0, "y": 0.0})
+    results.add("b", {"x": 1.0, "y": 0.0})
+    with pytest.raises(InputError, match=f"detect {detect}"):
+        compare_runs(results.connection, ["a", "b"], detect=detect)
 
 
 @pytest.mark.parametrize("values", [[1.0] * 30, [0.0] * 30, [1.0], [0.5] * 30, [0.5]])
