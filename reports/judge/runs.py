@@ -19,7 +19,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
 from nsd.reports.judge.metrics import check_metric
 from nsd.reports.judge.versions import as_version, current_version, seeds_elsewhere, versions_of
-from nsd.runner.work.imports.run import unmistakable
+from nsd.runner.store.alike import unmistakable
 
 if TYPE_CHECKING:
     import duckdb
@@ -235,7 +235,7 @@ def _imported_again(connection: duckdb.DuckDBPyConnection, runs: dict[str, Run])
     """The runs, those of an import with the answers of another run being of one evaluation with it.
 
     Told by question, score and normal form of every sample; where only right and wrong were recorded, by these. Few
-    results, or nearly all of them alike, say nothing of who gave them (`imports.run.unmistakable`).
+    results, or nearly all of them alike, say nothing of who gave them (`alike.unmistakable`).
     """
     alike = connection.execute(
         "WITH sizes AS (SELECT questions, samples FROM eval_info GROUP BY 1, 2 "

@@ -13,10 +13,11 @@ from typing import Any
 
 from nsd.plugins.errors import InputError
 from nsd.runner.store import provenance, tables
+from nsd.runner.store.alike import unmistakable
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace, digest_of, now
-from nsd.runner.work.imports.run import ImportedRun, unmistakable
+from nsd.runner.work.imports.run import ImportedRun
 
 
 class NameTaken(InputError):
