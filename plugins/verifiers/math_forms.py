@@ -75,9 +75,9 @@ def apart(a: str, b: str) -> bool | None:
             return True
     words, others = _changing(a), _changing(b)
     if words or others:
-        first, second = _scaled(a), _scaled(b)
-        if first is not None and second is not None:
-            return first != second
+        value, against = _scaled(a), _scaled(b)
+        if value is not None and against is not None:
+            return value != against
         if words != others:
             return True
     unit, other = _unit(a), _unit(b)

@@ -112,9 +112,10 @@ def compare_runs(
             short.append(())
     if pairs and all(one.evidence.difference is None and not one.evidence.shape.counts_only for one in weighed):
         named = " or ".join(f"{a.name} and {b.name}" for a, b in pairs[:2]) + (", ..." if len(pairs) > 2 else "")
+        marks = _joined(list(dict.fromkeys(one.mark for one in weighed)))
         raise InputError(
-            f"no question in common between {named}, so there is nothing to compare: "
-            "name runs of one test set, or import them with the same ids (--id FIELD)"
+            f"no question in common between {named}, so there is nothing to compare: name runs of one test set, or "
+            f"import them with the same ids (--id FIELD){f'; {marks}' if marks else ''}"
         )
     shown = (values, alpha, correction, intervals, detect)
     found = [
