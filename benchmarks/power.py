@@ -111,7 +111,8 @@ def recipe(seeds: int, k: int, n: int, rate: float, simulations: int, seed: list
         residual = sum(one.interaction for one in found if one) / seeds / n
         own = float((b - a).mean(axis=0).var()) - sum(one.interaction for one in found if one) / 40
         over = sum(one.rows for one in found if one) / seeds + residual
-        model = stats.Means(stats.Parts(own / n + residual, n - 1, over, seeds - 1, 2, residual), units=n)
+        over_seeds = (stats.Part(over / 2, seeds - 1),) * 2
+        model = stats.Means(stats.Parts(own / n + residual, n - 1, over_seeds, residual), units=n)
         return model, other - rate
 
     def promise(other: float) -> float | None:

@@ -52,6 +52,7 @@ from nsd.reports.stats.intervals import (
 from nsd.reports.stats.limits import (
     FEW_QUESTIONS,
     Limits,
+    Part,
     Student,
     fewest_for_t,
     interval_of,
@@ -101,6 +102,7 @@ __all__ = [
     "Means",
     "Model",
     "PairedShares",
+    "Part",
     "Parts",
     "Result",
     "Student",
