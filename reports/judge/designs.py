@@ -159,7 +159,8 @@ class Asked:
         """The same at both ends of the interval of the spread."""
         if self.scales is None:
             return None
-        return self.least(what, scale=self.scales[0]), self.least(what, scale=self.scales[1])
+        ends = self.least(what, scale=self.scales[0]), self.least(what, scale=self.scales[1])
+        return stats.spanning(ends, self.least(what))
 
     def endless(self, what: str) -> stats.Model | None:
         """The design with `what` without end."""

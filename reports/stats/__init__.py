@@ -25,6 +25,7 @@ from nsd.reports.stats.chances import (
     least,
     sign_flip_means,
     smallest_margin,
+    spanning,
     variance_factors,
 )
 from nsd.reports.stats.clusters import (
@@ -140,6 +141,7 @@ __all__ = [
     "sign_test",
     "smallest_margin",
     "smallest_permutation_p",
+    "spanning",
     "tango_interval",
     "tango_score",
     "two_level",

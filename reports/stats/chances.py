@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from nsd.reports.stats.limits import FEW_QUESTIONS, LITTLE, Part
 
@@ -273,7 +273,7 @@ class Parts:
     `questions`: of the mean over questions, sampling included, known with `questions_df` degrees of freedom. `seeds`:
     of the mean of each trained arm's seeds about its recipe; none for a test that looks at questions alone. `residual`:
     what is in both of them, the noise of a seed at a question. `extra`: what moves every result and no test sees (an
-    engine's noise). `one_df`: the seeds of both arms share one df by Welch and Satterthwaite, as in tests on seed means.
+    engine's noise). `one_df`: the seeds of both arms have one df by Welch and Satterthwaite, as in tests on seed means.
     """
 
     questions: float
@@ -484,6 +484,21 @@ def _smallest(chance: Callable[[float], float], model: Model, power: float) -> f
         else:
             low, at_low, at_high = middle, value, at_high / 2
     return high
+
+
+Count = TypeVar("Count", int, float)
+Ends = tuple[Count | None, Count | None]
+
+
+def spanning(ends: Ends[Count], estimate: Count | None) -> Ends[Count]:
+    """The ends of a range, in which None is "no number": widened to hold the estimate.
+
+    A verdict at any look asks more of a smaller error, so that what it takes need not grow with the spread.
+    """
+    low, high = ends
+    if estimate is None:
+        return low, None
+    return estimate if low is None else min(low, estimate), None if high is None else max(high, estimate)
 
 
 def least(enough: Callable[[int], bool], start: int = 1, guess: int = 1, most: int = MOST) -> int | None:

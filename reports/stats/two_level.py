@@ -48,9 +48,11 @@ def two_level(
     `values_a` [S_a, n] and `values_b` [S_b, n] hold one value per seed and shared question. The variance is that
     of the seed means plus that of the seed-averaged question differences, minus the residual both contain
     (two-way cluster-robust variance, Cameron, Gelbach, Miller 2011), never less than the questions' part. That part and
-    the seeds' of each arm count with the t quantile of their own degrees of freedom (`limits.TwoSources`). Needs two questions and two seeds in each
-    arm that is `trained`; an untrained arm is one row, without variance between seeds. With questions in `clusters`
-    [n] the questions' part and the residual are CR2 (clusters.py), and FEWEST_CLUSTERS groups are needed.
+    the seeds' of each arm count with the t quantile of their own degrees of freedom (`limits.TwoSources`).
+
+    Needs two questions and two seeds in each arm that is `trained`; an untrained arm is one row, without variance
+    between seeds. With questions in `clusters` [n] the questions' part and the residual are CR2 (clusters.py), and
+    FEWEST_CLUSTERS groups are needed.
 
     Where t does not hold for the questions (few of them, one arm sampled too thinly (`lopsided`), or `limits.fragile`)
     their part is never smaller than the bounded mean's; without any spread it is that alone.
@@ -173,7 +175,7 @@ def two_level_seeds_needed(
 
     if not finds(limit):
         return None
-    low, high = 1, limit  # a single seed has no spread; power grows with the seeds: search for the first that is enough
+    low, high = 1, limit  # power grows with the seeds: search for the first that is enough
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if finds(middle) else (middle, high)

@@ -20,6 +20,7 @@ from nsd.reports.stats.chances import (
     detectable,
     least,
     smallest_margin,
+    spanning,
     variance_factors,
 )
 from thinned import thinned
@@ -219,6 +220,12 @@ def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
         result = stats.two_level(one, other, bounds=None)
         found.append(better(result, result.interval))
     assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def test_the_range_of_what_is_needed_holds_what_is_said_to_be_needed() -> None:
+    assert spanning((231, 535), 224) == (224, 535)
+    assert spanning((100, None), 224) == (100, None)
+    assert spanning((None, 90), 100) == (100, 100) and spanning((3, 9), None) == (3, None)
 
 
 @pytest.mark.parametrize("n", [30, 200])
