@@ -76,7 +76,7 @@ def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path)
     assert len(below) == 3
     assert below[0].startswith("can detect 4.0 points (4.9 points at the hardest level of 6 claims)")
     assert below[1] == "each claim, at its hardest: the same 4.9 points"
-    assert "never of the recipe" in below[2] and "13 or more seeds per arm" in below[2]
+    assert "never of the recipe" in below[2] and "14 or more seeds per arm" in below[2]
 
 
 @pytest.mark.slow
