@@ -110,8 +110,8 @@ def recipe(seeds: int, k: int, n: int, rate: float, simulations: int, seed: list
         found = [stats.two_way(block) for block in (a, b)]
         residual = sum(one.interaction for one in found if one) / seeds / n
         own = float((b - a).mean(axis=0).var()) - sum(one.interaction for one in found if one) / 40
-        over = sum(one.rows for one in found if one) / seeds + residual
-        model = stats.Means(stats.Parts(own / n + residual, n - 1, over, seeds - 1, 2, residual), units=n)
+        over = tuple(stats.Part(one.rows / seeds + one.interaction / seeds / n, seeds - 1) for one in found if one)
+        model = stats.Means(stats.Parts(own / n + residual, n - 1, over, residual), units=n)
         return model, other - rate
 
     def promise(other: float) -> float | None:

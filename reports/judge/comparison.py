@@ -99,7 +99,7 @@ class Comparison:
         if self.difference is None:
             return f"{self.b} against {self.a}: {self.note}."
         told = self.verdict.apart
-        size = amount(abs(self.difference) if told else self.difference, self.metric, signed=not told)
+        size = amount(self.difference, self.metric, signed=True)
         range_ = ""
         if self.ci:
             low, high = (amount(limit, self.metric, signed=True) for limit in self.ci)

@@ -111,8 +111,8 @@ class Asked:
         arms = 1 if spread.one_trained else 2
         trained, own = self._split(k, least, arms, at_best)
         residual = trained / s / n
-        over_seeds = arms * (spread.seed_sd**2 * scale + spread.engine) / s + residual
-        parts = stats.Parts(own / n + residual, n - 1, over_seeds, s - 1, arms, residual)
+        of_an_arm = (spread.seed_sd**2 * scale + spread.engine) / s + residual / arms
+        parts = stats.Parts(own / n + residual, n - 1, (stats.Part(of_an_arm, s - 1),) * arms, residual)
         return stats.Means(parts, units=0 if design.metric in UNITS else n)
 
     def _split(self, k: int, variance: float, arms: int, at_best: bool) -> tuple[float, float]:
@@ -159,7 +159,8 @@ class Asked:
         """The same at both ends of the interval of the spread."""
         if self.scales is None:
             return None
-        return self.least(what, scale=self.scales[0]), self.least(what, scale=self.scales[1])
+        ends = self.least(what, scale=self.scales[0]), self.least(what, scale=self.scales[1])
+        return stats.spanning(ends, self.least(what))
 
     def endless(self, what: str) -> stats.Model | None:
         """The design with `what` without end."""

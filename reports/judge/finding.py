@@ -180,25 +180,31 @@ def _two_levels(evidence: Evidence, blocks: Sequence[Floats], counts: Sequence[i
         return None
     if shape.bounded and clusters is not None and stats.cluster_fragile(differences, clusters, (-1.0, 1.0)).both:
         return None
-    left, now_left, seed = 0.0, 0.0, 0.0  # of one seed in every trained arm; a question's of all seeds at hand
-    for block, count in zip(blocks, counts, strict=True):
-        residual = stats.residual_of_seeds(block, clusters) * n
-        left, now_left = left + residual, now_left + residual / count
-        seed += max(0.0, float(block.mean(axis=1).var(ddof=1)) - residual / n)
+    left = [stats.residual_of_seeds(block, clusters) * n for block in blocks]  # of one seed at a question
+    moved = [float(block.mean(axis=1).var(ddof=1)) for block in blocks]
+    seed = [max(0.0, whole - residual / n) for whole, residual in zip(moved, left, strict=True)]
     whole = float(differences.var(ddof=1)) if known is None else known.variance * n
-    own = max(0.0, whole - now_left)
-    if own + left + seed <= 1e-18:
+    own = max(0.0, whole - sum(residual / count for residual, count in zip(left, counts, strict=True)))
+    now = min(counts)
+    if own + sum(left) + sum(seed) <= 1e-18:
         return None
 
     def parts_at(q: int, seeds: int, scale: float) -> stats.Model | None:
         if q < FEWEST or seeds < 2:
             return None
-        residual, df = left / seeds / q, q - 1.0 if known is None else _df_at(known, n, q)
-        parts = stats.Parts(own / q + residual, df, seed * scale / seeds + residual, seeds - 1, len(blocks), residual)
+        # An arm that has more seeds than the other keeps them.
+        each = [seeds if seeds < now else max(seeds, count) for count in counts]
+        noise = [residual / count / q for residual, count in zip(left, each, strict=True)]
+        over = tuple(
+            stats.Part(one * scale / count + residual, count - 1)
+            for one, count, residual in zip(seed, each, noise, strict=True)
+        )
+        df = q - 1.0 if known is None else _df_at(known, n, q)
+        parts = stats.Parts(own / q + sum(noise), df, over, sum(noise))
         units = q if shape.bounded and known is None else 0
         return stats.Means(parts, 1.0 if shape.bounded else math.inf, units=units)
 
-    return Found(parts_at, n, min(counts), stats.variance_factors(sum(counts) - len(counts)))
+    return Found(parts_at, n, now, stats.variance_factors(sum(counts) - len(counts)))
 
 
 def _of_seeds(variance: float, arms: int, n: int, now: int) -> Found | None:
@@ -208,7 +214,8 @@ def _of_seeds(variance: float, arms: int, n: int, now: int) -> Found | None:
     def at(_: int, seeds: int, scale: float) -> stats.Model | None:
         if seeds < 2:
             return None
-        return stats.Means(stats.Parts(0.0, 0.0, variance * scale / seeds, seeds - 1, arms))
+        of_an_arm = stats.Part(variance * scale / seeds / arms, seeds - 1)
+        return stats.Means(stats.Parts(0.0, 0.0, (of_an_arm,) * arms, one_df=True))
 
     return Found(at, n, now, stats.variance_factors(arms * (now - 1)))
 

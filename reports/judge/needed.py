@@ -74,7 +74,9 @@ def reach(
     detectable = smallest(1.0)
     if detectable is None and not resolved:
         return Reached(remark=f"{_asked(evidence)}: no difference, however large, shows in 4 of 5 cases")
-    ends = None if found.scales is None or resolved else (smallest(found.scales[0]), smallest(found.scales[1]))
+    ends = None
+    if found.scales is not None and not resolved:
+        ends = stats.spanning((smallest(found.scales[0]), smallest(found.scales[1])), detectable)
     if evidence.choice.test is PairTest.SIGN:
         said = "" if detectable is None or resolved else _by_sign(detectable)
         return Reached(remark=said)
@@ -119,7 +121,9 @@ def _needed(
         return model.margin_chance(wanted, level, both_sides) >= POWER
 
     def ends(count: Callable[..., int | None]) -> tuple[int | None, int | None] | None:
-        return None if scales is None else (count(enough, scales[0]), count(enough, scales[1]))
+        if scales is None:
+            return None
+        return stats.spanning((count(enough, scales[0]), count(enough, scales[1])), count(enough))
 
     of_seeds = evidence.claim == "recipe" and evidence.choice.test is not PairTest.TWO_LEVEL
     paired = None

@@ -25,6 +25,7 @@ from nsd.reports.stats.chances import (
     least,
     sign_flip_means,
     smallest_margin,
+    spanning,
     variance_factors,
 )
 from nsd.reports.stats.clusters import (
@@ -52,6 +53,7 @@ from nsd.reports.stats.intervals import (
 from nsd.reports.stats.limits import (
     FEW_QUESTIONS,
     Limits,
+    Part,
     Student,
     fewest_for_t,
     interval_of,
@@ -101,6 +103,7 @@ __all__ = [
     "Means",
     "Model",
     "PairedShares",
+    "Part",
     "Parts",
     "Result",
     "Student",
@@ -138,6 +141,7 @@ __all__ = [
     "sign_test",
     "smallest_margin",
     "smallest_permutation_p",
+    "spanning",
     "tango_interval",
     "tango_score",
     "two_level",

@@ -19,9 +19,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from nsd.reports.stats.limits import FEW_QUESTIONS, LITTLE
+from nsd.reports.stats.limits import FEW_QUESTIONS, LITTLE, Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -271,23 +271,23 @@ class Parts:
     """The true variance of a difference of means, in parts as a test sees them.
 
     `questions`: of the mean over questions, sampling included, known with `questions_df` degrees of freedom. `seeds`:
-    of the difference of the seed means about their recipes, by `arms` trained arms (1 or 2) of `seeds_df` degrees of
-    freedom each; 0 for a test that looks at questions alone. `residual`: what is in both of them, the noise of a seed
-    at a question. `extra`: what moves every result and no test sees (an engine's noise).
+    of the mean of each trained arm's seeds about its recipe; none for a test that looks at questions alone. `residual`:
+    what is in both of them, the noise of a seed at a question. `extra`: what moves every result and no test sees (an
+    engine's noise). `one_df`: the seeds of both arms have one df by Welch and Satterthwaite, as in tests on seed means.
     """
 
     questions: float
     questions_df: float
-    seeds: float = 0.0
-    seeds_df: float = 0.0
-    arms: int = 2
+    seeds: tuple[Part, ...] = ()
     residual: float = 0.0
     extra: float = 0.0
+    one_df: bool = False
 
     @property
     def variance(self) -> float:
         """Of the difference of means."""
-        return max(self.questions + self.seeds - self.residual, self.questions, self.seeds) + self.extra
+        over_seeds = sum(part.variance for part in self.seeds)
+        return max(self.questions + over_seeds - self.residual, self.questions, over_seeds) + self.extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +386,7 @@ def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, 
 def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0) -> Floats:
     """The critical values that may come up, equally likely: those of limits.TwoSources, Student's and Welch's."""
     import numpy as np
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
     squares = np.zeros(1)
     if parts.questions:
@@ -395,12 +395,10 @@ def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0) -> F
         if units and (little := asked * units**2 < LITTLE).any():
             reach = _bounded_reach(asked[little] * units**2, units, tail, max(worst, 1e-3))
             squares[little] = np.maximum(squares[little], reach**2)
-    if parts.seeds:
-        seen, df = _between(parts.seeds_df, parts.arms)
-        seen = parts.seeds * seen
-        if parts.seeds_df * parts.arms > 1:  # what a single pair of seeds shows is too little to take anything from
-            seen = np.maximum(0.0, seen - parts.residual)
-        squares = (stdtrit(df, tail) ** 2 * seen)[:, None] + squares[None, :]
+    over_seeds = tuple(part for part in parts.seeds if part.variance > 0)
+    if over_seeds:
+        beyond = np.maximum(0.0, _between(over_seeds, tail, parts.one_df) - float(ndtri(tail)) ** 2 * parts.residual)
+        squares = beyond[:, None] + squares[None, :]
     return np.asarray(np.sqrt(squares))
 
 
@@ -425,17 +423,18 @@ def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) 
     return np.asarray(high * worst)
 
 
-@lru_cache(maxsize=256)
-def _between(df: float, arms: int) -> tuple[Floats, Floats]:
-    """What the variance of a difference of seed means may be estimated as, where it is 1, and with which df (Welch)."""
+def _between(parts: tuple[Part, ...], tail: float, one_df: bool) -> Floats:
+    """What t^2 times the variance of seed means may come out as, of one arm or two, equally likely."""
     import numpy as np
+    from scipy.special import stdtrit
 
-    if arms == 1:
-        one = _variances(df, 200)
-        return one, np.full_like(one, df)
-    one = _variances(df, 24)
-    a, b = (part.ravel() for part in np.meshgrid(one, one))
-    return (a + b) / 2, df * (a + b) ** 2 / (a * a + b * b)
+    found = [part.variance * _variances(part.df, 200 if len(parts) == 1 else 24) for part in parts]
+    if not one_df or len(parts) == 1:
+        each = [float(stdtrit(part.df, tail)) ** 2 * seen for part, seen in zip(parts, found, strict=True)]
+        return np.asarray(each[0] if len(each) == 1 else np.add.outer(*each).ravel())
+    a, b = (one.ravel() for one in np.meshgrid(*found, indexing="ij"))
+    df = (a + b) ** 2 / (a * a / parts[0].df + b * b / parts[1].df)
+    return np.asarray(stdtrit(df, tail) ** 2 * (a + b))
 
 
 @lru_cache(maxsize=4096)
@@ -485,6 +484,21 @@ def _smallest(chance: Callable[[float], float], model: Model, power: float) -> f
         else:
             low, at_low, at_high = middle, value, at_high / 2
     return high
+
+
+Count = TypeVar("Count", int, float)
+Ends = tuple[Count | None, Count | None]
+
+
+def spanning(ends: Ends[Count], estimate: Count | None) -> Ends[Count]:
+    """The ends of a range, in which None is "no number": widened to hold the estimate.
+
+    A verdict at any look asks more of a smaller error, so that what it takes need not grow with the spread.
+    """
+    low, high = ends
+    if estimate is None:
+        return low, None
+    return estimate if low is None else min(low, estimate), None if high is None else max(high, estimate)
 
 
 def least(enough: Callable[[int], bool], start: int = 1, guess: int = 1, most: int = MOST) -> int | None:

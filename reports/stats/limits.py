@@ -92,32 +92,68 @@ class Student:
 
 
 @dataclass(frozen=True, slots=True)
-class TwoSources:
-    """An estimate whose variance is the sum of two parts, each with its own degrees of freedom.
+class Part:
+    """A part of a variance, estimated with so many degrees of freedom."""
 
-    The limits lie sqrt(t_1^2 v_1 + t_2^2 v_2) away: each part counts with its own quantile, so that a part known by two
-    seeds alone is not taken for certain because it happens to come out small (after Cochran, Cox 1957, Experimental
-    Designs, 4.14; Welch and Satterthwaite's single df is too large there).
+    variance: float
+    df: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverSeeds:
+    """What training seeds add to the variance of a difference of means: one part for each trained arm.
+
+    `residual` is what the questions' part has of it already. It is known by many values, so that it is taken off with
+    the normal quantile; that of a few seeds would take off many times what the questions' part counts.
+    """
+
+    arms: tuple[Part, ...]
+    residual: float
+
+    @property
+    def variance(self) -> float:
+        """Of the difference of means, beyond the questions' part."""
+        return max(0.0, sum(arm.variance for arm in self.arms) - self.residual)
+
+    def square(self, alpha: float) -> float:
+        """The square of the distance that a one-sided limit of level 1 - alpha goes for the seeds."""
+        whole = sum(_t(arm.df, alpha) ** 2 * arm.variance for arm in self.arms if arm.variance > 0)
+        return max(0.0, whole - _t(math.inf, alpha) ** 2 * self.residual)
+
+
+@dataclass(frozen=True, slots=True)
+class TwoSources:
+    """An estimate whose variance has parts over questions and over the seeds of each trained arm.
+
+    The limits lie sqrt(sum t_i^2 v_i) away, every part with the quantile of its own degrees of freedom. Such limits
+    cover at least as often as they promise, at any level and whatever the true parts are: F, the distribution of the
+    square of a normal variable, is concave, so that F(sum t_i^2 v_i / v) is no less than the mean of the F(t_i^2 v_i /
+    true v_i), weighted by the true parts, and each of those has the mean 1 - 2 alpha (Banerjee 1960, Sankhya 22:331;
+    after Cochran, Cox 1957, Experimental Designs, 4.14). One df by Welch and Satterthwaite, itself estimated, is too
+    large where the seeds are few and one arm scatters more, the more so the smaller alpha is.
     """
 
     estimate: float
-    parts: tuple[tuple[float, float], tuple[float, float]]  # (variance, df) each
+    questions: Part
+    seeds: OverSeeds
     name: str = "two-level t"
 
     def reach(self, alpha: float) -> float:
         """The distance of a one-sided limit of level 1 - alpha."""
-        return math.sqrt(sum(_t(df, alpha) ** 2 * variance for variance, df in self.parts if variance > 0))
+        over_questions = _t(self.questions.df, alpha) ** 2 * self.questions.variance if self.questions.variance else 0.0
+        return math.sqrt(over_questions + self.seeds.square(alpha))
 
     @property
     def error(self) -> float:
         """The standard error."""
-        return math.sqrt(sum(variance for variance, _ in self.parts))
+        return math.sqrt(self.questions.variance + self.seeds.variance)
 
     @property
     def df(self) -> float:
         """Degrees of freedom of the t whose two-sided 95 % limits lie as far away."""
         wanted = self.reach(0.025) / self.error
-        low, high = (math.log(pick(df for variance, df in self.parts if variance > 0)) for pick in (min, max))
+        known = [part.df for part in (self.questions, *self.seeds.arms) if part.variance > 0]
+        low, high = math.log(min(known) / 2), math.log(max(known))  # the residual may take it a little below the least
         return math.exp(crossing(lambda log_df: _t(math.exp(log_df), 0.025) - wanted, low, high))
 
     def upper(self, alpha: float) -> float:
@@ -170,14 +206,14 @@ class Widest:
 
 @dataclass(frozen=True, slots=True)
 class SeedsToo:
-    """Limits of a mean over questions with the variance over training seeds added: sqrt(reach^2 + t^2 v) away.
+    """Limits of a mean over questions with the variance over training seeds added: sqrt(reach^2 + seeds^2) away.
 
-    `seeds` is (variance, df). What TwoSources is for Student's t, for any limits of the questions.
+    What TwoSources is for Student's t, for any limits of the questions.
     """
 
     questions: Limits
     estimate: float
-    seeds: tuple[float, float]
+    seeds: OverSeeds
     name: str
 
     def upper(self, alpha: float) -> float:
@@ -197,13 +233,12 @@ class SeedsToo:
         return self._tail(self.questions.p_greater, mean)
 
     def _reach(self, alpha: float) -> float:
-        variance, df = self.seeds
-        return 0.0 if variance <= 0 else _t(df, min(0.5, max(alpha, 1e-15))) * math.sqrt(variance)
+        return math.sqrt(self.seeds.square(min(0.5, max(alpha, 1e-15))))
 
     def _tail(self, p_of: Callable[[float], float], mean: float) -> float:
         """The p of the limit of the questions alone which, with the seeds' reach at that p, ends at `mean`."""
         away = mean - self.estimate
-        if self.seeds[0] <= 0 or p_of(mean) >= 0.5:
+        if not any(arm.variance > 0 for arm in self.seeds.arms) or p_of(mean) >= 0.5:
             return p_of(mean)
 
         def beyond(share: float) -> float:
@@ -301,9 +336,9 @@ def fewest_for_t(values: ArrayLike) -> int:
 
 def _t(df: float, alpha: float) -> float:
     """The quantile that t exceeds with chance alpha."""
-    from scipy.special import stdtrit
+    from scipy.special import ndtri, stdtrit
 
-    return -float(stdtrit(df, alpha))
+    return -float(ndtri(alpha) if math.isinf(df) else stdtrit(df, alpha))
 
 
 def _t_tail(df: float, t: float) -> float:

@@ -12,6 +12,8 @@ from nsd.reports.stats.limits import (
     FEW_QUESTIONS,
     Fragile,
     Limits,
+    OverSeeds,
+    Part,
     SeedsToo,
     TwoSources,
     fragile,
@@ -45,10 +47,12 @@ def two_level(
 
     `values_a` [S_a, n] and `values_b` [S_b, n] hold one value per seed and shared question. The variance is that
     of the seed means plus that of the seed-averaged question differences, minus the residual both contain
-    (two-way cluster-robust variance, Cameron, Gelbach, Miller 2011), never less than the larger part; each part counts
-    with the t quantile of its own degrees of freedom (`limits.TwoSources`). Needs two questions and two seeds in each
-    arm that is `trained`; an untrained arm is one row, without variance between seeds. With questions in `clusters`
-    [n] the questions' part and the residual are CR2 (clusters.py), and FEWEST_CLUSTERS groups are needed.
+    (two-way cluster-robust variance, Cameron, Gelbach, Miller 2011), never less than the questions' part. That part and
+    the seeds' of each arm count with the t quantile of their own degrees of freedom (`limits.TwoSources`).
+
+    Needs two questions and two seeds in each arm that is `trained`; an untrained arm is one row, without variance
+    between seeds. With questions in `clusters` [n] the questions' part and the residual are CR2 (clusters.py), and
+    FEWEST_CLUSTERS groups are needed.
 
     Where t does not hold for the questions (few of them, one arm sampled too thinly (`lopsided`), or `limits.fragile`)
     their part is never smaller than the bounded mean's; without any spread it is that alone.
@@ -99,7 +103,7 @@ def two_level_limits(
     if not parts.spread:
         return bounded
     name = "two-level t, bounded mean where it is wider"
-    return sides.mend(sources, SeedsToo(bounded, parts.estimate, sources.parts[0], name), name)
+    return sides.mend(sources, SeedsToo(bounded, parts.estimate, sources.seeds, name), name)
 
 
 def _guarded(d: Floats, bounds: tuple[float, float], lopsided: bool, clusters: ArrayLike | None) -> Fragile:
@@ -207,21 +211,12 @@ class _LevelParts:
         return self.questions + sum(self.seeds) > 1e-24
 
     def sources(self, seeds: int | None = None) -> TwoSources:
-        """The two parts of the variance of the difference of means, each with its degrees of freedom.
-
-        The residual is in both and taken from the seeds' part, except where a single pair of seeds is all there is:
-        what two seeds show is too little to take anything from.
-        """
+        """The parts of the variance of the difference of means, each with its degrees of freedom."""
         questions, means, residual = self._each(seeds)
         counts = self.counts if seeds is None else [seeds] * len(self.counts)
-        seeds_df = sum(counts) - len(counts)
-        between = sum(means)
-        if between > 0:
-            seeds_df_found = between**2 / sum(part**2 / (count - 1) for part, count in zip(means, counts, strict=True))
-        else:
-            seeds_df_found = float(max(1, seeds_df))
-        alone = max(0.0, between - min(residual, questions)) if seeds_df > 1 else between
-        return TwoSources(self.estimate, ((alone, seeds_df_found), (questions, self.questions_df)))
+        arms = tuple(Part(mean, count - 1.0) for mean, count in zip(means, counts, strict=True))
+        over = OverSeeds(arms, min(residual, questions))
+        return TwoSources(self.estimate, Part(questions, self.questions_df), over)
 
 
 def _level_parts(

@@ -38,9 +38,15 @@ def render_by_field(found: Sequence[ByField], output: str, console: Console, wid
             f"b = {one.b} against a = {one.a}: {one.metric} on {one.n} questions, b - a {show(one.difference, True)}"
         )
         show_lines(console, [*paragraph(title, width, 0), "", *_lines(one, width, wide), ""])
-        show_lines(console, [*paragraph(one.sentence(), width), *paragraph(f"about {one.about}", width), ""])
+        show_lines(console, [*paragraph(one.sentence(), width), *paragraph(_about(one), width), ""])
     for note in by_field_notes(found):
         show_lines(console, paragraph(note, width))
+
+
+def _about(one: ByField) -> str:
+    """What the differences speak of, and the interaction, which is tested on questions alone."""
+    tested = "; whether the groups differ is tested on questions alone and about these weights"
+    return f"about {one.about}{tested if one.p is not None and 'recipe' in one.about else ''}"
 
 
 def _lines(one: ByField, width: int | None, wide: bool) -> list[Text]:

@@ -316,7 +316,7 @@ def power_lines(found: Power) -> list[str]:
     """A few lines for below a plan: the experiment, its claims, its seeds, and that searches are told apart."""
     overall = found.overall
     alone, hardest = show_reach(overall, overall.alone), show_reach(overall, overall.hardest)
-    many = f" ({hardest} in the hardest of {found.family} claims)" if hardest != alone else ""
+    many = f" ({hardest} at the hardest level of {found.family} claims)" if hardest != alone else ""
     chance = f"{found.power:.0%} power at alpha {found.alpha:g}{', valid at any look' if found.any_look else ''}"
     source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
     lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
@@ -446,7 +446,12 @@ def _notes(rows: Sequence[ClaimPower], prices: Prices | None) -> list[str]:
             lines.append("a claim about a recipe is decided by its seeds and its questions: each leaves what it leaves")
             lines.append(f"{claim.design.seeds} seeds per arm: {_strictness(claim)}")
         else:
-            lines.append("one seed never supports a claim about the recipe; `or seeds` is what that claim would take")
+            if claim.kind == "interaction":
+                lines.append("an interaction is about the weights that are measured, however many seeds there are")
+            else:
+                lines.append(
+                    "one seed never supports a claim about the recipe; `or seeds` is what that claim would take"
+                )
             lines += claim.notes[:1] if claim.alone.samples_at_least else []
             if claim.alone.samples is None and claim.alone.samples_at_least is None:
                 lines.append(_why_no_samples(claim))
@@ -470,7 +475,8 @@ def _split(claim: ClaimPower) -> list[str]:
     if claim.about == "recipe":
         divided = arms / 2 / design.seeds
         parts["samples"] *= divided + (1 - arms / 2)
-        parts["training seeds"] = arms * spread.seed_sd**2 / design.seeds + spread.interaction / n / design.seeds
+        parts["training seeds"] = arms * spread.seed_sd**2 / design.seeds
+        parts["what seeds do at single questions"] = spread.interaction / n / design.seeds
         parts["the engine"] = arms * spread.engine / design.seeds
     else:
         parts["questions"] += spread.interaction / n

@@ -143,7 +143,7 @@ def test_two_level_t_keeps_its_level_when_seeds_and_questions_both_vary() -> Non
         trained = generator.normal(0, 0.05, size=(2, 4, 1)) + generator.normal(0, 0.1, size=(2, 1, 80))
         right = generator.random((2, 4, 80)) < question + trained
         p_values.append(float(stats.two_level(right[0], right[1]).p or 0))
-    assert 0.02 < rate(p_values) < ALPHA + 4 * error_of(simulations)
+    assert 0.005 < rate(p_values) < ALPHA + 4 * error_of(simulations)
 
 
 def test_holm_keeps_ten_arms_against_one_baseline_below_the_level() -> None:

@@ -13,12 +13,14 @@ from nsd.reports import stats
 from nsd.reports.stats.chances import (
     Means,
     PairedShares,
+    Part,
     Parts,
     UnpairedShares,
     _bounded_reach,
     detectable,
     least,
     smallest_margin,
+    spanning,
     variance_factors,
 )
 from thinned import thinned
@@ -209,7 +211,7 @@ def recipes(effect: float, seeds: int, n: int, trials: int, generator: np.random
 @pytest.mark.parametrize(("seeds", "n"), thinned([(3, 50), (2, 200), (3, 500), (5, 100), (8, 500)]))
 def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
     residual = 2 * 0.3**2 / seeds / n
-    parts = Parts(0.2**2 / n + residual, n - 1, 2 * 0.02**2 / seeds + residual, seeds - 1, 2, residual)
+    parts = Parts(0.2**2 / n + residual, n - 1, (Part(0.02**2 / seeds + residual / 2, seeds - 1),) * 2, residual)
     effect = detectable(Means(parts), 0.05, POWER)
     assert effect is not None
     a, b = recipes(effect, seeds, n, 1000, np.random.default_rng(seeds * n))
@@ -218,6 +220,12 @@ def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
         result = stats.two_level(one, other, bounds=None)
         found.append(better(result, result.interval))
     assert share_found(found) == pytest.approx(POWER, abs=NEAR)
+
+
+def test_the_range_of_what_is_needed_holds_what_is_said_to_be_needed() -> None:
+    assert spanning((231, 535), 224) == (224, 535)
+    assert spanning((100, None), 224) == (100, None)
+    assert spanning((None, 90), 100) == (100, 100) and spanning((3, 9), None) == (3, None)
 
 
 @pytest.mark.parametrize("n", [30, 200])
@@ -235,7 +243,7 @@ def test_the_reach_of_a_bounded_mean_is_told_by_its_spread(n: int) -> None:
 @pytest.mark.parametrize(("seeds", "n"), [(3, 60), (8, 100), (2, 50)])
 def test_two_levels_find_what_is_promised_where_so_little_varies_that_the_mean_is_bounded(seeds: int, n: int) -> None:
     residual = 2 * 0.1**2 / seeds / n
-    parts = Parts(0.08**2 / n + residual, n - 1, 2 * 0.01**2 / seeds + residual, seeds - 1, 2, residual)
+    parts = Parts(0.08**2 / n + residual, n - 1, (Part(0.01**2 / seeds + residual / 2, seeds - 1),) * 2, residual)
     model, by_t = Means(parts, units=n), Means(parts)
     effect, margin = detectable(model, 0.05, POWER), smallest_margin(model, 0.05, POWER, False)
     assert effect is not None and margin is not None and effect > 1.1 * (detectable(by_t, 0.05, POWER) or 1)
@@ -258,7 +266,7 @@ def test_two_levels_find_what_is_promised_where_so_little_varies_that_the_mean_i
 
 
 def test_seed_means_find_what_is_promised() -> None:
-    effect = detectable(Means(Parts(0.0, 0.0, 2 * 0.01**2 / 3, 2)), 0.05, POWER)
+    effect = detectable(Means(Parts(0.0, 0.0, (Part(0.01**2 / 3, 2),) * 2, one_df=True)), 0.05, POWER)
     assert effect is not None
     a, b = np.random.default_rng(5).normal(0, 0.01, size=(2, 2000, 3))
     found = []

@@ -74,9 +74,9 @@ def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path)
     lines = nsd(tmp_path, "plan", SPEC).splitlines()
     below = lines[next(i for i, line in enumerate(lines) if line.endswith("to run") and "stages:" in line) + 1 :]
     assert len(below) == 3
-    assert below[0].startswith("can detect 4.0 points (4.9 points in the hardest of 6 claims)")
+    assert below[0].startswith("can detect 4.0 points (4.9 points at the hardest level of 6 claims)")
     assert below[1] == "each claim, at its hardest: the same 4.9 points"
-    assert "never of the recipe" in below[2] and "13 or more seeds per arm" in below[2]
+    assert "never of the recipe" in below[2] and "14 or more seeds per arm" in below[2]
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
     lines = nsd(tmp_path, "plan", str(spec)).splitlines()
     (said,) = [line for line in lines if line.startswith("can detect")]
     assert (
-        said.startswith("can detect 5.7 points (6.4 points in the hardest of 6 claims)")
+        said.startswith("can detect 5.7 points (6.4 points at the hardest level of 6 claims)")
         and "at alpha 0.05, valid at any look" in said
     )
     assert "valid at any look" in nsd(tmp_path, "power", str(spec))
