@@ -31,14 +31,16 @@ MOST_LIKELY = 20  # tokens whose log-probabilities make a token's confidence, as
 
 
 class Weights:
-    """A method for vLLM's workers: what is in the memory of each."""
+    """Methods for vLLM's workers: what is in the memory of each."""
+
+    model_runner: Any  # the worker's, to which vLLM adds this class
 
     def weights_here(self) -> list[float]:
         """The print of all parameters of this worker (see `add_print`)."""
 
         total = [0.0, 0.0, 0.0]
         seen: set[int] = set()  # an embedding that is the head too counts once
-        for module in self.model_runner.get_model().modules():  # type: ignore[attr-defined]
+        for module in self.model_runner.get_model().modules():
             for name, parameter in module.named_parameters(recurse=False):
                 if "lora" not in name and parameter.numel() and id(parameter) not in seen:
                     seen.add(id(parameter))
@@ -49,7 +51,7 @@ class Weights:
 
     def renew(self) -> None:
         """Have the CPU build make its own forms of matrices anew: it leaves that of a head, when weights are put in."""
-        for module in self.model_runner.get_model().modules():  # type: ignore[attr-defined]
+        for module in self.model_runner.get_model().modules():
             weight = module._parameters.get("weight")
             if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
                 module.quant_method.process_weights_after_loading(module)
