@@ -24,12 +24,14 @@ from pydantic.fields import FieldInfo
 from nsd.plugins.api import OutputNeutral, SpecPath
 from nsd.plugins.errors import InputError
 from nsd.plugins.registry import find, is_path
-from nsd.runner.spec.merge import BLOCKS
 from nsd.runner.store.shapes import Claim, Hypotheses
 
 if TYPE_CHECKING:
     import duckdb
 
+# The key of a block in a resolved spec, and the plugin kind it names.
+_KINDS = {"data": "dataset", "train_verifier": "verifier", "eval": "protocol"}
+_KINDS |= {kind: kind for kind in ("verifier", "engine", "labeler", "trainer", "protocol")}
 _SHAPES_RESULTS = ("conditions", "match")  # of a resolved spec; further seeds are more data, not another experiment
 
 
@@ -107,7 +109,7 @@ def _shaping(said: Any) -> Any:
     if not isinstance(said, dict):
         return said
     found = {key: _shaping(value) for key, value in said.items()}
-    for key, kind in {**BLOCKS, "protocol": "protocol"}.items():
+    for key, kind in _KINDS.items():
         block = found.get(key)
         if isinstance(block, dict) and isinstance(use := block.get("use"), str) and not is_path(use):
             with contextlib.suppress(InputError):

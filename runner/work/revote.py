@@ -382,7 +382,7 @@ def _check_ties(setting: Setting) -> None:
     if setting.stop_vote == "exact" and setting.ties == "drop" and (setting.threshold or 0.0) <= 0.5:
         raise InputError(
             f"--ties drop with stop_vote exact at threshold {setting.threshold or 0.0:g}: the vote stops before it is "
-            "known whether it ends in a tie; take a threshold above 0.5, at which nothing ties, or leave one of them out"
+            "known whether it ends in a tie; take a threshold above 0.5, where nothing ties, or leave one out"
         )
 
 
