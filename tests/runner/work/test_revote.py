@@ -348,7 +348,7 @@ def test_a_rule_that_stops_early_is_counted_against_the_plain_vote(workspace: Wo
 
 
 def test_an_exact_stop_knows_of_no_tie(workspace: Workspace) -> None:
-    with pytest.raises(InputError, match="--ties drop with stop_vote exact at threshold 0.*above 0.5"):
+    with pytest.raises(InputError, match=r"--ties drop with stop_vote exact at threshold 0.*above 0.5"):
         revote(workspace, ["toy/student"], ks=[4], ties="drop", stop_votes=["exact"])
     (votes,) = revote(workspace, ["toy/student"], ks=[4], thresholds=[0.75], ties="drop", stop_votes=["exact"])
     kept = {row.stop_vote: row.kept for row in votes.rows if (row.threshold, row.ties) == (0.75, "drop")}
