@@ -28,7 +28,8 @@ LEFT = {
         plugins.models.identity runner.plan.model.Stage.key
         runner.plan.model.Stage.settings runner.plan.changes.changed_fields runner.plan.changes.made_before_code
         runner.plan.keys.Values.every runner.plan.keys.Values.told runner.plan.keys.plugin_key
-        runner.plan.relatives.relatives runner.plan.relatives.siblings runner.plan.relatives.there_already
+        runner.plan.relatives.relatives runner.plan.relatives.siblings runner.plan.relatives.same_streams
+        runner.plan.relatives.there_already
         runner.spec.model.Block.to_digest runner.spec.model.Condition.to_digest
         runner.spec.model.Validating.to_digest
         runner.store.shapes.Manifest.made_of

@@ -44,13 +44,14 @@ import time
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Prompted, Request, Sampling
-from nsd.plugins.engines.openai_asking import Asking, Limit, Prices, Server, Wanted
-from nsd.plugins.engines.openai_bodies import GIVEN, MAY_BE_LEFT_OUT, Form, Tokens, likely_prompt_tokens
+from nsd.plugins.engines.openai_asking import Asking, Known, Limit, Prices, Wanted
+from nsd.plugins.engines.openai_bodies import COSTS_MORE, GIVEN, MAY_BE_LEFT_OUT, Form, Tokens, likely_prompt_tokens
+from nsd.plugins.engines.openai_pace import record_of
+from nsd.plugins.engines.openai_server import Secret, Server, checked_address
 from nsd.plugins.errors import InputError
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.registry import plugin
@@ -125,12 +126,7 @@ class OpenAIEngine(Engine):
         @field_validator("base_url")
         @classmethod
         def _an_address(cls, given: str) -> str:
-            parts = urlsplit(given)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError("it must begin with http:// or https:// and name a host")
-            if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-                raise ValueError("it may hold neither user, password nor query: name the key by api_key_env")
-            return given.rstrip("/")
+            return checked_address(given)
 
         @field_validator("extra_body")
         @classmethod
@@ -138,6 +134,8 @@ class OpenAIEngine(Engine):
             for name, value in given.items():
                 if name in GIVEN:
                     raise ValueError(f"{name!r} is given by nsd itself")
+                if name in COSTS_MORE and value is not None:
+                    raise ValueError(f"{name!r} makes answers that nsd does not count, and max_dollars does not limit")
                 if name in MAY_BE_LEFT_OUT - {"top_k"} and value is not None:
                     raise ValueError(f"{name!r} is given by nsd itself, and can only be left out (null)")
             return given
@@ -149,6 +147,7 @@ class OpenAIEngine(Engine):
             return self
 
     config: Config
+    _known: tuple[Meter, Known] | None = None  # of the stage whose meter this is
 
     def ready(self) -> None:
         """Raise InputError where the key is not there. The server is not asked: it may be started later."""
@@ -183,7 +182,12 @@ class OpenAIEngine(Engine):
         )
         if self.meter is None:
             self.meter = Meter()
-        asking = Asking(wanted, self._form(), sampling, seed, self._server(), self._limit(), self.meter)
+        if self._known is None or self._known[0] is not self.meter:
+            self._known = self.meter, Known()
+        server = self._server()
+        record = record_of(server.base_url, self.config.model, server.secret.key)
+        form, known = self._form(), self._known[1]
+        asking = Asking(wanted, form, sampling, seed, server, self._limit(), self.meter, known, record)
         asking.start()
         try:
             while asking.running:
@@ -201,7 +205,7 @@ class OpenAIEngine(Engine):
         said = self.config
         return Server(
             base_url=said.base_url,
-            key=self._key(),
+            secret=Secret(self._key()),
             concurrency=said.concurrency,
             timeout=said.timeout,
             retries=said.retries,

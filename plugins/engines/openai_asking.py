@@ -13,14 +13,17 @@ again, and then the reason is raised.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import Completion, Request, Sampling, StopReason
 from nsd.plugins.engines.openai_bodies import (
+    LONGEST_SAID,
     Answer,
     Form,
     Invalid,
@@ -33,7 +36,8 @@ from nsd.plugins.engines.openai_bodies import (
     refusal,
     tokens_of,
 )
-from nsd.plugins.engines.openai_pace import Pace, backoff, retry_after
+from nsd.plugins.engines.openai_pace import Pace, Record, backoff, retry_after
+from nsd.plugins.engines.openai_server import Server, without_password
 from nsd.plugins.errors import BudgetSpent, InputError, NsdError, StageFailed
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.seeds import stream
@@ -52,24 +56,6 @@ WAYS_OUT = {
     429: "the account has nothing left; pay, or take another, and the same command continues",
 }
 FEWEST_LOST = 16  # requests in a row without an answer before the server is taken to be gone
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """How a server is reached. `key` is the secret itself, None where it wants none."""
-
-    base_url: str
-    key: str | None
-    concurrency: int
-    timeout: float
-    retries: int
-    max_wait: float
-    requests_per_minute: int | None
-    tokens_per_minute: int | None
-
-    def without_key(self, text: str) -> str:
-        """A text that is shown or kept, without the secret that somebody may have put there."""
-        return text.replace(self.key, "***") if self.key else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +84,23 @@ class Wanted:
 
     request: Request
     sample: int
+
+
+@dataclass(slots=True)
+class Known:
+    """What the server said of prompts, as long as one stage asks: rounds of a vote ask for the same ones again.
+
+    By prompt and limit of tokens (`about`): its tokens as the server counted them, and why it refuses it.
+    """
+
+    prompt_tokens: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def about(request: Request, sampling: Sampling) -> str:
+        """The key of a prompt."""
+        said = repr((request.question_id, request.prompt, request.chat_template_kwargs, sampling.max_tokens))
+        return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +139,15 @@ class Asking:
         server: Server,
         limit: Limit,
         meter: Meter,
+        known: Known,
+        record: Record,
     ) -> None:
         self._wanted, self._form, self._sampling, self._seed = wanted, form, sampling, seed
-        self._server, self._limit, self._meter = server, limit, meter
+        self._server, self._limit, self._meter, self._known = server, limit, meter, known
+        self._pace = Pace(server.requests_per_minute, server.tokens_per_minute, sleep=self._sleep, record=record)
         self._taken_up: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
         self._ended: NsdError | None = None  # why no more is asked
         self._broken: BaseException | None = None
-        self._prompt_tokens: dict[str, int] = {}  # by question, as the server counted them
-        self._refused: dict[str, str] = {}
         self._held = 0.0  # dollars that the requests in flight may cost at most
         self._lost = 0  # requests in a row that got no answer
         self._loop = asyncio.new_event_loop()
@@ -211,20 +215,9 @@ class Asking:
         self._work.cancel()
 
     async def _ask_all(self) -> None:
-        import httpx2
-
         self._closing, self._changed = asyncio.Event(), asyncio.Event()
-        server = self._server
-        self._pace = Pace(server.requests_per_minute, server.tokens_per_minute, sleep=self._sleep)
-        headers = {"Authorization": f"Bearer {server.key}"} if server.key else {}
-        # A try has its time as a whole (`_send`): a server may send nothing until the answer is written to its end.
-        timeout = httpx2.Timeout(None, connect=min(server.timeout, 30.0))
-        limits = httpx2.Limits(max_connections=server.concurrency, max_keepalive_connections=server.concurrency)
-        async with (
-            httpx2.AsyncClient(base_url=server.base_url, headers=headers, timeout=timeout, limits=limits) as client,
-            asyncio.TaskGroup() as group,
-        ):
-            for _ in range(server.concurrency):
+        async with self._server.client() as client, asyncio.TaskGroup() as group:
+            for _ in range(self._server.concurrency):
                 group.create_task(self._one_after_another(client))
 
     async def _one_after_another(self, client: httpx2.AsyncClient) -> None:
@@ -242,10 +235,11 @@ class Asking:
         question = wanted.request.question_id
         seed = stream(self._seed, question, wanted.sample)
         body = body_of(self._form, wanted.request, self._sampling, seed)
+        about = Known.about(wanted.request, self._sampling)
         reason = ""
         for tries in range(1, self._server.retries + 2):
-            if question in self._refused:
-                return _failed(wanted, self._refused[question])
+            if about in self._known.refused:
+                return _failed(wanted, self._known.refused[about])
             if not await self._afford(wanted):
                 return None
             found = await self._try(client, wanted, body, tries)
@@ -254,15 +248,16 @@ class Asking:
                 return found.completion
             if isinstance(found, _Failed):
                 self._lost = 0
-                self._refused[question] = found.reason
+                self._known.refused[about] = found.reason
                 return _failed(wanted, found.reason)
             if self._closing.is_set():
                 return None
             assert found is not None  # without a reason nothing ends but the asking
             reason = found.reason
+            self._hold(found)
             if tries <= self._server.retries:
-                await self._wait(found, tries)
-        return self._given_up(wanted, reason)
+                await self._sleep(max(found.after or 0.0, backoff(tries)))
+        return None if self._closing.is_set() else self._given_up(wanted, reason)
 
     def _given_up(self, wanted: Wanted, reason: str) -> Completion | None:
         self._lost += 1
@@ -270,25 +265,23 @@ class Asking:
         if self._lost >= max(FEWEST_LOST, 2 * self._server.concurrency):
             self._end(
                 StageFailed(
-                    f"{self._lost} requests in a row got no answer from {self._server.base_url} in {tries} tries each "
+                    f"{self._lost} requests in a row got no answer from {self._server.name} in {tries} tries each "
                     f"({reason}); what came before is kept, and the same command continues"
                 )
             )
         return _failed(wanted, f"no answer in {tries} tries: {reason}")
 
-    async def _wait(self, found: _Again, tries: int) -> None:
-        """Wait for the next try. Whoever the server asks to wait makes all others wait too."""
+    def _hold(self, found: _Again) -> None:
+        """Let all wait, those of later calls too, where the server asks one to."""
         if found.after is not None and found.after > self._server.max_wait:
             self._end(
                 StageFailed(
-                    f"{self._server.base_url} asks to wait {found.after:.0f} s ({found.reason}), and engine.max_wait "
+                    f"{self._server.name} asks to wait {found.after:.0f} s ({found.reason}), and engine.max_wait "
                     f"is {self._server.max_wait:g}; what came before is kept, and the same command continues"
                 )
             )
-            return
-        if found.after is not None:
+        elif found.after is not None:
             self._pace.hold(found.after)
-        await self._sleep(max(found.after or 0.0, backoff(tries)))
 
     async def _sleep(self, seconds: float) -> None:
         """Wait so long, or until the asking ends."""
@@ -311,7 +304,8 @@ class Asking:
 
     def _most(self, wanted: Wanted) -> Tokens:
         """The most that a request can take: what its prompt took before, else a token for each byte."""
-        prompt = self._prompt_tokens.get(wanted.request.question_id) or most_prompt_tokens(wanted.request.prompt)
+        about = Known.about(wanted.request, self._sampling)
+        prompt = self._known.prompt_tokens.get(about) or most_prompt_tokens(wanted.request.prompt)
         return Tokens(prompt, self._sampling.max_tokens)
 
     def _dollars(self, tokens: Tokens) -> float:
@@ -344,11 +338,11 @@ class Asking:
         self, client: httpx2.AsyncClient, wanted: Wanted, body: dict[str, Any], tries: int
     ) -> Answer | _Again | _Failed | None:
         """Send one request, within what `_afford` allowed; None where the asking ends before or by it."""
-        question = wanted.request.question_id
+        about = Known.about(wanted.request, self._sampling)
         most = self._most(wanted)
         self._held += self._dollars(most)
         try:
-            likely = self._prompt_tokens.get(question) or likely_prompt_tokens(wanted.request.prompt)
+            likely = self._known.prompt_tokens.get(about) or likely_prompt_tokens(wanted.request.prompt)
             turn = await self._pace.turn(likely + self._sampling.max_tokens)
             if self._closing.is_set():
                 return None
@@ -358,7 +352,7 @@ class Asking:
             finally:
                 self._count(tried, tries, most)
             if tried.tokens is not None:
-                self._prompt_tokens[question] = tried.tokens.prompt
+                self._known.prompt_tokens[about] = tried.tokens.prompt
                 self._pace.settle(turn, tried.tokens.prompt + tried.tokens.completion)
             return tried.found
         finally:
@@ -375,8 +369,8 @@ class Asking:
             return _Tried(_Again(f"no answer within {self._server.timeout:g} s"), unknown=True)
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
             return _Tried(_Again(self._said(error)))
-        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError) as error:
-            self._end(InputError(f"engine openai: {self._server.base_url} cannot be asked: {self._said(error)}"))
+        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL, OverflowError) as error:
+            self._end(InputError(f"engine openai: {self._server.name} cannot be asked: {self._said(error)}"))
             return _Tried(None)
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             return _Tried(_Again(self._said(error)), unknown=True)
@@ -386,35 +380,45 @@ class Asking:
 
     def _read(self, response: httpx2.Response, wanted: Wanted) -> _Tried:
         try:
-            found = response.json()
-        except ValueError:
+            found = json.loads(response.content)
+        except (ValueError, RecursionError):
             return _Tried(_Again("the answer is no whole JSON"), unknown=True)
         try:
-            answer = read_answer(found, self._form, wanted.request, wanted.sample, self._sampling)
+            answer = read_answer(found, self._form, wanted.request, wanted.sample, self._sampling, self._server.secret)
         except Invalid as invalid:
-            reason = self._server.without_key(str(invalid))
-            return _Tried(_Again(reason), invalid.tokens, unknown=invalid.tokens is None)
+            if invalid.lasting:
+                self._end(InputError(f"engine openai: {self._server.name}: {invalid}: {WAY_OUT}"))
+                return _Tried(None, invalid.tokens, unknown=invalid.tokens is None)
+            return _Tried(_Again(str(invalid)), invalid.tokens, unknown=invalid.tokens is None)
         return _Tried(answer, answer.tokens, unknown=answer.tokens is None)
 
     def _refused_by(self, response: httpx2.Response) -> _Tried:
         """What an answer that is none means; the tokens that it tells are billed."""
         try:
-            found = response.json()
-        except ValueError:
-            found = response.text
-        refused, tokens = refusal(response.status_code, found), tokens_of(found)
-        reason = self._server.without_key(refused.reason)
+            found = json.loads(response.content)
+        except (ValueError, RecursionError):
+            found = response.content.decode("utf-8", "replace")  # whatever encoding it says it has
+        refused, tokens = refusal(response.status_code, found, self._server.secret), tokens_of(found)
+        reason = refused.reason
         if refused.again:
-            return _Tried(_Again(reason, retry_after(response.headers.get("Retry-After"))), tokens)
+            unknown = refused.worked and tokens is None
+            return _Tried(_Again(reason, retry_after(response.headers.get("Retry-After"))), tokens, unknown)
         if refused.question:
             return _Tried(_Failed(reason), tokens)
         way_out = WAYS_OUT.get(response.status_code, WAY_OUT)
-        self._end(InputError(f"engine openai: {self._server.base_url} refuses ({reason}): {way_out}"))
+        if response.is_redirect:
+            way_out = f"engine.base_url is elsewhere: {self._redirected(response)}"
+        self._end(InputError(f"engine openai: {self._server.name} refuses ({reason}): {way_out}"))
         return _Tried(None, tokens)
+
+    def _redirected(self, response: httpx2.Response) -> str:
+        """Where an answer says that the server is, without a query, which may hold a secret."""
+        there = without_password(self._server.secret.out_of(response.headers.get("Location", "")))
+        return there.partition("?")[0][:LONGEST_SAID] or "the server does not say where"
 
     def _said(self, error: Exception) -> str:
         text = " ".join(str(error).split())
-        return self._server.without_key(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        return self._server.secret.out_of(f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
     def _count(self, tried: _Tried, tries: int, most: Tokens) -> None:
         tokens, priced = tried.tokens, self._limit.prices is not None

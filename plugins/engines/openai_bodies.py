@@ -14,10 +14,15 @@ from typing import Any, Literal
 from nsd.plugins.api import Completion, Confidence, Request, Sampling, StopReason
 from nsd.plugins.confidence import MOST_LIKELY, summary
 from nsd.plugins.data import cut_at_stop
+from nsd.plugins.engines.openai_server import Secret
 
 # What nsd itself says in a body. Those of the second line may be left out by `extra_body: {NAME: null}`.
 GIVEN = {"model", "prompt", "messages", "n", "stream", "seed", "max_tokens", "max_completion_tokens"}
 MAY_BE_LEFT_OUT = {"temperature", "top_p", "top_k", "stop", "logprobs", "top_logprobs", "chat_template_kwargs"}
+
+# What makes a request cost more than its prompt and `max_tokens` say, by which `max_dollars` and the plan count.
+COSTS_MORE = {"best_of", "use_beam_search", "num_beams", "num_return_sequences", "candidate_count"}
+COSTS_MORE |= {"n_predict", "max_new_tokens", "max_output_tokens"}
 
 STOPPED = {"stop", "eos", "end_turn", "stop_sequence", "tool_calls", "function_call"}
 CUT = {"length", "max_tokens", "model_length"}
@@ -35,14 +40,16 @@ _FILTERED = {"content_filter", "content_policy_violation"}
 _NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"}
 _AGAIN = {408, 409, 425, 429}
 LONGEST_SAID = 300
+MOST_TOKENS = 2**31 - 1  # of one request, as the tables hold them
+NO_SECRET = Secret()
 
 
 class Invalid(Exception):
-    """An answer that cannot be read; `tokens` are those it told all the same."""
+    """An answer that cannot be read; `tokens` are those it told all the same, `lasting` what another try has too."""
 
-    def __init__(self, reason: str, tokens: Tokens | None = None) -> None:
+    def __init__(self, reason: str, tokens: Tokens | None = None, lasting: bool = False) -> None:
         super().__init__(reason)
-        self.tokens = tokens
+        self.tokens, self.lasting = tokens, lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +127,21 @@ def tokens_of(found: Any) -> Tokens | None:
     if not isinstance(usage, dict):
         return None
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens", 0)]
-    if any(isinstance(one, bool) or not isinstance(one, int) or one < 0 for one in counts):
+    if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one <= MOST_TOKENS for one in counts):
         return None
     return Tokens(*counts)
 
 
-def read_answer(found: Any, form: Form, request: Request, sample: int, sampling: Sampling) -> Answer:
-    """The completion in a body. Raises Invalid for a body without one."""
+def read_answer(
+    found: Any, form: Form, request: Request, sample: int, sampling: Sampling, secret: Secret = NO_SECRET
+) -> Answer:
+    """The completion in a body, without the secret in any text. Raises Invalid for a body without one."""
     tokens = tokens_of(found)
     choices = found.get("choices") if isinstance(found, dict) else None
+    if isinstance(choices, list) and len(choices) > 1:
+        raise Invalid(f"the answer has {len(choices)} choices, and one was asked for", tokens, lasting=True)
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise Invalid(f"the answer has {said_in(found) or 'no choices'}", tokens)
+        raise Invalid(f"the answer has {said_in(found, secret) or 'no choices'}", tokens)
     choice = choices[0]
     chat = not isinstance(request.prompt, str)
     message = choice.get("message") if chat else choice
@@ -146,10 +157,11 @@ def read_answer(found: Any, form: Form, request: Request, sample: int, sampling:
     thought = message.get("reasoning_content") or message.get("reasoning")
     if form.reasoning == "keep" and isinstance(thought, str) and thought:
         text = f"<think>\n{thought}\n</think>\n\n{text}"
+    text = secret.out_of_answer(text)
     count = 0 if tokens is None else tokens.completion
-    by = _name(found)
+    by = _name(found, secret)
     if finish not in STOPPED | CUT:
-        reason = REFUSED.get(finish, f"the answer ended by {finish[:80]!r}")
+        reason = REFUSED.get(finish, f"the answer ended by {secret.out_of(finish)[:80]!r}")
         return Answer(Completion(request.question_id, sample, text, count, StopReason.ERROR, reason), tokens, by)
     text, stopped = cut_at_stop(text, sampling.stop)
     end = StopReason.STOP if stopped or finish in STOPPED else StopReason.LENGTH
@@ -158,11 +170,11 @@ def read_answer(found: Any, form: Form, request: Request, sample: int, sampling:
     return Answer(completion, tokens, by)
 
 
-def _name(found: Mapping[str, Any]) -> str | None:
+def _name(found: Mapping[str, Any], secret: Secret) -> str | None:
     model, print_ = found.get("model"), found.get("system_fingerprint")
     if not isinstance(model, str):
         return None
-    return f"{model} ({print_})" if isinstance(print_, str) and print_ else model
+    return secret.out_of(f"{model} ({print_})" if isinstance(print_, str) and print_ else model)
 
 
 def _confidence(found: Any, chat: bool) -> Confidence | None:
@@ -176,7 +188,7 @@ def _confidence(found: Any, chat: bool) -> Confidence | None:
         else:
             drawn = [float(one) for one in found["token_logprobs"]]
             likely = [[float(top) for top in one.values()] for one in found["top_logprobs"]]
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     # Of a completion some servers name the drawn token beside the most likely ones.
     likely = [sorted(one, reverse=True)[:MOST_LIKELY] for one in likely]
@@ -195,34 +207,38 @@ class Refusal:
     """What an answer with another status than 200 means.
 
     `again`: another try may do better. `question`: it is about this prompt alone, whose completion has failed. Else
-    nothing else will do better either.
+    nothing else will do better either. `worked`: the server may have computed, and billed, an answer that was lost.
     """
 
     reason: str
     again: bool = False
     question: bool = False
+    worked: bool = False
 
 
-def refusal(status: int, found: Any) -> Refusal:
+def refusal(status: int, found: Any, secret: Secret = NO_SECRET) -> Refusal:
     """What a status says; `found` is the body, read as JSON where it is that, else as text."""
-    said, code = said_in(found), _code(found)
+    said, code = said_in(found, secret), _code(found)
     reason = f"{status}: {said}" if said else str(status)
     if status == 429 and code & _NO_MONEY:
         return Refusal(reason)
     if status in _AGAIN or status >= 500:
-        return Refusal(reason, again=True)
+        return Refusal(reason, again=True, worked=status == 408 or status >= 500)
     too_long = status == 413 or bool(code & _TOO_LONG_CODES) or bool(_TOO_LONG.search(said))
     if status in (400, 413, 422) and (too_long or code & _FILTERED):
         return Refusal(reason, question=True)
     return Refusal(reason)
 
 
-def said_in(found: Any) -> str:
-    """What a body says went wrong, in one line; "" where it says nothing."""
+def said_in(found: Any, secret: Secret = NO_SECRET) -> str:
+    """What a body says went wrong, in one line, the secret masked before it is cut; "" where it says nothing."""
     if isinstance(found, dict):
         error = found.get("error", found.get("detail", found.get("message", "")))
         found = error.get("message", error) if isinstance(error, dict) else error
-    text = " ".join(str(found or "").split())
+    try:
+        text = " ".join(secret.out_of(str(found or "")).split())
+    except RecursionError:
+        text = "lists in lists, too many to read"
     return text if len(text) <= LONGEST_SAID else text[: LONGEST_SAID - 3] + "..."
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -30,7 +31,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     except ValueError:
         try:
             date = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
         seconds = (date - (now or datetime.now(UTC))).total_seconds()
@@ -45,11 +46,28 @@ class Sent:
     tokens: int
 
 
+@dataclass(slots=True)
+class Record:
+    """What was sent to one server in the last minute, and until when it wants nothing. All who ask it share this.
+
+    Times are those of `Pace`'s clock.
+    """
+
+    sent: deque[Sent] = field(default_factory=deque)
+    held_until: float = 0.0
+
+
+@functools.cache
+def record_of(base_url: str, model: str, key: str | None) -> Record:
+    """This process's record of a served model: stages, rounds of a vote and engines' blocks come and go beside it."""
+    return Record()
+
+
 class Pace:
     """Lets requests through so that no minute, wherever it begins, has more requests or tokens than allowed.
 
     A single request with more tokens than a minute may have is let through alone. `clock` counts seconds, and `sleep`
-    waits for so many.
+    waits for so many. What was sent under the same `record` before counts.
     """
 
     def __init__(
@@ -58,11 +76,11 @@ class Pace:
         tokens: int | None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        record: Record | None = None,
     ) -> None:
         self._requests, self._tokens = requests, tokens
         self._clock, self._sleep = clock, sleep
-        self._sent: deque[Sent] = deque()
-        self._held_until = 0.0
+        self._record = Record() if record is None else record
         self._turn = asyncio.Lock()
         self._closed = False
 
@@ -73,7 +91,7 @@ class Pace:
                 await self._sleep(delay)
             sent = Sent(self._clock(), tokens)
             if self._requests is not None or self._tokens is not None:
-                self._sent.append(sent)
+                self._record.sent.append(sent)
             return sent
 
     def settle(self, sent: Sent, tokens: int) -> None:
@@ -82,7 +100,7 @@ class Pace:
 
     def hold(self, seconds: float) -> None:
         """Let nothing through for so long, because the server said so."""
-        self._held_until = max(self._held_until, self._clock() + seconds)
+        self._record.held_until = max(self._record.held_until, self._clock() + seconds)
 
     def close(self) -> None:
         """Let nobody wait any more: what they wait for is over."""
@@ -90,14 +108,14 @@ class Pace:
 
     def _delay(self, tokens: int) -> float:
         now = self._clock()
-        while self._sent and self._sent[0].at + MINUTE <= now:
-            self._sent.popleft()
-        delay = self._held_until - now
-        if self._requests is not None and len(self._sent) >= self._requests:
-            delay = max(delay, self._sent[len(self._sent) - self._requests].at + MINUTE - now)
+        while self._record.sent and self._record.sent[0].at + MINUTE <= now:
+            self._record.sent.popleft()
+        delay = self._record.held_until - now
+        if self._requests is not None and len(self._record.sent) >= self._requests:
+            delay = max(delay, self._record.sent[len(self._record.sent) - self._requests].at + MINUTE - now)
         if self._tokens is not None:
-            over = sum(one.tokens for one in self._sent) + tokens - self._tokens
-            for one in self._sent:
+            over = sum(one.tokens for one in self._record.sent) + tokens - self._tokens
+            for one in self._record.sent:
                 if over <= 0:
                     break
                 over -= one.tokens

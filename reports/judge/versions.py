@@ -18,11 +18,20 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from nsd.plugins.api import OutputNeutral, SpecPath
+from nsd.plugins.errors import InputError
+from nsd.plugins.registry import find, is_path
 from nsd.runner.store.shapes import Claim, Hypotheses
 
 if TYPE_CHECKING:
     import duckdb
 
+# The key of a block in a resolved spec, and the plugin kind it names.
+_KINDS = {"data": "dataset", "train_verifier": "verifier", "eval": "protocol"}
+_KINDS |= {kind: kind for kind in ("verifier", "engine", "labeler", "trainer", "protocol")}
 _SHAPES_RESULTS = ("conditions", "match")  # of a resolved spec; further seeds are more data, not another experiment
 
 
@@ -35,7 +44,7 @@ class Version:
     run_at: datetime
     question: str | None
     hypotheses: Hypotheses
-    rest: str  # the spec without its hypotheses, to see whether anything else was changed
+    rest: str  # what shapes results in the spec, to see whether more than its hypotheses was changed
     conditions: tuple[str, ...] = ()
     measured: Mapping[str, str] = field(default_factory=dict)  # by condition and `condition@evaluation`
     named: bool = False  # whether its evaluations have names
@@ -80,13 +89,45 @@ def versions_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[
     found = []
     for digest, recorded_at, run_at, question, hypotheses, resolved in rows:
         spec = json.loads(resolved) or {}
-        rest = json.dumps({key: spec.get(key) for key in _SHAPES_RESULTS}, sort_keys=True)
+        rest = json.dumps(_shaping({key: spec.get(key) for key in _SHAPES_RESULTS}), sort_keys=True)
         claimed = Hypotheses.from_json(json.loads(hypotheses) or {}, f"the record {digest} of {experiment}")
         known = (digest, recorded_at, run_at, question, claimed, rest)
         conditions = spec.get("conditions") or {}
         measured = {name: how for condition, said in conditions.items() for name, how in _measured(condition, said)}
         named = any(said.get("evals") for said in conditions.values())
         found.append(Version(*known, tuple(conditions), measured, named))
+    return found
+
+
+def _shaping(said: Any) -> Any:
+    """A resolved spec, or a part of it, without what changes no output of its blocks: a limit in dollars, a batch size.
+
+    A block whose plugin is not here, or is a file, stays whole.
+    """
+    if isinstance(said, list):
+        return [_shaping(one) for one in said]
+    if not isinstance(said, dict):
+        return said
+    found = {key: _shaping(value) for key, value in said.items()}
+    for key, kind in _KINDS.items():
+        block = found.get(key)
+        if isinstance(block, dict) and isinstance(use := block.get("use"), str) and not is_path(use):
+            with contextlib.suppress(InputError):
+                found[key] = _without_neutral(find(kind, use).Config.model_fields, block)
+    return found
+
+
+def _without_neutral(fields: Mapping[str, FieldInfo], block: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in block.items():
+        marks = fields[name].metadata if name in fields else []
+        # A file is no setting: its path changes nothing, and what is in it may be another's.
+        if any(isinstance(one, OutputNeutral) for one in marks) and not any(isinstance(one, SpecPath) for one in marks):
+            continue
+        inner = fields[name].annotation if name in fields else None
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, BaseModel):
+            value = _without_neutral(inner.model_fields, value)
+        found[name] = value
     return found
 
 

@@ -15,6 +15,8 @@ from nsd.plugins.words import percent
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.revote import Revotes, Spread, VoteRow, revote
 
+OPEN = {"k": "K", "threshold": "T"}  # what rows of one rule differ in
+
 
 def print_revote(
     workspace: Workspace,
@@ -47,10 +49,10 @@ def print_revote(
 
 def _print_votes(votes: Revotes) -> None:
     screen = console()
-    screen.print(
-        f"labels of {'; '.join(votes.labels_of)}: {votes.labeler} with verifier {votes.verifier}, "
-        f"{votes.stored} stored samples of each of {votes.questions} questions"
-    )
+    stored = f"{votes.stored} stored samples of each of {votes.questions} questions"
+    if votes.stopped:
+        stored = f"{votes.drawn} stored samples of {votes.questions} questions, at most {votes.stored} of each"
+    screen.print(f"labels of {'; '.join(votes.labels_of)}: {votes.labeler} with verifier {votes.verifier}, {stored}")
     spread = next((row.spread for row in votes.rows if row.spread), None)
     right = ("K", "threshold", "with a label", "tied", "kept", "coverage", "right labels kept", "right of kept")
     more: tuple[str, ...] = (f"kept in {spread.resamples} choices", "right of kept in them") if spread else ()
@@ -116,6 +118,11 @@ def _spread_cells(spread: Spread | None) -> list[str]:
 
 def _advice(votes: Revotes) -> list[str]:
     notes = []
+    if any(row.against is not None for row in votes.rows):
+        notes.append(
+            "p counts right labels that are kept: a rule that keeps more labels can win by that alone, with more wrong "
+            "ones among them; right of kept tells"
+        )
     if all(row.known_kept == 0 for row in votes.rows):
         notes.append("the truth of no kept label is known: the table shows what is kept, not what is right")
     elif len(votes.rows) > 1:
@@ -127,26 +134,32 @@ def _advice(votes: Revotes) -> list[str]:
 
 
 def spec_lines(votes: Revotes) -> list[str]:
-    """The labeler block that makes a setting real: of the one asked for, else with K and T to be filled in."""
-    asked = [row for row in votes.rows if not row.original_of]
-    possible = [row for row in asked or votes.rows if row.spec is not None]
+    """The labeler block that makes a setting real, one for each rule: of what was asked for, K and T left open."""
+    asked = [row for row in votes.rows if row.asked]
+    asked = [row for row in asked if not row.original_of] or asked
+    possible = [row for row in asked if row.spec is not None]
     if not possible and any(row.weights for row in asked):
         return ["no field of a labeler weighs votes yet: the table says what weights would give"]
     if not possible:
         return [
             f"no field of labeler {votes.labeler!r} drops ties; a threshold above 0.5 does: no vote ties above a half"
         ]
-    block = dict(possible[0].spec or {})
-    lines = []
-    if len(possible) > 1:
-        block |= {name: letter for name, letter in (("k", "K"), ("threshold", "T")) if name in block}
-        lines.append("in the spec, with K and T of the row wanted:")
-    else:
-        lines.append("in the spec:")
-    inner = ", ".join(f"{name}: {_yaml(value)}" for name, value in block.items())
-    lines.append(f"  labeler: {{{inner}}}")
+    blocks: dict[str, list[dict[str, Any]]] = {}
+    for row in possible:
+        rest = {name: value for name, value in (row.spec or {}).items() if name not in OPEN}
+        blocks.setdefault(json.dumps(rest), []).append(dict(row.spec or {}))
+    several = {name for name in OPEN if any(len({one.get(name) for one in same}) > 1 for same in blocks.values())}
+    letters = " and ".join(OPEN[name] for name in OPEN if name in several)
+    lines = [f"in the spec, with {letters} of the row wanted:" if letters else "in the spec:"]
+    for block, *_ in blocks.values():
+        inner = ", ".join(f"{name}: {OPEN[name] if name in several else _yaml(value)}" for name, value in block.items())
+        lines.append(f"  labeler: {{{inner}}}")
     original = {row.k for row in votes.rows if row.original_of}
-    if any(row.k not in original for row in possible):
+    if votes.stopped:
+        lines.append(
+            "the votes stopped early: another threshold or rule draws what it asks for beyond the stored samples"
+        )
+    elif any(row.k not in original for row in possible):
         lines.append("another threshold uses the stored samples; another k samples again")
     return lines
 

@@ -28,6 +28,11 @@ def relatives(settings: Mapping[str, Any], manifests: Iterable[Manifest]) -> lis
     return sorted(found, key=lambda one: (-_samples(one.made_of), one.digest))
 
 
+def same_streams(settings: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two sample stages draw from the same streams."""
+    return _stream(settings) == _stream(other)
+
+
 def there_already(settings: Mapping[str, Any], manifests: Iterable[Manifest]) -> int:
     """How many samples of each question a relative with the very same questions holds, at most as many as wanted."""
     if "generated_tokens" in settings:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import Completion, Device, Engine, ModelRef, Question, Request
 from nsd.plugins.errors import Interrupted, StageFailed
 from nsd.runner.plan.jobs import ModelJob, PluginJob, StageJob, ToSample
-from nsd.runner.plan.relatives import relatives
+from nsd.runner.plan.relatives import relatives, same_streams
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
@@ -25,6 +25,8 @@ from nsd.runner.work.context import Context
 from nsd.runner.work.failures import failures
 from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.rounds import Place, Wanted
+from nsd.runner.work.spending import versions_of
+from nsd.runner.work.stopped import begun
 from nsd.runner.work.team import OnShare
 
 
@@ -186,7 +188,7 @@ def _on_disk(context: Context) -> dict[Place, Completion]:
 
 
 def take(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[str, dict[Place, Completion]]:
-    """Completions that other finished stages drew from the streams of this one, by stage.
+    """Completions that other stages, finished or stopped, drew from the streams of this one, by stage.
 
     What was taken when the stage began is kept, in `taken/NUMBER-DIGEST.parquet`: a continued stage cuts its batches
     as it did at first. Nothing is taken from a stage that was made with another version of torch and the like.
@@ -201,25 +203,51 @@ def take(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[
     return found
 
 
+@dataclass(frozen=True)
+class _Source:
+    """A stage that drew from the same streams, and the packages it did so with. Its completions are read on demand."""
+
+    digest: str
+    questions: str
+    data_hash: str
+    packages: Mapping[str, str]
+    completions: Iterable[Completion]
+
+
+def _sources(settings: Mapping[str, Any], context: Context) -> Iterator[_Source]:
+    """Finished stages, those with most samples first, then stopped ones."""
+    for manifest in relatives(settings, context.workspace.manifests("sample")):
+        completions = tables.read_completions(manifest.folder / "samples.parquet")
+        data_hash = manifest.data_hash or ""
+        yield _Source(manifest.digest, manifest.made_of["questions"], data_hash, manifest.packages, completions)
+    for one in begun(context.workspace):
+        job, theirs = one.job, one.job.settings
+        if one.folder == context.partial or not isinstance(job.work, ToSample) or not same_streams(settings, theirs):
+            continue
+        packages = versions_of(one.folder)
+        yield _Source(job.digest, theirs["questions"], job.work.questions, packages, one.completions())
+
+
 def _choose(work: ToSample, settings: Mapping[str, Any], context: Context) -> None:
     n, versions = work.sampling.n, provenance.shaping(provenance.packages())
     texts = {question.id: question.text for question in context.questions(work.questions)}
     seen: set[Place] = set()
-    for number, manifest in enumerate(relatives(settings, context.workspace.manifests("sample"))):
-        if provenance.shaping(manifest.packages) != versions:
+    for number, source in enumerate(_sources(settings, context)):
+        if provenance.shaping(source.packages) != versions:
             continue
         theirs = texts
-        if manifest.made_of["questions"] != settings["questions"]:
-            theirs = {one.id: one.text for one in tables.held_questions(context.workspace, manifest.data_hash or "")}
+        if source.questions != settings["questions"]:
+            held = tables.held_questions(context.workspace, source.data_hash)
+            theirs = {one.id: one.text for one in held}
         useful = [
             one
-            for one in tables.read_completions(manifest.folder / "samples.parquet")
+            for one in source.completions
             if one.sample < n and not one.failed and (one.question_id, one.sample) not in seen
             if one.question_id in texts and texts[one.question_id] == theirs.get(one.question_id)
         ]
         if useful:
             seen |= {(one.question_id, one.sample) for one in useful}
-            path = context.partial / "taken" / f"{number:06d}-{manifest.digest}.parquet"
+            path = context.partial / "taken" / f"{number:06d}-{source.digest}.parquet"
             path.parent.mkdir(exist_ok=True)
             tables.write_completions(path, useful)
 

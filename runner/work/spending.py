@@ -150,6 +150,11 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found
 
 
+def versions_of(partial: Path) -> dict[str, str]:
+    """The packages that shape results, as the stage in this folder was begun with them; {} where nobody knows."""
+    return dict((_read(partial / FILE) or {}).get("versions") or {})
+
+
 def spent_on(stages: Sequence[Asker], workspace: Workspace) -> float:
     """Dollars that these stages have spent on served models, finished or not; unknown ones at their most."""
     return sum(_usage(workspace, one).usd_at_most for one in stages)

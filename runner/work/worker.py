@@ -38,6 +38,7 @@ from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE, Job
 from nsd.runner.work.spending import Spending, spent_on
 from nsd.runner.work.stages import run_stage
+from nsd.runner.work.stopped import other_askers
 from nsd.runner.work.team import ShareFailed, Team
 
 INTERRUPTED = Interrupted.exit_code
@@ -112,7 +113,7 @@ class Worker:
             print(ranks.heading(kind, digest, job.used_by), flush=True)
             try:
                 self._refuse_other_versions(job, partial, spending)
-                spending.meter.elsewhere = spent_on(job.askers, workspace)
+                spending.meter.elsewhere = spent_on([*job.askers, *other_askers(job, workspace)], workspace)
                 self.emit(Event(Told.STARTED, digest))
                 provenance.forget_peak()
                 # One writes what it costs: the processes beside it share its time.

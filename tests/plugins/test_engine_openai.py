@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from nsd.plugins.api import Completion, Request, Sampling, StopReason
 from nsd.plugins.engines import openai, openai_asking, openai_pace
 from nsd.plugins.engines.openai import OpenAIEngine
+from nsd.plugins.engines.openai_bodies import COSTS_MORE
 from nsd.plugins.errors import BudgetSpent, InputError, StageFailed
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.seeds import stream
@@ -294,7 +296,138 @@ def test_a_prompt_that_is_too_long_fails_alone_and_is_asked_once(served: Served)
     assert sum("is 3 " in asked.prompt for asked in served.asked) == 1
 
 
+def test_a_refused_prompt_is_not_asked_again_in_a_later_round(served: Served) -> None:
+    served.faults = lambda number, asked: Status(400, {}, LONG) if "is 3 " in asked.prompt else None
+    one = engine(served, concurrency=1)
+    for n in (1, 2, 3):
+        found = drawn(
+            one, [Request(r.question_id, r.prompt, first=n - 1) for r in QUESTIONS], sampling=replace(SAMPLING, n=n)
+        )
+        assert places([item for item in found if item.failed]) == [("q3", n - 1)]
+    assert sum("is 3 " in asked.prompt for asked in served.asked) == 1
+    one.meter = Meter()  # of another stage
+    drawn(one, QUESTIONS[3:4], sampling=replace(SAMPLING, max_tokens=2))
+    drawn(one, [Request("q3", "what is 3 now ?")])
+    assert sum("is 3 " in asked.prompt for asked in served.asked) == 3
+
+
+# --------------------------------------------------------------------------- what no server should say
+
+DEEP = '{"a":' + "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Body(DEEP),
+        Status(502, {}, "x"),
+        Status(502, {"Content-Type": "text/plain; charset=hex"}),
+        Status(502, {"Content-Type": "text/plain; charset=no such"}),
+        Status(429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 +99999999"}),
+        Body(json.dumps({"choices": [], "usage": {"prompt_tokens": 10**30, "completion_tokens": 10**30}})),
+        Body('{"choices": [], "usage": {"prompt_tokens": ' + "9" * 5000 + "}}"),
+        Body('{"choices": [], "error": ' + "[" * 900 + "]" * 900 + "}"),
+    ],
+    ids=["deep", "text", "charset hex", "charset unknown", "odd date", "10**30 tokens", "5000 digits", "900 lists"],
+)
+def test_a_mad_answer_is_tried_again(served: Served, fault: Fault) -> None:
+    served.faults = lambda number, asked: fault if number == 1 else None
+    found = drawn(engine(served, concurrency=1, prices=PRICES), QUESTIONS[:1])
+    assert places(found) == wanted()[:3]
+    assert not any(item.failed for item in found)
+
+
+def test_more_tokens_than_can_be_are_not_told(served: Served) -> None:
+    choice = {"text": "four", "finish_reason": "stop", "logprobs": {"token_logprobs": [10**400], "top_logprobs": [{}]}}
+    said = {"choices": [choice], "usage": {"prompt_tokens": 3, "completion_tokens": 10**30}}
+    served.faults = lambda number, asked: Body(json.dumps(said))
+    one = engine(served, logprobs=True, prices=PRICES)
+    (item,) = drawn(one, QUESTIONS[:1], sampling=Sampling(1, 1.0, 5))
+    assert (item.tokens, item.confidence, usage(one).unknown) == (0, None, 1)
+
+
+def test_several_choices_are_an_error_and_not_asked_again(served: Served) -> None:
+    choice = {"text": "four", "finish_reason": "stop"}
+    served.faults = lambda number, asked: Body(json.dumps({"choices": [choice, choice]}))
+    with pytest.raises(InputError, match="the answer has 2 choices, and one was asked for"):
+        drawn(engine(served, concurrency=1))
+    assert len(served.asked) == 1
+
+
+def test_a_redirect_is_named(served: Served) -> None:
+    served.faults = lambda number, asked: Status(307, {"Location": "https://me:pw@other.example/v2?key=x"})
+    with pytest.raises(InputError, match=r"engine.base_url is elsewhere: https://other.example/v2$"):
+        drawn(engine(served, concurrency=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "nothing://127.0.0.1:9"), ("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/no/such/file")],
+)
+def test_an_environment_that_allows_no_asking_is_named(
+    served: Served, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for one in (name, name.lower()):
+        monkeypatch.setenv(one, value)
+    with pytest.raises(InputError, match=f"cannot be asked.*{name}"):
+        drawn(engine(served))
+
+
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(lambda prompt, seed: "") as gone:
+        port = gone.port
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name)
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{port}")
+    monkeypatch.setattr(openai_asking, "FEWEST_LOST", 2)
+    with pytest.raises(StageFailed, match=rf"by the proxy http://127.0.0.1:{port} of the environment"):
+        drawn(engine(served, retries=0, concurrency=1))
+    assert served.asked == []
+
+
+# --------------------------------------------------------------------------- pace
+
+
+def test_calls_and_blocks_share_the_limit_of_a_minute(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openai_pace, "MINUTE", 1.0)
+    begun = time.monotonic()
+    one, other = (engine(served, requests_per_minute=3, timeout=timeout) for timeout in (60, 61))
+    for which, question in zip((one, one, other, other), QUESTIONS, strict=False):
+        drawn(which, [question], sampling=Sampling(1, 1.0, 5))
+    assert time.monotonic() - begun >= 1.0  # the fourth is a minute after the first
+
+
+def test_a_wait_that_the_server_asked_for_holds_later_calls(served: Served) -> None:
+    served.faults = lambda number, asked: Status(429, {"Retry-After": "0.8"}) if number == 1 else None
+    begun = time.monotonic()
+    assert drawn(engine(served, retries=0), QUESTIONS[:1], sampling=Sampling(1, 1.0, 5))[0].failed
+    assert not drawn(engine(served, retries=1), QUESTIONS[:1], sampling=Sampling(1, 1.0, 5))[0].failed
+    assert time.monotonic() - begun >= 0.8
+
+
 # --------------------------------------------------------------------------- money
+
+
+@pytest.mark.parametrize(
+    ("status", "unknown"), [(408, 1), (500, 1), (502, 1), (503, 1), (504, 1), (529, 1), (429, 0), (409, 0), (425, 0)]
+)
+def test_an_answer_lost_behind_the_server_may_have_been_billed(served: Served, status: int, unknown: int) -> None:
+    served.faults = lambda number, asked: Status(status) if number == 1 else None
+    one = engine(served, prices=PRICES, concurrency=1)
+    drawn(one, QUESTIONS[:1], sampling=Sampling(1, 1.0, 20))
+    assert usage(one).unknown == unknown
+    assert (usage(one).unknown_usd >= (4 * 2 + 20 * 7) / 1e6) == bool(unknown)
+
+
+def test_an_error_that_tells_its_tokens_is_not_unknown(served: Served) -> None:
+    told = {"error": {"message": "no"}, "usage": {"prompt_tokens": 4, "completion_tokens": 9}}
+    served.faults = lambda number, asked: Status(504, {}, told) if number == 1 else None
+    one = engine(served, prices=PRICES, concurrency=1)
+    drawn(one, QUESTIONS[:1], sampling=Sampling(1, 1.0, 20))
+    assert (usage(one).unknown, usage(one).completion_tokens) == (0, 9 + 7)
 
 
 def test_the_limit_stops_before_it_is_passed_and_more_money_continues(served: Served) -> None:
@@ -336,6 +469,44 @@ def test_the_key_is_sent_and_said_nowhere(served: Served, monkeypatch: pytest.Mo
     assert served.asked[0].headers["Authorization"] == "Bearer sk-secret-1234"
 
 
+KEY = "sk-secret-'1234567890"
+PADDED = "x" * 285 + f" {KEY} " + "y" * 300  # the key is where a long text is cut
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Status(401, {}, {"error": {"message": PADDED}}),
+        Status(401, {}, {"error": {"of": PADDED}}),
+        Status(400, {}, PADDED),
+        Status(307, {"Location": f"http://else/{'x' * 280}/{KEY}?key={KEY}"}),
+        Status(500, {}, {"detail": PADDED}),
+        Body(json.dumps({"error": PADDED})),
+        Body(json.dumps({"choices": [{"text": "", "finish_reason": "x" * 65 + KEY}], "model": KEY})),
+        Body(json.dumps({"choices": [{"text": f"of {KEY}", "finish_reason": "stop"}], "model": KEY})),
+    ],
+    ids=["401", "401 in a dictionary", "400 as text", "307", "500", "an error in a 200", "finish", "text and model"],
+)
+def test_no_part_of_the_key_is_in_what_a_server_says(
+    served: Served, monkeypatch: pytest.MonkeyPatch, fault: Fault
+) -> None:
+    monkeypatch.setenv("TOY_KEY", KEY)
+    served.faults = lambda number, asked: fault
+    one, said = engine(served, api_key_env="TOY_KEY", retries=0), ""
+    try:
+        said = str(drawn(one, QUESTIONS[:1], sampling=Sampling(1, 1.0, 5)))
+    except InputError as error:
+        said = str(error)
+    said += str(usage(one))
+    assert said and not any(KEY[at : at + 5] in said for at in range(len(KEY) - 4))
+
+
+def test_a_placeholder_of_a_key_stays_in_the_texts(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_KEY", "what")
+    (item,) = drawn(engine(served, api_key_env="TOY_KEY"), QUESTIONS[:1], sampling=Sampling(1, 1.0, 5))
+    assert item.text.startswith("of what is 0 ?")
+
+
 def test_without_a_named_variable_no_key_is_sent(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-1234")
     drawn(engine(served))
@@ -353,6 +524,32 @@ def test_a_variable_without_a_key_is_said_before_anything_is_asked(
         engine(served, api_key_env="TOY_KEY").ready()
 
 
+BAD_ADDRESSES = {
+    "http://127.0.0.1:99999/v1": "port",
+    "http://host:0/v1": "port",
+    "http://host:abc/v1": "port",
+    "http://host:-1/v1": "port",
+    "http://exa mple/v1": "space",
+    "http://host/v1\t": "space or a control",
+    "http://a..b/v1": "name of a host",
+    "http://" + "a" * 64 + ".org/v1": "name of a host",
+    "http://999.1.1.1/v1": "name of a host",
+    "http://host,other/v1": "name of a host",
+    "http://[::1/v1": "IPv6",
+    "http://host/" + "a" * 2000: "2000 characters",
+}
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://[::1]:8000/v1", "http://10.0.0.1/v1", "https://my_host.internal.:443/v1", "https://bücher.example/v1"],
+)
+def test_an_address_that_can_be_is_taken(served: Served, address: str) -> None:
+    one = engine(served, base_url=address)
+    one._server().client()
+    assert one.config.base_url == address
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [
@@ -363,6 +560,8 @@ def test_a_variable_without_a_key_is_said_before_anything_is_asked(
         ({"extra_body": {"n": 4}}, "given by nsd"),
         ({"extra_body": {"temperature": 0.3}}, "left out"),
         ({"api_key_env": "sk-1234"}, "pattern"),
+        *(({"extra_body": {name: 4}}, "max_dollars does not limit") for name in sorted(COSTS_MORE)),
+        *(({"base_url": address}, said) for address, said in BAD_ADDRESSES.items()),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(served: Served, config: dict[str, Any], said: str) -> None:

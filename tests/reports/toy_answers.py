@@ -21,12 +21,13 @@ def record(
     at: str,
     claims: Sequence[dict[str, Any]],
     digest: str = "spec",
-    settings: str = "same",
+    settings: Any = "same",
+    field: str = "trainer",
     **rules: Any,
 ) -> dict[str, Any]:
     """What `nsd run` writes down of a spec, and the runs' link to it."""
     block = {"alpha": 0.05, "correction": "holm", "looks": None, "claims": list(claims), **rules}
-    resolved = {"conditions": {name: {"trainer": settings} for name in ("base", "tuned", "third")}}
+    resolved = {"conditions": {name: {field: settings} for name in ("base", "tuned", "third")}}
     results.connection.execute(
         "INSERT INTO experiments VALUES ('s', ?, 'Does it help?', '', ?, ?, ?, ?)",
         [digest, json.dumps(resolved), json.dumps(block), at, at],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.looks import look_entries
+from nsd.reports.judge.versions import versions_of
 from nsd.reports.text.answer import answer_csv, answer_json, answer_markdown
 from nsd.runner.store.shapes import Hypotheses
 from toy_answers import AFTER, BEFORE, RESULTS, claim, record, texts
@@ -89,6 +91,32 @@ def test_other_settings_under_the_same_name_are_said(results: Results) -> None:
     record(results, BEFORE, [claim("tuned", "base")], "old", settings="first try")
     record(results, BEFORE, [claim("tuned", "base")], "new", settings="second try")
     assert "2 versions of this experiment" in answer(results.connection, "s").notes[0]
+
+
+SERVED = {"use": "openai", "model": "m", "concurrency": 4, "prices": {"prompt": 1.0, "completion": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("block", "before", "after", "versions"),
+    [
+        ("engine", SERVED, {**SERVED, "max_dollars": 9.0, "prices": None, "concurrency": 99}, 1),
+        ("engine", {"use": "hf", "batch_size": 2}, {"use": "hf", "batch_size": None}, 1),
+        ("trainer", {"use": "sft", "save_every": 2}, {"use": "sft", "save_every": 3}, 1),
+        ("engine", SERVED, {**SERVED, "model": "n"}, 2),
+        ("engine", SERVED, {**SERVED, "logprobs": True}, 2),
+        ("engine", {"use": "replay", "path": "a"}, {"use": "replay", "path": "b"}, 2),
+        ("trainer", {"use": "sft", "learning_rate": 2}, {"use": "sft", "learning_rate": 3}, 2),
+        ("engine", {"use": "gone", "concurrency": 2}, {"use": "gone", "concurrency": 3}, 2),
+    ],
+)
+def test_what_changes_no_output_makes_no_other_version(
+    results: Results, block: str, before: Any, after: Any, versions: int
+) -> None:
+    for digest, said in (("old", before), ("new", after)):
+        record(results, BEFORE, [], digest, settings=said, field=block)
+    assert (
+        len({one.rest for one in versions_of(results.connection, "s") if one.spec_digest in ("old", "new")}) == versions
+    )
 
 
 def test_a_claim_judged_by_another_metric_is_exploratory(results: Results) -> None:

@@ -347,6 +347,21 @@ def test_a_rule_that_stops_early_is_counted_against_the_plain_vote(workspace: Wo
     assert rows[""].against is None
 
 
+def test_an_exact_stop_knows_of_no_tie(workspace: Workspace) -> None:
+    with pytest.raises(InputError, match=r"--ties drop with stop_vote exact at threshold 0.*above 0.5"):
+        revote(workspace, ["toy/student"], ks=[4], ties="drop", stop_votes=["exact"])
+    (votes,) = revote(workspace, ["toy/student"], ks=[4], thresholds=[0.75], ties="drop", stop_votes=["exact"])
+    kept = {row.stop_vote: row.kept for row in votes.rows if (row.threshold, row.ties) == (0.75, "drop")}
+    assert kept[""] == kept["exact"] == 3
+
+
+def test_the_spec_lines_are_of_what_was_asked_and_one_for_each_rule(workspace: Workspace) -> None:
+    given = ("revote", "toy/filtered", "--k", "4", "--threshold", "0.6", "--stop-vote", "exact", "--stop-vote", "esc")
+    lines = [line.strip() for line in nsd(workspace, *given).splitlines() if line.strip().startswith("labeler: ")]
+    block = "labeler: {use: consensus, k: 4, threshold: 0.6"
+    assert sorted(lines) == sorted([block + "}", block + ", stop_vote: esc}", block + ", stop_vote: exact}"])
+
+
 def test_weights_need_stored_confidences(workspace: Workspace) -> None:
     with pytest.raises(InputError, match="have no confidences; the engine hf stores them"):
         revote(workspace, ["toy"], weights=["mean"])

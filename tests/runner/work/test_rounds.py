@@ -226,6 +226,33 @@ def test_a_vote_that_stopped_is_voted_again_only_where_its_samples_suffice(toy: 
         revote(toy.workspace, ["toy"], resamples=3)
 
 
+@pytest.mark.parametrize("rule", ["exact", "adaptive", "esc"])
+def test_the_row_of_a_stopped_vote_bears_its_own_rule(toy: Toy, rule: str) -> None:
+    path = toy.folder / "toy.yaml"
+    path.write_text(
+        path.read_text().replace(
+            "early: {train_on: [pseudo], label_with: base, labeler: {stop_vote: exact}}",
+            f"early: {{train_on: [pseudo], label_with: base, labeler: {{stop_vote: {rule}}}}}",
+        )
+    )
+    toy.run("early")
+    (votes,) = revote(toy.workspace, ["toy"])
+    (row,) = (one for one in votes.rows if one.original_of)
+    assert (row.stop_vote, row.against) == (rule, None)
+    assert all(one.stop_vote == rule for one in votes.rows)
+    assert votes.stopped and votes.drawn == row.seen < 32
+    assert not [note for note in votes.notes if "comes out differently" in note]
+
+
+def test_an_arm_that_cannot_be_voted_on_again_leaves_the_others_in_the_table(toy: Toy) -> None:
+    toy.run("early", "full")
+    (votes,) = revote(toy.workspace, ["toy"], ks=[8], thresholds=[0.5])
+    assert votes.labels_of == ["full (seed 42)"]
+    assert any("left out: the votes of early (seed 42) stopped early" in note for note in votes.notes)
+    with pytest.raises(InputError, match="too few samples"):
+        revote(toy.workspace, ["toy/early"], ks=[8], thresholds=[0.5])
+
+
 def test_the_plan_says_what_share_of_the_samples_is_expected_and_by_whose_votes(toy: Toy) -> None:
     (stage,) = (one for one in toy.plan("early").stages.values() if one.kind == "sample" and "rounds" in one.key)
     stated = expected(stage, toy.workspace.manifests())

@@ -17,6 +17,7 @@ import pytest
 
 from nsd.reports.judge.cost import costs, total
 from nsd.reports.judge.rows import run_rows
+from nsd.reports.judge.versions import versions_of
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.errors import SpecErrors
@@ -143,6 +144,28 @@ def test_the_limit_is_for_all_stages_of_the_spec_and_more_money_continues(toy: T
     assert toy.run(dollars=1.0).exit_code == 0
     assert set(Counter(asked.place for asked in toy.served.asked).values()) == {1}
     assert sum(usd(one) for one in toy.manifests()) == pytest.approx(36 * EACH)
+
+
+@pytest.mark.slow
+def test_a_stopped_stage_of_another_k_gives_its_samples_and_its_dollars_count(toy: Toy) -> None:
+    limit = 15 * EACH
+    assert toy.run(dollars=limit, only=("base",)).exit_code == 75
+    paid = len(toy.served.asked)
+    assert 0 < paid <= 15
+
+    def edited(dollars: float) -> Plan:
+        toy.plan(dollars)
+        path = toy.folder / "toy.yaml"
+        path.write_text(path.read_text().replace("k: 4", "k: 6"))
+        return build_plan(load_spec(path), only=("base",))
+
+    outcome = execute(edited(limit), toy.workspace)
+    assert outcome.exit_code == 75 and len(toy.served.asked) == paid  # nothing more fits
+    assert execute(edited(1.0), toy.workspace).exit_code == 0
+    asked = Counter(asked.place for asked in toy.served.asked)
+    assert (len(asked), set(asked.values())) == (36, {1})
+    with Store(toy.workspace).read() as connection:
+        assert len({one.rest for one in versions_of(connection, "asking")}) == 2  # K 4 and 6, and no limit
 
 
 @pytest.mark.slow
