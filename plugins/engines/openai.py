@@ -48,6 +48,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Prompted, Request, Sampling
+from nsd.plugins.engines.asking import check
 from nsd.plugins.engines.openai_asking import Asking, Known, Limit, Prices, Wanted
 from nsd.plugins.engines.openai_bodies import COSTS_MORE, GIVEN, MAY_BE_LEFT_OUT, Form, Tokens, likely_prompt_tokens
 from nsd.plugins.engines.openai_pace import record_of
@@ -173,7 +174,7 @@ class OpenAIEngine(Engine):
         done: AbstractSet[tuple[str, int]] = frozenset(),
     ) -> Iterator[list[Completion]]:
         """See Engine.generate. Batches are what came meanwhile, and empty where nothing did. `model` is not used."""
-        _check(requests, sampling)
+        check(requests, sampling, "openai")
         wanted = (
             Wanted(request, sample)
             for request in requests
@@ -242,14 +243,3 @@ def _batch(asking: Asking) -> list[Completion]:
         if (found := asking.take(min(left, LOOK_SECONDS))) is not None:
             batch.append(found)
     return batch
-
-
-def _check(requests: Sequence[Request], sampling: Sampling) -> None:
-    if sampling.n < 1 or sampling.max_tokens < 1 or sampling.temperature < 0:
-        raise InputError(f"engine openai: n and max_tokens are at least 1 and temperature at least 0, not {sampling}")
-    if not all(sampling.stop):
-        raise InputError("engine openai: a stop string is empty, and every text holds it")
-    ids = [request.question_id for request in requests]
-    if len(set(ids)) < len(ids):
-        twice = next(one for one in ids if ids.count(one) > 1)
-        raise InputError(f"engine openai: question {twice} is asked twice; question ids must differ")
