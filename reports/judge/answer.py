@@ -161,6 +161,11 @@ class Answer:
         """Every comparison behind the answer, declared ones first."""
         return self.judged() + self.exploratory
 
+    @property
+    def exploratory_about(self) -> str:
+        """What the exploratory comparisons speak of."""
+        return readings_of(self.exploratory)
+
     def by_measurement(self) -> list[list[Comparison]]:
         """The exploratory comparisons, those of each evaluation together, the first's first."""
         found: dict[str, list[Comparison]] = {}

@@ -190,7 +190,7 @@ def exploratory_line(found: Answer) -> str:
     """The same for the exploratory family."""
     late = f" ({len(found.late)} late claim{'' if len(found.late) == 1 else 's'} among them)" if found.late else ""
     said = f"a family of {found.exploratory_family}{late}; p adjusted by Benjamini-Hochberg, level {found.alpha:g}"
-    return "; ".join(filter(None, (said, levels_line(found.exploratory))))
+    return "; ".join(filter(None, (found.exploratory_about, said, levels_line(found.exploratory))))
 
 
 def said_of(verdict: ClaimVerdict) -> list[str]:
