@@ -233,5 +233,7 @@ def test_without_a_shared_question_nothing_is_tested_at_any_look() -> None:
     results = Results()
     results.add("a", {"q0": 1.0})
     results.add("b", {"q1": 1.0})
-    (found,) = compare_runs(results.connection, ["a", "b"], looks="any")
+    results.add("c", {"q0": 0.0})
+    pairs = compare_runs(results.connection, ["a", "b", "c"], looks="any")
+    (found,) = [one for one in pairs if {one.a, one.b} == {"a", "b"}]
     assert (found.p, found.ci, found.test) == (None, None, "none")

@@ -82,7 +82,7 @@ def test_shares_of_ends_that_were_not_recorded_are_refused(results: Results, met
 def test_lengths_are_compared_in_tokens_and_neither_is_better(results: Results) -> None:
     (found,) = compare_runs(results.connection, ["a", "b"], metric="tokens")
     assert (found.metric, found.mean_a, found.mean_b) == ("tokens", 30.0, 12.0)
-    assert found.verdict == "LOWER" and "(18.0 tokens" in found.sentence() and found.bounds is None
+    assert found.verdict == "LOWER" and "(-18.0 tokens" in found.sentence() and found.bounds is None
 
 
 def test_more_samples_than_stored_is_an_error_that_says_how_many(results: Results) -> None:

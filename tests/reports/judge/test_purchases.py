@@ -51,7 +51,7 @@ def test_a_design_costs_its_trainings_and_the_completions_of_both_arms() -> None
 
 @pytest.mark.parametrize(("training", "completion"), [(1000.0, 1e-6), (0.01, 1.0)])
 def test_what_is_dear_is_not_bought(training: float, completion: float) -> None:
-    here = asked(Design(2000, seeds=4), wanted=0.028)
+    here = asked(Design(2000, seeds=4), wanted=0.03)
     found = purchases(here, Prices(training, completion, "$"))
     assert (found[0].seeds == 4) == (training > completion)
     assert found[0].extra is not None and found[0].extra > 0
