@@ -196,8 +196,8 @@ def test_seeds_and_questions_each_leave_their_part() -> None:
     design = Design(100_000, seeds=8)
     by_questions = one(design, seed_sd=1e-6).alone.detectable
     assert by_questions == pytest.approx(Z * (0.2 / 100_000) ** 0.5, rel=1e-2)
-    # 2 * .01^2 / 8 of the seeds alone, each arm's on its own t of 7 degrees of freedom: 2.36 standard errors reach zero,
-    # and .87 more (a standard normal's .81) leave four chances in five.
+    # 2 * .01^2 / 8 of the seeds alone, each arm's on its own t of 7 degrees of freedom: 2.36 standard errors reach
+    # zero, and .87 more (a standard normal's .81) leave four chances in five.
     assert one(design, seed_sd=0.01).alone.floors["questions"] == pytest.approx(3.23 * 0.005, rel=0.01)
 
 
