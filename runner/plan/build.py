@@ -323,6 +323,7 @@ class _Builder:
             prompt=condition.prompt,
             sampling=sampling,
             uses_every_gpu=condition.engine.make().uses_every_gpu,
+            served=condition.engine.cls.served,
             questions=self.questions.keep(questions),
             seed=seed,
             generated_tokens=within,

@@ -164,6 +164,7 @@ class ToSample(_OverQuestions):
     generated_tokens: int | None = None  # as many rounds over the questions as these hold, `sampling.n` at most
     asking: Asking | None = None  # None: `sampling.n` of every question
     least_rows: int = 1  # of a round between which is asked
+    served: bool = False  # the engine asks a model that somebody else serves
 
     @property
     def plugin(self) -> PluginJob:

@@ -17,7 +17,7 @@ from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.registry import code, find
 from nsd.plugins.side_files import BrokenSideFile
-from nsd.runner.plan.jobs import PluginJob, StageJob, ToDiscover, ToSample
+from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace
@@ -122,8 +122,7 @@ def job_of(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None
 
 def asked_engine(stage: Stage) -> PluginJob | None:
     """The engine by which a stage asks a served model, None where it asks none."""
-    block = stage.job.engine if isinstance(stage.job, ToSample | ToDiscover) else None
-    return block if block is not None and getattr(find("engine", block.use), "served", False) else None
+    return stage.job.engine if isinstance(stage.job, ToSample) and stage.job.served else None
 
 
 def _askers(plan: Plan, stage: Stage) -> Iterator[Asker]:
