@@ -58,6 +58,11 @@ def check(requests: Sequence[Request], sampling: Sampling, engine: str) -> None:
         seen.add(request.question_id)
 
 
+def all_done(requests: Sequence[Request], sampling: Sampling, done: AbstractSet[tuple[str, int]]) -> bool:
+    """Whether nothing is left to draw, and no model need be loaded."""
+    return all((one.question_id, sample) in done for one in requests for sample in range(one.first, sampling.n))
+
+
 def asked_of(config: Any, generation_config: Any, tokenizer: Any, vocabulary: int) -> Asked:
     """What is to be known of a model. End tokens: the checkpoint's list and the tokenizer's own."""
     listed = getattr(generation_config, "eos_token_id", None)

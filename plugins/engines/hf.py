@@ -47,7 +47,7 @@ from pydantic import Field
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
 from nsd.plugins.data import cut_at_stop
-from nsd.plugins.engines.asking import AskedPrompt, check, ends_of, refused, tokenize
+from nsd.plugins.engines.asking import AskedPrompt, all_done, check, ends_of, refused, tokenize
 from nsd.plugins.engines.hf_rows import Loaded, Row, facts, free_memory, in_shards, texts_of
 from nsd.plugins.errors import InputError
 from nsd.plugins.registry import plugin
@@ -106,7 +106,7 @@ class HfEngine(Engine):
         check(requests, sampling, "hf")
         if model is None:
             raise InputError("engine hf needs a model")
-        if all((one.question_id, sample) in done for one in requests for sample in range(one.first, sampling.n)):
+        if all_done(requests, sampling, done):
             return
         loaded = ends_of(self._load(model), requests)
         prompts, why = tokenize(requests, loaded)

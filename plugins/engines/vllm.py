@@ -45,7 +45,17 @@ from nsd.plugins.api import (
     StopReason,
 )
 from nsd.plugins.data import cut_at_stop
-from nsd.plugins.engines.asking import Asked, AskedPrompt, asked_of, check, decoded_texts, ends_of, refused, tokenize
+from nsd.plugins.engines.asking import (
+    Asked,
+    AskedPrompt,
+    all_done,
+    asked_of,
+    check,
+    decoded_texts,
+    ends_of,
+    refused,
+    tokenize,
+)
 from nsd.plugins.engines.vllm_process import (
     Again,
     VllmAdapter,
@@ -103,6 +113,7 @@ class VllmEngine(Engine):
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         self.loaded: VllmLoaded | None = None
+        self._known: tuple[tuple[ModelRef, tuple[tuple[str, int, int], ...]], Asked] | None = None
 
     @property
     def uses_every_gpu(self) -> bool:
@@ -134,9 +145,9 @@ class VllmEngine(Engine):
         check(requests, sampling, "vllm")
         if model is None:
             raise InputError("engine vllm needs a model")
-        if all((one.question_id, sample) in done for one in requests for sample in range(one.first, sampling.n)):
+        if all_done(requests, sampling, done):
             return
-        there = ends_of(_asked_of(model), requests)
+        there = ends_of(self._asked_of(model), requests)
         prompts, why = tokenize(requests, there)
         if errors := refused(why, sampling.n, done):
             yield errors
@@ -169,6 +180,18 @@ class VllmEngine(Engine):
         """Give back the device's memory: vLLM sleeps where it can, else its process ends."""
         if _running is not None and not (_running.alive and _running.sleep()):
             self.end()
+
+    def _asked_of(self, model: ModelRef) -> Asked:
+        """What is to be known of a model to ask it, without its weights; kept for the calls that follow."""
+        from nsd.plugins import models
+
+        key = (model, models.stamp(model))
+        if self._known is None or self._known[0] != key:
+            tokenizer = models.load_tokenizer(model)
+            config, generation_config = models.load_configs(model)
+            vocabulary = int(config.get_text_config().vocab_size)
+            self._known = (key, asked_of(config, generation_config, tokenizer, vocabulary))
+        return self._known[1]
 
     @staticmethod
     def running() -> VllmProcess:
@@ -251,15 +274,6 @@ def _both(running: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | N
         return None
     alike = {name: value for name, value in running.items() if name not in at_least}
     return running if alike == {name: value for name, value in wanted.items() if name not in at_least} else None
-
-
-def _asked_of(model: ModelRef) -> Asked:
-    """What is to be known of a model to ask it, without its weights."""
-    from nsd.plugins import models
-
-    tokenizer = models.load_tokenizer(model)
-    config, generation_config = models.load_configs(model)
-    return asked_of(config, generation_config, tokenizer, int(config.get_text_config().vocab_size))
 
 
 def _rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nsd.plugins.api import Engine, Usage
-from nsd.runner.plan.jobs import PluginJob, ToDiscover, ToSample
+from nsd.runner.plan.jobs import PluginJob, ToSample
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.work.jobs import asked_engine, make_plugin
 
@@ -19,7 +19,7 @@ def notes_on_served(plan: Plan, stages: Iterable[Stage]) -> list[str]:
     found: list[tuple[PluginJob, Usage]] = []
     for stage in stages:
         job = stage.job
-        if not isinstance(job, ToSample | ToDiscover) or (block := asked_engine(stage)) is None:
+        if not isinstance(job, ToSample) or (block := asked_engine(stage)) is None:
             continue
         prompts = [job.prompt.render(question) for question in plan.data[job.questions]]
         most = make_plugin(block, Engine).at_most(prompts, job.sampling.n, job.sampling.max_tokens)

@@ -136,6 +136,7 @@ class Server:
         # over several workers: then no weights are put in, since nobody could tell which answer.
         self._noise: float | None = None
         self._print: list[float] | None = None  # of the files of the weights that are in use
+        self._held: list[float] | None = None  # of what the engine really uses; None: in parts over several workers
         self._adapters: dict[str, int] = {}
         self._asleep = False
 
@@ -151,8 +152,8 @@ class Server:
             raise Again  # vLLM gives its memory back with its process alone
         self._llm = vllm.LLM(model=weights, worker_extension_cls="nsd_vllm.Weights", generation_config="vllm", **engine)
         self._options, self._weights = engine, (weights, stamp)
-        held, self._print = self._held(), self._there(weights)
-        self._noise = None if held is None or self._print is None else apart(held, self._print)
+        self._held, self._print = self._look(), self._there(weights)
+        self._noise = None if self._held is None or self._print is None else apart(self._held, self._print)
         if self._noise is not None and self._noise > ROUNDING:
             self._noise = None
         return self._loaded(vllm.__version__)
@@ -162,12 +163,12 @@ class Server:
 
         return {
             "versions": {"vllm": version, "torch": torch.__version__},
-            "weights": self._held(),
+            "weights": self._held,
             "known": self._noise is not None,
             "rows": self._llm.llm_engine.vllm_config.scheduler_config.max_num_seqs,
         }
 
-    def _held(self) -> list[float] | None:
+    def _look(self) -> list[float] | None:
         """The print of the weights that the engine really uses; None where they lie in parts over several workers."""
         found = self._llm.collective_rpc("weights_here")
         return list(found[0]) if len(found) == 1 else None
@@ -190,9 +191,9 @@ class Server:
             return False
         self._llm.collective_rpc("renew")
         self._llm.reset_prefix_cache()  # what it holds was computed with the weights before
-        held = self._held()
+        self._held = self._look()
         self._weights, self._print = (weights, stamp), there
-        return held is not None and apart(held, there) <= near
+        return self._held is not None and apart(self._held, there) <= near
 
     def sleep(self) -> bool:
         """Give the memory of weights and cache back until the next load. False where vLLM cannot."""
