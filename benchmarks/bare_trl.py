@@ -33,8 +33,8 @@ def main(kind: str, folder: Path) -> None:
         "report_to": [],
         "disable_tqdm": True,
         "save_strategy": "no",
-        "use_cpu": True,
-        "bf16": False,
+        "use_cpu": task["device"] == "cpu",
+        "bf16": task["device"] != "cpu",
         "activation_checkpointing": False,
         "max_steps": task["steps"],
     }

@@ -1,6 +1,6 @@
 """Comparing at scale through the command line, beside the script a person would write with pandas and statsmodels.
 
-    python -m benchmarks.comparison [--only models|rows] [--questions 500000] [--runs 20] [--repeats 3] [--json FILE]
+    python -m benchmarks.comparison [--only models|rows] [--questions 500000] [--runs 20] [--repeats 3] [--record]
 
 models   44 real models on GSM8K: `nsd import` of the recorded answers, then `nsd compare` of all 946 pairs, paired
          and corrected. Peer: read the same file, judge it with the same verifier, loop over the pairs with
@@ -12,55 +12,28 @@ rows     ten million evaluation rows, 20 runs of 500,000 questions, made here in
 
 Both sides must find the same discordant counts for every pair, or the benchmark fails. Times are whole processes,
 memory is the process's own peak. Limits: the made rows have empty completions, so reading completions is not
-measured; the peer has no intervals, no check of data and verifier hashes, and no word about missing answers. It
-prints, and judges equality alone. Where the real data is absent it says so and leaves that part out.
+measured; the peer has no intervals, no check of data and verifier hashes, and no word about missing answers. Equality
+alone is judged. Where the real data is absent it says so and leaves that part out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-ANSWERS = ROOT.parent / "shared" / "data" / "samples" / "zeroeval" / "gsm_answers.jsonl"
-NSD = str(Path(sys.executable).with_name("nsd"))
-MIB = 1024 * 1024
+from benchmarks.clocks import Ran, median_ratio, module, of_environment, run
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report
 
-
-@dataclass(frozen=True)
-class Ran:
-    """One finished process: wall seconds, peak resident memory in MiB, standard output."""
-
-    seconds: float
-    peak_mib: float
-    out: str
-
-
-def run(*command: str) -> Ran:
-    """Run a process alone and measure it. Exits with its standard error where it fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=err, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)  # the usage of this child alone
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        err.seek(0)
-        if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}:\n{err.read().decode()[-3000:]}")
-        unit = 1 if sys.platform == "darwin" else 1024
-        return Ran(seconds, usage.ru_maxrss * unit / MIB, out.read().decode())
+ANSWERS = REPOSITORY.parent / "shared" / "data" / "samples" / "zeroeval" / "gsm_answers.jsonl"
+NSD = of_environment("nsd")
+PEER = "pandas and statsmodels, writing nothing"
 
 
 # --------------------------------------------------------------------------- the peer, in a process of its own
@@ -181,110 +154,102 @@ def make_workspace(root: Path, runs: int, questions: int) -> None:
 # --------------------------------------------------------------------------- the two measurements
 
 
-def models(repeats: int, folder: Path) -> tuple[dict[str, Any] | None, bool]:
+def models(repeats: int, folder: Path) -> Iterator[Row | str]:
     """Import and compare the recorded answers of 44 models."""
     if not ANSWERS.exists():
-        print("models: real data absent (../shared/data/samples/zeroeval/gsm_answers.jsonl), left out")
-        return None, True
+        yield "Without the recorded answers of 44 models, which are not here (shared/data/samples/zeroeval)."
+        return
     fields = ["--name", "zeroeval", "--id", "id", "--answer", "answers.*", "--gold", "gold", "--verifier", "numeric"]
-    sides: dict[str, list[float]] = {"import": [], "compare": [], "peer": []}
-    peaks: dict[str, float] = {}
-    equal = True
-    reported = False
+    sides: dict[str, list[Ran]] = {"import": [], "compare": [], "peer": []}
     for repeat in range(repeats):
         workspace = str(folder / f"models{repeat}")
-        imported = run(NSD, "import", str(ANSWERS), *fields, "-w", workspace)
-        compared = run(NSD, "compare", "zeroeval/*", "--format", "json", "-w", workspace)
-        theirs = run(sys.executable, str(Path(__file__).resolve()), "--peer", "models", str(ANSWERS))
+        imported = run([NSD, "import", str(ANSWERS), *fields, "-w", workspace])
+        compared = run([NSD, "compare", "zeroeval/*", "--format", "json", "-w", workspace])
+        theirs = run(module("comparison", "--peer", "models", str(ANSWERS)))
         for name, done in (("import", imported), ("compare", compared), ("peer", theirs)):
-            sides[name].append(done.seconds)
-            peaks[name] = max(peaks.get(name, 0.0), done.peak_mib)
-        comparisons = json.loads(compared.out)["comparisons"]
-        equal &= discordant_of(comparisons) == json.loads(theirs.out)
-        reported = "INCOMPLETE" in imported.out and any("left out" in (one["note"] or "") for one in comparisons)
-    seconds = {name: statistics.median(times) for name, times in sides.items()}
-    whole = seconds["import"] + seconds["compare"]
-    print(
-        f"models: 44 runs, {len(comparisons)} pairs, from recorded answers to the corrected table, median of {repeats}"
+            sides[name].append(done)
+        comparisons = check_equal(compared, theirs)
+        if "INCOMPLETE" not in imported.out or not any("left out" in (one["note"] or "") for one in comparisons):
+            raise SystemExit("comparison: the incomplete model is not reported")
+    middle = {name: statistics.median(one.seconds for one in runs) for name, runs in sides.items()}
+    whole = [a.seconds + b.seconds for a, b in zip(sides["import"], sides["compare"], strict=True)]
+    yield Row(
+        f"import of 44 models and {len(comparisons)} corrected pairs",
+        PEER,
+        "s",
+        statistics.median(whole),
+        middle["peer"],
+        median_ratio(whole, [one.seconds for one in sides["peer"]]),
+        f"{middle['import']:.2f} s of them the import; discordant counts of all pairs equal",
     )
-    print_row("nsd import", seconds["import"], peaks["import"])
-    print_row("nsd compare", seconds["compare"], peaks["compare"])
-    ratio = statistics.median(
-        (a + b) / c for a, b, c in zip(sides["import"], sides["compare"], sides["peer"], strict=True)
-    )
-    print_row("both", whole, max(peaks["import"], peaks["compare"]))
-    print_row("peer: pandas and statsmodels", seconds["peer"], peaks["peer"], f"ratio {ratio:.2f}")
-    print(f"  discordant counts of all pairs {'equal' if equal else 'DIFFER'}")
-    print(f"  the incomplete model is {'reported' if reported else 'NOT REPORTED'}")
-    figures = {"pairs": len(comparisons), "seconds": seconds, "peak_mib": peaks, "ratio": ratio, "equal": equal}
-    return {**figures, "incomplete_reported": reported}, equal and reported
+    yield memory("the same, peak memory", [*sides["import"], *sides["compare"]], sides["peer"])
 
 
-def rows(repeats: int, folder: Path, runs: int, questions: int) -> tuple[dict[str, Any], bool]:
+def rows(repeats: int, folder: Path, runs: int, questions: int) -> Iterator[Row | str]:
     """Index and compare made evaluations."""
     workspace = folder / "rows"
     make_workspace(workspace, runs, questions)
-    indexed = run(NSD, "db", "rebuild", "-w", str(workspace))
-    sides: dict[str, list[float]] = {"compare": [], "peer": []}
-    peaks: dict[str, float] = {"index": indexed.peak_mib}
-    equal = True
+    indexed = run([NSD, "db", "rebuild", "-w", str(workspace)])
+    sides: dict[str, list[Ran]] = {"compare": [], "peer": []}
     for _ in range(repeats):
-        compared = run(NSD, "compare", "scale/*", "--format", "json", "-w", str(workspace))
-        theirs = run(sys.executable, str(Path(__file__).resolve()), "--peer", "rows", str(workspace))
+        compared = run([NSD, "compare", "scale/*", "--format", "json", "-w", str(workspace)])
+        theirs = run(module("comparison", "--peer", "rows", str(workspace)))
+        comparisons = check_equal(compared, theirs)
         for name, done in (("compare", compared), ("peer", theirs)):
-            sides[name].append(done.seconds)
-            peaks[name] = max(peaks.get(name, 0.0), done.peak_mib)
-        comparisons = json.loads(compared.out)["comparisons"]
-        equal &= discordant_of(comparisons) == json.loads(theirs.out)
-    seconds = {"index": indexed.seconds, **{name: statistics.median(times) for name, times in sides.items()}}
-    ratio = statistics.median(a / b for a, b in zip(sides["compare"], sides["peer"], strict=True))
-    memory = peaks["compare"] / peaks["peer"]
-    print(f"rows: {runs} runs x {questions} questions = {runs * questions:,} rows, {len(comparisons)} pairs, ", end="")
-    print(f"median of {repeats}")
-    print_row("nsd db rebuild (once)", seconds["index"], peaks["index"])
-    print_row("nsd compare", seconds["compare"], peaks["compare"])
-    print_row("peer: pandas and statsmodels", seconds["peer"], peaks["peer"], f"ratio {ratio:.2f}, memory {memory:.2f}")
-    print(f"  discordant counts of all pairs {'equal' if equal else 'DIFFER'}", flush=True)
-    return {"rows": runs * questions, "seconds": seconds, "peak_mib": peaks, "ratio": ratio, "equal": equal}, equal
+            sides[name].append(done)
+    own, other = ([one.seconds for one in side] for side in sides.values())
+    yield Row(
+        f"{len(comparisons)} pairs of {runs} runs, {runs * questions:,} rows",
+        PEER,
+        "s",
+        statistics.median(own),
+        statistics.median(other),
+        median_ratio(own, other),
+        f"discordant counts of all pairs equal; `nsd db rebuild` before it took {indexed.seconds:.1f} s",
+    )
+    yield memory("the same, peak memory", sides["compare"], sides["peer"])
 
 
-def discordant_of(comparisons: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """Discordant counts by pair, in the peer's form."""
-    return {f"{one['a']}|{one['b']}": one["discordant"] for one in comparisons}
+def memory(what: str, own: list[Ran], other: list[Ran]) -> Row:
+    """The largest peaks of both sides."""
+    mine, theirs = (max(one.peak_mib for one in side) for side in (own, other))
+    return Row(what, PEER, "MiB", mine, theirs, mine / theirs)
 
 
-def print_row(name: str, seconds: float, peak_mib: float, more: str = "") -> None:
-    """One line of the table."""
-    print(f"  {name:<30} {seconds:7.2f} s   peak {peak_mib:6.0f} MiB   {more}".rstrip())
+def check_equal(compared: Ran, theirs: Ran) -> list[dict[str, Any]]:
+    """The comparisons, whose discordant counts must be the peer's."""
+    comparisons: list[dict[str, Any]] = json.loads(compared.out)["comparisons"]
+    own = {f"{one['a']}|{one['b']}": one["discordant"] for one in comparisons}
+    peers = json.loads(theirs.out)
+    if own != peers:
+        differing = sum(own.get(pair) != peers.get(pair) for pair in {*own, *peers})
+        raise SystemExit(f"comparison: discordant counts of {differing} of {len(own)} pairs differ")
+    return comparisons
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row | str]:
+    """Both measurements, or the one asked for."""
+    with tempfile.TemporaryDirectory() as name:
+        if options.only in (None, "models"):
+            yield from models(options.repeats, Path(name))
+        if options.only in (None, "rows"):
+            yield from rows(options.repeats, Path(name), options.runs, options.questions)
 
 
 def main() -> int:
-    """Measure, print, and return 1 where the sides disagree."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Measure and print."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--only", choices=("models", "rows"))
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--questions", type=int, default=500_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--peer", nargs=2, metavar=("KIND", "SOURCE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         peer(options.peer[0], Path(options.peer[1]))
         return 0
-    sys.path.insert(0, str(ROOT))
-    figures: dict[str, Any] = {}
-    fine = True
-    with tempfile.TemporaryDirectory() as name:
-        if options.only in (None, "models"):
-            figures["models"], good = models(options.repeats, Path(name))
-            fine &= good
-        if options.only in (None, "rows"):
-            figures["rows"], good = rows(options.repeats, Path(name), options.runs, options.questions)
-            fine &= good
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
-    return 0 if fine else 1
+    return report(options, measure(options), ("pandas", "statsmodels", "duckdb"))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,11 +1,11 @@
 """Memory and time of one distillation loss, forward and backward, beside TRL's two ways of computing it.
 
-    python -m benchmarks.distillation [--tokens 1024] [--vocabulary 151936] [--hidden 896] [--rounds 3]
+    python -m benchmarks.distillation [--tokens 1024] [--vocabulary 151936] [--hidden 896] [--rounds 3] [--record]
 
-Each measurement is a process of its own. Memory is the largest resident size less what the process held before, and
-less the bytes of the gradients that are left (hidden states and the student's head): above parameters and gradients.
-Time is the quickest round, one thread, of loss and gradients in float32. The losses must agree, and so must the
-gradients of the hidden states.
+Each measurement is a process of its own. Memory is the largest resident size (on a GPU what torch allocated at most)
+less what was held before, and less the bytes of the gradients that are left (hidden states and the student's head):
+above parameters and gradients. Time is the quickest round, one thread, of loss and gradients in float32. Losses must
+agree, and so must the gradients of the hidden states, or the benchmark fails.
 
 The peers are what TRL's experimental SDPO trainer does (logits of student and teacher whole) and what its stable
 distillation trainer does (trl.kernels, in tiles; full vocabulary alone).
@@ -15,18 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clocks import module, run
+from benchmarks.frame import Row, argument_parser, report
+
 ALPHA, TOPK = 0.5, 100
+SDPO = "TRL's experimental SDPO"
 WAYS = {
-    "full vocabulary": ("nsd", "trl sdpo", "trl kernels"),
-    "top 100 and tail": ("nsd", "trl sdpo"),
+    "full vocabulary": {"nsd": "", "trl sdpo": SDPO, "trl kernels": "TRL's `chunked_divergence`"},
+    "top 100 and tail": {"nsd": "", "trl sdpo": SDPO},
 }
 
 
@@ -37,7 +40,7 @@ def loss_of(way: str, topk: int | None, student: Any, teacher: Any, weight: Any,
     if way == "nsd":
         from nsd.plugins.trainers.losses import Head, Teacher, distillation_loss
 
-        mask = torch.ones(1, len(student), dtype=torch.bool)
+        mask = torch.ones(1, len(student), dtype=torch.bool, device=student.device)
         held = Teacher(teacher[None], Head(teacher_weight))
         return distillation_loss(student[None], Head(weight), held, mask, ALPHA, topk)
     if way == "trl kernels":
@@ -59,29 +62,34 @@ def loss_of(way: str, topk: int | None, student: Any, teacher: Any, weight: Any,
     return found.mean()
 
 
-def measure(way: str, topk: int | None, tokens: int, vocabulary: int, hidden: int, rounds: int) -> dict[str, Any]:
+def one_way(options: argparse.Namespace) -> dict[str, float]:
     """One way in this process."""
     import torch
 
+    way, topk = options.way, int(options.topk) or None
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    tokens, vocabulary, hidden = options.tokens, options.vocabulary, options.hidden
     student, teacher = (torch.randn(tokens, hidden) for _ in range(2))
     weight = torch.randn(vocabulary, hidden) / hidden**0.5 * 3
     teacher_weight = weight + 0.1 * torch.randn(vocabulary, hidden) / hidden**0.5
+    student, teacher, weight, teacher_weight = (
+        one.to(options.device) for one in (student, teacher, weight, teacher_weight)
+    )
     student.requires_grad_()
     weight.requires_grad_()
     loss_of(way, topk, student[:2], teacher[:2], weight[:200], teacher_weight[:200])  # imports are nobody's memory
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    held = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    seconds = []
-    for number in range(rounds):
+    before, held = peak_and_held(options.device)
+    seconds, peak = [], before
+    for number in range(options.rounds):
         student.grad = weight.grad = None
         began = time.perf_counter()
         loss = loss_of(way, topk, student, teacher, weight, teacher_weight)
         loss.backward()
+        loss.item()  # a GPU has finished
         seconds.append(time.perf_counter() - began)
         if number == 0:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peak, _ = peak_and_held(options.device)
     assert student.grad is not None and weight.grad is not None
     gradients = student.grad.nbytes + weight.grad.nbytes
     return {
@@ -92,38 +100,50 @@ def measure(way: str, topk: int | None, tokens: int, vocabulary: int, hidden: in
     }
 
 
-def main() -> None:
+def peak_and_held(device: str) -> tuple[int, int]:
+    """Bytes held at most so far, and now."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak, int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Memory and time beside each peer."""
+    counts = [f"--{name}={getattr(options, name)}" for name in ("tokens", "vocabulary", "hidden", "rounds", "device")]
+    size = f"{options.tokens:,} tokens x {options.vocabulary:,} entries, hidden {options.hidden}"
+    for title, ways in WAYS.items():
+        topk = str(TOPK if title.startswith("top") else 0)
+        found = {
+            way: json.loads(run(module("distillation", "--way", way, "--topk", topk, *counts)).out.splitlines()[-1])
+            for way in ways
+        }
+        own = found.pop("nsd")
+        for way, one in found.items():
+            if any(abs(one[key] - own[key]) > 1e-4 * abs(own[key]) for key in ("loss", "gradient")):
+                raise SystemExit(f"distillation: {title}: nsd has {own}, {way} {one}")
+            for name, unit, key in (("memory", "MiB", "mib"), ("time", "s", "seconds")):
+                yield Row(
+                    f"a loss and its gradients, {title}, {name}", WAYS[title][way], unit, own[key], one[key],
+                    own[key] / one[key], f"{size}, alpha {ALPHA}; losses and gradients equal",
+                )  # fmt: skip
+
+
+def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
+    parser = argument_parser(__doc__, device=True)
     for name, value in (("tokens", 1024), ("vocabulary", 151_936), ("hidden", 896), ("rounds", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--only", nargs=2, metavar=("WAY", "TOPK"))
-    given = parser.parse_args()
-    sizes = (given.tokens, given.vocabulary, given.hidden, given.rounds)
-    if given.only:
-        way, topk = given.only
-        print(json.dumps(measure(way, int(topk) or None, *sizes)))
-        return
-    print(f"{given.tokens} tokens x {given.vocabulary} entries, hidden {given.hidden}, alpha {ALPHA}, one thread")
-    counts = [f"--{name}={getattr(given, name)}" for name in ("tokens", "vocabulary", "hidden", "rounds")]
-    for title, ways in WAYS.items():
-        found = {}
-        for way in ways:
-            topk = str(TOPK if title.startswith("top") else 0)
-            command = [sys.executable, "-m", "benchmarks.distillation", "--only", way, topk, *counts]
-            done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            found[way] = json.loads(done.stdout.splitlines()[-1])
-        own = found["nsd"]
-        for way, one in found.items():
-            agrees = all(abs(one[key] - own[key]) <= 1e-4 * abs(own[key]) for key in ("loss", "gradient"))
-            print(
-                f"  {title:<17} {way:<12} {one['mib']:7.0f} MiB (nsd has {own['mib'] / one['mib']:.2f})   "
-                f"{one['seconds']:6.1f} s (nsd takes {own['seconds'] / one['seconds']:.2f})   "
-                f"{'equal' if agrees else 'DIFFERENT: ' + str(one)}"
-            )
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--topk", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(one_way(options)))
+        return 0
+    return report(options, measure(options), ("torch", "trl"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

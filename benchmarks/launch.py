@@ -1,6 +1,6 @@
 """What a launch adds to the work itself: wall time of `nsd launch` minus its stage times, by parts.
 
-    python -m benchmarks.launch          # as root, on a machine with .venv-sky
+    python -m benchmarks.launch [--record]          # as root, on a machine with .venv-sky
 
 Launches a small spec on the one-machine Slurm of tests/cluster, with an environment made beforehand on the node, and
 reads the parts off the times at which lines appear. Limits: one launch; on a cloud, provisioning takes minutes.
@@ -8,15 +8,18 @@ reads the parts off the times at which lines appear. Limits: one launch; on a cl
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmarks.frame import REPOSITORY, NotMeasured, Row, argument_parser, report
+
 PYTHON = REPOSITORY / ".venv-sky/bin/python"
 SPEC = """\
 name: bench
@@ -38,8 +41,8 @@ MARKS = (
 )
 
 
-def measure(root: Path) -> None:
-    """Bring the cluster up in `root`, launch, print."""
+def measured(root: Path) -> Row:
+    """Bring the cluster up in `root` and launch."""
     sys.path.insert(0, str(REPOSITORY / "tests"))
     from cluster import environments
     from cluster.one_machine import client, slurm
@@ -76,26 +79,34 @@ def measure(root: Path) -> None:
         manifests = [json.loads(path.read_text()) for path in folder.glob("nsd-workspace/artifacts/*/manifest.json")]
         stages = sum(manifest["seconds"] for manifest in manifests)
         parts["nsd on the machine beside its stages"] = parts.pop("work") - stages
-        print(
-            f"launch on a Slurm of this machine: {end - began:.1f} s, of which {len(manifests)} stages {stages:.1f} s"
+        return Row(
+            f"a launch of {len(manifests)} stages, Slurm on the same machine, environment made beforehand",
+            "the stages alone",
+            "s",
+            end - began,
+            stages,
+            (end - began) / stages,
+            f"{end - began - stages:.0f} s more: " + ", ".join(f"{took:.0f} {part}" for part, took in parts.items()),
         )
-        print(f"  {'added by the launch':<48} {end - began - stages:6.1f} s")
-        for name, seconds in parts.items():
-            print(f"    {name:<46} {seconds:6.1f} s")
     finally:
         slurm.down(root)
 
 
-def main() -> None:
-    """Measure, or say why not."""
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """One launch."""
     if not PYTHON.exists() or os.geteuid() != 0:
-        print("launch: skipped, it needs root and .venv-sky (tests/cluster/make_environment.sh makes it)")
-        return
+        raise NotMeasured("it needs root and .venv-sky (tests/cluster/make_environment.sh makes it)")
     with tempfile.TemporaryDirectory(prefix="nsd-bench-") as folder:
         root = Path(folder)
         root.chmod(0o755)
-        measure(root / "slurm")
+        yield measured(root / "slurm")
+
+
+def main() -> int:
+    """Measure, or say why not."""
+    options = argument_parser(__doc__).parse_args()
+    return report(options, measure(options))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

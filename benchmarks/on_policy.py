@@ -1,6 +1,6 @@
 """Trainers on rollouts: drawing by nsd's decode loop and by TRL's generation, steps of sdpo, of TRL's sdpo and of grpo.
 
-    python -m benchmarks.on_policy [--steps 12] [--threads 2]
+    python -m benchmarks.on_policy [--steps 12] [--threads 2] [--device cpu] [--record]
 
 The embedded model on its own word problems, 8 questions x 8 rollouts of at most 64 tokens a step. Each way is a process
 of its own; its times are medians over the steps after the first two. nsd's ways draw the same first rollouts, and TRL's
@@ -15,16 +15,18 @@ import argparse
 import itertools
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-MODEL = Path(__file__).resolve().parents[1] / "plugins" / "embedded" / "wordmath-1m"
+from benchmarks.clocks import module, run
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report
+
+MODEL = REPOSITORY / "plugins" / "embedded" / "wordmath-1m"
 WAYS = ("grpo", "grpo, TRL's generation", "sdpo", "TRL's experimental sdpo")
 COMMON = {"prompts_per_step": 8, "num_generations": 8, "max_tokens": 64, "temperature": 1.0, "learning_rate": 3e-5}
 
@@ -43,9 +45,9 @@ def examples(count: int) -> list[Any]:
     ]
 
 
-def nsd_steps(way: str, steps: int, folder: Path) -> tuple[list[float], list[float]]:
+def nsd_steps(way: str, steps: int, folder: Path, device: str) -> tuple[list[float], list[float]]:
     """Moments at which nsd's trainer reported a step, and the seconds that each drawing took."""
-    from nsd.plugins.api import Budget, ModelRef, TrainJob, TrainSeeds
+    from nsd.plugins.api import Budget, Device, ModelRef, TrainJob, TrainSeeds
     from nsd.plugins.registry import find
 
     config: dict[str, Any] = {**COMMON, "steps": steps}
@@ -66,6 +68,7 @@ def nsd_steps(way: str, steps: int, folder: Path) -> tuple[list[float], list[flo
     job = TrainJob(
         model=ModelRef(str(MODEL), dtype="float32"),
         lora=None,
+        device=Device("cpu") if device == "cpu" else Device("cuda", "bfloat16"),
         examples=examples(400),
         prompt=dataset.default_prompt,
         verifier=verifier(verifier.Config()),
@@ -81,7 +84,7 @@ def nsd_steps(way: str, steps: int, folder: Path) -> tuple[list[float], list[flo
     return moments, drawing
 
 
-def trl_steps(steps: int, folder: Path) -> list[float]:
+def trl_steps(steps: int, folder: Path, device: str) -> list[float]:
     """Moments at which TRL's experimental SDPO trainer ended a step."""
     import torch
     from datasets import Dataset
@@ -115,8 +118,8 @@ def trl_steps(steps: int, folder: Path) -> list[float]:
             learning_rate=COMMON["learning_rate"],
             max_steps=steps,
             report_to=[],
-            use_cpu=True,
-            bf16=False,
+            use_cpu=device == "cpu",
+            bf16=device != "cpu",
             disable_tqdm=True,
             save_strategy="no",
             activation_checkpointing=False,
@@ -135,7 +138,7 @@ def trl_steps(steps: int, folder: Path) -> list[float]:
     return moments
 
 
-def measure(way: str, steps: int, threads: int) -> tuple[float, float]:
+def one_way(way: str, steps: int, threads: int, device: str) -> tuple[float, float]:
     """Median seconds of a step and of its drawing (0 for TRL's trainer), the first two left out."""
     warnings.simplefilter("ignore")
     import torch
@@ -143,35 +146,43 @@ def measure(way: str, steps: int, threads: int) -> tuple[float, float]:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         if way.startswith("TRL"):
-            moments, drawing = trl_steps(steps, Path(folder)), [0.0] * steps
+            moments, drawing = trl_steps(steps, Path(folder), device), [0.0] * steps
         else:
-            moments, drawing = nsd_steps(way, steps, Path(folder))
+            moments, drawing = nsd_steps(way, steps, Path(folder), device)
     gaps = [after - before for before, after in itertools.pairwise(moments)]
     return statistics.median(gaps[1:]), statistics.median(drawing[2:])
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Each way in a process of its own."""
+    step, drawing = {}, {}
+    counts = [f"--{name}={getattr(options, name)}" for name in ("steps", "threads", "device")]
+    for way in WAYS:
+        found = run(module("on_policy", "--only", way, *counts), threads=options.threads).out
+        step[way], drawing[way] = json.loads(found.strip().splitlines()[-1])
+    grpo, by_trl, sdpo, theirs = WAYS
+    note = f"64 rollouts of at most 64 tokens a step, {options.threads} threads"
+    for what, peer, own, other in (
+        ("drawing the rollouts of a GRPO step", "TRL's own generation", drawing[grpo], drawing[by_trl]),
+        ("a GRPO step", "the same with TRL's own generation", step[grpo], step[by_trl]),
+        ("a whole SDPO step", theirs, step[sdpo], step[theirs]),
+        ("a whole SDPO step", "a GRPO step on the same first rollouts", step[sdpo], step[grpo]),
+    ):
+        yield Row(what, peer, "s", own, other, own / other, note)
+
+
+def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
+    parser = argument_parser(__doc__, device=True)
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only")
-    given = parser.parse_args()
-    if given.only:
-        print(json.dumps(measure(given.only, given.steps, given.threads)))
-        return
-    step, drawing = {}, {}
-    for way in WAYS:
-        command = [sys.executable, "-m", "benchmarks.on_policy", "--only", way]
-        command += [f"--steps={given.steps}", f"--threads={given.threads}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        step[way], drawing[way] = json.loads(done.stdout.strip().splitlines()[-1])
-        told = f", {drawing[way]:.3f} of them drawing" if drawing[way] else ""
-        print(f"{way:26} {step[way]:.3f} s a step{told}")
-    print(f"drawing over TRL's generation: {drawing['grpo'] / drawing[WAYS[1]]:.2f}")
-    print(f"sdpo over TRL's experimental sdpo: {step['sdpo'] / step[WAYS[3]]:.2f}")
-    print(f"sdpo over grpo: {step['sdpo'] / step['grpo']:.2f}")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(one_way(options.only, options.steps, options.threads, options.device)))
+        return 0
+    return report(options, measure(options), ("torch", "transformers", "trl"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,24 +1,24 @@
 """How long commands take to start, against importing the packages any such command line needs.
 
-    python -m benchmarks.startup
+    python -m benchmarks.startup [--rounds N] [--record]
 
 Runs the peer and each command in turn, many times, and prints medians and the ratio of pairs. The last rows are the
 floor of `nsd validate`: a command that takes a list and a flag by typer and does nothing, and one that also reads the
 spec as YAML and checks one field of it by a pydantic model. The aim is 0.8 of the peer for `nsd --help` and 2 for
-`nsd validate`; this prints, it does not judge.
+`nsd validate`; this judges nothing.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
 import statistics
-import subprocess
 import sys
-import time
-from pathlib import Path
+from collections.abc import Iterator
 
-ROUNDS = 15
-REPOSITORY = Path(__file__).resolve().parents[1]
+from benchmarks.clocks import median_ratio, of_environment, run
+from benchmarks.frame import Row, argument_parser, report
+
+CLOCKS = ("seconds", "processor")
 PEER = [sys.executable, "-c", "import typer, pydantic, yaml, rich"]
 NOTHING = """
 import typer, pydantic, yaml, rich
@@ -38,35 +38,34 @@ def validate(files: list[str], flag: bool = False):
     Spec.model_validate({key.value: value.value for key, value in node.value if key.value == "name"})
 app(["specs/quickstart.yaml"])
 """
-NSD = str(Path(sys.executable).with_name("nsd"))
 
 
-def seconds(command: list[str]) -> float:
-    """Wall time of one whole process."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # whoever uses nsd has its byte code at hand
-    started = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY, env=environment)
-    return time.perf_counter() - started
-
-
-def main() -> None:
-    """Measure and print."""
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """A row for each command."""
+    nsd = of_environment("nsd")
     commands = {
-        "nsd --help": [NSD, "--help"],
-        "nsd validate specs/quickstart.yaml": [NSD, "validate", "specs/quickstart.yaml"],
+        "`nsd --help`": [nsd, "--help"],
+        "`nsd validate specs/quickstart.yaml`": [nsd, "validate", "specs/quickstart.yaml"],
         "a typer command that does nothing": [sys.executable, "-c", NOTHING],
         "one that checks one field of a spec": [sys.executable, "-c", ONE_FIELD],
     }
     for command in (PEER, *commands.values()):
-        seconds(command)  # warm the file cache and the byte code
-    print(f"start-up, {ROUNDS} rounds in turn; peer: python -c 'import typer, pydantic, yaml, rich'")
+        run(command)  # warm the file cache and the byte code
     for name, command in commands.items():
-        pairs = [(seconds(PEER), seconds(command)) for _ in range(ROUNDS)]
-        peer, own = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratio = statistics.median(own / peer for peer, own in pairs)
-        print(f"  {name:<36} {own * 1000:6.0f} ms   peer {peer * 1000:6.0f} ms   ratio {ratio:.2f}")
+        pairs = [(run(command), run(PEER)) for _ in range(options.rounds)]
+        walls, processors = ([[getattr(ran, clock) for ran in pair] for pair in pairs] for clock in CLOCKS)
+        own, peer = (statistics.median(side) * 1000 for side in zip(*walls, strict=True))
+        ratio, processor = (median_ratio(*zip(*side, strict=True)) for side in (walls, processors))
+        yield Row(name, "importing typer, pydantic, yaml, rich", "ms", own, peer, ratio, processor=processor)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    return report(options, measure(options))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """Wall time of an SFT and a GRPO stage through nsd's trainers beside a bare TRL script doing the same steps.
 
-    python -m benchmarks.training [--only sft|grpo] [--model FOLDER] [--repeats 3] [--threads 2] [--json FILE]
+    python -m benchmarks.training [--only sft|grpo] [--model FOLDER] [--repeats 3] [--threads 2] [--record]
 
 Both run in fresh processes, in turn, with the same seed, data and model (by default the embedded one, else a
 random one of that kind); the losses of every step must be equal, or the benchmark fails. Two times are given: the
@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-EMBEDDED = ROOT / "plugins" / "embedded" / "wordmath-1m"
+from benchmarks.clocks import median_ratio, module, run
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report
+
+EMBEDDED = REPOSITORY / "plugins" / "embedded" / "wordmath-1m"
 TASKS: dict[str, dict[str, Any]] = {
     "sft": {"learning_rate": 5e-4, "batch_size": 16, "steps": 80},
     "grpo": {
@@ -53,6 +53,7 @@ def plugin_stage(kind: str, folder: Path) -> None:
     started = time.perf_counter()
     from nsd.plugins.api import (
         Budget,
+        Device,
         Example,
         ModelRef,
         Prompt,
@@ -92,6 +93,7 @@ def plugin_stage(kind: str, folder: Path) -> None:
     job = TrainJob(
         model=ModelRef(task["model"]),
         lora=None,
+        device=Device("cpu") if task["device"] == "cpu" else Device("cuda", "bfloat16"),
         examples=examples,
         prompt=Prompt(),
         verifier=Numeric(),
@@ -109,26 +111,16 @@ def plugin_stage(kind: str, folder: Path) -> None:
 
 
 def timed(command: list[str], threads: int) -> dict[str, Any]:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": str(ROOT),
-    }
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    whole = time.perf_counter() - started
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return {"whole": whole, **json.loads(lines[-1].removeprefix("RESULT "))}
+    """What a side says of itself, and the time of its whole process."""
+    ran = run(command, threads=threads)
+    lines = [line for line in ran.out.splitlines() if line.startswith("RESULT ")]
+    return {"whole": ran.seconds, **json.loads(lines[-1].removeprefix("RESULT "))}
 
 
 def default_model(folder: Path) -> Path:
     if (EMBEDDED / "config.json").is_file():
         return EMBEDDED
-    sys.path.insert(0, str(ROOT / "tests"))
+    sys.path.insert(0, str(REPOSITORY / "tests"))
     from tiny_model import make_tiny_model
 
     made: Path = make_tiny_model(
@@ -142,57 +134,57 @@ def default_model(folder: Path) -> Path:
     return made
 
 
-def main() -> int:
-    """Measure, print, and return 1 where losses differ."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--only", choices=sorted(TASKS))
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--stage", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.stage:
-        plugin_stage(options.stage[0], Path(options.stage[1]))
-        return 0
-    figures: dict[str, Any] = {}
-    equal = True
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """Both sides in turn; each goes first as often as the other."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = options.model or default_model(folder)
         for kind, task in TASKS.items():
             if options.only not in (None, kind):
                 continue
-            (folder / "task.json").write_text(json.dumps(task | {"model": str(model), "seed": 42, "rows": rows(1280)}))
-            ours = [sys.executable, str(Path(__file__).resolve()), "--stage", kind, str(folder)]
-            bare = [sys.executable, str(Path(__file__).with_name("bare_trl.py").resolve()), kind, str(folder)]
+            steps = options.steps or task["steps"]
+            given = {"model": str(model), "seed": 42, "rows": rows(1280), "device": options.device, "steps": steps}
+            (folder / "task.json").write_text(json.dumps(task | given))
+            commands = {
+                "nsd": module("training", "--stage", kind, str(folder)),
+                "bare": module("bare_trl", kind, str(folder)),
+            }
             runs: dict[str, list[dict[str, Any]]] = {"nsd": [], "bare": []}
             for repeat in range(options.repeats):
-                order = [("nsd", ours), ("bare", bare)]
-                for label, command in order if repeat % 2 == 0 else reversed(order):
-                    runs[label].append(timed(command, options.threads))
-            same = all(run["losses"] == runs["bare"][0]["losses"] for run in [*runs["nsd"], *runs["bare"]])
-            same &= len(runs["bare"][0]["losses"]) == task["steps"]
-            equal &= same
-            figure: dict[str, Any] = {"steps": task["steps"], "losses_equal": same}
-            for part in ("whole", "seconds"):
-                ratios = [a[part] / b[part] for a, b in zip(runs["nsd"], runs["bare"], strict=True)]
-                figure[part] = {
-                    **{label: statistics.median(run[part] for run in runs[label]) for label in runs},
-                    "ratio": statistics.median(ratios),
-                    "ratios": ratios,
-                }
-            figures[kind] = figure
-            for part, words in (("whole", "whole process"), ("seconds", "after imports")):
-                row = figure[part]
-                singles = ", ".join(f"{ratio:.3f}" for ratio in row["ratios"])
-                times = f"nsd {row['nsd']:6.2f} s, bare TRL {row['bare']:6.2f} s, ratio {row['ratio']:.3f}"
-                print(f"{kind:5} {task['steps']:4} steps, {words}: {times} (of {singles})")
-            print(f"{kind:5} losses of all steps {'equal' if same else 'DIFFER'}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
-    return 0 if equal else 1
+                for label in list(commands)[:: 1 if repeat % 2 == 0 else -1]:
+                    runs[label].append(timed(commands[label], options.threads))
+            losses = runs["bare"][0]["losses"]
+            if len(losses) != steps or any(one["losses"] != losses for one in [*runs["nsd"], *runs["bare"]]):
+                raise SystemExit(f"training: {kind}: the losses differ")
+            for part, words in (("whole", "whole process"), ("seconds", "after the imports")):
+                own, bare = ([one[part] for one in runs[label]] for label in runs)
+                singles = ", ".join(f"{a / b:.2f}" for a, b in zip(own, bare, strict=True))
+                yield Row(
+                    f"{kind.upper()} stage of {steps} steps, {words}",
+                    "a bare TRL script",
+                    "s",
+                    statistics.median(own),
+                    statistics.median(bare),
+                    median_ratio(own, bare),
+                    f"of {singles}; losses of all steps equal, {options.threads} threads",
+                )
+
+
+def main() -> int:
+    """Measure and print; 1 where losses differ."""
+    parser = argument_parser(__doc__, device=True)
+    parser.add_argument("--model", type=Path)
+    parser.add_argument("--only", choices=sorted(TASKS))
+    parser.add_argument("--steps", type=int, help="80 of SFT and 12 of GRPO where not given")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--stage", nargs=2, metavar=("KIND", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stage:
+        plugin_stage(options.stage[0], Path(options.stage[1]))
+        return 0
+    return report(options, measure(options), ("torch", "transformers", "trl"))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,13 +1,14 @@
 """How much slower a quickstart training gets beside busy loops: the stage alone and loaded, in turn.
 
-    python -m benchmarks.under_load [--rounds 3] [--loops 2] [--condition baseline]
+    python -m benchmarks.under_load [--rounds 3] [--loops 2] [--condition baseline] [--record]
 
 Each run does the stage anew, in a workspace of its own and through the worker that `nsd run` starts. The figure is the
 ratio of the quickest run beside the loops to the quickest alone; 2 would be a fair share where there are as many loops
 as cores. More than 3 fails. What the user sets wins over nsd's choice, so `GOMP_SPINCOUNT=300000` in front of the
 command measures what OpenMP does by itself. The weights of all runs must be equal: waiting changes no result.
 
-Limits: other work on the machine makes both sides slower, and the ratio smaller; the load before is printed.
+Limits: other work on the machine makes both sides slower, and the ratio smaller; the load before is printed. The stage
+sees no GPU: this is about processors.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nsd
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report
 from nsd.runner.work.execute import execute
 
-QUICKSTART = Path(__file__).resolve().parents[1] / "specs" / "quickstart.yaml"
+QUICKSTART = REPOSITORY / "specs" / "quickstart.yaml"
 LIMIT = 3.0
 
 
@@ -61,30 +63,42 @@ def training(condition: str) -> tuple[float, str]:
         return seconds, hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """The stage alone and beside the loops, in turn."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    times: dict[int, list[float]] = {0: [], options.loops: []}
+    weights: set[str] = set()
+    for _ in range(options.rounds):
+        for count, taken in times.items():
+            with busy_loops(count):
+                seconds, digest = training(options.condition)
+            taken.append(seconds)
+            weights.add(digest)
+    if len(weights) > 1:
+        raise SystemExit("under_load: the weights differ")
+    alone, loaded = times.values()
+    yield Row(
+        f"the quickstart's `{options.condition}` training beside {options.loops} busy loops",
+        "the same without the loops",
+        "s",
+        min(loaded),
+        min(alone),
+        min(loaded) / min(alone),
+        f"quickest of {options.rounds}; weights equal",
+    )
+    if min(loaded) > LIMIT * min(alone):
+        raise SystemExit(f"under_load: more than {LIMIT:g}")
+
+
 def main() -> int:
     """Measure, print, and return 1 where it is too slow or where weights differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loops", type=int, default=2)
     parser.add_argument("--condition", default="baseline")
     options = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
-    print(f"training of {options.condition}, {cores} cores, load before {os.getloadavg()[0]:.1f}", flush=True)
-    alone: list[float] = []
-    loaded: list[float] = []
-    weights: set[str] = set()
-    for _ in range(options.rounds):
-        for count, times in ((0, alone), (options.loops, loaded)):
-            with busy_loops(count):
-                seconds, digest = training(options.condition)
-            times.append(seconds)
-            weights.add(digest)
-    ratio = min(loaded) / min(alone)
-    for name, times in (("alone", alone), (f"beside {options.loops} busy loops", loaded)):
-        print(f"  {name:<22} {min(times):6.1f} s   of {', '.join(f'{one:.1f}' for one in times)}")
-    print(f"  ratio {ratio:.2f}, at most {LIMIT:g}; weights {'equal' if len(weights) == 1 else 'DIFFER'}")
-    return 0 if ratio <= LIMIT and len(weights) == 1 else 1
+    return report(options, measure(options), ("torch", "transformers", "trl"))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())
