@@ -1,6 +1,6 @@
 """What verdicts at any look (`looks: any`) keep and what they cost, by simulation: the tables of docs/deciding.md.
 
-    python -m benchmarks.any_look [--times 1000] [--seed 0] [--json FILE]
+    python -m benchmarks.any_look [--times 1000] [--seed 0] [--json FILE] [--record]
 
 false alarms   no effect, looks at growing data: how often some look decides, where each is tested as if it were the
                only one, at a share of alpha (planned), and at any look. Questions grow from 20 to 1000 at ten looks, or
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import frame
 from nsd.reports import stats
 from nsd.reports.stats.anytime import anytime_p, fixed_alpha, information_ratio
 from nsd.reports.stats.numerics import normal_quantile
@@ -233,25 +235,44 @@ def show(title: str, rows: list[dict[str, Any]]) -> None:
         print(f"| {' | '.join(f'{cell:.3f}' if isinstance(cell, float) else str(cell) for cell in row.values())} |")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+def measure(options: argparse.Namespace) -> Iterator[frame.Row | str]:
+    """All tables; the recorded rows are means over the rates."""
     found = {
         "width": widths(),
-        "finding": finding(asked.times, asked.seed),
-        "coverage": coverage(asked.times, asked.seed),
-        "false alarms": false_alarms(asked.times, asked.seed),
+        "finding": finding(options.times, options.seed),
+        "coverage": coverage(options.times, options.seed),
+        "false alarms": false_alarms(options.times, options.seed),
     }
     for title, rows in found.items():
         show(title, rows)
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n")
-    allowed = ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / asked.times)
-    return int(any(row["any"] > allowed for row in found["false alarms"]))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    alarms = found["false alarms"]
+    allowed = ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / options.times)
+    if any(row["any"] > allowed for row in alarms):
+        raise SystemExit(f"any_look: more than {allowed:.3f} false alarms")
+    yield f"No effect; means over the rates {', '.join(map(str, RATES))}."
+    for grows in GROWTHS:
+        mine = [row for row in alarms if row["grows"] == grows]
+        how = "as if each were the only one"
+        own, other = (float(np.mean([row[one] for row in mine])) for one in ("any", how))
+        note = f"{mine[0]['times']} draws a rate"
+        yield frame.Row(f"false alarms at any look: {grows}", f"looks {how}", "", own, other, own / other, note)
+    for row in found["coverage"]:
+        own, other = row["any"], row["one look each"]
+        what = f"ten intervals that all hold a difference of .1, {row['discordance']:.0%} of questions differ"
+        yield frame.Row(what, "intervals of one look each", "", own, other, own / other, f"{row['times']} draws")
+
+
+def main() -> int:
+    """Simulate and print."""
+    parser = frame.argument_parser(__doc__)
+    parser.add_argument("--times", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="write every table to this file")
+    options = parser.parse_args()
+    return frame.report(options, measure(options), ("numpy", "scipy"))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """How often each test cries wolf and each interval holds, simulated over sizes, samples, seeds and rates.
 
-    python -m benchmarks.calibration [--simulations 100] [--rows recipe] [--json FILE]
+    python -m benchmarks.calibration [--simulations 100] [--rows recipe] [--json FILE] [--record]
 
 For every row of the table of tests (reports/stats/choose.py) it draws answers whose questions have a difficulty that
 both arms share (logit-normal, SD 1.5) and an arm's own strength a question (SD .5; .7 between recipes, and .2 from
@@ -8,7 +8,7 @@ training seed to training seed). Without a true difference it counts how often t
 without, how often the interval of level .95 holds it. It prints each row's mean and its worst case with where it was.
 
 Limits: other shapes of difficulty are not simulated; a rate from 100 simulations is good to .022 (one SE at .05), so
-that the worst of hundreds of cases lies about three of these from what is true. It prints and judges nothing;
+that the worst of hundreds of cases lies about three of these from what is true. It judges nothing;
 tests/reports/stats/test_calibration.py holds the claims in the suite.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -27,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from benchmarks import frame
 from nsd.reports import stats
 from nsd.reports.judge.arms import arm_interval
 from nsd.reports.judge.pairs import FEW_SEEN
@@ -322,14 +324,28 @@ def table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def main() -> None:
+ASKED = {
+    "rejected": ("false alarms", "the level", 0.05, max),
+    "covered": ("coverage", "the level", 0.95, min),
+    "passed": ("passes for not worse, at the margin", "the level", 0.05, max),
+}
+
+
+def summed(rows: list[Row]) -> Iterator[frame.Row]:
+    """Each row of the table against its levels, with the worst case."""
+    for name in dict.fromkeys(row.row for row in rows):
+        for key, (what, peer, level, worst) in ASKED.items():
+            known = [(getattr(row, key), row.case) for row in rows if row.row == name and getattr(row, key) is not None]
+            if known:
+                mean, aim = float(np.mean([one for one, _ in known])), level / 6 if "sixth" in name else level
+                end, where = worst(known, key=lambda one: one[0])
+                note = f"mean of {len(known)} cases; {'least' if worst is min else 'most'} {end:.3f} ({where})"
+                yield frame.Row(f"{what}: {name}", peer, "", mean, aim, mean / aim, note)
+
+
+def measure(options: argparse.Namespace) -> Iterator[frame.Row | str]:
     """Simulate, print the table, and the cases that stray by more than 2.6 standard errors."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--simulations", type=int, default=100)
-    parser.add_argument("--rows", default="", help="only rows whose name has this in it")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    rows = simulated(arguments.simulations, arguments.rows)
+    rows = simulated(options.simulations, options.rows)
     print("\n".join(table(rows)))
     for row in rows:
         over_seeds = 0.015 if "recipe" in row.row else 0.0
@@ -342,9 +358,22 @@ def main() -> None:
             print(f"stray: {row.row}, {row.case}: covered {row.covered:.3f}")
         if row.passed is not None and row.passed > allowed:
             print(f"stray: {row.row}, {row.case}: passed {row.passed:.3f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    draws = sorted({row.simulations for row in rows})
+    yield f"{draws[0]} to {draws[-1]} draws a case."
+    yield from summed(rows)
+
+
+def main() -> int:
+    """Simulate and print."""
+    parser = frame.argument_parser(__doc__)
+    parser.add_argument("--simulations", type=int, default=100)
+    parser.add_argument("--rows", default="", help="only rows whose name has this in it")
+    parser.add_argument("--json", type=Path, help="write every case to this file")
+    options = parser.parse_args()
+    return frame.report(options, measure(options), ("numpy", "scipy"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -26,9 +26,9 @@ class Spent:
     wall: float
     processor: float
 
-    def per(self, amount: float) -> Spent:
-        """What one of so many took."""
-        return Spent(self.wall / amount, self.processor / amount)
+    def cost(self, device: str) -> float:
+        """Processor time where processors do the work, for other work hardly moves it; else the wall's."""
+        return self.processor if device == "cpu" else self.wall
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row | Package]:
     """Greedy and sampled."""
     tools = os.environ.get("NSD_TOOLS_PYTHON")
     if tools is None:
-        raise NotMeasured(
-            "set NSD_TOOLS_PYTHON to the Python of an environment with lm-eval 0.4.13 and torch"
-        )
+        raise NotMeasured("set NSD_TOOLS_PYTHON to the Python of an environment with lm-eval 0.4.13 and torch")
     model = resolve(options.model)
     questions = Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or []
     for temperature in (0.0, 1.0):
@@ -98,7 +96,7 @@ def compare(own: Own, other: Other, questions: list[Question], rounds: int) -> R
     """Rates of both, the median ratio of rounds, and what the last texts were worth."""
     own.run()  # the first call sets up kernels
     other.run(BATCHES[0])
-    best = min(BATCHES, key=lambda size: other.run(size).spent.wall)
+    best = min(BATCHES, key=lambda size: other.run(size).spent.cost(own.device))
     found = [(own.run(), other.run(best)) for _ in range(rounds)]
     verifier = Numeric()
     accuracies = []
@@ -137,7 +135,7 @@ class Own:
     """An evaluation by nsd: completions of the engine, judged."""
 
     def __init__(self, model: str, questions: list[Question], sampling: Sampling, device: str) -> None:
-        self.engine = HfEngine(HfEngine.Config(device=device))
+        self.engine, self.device = HfEngine(HfEngine.Config(device=device)), device
         self.ref, self.questions, self.sampling = ModelRef(model, dtype="float32"), questions, sampling
         self.verifier = Numeric()
 

@@ -1,6 +1,7 @@
 """Generation: nsd's `hf` engine against transformers' own `generate`, on one model, in one process, in turn.
 
     OMP_NUM_THREADS=2 python -m benchmarks.generation [--model NAME ...] [--questions N] [--rounds N] [--independence]
+                                                      [--device cpu] [--record]
 
 Models: the embedded one (1 M parameters), and `5m` and `30m`, made on the fly with random weights, in which so many
 tokens end a text that lengths are as those of the embedded model. Peers: `generate` one prompt at a time with
@@ -14,22 +15,25 @@ nothing drawn, stopped, copied or decoded. With --independence, the share of tex
 size, in float32 and bfloat16.
 
 Limits: rates include prompts that a run meets by chance; the ratio is the figure to look at. The peers draw from
-torch's global generator, so lengths agree on average, not one by one. CPU unless --device says otherwise.
+torch's global generator, so lengths agree on average, not one by one.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import copy
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clocks import Spent, clocked, median_ratio
+from benchmarks.frame import Row, argument_parser, report
 from nsd.plugins.api import Completion, ModelRef, Request, Sampling, StopReason
 from nsd.plugins.datasets.wordmath import Wordmath
 from nsd.plugins.engines import hf
@@ -37,8 +41,8 @@ from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.models import load_model, resolve
 
 BUILTIN = "builtin:wordmath-1m"
-PEER_BATCHES = (8, 16, 32, 64)  # prompts in a left-padded batch
-SEARCHED = 64  # questions of the search for the best of them
+FEWEST, MOST = 8, 1024  # prompts in a left-padded batch of the peer
+SEARCHED = 64  # questions of the search for the best number, or one batch
 INDEPENDENCE_BATCHES = (1, 7, 64)
 ENGINE = "engine hf"
 LIMIT = "bare forward passes"
@@ -55,37 +59,41 @@ class Count:
     tokens: int
     stopped: int
 
+    def __str__(self) -> str:
+        return f"{self.tokens / self.samples:.1f} tokens each, {self.stopped / self.samples:.0%} stopped"
 
-def main() -> None:
-    """Measure and print."""
+
+def measure(options: argparse.Namespace) -> Iterator[Row | str]:
+    """Every model against its peers."""
     import torch
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", default=[BUILTIN, *MADE])
-    parser.add_argument("--questions", type=int, default=256)
-    parser.add_argument("--samples", type=int, default=8, help="K, completions per question")
-    parser.add_argument("--max-tokens", type=int, default=80)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--independence", action="store_true")
-    options = parser.parse_args()
 
     test = Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or []
     prompt = Wordmath.default_prompt
     requests = [Request(question.id, prompt.render(question)) for question in test]
     sampling = Sampling(options.samples, 1.0, options.max_tokens)
+    yield (
+        f"{len(requests)} questions x {sampling.n} samples of at most {sampling.max_tokens} tokens, {options.rounds} "
+        f"rounds in turn, {torch.get_num_threads()} threads."
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in options.model:
             ref = ModelRef(str(made(name, Path(folder) / name)) if name in MADE else resolve(name))
-            print(
-                f"generation, {name}, {len(requests)} questions x {sampling.n} samples, at most "
-                f"{sampling.max_tokens} tokens, {options.rounds} rounds in turn, {torch.get_num_threads()} threads, "
-                f"{options.device}, load {os.getloadavg()[0]:.1f}",
-                flush=True,
-            )
-            rates(ref, requests, sampling, options.rounds, options.device)
+            yield from rates(name, ref, requests, sampling, options.rounds, options.device)
             if options.independence:
-                independence(ref, requests, sampling, options.device)
+                yield from independence(name, ref, requests, sampling, options.device)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argument_parser(__doc__, device=True)
+    parser.add_argument("--model", nargs="+", default=[BUILTIN, *MADE])
+    parser.add_argument("--questions", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=8, help="K, completions per question")
+    parser.add_argument("--max-tokens", type=int, default=80)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--independence", action="store_true")
+    options = parser.parse_args()
+    return report(options, measure(options), ("torch", "transformers"))
 
 
 def made(name: str, folder: Path) -> Path:
@@ -115,57 +123,60 @@ def made(name: str, folder: Path) -> Path:
     return folder
 
 
-def rates(ref: ModelRef, requests: list[Request], sampling: Sampling, rounds: int, device: str) -> None:
-    """Samples and tokens a second of the engine, its peers and its limit, and the median ratio of rounds."""
+def rates(
+    title: str, ref: ModelRef, requests: list[Request], sampling: Sampling, rounds: int, device: str
+) -> Iterator[Row]:
+    """Samples a second of the engine, its peers and its limit, and the median ratios of rounds."""
     engine = HfEngine(HfEngine.Config(device=device))
-    sizes = {size: Generate(ref, sampling, device, size) for size in (1, *PEER_BATCHES)}
-    best = quickest(sizes, requests[:SEARCHED])
+    loop = Generate(ref, sampling, device, 1)
+    batched = quickest(loop, requests, device)
 
     def drawn(some: list[Request]) -> Count:
         return count([one for shard in engine.generate(ref, some, sampling, 1) for one in shard])
 
     drawn(requests[:4])  # the first call sets up kernels, and loads the model
     assert hf._last is not None
-    limit = Bare(hf._last.loaded.model, lambda: drawn(requests))
     ways: dict[str, Callable[[], Count]] = {
-        "generate, one prompt at a time": lambda: sizes[1](requests[::8]),
-        f"generate, {best} prompts at a time": lambda: sizes[best](requests),
-        ENGINE: lambda: drawn(requests),
-        LIMIT: limit,
+        "`generate`, one prompt at a time": partial(loop, requests[::8]),
+        f"`generate` at its best batch size, {batched.size} prompts": partial(batched, requests),
+        ENGINE: partial(drawn, requests),
+        LIMIT: Bare(hf._last.loaded.model, partial(drawn, requests)),
     }
-    # Wall time, and processor time: the latter is hardly moved by what else the machine does.
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    found: dict[str, Count] = {}
+    found: dict[str, list[tuple[Count, Spent]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            started, processor_started = time.perf_counter(), time.process_time()
-            found[name] = way()
-            spent = (time.perf_counter() - started, time.process_time() - processor_started)
-            seconds[name].append((spent[0] / found[name].samples, spent[1] / found[name].samples))
-    for name, made_by in found.items():
-        per_sample = statistics.median(wall for wall, _ in seconds[name])
-        both = zip(seconds[name], seconds[ENGINE], strict=True)
-        ratios = [(peer[0] / own[0], peer[1] / own[1]) for peer, own in both]
-        print(
-            f"  {name:32} {1 / per_sample:7.0f} samples/s {made_by.tokens / made_by.samples / per_sample:8.0f} "
-            f"tokens/s ({made_by.tokens / made_by.samples:.1f} tokens each, "
-            f"{made_by.stopped / made_by.samples:.0%} stopped)   engine is "
-            f"{statistics.median(wall for wall, _ in ratios):.2f} times as fast, in processor time "
-            f"{statistics.median(processor for _, processor in ratios):.2f}",
-            flush=True,
-        )
+            found[name].append(clocked(way))
     engine.close()
+    walls = {name: [made_by.samples / spent.wall for made_by, spent in runs] for name, runs in found.items()}
+    processors = {name: [made_by.samples / spent.processor for made_by, spent in runs] for name, runs in found.items()}
+    own = found[ENGINE][-1][0]
+    for name in ways:
+        if name != ENGINE:
+            yield Row(
+                f"completions, K = {sampling.n}, {title}",
+                name,
+                "samples/s",
+                statistics.median(walls[ENGINE]),
+                statistics.median(walls[name]),
+                median_ratio(walls[ENGINE], walls[name]),
+                str(own) if name == LIMIT else f"{own}; the peer's {found[name][-1][0]}",
+                median_ratio(processors[ENGINE], processors[name]),
+            )
 
 
-def quickest(sizes: dict[int, Generate], requests: list[Request]) -> int:
-    """The batch size at which `generate` takes the least processor time."""
-    spent = {}
-    for size in PEER_BATCHES:
-        sizes[size](requests[:4])
-        started = time.process_time()
-        sizes[size](requests)
-        spent[size] = time.process_time() - started
-    return min(spent, key=lambda size: spent[size])
+def quickest(loop: Generate, requests: list[Request], device: str) -> Generate:
+    """`generate` at the batch size that takes the least time: sizes are doubled until one is a third slower."""
+    spent: dict[int, float] = {}
+    size = FEWEST
+    while size <= MOST and (size == FEWEST or size <= len(requests)):
+        one = loop.of(size)
+        one(requests[:4])
+        some = requests[: max(SEARCHED, size)]
+        spent[size] = clocked(partial(one, some))[1].cost(device) / len(some)
+        if spent[size] > 4 / 3 * min(spent.values()):
+            break
+        size *= 2
+    return loop.of(min(spent, key=lambda size: spent[size]))
 
 
 class Bare:
@@ -221,6 +232,7 @@ class Bare:
                     use_cache=True,
                     logits_to_keep=1,
                 )
+            ids.cpu()  # a GPU has finished
         return self.counted
 
 
@@ -230,6 +242,12 @@ class Generate:
     def __init__(self, ref: ModelRef, sampling: Sampling, device: str, size: int) -> None:
         self.model, self.tokenizer = load_model(ref, device)
         self.sampling, self.size = sampling, size
+
+    def of(self, size: int) -> Generate:
+        """The same model with batches of another size."""
+        other = copy.copy(self)
+        other.size = size
+        return other
 
     def __call__(self, requests: list[Request]) -> Count:
         import torch
@@ -267,9 +285,8 @@ def count(completions: list[Completion]) -> Count:
     return Count(len(completions), sum(one.tokens for one in completions), stopped)
 
 
-def independence(ref: ModelRef, requests: list[Request], sampling: Sampling, device: str) -> None:
+def independence(title: str, ref: ModelRef, requests: list[Request], sampling: Sampling, device: str) -> Iterator[str]:
     """How many texts differ between batch sizes, and how long the first common part is."""
-    print("texts that differ between batch sizes of the engine, same seed")
     for dtype in ("float32", "bfloat16"):
         texts: dict[int, dict[tuple[str, int], str]] = {}
         tokens = 0
@@ -281,13 +298,12 @@ def independence(ref: ModelRef, requests: list[Request], sampling: Sampling, dev
             texts[size] = {(one.question_id, one.sample): one.text for one in found}
         for one, other in combinations(INDEPENDENCE_BATCHES, 2):
             differing = sum(texts[one][key] != texts[other][key] for key in texts[one])
-            print(
-                f"  {dtype:8} batch {one:2} and {other:2}: {differing} of {len(texts[one])} texts "
-                f"({differing / len(texts[one]):.2%}; {differing / tokens:.1e} per token)",
-                flush=True,
+            yield (
+                f"{title}, {dtype}, same seed, batches of {one} and of {other}: {differing} of {len(texts[one])} texts "
+                f"differ ({differing / len(texts[one]):.2%}; {differing / tokens:.1e} per token)."
             )
         engine.close()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """How often each test finds what was promised: the power of reports/stats/chances.py against the tests, simulated.
 
-    python -m benchmarks.power [--simulations 400] [--json FILE]
+    python -m benchmarks.power [--simulations 400] [--json FILE] [--record]
 
 Answers are drawn as in calibration.py. For every case a true difference is found of which the model promises a chance
 near .8, from the true variance; then the test that nsd takes, with its interval, is run on drawn data. The table has
@@ -8,13 +8,14 @@ the largest gap of each row and where it was (docs/deciding.md). The last row re
 the median of the differences that it "finds" over many data sets is made the truth.
 
 Limits: a rate from 400 simulations is good to .02 (one SE), so the worst of many cases lies three of these from what is
-true. It prints and judges nothing; tests/reports/stats/test_chances.py holds the claims in the suite.
+true. It judges nothing; tests/reports/stats/test_chances.py holds the claims in the suite.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -23,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import frame
 from benchmarks.calibration import answers, recipes
 from nsd.reports import stats
 
@@ -172,17 +174,30 @@ def table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def main() -> None:
+def measure(options: argparse.Namespace) -> Iterator[frame.Row | str]:
     """Simulate, print the table, and write every case where a file is named."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=400)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    rows = list(cases(given.simulations))
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    rows = list(cases(options.simulations))
+    if options.json is not None:
+        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     print("\n".join(table(rows)))
+    yield f"{options.simulations} draws a case."
+    for name in dict.fromkeys(row.row for row in rows):
+        mine = [row for row in rows if row.row == name]
+        known = [row for row in mine if row.found is not None and row.promised is not None]
+        if known:
+            found, promised = (float(np.mean([getattr(row, key) for row in known])) for key in ("found", "promised"))
+            note = f"mean of {len(known)} cases of {len(mine)} that get a figure"
+            yield frame.Row(f"power found: {name}", "what is promised", "", found, promised, found / promised, note)
+
+
+def main() -> int:
+    """Simulate and print."""
+    parser = frame.argument_parser(__doc__)
+    parser.add_argument("--simulations", type=int, default=400)
+    parser.add_argument("--json", type=Path, help="write every case to this file")
+    options = parser.parse_args()
+    return frame.report(options, measure(options), ("numpy", "scipy"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,12 @@
 """Votes that stop when they are decided, against the full vote: the same labels, and how many of them a second.
 
     OMP_NUM_THREADS=2 python -m benchmarks.votes [--questions N] [--k K ...] [--threshold T] [--rounds N]
+                                                 [--device cpu] [--record]
 
 The model is the quickstart's baseline, trained as specs/quickstart.yaml trains it. Both votes draw with the `hf` engine
 in this process, from the same streams, in turn: the full one all K samples in one call, the other in the rounds of a
 run (runner/work/rounds.py). Accepted questions, their labels and their training targets are compared, and a difference
-ends the measurement. Rates are kept labels by wall time; processor time is beside them, for a machine that other work
-keeps busy.
+ends the measurement.
 
 Limits: the embedded model's answers are as long as its prompts, so that reading a prompt again in a later round costs
 much of what a sample does; of longer answers it is a small part.
@@ -18,11 +18,13 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from benchmarks.clocks import Spent, clocked, median_ratio
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report
 from nsd.plugins.api import Completion, ModelRef, Question, Request
 from nsd.plugins.datasets.wordmath import Wordmath
 from nsd.plugins.engines.hf import HfEngine
@@ -34,39 +36,25 @@ from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
 from nsd.runner.work.rounds import Place, Wanted
 
-QUICKSTART = Path(__file__).parents[1] / "specs" / "quickstart.yaml"
+QUICKSTART = REPOSITORY / "specs" / "quickstart.yaml"
 SEED = 7
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a vote drew, and what that took, in seconds."""
+    """What a vote drew, and what that took."""
 
     held: dict[Place, Completion]
-    wall: float
-    processor: float
+    spent: Spent
 
 
-def main() -> None:
-    """Measure and print."""
-    import torch
-
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=150)
-    parser.add_argument("--k", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--threshold", type=float, default=0.75)
-    parser.add_argument("--rounds", type=int, default=2)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Iterator[Row]:
+    """A row for each K."""
     with tempfile.TemporaryDirectory() as folder:
         model = trained(Workspace(Path(folder) / "w"))
         questions = Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or []
-        print(
-            f"votes, the quickstart's baseline, {len(questions)} questions, threshold {options.threshold:g}, "
-            f"{options.rounds} rounds in turn, {torch.get_num_threads()} threads, cpu",
-            flush=True,
-        )
         for k in options.k:
-            measure(model, questions, k, options.threshold, options.rounds)
+            yield compare(model, questions, k, options.threshold, options.rounds, options.device)
 
 
 def trained(workspace: Workspace) -> ModelRef:
@@ -78,42 +66,45 @@ def trained(workspace: Workspace) -> ModelRef:
     return ModelRef(str(workspace.folder("train", digest) / "model"))
 
 
-def measure(model: ModelRef, questions: Sequence[Question], k: int, threshold: float, rounds: int) -> None:
-    """Print both votes; exits where their labels differ."""
+def compare(model: ModelRef, questions: Sequence[Question], k: int, threshold: float, rounds: int, device: str) -> Row:
+    """Both votes; exits where their labels differ."""
     votes = {
         name: Consensus(Consensus.Config(k=k, threshold=threshold, max_tokens=64, stop_vote=rule))
         for name, rule in (("full", None), ("exact", "exact"))
     }
-    engine = HfEngine(HfEngine.Config(device="cpu"))
+    engine = HfEngine(HfEngine.Config(device=device))
     draw(engine, model, questions[:4], votes["full"])  # the first call sets up kernels
     drawn: dict[str, list[Drawn]] = {name: [] for name in votes}
     for _ in range(rounds):
         for name, vote in votes.items():
-            drawn[name].append(draw(engine, model, questions, vote))
+            held, spent = clocked(partial(draw, engine, model, questions, vote))
+            drawn[name].append(Drawn(held, spent))
+    engine.close()
     kept = {name: labels(questions, votes[name], found[0]) for name, found in drawn.items()}
     if kept["full"] != kept["exact"]:
-        sys.exit(f"K={k}: the accepted set, its labels or its targets differ")
-    samples = {name: len(found[0].held) for name, found in drawn.items()}
-    for name, found in drawn.items():
-        pairs = list(zip(drawn["full"], found, strict=True))
-        wall, processor = (statistics.median(getattr(one, clock) for one in found) for clock in ("wall", "processor"))
-        faster = [statistics.median(getattr(a, c) / getattr(b, c) for a, b in pairs) for c in ("wall", "processor")]
-        print(
-            f"  K={k:<3} {name:6} {samples[name]:6} samples ({samples[name] / samples['full']:.0%}), "
-            f"{len(kept[name])} accepted, {len(kept[name]) / wall:6.2f} a second, {processor:5.1f} s of processor; "
-            f"{faster[0]:.2f} times the full vote, in processor time {faster[1]:.2f}",
-            flush=True,
-        )
-    print(f"  K={k:<3} accepted set, labels and targets are identical", flush=True)
-    engine.close()
+        raise SystemExit(f"votes: K={k}: the accepted set, its labels or its targets differ")
+    walls, processors = (
+        [[len(kept[name]) / getattr(one.spent, clock) for one in drawn[name]] for name in ("exact", "full")]
+        for clock in ("wall", "processor")
+    )
+    share = len(drawn["exact"][0].held) / len(drawn["full"][0].held)
+    return Row(
+        f"accepted labels of votes that stop (`exact`), K = {k}, threshold {threshold:g}, {len(questions)} questions",
+        "the full vote",
+        "labels/s",
+        statistics.median(walls[0]),
+        statistics.median(walls[1]),
+        median_ratio(*walls),
+        f"{share:.0%} of the samples; {len(kept['full'])} accepted, labels and targets identical",
+        median_ratio(*processors),
+    )
 
 
-def draw(engine: HfEngine, model: ModelRef, questions: Sequence[Question], vote: Consensus) -> Drawn:
+def draw(engine: HfEngine, model: ModelRef, questions: Sequence[Question], vote: Consensus) -> dict[Place, Completion]:
     """Draw what a vote asks for, as a sample stage does."""
     prompt, sampling = Wordmath.default_prompt, vote.sampling()
     wanted = Wanted(vote if vote.in_rounds else None, Numeric(), sampling.n, engine.least_rows)
     held: dict[Place, Completion] = {}
-    wall, processor = time.perf_counter(), time.process_time()
     for waiting, upto in wanted.rounds(questions, held):
         requests = [
             Request(one.id, prompt.render(one), next(s for s in range(upto + 1) if (one.id, s) not in held))
@@ -121,7 +112,7 @@ def draw(engine: HfEngine, model: ModelRef, questions: Sequence[Question], vote:
         ]
         for batch in engine.generate(model, requests, replace(sampling, n=upto), SEED, frozenset(held)):
             held |= {(one.question_id, one.sample): one for one in batch}
-    return Drawn(held, time.perf_counter() - wall, time.process_time() - processor)
+    return held
 
 
 def labels(questions: Sequence[Question], vote: Consensus, drawn: Drawn) -> dict[str, tuple[str | None, str | None]]:
@@ -133,5 +124,16 @@ def labels(questions: Sequence[Question], vote: Consensus, drawn: Drawn) -> dict
     return {one.question_id: (one.label, one.target) for one in found if one.kept}
 
 
+def main() -> int:
+    """Measure and print."""
+    parser = argument_parser(__doc__, device=True)
+    parser.add_argument("--questions", type=int, default=150)
+    parser.add_argument("--k", type=int, nargs="+", default=[8, 32])
+    parser.add_argument("--threshold", type=float, default=0.75)
+    parser.add_argument("--rounds", type=int, default=2)
+    options = parser.parse_args()
+    return report(options, measure(options), ("torch", "transformers", "trl"))
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
