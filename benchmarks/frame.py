@@ -26,7 +26,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -99,7 +99,12 @@ class Section:
 
     name: str
     text: str
-    ratios: frozenset[str] = field(default_factory=frozenset)
+    ratios: frozenset[str]
+
+    @property
+    def benchmark(self) -> str:
+        """The module; its section on a GPU is called by both."""
+        return self.name.partition(" on ")[0]
 
 
 def argument_parser(doc: str | None, *, device: bool = False) -> argparse.ArgumentParser:

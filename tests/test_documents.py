@@ -15,7 +15,8 @@ import yaml
 from typer.main import get_command
 
 import nsd
-from benchmarks.__main__ import MODULES
+from benchmarks import MODULES
+from benchmarks.frame import RESULTS, read
 from nsd.plugins.api import KINDS
 from nsd.plugins.errors import InputError, Interrupted, NsdError, StageFailed
 from nsd.plugins.registry import find
@@ -227,7 +228,11 @@ def all_flags() -> set[str]:
     "flag", sorted({word for span in spans(EVERYTHING) for word in re.findall(r"--[a-z-]+", span)})
 )
 def test_every_flag_is_one_of_nsd(flag: str) -> None:
-    foreign = [span for span in spans(EVERYTHING) if span.startswith("sky ") or "python -m tests." in span]
+    foreign = [
+        span
+        for span in spans(EVERYTHING)
+        if span.startswith("sky ") or re.search(r"python -m (tests|benchmarks)\b", span)
+    ]
     others = set(re.findall(r"--[a-z-]+", "\n".join(foreign)))
     assert flag in all_flags() | others
 
@@ -245,8 +250,26 @@ def test_every_benchmark_exists_and_make_bench_runs_it(module: str) -> None:
     assert module in MODULES and (REPOSITORY / "benchmarks" / f"{module}.py").is_file()
 
 
-def test_every_benchmark_is_in_the_table() -> None:
-    assert set(re.findall(r"python -m benchmarks\.(\w+)", README)) == set(MODULES)
+RECORDED = read(RESULTS.read_text(encoding="utf-8"))
+
+
+def test_every_benchmark_has_a_recorded_section() -> None:
+    assert {one.benchmark for one in RECORDED} == set(MODULES)
+
+
+def quoted() -> list[tuple[str, str]]:
+    """Benchmark and ratio of every row of the README's table that names a command; `same` is that of the row above."""
+    found, command = [], ""
+    for _, asked, _, ratios in rows("what \\| command \\| against"):
+        command = command if asked == "same" else asked
+        (module,) = re.findall(r"python -m benchmarks\.(\w+)", command)
+        found += [(module, ratio) for ratio in re.findall(r"[\d.]+", ratios)]
+    return found
+
+
+@pytest.mark.parametrize(("module", "ratio"), quoted())
+def test_every_ratio_of_the_readme_is_a_recorded_one(module: str, ratio: str) -> None:
+    assert ratio in frozenset().union(*(one.ratios for one in RECORDED if one.benchmark == module))
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z-]+)(?=`|  )", EVERYTHING))))
