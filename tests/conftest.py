@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
 for _name in ("NSD_WORKSPACE", "NSD_STORE", "NSD_SKY", "NSD_JOB", "NSD_USD_PER_HOUR"):
     os.environ.pop(_name, None)
+
+# The suite starts hundreds of Pythons, and where byte code is not kept each compiles all of nsd and its packages anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # GNU readline, which pytest loads, writes the width of a terminal that is not there into the environment of processes.
 for _name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):

@@ -58,10 +58,17 @@ def differing(found: list[Decoded], expected: list[Decoded]) -> int:
     return sum(one != other for one, other in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("beginning", [0, 30])
-def test_a_row_writes_the_same_in_a_slot_that_others_had(model: Any, beginning: int) -> None:
+@pytest.fixture(scope="module")
+def alone_of_12(model: Any) -> list[Decoded]:
+    return one_by_one(model, rows(prompts(12)))
+
+
+@pytest.mark.parametrize("beginning", [0, pytest.param(30, marks=pytest.mark.slow)])
+def test_a_row_writes_the_same_in_a_slot_that_others_had(
+    model: Any, alone_of_12: list[Decoded], beginning: int
+) -> None:
     wanted = rows(prompts(12, beginning))
-    alone = one_by_one(model, wanted)
+    alone = one_by_one(model, wanted) if beginning else alone_of_12
     assert len({len(one.tokens) for one in alone}) > 10, "the toy should end rows at many steps"
     for slots in (1, 3, 7, 48):
         assert differing(decode(model, wanted, SAMPLING, ENDS, 0, slots=slots), alone) <= 1
@@ -83,9 +90,10 @@ def test_a_stop_string_ends_a_row_at_any_token_of_its_own(model: Any, check_ever
     assert sum(len(one.tokens) == 1 and not one.ended for one in alone) > 1, "some should stop at their first token"
 
 
-def test_the_window_moves_and_the_texts_do_not(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = rows(prompts(12))
-    alone = one_by_one(model, wanted)
+def test_the_window_moves_and_the_texts_do_not(
+    model: Any, alone_of_12: list[Decoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, alone = rows(prompts(12)), alone_of_12
     monkeypatch.setattr(hf_slots, "ROOM", 4)
     moved: list[tuple[int, bool]] = []
     inner = hf_slots.SlotMemory.make_room

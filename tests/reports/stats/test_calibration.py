@@ -135,6 +135,7 @@ def test_tests_on_seed_means_keep_their_level() -> None:
         assert abs(paired - ALPHA) < 4 * error_of(simulations)
 
 
+@pytest.mark.slow
 def test_two_level_t_keeps_its_level_when_seeds_and_questions_both_vary() -> None:
     simulations, generator = 3_000, np.random.default_rng(8)
     p_values = []
@@ -299,7 +300,14 @@ def test_an_arms_own_interval_covers_inside_zero_and_one(n: int, k: int, share: 
     assert held / simulations > 0.94 - 2.6 * error_of(simulations, 0.06)
 
 
-@pytest.mark.parametrize(("seeds", "n", "k", "spread"), [(3, 30, 8, 0.7), (5, 30, 32, 0.7), (5, 200, 8, 0.7)])
+@pytest.mark.parametrize(
+    ("seeds", "n", "k", "spread"),
+    [
+        pytest.param(3, 30, 8, 0.7, marks=pytest.mark.slow),
+        pytest.param(5, 30, 32, 0.7, marks=pytest.mark.slow),
+        (5, 200, 8, 0.7),
+    ],
+)
 def test_a_recipe_is_not_found_in_questions_that_happen_to_suit_it(seeds: int, n: int, k: int, spread: float) -> None:
     """Each recipe has a strength of its own on each question: Welch on seed means takes these questions for all."""
     simulations, generator = 400, np.random.default_rng(23)

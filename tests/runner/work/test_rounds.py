@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -134,19 +135,39 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def after_early(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Where the arm `early` has run, and what it drew."""
+    toy = Toy(tmp_path_factory.mktemp("early"))
+    return toy.folder, toy.run("early")
+
+
+@pytest.fixture
+def early(after_early: tuple[Path, list[str]], tmp_path: Path) -> Toy:
+    """A copy of it, whose `run` of other arms goes on from there."""
+    folder, _ = after_early
+    shutil.copytree(folder, tmp_path / "early")
+    return Toy(tmp_path / "early")
+
+
+@pytest.fixture
+def drawn_early(after_early: tuple[Path, list[str]]) -> list[str]:
+    return after_early[1]
+
+
 def counts(drawn: list[str]) -> dict[str, int]:
     found = [line.split()[0] for line in drawn]
     return {name: found.count(name) for name in sorted(set(found))}
 
 
-def test_a_vote_draws_what_it_needs_and_the_full_one_beside_it_the_rest(toy: Toy) -> None:
-    first, rest = toy.run("early"), toy.run("full")
+def test_a_vote_draws_what_it_needs_and_the_full_one_beside_it_the_rest(early: Toy, drawn_early: list[str]) -> None:
+    first, rest = drawn_early, early.run("full")
     assert counts(first) == dict(sorted(NEEDED.items()))
     assert sorted(first + rest) == sorted(f"{name} {sample}" for name in NEEDED for sample in range(8))
-    kept = [(one["question_id"], one["label"], one["target"]) for one in toy.labels("early") if one["kept"]]
-    assert kept == [(one["question_id"], one["label"], one["target"]) for one in toy.labels("full") if one["kept"]]
-    assert [one["drawn"] for one in toy.labels("early")] == list(NEEDED.values())
-    assert [one["drawn"] for one in toy.labels("full")] == [None] * 4
+    kept = [(one["question_id"], one["label"], one["target"]) for one in early.labels("early") if one["kept"]]
+    assert kept == [(one["question_id"], one["label"], one["target"]) for one in early.labels("full") if one["kept"]]
+    assert [one["drawn"] for one in early.labels("early")] == list(NEEDED.values())
+    assert [one["drawn"] for one in early.labels("full")] == [None] * 4
 
 
 def test_a_vote_beside_the_full_one_draws_nothing(toy: Toy) -> None:
@@ -157,23 +178,22 @@ def test_a_vote_beside_the_full_one_draws_nothing(toy: Toy) -> None:
     assert (generation["completions"], generation["wanted"], generation["at_most"]) == (0, 24, 32)
 
 
-def test_a_vote_at_another_threshold_draws_only_what_the_first_one_left(toy: Toy) -> None:
-    toy.run("early")
+def test_a_vote_at_another_threshold_draws_only_what_the_first_one_left(early: Toy) -> None:
     # At .5 four votes are needed. `sure` and `half` have them after four, and with the fifth no other number, however
     # near, can be given as often; `late` is decided with the sixth, for a 1 was seen first; `lost` cannot have four
     # after six.
-    drawn = toy.run("lower")
+    drawn = early.run("lower")
     assert counts(drawn) == {"lost": 2}
-    assert [one["drawn"] for one in toy.labels("lower")] == [5, 6, 6, 5]
-    assert [one["kept"] for one in toy.labels("lower")] == [True, True, False, True]
+    assert [one["drawn"] for one in early.labels("lower")] == [5, 6, 6, 5]
+    assert [one["kept"] for one in early.labels("lower")] == [True, True, False, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("completions", [1, 9, 17, 22])
-def test_a_killed_vote_goes_on_where_it_was_and_comes_to_the_same(toy: Toy, tmp_path: Path, completions: int) -> None:
-    whole = toy.run("early")
-    labels = toy.labels("early")
-    (tmp_path / "again").mkdir()
-    again = Toy(tmp_path / "again")
+def test_a_killed_vote_goes_on_where_it_was_and_comes_to_the_same(
+    early: Toy, drawn_early: list[str], toy: Toy, completions: int
+) -> None:
+    whole, labels, again = drawn_early, early.labels("early"), toy
     (again.folder / "crash").write_text(str(completions))
     before = again.run("early", fails=True)
     after = again.run("early")
@@ -182,15 +202,13 @@ def test_a_killed_vote_goes_on_where_it_was_and_comes_to_the_same(toy: Toy, tmp_
     assert again.labels("early") == labels
 
 
-def test_a_smaller_round_is_filled_up_and_the_labels_are_the_same(toy: Toy, tmp_path: Path) -> None:
-    toy.run("early")
-    (tmp_path / "filled").mkdir()
-    filled = Toy(tmp_path / "filled")
+def test_a_smaller_round_is_filled_up_and_the_labels_are_the_same(early: Toy, toy: Toy) -> None:
+    filled = toy
     text = (filled.folder / "mine.py").read_text()
     (filled.folder / "mine.py").write_text(text.replace("(Engine):", "(Engine):\n    least_rows = 16\n"))
     drawn = filled.run("early")
     assert len(drawn) > sum(NEEDED.values())
-    assert filled.labels("early") == toy.labels("early")
+    assert filled.labels("early") == early.labels("early")
     generation = filled.sample_manifest("early")["generation"]
     assert (generation["completions"], generation["wanted"]) == (len(drawn), sum(NEEDED.values()))
 
@@ -205,28 +223,28 @@ def test_the_samples_of_a_vote_are_keyed_by_what_ends_it_and_the_full_ones_are_n
     assert keys["early"] == keys["lower"] == keys["full"]
 
 
-def test_a_vote_that_stopped_has_no_curve_of_confidence_and_says_how_many_samples_it_saw(toy: Toy) -> None:
-    toy.run("early")
-    with Store(toy.workspace).read() as connection:
+def test_a_vote_that_stopped_has_no_curve_of_confidence_and_says_how_many_samples_it_saw(early: Toy) -> None:
+    with Store(early.workspace).read() as connection:
         (found,) = label_quality(connection, ["toy/early/seed42"])
     assert found.stopped == StoppedVotes(4, 24, 32)
     assert (found.calibration, found.risk_coverage, found.histogram) == ([], [], [])
     assert (found.kept, found.right_kept) == (2, 2)
 
 
-def test_a_vote_that_stopped_is_voted_again_only_where_its_samples_suffice(toy: Toy) -> None:
-    toy.run("early")
-    (votes,) = revote(toy.workspace, ["toy"])
+def test_a_vote_that_stopped_is_voted_again_only_where_its_samples_suffice(early: Toy) -> None:
+    (votes,) = revote(early.workspace, ["toy"])
     assert {(row.k, row.threshold, row.kept) for row in votes.rows} == {(k, 0.75, n) for k, n in KEPT.items()}
     with pytest.raises(
         InputError, match=r"1 of 4 questions have too few samples for k 8, threshold 0\.5.*draws the rest"
     ):
-        revote(toy.workspace, ["toy"], ks=[8], thresholds=[0.5])
+        revote(early.workspace, ["toy"], ks=[8], thresholds=[0.5])
     with pytest.raises(InputError, match="an arm without stop_vote draws the rest"):
-        revote(toy.workspace, ["toy"], resamples=3)
+        revote(early.workspace, ["toy"], resamples=3)
 
 
-@pytest.mark.parametrize("rule", ["exact", "adaptive", "esc"])
+@pytest.mark.parametrize(
+    "rule", ["exact", pytest.param("adaptive", marks=pytest.mark.slow), pytest.param("esc", marks=pytest.mark.slow)]
+)
 def test_the_row_of_a_stopped_vote_bears_its_own_rule(toy: Toy, rule: str) -> None:
     path = toy.folder / "toy.yaml"
     path.write_text(
@@ -244,13 +262,13 @@ def test_the_row_of_a_stopped_vote_bears_its_own_rule(toy: Toy, rule: str) -> No
     assert not [note for note in votes.notes if "comes out differently" in note]
 
 
-def test_an_arm_that_cannot_be_voted_on_again_leaves_the_others_in_the_table(toy: Toy) -> None:
-    toy.run("early", "full")
-    (votes,) = revote(toy.workspace, ["toy"], ks=[8], thresholds=[0.5])
+def test_an_arm_that_cannot_be_voted_on_again_leaves_the_others_in_the_table(early: Toy) -> None:
+    early.run("full")
+    (votes,) = revote(early.workspace, ["toy"], ks=[8], thresholds=[0.5])
     assert votes.labels_of == ["full (seed 42)"]
     assert any("left out: the votes of early (seed 42) stopped early" in note for note in votes.notes)
     with pytest.raises(InputError, match="too few samples"):
-        revote(toy.workspace, ["toy/early"], ks=[8], thresholds=[0.5])
+        revote(early.workspace, ["toy/early"], ks=[8], thresholds=[0.5])
 
 
 def test_the_plan_says_what_share_of_the_samples_is_expected_and_by_whose_votes(toy: Toy) -> None:
