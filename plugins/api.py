@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from nsd.plugins.config import (
     DatasetConfig,
+    KnownAs,
     LoraConfig,
     NestedPlugin,
     OutputNeutral,
@@ -81,6 +82,7 @@ __all__ = [
     "Engine",
     "Example",
     "KeptRollout",
+    "KnownAs",
     "Labeler",
     "LoraConfig",
     "Meter",
@@ -314,6 +316,8 @@ class Engine(Plugin):
     # is false), and counts in `meter`, which the runner gives it, what it asks and what that costs.
     served: ClassVar[bool] = False
     meter: Meter | None = None
+    # Whether the person wants the run to stop, for an engine that gathers what comes before it hands it out.
+    stopping: Callable[[], bool] = staticmethod(lambda: False)
     # Completions below which a call costs about as much as with so many: votes that are asked between rounds fill a
     # smaller round up. 1: each costs by itself.
     least_rows: ClassVar[int] = 1
@@ -491,6 +495,12 @@ class Trainer(Plugin):
     def unfit(self, processes: int | None, lora: bool) -> str | None:
         """Why it cannot train in so many processes (None: any number), or an adapter; None where it can."""
         return None
+
+    def ready(self, device: str) -> None:
+        """Raise InputError where this machine lacks what it trains with on a device ("cpu", "cuda").
+
+        Called before a run begins.
+        """
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps for this many examples, None where only the run can tell."""

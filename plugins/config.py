@@ -7,7 +7,9 @@ class Config(PluginConfig):
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +19,13 @@ class OutputNeutral:
 
     Used as `Annotated[int, OutputNeutral()]`; such fields are left out of every digest.
     """
+
+
+@dataclass(frozen=True)
+class KnownAs:
+    """Marks a config field of whose value a digest holds only what `by` makes of it: an address shapes no output."""
+
+    by: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)

@@ -40,5 +40,9 @@ def install_command(extra: str, package: str = "") -> str:
 
     The packages are named one by one: nobody answers for what an index has under the name nsd.
     """
-    names = requirements(extra) or [package]
+    return pip_install(*(requirements(extra) or [package]))
+
+
+def pip_install(*names: str) -> str:
+    """The command that puts packages into this Python."""
     return f"{shlex.quote(sys.executable)} -m pip install {' '.join(shlex.quote(name) for name in names)}"

@@ -3,6 +3,7 @@
 meter = Meter(before)              # `before`: what earlier attempts of the stage came to
 meter.add(Usage(requests=1, prompt_tokens=90, completion_tokens=40, usd=0.0002))
 meter.total                        # of all attempts, read at any moment and from any thread
+meter.perhaps                      # with what is in flight, which a kill leaves perhaps paid
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class Meter:
     def __init__(self, before: Usage = Usage(), elsewhere: float = 0.0) -> None:
         self.elsewhere = elsewhere
         self._total = before
+        self._flying, self._flying_usd = 0, 0.0
         self._lock = threading.Lock()
 
     @property
@@ -85,7 +87,22 @@ class Meter:
         """Dollars of this stage and of those elsewhere, unknown ones counted at their most."""
         return self.elsewhere + self.total.usd_at_most
 
-    def add(self, usage: Usage) -> None:
-        """Count something."""
+    @property
+    def perhaps(self) -> Usage:
+        """The same with the requests in flight, as answers that told no tokens and cost their most."""
+        with self._lock:
+            return self._total + Usage(self._flying, unknown=self._flying, unknown_usd=self._flying_usd)
+
+    def send(self, usd: float) -> None:
+        """A request is in flight that may cost so much; `add` says that it landed."""
+        with self._lock:
+            self._flying += 1
+            self._flying_usd += usd
+
+    def add(self, usage: Usage, landed: float | None = None) -> None:
+        """Count something; `landed` is what `send` was told of it."""
         with self._lock:
             self._total = self._total + usage
+            if landed is not None:
+                self._flying -= 1
+                self._flying_usd = self._flying_usd - landed if self._flying else 0.0

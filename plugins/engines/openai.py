@@ -41,7 +41,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -49,10 +49,11 @@ from pydantic import Field, field_validator, model_validator
 
 from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Prompted, Request, Sampling
 from nsd.plugins.engines.asking import check
-from nsd.plugins.engines.openai_asking import Asking, Known, Limit, Prices, Wanted
+from nsd.plugins.engines.openai_asking import Asking, Known, Limit, Prices
 from nsd.plugins.engines.openai_bodies import COSTS_MORE, GIVEN, MAY_BE_LEFT_OUT, Form, Tokens, likely_prompt_tokens
 from nsd.plugins.engines.openai_pace import record_of
 from nsd.plugins.engines.openai_server import Secret, Server, checked_address
+from nsd.plugins.engines.openai_tries import Wanted
 from nsd.plugins.errors import InputError
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.registry import plugin
@@ -192,7 +193,7 @@ class OpenAIEngine(Engine):
         asking.start()
         try:
             while asking.running:
-                yield _batch(asking)
+                yield _batch(asking, self.stopping)
         finally:
             asking.stop()
         asking.finish()
@@ -233,13 +234,13 @@ class OpenAIEngine(Engine):
         return key
 
 
-def _batch(asking: Asking) -> list[Completion]:
+def _batch(asking: Asking, stopping: Callable[[], bool]) -> list[Completion]:
     """What comes within a few seconds of the first one; nothing where none comes for a moment."""
     first = asking.take(LOOK_SECONDS)
     if first is None:
         return []
     batch, until = [first], time.monotonic() + SHARD_SECONDS
-    while len(batch) < SHARD and (left := until - time.monotonic()) > 0 and asking.running:
+    while len(batch) < SHARD and (left := until - time.monotonic()) > 0 and asking.running and not stopping():
         if (found := asking.take(min(left, LOOK_SECONDS))) is not None:
             batch.append(found)
     return batch

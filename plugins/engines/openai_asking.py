@@ -3,18 +3,16 @@
 `Asking` runs in a thread of its own, where an event loop keeps so many requests in flight. Whoever takes the
 completions says how many were taken, and no more is asked before: a slow reader slows the asking.
 
-A try ends in one of four ways. An answer is a completion. A refusal that is about the prompt (too long, filtered) is a
-failed completion, and the prompt's other samples are not asked. What may pass (408, 409, 425, 429, 5xx, a lost
-connection, a time-out, a body that is cut or cannot be read) is tried again, and is a failed completion when the tries
-are spent. Anything else (401, 404, ...) ends the asking: what is in flight is waited for and kept, nothing is tried
-again, and then the reason is raised.
+A try ends as `openai_tries` says. An answer is a completion. A refusal of the prompt is a failed completion, and the
+prompt's other samples are not asked. What may pass is tried again, and is a failed completion when the tries are spent.
+Anything else ends the asking: what is in flight is waited for and kept, nothing is tried again, and then the reason is
+raised.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import queue
 import threading
 from collections.abc import Iterator
@@ -23,22 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.api import Completion, Request, Sampling, StopReason
 from nsd.plugins.engines.openai_bodies import (
-    LONGEST_SAID,
     Answer,
     Form,
-    Invalid,
     Tokens,
     body_of,
     likely_prompt_tokens,
     most_prompt_tokens,
-    path_of,
-    read_answer,
-    refusal,
-    tokens_of,
 )
-from nsd.plugins.engines.openai_pace import Pace, Record, backoff, retry_after
-from nsd.plugins.engines.openai_server import Server, without_password
-from nsd.plugins.errors import BudgetSpent, InputError, NsdError, StageFailed
+from nsd.plugins.engines.openai_pace import Pace, Record, backoff
+from nsd.plugins.engines.openai_server import Server
+from nsd.plugins.engines.openai_tries import Again, Failed, Tried, Tries, Wanted
+from nsd.plugins.errors import BudgetSpent, NsdError, StageFailed
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.seeds import stream
 
@@ -46,15 +39,6 @@ if TYPE_CHECKING:
     import httpx2
 
 WAITING = 4  # completions for each request in flight that may wait to be taken
-WAY_OUT = "change the engine block, or the server's settings"
-WAYS_OUT = {
-    400: "the server does not take these fields; engine.extra_body leaves one out with `NAME: null`",
-    401: "give engine.api_key_env the name of the environment variable that holds the key",
-    403: "the key may not do this; look at engine.api_key_env and engine.model",
-    404: "look at engine.model, and at engine.base_url, which ends in /v1 for most servers",
-    422: "the server does not take these fields; engine.extra_body leaves one out with `NAME: null`",
-    429: "the account has nothing left; pay, or take another, and the same command continues",
-}
 FEWEST_LOST = 16  # requests in a row without an answer before the server is taken to be gone
 
 
@@ -78,14 +62,6 @@ class Limit:
     dollars: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One sample of one prompt."""
-
-    request: Request
-    sample: int
-
-
 @dataclass(slots=True)
 class Known:
     """What the server said of prompts, as long as one stage asks: rounds of a vote ask for the same ones again.
@@ -101,30 +77,6 @@ class Known:
         """The key of a prompt."""
         said = repr((request.question_id, request.prompt, request.chat_template_kwargs, sampling.max_tokens))
         return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Again:
-    """A try that another one may better; `after` are seconds that the server named."""
-
-    reason: str
-    after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    """A refusal of the prompt itself."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """How a try ended (None: so that all asking ends), the tokens it told, and whether others may have been billed."""
-
-    found: Answer | _Again | _Failed | None
-    tokens: Tokens | None = None
-    unknown: bool = False
 
 
 class Asking:
@@ -144,6 +96,7 @@ class Asking:
     ) -> None:
         self._wanted, self._form, self._sampling, self._seed = wanted, form, sampling, seed
         self._server, self._limit, self._meter, self._known = server, limit, meter, known
+        self._tries = Tries(server, form, sampling)
         self._pace = Pace(server.requests_per_minute, server.tokens_per_minute, sleep=self._sleep, record=record)
         self._taken_up: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()
         self._ended: NsdError | None = None  # why no more is asked
@@ -246,7 +199,7 @@ class Asking:
             if isinstance(found, Answer):
                 self._lost = 0
                 return found.completion
-            if isinstance(found, _Failed):
+            if isinstance(found, Failed):
                 self._lost = 0
                 self._known.refused[about] = found.reason
                 return _failed(wanted, found.reason)
@@ -271,7 +224,7 @@ class Asking:
             )
         return _failed(wanted, f"no answer in {tries} tries: {reason}")
 
-    def _hold(self, found: _Again) -> None:
+    def _hold(self, found: Again) -> None:
         """Let all wait, those of later calls too, where the server asks one to."""
         if found.after is not None and found.after > self._server.max_wait:
             self._end(
@@ -336,7 +289,7 @@ class Asking:
 
     async def _try(
         self, client: httpx2.AsyncClient, wanted: Wanted, body: dict[str, Any], tries: int
-    ) -> Answer | _Again | _Failed | None:
+    ) -> Answer | Again | Failed | None:
         """Send one request, within what `_afford` allowed; None where the asking ends before or by it."""
         about = Known.about(wanted.request, self._sampling)
         most = self._most(wanted)
@@ -346,11 +299,14 @@ class Asking:
             turn = await self._pace.turn(likely + self._sampling.max_tokens)
             if self._closing.is_set():
                 return None
-            tried = _Tried(None, unknown=True)  # what is given up on the way may have been billed
+            tried = Tried(None, unknown=True)  # what is given up on the way may have been billed
+            self._meter.send(self._dollars(most))
             try:
-                tried = await self._send(client, wanted, body)
+                tried = await self._tries.send(client, wanted, body)
             finally:
                 self._count(tried, tries, most)
+            if tried.ends is not None:
+                self._end(tried.ends)
             if tried.tokens is not None:
                 self._known.prompt_tokens[about] = tried.tokens.prompt
                 self._pace.settle(turn, tried.tokens.prompt + tried.tokens.completion)
@@ -359,68 +315,7 @@ class Asking:
             self._held -= self._dollars(most)
             self._changed.set()
 
-    async def _send(self, client: httpx2.AsyncClient, wanted: Wanted, body: dict[str, Any]) -> _Tried:
-        import httpx2
-
-        try:
-            async with asyncio.timeout(self._server.timeout):
-                response = await client.post(path_of(wanted.request), json=body)
-        except TimeoutError:
-            return _Tried(_Again(f"no answer within {self._server.timeout:g} s"), unknown=True)
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-            return _Tried(_Again(self._said(error)))
-        except (httpx2.UnsupportedProtocol, httpx2.LocalProtocolError, httpx2.InvalidURL, OverflowError) as error:
-            self._end(InputError(f"engine openai: {self._server.name} cannot be asked: {self._said(error)}"))
-            return _Tried(None)
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            return _Tried(_Again(self._said(error)), unknown=True)
-        if response.status_code == 200:
-            return self._read(response, wanted)
-        return self._refused_by(response)
-
-    def _read(self, response: httpx2.Response, wanted: Wanted) -> _Tried:
-        try:
-            found = json.loads(response.content)
-        except (ValueError, RecursionError):
-            return _Tried(_Again("the answer is no whole JSON"), unknown=True)
-        try:
-            answer = read_answer(found, self._form, wanted.request, wanted.sample, self._sampling, self._server.secret)
-        except Invalid as invalid:
-            if invalid.lasting:
-                self._end(InputError(f"engine openai: {self._server.name}: {invalid}: {WAY_OUT}"))
-                return _Tried(None, invalid.tokens, unknown=invalid.tokens is None)
-            return _Tried(_Again(str(invalid)), invalid.tokens, unknown=invalid.tokens is None)
-        return _Tried(answer, answer.tokens, unknown=answer.tokens is None)
-
-    def _refused_by(self, response: httpx2.Response) -> _Tried:
-        """What an answer that is none means; the tokens that it tells are billed."""
-        try:
-            found = json.loads(response.content)
-        except (ValueError, RecursionError):
-            found = response.content.decode("utf-8", "replace")  # whatever encoding it says it has
-        refused, tokens = refusal(response.status_code, found, self._server.secret), tokens_of(found)
-        reason = refused.reason
-        if refused.again:
-            unknown = refused.worked and tokens is None
-            return _Tried(_Again(reason, retry_after(response.headers.get("Retry-After"))), tokens, unknown)
-        if refused.question:
-            return _Tried(_Failed(reason), tokens)
-        way_out = WAYS_OUT.get(response.status_code, WAY_OUT)
-        if response.is_redirect:
-            way_out = f"engine.base_url is elsewhere: {self._redirected(response)}"
-        self._end(InputError(f"engine openai: {self._server.name} refuses ({reason}): {way_out}"))
-        return _Tried(None, tokens)
-
-    def _redirected(self, response: httpx2.Response) -> str:
-        """Where an answer says that the server is, without a query, which may hold a secret."""
-        there = without_password(self._server.secret.out_of(response.headers.get("Location", "")))
-        return there.partition("?")[0][:LONGEST_SAID] or "the server does not say where"
-
-    def _said(self, error: Exception) -> str:
-        text = " ".join(str(error).split())
-        return self._server.secret.out_of(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-    def _count(self, tried: _Tried, tries: int, most: Tokens) -> None:
+    def _count(self, tried: Tried, tries: int, most: Tokens) -> None:
         tokens, priced = tried.tokens, self._limit.prices is not None
         by = tried.found.answered_by if isinstance(tried.found, Answer) else None
         usd = self._dollars(tokens or Tokens(0, 0)) if priced else None
@@ -434,7 +329,8 @@ class Asking:
                 unknown=int(tried.unknown),
                 unknown_usd=self._dollars(most) if tried.unknown else 0.0,
                 answered_by=() if by is None else (by,),
-            )
+            ),
+            landed=self._dollars(most),
         )
 
 

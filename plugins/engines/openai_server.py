@@ -73,8 +73,12 @@ class Server:
         # A try has its time as a whole: a server may send nothing until the answer is written to its end.
         timeout = httpx2.Timeout(None, connect=min(self.timeout, 30.0))
         limits = httpx2.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
+        # Nobody else's proxy reaches this machine's own address, whatever NO_PROXY says.
+        mounts = {f"all://{_bracketed(host)}": None} if (host := here(self.base_url)) else {}
         try:
-            return httpx2.AsyncClient(base_url=self.base_url, headers=headers, timeout=timeout, limits=limits)
+            return httpx2.AsyncClient(
+                base_url=self.base_url, headers=headers, timeout=timeout, limits=limits, mounts=mounts
+            )
         except (httpx2.InvalidURL, ImportError, ValueError, OSError) as error:
             known = [*(f"{name}_PROXY" for name in map(str.upper, _PROXIES)), "SSL_CERT_FILE", "SSL_CERT_DIR"]
             given = [name for name in known if os.environ.get(name) or os.environ.get(name.lower())]
@@ -121,8 +125,24 @@ def _check_host(host: str) -> None:
         raise ValueError(f"{host!r} cannot be the name of a host")
 
 
+def here(address: str) -> str | None:
+    """The host of an address where it is this machine by its loopback, else None."""
+    host = urlsplit(address).hostname or ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost")
+    return host if loopback else None
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def proxy_of(address: str) -> str | None:
-    """The proxy that the environment names for an address, without its password; None where it names none."""
+    """The proxy by which the environment has an address asked, without its password; None where there is none."""
+    if here(address) is not None:
+        return None
     parts, proxies = urlsplit(address), getproxies()
     found = proxies.get(parts.scheme) or proxies.get("all")
     if not found or proxy_bypass(parts.netloc):

@@ -7,8 +7,9 @@
 
 One process serves every stage that draws: it is started by the first, is given the weights or the LoRA adapter of the
 next, and sleeps while something trains. Weights are put into the running engine only where it can be proven that they
-answer: the products of the matrices in the engine's memory with two fixed vectors must be those of the files. Where
-that cannot be proven (quantised weights, several GPUs, another shape, hardly other weights) a new process loads them.
+answer: the engine throws its own away, and then the products of the matrices in its memory with two fixed vectors must
+be those of the files. Where that cannot be proven (quantised weights, several GPUs, another shape) a new process loads
+them.
 An adapter is named by the digest of its files, because vLLM takes two adapters of one name for the same.
 
 Each completion is a request of its own, with the seed of its question and sample (`stream`): vLLM's own n=K gives the

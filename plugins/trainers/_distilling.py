@@ -48,7 +48,9 @@ def teacher_columns(loop: Loop, sampled: Sampled, inputs: Sequence[TeacherInput]
     loop.note("self_distillation/reprompt_sample_fraction", sum(more), len(more))
     # By the sampled tokens, before the temperature: the distributions themselves are never held whole.
     drawn = [one for one in sampled.of_trained(sampled.drawn) if one.logprob is not None]
-    loop.note("entropy", -sum(one.logprob * len(one.tokens) for one in drawn), sum(len(one.tokens) for one in drawn))
+    if drawn:  # vLLM is not asked for log-probabilities
+        lengths = [len(one.tokens) for one in drawn]
+        loop.note("entropy", -sum(one.logprob * n for one, n in zip(drawn, lengths, strict=True)), sum(lengths))
     return {"teacher_ids": ids, "teacher_attention": attention, "loss_mask": sampled.mask & given[:, None]}
 
 

@@ -143,7 +143,7 @@ def fed(base: Any, rollouts: TrlRollouts, job: TrainJob, config: Any) -> Any:
 
         def _generate_single_turn(self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any) -> Any:
             began = time.monotonic()
-            if config.rollout == "trl":
+            if config.rollout != "hf":
                 found, logprobs = super()._generate_single_turn(prompt_ids, *args, **kwargs)
             else:
                 found, logprobs = self._decoded(prompt_ids), None

@@ -19,19 +19,18 @@ from nsd.plugins.api import TrainJob, TrainResult
 from nsd.plugins.chat import prompt_ids
 from nsd.plugins.trainers import _setup, _trl
 from nsd.plugins.trainers._algorithm import Algorithm, Forward, Micro, Sampled
+from nsd.plugins.trainers._drawers import drawer_of
 from nsd.plugins.trainers._forward import forward, padded, prepared
 from nsd.plugins.trainers._order import with_resumable_order
 from nsd.plugins.trainers._rewards import Named, load_rewards, values_of, weight_of
 from nsd.plugins.trainers._rollouts import (
     Asked,
-    Drawer,
     Drawn,
     evaluating,
     example_question,
     judge,
     kept_rollout,
     measured,
-    sampling_of,
     verdict_numbers,
 )
 from nsd.plugins.trainers._run import Observer, Run
@@ -61,13 +60,8 @@ def loop_class() -> Any:
             self._extra: list[tuple[Any, float | None]] = []
             super().__init__(data_collator=list, **parts)
             self.model_accepts_loss_kwargs = False
-            self.drawer = Drawer(
-                self.model,
-                tokenizer,
-                job.prompt,
-                sampling_of(config, algorithm.draws_per_question()),
-                job.seeds.rollout,
-            )
+            draws = algorithm.draws_per_question()
+            self.drawer = drawer_of(config, job, self.model, tokenizer, draws, self.args.device)
             algorithm.begin(self)
 
         # ------------------------------------------------- data
@@ -371,10 +365,13 @@ def run(algorithm: Algorithm, job: TrainJob, observe: Observer, warnings: Sequen
         after_batch=lambda: algorithm.after_batch(trainer),
         nothing_counts=lambda: trainer.nothing_counts,
     )
-    _trl.run(trainer, state, tokenizer)
+    try:
+        _trl.run(trainer, state, tokenizer)
+    finally:
+        trainer.drawer.end()
     adapter_only = _trl.save(trainer, tokenizer, job)
     found = rollout_result(trainer, state, adapter_only, algorithm.draws_per_question(), warnings)
-    return replace(found, notes={**found.notes, **algorithm.notes()})
+    return replace(found, notes={**found.notes, **trainer.drawer.notes(), **algorithm.notes()})
 
 
 def rollout_result(

@@ -5,19 +5,42 @@ Apart from the loop's plugin (on_policy.py), so that reading a spec loads no alg
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 
-from nsd.plugins.api import OutputNeutral, TrainJob
+from nsd.plugins.api import KnownAs, OutputNeutral, TrainJob
 from nsd.plugins.errors import InputError, StageFailed
 from nsd.plugins.trainers._options import TrlTrainerConfig
 from nsd.plugins.trainers._rewards import RewardBlock
 from nsd.plugins.trainers.health import HealthConfig, HealthWarning, HealthWatch, Settings
+from nsd.plugins.words import hint
 
 if TYPE_CHECKING:
     from nsd.plugins.trainers._run import Observer
+
+
+_SERVER = re.compile(r"vllm://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+
+
+def draws_by(rollout: str) -> str:
+    """What a digest holds of `rollout`: where a vLLM serves shapes no text."""
+    return "vllm" if rollout.startswith("vllm://") else rollout
+
+
+def rollout_schema(*named: str) -> WithJsonSchema:
+    """What an editor is told of `rollout`."""
+    return WithJsonSchema({"anyOf": [{"enum": list(named)}, {"type": "string", "pattern": "^vllm://.+:[0-9]+$"}]})
+
+
+def check_rollout(given: str, known: Sequence[str]) -> str:
+    """A value of `rollout`. Raises ValueError for what is none."""
+    server = _SERVER.fullmatch(given)
+    if given in known or (server is not None and 0 < int(server[2]) < 65536):
+        return given
+    raise ValueError(f"{given!r} is none of {', '.join(known)} and vllm://HOST:PORT{hint(given, list(known))}")
 
 
 class RolloutConfig(TrlTrainerConfig):
@@ -33,7 +56,22 @@ class RolloutConfig(TrlTrainerConfig):
     max_tokens: int = Field(default=256, ge=1)
     num_iterations: int = Field(default=1, ge=1, description="How often a sampled batch is learned from.")
     steps_per_generation: int = Field(default=1, ge=1, description="Optimizer steps that one sampled batch feeds.")
+    rollout: Annotated[str, KnownAs(draws_by), rollout_schema("hf", "vllm")] = Field(
+        default="hf",
+        description="What draws the rollouts: nsd's own decode loop (hf), a vLLM beside the training (vllm), or a vLLM "
+        "that serves (vllm://host:port).",
+    )
+    rollout_memory: Annotated[float, OutputNeutral()] = Field(
+        default=0.3, gt=0, lt=1, description="Share of a GPU's memory that `rollout: vllm` takes."
+    )
     health: Annotated[HealthConfig, OutputNeutral()] = HealthConfig()
+
+    drawn_by: ClassVar[tuple[str, ...]] = ("hf", "vllm")  # values of `rollout` beside a server's address
+
+    @field_validator("rollout")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        return check_rollout(given, cls.drawn_by)
 
     @property
     def boundary(self) -> int:
@@ -77,6 +115,30 @@ def check_questions(config: RolloutConfig, job: TrainJob, name: str) -> None:
             f"match: tokens does not go with {name}, whose tokens nobody knows beforehand: match steps or "
             "generated_tokens"
         )
+
+
+# What a training says that vLLM draws for: in its manifest, in `nsd show` and on the page.
+NOT_EXACT = (
+    "rollouts not resume-exact: vLLM draws them, and a training that was interrupted goes on with other texts of the "
+    "same distribution"
+)
+
+
+def check_vllm(rollout: str) -> None:
+    """Raise InputError where no vLLM is to be had that draws for a training on nsd's own loop."""
+    if rollout == "vllm":
+        from nsd.plugins.engines.vllm_process import find_python
+        from nsd.plugins.engines.vllm_versions import OF_NSD, check, version_in
+
+        python = find_python()
+        version = version_in(python)
+        if version is None:
+            raise InputError(f"trainer.rollout: vllm: {python} has no vLLM")
+        check(version, OF_NSD, "trainer.rollout: vllm")
+    elif rollout.startswith("vllm://"):
+        from nsd.plugins.trainers._vllm_server import reached
+
+        reached(rollout)
 
 
 def health_observer(config: Any, job: TrainJob, warnings: list[HealthWarning]) -> Observer:

@@ -1,7 +1,7 @@
 """Rollouts of a training: drawn from the model that learns, and judged once.
 
-    drawer = Drawer(model, tokenizer, prompt, sampling, seed)
-    drawn = drawer.draw([Asked(row, sample, question_id, ids), ...], step)     # nsd's own decode loop
+    drawer = drawer_of(config, job, model, tokenizer, draws, device)           # nsd's own decode loop, or vLLM
+    drawn = drawer.draw([Asked(row, sample, question_id, ids), ...], step)
     rollouts = judge(questions, drawn, verifier)
 
 A rollout's random stream is `stream(stream(seed, step), question, sample)`: it depends on nothing that was drawn before
@@ -106,18 +106,22 @@ class Drawer:
         Raises StageFailed for a prompt that leaves no room in the model's context, and where the model's logits are no
         numbers.
         """
-        from nsd.plugins.engines.asking import AskedPrompt
-        from nsd.plugins.engines.hf_rows import in_shards, texts_of
-        from nsd.plugins.engines.hf_sizes import batch_shape
-
-        loaded, model = self.loaded, self.loaded.model
-        context = loaded.context
+        context = self.loaded.context
         for one in asked:
             if not one.ids or (context is not None and len(one.ids) >= context):
                 raise StageFailed(
                     f"the prompt of question {one.question_id} has {len(one.ids)} tokens, and the model's context "
                     f"{context}: no room for a completion; leave the question out, or take a model with a longer one"
                 )
+        return self._drawn(asked, step)
+
+    def _drawn(self, asked: Sequence[Asked], step: int) -> list[Drawn]:
+        """The same for prompts that fit."""
+        from nsd.plugins.engines.asking import AskedPrompt
+        from nsd.plugins.engines.hf_rows import in_shards, texts_of
+        from nsd.plugins.engines.hf_sizes import batch_shape
+
+        loaded, model = self.loaded, self.loaded.model
         prompts = {one.question_id: AskedPrompt(one.question_id, one.ids) for one in asked}
         rows = [(prompts[one.question_id], one.sample) for one in asked]
         shape = batch_shape(model, self.sampling, max(len(one.ids) for one in asked), None)
@@ -134,6 +138,13 @@ class Drawer:
             Drawn(one, text, made.tokens, made.ended, None if made.confidence is None else made.confidence.logprob)
             for one, text, made in zip(asked, texts, found, strict=True)
         ]
+
+    def end(self) -> None:
+        """Let go of what it draws with."""
+
+    def notes(self) -> dict[str, Any]:
+        """What the training's result says of what drew, where that is not nsd's own decode loop."""
+        return {}
 
 
 def judge(questions: Sequence[Question], drawn: Sequence[Drawn], verifier: Verifier) -> list[Rollout]:

@@ -180,7 +180,7 @@ def load_start(job: TrainJob, args: Any) -> tuple[Any, Any, ModelRef]:
         folder = job.checkpoint_dir / "start"
         if first_process() and not folder.is_dir():
             _merge_to(start, folder, device.type)
-        _wait_for_all()
+        wait_for_all()
         start = replace(start, path=str(folder), adapter=None, revision=None)
     model, tokenizer = load_model(start, device="cpu" if args.fsdp else str(device), trainable=True)
     if job.prompt.chat and (end := turn_end(tokenizer, job.prompt.chat_template_kwargs)) is not None:
@@ -205,7 +205,8 @@ def _merge_to(start: ModelRef, folder: Path, kind: str) -> None:
     temporary.rename(folder)
 
 
-def _wait_for_all() -> None:
+def wait_for_all() -> None:
+    """Wait until every process of the training is here."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

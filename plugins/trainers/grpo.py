@@ -14,16 +14,23 @@ Limits: questions whose (pseudo-)label is unknown get reward 0 from `correct`; p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from nsd.plugins.api import Trainer, TrainJob, TrainResult
+from nsd.plugins.api import KnownAs, Trainer, TrainJob, TrainResult
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import comes_out_even, trl_fields_type, unfit
 from nsd.plugins.trainers._rewards import load_rewards, weight_of
-from nsd.plugins.trainers._rollout_config import RewardedConfig, check_questions, health_observer
+from nsd.plugins.trainers._rollout_config import (
+    RewardedConfig,
+    check_questions,
+    draws_by,
+    health_observer,
+    rollout_schema,
+)
 
 if TYPE_CHECKING:
     from nsd.plugins.trainers.health import HealthWarning
@@ -45,6 +52,12 @@ _OWN = {
     "steps_per_generation": "use trainer.steps_per_generation",
     "generation_batch_size": "use trainer.steps_per_generation",
     "reward_weights": "use the weight of each block in trainer.rewards",
+    "use_vllm": "use trainer.rollout: vllm",
+    "vllm_mode": "use trainer.rollout: vllm, or vllm://host:port",
+    "vllm_server_base_url": "use trainer.rollout: vllm://host:port",
+    "vllm_server_host": "use trainer.rollout: vllm://host:port",
+    "vllm_server_port": "use trainer.rollout: vllm://host:port",
+    "vllm_gpu_memory_utilization": "use trainer.rollout_memory",
     "chat_template_kwargs": "use prompt.chat_template_kwargs, which sampling and evaluation take too",
 }
 if TYPE_CHECKING:
@@ -64,10 +77,14 @@ class Grpo(Trainer):
         beta: float = Field(default=0.04, ge=0, description="Weight of the KL to the start model.")
         epsilon: float = Field(default=0.2, gt=0)
         scale_rewards: Literal["group", "batch", "none"] = "group"
-        rollout: Literal["hf", "trl"] = Field(
-            default="hf", description="What draws the rollouts: nsd's own decode loop, or TRL's generation."
+        rollout: Annotated[str, KnownAs(draws_by), rollout_schema("hf", "trl", "vllm")] = Field(
+            default="hf",
+            description="What draws the rollouts: nsd's own decode loop (hf), TRL's generation (trl), TRL's vLLM in "
+            "the process of the training (vllm), or a vLLM server that TRL hands the weights to (vllm://host:port).",
         )
         trl: TrlFields = Field(default={}, description="Any further field of TRL's GRPOConfig.")
+
+        drawn_by: ClassVar[tuple[str, ...]] = ("hf", "trl", "vllm")
 
         @model_validator(mode="after")
         def _normalised(self) -> Grpo.Config:
@@ -110,6 +127,13 @@ class Grpo(Trainer):
                     return f"trainer.fsdp does not go with the reward {name!r}, which asks the model about each token"
         return unfit(self.config, processes, lora)
 
+    def ready(self, device: str) -> None:
+        """A vLLM that draws is in this Python, of a version that TRL goes with, and there is a GPU for it."""
+        if draws_by(self.config.rollout) == "vllm":
+            from nsd.plugins.trainers._vllm_trl import check
+
+            check(self.config.rollout, device)
+
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps: as configured, however many examples there are."""
         return self.config.steps
@@ -131,7 +155,7 @@ class Grpo(Trainer):
         from datasets import Dataset
         from trl import GRPOConfig, GRPOTrainer
 
-        from nsd.plugins.trainers import _setup, _trl
+        from nsd.plugins.trainers import _setup, _trl, _vllm_trl
         from nsd.plugins.trainers._grpo import TrlRollouts, fed, reward_function
         from nsd.plugins.trainers._loop import rollout_result
         from nsd.plugins.trainers._order import with_resumable_order
@@ -162,9 +186,11 @@ class Grpo(Trainer):
             scale_rewards=config.scale_rewards,
             reward_weights=[weight_of(reward) for _, reward in rewards],
             chat_template_kwargs=job.prompt.chat_template_kwargs,
+            **_vllm_trl.fields(config),
         )
         args.model_init_kwargs = _setup.reference_options(job, args)
         model, tokenizer, _ = _setup.load_start(job, args)
+        _vllm_trl.complete(args, config, job, model, tokenizer)
         _setup.warn_of_lost_updates(job, model, config.learning_rate)
         rollouts = TrlRollouts(job, rewards)
         trainer_class = fed(_trl.resumable(GRPOTrainer), rollouts, job, config)
@@ -182,6 +208,7 @@ class Grpo(Trainer):
                 peft_config=_setup.peft_config(job.lora),
             )
         rollouts.bind(trainer)
+        watch = _vllm_trl.watch(trainer, job)
         warnings: list[HealthWarning] = []
         state = Run(
             job,
@@ -193,4 +220,5 @@ class Grpo(Trainer):
         )
         _trl.run(trainer, state, tokenizer)
         adapter_only = _trl.save(trainer, tokenizer, job)
-        return rollout_result(trainer, state, adapter_only, config.num_generations, warnings)
+        found = rollout_result(trainer, state, adapter_only, config.num_generations, warnings)
+        return found if watch is None else replace(found, notes={**found.notes, **watch.notes()})

@@ -1,9 +1,9 @@
 """The on-policy loop as a plugin: what the trainers on it share (their configs' fields: _rollout_config.py).
 
 A step takes `prompts_per_step` questions with `num_generations` rollouts each. Each rollout is drawn by nsd's own
-decode loop, judged once, and then an algorithm says two things of it: what stands beside its tokens (an advantage, a
-teacher's input: `columns`), and the loss (`loss`). The loop (_loop.py) does the rest: sampling, rewards, micro batches,
-checkpoints, metrics, several processes.
+decode loop or by vLLM (`rollout`), judged once, and then an algorithm says two things of it: what stands beside its
+tokens (an advantage, a teacher's input: `columns`), and the loss (`loss`). The loop (_loop.py) does the rest: sampling,
+rewards, micro batches, checkpoints, metrics, several processes.
 
 Several processes draw the same rollouts as one, each the groups of its share, and losses have the denominators of the
 whole step: the result is that of one process up to rounding, where a sampled batch feeds one step.
@@ -18,7 +18,7 @@ from nsd.plugins.api import TrainJob, TrainResult
 from nsd.plugins.trainers._algorithm import Algorithm
 from nsd.plugins.trainers._options import comes_out_even, unfit
 from nsd.plugins.trainers._rewards import load_rewards
-from nsd.plugins.trainers._rollout_config import RewardedConfig, check_questions, health_observer
+from nsd.plugins.trainers._rollout_config import RewardedConfig, check_questions, check_vllm, health_observer
 from nsd.plugins.trainers.health import HealthWarning
 
 
@@ -53,6 +53,10 @@ class OnPolicy(Algorithm):
                 f"trainer.fsdp does not go with {self.name}, whose processes draw rollouts on their own: leave it out"
             )
         return unfit(self.config, processes, lora)
+
+    def ready(self, device: str) -> None:
+        """A vLLM that draws is there, and of a version that is known."""
+        check_vllm(self.config.rollout)
 
     def planned_steps(self, examples: int) -> int | None:
         """Optimizer steps: as configured, however many examples there are."""

@@ -28,6 +28,7 @@ EXTRAS = {
     "train": "training, and drawing from a model",
     "math": "the verifier `math`",
     "track": "trackers beside nsd's own curves",
+    "openai": "the engine `openai`, which asks a served model",
 }
 TORCH_SECONDS = 120.0
 MEMORY = Path("/proc/meminfo")
@@ -71,6 +72,7 @@ def examine(workspace: Workspace, resources: Resources, store: str | None) -> It
     """Every finding, in the order in which a person meets the thing."""
     yield Finding("nsd", State.WORKS, f"{_version('nsd')} in {sys.executable}, Python {platform.python_version()}")
     yield from map(packages, EXTRAS)
+    yield vllm()
     facts = read_facts()
     decision, found = device(facts, resources)
     yield found
@@ -96,6 +98,25 @@ def packages(extra: str) -> Finding:
     if (lacking := missing(extra)) is not None:
         return Finding(extra, State.MISSING, f"no {lacking}: needed for {EXTRAS[extra]}", install_command(extra))
     return Finding(extra, State.WORKS, ", ".join(f"{name} {_version(name)}" for name in wanted))
+
+
+def vllm() -> Finding:
+    """The vLLM of the engine `vllm` and of `rollout: vllm`: in which environment, of which version."""
+    from nsd.plugins.engines.vllm_process import MAKE, find_python
+    from nsd.plugins.engines.vllm_versions import OF_NSD, check, version_in
+
+    try:
+        python = find_python()
+    except NsdError as error:
+        state = State.BROKEN if os.environ.get("NSD_VLLM") else State.MISSING
+        return Finding("vllm", state, f"needed for the engine `vllm`: {error}")
+    if (version := version_in(python)) is None:
+        return Finding("vllm", State.BROKEN, f"none in {python}", f"{MAKE} makes an environment")
+    try:
+        check(version, OF_NSD, "the engine `vllm`")
+    except NsdError as error:
+        return Finding("vllm", State.BROKEN, f"{error} ({python})", f"{MAKE} makes an environment")
+    return Finding("vllm", State.WORKS, f"vllm {version} in {python}")
 
 
 def device(facts: Facts, resources: Resources) -> tuple[Decision | None, Finding]:

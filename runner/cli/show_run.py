@@ -82,7 +82,8 @@ def _print_stage(screen: Any, manifest: dict[str, Any]) -> None:
     for key, value in (manifest.get("settings") or manifest.get("key", {})).items():
         screen.print(f"  key.{key:<12} {json.dumps(value, ensure_ascii=False)}", soft_wrap=True)
     for event in manifest.get("events", []):
-        screen.print(f"  warning at step {event.get('step')}: {event['text']} [{event.get('field') or ''}]")
+        at = "" if event.get("step") is None else f" at step {event['step']}"
+        screen.print(f"  warning{at}: {event['text']} [{event.get('field') or ''}]")
 
 
 def third_party_plugins(key: dict[str, Any]) -> list[str]:

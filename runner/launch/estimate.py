@@ -9,7 +9,9 @@ the model says of them multiplies its figures.
 
 - A decoding step takes the longest of: Python and kernel launches, LAYER_SECONDS a layer, which no faster card helps;
   reading weights, cache and logits at MEMORY_SHARE of the card's bandwidth; 2 FLOPs per parameter and row at
-  COMPUTE_SHARE of its rate. A batch takes as many steps as its limit has tokens: it waits for its longest row.
+  COMPUTE_SHARE of its rate.
+- Rows fill TOKEN_SHARE of their limit on average, and the longest of any few fills it. Where one ends another takes its
+  place, so a drawing takes its rows' tokens divided by the rows at once; only its last rows wait for their longest.
 - Several GPUs draw a share of the completions each; a training shares its steps.
 - An optimizer step takes the longer of 6 FLOPs per parameter and token (Kaplan et al. 2020; 4 with LoRA, 2 more for
   each further forward pass) at COMPUTE_SHARE, and the launches of its passes; then the optimizer's reading.
@@ -330,14 +332,13 @@ def seconds_of(work: Work, shape: ModelShape | None, dtype: str, card: Card | No
         work = work.shared(processes)
         size = BYTES[type_on(card, dtype, shape, trainable=False)]
         at_once = drawn_at_once(work, shape, size, card)
-        # The `hf` engine lets rows go that have ended: on average TOKEN_SHARE of a batch are being written.
-        return _decoding(work, shape, size, card, at_once, TOKEN_SHARE, LOGIT_PASSES)
+        return _decoding(work, shape, size, card, at_once, LOGIT_PASSES)
     size = BYTES[type_on(card, dtype, shape, trainable=True)]
     seconds = work.steps * _optimizer_step(work, shape, size, card, processes)
     if work.drawing is not None:
         rows = math.ceil(work.drawing.rows / processes)
         one = replace(work.drawing, rows=rows, prompts=rows)
-        seconds += work.generations * _decoding(one, shape, size, card, rows, 1.0, LOGIT_PASSES)
+        seconds += work.generations * _decoding(one, shape, size, card, rows, LOGIT_PASSES)
     return seconds
 
 
@@ -358,14 +359,23 @@ def decode_step_seconds(
     )
 
 
-def _decoding(
-    work: Drawing, shape: ModelShape, size: int, card: Card, at_once: int, alive: float, passes: int
-) -> float:
-    batches = math.ceil(work.rows / at_once) if work.rows else 0
-    rows = work.rows / batches if batches else 0.0
-    step = decode_step_seconds(shape, size, card, rows * alive, work.prompt + work.limit / 2, passes)
+def decoding_steps(rows: float, at_once: int, limit: int) -> float:
+    """Steps in which so many rows of at most `limit` tokens are written, `at_once` at a time.
+
+    Rows that all fit take those of the longest, which fills its limit. Else the places are full until the queue is
+    empty, and the last rows need what the longest has more than the mean.
+    """
+    if rows <= at_once:
+        return float(limit) if rows else 0.0
+    return rows * limit * TOKEN_SHARE / at_once + limit * (1 - TOKEN_SHARE)
+
+
+def _decoding(work: Drawing, shape: ModelShape, size: int, card: Card, at_once: int, passes: int) -> float:
+    steps = decoding_steps(work.rows, at_once, work.limit)
+    written = work.rows * work.limit * TOKEN_SHARE / steps if steps else 0.0  # rows in a step, on average
+    step = decode_step_seconds(shape, size, card, written, work.prompt + work.limit / 2, passes)
     prefill = 2 * shape.parameters * work.prompts * work.prompt / (card.tflops * 1e12 * COMPUTE_SHARE)
-    return batches * work.limit * step + prefill
+    return steps * step + prefill
 
 
 def _optimizer_step(work: Training, shape: ModelShape, size: int, card: Card, processes: int) -> float:

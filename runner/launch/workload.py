@@ -2,9 +2,9 @@
 
     work_of(stage, plan)      # Drawing(...), Training(...), or None for votes and verdicts
 
-Lengths of prompts and solutions are those of the plan's own texts, at CHARACTERS_PER_TOKEN; completions are counted
-with their limit, for a batch waits for its longest. A finished stage of another plan, whose texts are not at hand,
-counts with PROMPT_TOKENS and TRAINING_TOKENS.
+Lengths of prompts and solutions are those of the plan's own texts, at CHARACTERS_PER_TOKEN; completions have their
+limit, of which the longest fills all and the mean TOKEN_SHARE. A finished stage of another plan, whose texts are not at
+hand, counts with PROMPT_TOKENS and TRAINING_TOKENS.
 
 Limits: what a trainer does is read from its config's usual fields (num_generations, steps_per_generation,
 num_iterations, max_tokens, beta, batch_size, max_length, epochs).

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from nsd.plugins.api import OutputNeutral
+from nsd.plugins.api import KnownAs, OutputNeutral
 
 
 def digest_config(config: BaseModel, complete: bool = False, neutral: bool = False) -> dict[str, Any]:
@@ -27,6 +27,9 @@ def digest_config(config: BaseModel, complete: bool = False, neutral: bool = Fal
     found: dict[str, Any] = {}
     for name, info in fields.items():
         value = getattr(config, name)
+        for mark in info.metadata:
+            if isinstance(mark, KnownAs) and not neutral:
+                value = mark.by(value)
         every = _digest_value(value, None, neutral)
         if name in defaults and _same(every, _digest_value(defaults[name], None, neutral)):
             continue

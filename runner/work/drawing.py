@@ -276,7 +276,7 @@ def engine_of(block: PluginJob, context: Context) -> Engine:
         context.engines[key] = make_plugin(block, Engine)
     engine = context.engines[key]
     if engine.served:
-        engine.meter = context.meter
+        engine.meter, engine.stopping = context.meter, context.should_stop
     return engine
 
 

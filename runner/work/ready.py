@@ -44,7 +44,10 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
             processes = processes_of(trainer, decision, resources.processes, machines)
             if (reason := trainer.unfit(processes * machines, stage.job.lora is not None)) is not None:
                 raise InputError(f"{stage.title}: {reason}")
+            trainer.ready(decision.device)
             stage.job = replace(stage.job, processes=processes)
+        elif isinstance(stage.job, ToDiscover) and stage.job.trainer is not None:
+            make_plugin(stage.job.trainer, Trainer).ready(decision.device)
     return decision
 
 
@@ -68,7 +71,11 @@ def machine_for(experiment: Experiment) -> Decision | None:
     _check_extras(block.cls.extra for block in blocks)
     if not any(one.trainer is not None or one.engine.cls.needs_model for one in experiment.conditions.values()):
         return None
-    return settled(read_facts(), experiment.resources)
+    decision = settled(read_facts(), experiment.resources)
+    for condition in experiment.conditions.values():
+        if condition.trainer is not None:
+            condition.trainer.make().ready(decision.device)
+    return decision
 
 
 def compiler_note(decision: Decision | None) -> str | None:

@@ -5,7 +5,8 @@
 
 Every attempt adds to the file: those that failed, were stopped or killed, and those of other machines, which send their
 file through the store. GPU seconds are those of every GPU that an attempt had; dollars come from the price of its
-machine, and where a served model is asked also from what `meter` counts. Limits: the last seconds of a machine that
+machine, and where a served model is asked also from what `meter` counts: a kill leaves the requests in flight as
+perhaps paid. Limits: the last seconds of a machine that
 vanishes, not yet sent to the store, are unknown elsewhere.
 """
 
@@ -117,7 +118,7 @@ class Spending:
         }
         if self._priced or provenance.usd_per_hour() is not None:
             facts["usd"] = self._usd
-        if (asked := self.meter.total).requests:
+        if (asked := self.meter.perhaps).requests:
             facts["served"] = asked.to_json()
         temporary = self.path.with_name(f".{FILE}.{os.getpid()}.tmp")
         with self._lock:

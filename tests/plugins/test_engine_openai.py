@@ -15,7 +15,8 @@ import pytest
 from nsd.plugins.api import Completion, Request, Sampling, StopReason
 from nsd.plugins.engines import openai, openai_asking, openai_pace
 from nsd.plugins.engines.openai import OpenAIEngine
-from nsd.plugins.engines.openai_bodies import COSTS_MORE
+from nsd.plugins.engines.openai_bodies import COSTS_MORE, most_prompt_tokens
+from nsd.plugins.engines.openai_server import here
 from nsd.plugins.errors import BudgetSpent, InputError, StageFailed
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.seeds import stream
@@ -383,9 +384,51 @@ def test_a_proxy_that_does_not_answer_is_named_without_its_password(
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{port}")
     monkeypatch.setattr(openai_asking, "FEWEST_LOST", 2)
+    elsewhere = engine(served, retries=0, concurrency=1, base_url="http://model.example/v1")
     with pytest.raises(StageFailed, match=rf"by the proxy http://127.0.0.1:{port} of the environment"):
-        drawn(engine(served, retries=0, concurrency=1))
-    assert served.asked == []
+        drawn(elsewhere)
+    # This machine's own address is asked without it.
+    assert places(drawn(engine(served))) == wanted()
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("http://127.0.0.1:8000/v1", "127.0.0.1"),
+        ("http://127.8.9.1/v1", "127.8.9.1"),
+        ("http://[::1]:8000/v1", "::1"),
+        ("http://localhost:8000/v1", "localhost"),
+        ("http://10.0.0.1:8000/v1", None),
+        ("https://localhost.example/v1", None),
+    ],
+)
+def test_the_address_of_this_machine_is_known(address: str, host: str | None) -> None:
+    assert here(address) == host
+
+
+def test_what_is_in_flight_is_perhaps_paid_until_it_landed(served: Served) -> None:
+    served.faults = lambda number, asked: Hang() if number == 2 else None
+    one = engine(served, concurrency=1, prices=PRICES)
+    found = one.generate(None, QUESTIONS[:2], Sampling(1, 0.7, 20), 5)
+    assert one.meter is not None
+    meter = one.meter
+    thread = threading.Thread(target=lambda: list(found), daemon=True)
+    thread.start()
+    wait_until(lambda: len(served.asked) == 2 and meter.total.requests == 1)
+    total, perhaps = meter.total, meter.perhaps
+    assert (total.unknown, perhaps.unknown, perhaps.requests) == (0, 1, 2)
+    assert perhaps.unknown_usd == pytest.approx((most_prompt_tokens(QUESTIONS[1].prompt) * 2 + 20 * 7) / 1e6)
+    served.stop()
+    wait_until(lambda: meter.perhaps.unknown_usd <= meter.total.unknown_usd)
+
+
+def test_who_stops_gets_what_came_at_once(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nsd.plugins.engines.openai.SHARD_SECONDS", 3600.0)
+    served.faults = lambda number, asked: Hang() if number > 3 else None
+    one = engine(served, concurrency=1)
+    one.stopping = lambda: len(served.asked) > 3
+    batches = one.generate(None, QUESTIONS, SAMPLING, 5)
+    assert len(next(batch for batch in batches if batch)) == 3
 
 
 # --------------------------------------------------------------------------- pace

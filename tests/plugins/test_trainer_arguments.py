@@ -60,7 +60,7 @@ GRPO: dict[str, tuple[Any, dict[str, Any]]] = {
 # fsdp in several processes alone (test_sharding.py).
 NOT_IN_ARGUMENTS = {
     "sft": {"epochs", "save_every", "log_every", "mixed_precision", "fsdp"},
-    "grpo": {"steps", "save_every", "log_every", "mixed_precision", "fsdp", "health", "rollout"},
+    "grpo": {"steps", "save_every", "log_every", "mixed_precision", "fsdp", "health", "rollout", "rollout_memory"},
 }
 
 

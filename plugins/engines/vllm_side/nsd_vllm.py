@@ -49,12 +49,26 @@ class Weights:
                 add_held(total, module)
         return total
 
+    def blank(self) -> None:
+        """Throw the weights away, so that those that are put in next cannot be taken for them."""
+        for module in self.model_runner.get_model().modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if "lora" not in name:
+                    parameter.data.zero_()
+            if hasattr(module, "cpu_linear"):
+                module.cpu_linear = _nothing
+
     def renew(self) -> None:
         """Have the CPU build make its own forms of matrices anew: it leaves that of a head, when weights are put in."""
         for module in self.model_runner.get_model().modules():
             weight = module._parameters.get("weight")
             if hasattr(module, "cpu_linear") and weight is not None and weight.numel():
                 module.quant_method.process_weights_after_loading(module)
+
+
+def _nothing(x: Any, weight: Any, bias: Any) -> Any:
+    """What a matrix of the CPU build gives that holds no weights."""
+    return x.new_zeros(*x.shape[:-1], 1)
 
 
 def add_held(total: list[float], module: Any) -> None:
@@ -135,7 +149,6 @@ class Server:
         # How far the print of the first weights was from that of their files. None where they were others, or in parts
         # over several workers: then no weights are put in, since nobody could tell which answer.
         self._noise: float | None = None
-        self._print: list[float] | None = None  # of the files of the weights that are in use
         self._held: list[float] | None = None  # of what the engine really uses; None: in parts over several workers
         self._adapters: dict[str, int] = {}
         self._asleep = False
@@ -152,8 +165,8 @@ class Server:
             raise Again  # vLLM gives its memory back with its process alone
         self._llm = vllm.LLM(model=weights, worker_extension_cls="nsd_vllm.Weights", generation_config="vllm", **engine)
         self._options, self._weights = engine, (weights, stamp)
-        self._held, self._print = self._look(), self._there(weights)
-        self._noise = None if self._held is None or self._print is None else apart(self._held, self._print)
+        self._held, there = self._look(), self._there(weights)
+        self._noise = None if self._held is None or there is None else apart(self._held, there)
         if self._noise is not None and self._noise > ROUNDING:
             self._noise = None
         return self._loaded(vllm.__version__)
@@ -179,10 +192,14 @@ class Server:
     def _put_in(self, weights: str, stamp: str) -> bool:
         """Whether other weights of the same shape are now in the running engine, and are those that answer."""
         there = None if self._noise is None else self._there(weights)
-        if there is None or self._noise is None or self._print is None:
+        if there is None or self._noise is None:
             return False
         near = 10 * max(self._noise, 1e-12)
-        if apart(there, self._print) < 4 * near:  # the old weights could be taken for the new ones
+        self._weights = None
+        # Those of the next step of a training are hardly others: only what holds none is surely told from them.
+        self._llm.collective_rpc("blank")
+        blank = self._look()
+        if blank is None or apart(blank, there) < 4 * near:
             return False
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": weights})
@@ -192,7 +209,7 @@ class Server:
         self._llm.collective_rpc("renew")
         self._llm.reset_prefix_cache()  # what it holds was computed with the weights before
         self._held = self._look()
-        self._weights, self._print = (weights, stamp), there
+        self._weights = (weights, stamp)
         return self._held is not None and apart(self._held, there) <= near
 
     def sleep(self) -> bool:

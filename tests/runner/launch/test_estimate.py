@@ -256,6 +256,29 @@ def test_a_decoding_step_is_bound_by_launches_by_reading_or_by_computing() -> No
     assert step(HALF_B, 4, CPU, rows=64, tokens=10) == pytest.approx(2 * 494.03e6 * 64 / 0.05e12, rel=1e-3)
 
 
+def test_a_place_is_taken_again_and_only_the_last_rows_wait_for_their_longest() -> None:
+    """Rows of 100 tokens at most write 60 on average."""
+    steps = estimate.decoding_steps
+    assert [steps(rows, 8, 100) for rows in (0, 1, 8)] == [0, 100, 100]
+    # 24 rows write 1,440 tokens, 8 at a time in 180 steps; then the last rows have 40 more than the mean.
+    assert steps(24, 8, 100) == pytest.approx(180 + 40)
+    assert steps(9, 8, 100) == pytest.approx(67.5 + 40)
+    # 8,000 rows: three batches of a thousand that wait for their longest would each take 100.
+    assert steps(8000, 8, 100) == pytest.approx(60_000 + 40)
+
+
+def test_a_drawing_by_hand() -> None:
+    """1,000 prompts x 8 on an L4, 16 prompts at once: 128 rows, of which 126.6 are written in a step, by launches."""
+    work = Drawing(rows=8000, prompts=1000, samples=8, prompt=100, longest=200, limit=256, batch_size=16)
+    steps = 8000 * 153.6 / 128 + 102.4
+    rows = 8000 * 153.6 / steps
+    read = 0.98807e9 + rows * (228 * 12_288 + 151_936 * 4 * 20)
+    assert steps == pytest.approx(9702.4) and rows == pytest.approx(126.65, abs=0.01)
+    prefill = 2 * 494.03e6 * 100_000 / 30.25e12
+    found = estimate.seconds_of(work, HALF_B, "bfloat16", CARDS["L4"])
+    assert found == pytest.approx(steps * max(0.0288, read / 150e9) + prefill, rel=1e-3)
+
+
 def test_grpo_by_hand() -> None:
     """500 steps of 8 rollouts x 256 tokens on an L4: the decoding is nine tenths of it."""
     drawing = Drawing(rows=8, prompts=8, samples=1, prompt=100, longest=200, limit=256)

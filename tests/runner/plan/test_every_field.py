@@ -182,6 +182,8 @@ ON_ROLLOUTS = {
     "max_tokens": 99,
     "num_iterations": 2,
     "steps_per_generation": 2,
+    "rollout": "vllm",
+    "rollout_memory": 0.5,
     "health.window": 9,
     "health.zero_std_fraction": 0.5,
     "health.kl_min": 1e-5,
