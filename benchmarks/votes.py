@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from nsd.plugins.api import Completion, ModelRef, Question, Request
@@ -113,14 +113,15 @@ def draw(engine: HfEngine, model: ModelRef, questions: Sequence[Question], vote:
     prompt, sampling = Wordmath.default_prompt, vote.sampling()
     wanted = Wanted(vote if vote.in_rounds else None, Numeric(), sampling.n, engine.least_rows)
     held: dict[Place, Completion] = {}
+    requests = [Request(one.id, prompt.render(one)) for one in questions]
     wall, processor = time.perf_counter(), time.process_time()
-    for waiting, upto in wanted.rounds(questions, held):
-        requests = [
-            Request(one.id, prompt.render(one), next(s for s in range(upto + 1) if (one.id, s) not in held))
-            for one in waiting
-        ]
-        for batch in engine.generate(model, requests, replace(sampling, n=upto), SEED, frozenset(held)):
-            held |= {(one.question_id, one.sample): one for one in batch}
+    if vote.in_rounds:
+        growing = wanted.growing(questions, held)
+        batches = engine.generate_growing(model, requests, sampling, SEED, growing)
+    else:
+        batches = engine.generate(model, requests, sampling, SEED)
+    for batch in batches:
+        held |= {(one.question_id, one.sample): one for one in batch}
     return Drawn(held, time.perf_counter() - wall, time.process_time() - processor)
 
 

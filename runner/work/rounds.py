@@ -1,8 +1,12 @@
-"""How many samples of each question a stage wants: all at once, or what a labeler asks for between rounds.
+"""How many samples of each question a stage wants: all at once, or what a labeler asks for in between.
 
     wanted = Wanted.of_stage(work)
+    wanted.growing(questions, held)      # for an engine that takes samples while it draws (`Engine.grows`)
     for questions, upto in wanted.rounds(questions, held):
         ...                              # draw their samples below `upto` that are not in `held`, and put them there
+
+An engine that takes samples while it draws is given what a vote asks for as soon as its question's samples are there:
+no vote waits for another one. For any other engine there are rounds, of all questions.
 
 A round brings the questions whose votes wait for the fewest samples to that number, each in one request: a prompt is
 read once for all that its vote asks for, nothing is drawn that no vote asked for, and there are as many rounds as
@@ -14,7 +18,9 @@ samples, are the same.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from nsd.plugins.api import Completion, Labeler, Question, Verifier, without_truth
 from nsd.plugins.errors import StageFailed
@@ -75,6 +81,10 @@ class Wanted:
                 return
             yield self._round(waiting, wanted, held)
 
+    def growing(self, questions: Sequence[Question], held: Held) -> Growing:
+        """What the questions want, for an engine that takes samples while it draws."""
+        return Growing(self, questions, held)
+
     def _round(
         self, waiting: Sequence[Question], wanted: Mapping[str, int], held: Held
     ) -> tuple[Sequence[Question], int]:
@@ -94,6 +104,37 @@ class Wanted:
         if missing := sum(_missing(question, wanted[question.id], held) for question in questions):
             raise StageFailed(f"the engine returned no completion for {missing} of {sum(wanted.values())} requests")
         return [held[question.id, sample] for question in questions for sample in range(wanted[question.id])]
+
+
+class Growing:
+    """See GrowingSamples. A question's vote is asked when all that it asked for is there, whatever others wait for."""
+
+    def __init__(self, wanted: Wanted, questions: Sequence[Question], held: Held) -> None:
+        self._wanted = wanted
+        self._questions = {question.id: question for question in questions}
+        self._told: dict[Place, Completion] = {}
+        self._there = ChainMap(self._told, cast("dict[Place, Completion]", held))
+        self._open: dict[str, int] = {}  # samples that were asked for and are not told yet
+
+    def first(self, question_id: str) -> list[int]:
+        """See GrowingSamples."""
+        return self._ask(self._questions[question_id])
+
+    def further(self, completion: Completion) -> list[int]:
+        """See GrowingSamples."""
+        name = completion.question_id
+        self._told[name, completion.sample] = completion
+        self._open[name] -= 1
+        return self._ask(self._questions[name]) if self._open[name] == 0 else []
+
+    def _ask(self, question: Question) -> list[int]:
+        upto = self._wanted.of(question, self._there)
+        missing = [sample for sample in range(upto) if (question.id, sample) not in self._there]
+        self._open[question.id] = len(missing)
+        if not missing:  # it is not asked again
+            for sample in range(upto):
+                self._told.pop((question.id, sample), None)
+        return missing
 
 
 def _missing(question: Question, upto: int, held: Held) -> int:
