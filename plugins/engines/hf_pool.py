@@ -1,8 +1,8 @@
 """Prompts that were prefilled and may be wanted again: votes that are asked as they go come back for more samples.
 
-    pool = Pool(places=64, width=200)
+    pool = Pool(model, places=64, width=200)
     pool.put(["q1", "q2"], prefilled, keep={"q1", "q2"})
-    pool.prefilled, pool.places_of["q2"]
+    pool.of(["q2"]), pool.places_of["q2"]
 
 A fixed number of places, of one width; who was not wanted for longest gives its place away, and is prefilled anew where
 it is wanted after all. This module imports torch and transformers: import it only inside functions that run a model.
@@ -10,7 +10,7 @@ it is wanted after all. This module imports torch and transformers: import it on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -25,15 +25,10 @@ class Pool:
 
     def __init__(self, model: Any, places: int, width: int) -> None:
         self.places, self.width = places, width
-        self._model = model
         self.places_of: dict[str, int] = {}  # in order of last use
-        self._made: Prefilled | None = None
-
-    @property
-    def prefilled(self) -> Prefilled:
-        """What is kept, as if all had been prefilled together; places that nobody has hold no prompt."""
-        assert self._made is not None
-        return self._made
+        self._model = model
+        self._kept: Prefilled | None = None
+        self._lengths = [0] * places  # of the prompts, in tokens
 
     def use(self, name: str) -> bool:
         """Whether a prompt is kept; it then counts as wanted now."""
@@ -42,24 +37,35 @@ class Pool:
             self.places_of[name] = place
         return place is not None
 
+    def of(self, names: Iterable[str]) -> Prefilled:
+        """What is kept, by places, as wide as the longest of these prompts."""
+        kept = self._kept
+        assert kept is not None
+        width = max(self._lengths[self.places_of[name]] for name in names)
+        cache = make_cache(self._model.config)
+        for layer, whole in zip(cache.layers, kept.cache.layers, strict=True):
+            layer.keys, layer.values = whole.keys[:, :, -width:], whole.values[:, :, -width:]
+        padded = [length < width for length in self._lengths]
+        return Prefilled(kept.logits, cache, kept.mask[:, -width:], kept.positions, padded)
+
     def put(self, names: Sequence[str], found: Prefilled, keep: AbstractSet[str]) -> bool:
         """Keep prompts, in the places of any but those of `keep`; False where their cache cannot be kept."""
         if any(type(layer) is not RoomyLayer for layer in found.cache.layers) or found.width > self.width:
             return False
-        made = self._made = self._made or self._empty(found)
+        kept = self._kept = self._kept or self._empty(found)
         taken = {*self.places_of.values()}
         free = [place for place in range(self.places) if place not in taken][: len(names)]
         others = (name for name in [*self.places_of] if name not in keep)
         free += [self.places_of.pop(next(others)) for _ in range(len(names) - len(free))]
         self.places_of |= dict(zip(names, free, strict=True))
-        place, begin = torch.tensor(free, device=made.mask.device), self.width - found.width
-        for layer, other in zip(made.cache.layers, found.cache.layers, strict=True):
+        place, begin = torch.tensor(free, device=kept.mask.device), self.width - found.width
+        for layer, other in zip(kept.cache.layers, found.cache.layers, strict=True):
             for buffer, given in ((layer.keys, other.keys), (layer.values, other.values)):
                 buffer[place] = torch.nn.functional.pad(given, (0, 0, begin, 0))
-        made.mask[place] = torch.nn.functional.pad(found.mask, (begin, 0))
-        made.logits[place], made.positions[place] = found.logits, found.positions
-        for one, padded in zip(free, found.padded, strict=True):
-            made.padded[one] = padded or begin > 0
+        kept.mask[place] = torch.nn.functional.pad(found.mask, (begin, 0))
+        kept.logits[place], kept.positions[place] = found.logits, found.positions
+        for one, length in zip(free, (found.positions + 1).tolist(), strict=True):
+            self._lengths[one] = length
         return True
 
     def _empty(self, like: Prefilled) -> Prefilled:

@@ -96,7 +96,7 @@ class Queue:
         if new and not pool.put(list(new), self._prefill(list(new.values())), prompts.keys()):
             self._pool = None
             return None
-        return Group(pool.prefilled, deque((one, pool.places_of[one.name]) for one, _ in waiting))
+        return Group(pool.of(prompts), deque((one, pool.places_of[one.name]) for one, _ in waiting))
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         import torch

@@ -219,8 +219,7 @@ def _stream(
         check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
         stops=Stops(loaded.tokenizer, sampling.stop) if sampling.stop else None,
     )
-    # Votes wait for several samples of a question, so that fewer questions are open than there are slots.
-    pool = None if widest is None else Pool(loaded.model, -(-slots // 2), widest)
+    pool = None if widest is None else Pool(loaded.model, slots, widest)  # each open question has a row at least
     queue = Queue(loaded.model, work.wanted(), loaded.pad_id, shared, pool)
     yield from stream(loaded.model, queue, ways, loaded.pad_id)
 
