@@ -14,6 +14,7 @@ from nsd.plugins.engines import hf
 from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.engines.hf_pool import Pool
 from nsd.plugins.engines.hf_prefill import Queue, Wanted
+from nsd.runner.work.rounds import Growing
 from tiny_model import make_tiny_model
 
 REQUESTS = [Request(f"q{number}", f"{'Well, ' * (number % 5)}Tom has {number} apples.") for number in range(16)]
@@ -36,6 +37,10 @@ def engine(**config: Any) -> HfEngine:
     return HfEngine(HfEngine.Config(device="cpu", **config))
 
 
+def grown(made: HfEngine, ref: ModelRef, samples: Growing, requests: list[Request] = REQUESTS) -> Found:
+    return collected(list(made.generate_growing(ref, requests, SAMPLING, 7, samples)))
+
+
 def collected(batches: list[list[Completion]]) -> Found:
     found = [one for batch in batches for one in batch]
     assert len({(one.question_id, one.sample) for one in found}) == len(found)
@@ -48,9 +53,7 @@ def test_batches_change_neither_which_samples_are_drawn_nor_their_texts(
 ) -> None:
     expected = asked_for(REQUESTS, full)
     assert {sum(name == one.question_id for name, _ in expected) for one in REQUESTS} >= {2, 3, MOST}
-    found = collected(
-        list(engine(batch_size=batch_size).generate_growing(ref, REQUESTS, SAMPLING, 7, asked_of(REQUESTS)))
-    )
+    found = grown(engine(batch_size=batch_size), ref, asked_of(REQUESTS))
     assert found.keys() == expected
     # Rounding may move one text in hundreds, and with it what is asked of its question.
     assert sum(found[place].text != full[place].text for place in found) == 0
@@ -59,9 +62,7 @@ def test_batches_change_neither_which_samples_are_drawn_nor_their_texts(
 def test_what_is_there_is_not_drawn_again(ref: ModelRef, full: Found) -> None:
     expected = asked_for(REQUESTS, full)
     there = {place: full[place] for place in sorted(expected)[::3]}
-    found = collected(
-        list(engine(batch_size=2).generate_growing(ref, REQUESTS, SAMPLING, 7, asked_of(REQUESTS, there)))
-    )
+    found = grown(engine(batch_size=2), ref, asked_of(REQUESTS, there))
     assert found.keys() == expected - there.keys()
 
 
@@ -81,14 +82,14 @@ def test_what_does_not_fit_begins_again_and_nothing_is_told_twice(
         return forward(input_ids=input_ids, **more)
 
     monkeypatch.setattr(model, "forward", limited)
-    found = collected(list(made.generate_growing(ref, REQUESTS, SAMPLING, 7, asked_of(REQUESTS))))
+    found = grown(made, ref, asked_of(REQUESTS))
     assert made.notes["out_of_memory_at_rows"] == [36]
     assert found.keys() == asked_for(REQUESTS, full)
 
 
 def test_a_prompt_that_the_model_cannot_take_fails_as_often_as_it_is_asked_for(ref: ModelRef) -> None:
     requests = [*REQUESTS[:2], Request("long", "word " * 5000)]
-    found = collected(list(engine().generate_growing(ref, requests, SAMPLING, 7, asked_of(requests))))
+    found = grown(engine(), ref, asked_of(requests), requests)
     failed = [one for (name, _), one in found.items() if name == "long"]
     # An empty text has no letters, a multiple of four: two samples end it.
     assert [one.stop_reason for one in failed] == [StopReason.ERROR] * 2
