@@ -1,15 +1,15 @@
 """Votes that stop when they are decided, against the full vote: the same labels, and how many of them a second.
 
-    OMP_NUM_THREADS=2 python -m benchmarks.votes [--questions N] [--k K ...] [--threshold T] [--rounds N]
+    OMP_NUM_THREADS=1 python -m benchmarks.votes [--questions N] [--k K ...] [--threshold T] [--rounds N]
 
 The model is the quickstart's baseline, trained as specs/quickstart.yaml trains it. Both votes draw with the `hf` engine
-in this process, from the same streams, in turn: the full one all K samples in one call, the other in the rounds of a
-run (runner/work/rounds.py). Accepted questions, their labels and their training targets are compared, and a difference
-ends the measurement. Rates are kept labels by wall time; processor time is beside them, for a machine that other work
-keeps busy.
+in this process, from the same streams, in turn: the full one all K samples, the other what it asks for while it draws,
+as a run does (runner/work/rounds.py). Accepted questions, their labels and their training targets are compared, and a
+difference ends the measurement. Rates are kept labels by wall time; processor time is beside them, for a machine that
+other work keeps busy.
 
-Limits: the embedded model's answers are as long as its prompts, so that reading a prompt again in a later round costs
-much of what a sample does; of longer answers it is a small part.
+Limits: what the vote that stops loses at the end, where few questions are open, is the larger the fewer questions there
+are. Reading a prompt is paid once by either, and weighs more where fewer samples share it.
 """
 
 from __future__ import annotations

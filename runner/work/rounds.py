@@ -18,9 +18,7 @@ samples, are the same.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 from nsd.plugins.api import Completion, Labeler, Question, Verifier, without_truth
 from nsd.plugins.errors import StageFailed
@@ -38,7 +36,7 @@ class Wanted:
 
     def __init__(self, labeler: Labeler | None, verifier: Verifier | None, n: int, least_rows: int) -> None:
         """`labeler` None wants `n` of every question, else it reads answers with `verifier`."""
-        self._labeler, self._n, self._least_rows = labeler, n, least_rows
+        self._labeler, self.n, self._least_rows = labeler, n, least_rows
         self._verifier = Remembering(verifier or Verifier())
 
     @classmethod
@@ -52,11 +50,11 @@ class Wanted:
     def of(self, question: Question, held: Held) -> int:
         """Samples that the question's vote has asked for so far, or stands on where there are as many."""
         if self._labeler is None:
-            return self._n
+            return self.n
         there: list[Completion] = []
-        while len(there) < self._n and (one := held.get((question.id, len(there)))) is not None:
+        while len(there) < self.n and (one := held.get((question.id, len(there)))) is not None:
             there.append(without_failed_text(one))
-        return min(self._n, self._labeler.asked(without_truth(question), there, self._verifier))
+        return min(self.n, self._labeler.asked(without_truth(question), there, self._verifier))
 
     def lacks(self, questions: Sequence[Question], held: Held) -> bool:
         """Whether some of the questions want samples that are not there."""
@@ -69,7 +67,7 @@ class Wanted:
         """
         if self._labeler is None:
             if self.lacks(questions, held):
-                yield questions, self._n
+                yield questions, self.n
             return
         waiting = list(questions)
         there = -1
@@ -93,7 +91,7 @@ class Wanted:
             rows = sum(_missing(question, upto, held) for question in taken)
             if rows >= self._least_rows:
                 return taken, upto
-        return taken, min(self._n, upto + max(0, self._least_rows - rows) // len(taken))
+        return taken, min(self.n, upto + max(0, self._least_rows - rows) // len(taken))
 
     def chosen(self, questions: Sequence[Question], held: Held) -> list[Completion]:
         """The samples that were asked for, in question order then sample order.
@@ -110,10 +108,9 @@ class Growing:
     """See GrowingSamples. A question's vote is asked when all that it asked for is there, whatever others wait for."""
 
     def __init__(self, wanted: Wanted, questions: Sequence[Question], held: Held) -> None:
-        self._wanted = wanted
+        self._wanted, self._held = wanted, held
         self._questions = {question.id: question for question in questions}
         self._told: dict[Place, Completion] = {}
-        self._there = ChainMap(self._told, cast("dict[Place, Completion]", held))
         self._open: dict[str, int] = {}  # samples that were asked for and are not told yet
 
     def first(self, question_id: str) -> list[int]:
@@ -128,8 +125,11 @@ class Growing:
         return self._ask(self._questions[name]) if self._open[name] == 0 else []
 
     def _ask(self, question: Question) -> list[int]:
-        upto = self._wanted.of(question, self._there)
-        missing = [sample for sample in range(upto) if (question.id, sample) not in self._there]
+        places = [(question.id, sample) for sample in range(self._wanted.n)]
+        found = ((place, self._told.get(place) or self._held.get(place)) for place in places)
+        there = {place: one for place, one in found if one is not None}
+        upto = self._wanted.of(question, there)
+        missing = [sample for sample in range(upto) if (question.id, sample) not in there]
         self._open[question.id] = len(missing)
         if not missing:  # it is not asked again
             for sample in range(upto):
