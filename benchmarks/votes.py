@@ -1,15 +1,15 @@
 """Votes that stop when they are decided, against the full vote: the same labels, and how many of them a second.
 
-    OMP_NUM_THREADS=2 python -m benchmarks.votes [--questions N] [--k K ...] [--threshold T] [--rounds N]
+    OMP_NUM_THREADS=1 python -m benchmarks.votes [--questions N] [--k K ...] [--threshold T] [--rounds N]
                                                  [--device cpu] [--record]
 
 The model is the quickstart's baseline, trained as specs/quickstart.yaml trains it. Both votes draw with the `hf` engine
-in this process, from the same streams, in turn: the full one all K samples in one call, the other in the rounds of a
-run (runner/work/rounds.py). Accepted questions, their labels and their training targets are compared, and a difference
-ends the measurement.
+in this process, from the same streams, in turn: the full one all K samples, the other what it asks for while it draws,
+as a run does (runner/work/rounds.py). Accepted questions, their labels and their training targets are compared, and a
+difference ends the measurement.
 
-Limits: the embedded model's answers are as long as its prompts, so that reading a prompt again in a later round costs
-much of what a sample does; of longer answers it is a small part.
+Limits: what the vote that stops loses at the end, where few questions are open, is the larger the fewer questions there
+are. Reading a prompt is paid once by either, and weighs more where fewer samples share it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -105,13 +105,14 @@ def draw(engine: HfEngine, model: ModelRef, questions: Sequence[Question], vote:
     prompt, sampling = Wordmath.default_prompt, vote.sampling()
     wanted = Wanted(vote if vote.in_rounds else None, Numeric(), sampling.n, engine.least_rows)
     held: dict[Place, Completion] = {}
-    for waiting, upto in wanted.rounds(questions, held):
-        requests = [
-            Request(one.id, prompt.render(one), next(s for s in range(upto + 1) if (one.id, s) not in held))
-            for one in waiting
-        ]
-        for batch in engine.generate(model, requests, replace(sampling, n=upto), SEED, frozenset(held)):
-            held |= {(one.question_id, one.sample): one for one in batch}
+    requests = [Request(one.id, prompt.render(one)) for one in questions]
+    if vote.in_rounds:
+        growing = wanted.growing(questions, held)
+        batches = engine.generate_growing(model, requests, sampling, SEED, growing)
+    else:
+        batches = engine.generate(model, requests, sampling, SEED)
+    for batch in batches:
+        held |= {(one.question_id, one.sample): one for one in batch}
     return held
 
 

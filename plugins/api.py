@@ -66,6 +66,7 @@ from nsd.plugins.data import (
     question_id,
     without_truth,
 )
+from nsd.plugins.growing import GrowingSamples
 from nsd.plugins.metering import Meter, Usage
 from nsd.plugins.side_files import SideFile
 
@@ -81,6 +82,7 @@ __all__ = [
     "Device",
     "Engine",
     "Example",
+    "GrowingSamples",
     "KeptRollout",
     "KnownAs",
     "Labeler",
@@ -321,6 +323,8 @@ class Engine(Plugin):
     # Completions below which a call costs about as much as with so many: votes that are asked between rounds fill a
     # smaller round up. 1: each costs by itself.
     least_rows: ClassVar[int] = 1
+    # True: it has `generate_growing`, so that votes that stop early need no rounds.
+    grows: ClassVar[bool] = False
 
     @property
     def uses_every_gpu(self) -> bool:
@@ -340,6 +344,22 @@ class Engine(Plugin):
         Batches are cut from the full request list before skipping, so a resumed call meets the same
         batches as an uninterrupted one. One yielded list is one shard on disk; an empty one only lets whoever draws
         look whether to stop.
+        """
+        raise NotImplementedError
+
+    def generate_growing(
+        self,
+        model: ModelRef | None,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        seed: int,
+        samples: GrowingSamples,
+    ) -> Iterator[list[Completion]]:
+        """As `generate`, of samples that are asked for while others are drawn; called where `grows` is true.
+
+        It begins with those that `samples.first` names of each request, tells `samples.further` of every completion as
+        soon as it is written, before or after it is yielded, and draws what that asks for. What `first` says counts,
+        not `Request.first`.
         """
         raise NotImplementedError
 

@@ -38,7 +38,7 @@ LEFT = {
         runner.plan.jobs.PluginJob.config
         runner.spec.model.Block.as_written runner.spec.model.Block.written runner.spec.model.Condition.from_file
         runner.spec.model.Evaluation.from_file
-        runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote.VoteRow.spec
+        runner.spec.model.Experiment.resolved runner.spec.digest.digest_config runner.work.revote_table.VoteRow.spec
         runner.store.shapes.ResolvedSpec.conditions
         plugins.data.Prompt.chat_template_kwargs plugins.data.Request.chat_template_kwargs
         plugins.chat.training_ids plugins.chat.turn_end plugins.trainers.turns.next_turn

@@ -45,11 +45,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Request, Sampling, StopReason
+from nsd.plugins.api import (
+    Completion,
+    Engine,
+    GrowingSamples,
+    ModelRef,
+    OutputNeutral,
+    PluginConfig,
+    Request,
+    Sampling,
+    StopReason,
+)
 from nsd.plugins.data import cut_at_stop
 from nsd.plugins.engines.asking import AskedPrompt, all_done, check, ends_of, refused, tokenize
-from nsd.plugins.engines.hf_rows import Loaded, Row, facts, free_memory, in_shards, texts_of
+from nsd.plugins.engines.hf_rows import Loaded, Row, drawn, facts, free_memory, in_shards, texts_of
 from nsd.plugins.errors import InputError
+from nsd.plugins.growing import refused_while_asked
 from nsd.plugins.registry import plugin
 
 if TYPE_CHECKING:  # what only a drawing needs is imported by it: a spec that names `hf` is read quickly
@@ -85,6 +96,7 @@ class HfEngine(Engine):
 
     config: Config
     extra = "train"
+    grows = True
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -126,6 +138,42 @@ class HfEngine(Engine):
                     _completion(prompt.question_id, sample, *cut_at_stop(text, sampling.stop), one)
                     for (prompt, sample), text, one in zip(rows, texts, decoded, strict=True)
                 ]
+
+    def generate_growing(
+        self,
+        model: ModelRef | None,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        seed: int,
+        samples: GrowingSamples,
+    ) -> Iterator[list[Completion]]:
+        """See Engine.generate_growing; raises as `generate` does. The longest prompts come first."""
+        from nsd.plugins.engines.hf_growing import Growing
+        from nsd.plugins.engines.hf_prefill import common_beginning
+        from nsd.plugins.engines.hf_sizes import batch_shape
+
+        check(requests, sampling, "hf")
+        if model is None:
+            raise InputError("engine hf needs a model")
+        loaded = ends_of(self._load(model), requests)
+        prompts, why = tokenize(requests, loaded)
+        if errors := list(refused_while_asked(why, samples)):
+            yield errors
+        if not prompts:
+            return
+        prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
+        widest = len(prompts[0].ids)
+        shape = batch_shape(loaded.model, sampling, widest, self.config.batch_size)
+        slots = shape.prompts * shape.samples
+        self.notes = {"device": str(loaded.model.device), "out_of_memory_at_rows": []}
+        self.notes |= {"prompts_per_batch": shape.prompts, "samples_per_batch": shape.samples}
+
+        def complete(row: Row, text: str, decoded: Decoded) -> Completion:
+            return _completion(row[0].question_id, row[1], *cut_at_stop(text, sampling.stop), decoded)
+
+        work = Growing(loaded, prompts, samples, sampling, seed, slots, complete)
+        shared = common_beginning([prompt.ids for prompt in prompts])
+        yield from drawn(loaded, work, sampling, slots, self.notes["out_of_memory_at_rows"], shared, widest)
 
     def _shards(
         self, loaded: Loaded, prompts: Sequence[AskedPrompt], sampling: Sampling

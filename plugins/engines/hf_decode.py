@@ -114,7 +114,9 @@ def stream(model: Any, queue: Queue, ways: Ways, pad_id: int) -> Iterator[tuple[
         while batch.occupied:
             with torch.inference_mode():
                 found = batch.turn()
-            yield from found
+            yield from found  # whoever takes them may put further rows into the queue
+            with torch.inference_mode():
+                batch.take_in()
         group = batch.group
 
 
@@ -169,19 +171,26 @@ class Batch:
                 break
             self.forward()
             self.draw()
-        found = self.harvest()
+        return self.harvest()
+
+    def take_in(self) -> None:
+        """Let those that wait into the empty slots."""
         if self.memory.full:
             self.make_room()
         self.refill()
         self.compact()
-        return found
 
     def is_due(self) -> bool:
         """Whether slots are to be given away, or to be let go."""
         count, going = len(self.rows), sum(self.going)
         if not going or self.memory.full:
             return True
-        return going <= count - max(1, count * REFILL_ABOVE) if self.may_refill() else going < COMPACT_BELOW * count
+        if self.may_refill():
+            return going <= count - max(1, count * REFILL_ABOVE)
+        if self.queue.grows:  # those that have ended may be asked for more
+            occupied = sum(row is not None for row in self.rows)
+            return going <= occupied - max(1, occupied * REFILL_ABOVE)
+        return going < COMPACT_BELOW * count
 
     # ----------------------------------------------------------------- steps
 

@@ -16,10 +16,13 @@ import inspect
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.engines.hf_slots import Prefilled
 from nsd.plugins.errors import InputError
+
+if TYPE_CHECKING:
+    from nsd.plugins.engines.hf_pool import Pool
 
 WORTH_SHARING = 16  # tokens of a common beginning; fewer cost more in copies than their forward pass
 
@@ -44,9 +47,15 @@ class Group:
 
 
 class Queue:
-    """Rows in their order, and the prompts of those that come next. `shared` tokens begin every prompt."""
+    """Rows in their order, and the prompts of those that come next. `shared` tokens begin every prompt.
 
-    def __init__(self, model: Any, wanted: Iterable[Wanted], pad_id: int, shared: int = 0) -> None:
+    With a `pool` rows may be wanted after an end of `wanted`, whose iterator then gives further ones; the prompts of
+    rows before are kept in it.
+    """
+
+    def __init__(
+        self, model: Any, wanted: Iterable[Wanted], pad_id: int, shared: int = 0, pool: Pool | None = None
+    ) -> None:
         from nsd.plugins.engines.hf_mask import Prebuilt
 
         # Models differ in what their forward takes: some count positions themselves, some cannot leave logits out.
@@ -56,6 +65,7 @@ class Queue:
         self._model, self._pad_id = model, pad_id
         self._wanted = iter(wanted)
         self._next = next(self._wanted, None)
+        self._pool, self.grows = pool, pool is not None
         shares = shared >= WORTH_SHARING and Prebuilt.of_model(model, self.accepts) is not None
         self._shared = shared if shares else 0
         self._beginning: Any = None  # the cache after it
@@ -64,11 +74,29 @@ class Queue:
         """The next rows, about so many: samples of a prompt that follow each other stay together."""
         prompts: dict[str, tuple[int, Sequence[int]]] = {}
         waiting: deque[tuple[Wanted, int]] = deque()
-        while (one := self._next) is not None and (len(waiting) < rows or one.name in prompts):
+        most = rows if self._pool is None else min(rows, self._pool.places)
+        if self.grows and self._next is None:
+            self._next = next(self._wanted, None)
+        while (one := self._next) is not None and (
+            (len(waiting) < rows and len(prompts) < most) or one.name in prompts
+        ):
             place, _ = prompts.setdefault(one.name, (len(prompts), one.prompt))
             waiting.append((one, place))
             self._next = next(self._wanted, None)
-        return Group(self._prefill([ids for _, ids in prompts.values()]), waiting) if waiting else None
+        if not waiting:
+            return None
+        if self._pool is not None and (group := self._kept(self._pool, waiting)) is not None:
+            return group
+        return Group(self._prefill([ids for _, ids in prompts.values()]), waiting)
+
+    def _kept(self, pool: Pool, waiting: deque[tuple[Wanted, int]]) -> Group | None:
+        """The rows with their prompts in the pool, where prompts that are not there yet are put."""
+        prompts = {one.name: one.prompt for one, _ in waiting}
+        new = {name: ids for name, ids in prompts.items() if not pool.use(name)}
+        if new and not pool.put(list(new), self._prefill(list(new.values())), prompts.keys()):
+            self._pool = None
+            return None
+        return Group(pool.of(prompts), deque((one, pool.places_of[one.name]) for one, _ in waiting))
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> Prefilled:
         import torch

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from nsd.plugins.api import Sampling
 from nsd.plugins.engines.asking import Asked, AskedPrompt, asked_of, decoded_texts
@@ -64,12 +64,27 @@ def in_shards(
     that did not fit are added to `refused`, and where it has some, no more than half of the last is tried. Raises
     StageFailed where not even one row fits.
     """
-    work = _Work(loaded, shards, sampling, seed)
+    yield from drawn(loaded, _Work(loaded, shards, sampling, seed), sampling, slots, refused, shared)
+
+
+def drawn(
+    loaded: Loaded,
+    work: Work[Part],
+    sampling: Sampling,
+    slots: int,
+    refused: list[int],
+    shared: int,
+    widest: int | None = None,
+) -> Iterator[Part]:
+    """What becomes of the rows of `work`, in the parts that it hands out; see `in_shards`.
+
+    With `widest`, the tokens of the longest prompt, rows may be wanted while others are drawn (`Queue`).
+    """
     while True:
         if refused:
             slots = min(slots, max(1, (refused[-1] + 1) // 2))
         try:
-            for number, decoded in _stream(loaded, work, sampling, slots, shared):
+            for number, decoded in _stream(loaded, work, sampling, slots, shared, widest):
                 work.take(number, decoded)
                 yield from work.whole()
             yield from work.whole()
@@ -92,6 +107,29 @@ def in_shards(
             )
 
 
+Part = TypeVar("Part", covariant=True)
+
+
+class Work(Protocol[Part]):
+    """Rows that are wanted, and what has become of them."""
+
+    def wanted(self) -> Iterator[Wanted]:
+        """The rows not written yet, in order: those that were begun before, then new ones."""
+        ...
+
+    def take(self, number: int, decoded: Decoded) -> None:
+        """A row was written."""
+        ...
+
+    def whole(self) -> Iterator[Part]:
+        """What can be handed out; asked after each row, and at the end."""
+        ...
+
+    def longest_prompt(self) -> int:
+        """In tokens, of the rows that are not written yet."""
+        ...
+
+
 class _Work:
     """The rows of shards, taken from their source when they are begun, and what has become of them."""
 
@@ -111,8 +149,6 @@ class _Work:
             yield from self._rows_of(shard)
 
     def _rows_of(self, shard: _Shard) -> Iterator[Wanted]:
-        from nsd.plugins.engines.hf_prefill import Wanted
-
         places: dict[tuple[str, int], list[int]] = {}
         prompts: dict[str, AskedPrompt] = {}
         for place, (prompt, sample) in enumerate(shard.rows):
@@ -122,9 +158,8 @@ class _Work:
             places.setdefault((prompt.question_id, one), []).append(place)
         made = []
         for (name, sample), where in places.items():
-            ids, context, most = prompts[name].ids, self._loaded.context, self._sampling.max_tokens
-            limit = most if context is None else min(most, context - len(ids))
-            made.append(Wanted(next(self._numbers), name, ids, stream(self._seed, name, sample), limit))
+            prompt = prompts[name]
+            made.append(wanted_row(next(self._numbers), prompt, sample, self._loaded, self._sampling, self._seed))
             self._owner[made[-1].number] = (shard, where)
         # All are noted before the first is begun: whatever stops the loop, none is forgotten.
         self._begun |= {one.number: one for one in made}
@@ -158,9 +193,21 @@ class _Shard:
     found: list[Decoded | None]
 
 
-def _stream(loaded: Loaded, work: _Work, sampling: Sampling, slots: int, shared: int) -> Iterator[tuple[int, Decoded]]:
+def wanted_row(number: int, prompt: AskedPrompt, sample: int, loaded: Loaded, sampling: Sampling, seed: int) -> Wanted:
+    """A row of a prompt: its stream, and how many tokens it may have."""
+    from nsd.plugins.engines.hf_prefill import Wanted
+
+    most, name = sampling.max_tokens, prompt.question_id
+    limit = most if loaded.context is None else min(most, loaded.context - len(prompt.ids))
+    return Wanted(number, name, prompt.ids, stream(seed, name, sample), limit)
+
+
+def _stream(
+    loaded: Loaded, work: Work[Any], sampling: Sampling, slots: int, shared: int, widest: int | None
+) -> Iterator[tuple[int, Decoded]]:
     """What becomes of the rows not written yet, in the order in which they end."""
     from nsd.plugins.engines.hf_decode import Ways, stream
+    from nsd.plugins.engines.hf_pool import Pool
     from nsd.plugins.engines.hf_prefill import Queue
     from nsd.plugins.engines.hf_stops import Stops
 
@@ -172,7 +219,9 @@ def _stream(loaded: Loaded, work: _Work, sampling: Sampling, slots: int, shared:
         check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
         stops=Stops(loaded.tokenizer, sampling.stop) if sampling.stop else None,
     )
-    yield from stream(loaded.model, Queue(loaded.model, work.wanted(), loaded.pad_id, shared), ways, loaded.pad_id)
+    pool = None if widest is None else Pool(loaded.model, slots, widest)  # each open question has a row at least
+    queue = Queue(loaded.model, work.wanted(), loaded.pad_id, shared, pool)
+    yield from stream(loaded.model, queue, ways, loaded.pad_id)
 
 
 def texts_of(loaded: Loaded, decoded: Sequence[Decoded]) -> list[str]:

@@ -47,7 +47,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from nsd.plugins.api import Completion, Engine, ModelRef, OutputNeutral, PluginConfig, Prompted, Request, Sampling
+from nsd.plugins.api import (
+    Completion,
+    Engine,
+    GrowingSamples,
+    ModelRef,
+    OutputNeutral,
+    PluginConfig,
+    Prompted,
+    Request,
+    Sampling,
+)
 from nsd.plugins.engines.asking import check
 from nsd.plugins.engines.openai_asking import Asking, Known, Limit, Prices
 from nsd.plugins.engines.openai_bodies import COSTS_MORE, GIVEN, MAY_BE_LEFT_OUT, Form, Tokens, likely_prompt_tokens
@@ -76,6 +86,7 @@ class OpenAIEngine(Engine):
 
     needs_model: ClassVar[bool] = False
     served: ClassVar[bool] = True
+    grows: ClassVar[bool] = True
     extra: ClassVar[str | None] = "openai"
 
     class Config(PluginConfig):
@@ -182,14 +193,7 @@ class OpenAIEngine(Engine):
             for sample in range(request.first, sampling.n)
             if (request.question_id, sample) not in done
         )
-        if self.meter is None:
-            self.meter = Meter()
-        if self._known is None or self._known[0] is not self.meter:
-            self._known = self.meter, Known()
-        server = self._server()
-        record = record_of(server.base_url, self.config.model, server.secret.key)
-        form, known = self._form(), self._known[1]
-        asking = Asking(wanted, form, sampling, seed, server, self._limit(), self.meter, known, record)
+        asking = self._asking(wanted, sampling, seed)
         asking.start()
         try:
             while asking.running:
@@ -197,6 +201,50 @@ class OpenAIEngine(Engine):
         finally:
             asking.stop()
         asking.finish()
+
+    def generate_growing(
+        self,
+        model: ModelRef | None,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        seed: int,
+        samples: GrowingSamples,
+    ) -> Iterator[list[Completion]]:
+        """See Engine.generate_growing. Batches are as those of `generate`; `model` is not used."""
+        check(requests, sampling, "openai")
+        by_id = {request.question_id: request for request in requests}
+        first = [Wanted(one, sample) for one in requests for sample in samples.first(one.question_id)]
+        if not first:
+            return
+        owed = len(first)
+        asking = self._asking(iter(first), sampling, seed, grows=True)
+
+        def told(completion: Completion) -> None:
+            nonlocal owed
+            name = completion.question_id
+            further = [Wanted(by_id[name], sample) for sample in samples.further(completion)]
+            owed += len(further) - 1
+            asking.ask(further)
+            if owed == 0:
+                asking.enough()
+
+        asking.start()
+        try:
+            while asking.running:
+                yield _batch(asking, self.stopping, told)
+        finally:
+            asking.stop()
+        asking.finish()
+
+    def _asking(self, wanted: Iterator[Wanted], sampling: Sampling, seed: int, grows: bool = False) -> Asking:
+        if self.meter is None:
+            self.meter = Meter()
+        if self._known is None or self._known[0] is not self.meter:
+            self._known = self.meter, Known()
+        server = self._server()
+        record = record_of(server.base_url, self.config.model, server.secret.key)
+        form, known = self._form(), self._known[1]
+        return Asking(wanted, form, sampling, seed, server, self._limit(), self.meter, known, record, grows)
 
     def _form(self) -> Form:
         said = self.config
@@ -234,13 +282,17 @@ class OpenAIEngine(Engine):
         return key
 
 
-def _batch(asking: Asking, stopping: Callable[[], bool]) -> list[Completion]:
-    """What comes within a few seconds of the first one; nothing where none comes for a moment."""
+def _batch(
+    asking: Asking, stopping: Callable[[], bool], told: Callable[[Completion], None] = lambda one: None
+) -> list[Completion]:
+    """What comes within a few seconds of the first one, each `told` at once; nothing where none comes for a moment."""
     first = asking.take(LOOK_SECONDS)
     if first is None:
         return []
+    told(first)
     batch, until = [first], time.monotonic() + SHARD_SECONDS
     while len(batch) < SHARD and (left := until - time.monotonic()) > 0 and asking.running and not stopping():
         if (found := asking.take(min(left, LOOK_SECONDS))) is not None:
+            told(found)
             batch.append(found)
     return batch

@@ -15,7 +15,8 @@ import asyncio
 import hashlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,10 @@ class Asking:
         meter: Meter,
         known: Known,
         record: Record,
+        grows: bool = False,
     ) -> None:
+        """`grows`: more may be wanted than `wanted` has, until `enough` is said."""
+        self._grows, self._further = grows, deque[Wanted]()
         self._wanted, self._form, self._sampling, self._seed = wanted, form, sampling, seed
         self._server, self._limit, self._meter, self._known = server, limit, meter, known
         self._tries = Tries(server, form, sampling)
@@ -121,6 +125,16 @@ class Asking:
         if found is not None:
             self._loop.call_soon_threadsafe(self._room.release)
         return found
+
+    def ask(self, wanted: Sequence[Wanted]) -> None:
+        """Ask for these too, before what was not begun."""
+        if wanted and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._want, wanted)
+
+    def enough(self) -> None:
+        """Nothing more will be wanted."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._want, ())
 
     @property
     def running(self) -> bool:
@@ -168,7 +182,7 @@ class Asking:
         self._work.cancel()
 
     async def _ask_all(self) -> None:
-        self._closing, self._changed = asyncio.Event(), asyncio.Event()
+        self._closing, self._changed, self._grown = asyncio.Event(), asyncio.Event(), asyncio.Event()
         async with self._server.client() as client, asyncio.TaskGroup() as group:
             for _ in range(self._server.concurrency):
                 group.create_task(self._one_after_another(client))
@@ -176,12 +190,28 @@ class Asking:
     async def _one_after_another(self, client: httpx2.AsyncClient) -> None:
         while not self._closing.is_set():
             await self._room.acquire()
-            wanted = None if self._closing.is_set() else next(self._wanted, None)
+            wanted = await self._next_wanted()
             completion = None if wanted is None else await self._answered(client, wanted)
             if completion is None:
                 self._room.release()
                 return
             self._taken_up.put(completion)
+
+    def _want(self, wanted: Sequence[Wanted]) -> None:
+        self._further.extend(wanted)
+        self._grows = self._grows and bool(wanted)
+        self._grown.set()
+
+    async def _next_wanted(self) -> Wanted | None:
+        """What is asked for next, None where nothing will be."""
+        while not self._closing.is_set():
+            if (wanted := self._further.popleft() if self._further else next(self._wanted, None)) is not None:
+                return wanted
+            if not self._grows:
+                return None
+            self._grown.clear()
+            await self._grown.wait()
+        return None
 
     async def _answered(self, client: httpx2.AsyncClient, wanted: Wanted) -> Completion | None:
         """A sample's completion, None where the asking ends before there is one."""
@@ -251,6 +281,7 @@ class Asking:
             self._ended = error
         self._closing.set()
         self._changed.set()
+        self._grown.set()
         self._pace.close()
 
     # ------------------------------------------------------------------ money

@@ -26,7 +26,8 @@ processes with a GPU each) are written to the documented behaviour and not measu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from nsd.plugins.api import (
     Answered,
     Completion,
     Engine,
+    GrowingSamples,
     ModelRef,
     OutputNeutral,
     PluginConfig,
@@ -68,6 +70,7 @@ from nsd.plugins.engines.vllm_process import (
     find_python,
 )
 from nsd.plugins.errors import InputError, StageFailed
+from nsd.plugins.growing import refused_while_asked
 from nsd.plugins.registry import plugin
 from nsd.plugins.seeds import stream
 
@@ -75,6 +78,7 @@ if TYPE_CHECKING:
     from nsd.plugins.api import Confidence
 
 SLICE = 20_000  # questions whose prompts are given to vLLM at once
+SHARD_SECONDS = 2.0  # that a finished completion waits for others, where rows are asked for in between
 LENGTHS = 256  # tokens: a context is a multiple of it, so that stages of like length share a process
 READ_AT_ONCE = 4096  # tokens of prompts in a step, on a CPU
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as the largest rank of adapters
@@ -110,6 +114,7 @@ class VllmEngine(Engine):
         confidences: bool = Field(default=True, description="Store how sure the model was of each completion.")
 
     config: Config
+    grows = True
 
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
@@ -152,9 +157,64 @@ class VllmEngine(Engine):
         prompts, why = tokenize(requests, there)
         if errors := refused(why, sampling.n, done):
             yield errors
-        prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
+
+        def rows_of(prompt: AskedPrompt) -> Iterator[int]:
+            samples = range(prompt.first, sampling.n)
+            return (sample for sample in samples if (prompt.question_id, sample) not in done)
+
+        for block in self._blocks(model, there, prompts, sampling, seed, rows_of):
+            yield _completions(there, block, sampling)
+
+    def generate_growing(
+        self,
+        model: ModelRef | None,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        seed: int,
+        samples: GrowingSamples,
+    ) -> Iterator[list[Completion]]:
+        """See Engine.generate_growing; raises as `generate` does."""
+        check(requests, sampling, "vllm")
+        if model is None:
+            raise InputError("engine vllm needs a model")
+        there = ends_of(self._asked_of(model), requests)
+        prompts, why = tokenize(requests, there)
+        if errors := list(refused_while_asked(why, samples)):
+            yield errors
+        by_id = {prompt.question_id: prompt for prompt in prompts}
+        made: list[Completion] = []
+
+        def further(block: Sequence[VllmDrawn]) -> list[VllmRow]:
+            completions = _completions(there, block, sampling)
+            made.extend(completions)
+            wanted = ((by_id[one.question_id], sample) for one in completions for sample in samples.further(one))
+            return [_row(prompt, sample, there, sampling, seed) for prompt, sample in wanted]
+
+        def rows_of(prompt: AskedPrompt) -> Sequence[int]:
+            return samples.first(prompt.question_id)
+
+        handed_out = time.monotonic()
+        for _ in self._blocks(model, there, prompts, sampling, seed, rows_of, further):
+            if time.monotonic() - handed_out > SHARD_SECONDS:
+                yield made
+                made, handed_out = [], time.monotonic()
+        if made:
+            yield made
+
+    def _blocks(
+        self,
+        model: ModelRef,
+        there: Asked,
+        prompts: list[AskedPrompt],
+        sampling: Sampling,
+        seed: int,
+        rows_of: Callable[[AskedPrompt], Iterable[int]],
+        further: Callable[[Sequence[VllmDrawn]], Sequence[VllmRow]] | None = None,
+    ) -> Iterator[list[VllmDrawn]]:
+        """What becomes of the samples `rows_of` prompts, the longest first."""
         if not prompts:
             return
+        prompts.sort(key=lambda prompt: (-len(prompt.ids), prompt.question_id))
         running = self._load(model, there, len(prompts[0].ids) + sampling.max_tokens)
         asked = VllmSampling(
             temperature=sampling.temperature,
@@ -169,9 +229,10 @@ class VllmEngine(Engine):
         try:
             for start in range(0, len(prompts), SLICE):
                 part = prompts[start : start + SLICE]
-                rows = [row for prompt in part for row in _rows(prompt, there, sampling, seed, done)]
-                for block in running.draw({one.question_id: one.ids for one in part}, rows, asked, adapter):
-                    yield _completions(there, block, sampling)
+                rows = [_row(one, sample, there, sampling, seed) for one in part for sample in rows_of(one)]
+                ids = {one.question_id: one.ids for one in part}
+                if rows:
+                    yield from running.draw(ids, rows, asked, adapter, further)
             whole = True
         finally:
             if not whole:  # rows may still be drawn that nobody waits for
@@ -277,14 +338,10 @@ def _both(running: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any] | N
     return running if alike == {name: value for name, value in wanted.items() if name not in at_least} else None
 
 
-def _rows(
-    prompt: AskedPrompt, there: Asked, sampling: Sampling, seed: int, done: AbstractSet[tuple[str, int]]
-) -> Iterator[VllmRow]:
+def _row(prompt: AskedPrompt, sample: int, there: Asked, sampling: Sampling, seed: int) -> VllmRow:
     room = sampling.max_tokens if there.context is None else there.context - len(prompt.ids)
-    for sample in range(prompt.first, sampling.n):
-        if (prompt.question_id, sample) not in done:
-            own = stream(seed, prompt.question_id, sample)
-            yield VllmRow(prompt.question_id, sample, own, min(sampling.max_tokens, room))
+    own = stream(seed, prompt.question_id, sample)
+    return VllmRow(prompt.question_id, sample, own, min(sampling.max_tokens, room))
 
 
 def _adapter(path: str) -> VllmAdapter:

@@ -19,7 +19,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -189,18 +189,31 @@ class VllmProcess:
         rows: Sequence[VllmRow],
         sampling: VllmSampling,
         adapter: VllmAdapter | None,
+        further: Callable[[Sequence[VllmDrawn]], Sequence[VllmRow]] | None = None,
     ) -> Iterator[list[VllmDrawn]]:
-        """Draw rows; yields those that have ended, in blocks. Raises StageFailed where vLLM fails."""
-        listed = [(row.question_id, row.sample, row.seed, row.limit) for row in rows]
-        given = {"prompts": dict(prompts), "rows": listed, "sampling": asdict(sampling)}
-        self._ask({"do": "draw", **given, "adapter": None if adapter is None else asdict(adapter)})
+        """Draw rows; yields those that have ended, in blocks. Raises StageFailed where vLLM fails.
+
+        `further` is told of each block before, and says which rows are to be drawn too.
+        """
+        given: dict[str, Any] = {"prompts": dict(prompts), "rows": _listed(rows), "sampling": asdict(sampling)}
+        given |= {"adapter": None if adapter is None else asdict(adapter), "grows": further is not None}
+        self._ask({"do": "draw", **given})
+        owed = len(rows)
         while True:
             name, value = self._any_reply()
             if name == "whole":
                 return
             if name != "drawn":
                 raise StageFailed(f"engine vllm: its process said {name!r} while it drew")
-            yield [VllmDrawn(*one) for one in value]
+            block = [VllmDrawn(*one) for one in value]
+            if further is not None:
+                more = further(block)
+                owed += len(more) - len(block)
+                if more:
+                    self._ask({"do": "more", "rows": _listed(more)})
+                if not owed:
+                    self._ask({"do": "enough"})
+            yield block
 
     def sleep(self) -> bool:
         """Give back the memory of the device, and stay. False where vLLM cannot, or nothing was loaded."""
@@ -248,6 +261,10 @@ class VllmProcess:
             raise StageFailed(f"engine vllm: {reply['failed']}{way_out}")
         ((name, value),) = reply.items()
         return str(name), value
+
+
+def _listed(rows: Sequence[VllmRow]) -> list[tuple[str, int, int, int]]:
+    return [(row.question_id, row.sample, row.seed, row.limit) for row in rows]
 
 
 def _has_file(stream: Any) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 from nsd.plugins.screen import console, print_json, table
 from nsd.plugins.words import percent
 from nsd.runner.store.workspace import Workspace
-from nsd.runner.work.revote import Revotes, Spread, VoteRow, revote
+from nsd.runner.work.revote import revote
+from nsd.runner.work.revote_table import Revotes, Spread, VoteRow
 
 OPEN = {"k": "K", "threshold": "T"}  # what rows of one rule differ in
 

@@ -106,34 +106,52 @@ def draw_share(
 
     Where nothing is missing of its share, no engine is made.
     """
-    prompt, sampling = work.prompt, work.sampling
     questions = share(context.questions(work.questions), context.number, context.processes)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
-    given = prompt.chat_template_kwargs
     shards = context.partial / "shards"
     # A file of another process may bear the same number, and never the same name.
     mine = f"-{context.number}" if context.number else ""
     stems = (path.stem.partition("-")[0] for path in shards.glob("*.parquet"))
     number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
     drawn, tokens, started = 0, 0, time.monotonic()
-    for waiting, upto in Wanted.of_stage(work).rounds(questions, held):
+    for batch in _batches(work, context, questions, ref, others, held):
+        if batch:
+            if context.engines[repr(work.engine)].served:
+                context.keep_account()  # no shard is there whose price is not
+            tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
+            number += 1
+            held |= {(item.question_id, item.sample): item for item in batch}
+            drawn += len(batch)
+            tokens += sum(item.tokens for item in batch)
+            told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
+        if context.should_stop() or context.team.broken:
+            raise Interrupted("stopped after a shard")
+
+
+def _batches(
+    work: ToSample,
+    context: Context,
+    questions: Sequence[Question],
+    ref: ModelRef | None,
+    others: Mapping[Place, Completion],
+    held: Mapping[Place, Completion],
+) -> Iterator[list[Completion]]:
+    """What an engine draws of that which is missing; `held` is to have a batch before the next is asked for."""
+    prompt, sampling, given = work.prompt, work.sampling, work.prompt.chat_template_kwargs
+    wanted = Wanted.of_stage(work)
+    if work.asking is not None and wanted.lacks(questions, held):
+        engine = engine_of(work.engine, context)
+        if engine.grows:
+            asked = [Request(one.id, prompt.render(one), 0, given) for one in questions if wanted.lacks([one], held)]
+            yield from engine.generate_growing(ref, asked, sampling, work.seed, wanted.growing(questions, held))
+            return
+    for waiting, upto in wanted.rounds(questions, held):
         # In the only round the batches of a resumed stage are cut as at first: its own shards are `done`, no `first`.
         there = others if work.asking is None else held
-        asked = [Request(one.id, prompt.render(one), _first(one.id, there), given) for one in waiting]
-        requests = [request for request in asked if request.first < upto]
+        requests = [Request(one.id, prompt.render(one), _first(one.id, there), given) for one in waiting]
+        requests = [request for request in requests if request.first < upto]
         engine = engine_of(work.engine, context)
-        for batch in engine.generate(ref, requests, replace(sampling, n=upto), work.seed, frozenset(held)):
-            if batch:
-                if engine.served:
-                    context.keep_account()  # no shard is there whose price is not
-                tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
-                number += 1
-                held |= {(item.question_id, item.sample): item for item in batch}
-                drawn += len(batch)
-                tokens += sum(item.tokens for item in batch)
-                told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
-            if context.should_stop() or context.team.broken:
-                raise Interrupted("stopped after a shard")
+        yield from engine.generate(ref, requests, replace(sampling, n=upto), work.seed, frozenset(held))
 
 
 def share(questions: Sequence[Question], number: int, processes: int) -> list[Question]:

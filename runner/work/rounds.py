@@ -1,8 +1,12 @@
-"""How many samples of each question a stage wants: all at once, or what a labeler asks for between rounds.
+"""How many samples of each question a stage wants: all at once, or what a labeler asks for in between.
 
     wanted = Wanted.of_stage(work)
+    wanted.growing(questions, held)      # for an engine that takes samples while it draws (`Engine.grows`)
     for questions, upto in wanted.rounds(questions, held):
         ...                              # draw their samples below `upto` that are not in `held`, and put them there
+
+An engine that takes samples while it draws is given what a vote asks for as soon as its question's samples are there:
+no vote waits for another one. For any other engine there are rounds, of all questions.
 
 A round brings the questions whose votes wait for the fewest samples to that number, each in one request: a prompt is
 read once for all that its vote asks for, nothing is drawn that no vote asked for, and there are as many rounds as
@@ -32,7 +36,7 @@ class Wanted:
 
     def __init__(self, labeler: Labeler | None, verifier: Verifier | None, n: int, least_rows: int) -> None:
         """`labeler` None wants `n` of every question, else it reads answers with `verifier`."""
-        self._labeler, self._n, self._least_rows = labeler, n, least_rows
+        self._labeler, self.n, self._least_rows = labeler, n, least_rows
         self._verifier = Remembering(verifier or Verifier())
 
     @classmethod
@@ -46,11 +50,11 @@ class Wanted:
     def of(self, question: Question, held: Held) -> int:
         """Samples that the question's vote has asked for so far, or stands on where there are as many."""
         if self._labeler is None:
-            return self._n
+            return self.n
         there: list[Completion] = []
-        while len(there) < self._n and (one := held.get((question.id, len(there)))) is not None:
+        while len(there) < self.n and (one := held.get((question.id, len(there)))) is not None:
             there.append(without_failed_text(one))
-        return min(self._n, self._labeler.asked(without_truth(question), there, self._verifier))
+        return min(self.n, self._labeler.asked(without_truth(question), there, self._verifier))
 
     def lacks(self, questions: Sequence[Question], held: Held) -> bool:
         """Whether some of the questions want samples that are not there."""
@@ -63,7 +67,7 @@ class Wanted:
         """
         if self._labeler is None:
             if self.lacks(questions, held):
-                yield questions, self._n
+                yield questions, self.n
             return
         waiting = list(questions)
         there = -1
@@ -75,6 +79,10 @@ class Wanted:
                 return
             yield self._round(waiting, wanted, held)
 
+    def growing(self, questions: Sequence[Question], held: Held) -> Growing:
+        """What the questions want, for an engine that takes samples while it draws."""
+        return Growing(self, questions, held)
+
     def _round(
         self, waiting: Sequence[Question], wanted: Mapping[str, int], held: Held
     ) -> tuple[Sequence[Question], int]:
@@ -83,7 +91,7 @@ class Wanted:
             rows = sum(_missing(question, upto, held) for question in taken)
             if rows >= self._least_rows:
                 return taken, upto
-        return taken, min(self._n, upto + max(0, self._least_rows - rows) // len(taken))
+        return taken, min(self.n, upto + max(0, self._least_rows - rows) // len(taken))
 
     def chosen(self, questions: Sequence[Question], held: Held) -> list[Completion]:
         """The samples that were asked for, in question order then sample order.
@@ -94,6 +102,39 @@ class Wanted:
         if missing := sum(_missing(question, wanted[question.id], held) for question in questions):
             raise StageFailed(f"the engine returned no completion for {missing} of {sum(wanted.values())} requests")
         return [held[question.id, sample] for question in questions for sample in range(wanted[question.id])]
+
+
+class Growing:
+    """See GrowingSamples. A question's vote is asked when all that it asked for is there, whatever others wait for."""
+
+    def __init__(self, wanted: Wanted, questions: Sequence[Question], held: Held) -> None:
+        self._wanted, self._held = wanted, held
+        self._questions = {question.id: question for question in questions}
+        self._told: dict[Place, Completion] = {}
+        self._open: dict[str, int] = {}  # samples that were asked for and are not told yet
+
+    def first(self, question_id: str) -> list[int]:
+        """See GrowingSamples."""
+        return self._ask(self._questions[question_id])
+
+    def further(self, completion: Completion) -> list[int]:
+        """See GrowingSamples."""
+        name = completion.question_id
+        self._told[name, completion.sample] = completion
+        self._open[name] -= 1
+        return self._ask(self._questions[name]) if self._open[name] == 0 else []
+
+    def _ask(self, question: Question) -> list[int]:
+        places = [(question.id, sample) for sample in range(self._wanted.n)]
+        found = ((place, self._told.get(place) or self._held.get(place)) for place in places)
+        there = {place: one for place, one in found if one is not None}
+        upto = self._wanted.of(question, there)
+        missing = [sample for sample in range(upto) if (question.id, sample) not in there]
+        self._open[question.id] = len(missing)
+        if not missing:  # it is not asked again
+            for sample in range(upto):
+                self._told.pop((question.id, sample), None)
+        return missing
 
 
 def _missing(question: Question, upto: int, held: Held) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from asked_as_they_go import MOST, asked_for, asked_of
 from nsd.plugins.api import Completion, Request, Sampling, StopReason
 from nsd.plugins.engines import openai, openai_asking, openai_pace
 from nsd.plugins.engines.openai import OpenAIEngine
@@ -610,3 +611,26 @@ def test_an_address_that_can_be_is_taken(served: Served, address: str) -> None:
 def test_a_config_that_cannot_be_meant_is_refused(served: Served, config: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         engine(served, **config)
+
+
+# --------------------------------------------------------------------------- votes that ask as they go
+
+
+@pytest.mark.parametrize("concurrency", [1, 7])
+def test_samples_asked_for_in_between_are_those_of_the_votes_whatever_is_in_flight(
+    served: Served, concurrency: int
+) -> None:
+    sampling = Sampling(MOST, 1.0, 20)
+    served.say = lambda prompt, seed: "x" * (seed % 7)
+    full = {(one.question_id, one.sample): one for one in drawn(engine(served), sampling=sampling)}
+    served.asked.clear()
+    made = engine(served, concurrency=concurrency)
+    found = [one for batch in made.generate_growing(None, QUESTIONS, sampling, 5, asked_of(QUESTIONS)) for one in batch]
+    assert {(one.question_id, one.sample) for one in found} == asked_for(QUESTIONS, full)
+    assert len(found) == len(served.asked) < len(full)
+
+
+def test_growing_samples_end_where_the_server_ends_them(served: Served) -> None:
+    served.faults = lambda number, asked: Status(401) if number > 6 else None
+    with pytest.raises(InputError, match="401"):
+        list(engine(served).generate_growing(None, QUESTIONS, Sampling(MOST, 1.0, 20), 5, asked_of(QUESTIONS)))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from asked_as_they_go import MOST, asked_for, asked_of
 from nsd.plugins import models
 from nsd.plugins.api import Completion, Device, Engine, ModelRef, Request, Sampling, StopReason
 from nsd.plugins.datasets.wordmath import Wordmath
@@ -191,3 +192,14 @@ def members(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] != "Z":
             found.append(int(stat.parent.name))
     return found
+
+
+def test_samples_asked_for_in_between_are_those_that_the_texts_ask_for(requests: list[Request]) -> None:
+    sampling = Sampling(MOST, 1.0, 12)
+    blocks = VllmEngine().generate_growing(EMBEDDED, requests, sampling, 7, asked_of(requests))
+    found = [one for block in blocks for one in block]
+    there = {(one.question_id, one.sample): one for one in found}
+    assert len(there) == len(found)
+    full = drawn(VllmEngine(), EMBEDDED, requests, sampling)
+    expected = asked_for(requests, {**full, **there})  # of its own texts, which another batch may round otherwise
+    assert there.keys() == expected and len(expected) < len(full)

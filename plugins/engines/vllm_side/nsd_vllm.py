@@ -4,7 +4,10 @@ Lines of JSON come by standard input and go out by the file descriptor that the 
 
     {"do": "load", "engine": {vLLM's arguments}, "weights": PATH,
      "stamp": whatever changes with the files}                     {"loaded": {"versions", "weights", "known", "rows"}}
-    {"do": "draw", "prompts", "rows", "sampling", "adapter"}       {"drawn": [...]} many times, then {"whole": N}
+    {"do": "draw", "prompts", "rows", "sampling", "adapter",
+     "grows": whether rows may follow}                             {"drawn": [...]} many times, then {"whole": N}
+    {"do": "more", "rows"}, {"do": "enough"}                       while such a drawing goes on: rows to draw before the
+                                                                   others, and that no more will follow
     {"do": "sleep"}                                                {"asleep": true, or false where vLLM cannot}
 
 Whatever goes wrong is said as {"failed": text, "memory": bool}. The process ends, with all that it has started, when
@@ -20,8 +23,9 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 ROWS_WAITING = 4  # times as many rows as run at once are handed to vLLM, so that its queue never runs dry
@@ -141,8 +145,8 @@ def apart(one: list[float], other: list[float]) -> float:
 class Server:
     """One vLLM engine, and the weights that it holds."""
 
-    def __init__(self, say: Any) -> None:
-        self._say = say
+    def __init__(self, say: Any, requests: Queue[str]) -> None:
+        self._say, self._requests = say, requests
         self._llm: Any = None
         self._options: dict[str, Any] = {}
         self._weights: tuple[str, str] | None = None  # path and stamp
@@ -232,8 +236,12 @@ class Server:
         rows: list[tuple[str, int, int, int]],
         sampling: dict[str, Any],
         adapter: dict[str, str] | None,
+        grows: bool,
     ) -> int:
-        """Draw rows (question id, sample, seed, most tokens), and say in blocks how they ended. Returns how many."""
+        """Draw rows (question id, sample, seed, most tokens), and say in blocks how they ended. Returns how many.
+
+        Where the drawing `grows`, whoever asks is told at once, since it may ask for more.
+        """
         from vllm import SamplingParams
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind
@@ -248,23 +256,39 @@ class Server:
         engine = self._llm.llm_engine
         most = ROWS_WAITING * engine.vllm_config.scheduler_config.max_num_seqs
         given = 0
+        waiting = deque(range(len(rows)))
         block: list[Any] = []
         told, ended = time.monotonic(), 0
-        while ended < len(rows):
-            while given < len(rows) and given - ended < most:
-                question, _, seed, limit = rows[given]
+        while ended < len(rows) or grows:
+            while grows and (request := self._heard(wait=ended == len(rows))) is not None:
+                grows = request["do"] == "more"
+                further = request.get("rows", [])
+                waiting.extendleft(reversed(range(len(rows), len(rows) + len(further))))
+                rows.extend(further)
+            while waiting and given - ended < most:
+                number = waiting.popleft()
+                question, _, seed, limit = rows[number]
                 params = SamplingParams(**common, seed=seed, max_tokens=limit)
-                engine.add_request(str(given), {"prompt_token_ids": prompts[question]}, params, lora_request=lora)
+                engine.add_request(str(number), {"prompt_token_ids": prompts[question]}, params, lora_request=lora)
                 given += 1
+            if given == ended:
+                continue
             for output in engine.step():
                 if output.finished:
                     question, sample, _, _ = rows[int(output.request_id)]
                     block.append([question, sample, *_ended(output.outputs[0], confidences)])
                     ended += 1
-            if block and (ended == len(rows) or time.monotonic() - told > BLOCK_SECONDS):
+            if block and (grows or ended == len(rows) or time.monotonic() - told > BLOCK_SECONDS):
                 self._say({"drawn": block})
                 block, told = [], time.monotonic()
         return ended
+
+    def _heard(self, wait: bool) -> Any:
+        """What was asked for meanwhile, None where it was nothing."""
+        try:
+            return json.loads(self._requests.get(block=wait))
+        except Empty:
+            return None
 
 
 class Again(Exception):
@@ -287,7 +311,7 @@ def _serve(requests: Queue[str], out: Any) -> None:
         out.write(json.dumps(message) + "\n")
         out.flush()
 
-    server = Server(say)
+    server = Server(say, requests)
     while True:
         request = json.loads(requests.get())
         do = request.pop("do")

@@ -22,7 +22,8 @@ from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
-from nsd.runner.work.revote import Revotes, VoteRow, revote
+from nsd.runner.work.revote import revote
+from nsd.runner.work.revote_table import Revotes, VoteRow
 from support import shared_data
 
 # Five questions with the true answer 1 to 5, four samples each; "none" is a text without a number.

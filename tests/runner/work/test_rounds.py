@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from nsd.plugins.api import Completion, Question, StopReason, question_id
 from nsd.plugins.errors import InputError
 from nsd.plugins.labelers.consensus import Consensus
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.reports.judge.label_quality import StoppedVotes, label_quality
+from nsd.reports.page.data import collect_experiment
+from nsd.reports.page.page import render_page
+from nsd.runner.cli.app import app
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
 from nsd.runner.plan.saving import expected
@@ -51,10 +55,37 @@ class Voice(Engine):
                     if left == 0:
                         crash.unlink()
                         raise RuntimeError("gone")
-                with (HERE / "drawn").open("a") as log:
-                    log.write(f"{one.prompt} {sample}\\n")
-                text = f"{sample} #### {answers[one.prompt][sample]}"
-                yield [Completion(one.question_id, sample, text, 1, StopReason.STOP)]
+                yield [said(one, sample)]
+
+
+def said(one, sample):
+    with (HERE / "drawn").open("a") as log:
+        log.write(f"{one.prompt} {sample}\\n")
+    text = f"{sample} #### {json.loads((HERE / 'answers').read_text())[one.prompt][sample]}"
+    return Completion(one.question_id, sample, text, 1, StopReason.STOP)
+
+
+class Flow(Voice):
+    # So many at a time as `width` says, of whichever questions; breaks as Voice does.
+
+    grows = True
+
+    def generate_growing(self, model, requests, sampling, seed, samples):
+        width, crash = int((HERE / "width").read_text()), HERE / "crash"
+        waiting = [(one, sample) for one in requests for sample in samples.first(one.question_id)]
+        by_id = {one.question_id: one for one in requests}
+        while waiting:
+            now, waiting = waiting[-width:], waiting[:-width]
+            if crash.exists():
+                left = int(crash.read_text()) - len(now)
+                crash.write_text(str(left))
+                if left < 0:
+                    crash.unlink()
+                    raise RuntimeError("gone")
+            made = [said(*one) for one in reversed(now)]
+            for one in made:
+                waiting += [(by_id[one.question_id], sample) for sample in samples.further(one)]
+            yield made
 """
 TRAINER = """
 
@@ -99,13 +130,14 @@ NEEDED = {"sure": 6, "late": 7, "lost": 4, "half": 7}
 
 
 class Toy:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str = "Voice", width: int = 1) -> None:
         self.folder, self.workspace = folder, Workspace(folder / "w")
         (folder / "mine.py").write_text(ENGINE + TRAINER)
         (folder / "answers").write_text(json.dumps(ANSWERS))
         for name, questions in (("train", ["t"]), ("unlabeled", list(NEEDED)), ("test", ["test"])):
             (folder / f"{name}.jsonl").write_text("".join(json.dumps({"q": q, "a": "7"}) + "\n" for q in questions))
-        (folder / "toy.yaml").write_text(SPEC)
+        (folder / "toy.yaml").write_text(SPEC.replace("mine.py:Voice", f"mine.py:{engine}"))
+        (folder / "width").write_text(str(width))
 
     def plan(self, *only: str) -> Plan:
         return build_plan(load_spec(self.folder / "toy.yaml", run_files=True), only=only)
@@ -200,6 +232,37 @@ def test_a_killed_vote_goes_on_where_it_was_and_comes_to_the_same(
     assert len(before) == completions
     assert sorted(before + after) == sorted(whole)
     assert again.labels("early") == labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "completions"), [(3, 4), (50, None)])
+def test_an_engine_that_takes_samples_while_it_draws_draws_the_same_ones(
+    tmp_path: Path, width: int, completions: int | None
+) -> None:
+    """Whatever it draws at a time, and where it is killed in between."""
+    flow = Toy(tmp_path, "Flow", width)
+    before = []
+    if completions is not None:
+        (flow.folder / "crash").write_text(str(completions))
+        before = flow.run("early", fails=True)
+        assert before
+    assert sorted(before + flow.run("early")) == sorted(
+        f"{name} {n}" for name, upto in NEEDED.items() for n in range(upto)
+    )
+    assert [one["drawn"] for one in flow.labels("early")] == list(NEEDED.values())
+    generation = flow.sample_manifest("early")["generation"]
+    assert (generation["completions"], generation["wanted"], generation["at_most"]) == (24, 24, 32)
+
+
+def test_page_and_run_state_the_samples_really_drawn_and_a_range_of_confidence(early: Toy) -> None:
+    with Store(early.workspace).read() as connection:
+        page = render_page(collect_experiment(connection, early.workspace, "toy"))
+    assert "4 votes stopped early, after 24 of 32 samples in all: a confidence is a range there" in page
+    found = CliRunner().invoke(app, ["show", "toy/early/seed42", "--workspace", str(early.workspace.root)])
+    assert found.exit_code == 0, found.output
+    shown = " ".join(found.output.split())
+    assert '"completions": 24' in shown and '"wanted": 24, "at_most": 32' in shown
+    assert '"stopped_early": 4' in shown
 
 
 def test_a_smaller_round_is_filled_up_and_the_labels_are_the_same(early: Toy, toy: Toy) -> None:
