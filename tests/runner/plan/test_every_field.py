@@ -731,6 +731,7 @@ RESOURCES: dict[str, Any] = {
     "processes": 2,
     "sampling_processes": 2,
     "nodes": 2,
+    "over": "ray",
 }
 
 
