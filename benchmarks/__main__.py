@@ -17,7 +17,7 @@ MODULES = (
         "sandbox",
         "under_load",
     ),
-    *("evaluation", "launch", "any_look", "calibration", "power", "votes"),
+    *("evaluation", "cluster", "launch", "any_look", "calibration", "power", "votes"),
 )
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from nsd.runner.plan.relatives import there_already
 from nsd.runner.plan.saving import expected
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
-from nsd.runner.work.drawing import drawers
+from nsd.runner.work.drawing import drawers, is_shared
 
 LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
 CPU_LAYER_SECONDS = 0.0003  # there is nothing to launch
@@ -265,6 +265,8 @@ class Estimator:
             if not isinstance(stage.job, ToSample) or stage.job.model is None:
                 return 1
             asked = resources.sampling_processes or asked
+            if resources.over is not None and is_shared(stage.job):
+                return min(count, asked or count) * resources.nodes
         return min(count, asked or count)
 
     def _measured(self, name: str | None) -> _Seen:

@@ -196,7 +196,9 @@ def _elsewhere(stage: Stage, workspace: Workspace, put_off: Collection[str]) -> 
 class _Workers:
     """The serving worker of a run, started when first needed, and its events."""
 
-    def __init__(self, ends_process: bool, decision: Decision | None, nodes: Nodes | None, over: Over | None) -> None:
+    def __init__(
+        self, ends_process: bool, decision: Decision | None, nodes: Nodes | None = None, over: Over | None = None
+    ) -> None:
         self.ends_process, self.decision = ends_process, decision
         self.nodes, self.over = nodes, over
         self.process: subprocess.Popen[str] | None = None

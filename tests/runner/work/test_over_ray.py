@@ -31,7 +31,7 @@ from nsd.runner.work.device import Facts, decide
 from nsd.runner.work.drawing_over import Drawer, in_blocks
 from nsd.runner.work.execute import Outcome, execute
 from nsd.runner.work.ray_machines import ADDRESS_VARIABLE, LOOPBACK, Connection, Member, Over
-from nsd.runner.work.ray_pipeline import AHEAD, Actors, spread, spread_scoring
+from nsd.runner.work.ray_pipeline import AHEAD, RESTARTS, Actors, spread, spread_scoring
 from nsd.runner.work.ready import make_ready
 from nsd.runner.work.score import Scoring
 from support import REPOSITORY, wait_until
@@ -299,22 +299,25 @@ def test_after_kill_9_of_the_driver_finished_blocks_are_not_drawn_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "reason"),
-    [("refuse", "engine told: this prompt is no prompt"), ("die", "a process that Ray started died 4 times")],
-)
-def test_what_goes_wrong_in_an_actor_is_said_and_what_was_drawn_is_kept(
-    what: str, reason: str, three: Three, tmp_path: Path, of_one: list[list[dict[str, Any]]]
+def test_what_an_engine_refuses_in_an_actor_is_said_and_what_was_drawn_is_kept(
+    three: Three, tmp_path: Path, of_one: list[list[dict[str, Any]]]
 ) -> None:
     toy = Toy(tmp_path / "toy")
-    (failure,) = toy.run(f"all 4 {what}").failures
-    assert reason in failure.reason
-    kept = toy.kept()
+    (failure,) = toy.run("all 4 refuse").failures
+    assert failure.reason == "engine told: this prompt is no prompt"
+    kept, before = toy.kept(), len(toy.drawn())
     assert kept
-    before = len(toy.drawn())
     assert toy.run().exit_code == 0 and toy.rows() == of_one
-    again = {(question, sample) for question, sample, _ in toy.drawn()[before:]}
-    assert not again & kept
+    assert not {(question, sample) for question, sample, _ in toy.drawn()[before:]} & kept
+
+
+@pytest.mark.slow
+def test_an_actor_that_dies_again_and_again_fails_the_stage(three: Three, tmp_path: Path) -> None:
+    toy = Toy(tmp_path / "toy")
+    (failure,) = toy.run("all 0 die").failures
+    assert failure.reason.startswith(f"a process that Ray started died {RESTARTS + 1} times")
+    attempts = Counter((toy.folder / "ready").read_text().split())
+    assert set(attempts.values()) == {1} and len(attempts) <= 3 * (RESTARTS + 1)
 
 
 @pytest.mark.slow
