@@ -212,7 +212,7 @@ class Estimator:
             return 1
         if not self._leaves_adapter(job.model.train):
             return 1
-        return drawers(job, max(1, self._processes(work, stage, gpus)))
+        return drawers(job, max(1, min(gpus, self._processes(work, stage, gpus))))  # on one machine
 
     def _leaves_adapter(self, train: str | None) -> bool:
         """Whether a training leaves an adapter alone: one that starts from an adapter merges its own with it."""
