@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,math,sandbox,openai,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,math,sandbox,openai,ray,dev]'
 	touch $(READY)
 
 environment: $(READY)
@@ -53,7 +53,7 @@ bench: environment
 FAULTS ?= 100
 SEED ?= 8
 mutants: environment
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,math,sandbox,openai,dev,mutants]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[train,math,sandbox,openai,ray,dev,mutants]'
 	$(BIN)/python -m tests.mutants --faults $(FAULTS) --seed $(SEED)
 
 clean:

@@ -11,6 +11,7 @@ MODULES = (
     "serving",
     "evaluation",
     "votes",
+    "cluster",
     "sandbox",
     "comparison",
     "launch",

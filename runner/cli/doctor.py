@@ -27,6 +27,7 @@ from nsd.runner.work.ready import settled
 EXTRAS = {
     "train": "training, and drawing from a model",
     "math": "the verifier `math`",
+    "ray": "sampling and scoring over several machines",
     "track": "trackers beside nsd's own curves",
     "openai": "the engine `openai`, which asks a served model",
 }

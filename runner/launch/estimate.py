@@ -41,7 +41,7 @@ from nsd.runner.plan.relatives import there_already
 from nsd.runner.plan.saving import expected
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
-from nsd.runner.work.drawing import drawers
+from nsd.runner.work.drawing import drawers, is_shared
 
 LAYER_SECONDS = 0.0012  # Python and launches of a layer's forward pass; a backward pass has twice as many
 CPU_LAYER_SECONDS = 0.0003  # there is nothing to launch
@@ -214,7 +214,7 @@ class Estimator:
             return 1
         if not self._leaves_adapter(job.model.train):
             return 1
-        return drawers(job, max(1, self._processes(work, stage, gpus)))
+        return drawers(job, max(1, min(gpus, self._processes(work, stage, gpus))))  # on one machine
 
     def _leaves_adapter(self, train: str | None) -> bool:
         """Whether a training leaves an adapter alone: one that starts from an adapter merges its own with it."""
@@ -267,6 +267,8 @@ class Estimator:
             if not isinstance(stage.job, ToSample) or stage.job.model is None:
                 return 1
             asked = resources.sampling_processes or asked
+            if resources.over is not None and is_shared(stage.job):
+                return min(count, asked or count) * resources.nodes
         return min(count, asked or count)
 
     def _measured(self, name: str | None) -> _Seen:

@@ -383,6 +383,7 @@ def _write_tasks(
             "NSD_ENVIRONMENT": options.environment or "",
             "NSD_WHEEL": "" if wheel is None else wheel.path.relative_to(files).as_posix(),
             "NSD_SHA256": "" if wheel is None else wheel.sha256,
+            "NSD_OVER": wanted.resources.over or "",
             "NSD_DEADLINE": "" if found.deadline is None else str(int(found.deadline)),
             "NSD_KEEP_SECONDS": str(int(keep)) if keep else "",
             "NSD_JOB": name,

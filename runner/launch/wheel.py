@@ -25,7 +25,7 @@ from pathlib import Path
 from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError
 
-EXTRAS = ("train", "math")  # what a machine needs, as in sky.yaml
+EXTRAS = ("train", "math", "ray")  # what a machine needs, as in sky.yaml
 CONSTRAINTS = "constraints.txt"
 _RELEASE = re.compile(r"[0-9]+(\.[0-9]+)*(\.post[0-9]+)?")
 _WHEEL = "Wheel-Version: 1.0\nGenerator: nsd\nRoot-Is-Purelib: true\nTag: py3-none-any\n"

@@ -432,6 +432,10 @@ class Resources(_Frozen):
         description="Processes that draw completions, each on its own GPU; null: one for each GPU in use.",
     )
     nodes: int = Field(default=1, ge=1, description="Machines of a launch; trainings are spread over all of them.")
+    over: Literal["ray"] | None = Field(
+        default=None,
+        description="ray: sampling and scoring are spread over all GPUs and machines by Ray Data, with nsd[ray].",
+    )
 
 
 class Match(_Frozen):

@@ -12,6 +12,7 @@ from nsd.plugins.metering import Meter
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.events import Event, Told
+from nsd.runner.work.ray_machines import Connection, Over
 from nsd.runner.work.team import Team
 
 
@@ -28,6 +29,9 @@ class Context:
     number: int = 0  # among the `processes` that draw a stage's completions
     processes: int = 1
     team: Team = field(default_factory=Team)
+    over: Over | None = None  # how the run uses Ray, None where it does not
+    ray: Connection = field(default_factory=Connection)
+    computes_with: Callable[[int, int], None] = lambda processes, gpus: None  # told of processes that others started
     meter: Meter = field(default_factory=Meter)  # counts what a served model is asked
     keep_account: Callable[[], None] = lambda: None  # writes down what the stage has cost so far
     engines: dict[str, Engine] = field(default_factory=dict)  # kept between stages: a loaded model is costly

@@ -1,7 +1,8 @@
 """Completions: what a sample stage draws, and what it takes from another that drew from the same streams.
 
 Completions are kept in shards as they come. A killed drawing loses the batch in flight. Where several processes draw
-(runner/work/team.py), each has the questions of its share, and what is on disk counts whoever drew it.
+(runner/work/team.py), each has the questions of its share, and what is on disk counts whoever drew it. Over Ray
+(runner/work/drawing_over.py) the stage's own process keeps what actors draw.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nsd.plugins.api import Completion, Device, Engine, ModelRef, Question, Request
+from nsd.plugins.api import Completion, Device, Engine, ModelRef, Question
 from nsd.plugins.errors import Interrupted, StageFailed
 from nsd.runner.plan.jobs import ModelJob, PluginJob, StageJob, ToSample
 from nsd.runner.plan.relatives import relatives, same_streams
@@ -22,8 +23,11 @@ from nsd.runner.store import provenance, tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.context import Context
+from nsd.runner.work.drawing_over import Drawer, in_blocks
+from nsd.runner.work.drawn import drawn
 from nsd.runner.work.failures import failures
 from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.ray_pipeline import spread, through
 from nsd.runner.work.rounds import Place, Wanted
 from nsd.runner.work.spending import versions_of
 from nsd.runner.work.stopped import begun
@@ -57,8 +61,11 @@ def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -
     if wanted.lacks(questions, held):
         told = _Sum(context, len(held), total)
         job_path, team = context.partial / "job.json", context.team
-        with team.drawing(job_path, context.processes, told, context.should_stop):
-            draw_share(work, context, others, held, told)
+        if context.over is not None and is_shared(work):
+            draw_over(work, context, others, held, told)
+        else:
+            with team.drawing(job_path, context.processes, told, context.should_stop):
+                draw_share(work, context, others, held, told)
         if context.processes > 1:
             held = {**others} | _on_disk(context)
     completions = wanted.chosen(questions, held)
@@ -108,50 +115,61 @@ def draw_share(
     """
     questions = share(context.questions(work.questions), context.number, context.processes)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
-    shards = context.partial / "shards"
-    # A file of another process may bear the same number, and never the same name.
-    mine = f"-{context.number}" if context.number else ""
-    stems = (path.stem.partition("-")[0] for path in shards.glob("*.parquet"))
-    number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
-    drawn, tokens, started = 0, 0, time.monotonic()
-    for batch in _batches(work, context, questions, ref, others, held):
+    shards = Shards(context, told)
+    for batch in drawn(work, questions, ref, lambda: engine_of(work.engine, context), others, held):
         if batch:
-            if context.engines[repr(work.engine)].served:
+            if work.served:
                 context.keep_account()  # no shard is there whose price is not
-            tables.write_completions(shards / f"{number:06d}{mine}.parquet", batch)
-            number += 1
-            held |= {(item.question_id, item.sample): item for item in batch}
-            drawn += len(batch)
-            tokens += sum(item.tokens for item in batch)
-            told(context.number, drawn, tokens / max(time.monotonic() - started, 1e-9))
+            shards.add(batch)
         if context.should_stop() or context.team.broken:
             raise Interrupted("stopped after a shard")
 
 
-def _batches(
+def draw_over(
     work: ToSample,
     context: Context,
-    questions: Sequence[Question],
-    ref: ModelRef | None,
     others: Mapping[Place, Completion],
-    held: Mapping[Place, Completion],
-) -> Iterator[list[Completion]]:
-    """What an engine draws of that which is missing; `held` is to have a batch before the next is asked for."""
-    prompt, sampling, given = work.prompt, work.sampling, work.prompt.chat_template_kwargs
-    wanted = Wanted.of_stage(work)
-    if work.asking is not None and wanted.lacks(questions, held):
-        engine = engine_of(work.engine, context)
-        if engine.grows:
-            asked = [Request(one.id, prompt.render(one), 0, given) for one in questions if wanted.lacks([one], held)]
-            yield from engine.generate_growing(ref, asked, sampling, work.seed, wanted.growing(questions, held))
-            return
-    for waiting, upto in wanted.rounds(questions, held):
-        # In the only round the batches of a resumed stage are cut as at first: its own shards are `done`, no `first`.
-        there = others if work.asking is None else held
-        requests = [Request(one.id, prompt.render(one), _first(one.id, there), given) for one in waiting]
-        requests = [request for request in requests if request.first < upto]
-        engine = engine_of(work.engine, context)
-        yield from engine.generate(ref, requests, replace(sampling, n=upto), work.seed, frozenset(held))
+    held: dict[Place, Completion],
+    told: OnShare,
+) -> None:
+    """The same through Ray's actors: all that a stage lacks, a shard for each block of questions.
+
+    Raises InputError or StageFailed with what an engine said, what was drawn being kept.
+    """
+    assert context.over is not None
+    members = context.ray.open(context.over)
+    actors = spread(members, context.over, work.uses_every_gpu)
+    context.computes_with(actors.count, actors.count * actors.gpus)
+    ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
+    given = (work, ref, str(context.workspace.root.resolve()))
+    blocks = in_blocks(work, context.questions(work.questions), others, held, actors.count)
+    shards = Shards(context, told)
+    for _, found in through(Drawer, given, blocks, actors, context.should_stop):
+        if found.completions:
+            shards.add(found.completions)
+            held |= {(item.question_id, item.sample): item for item in found.completions}
+        found.check()
+
+
+class Shards:
+    """The files in which a process keeps what it, or whoever works for it, has drawn of a stage."""
+
+    def __init__(self, context: Context, told: OnShare) -> None:
+        self._folder = context.partial / "shards"
+        self._who, self._told = context.number, told
+        # A file of another process may bear the same number, and never the same name.
+        self._mine = f"-{context.number}" if context.number else ""
+        stems = (path.stem.partition("-")[0] for path in self._folder.glob("*.parquet"))
+        self._number = max((int(stem) for stem in stems if stem.isdecimal()), default=-1) + 1
+        self._drawn, self._tokens, self._started = 0, 0, time.monotonic()
+
+    def add(self, batch: Sequence[Completion]) -> None:
+        """Keep a batch, and tell how many there are."""
+        tables.write_completions(self._folder / f"{self._number:06d}{self._mine}.parquet", batch)
+        self._number += 1
+        self._drawn += len(batch)
+        self._tokens += sum(item.tokens for item in batch)
+        self._told(self._who, self._drawn, self._tokens / max(time.monotonic() - self._started, 1e-9))
 
 
 def share(questions: Sequence[Question], number: int, processes: int) -> list[Question]:
@@ -165,10 +183,15 @@ def share(questions: Sequence[Question], number: int, processes: int) -> list[Qu
 
 def drawers(work: StageJob, there: int) -> int:
     """How many of the processes that are `there` draw the completions of a stage."""
-    # Within a limit in tokens one draws: how much there is to share shows while it is drawn.
-    if not isinstance(work, ToSample) or work.model is None or work.generated_tokens is not None:
+    if not isinstance(work, ToSample) or not is_shared(work):
         return 1
     return 1 if work.uses_every_gpu else there
+
+
+def is_shared(work: ToSample) -> bool:
+    """Whether the drawing can be shared at all."""
+    # Within a limit in tokens one draws: how much there is to share shows while it is drawn.
+    return work.model is not None and work.generated_tokens is None
 
 
 class _Sum:
@@ -268,11 +291,6 @@ def _choose(work: ToSample, settings: Mapping[str, Any], context: Context) -> No
             path = context.partial / "taken" / f"{number:06d}-{source.digest}.parquet"
             path.parent.mkdir(exist_ok=True)
             tables.write_completions(path, useful)
-
-
-def _first(question_id: str, others: Mapping[Place, Completion]) -> int:
-    """The first sample of a question that no other stage drew."""
-    return next(sample for sample in itertools.count() if (question_id, sample) not in others)
 
 
 def _read(path: Path) -> dict[Place, Completion]:

@@ -37,8 +37,10 @@ from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.imports.storing import refuse_imported_name
 from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
-from nsd.runner.work.nodes import Nodes, training_command
+from nsd.runner.work.nodes import Nodes, ray_address, training_command
 from nsd.runner.work.progress import Reporter, reporter
+from nsd.runner.work.ray_machines import Over, over_ray
+from nsd.runner.work.ray_nodes import leading
 from nsd.runner.work.record import Record
 from nsd.runner.work.sync import Sync
 from nsd.runner.work.truth import hold_against_truth, lacks_truth
@@ -116,7 +118,9 @@ def execute(
         else:
             write_side_files(plan, pending, workspace, sync.fetch_side_file)
             sync.push_data()
-        with reporter() as shown, _Workers(ends_process, decision) as workers:
+        nodes = Nodes.here()
+        over = over_ray(plan.experiment.resources, decision, 1 if nodes is None else len(nodes.addresses))
+        with reporter() as shown, _leading(over, plan, nodes), _Workers(ends_process, decision, nodes, over) as workers:
             _run_stages(plan, pending, workspace, store, record, shown, workers, outcome, sync)
     record.save({user: failure.reason for failure in outcome.failures for user in failure.stage.used_by})
     return outcome
@@ -149,10 +153,10 @@ def _run_stages(
         shown.start(stage.title, stage.size, number, len(pending))
         if sync is not None and sync.begin(stage):
             shown.message("continuing from what the store has of this stage")
-        job_path = write_job(plan, stage, workspace, workers.device)
+        job_path = write_job(plan, stage, workspace, workers.device, workers.over)
         event = workers.do(stage, job_path, shown)
         while event.event is Told.GONE:  # a run beside this one finished the stage, or dropped it, just then
-            event = workers.do(stage, write_job(plan, stage, workspace, workers.device), shown)
+            event = workers.do(stage, write_job(plan, stage, workspace, workers.device, workers.over), shown)
         if event.event is Told.FINISHED and (said := hold_against_truth(stage, workspace)) is not None:
             shown.message(said)
         if sync is not None:
@@ -175,6 +179,12 @@ def _run_stages(
             shown.message(f"log: {event.log}")
 
 
+def _leading(over: Over | None, plan: Plan, nodes: Nodes | None) -> contextlib.AbstractContextManager[None]:
+    if nodes is None:
+        return contextlib.nullcontext()
+    return leading(over, ray_address(plan, nodes), nodes.addresses[nodes.rank])
+
+
 def _elsewhere(stage: Stage, workspace: Workspace, put_off: Collection[str]) -> bool:
     """Whether a search is for later, because a run beside this one is at it: so several runs share the questions.
 
@@ -186,12 +196,14 @@ def _elsewhere(stage: Stage, workspace: Workspace, put_off: Collection[str]) -> 
 class _Workers:
     """The serving worker of a run, started when first needed, and its events."""
 
-    def __init__(self, ends_process: bool, decision: Decision | None) -> None:
+    def __init__(
+        self, ends_process: bool, decision: Decision | None, nodes: Nodes | None = None, over: Over | None = None
+    ) -> None:
         self.ends_process, self.decision = ends_process, decision
-        self.nodes = Nodes.here()
+        self.nodes, self.over = nodes, over
         self.process: subprocess.Popen[str] | None = None
         # GPUs that the serving worker sees, and those of the processes that draw beside it.
-        self._serves: tuple[int, tuple[str, ...]] = (1, () if decision is None else decision.beside)
+        self._serves: tuple[int, tuple[str, ...]] = (1, () if decision is None or over is not None else decision.beside)
         self.asked_to_stop = 0
 
     @property
@@ -291,7 +303,8 @@ class _Workers:
             return self._serves  # it computes nothing, and what is loaded stays
         if self.decision is None or not isinstance(stage.job, ToSample):
             return 1, ()
-        return (self.decision.drawing, ()) if stage.job.uses_every_gpu else (1, self.decision.beside)
+        every = stage.job.uses_every_gpu or self.over is not None  # Ray gives each of its actors one of all
+        return (self.decision.drawing, ()) if every else (1, self.decision.beside)
 
     def _gpus(self, processes: int) -> Sequence[str] | None:
         return None if self.decision is None else self.decision.ids[:processes]

@@ -22,6 +22,7 @@ from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.cores import openmp_settings
+from nsd.runner.work.ray_machines import Over
 
 PARENT_VARIABLE = "NSD_PARENT_PID"
 
@@ -83,6 +84,7 @@ class Job:
     workspace: str
     device: Device | None
     git_commit: str | None
+    over: Over | None = None  # how the stage uses Ray
     askers: tuple[Asker, ...] = ()  # the other stages of the plan that ask by the same block of a served engine
 
     def to_json(self) -> dict[str, Any]:
@@ -101,7 +103,9 @@ def _adapter() -> TypeAdapter[Job]:
     return TypeAdapter(Job)
 
 
-def job_of(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Job:
+def job_of(
+    plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None, over: Over | None = None
+) -> Job:
     """The job of a stage in this workspace."""
     assert stage.job is not None  # no stage is owed whose plan is not known
     return Job(
@@ -116,6 +120,7 @@ def job_of(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None
         workspace=str(workspace.root),
         device=device,
         git_commit=provenance.git_state()["commit"],
+        over=over,
         askers=tuple(_askers(plan, stage)),
     )
 
@@ -132,10 +137,12 @@ def _askers(plan: Plan, stage: Stage) -> Iterator[Asker]:
                 yield Asker(other.kind, other.digest)
 
 
-def write_job(plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None) -> Path:
+def write_job(
+    plan: Plan, stage: Stage, workspace: Workspace, device: Device | None = None, over: Over | None = None
+) -> Path:
     """Write what the worker reads. The path of an earlier attempt is reused with the same content."""
     path = workspace.partial(stage.kind, stage.digest) / "job.json"
-    write_atomically(path, json.dumps(job_of(plan, stage, workspace, device).to_json(), indent=1))
+    write_atomically(path, json.dumps(job_of(plan, stage, workspace, device, over).to_json(), indent=1))
     return path
 
 

@@ -2,7 +2,8 @@
 
 The first machine (the leader) executes the plan as ever. The others only take part in trainings: for each one they
 fetch its inputs from the store, start their share of the processes, and wait until the leader has put the result into
-the store. Everything else (sampling, votes, evaluation) is the leader's work.
+the store. Everything else (sampling, votes, evaluation) is the leader's work, but where the spec says `over: ray`: then
+they are part of a Ray cluster meanwhile (runner/work/ray_nodes.py), and fetch the models that its actors draw from.
 
 The environment says who is who, as SkyPilot sets it: SKYPILOT_NODE_RANK, SKYPILOT_NUM_NODES, SKYPILOT_NODE_IPS.
 Limits: a store that all can reach is needed. When the leader fails, the others wait until they are ended from outside
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from nsd.runner.store.bucket import BrokenThere, patiently
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Settle
 from nsd.runner.work.jobs import worker_environment, write_data, write_job, write_side_files
+from nsd.runner.work.ray_machines import over_ray
+from nsd.runner.work.ray_nodes import member
 from nsd.runner.work.sync import Sync
 
 POLL_SECONDS = 2.0
@@ -53,6 +56,11 @@ class Nodes:
                 f"{len(addresses)} addresses: they must agree"
             )
         return cls(rank, addresses)
+
+
+def ray_address(plan: Plan, nodes: Nodes) -> str:
+    """Where Ray's head listens on the leader: machines must know the port before they can talk."""
+    return f"{nodes.addresses[0]}:{FIRST_PORT + int(plan.spec_digest[:8], 16) % PORTS}"
 
 
 def training_command(stage: Stage, job: Path, events: Path | str, nodes: Nodes | None = None) -> list[str]:
@@ -89,6 +97,20 @@ def take_part(
     wanted = set(plan.stages) if only is None else plan.with_causes(only)
     pending = [stage for stage in plan.pending(workspace) if stage.digest in wanted]
     decision = settle(pending) if settle is not None else None
+    over = over_ray(plan.experiment.resources, decision, len(nodes.addresses))
+    with member(over, ray_address(plan, nodes), nodes.addresses[nodes.rank]):
+        return _take_part(plan, workspace, sync, nodes, pending, decision, over is not None)
+
+
+def _take_part(
+    plan: Plan,
+    workspace: Workspace,
+    sync: Sync,
+    nodes: Nodes,
+    pending: Sequence[Stage],
+    decision: Decision | None,
+    draws: bool,
+) -> int:
     device = None if decision is None else decision.told
     write_data(plan, workspace)
     write_side_files(plan, [stage for stage in pending if stage.kind == "train"], workspace, sync.fetch_side_file)
@@ -99,6 +121,10 @@ def take_part(
                 sync.bucket.fetch_stage(workspace, plan.stages[cause].kind, cause, weights=True)
             sync.bucket.fetch_partial(workspace, stage.kind, stage.digest)
             _compute(stage, write_job(plan, stage, workspace, device), nodes, decision)
+        elif stage.kind == "sample" and draws and not _is_there(sync, stage):
+            for cause in stage.inputs.values():
+                _wait_for(sync, plan.stages[cause])
+                sync.bucket.fetch_stage(workspace, plan.stages[cause].kind, cause, weights=True)
         _wait_for(sync, stage)
     return 0
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 
 from nsd.plugins.api import Engine, Plugin, Trainer, Verifier
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.extras import missing
 from nsd.plugins.registry import find
-from nsd.runner.plan.jobs import PluginJob, StageJob, ToDiscover, ToSample, ToTrain
+from nsd.runner.plan.jobs import PluginJob, StageJob, ToDiscover, ToSample, ToScore, ToTrain
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.merge import BLOCKS
 from nsd.runner.spec.model import Experiment, Resources
@@ -32,6 +33,8 @@ def make_ready(plan: Plan, pending: Iterable[Stage], machines: int = 1) -> Decis
     """
     stages = list(pending)
     check_packages(stages)
+    if any(isinstance(stage.job, ToSample | ToScore) for stage in stages):
+        check_over(plan.experiment.resources)
     check_sandboxes(stages)
     check_engines(stages)
     if not any(computes(stage) for stage in stages):
@@ -68,6 +71,7 @@ def machine_for(experiment: Experiment) -> Decision | None:
         for key in BLOCKS
         if (block := getattr(condition, key)) is not None
     ]
+    check_over(experiment.resources)
     _check_extras(block.cls.extra for block in blocks)
     if not any(one.trainer is not None or one.engine.cls.needs_model for one in experiment.conditions.values()):
         return None
@@ -91,6 +95,15 @@ def compiler_note(decision: Decision | None) -> str | None:
 def check_packages(stages: Iterable[Stage]) -> None:
     """Raise MissingExtra for the first package that a plugin of these stages needs and that is not installed."""
     _check_extras(cls.extra for stage in stages for cls in _plugins(stage.job))
+
+
+def check_over(resources: Resources) -> None:
+    """Raise MissingExtra where the spec spreads its work by a package that is not installed."""
+    if resources.over is None:
+        return
+    _check_extras([resources.over])
+    if find_spec(resources.over) is None:  # of an nsd that was not installed nobody knows the extras
+        raise MissingExtra(f"{resources.over}[data]", resources.over)
 
 
 def check_sandboxes(stages: Iterable[Stage]) -> None:

@@ -6,12 +6,16 @@ Verdicts are kept in shards in `folder` as they come, so that a killed or stoppe
 `KEEP_SECONDS`; what lies there is not scored again. Each process makes a verifier of its own (`math` then has a helper
 process in each). How many processes there are changes no verdict and not their order.
 
-Limits: the processes run on this machine; one that dies fails the stage, with everything before it kept.
+Over Ray what would take this machine long is given in blocks to an actor for each core of the
+cluster. Questions with side files are scored here, where the files are.
+
+Limits: a process of this machine that dies fails the stage, with everything before it kept.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import math
 import multiprocessing
 import os
 import signal
@@ -32,9 +36,13 @@ from nsd.runner.plan.jobs import PluginJob
 from nsd.runner.store import tables
 from nsd.runner.store.shapes import Broken
 from nsd.runner.work.jobs import make_plugin
+from nsd.runner.work.ray_machines import Connection, Over
+from nsd.runner.work.ray_pipeline import spread_scoring, through
 
 CHUNK = 16  # completions given to a process at a time
 ALONE_SECONDS = 2.0  # a process takes about a second to start: what ends before this is not worth one
+OVER_RAY_SECONDS = 60.0  # of all cores here: actors take some ten seconds to start
+BLOCK, BLOCKS_EACH = 2048, 4  # completions of a block at most, blocks of an actor at least
 KEEP_SECONDS = 2.0
 LOOK_SECONDS = 0.2  # between looks at whether to stop
 
@@ -55,11 +63,14 @@ class Scoring:
     progress: Callable[[int, int], None]
     should_stop: Callable[[], bool]
     processes: int | None = None
+    over: Over | None = None
+    ray: Connection = field(default_factory=Connection)
     _held: dict[tuple[str, int], Score] = field(default_factory=dict)
     _fresh: list[tuple[str, int]] = field(default_factory=list)
     _resumed: int = 0
     _number: int = 0
     _kept_at: float = 0.0
+    _far: bool = False  # whether what is left is worth other machines
 
     def of(self, completions: Sequence[Completion], questions: Mapping[str, Question]) -> list[Scored]:
         """The completions with their verdicts, in order. `questions` are by id.
@@ -73,7 +84,10 @@ class Scoring:
         self.progress(self._resumed, self._resumed)
         try:
             chunks = [owed[start : start + CHUNK] for start in range(0, len(owed), CHUNK)]
-            if left := self._alone(chunks):
+            left = self._alone(chunks)
+            if left and self._far and not any(question.side_files for chunk in left for _, question in chunk):
+                self._over_ray(left)
+            elif left:
                 self._together(left)
         finally:
             self._keep()
@@ -94,9 +108,20 @@ class Scoring:
                 self._look()
             spent = time.monotonic() - began
             left = len(chunks) - done
-            if cores > 1 and spent > ALONE_SECONDS and spent / done * left > ALONE_SECONDS:
+            self._far = self.over is not None and spent / done * left > OVER_RAY_SECONDS * cores
+            if (cores > 1 or self._far) and spent > ALONE_SECONDS and spent / done * left > ALONE_SECONDS:
                 return chunks[done:]
         return []
+
+    def _over_ray(self, chunks: list[list[Item]]) -> None:
+        assert self.over is not None
+        verifier = make_plugin(self.block, Verifier)
+        actors = spread_scoring(self.ray.open(self.over), verifier.uses_every_core)
+        items = [item for chunk in chunks for item in chunk]
+        each = min(BLOCK, max(CHUNK, math.ceil(len(items) / (BLOCKS_EACH * actors.count))))
+        blocks = [items[start : start + each] for start in range(0, len(items), each)]
+        for number, found in through(Judge, (self.block,), blocks, actors, self.should_stop):
+            self._take(blocks[number], found)
 
     def _together(self, chunks: list[list[Item]]) -> None:
         # Started anew and not forked: this process may hold a model and its threads.
@@ -210,6 +235,20 @@ def _end_with_parent() -> None:
     assert parent is not None
     wait_for([parent.sentinel])
     os._exit(1)
+
+
+class Judge:
+    """The same of a process that Ray keeps, on whichever machine."""
+
+    def __init__(self, block: PluginJob) -> None:
+        self._verifier = make_plugin(block, Verifier)
+
+    def do(self, chunk: Sequence[Item]) -> list[Score] | None:
+        """Verdicts on a block; None after any error."""
+        try:
+            return list(verdicts(self._verifier, chunk))
+        except Exception:
+            return None
 
 
 def _verdicts(chunk: Sequence[Item]) -> list[Score] | None:

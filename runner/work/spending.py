@@ -40,6 +40,7 @@ class Spending:
     def __init__(self, partial: Path, processes: int = 1) -> None:
         self.path = partial / FILE
         self._processes = processes
+        self.actors = self._actors_gpus = 0
         held = _read(self.path)
         self.resumed = held is not None
         self.held = held or {}
@@ -66,6 +67,10 @@ class Spending:
         self._thread.join()
         self.write()
 
+    def computes_with(self, actors: int, gpus: int) -> None:
+        """Count the GPUs of processes that Ray keeps, on whichever machines, for the whole of this attempt."""
+        self.actors, self._actors_gpus = actors, gpus
+
     @property
     def _here(self) -> float:
         """Seconds of this attempt."""
@@ -82,7 +87,7 @@ class Spending:
     def gpu_seconds(self) -> float:
         """GPU seconds of all attempts; each counts the GPUs that it had."""
         gpus = provenance.gpu_count() * self._processes * provenance.machines()
-        return self._before["gpu_seconds"] + self._here * gpus
+        return self._before["gpu_seconds"] + self._here * max(gpus, self._actors_gpus)
 
     @property
     def cost(self) -> dict[str, Any]:

@@ -144,7 +144,9 @@ def run_score(work: ToScore, drawn: str, verifier_hash: str, context: Context) -
     def progress(done: int, resumed: int) -> None:
         context.progress(done, len(completions), "completions scored", resumed=resumed)
 
-    scored = Scoring(work.verifier, context.partial / "scores", progress, context.should_stop).of(completions, by_id)
+    folder, stops = context.partial / "scores", context.should_stop
+    scoring = Scoring(work.verifier, folder, progress, stops, over=context.over, ray=context.ray)
+    scored = scoring.of(completions, by_id)
     tables.write_scored(context.artifact / "samples.parquet", scored)
     groups: dict[str, list[Scored]] = {}
     for item in scored:

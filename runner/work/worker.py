@@ -36,6 +36,7 @@ from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import drawers
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import PARENT_VARIABLE, Job
+from nsd.runner.work.ray_machines import Connection
 from nsd.runner.work.spending import Spending, spent_on
 from nsd.runner.work.stages import run_stage
 from nsd.runner.work.stopped import other_askers
@@ -57,6 +58,7 @@ class Worker:
         self.rank = number or int(os.environ.get("RANK", "0"))
         self.team = Team(gpus)
         self.engines: dict[str, Engine] = {}
+        self.ray = Connection()
         self._telling = threading.Lock()
 
     def emit(self, event: Event) -> None:
@@ -104,6 +106,9 @@ class Worker:
             number=self.number,
             processes=processes,
             team=self.team,
+            over=job.over,
+            ray=self.ray,
+            computes_with=spending.computes_with,
             meter=spending.meter,
             keep_account=spending.write,
             engines=self.engines,
@@ -188,7 +193,7 @@ class Worker:
             "gpu_seconds": spending.gpu_seconds,
             "packages": provenance.packages(),
             "machine": _machine(job),
-            "processes": max(context.processes, int(os.environ.get("WORLD_SIZE", "1"))),
+            "processes": max(context.processes, spending.actors, int(os.environ.get("WORLD_SIZE", "1"))),
             "git_commit": job.git_commit,
             **spending.cost,
             **spending.served,
@@ -301,6 +306,7 @@ def serve(worker: Worker) -> int:
                 return INTERRUPTED
     finally:
         worker.team.retire()
+        worker.ray.close()
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,40 @@ def test_two_machines_share_every_training(tmp_path: Path, environment: pytest.M
     assert all(manifest["training"]["notes"]["processes"] == 2 for manifest in manifests)
     outcome = nsd_json(leader, "run", "tiny.yaml", "--json")
     assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 10
+
+
+OVER_RAY = """\
+name: tiny
+model: builtin:wordmath-1m
+data: {use: wordmath, train: 60, test: 24, split: {labeled: 8, test: 16}}
+trainer: {use: sft, epochs: 1, batch_size: 4}
+eval: {use: accuracy, max_tokens: 16}
+conditions:
+  baseline: {train_on: [labeled]}
+resources: {device: cpu, over: ray}
+"""
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install -c constraints.txt 'ray[data]'")
+def test_over_ray_two_machines_share_a_sampling_from_what_they_trained(
+    tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    addresses = "127.0.0.2 127.0.0.3"  # Ray takes 127.0.0.1 for a name of the machine's outer address
+    store = f"file://{tmp_path / 'store'}"
+    processes = []
+    for rank in (1, 0):
+        folder = tmp_path / f"node{rank}"
+        for name, value in {**node(folder, rank), "SKYPILOT_NODE_IPS": addresses, "OMP_NUM_THREADS": "1"}.items():
+            environment.setenv(name, value)
+        (folder / "tiny.yaml").write_text(OVER_RAY)
+        processes.append(start(folder, "run", "tiny.yaml", "--store", store))
+    for process in processes:
+        out, err = process.communicate(timeout=2 * PATIENCE)
+        assert process.returncode == 0, out + err
+    (manifest,) = (tmp_path / "node0" / "nsd-workspace").rglob("sample-*/manifest.json")
+    assert json.loads(manifest.read_text())["processes"] == 2
+    fetched = tmp_path / "node1" / "nsd-workspace"
+    assert len(list(fetched.rglob("train-*/model/model.safetensors"))) == 1, "the other machine has what was trained"
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,13 @@ def test_two_gpus_draw_a_share_each() -> None:
 @pytest.mark.slow
 def test_gpus_of_a_machine_share_a_drawing_unless_the_spec_says_how_many(tmp_path: Path) -> None:
     seconds = {}
-    for name, more in {"all": "", "one": "{processes: 1}", "two": "{processes: 1, sampling_processes: 2}"}.items():
+    for name, more in {
+        "all": "",
+        "one": "{processes: 1}",
+        "two": "{processes: 1, sampling_processes: 2}",
+        "ray": "{nodes: 2, over: ray}",
+        "nodes": "{nodes: 2}",
+    }.items():
         (tmp_path / name).mkdir()
         plan = plan_of(tmp_path / name, "v1_sft", f"resources: {more}\n" if more else "")
         for card in ("L4:1", "L4:2", "L4:4"):
@@ -325,6 +331,8 @@ def test_gpus_of_a_machine_share_a_drawing_unless_the_spec_says_how_many(tmp_pat
     assert seconds["all", "L4:1"] / seconds["all", "L4:4"] == pytest.approx(4, rel=0.2)
     assert seconds["one", "L4:4"] == seconds["all", "L4:1"]
     assert seconds["two", "L4:4"] == seconds["all", "L4:2"] < seconds["all", "L4:1"]
+    assert seconds["ray", "L4:2"] == seconds["all", "L4:4"], "over two machines"
+    assert seconds["nodes", "L4:2"] == seconds["all", "L4:2"], "the first machine samples alone"
 
 
 # --------------------------------------------------------------------------- what was measured

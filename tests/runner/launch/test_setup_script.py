@@ -162,6 +162,14 @@ def test_what_was_sent_is_installed_by_its_file_and_asked_whether_the_machine_fi
     assert not any(" nsd[" in line or line.endswith(" nsd") for line in machine.told)
 
 
+def test_ray_is_installed_where_the_spec_spreads_its_work_over_it(machine: Machine) -> None:
+    """In an environment of its own name: one that was made without Ray may be there already."""
+    machine.python("python3", "3.11.4")
+    machine.setup(NSD_OVER="ray")
+    assert machine.told[1] == INSTALLED[1].replace("sandbox]", "sandbox,ray]")
+    assert len(list((machine.root / "home").glob("nsd-environment-*-ray"))) == 1
+
+
 @pytest.mark.parametrize(
     ("there", "taken"),
     [

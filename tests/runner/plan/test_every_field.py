@@ -733,6 +733,7 @@ RESOURCES: dict[str, Any] = {
     "processes": 2,
     "sampling_processes": 2,
     "nodes": 2,
+    "over": "ray",
 }
 
 
