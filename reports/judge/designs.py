@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsd.plugins.metrics import averages
+from nsd.plugins.words import SEEDS_AT_ANY_LOOK
 from nsd.reports import stats
-from nsd.reports.judge.anytime import FEWEST_SEEDS
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.spread import Claimed, Spread
 from nsd.reports.stats.anytime import AnyLook
@@ -79,7 +79,7 @@ class Asked:
         """
         if self.claim.kind == "interaction":
             return None if self.any_look else self._groups(questions, samples, at_best, scale)
-        if self.any_look and self.about == "recipe" and (seeds or self.claim.design.seeds) < FEWEST_SEEDS:
+        if self.any_look and self.about == "recipe" and (seeds or self.claim.design.seeds) < SEEDS_AT_ANY_LOOK:
             return None
         once = self._once(questions, samples, seeds, at_best, scale)
         return AnyLook(once) if self.any_look and once is not None else once
