@@ -78,8 +78,8 @@ class _Auditor:
         notes = []
         if len(self.golds) < len(self.all):
             notes.append(
-                f"gold was run on {len(self.golds)} of {len(self.all):,} questions, spread evenly: each takes a sandbox "
-                "a test (--gold tries them all)"
+                f"gold was run on {len(self.golds)} of {len(self.all):,} questions, spread evenly: each test takes a "
+                "sandbox (--gold tries them all)"
             )
         return Audit([*checks, *self.trial.told()], self.trial.seconds_each, tuple(notes))
 

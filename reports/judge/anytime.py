@@ -55,7 +55,8 @@ def no_promise(evidence: Evidence) -> str:
     seeds = [count for count, trained in zip(shape.seeds, shape.trained, strict=True) if trained]
     if shape.recipe and min(seeds) < SEEDS_AT_ANY_LOOK:
         checkpoints = "ask about these checkpoints (--claim checkpoint)"
-        return f"{min(seeds)} training seeds are too few (at least {SEEDS_AT_ANY_LOOK}): add some to the spec, or {checkpoints}"
+        few = f"{min(seeds)} training seeds are too few (at least {SEEDS_AT_ANY_LOOK})"
+        return f"{few}: add some to the spec, or {checkpoints}"
     return ""
 
 
