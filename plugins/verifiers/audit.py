@@ -13,9 +13,9 @@ training may come to write in their place.
 A list of answers with the gold one among them is worth a guess where the verifier reads one place of it, the first or
 the last; that is told. It is a fault where the gold answer is right in several places: then guessing pays.
 
-Gold is read on every question, or on `RUN` where each verdict runs programs, all else is tried on `LIMIT` of them,
-spread evenly, and lists on `HEDGED`. A question without a gold solution must have one form in which its gold answer is
-right.
+Gold is read on every question, all else is tried on `LIMIT` of them, spread evenly, and lists on `HEDGED`. A verdict
+that runs programs takes a sandbox a test: there gold is run on `GOLD_RUN` questions, and all else on `RUN`, some
+hundred programs each. A question without a gold solution must have one form in which its gold answer is right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nsd.plugins.verifiers.trial import KEPT, Check, Trial, said
 from nsd.plugins.verifiers.variants import as_calls, has_number, written_variants, wrong_variants
 
 LIMIT = 100
-RUN = 100  # questions whose gold solution is run: 2,000 of six tests each take ten minutes
+GOLD_RUN, RUN = 60, 8  # of programs
 PAIRED = 60  # answers that are compared with each other
 HEDGED = 20  # questions on which lists of answers are tried, some hundred texts each
 LONG = (3000, 30000)  # characters
@@ -65,8 +65,8 @@ def audit(questions: Sequence[Question], verifier: Verifier, limit: int = LIMIT)
 class _Auditor:
     def __init__(self, questions: Sequence[Question], verifier: Verifier, limit: int) -> None:
         self.all, self.verifier = questions, verifier
-        self.few = _spread(questions, limit)
-        self.golds = _spread(questions, RUN) if verifier.uses_every_core else list(questions)
+        self.few = _spread(questions, min(limit, RUN) if verifier.uses_every_core else limit)
+        self.golds = _spread(questions, GOLD_RUN) if verifier.uses_every_core else list(questions)
         self.trial = Trial(verifier)
         self.forms: dict[str, list[Callable[[str], str]]] = {}
 
@@ -78,8 +78,8 @@ class _Auditor:
         notes = []
         if len(self.golds) < len(self.all):
             notes.append(
-                f"gold was run on {len(self.golds)} of {len(self.all):,} questions, spread evenly: each test takes a "
-                "sandbox (--gold tries them all)"
+                f"of {len(self.all):,} questions, spread evenly, gold was run on {len(self.golds)} and all else on "
+                f"{len(self.few)}: a verdict runs programs (--gold runs all gold)"
             )
         return Audit([*checks, *self.trial.told()], self.trial.seconds_each, tuple(notes))
 
