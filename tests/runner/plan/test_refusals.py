@@ -67,6 +67,10 @@ WRONG = {
         + "conditions:\n  base: {train_on: []}\n",
         r"engine replay: .*nope\.jsonl cannot be read",
     ),
+    "no folder of prepared data": (
+        TOP.replace("wordmath, train: 60, test: 20", "tooluse, path: ./nowhere") + CONDITIONS,
+        r"nowhere: there is no such file or folder. Put the rows there, .*: the prepared files come with the code",
+    ),
     "no model": (TOP.replace("builtin:wordmath-1m", "./nomodel") + CONDITIONS, "there is no folder .*nomodel"),
     "questions that a sweep changes on one side": (
         with_eval(
