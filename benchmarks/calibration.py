@@ -38,6 +38,7 @@ DIFFICULTY, STRENGTH, RECIPE, SEED = 1.5, 0.5, 0.7, 0.2  # SDs in logits
 RATES = (0.02, 0.1, 0.5, 0.9, 0.98)
 SIZES = (5, 10, 20, 50, 200, 1000)
 UNEVEN = ((2, 2), (2, 5), (2, 8), (3, 3), (3, 8), (5, 5), (8, 8))
+WELCH = ((2, 2), (3, 3), (5, 5), (8, 8), (5, 8), (2, 3), (2, 5), (2, 8), (3, 5), (3, 8))
 TRAINED = ((2, 2), (3, 3), (5, 5), (8, 8), (1, 2), (1, 3), (1, 5), (1, 8))
 
 
@@ -173,6 +174,16 @@ def sixth(
     return Trial(rejected=not isinstance(limits, stats.Result) and stats.two_sided_p(limits) < 0.05 / 6)
 
 
+def by_means(
+    generator: np.random.Generator, seeds: tuple[int, int], scatter: tuple[float, float], level: float
+) -> Trial:
+    """Welch's t on seed means (`--test seeds`), whose arms scatter by `scatter` about one mean."""
+    a, b = (generator.normal(0.5, 0.01 * one, count) for one, count in zip(scatter, seeds, strict=True))
+    found = stats.welch_t(a, b, 1 - level)
+    covered = found.interval is None or found.interval.low <= 0 <= found.interval.high
+    return Trial(found.p is not None and found.p < level, covered if level == 0.05 else None)
+
+
 def rare(
     generator: np.random.Generator, k: int, seeds: tuple[int, int], n: int, expected: float, elsewhere: float
 ) -> Trial:
@@ -259,6 +270,11 @@ def cases() -> Iterator[tuple[str, str, int, Callable[..., Trial], tuple[object,
         given = ((k_all, k_all), seeds, n, (0.5, 0.5), scatter)
         yield "recipes, one of which scatters more", case, 1, recipe, given
         yield "the same at a sixth of the level", case, 1, sixth, given
+    for seeds, other in product(WELCH, (0.0, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)):
+        row = "seed means alone" if seeds[0] == seeds[1] or min(seeds) >= 5 else "seed means alone, which is refused"
+        case = f"seeds {seeds[0]}/{seeds[1]}, the second scatters {other:g} times"
+        yield row, case, 1, by_means, (seeds, (1.0, other), 0.05)
+        yield f"{row}, at a sixth of the level", case, 1, by_means, (seeds, (1.0, other), 0.05 / 6)
     some: tuple[tuple[int, tuple[int, int]], ...] = (
         (8, (1, 1)), (32, (1, 1)), (1, (3, 3)), (4, (3, 3)), (4, (8, 8)), (8, (1, 3)), (4, (2, 2))
     )  # fmt: skip
@@ -347,8 +363,8 @@ def measure(options: argparse.Namespace) -> Iterator[frame.Row | str]:
     """Simulate, print the table, and the cases that stray by more than 2.6 standard errors."""
     rows = simulated(options.simulations, options.rows)
     print("\n".join(table(rows)))
-    for row in rows:
-        over_seeds = 0.015 if "recipe" in row.row else 0.0
+    for row in (one for one in rows if "refused" not in one.row):
+        over_seeds = 0.015 if "recipe" in row.row or "seed means" in row.row else 0.0
         level = 0.05 / 6 if "sixth" in row.row else 0.05
         over_seeds = 0.015 if "sixth" in row.row else over_seeds
         allowed = level + over_seeds + 2.6 * math.sqrt(level * (1 - level) / row.simulations)

@@ -1,6 +1,6 @@
 """How often each test finds what was promised: the power of reports/stats/chances.py against the tests, simulated.
 
-    python -m benchmarks.power [--simulations 400] [--json FILE] [--record]
+    python -m benchmarks.power [--simulations 400] [--rows samples] [--json FILE] [--record]
 
 Answers are drawn as in calibration.py. For every case a true difference is found of which the model promises a chance
 near .8, from the true variance; then the test that nsd takes, with its interval, is run on drawn data. The table has
@@ -18,6 +18,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -33,6 +34,8 @@ Generator = np.random.Generator
 SIZES, RATES = (5, 10, 20, 50, 200, 1000), (0.02, 0.1, 0.5, 0.9)
 MANY = 60_000  # questions that a true variance is taken from
 WANTED = 0.8
+ONE, SEVERAL = "one right-or-wrong value a question", "several samples a question"
+RECIPES, TOLD = "recipes, both trained", "what a comparison says that it finds, avg@4"
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,7 @@ def paired(k: int, n: int, rate: float, simulations: int, seed: list[int]) -> Ro
         model = model_of(a, b, k, n)
         return None if model is None else model.chance(other - rate, 0.05)
 
-    name = "one right-or-wrong value a question" if k == 1 else "several samples a question"
+    name = ONE if k == 1 else SEVERAL
     case, other = f"n {n}, k {k}, rate {rate}", effect_for(rate, promise)
     if other is None:
         return Row(name, case, None, None, 0)
@@ -122,12 +125,12 @@ def recipe(seeds: int, k: int, n: int, rate: float, simulations: int, seed: list
 
     case, other = f"n {n}, k {k}, seeds {seeds}, rate {rate}", effect_for(rate, promise)
     if other is None:
-        return Row("recipes, both trained", case, None, None, 0)
+        return Row(f"{RECIPES}, n {n}", case, None, None, 0)
     generator, found = np.random.default_rng(seed), 0
     for _ in range(simulations):
         result = stats.two_level(*recipes(generator, (rate, other), (k, k), (seeds, seeds), n))
         found += shown(result.p, result.interval)
-    return Row("recipes, both trained", f"{case} against {other:.3f}", promise(other), found / simulations, simulations)
+    return Row(f"{RECIPES}, n {n}", f"{case} against {other:.3f}", promise(other), found / simulations, simulations)
 
 
 def told(n: int, simulations: int, seed: list[int]) -> Row:
@@ -137,7 +140,7 @@ def told(n: int, simulations: int, seed: list[int]) -> Row:
         a, b = answers(generator, (0.5, 0.5), (4, 4), n)
         model = None if not (b - a).any() else model_of(a, b, 4, n)
         says.append(np.nan if model is None else stats.detectable(model, 0.05, WANTED) or np.nan)
-    row, case = "what a comparison says that it finds, avg@4", f"n {n}"
+    row, case = TOLD, f"n {n}"
     if np.isnan(says).mean() > 0.5:
         return Row(row, case, None, None, 0)
     wanted = float(np.nanmedian(says))
@@ -145,15 +148,15 @@ def told(n: int, simulations: int, seed: list[int]) -> Row:
     return Row(row, f"{case}, {wanted * 100:.1f} points", WANTED, found / simulations, simulations)
 
 
-def cases(simulations: int) -> Iterator[Row]:
-    """Every case, each with a stream of its own."""
+def cases(simulations: int) -> Iterator[tuple[str, Callable[[], Row]]]:
+    """The row of every case and what simulates it, each case with a stream of its own."""
     grid = list(product((1, 2, 8, 32), SIZES, RATES))
     for number, (k, n, rate) in enumerate(grid):
-        yield paired(k, n, rate, simulations, [20260102, number])
+        yield ONE if k == 1 else SEVERAL, partial(paired, k, n, rate, simulations, [20260102, number])
     for number, (seeds, n, rate) in enumerate(product((2, 3, 5, 8), (20, 50, 200), (0.1, 0.5))):
-        yield recipe(seeds, 8, n, rate, simulations, [20260103, number])
+        yield f"{RECIPES}, n {n}", partial(recipe, seeds, 8, n, rate, simulations, [20260103, number])
     for number, n in enumerate((6, 10, 20, 30, 50, 100)):
-        yield told(n, simulations, [20260104, number])
+        yield TOLD, partial(told, n, simulations, [20260104, number])
 
 
 def table(rows: list[Row]) -> list[str]:
@@ -176,7 +179,7 @@ def table(rows: list[Row]) -> list[str]:
 
 def measure(options: argparse.Namespace) -> Iterator[frame.Row | str]:
     """Simulate, print the table, and write every case where a file is named."""
-    rows = list(cases(options.simulations))
+    rows = [simulate() for row, simulate in cases(options.simulations) if options.rows in row]
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     print("\n".join(table(rows)))
@@ -194,6 +197,7 @@ def main() -> int:
     """Simulate and print."""
     parser = frame.argument_parser(__doc__)
     parser.add_argument("--simulations", type=int, default=400)
+    parser.add_argument("--rows", default="", help="only rows whose name has this in it")
     parser.add_argument("--json", type=Path, help="write every case to this file")
     options = parser.parse_args()
     return frame.report(options, measure(options), ("numpy", "scipy"))

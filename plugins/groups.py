@@ -16,6 +16,7 @@ from nsd.plugins.words import hint
 LENGTH = "length"
 NONE = "(none)"  # of questions without the field
 MOST = 20  # groups of a field
+LEAST = 10  # questions of a group that the test of an interaction takes (reports/stats/heterogeneity.py)
 
 
 def grouped(questions: Mapping[str, Question | None], field: str) -> dict[str, str]:

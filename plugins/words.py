@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni", "bh": "Benjamini-Hochberg", "none": "no correction"}
+SEEDS_AT_ANY_LOOK = 3  # training seeds of each trained arm from which a recipe has a verdict under `looks: any`
 
 
 # What plans and reports say of an arm that saw the questions it is measured on.

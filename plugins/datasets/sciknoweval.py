@@ -41,6 +41,10 @@ SYSTEM = (
     "For the answer, only output the letter corresponding to the correct option (A, B, C, or D), and nothing else. "
     'Do not restate the answer text. For example, if the answer is "A", just output:\n<answer>\nA\n</answer>\n'
 )
+GOT_FROM = (
+    "the prepared files come with the code of SDPO's study (lasgroup/SDPO); without a path, and with a subject, the "
+    "published rows are read from the hub"
+)
 STEPS = "Please reason step by step."
 
 
@@ -73,7 +77,7 @@ class SciKnowEval(Dataset):
             config,
             lambda split: read(config.path, split, subset, config.revision),
             self._questions,
-            train=local and bool(split_files(config.path, "train", subset)),
+            train=local and bool(split_files(config.path, "train", subset, GOT_FROM)),
         )
 
     def shown(self) -> Shown:

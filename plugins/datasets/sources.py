@@ -206,13 +206,17 @@ def is_local(path: str) -> bool:
     return path.startswith((".", "/", "~")) or Path(path).suffix in SUFFIXES
 
 
-def split_files(place: str, split: str, subset: str | None = None) -> list[Path]:
-    """Files of a split: the path itself, or within a folder `train.jsonl`, `train-*.parquet`, also under `subset`."""
+def split_files(place: str, split: str, subset: str | None = None, got_from: str = "") -> list[Path]:
+    """Files of a split: the path itself, or within a folder `train.jsonl`, `train-*.parquet`, also under `subset`.
+
+    Raises InputError where the place is not there, which ends in where such data are `got_from`.
+    """
     path = Path(place).expanduser()
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise InputError(f"{path.absolute()}: there is no such file or folder")
+        wanted = f"Put the rows there, a folder with {split}.jsonl (or .json, .csv, .parquet)"
+        raise InputError(f"{path.absolute()}: there is no such file or folder. {wanted}{got_from and f': {got_from}'}")
     for folder in [path / subset, path, path / "data"] if subset else [path, path / "data"]:
         for suffix in SUFFIXES:
             if (single := folder / f"{split}{suffix}").is_file():

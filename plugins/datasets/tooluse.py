@@ -29,6 +29,8 @@ from nsd.plugins.datasets.sources import (
 )
 from nsd.plugins.registry import plugin
 
+GOT_FROM = "the prepared files come with the code of SDPO's study (lasgroup/SDPO)"
+
 
 @plugin("dataset", "tooluse")
 class ToolUse(Dataset):
@@ -52,7 +54,7 @@ class ToolUse(Dataset):
             config,
             lambda split: read(config.path, split, None, config.revision),
             lambda rows: to_questions(rows, _question, config),
-            train=not is_local(config.path) or bool(split_files(config.path, "train")),
+            train=not is_local(config.path) or bool(split_files(config.path, "train", None, GOT_FROM)),
         )
 
     def shown(self) -> Shown:

@@ -13,8 +13,9 @@ training may come to write in their place.
 A list of answers with the gold one among them is worth a guess where the verifier reads one place of it, the first or
 the last; that is told. It is a fault where the gold answer is right in several places: then guessing pays.
 
-Gold is read on every question, all else is tried on `LIMIT` of them, spread evenly, and lists on `HEDGED`. A question
-without a gold solution must have one form in which its gold answer is right.
+Gold is read on every question, all else is tried on `LIMIT` of them, spread evenly, and lists on `HEDGED`. A verdict
+that runs programs takes a sandbox a test: there gold is run on `GOLD_RUN` questions, and all else on `RUN`, some
+hundred programs each. A question without a gold solution must have one form in which its gold answer is right.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from nsd.plugins.verifiers.trial import KEPT, Check, Trial, said
 from nsd.plugins.verifiers.variants import as_calls, has_number, written_variants, wrong_variants
 
 LIMIT = 100
+GOLD_RUN, RUN = 60, 8  # of programs
 PAIRED = 60  # answers that are compared with each other
 HEDGED = 20  # questions on which lists of answers are tried, some hundred texts each
 LONG = (3000, 30000)  # characters
@@ -43,10 +45,11 @@ HOSTILE = ("\0", "\ud800", "\u202e18", "((((" * 2000, "\\boxed{" * 500, "9" * 50
 
 @dataclass(frozen=True)
 class Audit:
-    """All checks, and the seconds that the verifier took for one text."""
+    """All checks, the seconds that the verifier took for one text, and what was tried on some questions only."""
 
     checks: list[Check]
     seconds_each: float
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -62,8 +65,8 @@ def audit(questions: Sequence[Question], verifier: Verifier, limit: int = LIMIT)
 class _Auditor:
     def __init__(self, questions: Sequence[Question], verifier: Verifier, limit: int) -> None:
         self.all, self.verifier = questions, verifier
-        step = max(1, math.ceil(len(questions) / limit))
-        self.few = list(questions[::step])
+        self.few = _spread(questions, min(limit, RUN) if verifier.uses_every_core else limit)
+        self.golds = _spread(questions, GOLD_RUN) if verifier.uses_every_core else list(questions)
         self.trial = Trial(verifier)
         self.forms: dict[str, list[Callable[[str], str]]] = {}
 
@@ -72,14 +75,20 @@ class _Auditor:
         checks += [*self._hedges(), *self._long(), self._batch()]
         if self.verifier.votes:
             checks += [self._symmetric(), self._votes()]
-        return Audit([*checks, *self.trial.told()], self.trial.seconds_each)
+        notes = []
+        if len(self.golds) < len(self.all):
+            notes.append(
+                f"of {len(self.all):,} questions, spread evenly, gold was run on {len(self.golds)} and all else on "
+                f"{len(self.few)}: a verdict runs programs (--gold runs all gold)"
+            )
+        return Audit([*checks, *self.trial.told()], self.trial.seconds_each, tuple(notes))
 
     # ------------------------------------------------------------------ checks
 
     def _gold(self) -> Check:
-        check = Check("gold", "the gold answer is not right", len(self.all))
+        check = Check("gold", "the gold answer is not right", len(self.golds))
         named = set()
-        for failure in check_gold(self.all, self.verifier):
+        for failure in check_gold(self.golds, self.verifier):
             named.add(failure.question.id)
             check.fault(failure.question, str(failure.question.answer), failure.reason)
         for question in (one for one in self.few if one.id not in named):
@@ -289,6 +298,11 @@ class _Auditor:
         if classes is not None and same is not None:
             joined = len(set(classes)) == 1
             check.count(joined == same, question, f"{a} and {b}", "one" if joined else "two")
+
+
+def _spread(questions: Sequence[Question], most: int) -> list[Question]:
+    """At most so many questions, evenly over all."""
+    return list(questions[:: max(1, math.ceil(len(questions) / most))])
 
 
 def _holds(text: str, question: Question) -> bool:

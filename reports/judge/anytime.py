@@ -18,6 +18,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.words import SEEDS_AT_ANY_LOOK
 from nsd.reports import stats
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.pairs import Evidence
@@ -30,7 +31,6 @@ from nsd.reports.stats.anytime import (
 )
 
 ANY_LOOK = "any"
-FEWEST_SEEDS = 3
 
 
 def check_looks(looks: str | None) -> None:
@@ -53,11 +53,10 @@ def no_promise(evidence: Evidence) -> str:
     if metric in UNITS:
         return f"{metric} have no largest value, so no effect to look for can be named beforehand: judge them once"
     seeds = [count for count, trained in zip(shape.seeds, shape.trained, strict=True) if trained]
-    if shape.recipe and min(seeds) < FEWEST_SEEDS:
+    if shape.recipe and min(seeds) < SEEDS_AT_ANY_LOOK:
         checkpoints = "ask about these checkpoints (--claim checkpoint)"
-        return (
-            f"{min(seeds)} training seeds are too few (at least {FEWEST_SEEDS}): add some to the spec, or {checkpoints}"
-        )
+        few = f"{min(seeds)} training seeds are too few (at least {SEEDS_AT_ANY_LOOK})"
+        return f"{few}: add some to the spec, or {checkpoints}"
     return ""
 
 

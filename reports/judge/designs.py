@@ -5,8 +5,9 @@
     asked.least("seeds")                                        # seeds per arm from which it is, the rest as planned
     asked.endless("samples")                                    # the design with samples without end: its floor
 
-The parts are those of spread.py. About checkpoints: V(K) / n, and an engine's noise, which no test sees. About recipes:
-seeds (and with them the engine) over S, and of the questions' variance what a seed adds over S n.
+Of recipes whose runs are on record it is the model of their comparison (finding.py). Without them, and for other
+samples, the parts are those of spread.py. About checkpoints: V(K) / n, and an engine's noise, which no test sees. About
+recipes: seeds (and with them the engine) over S, and of the questions' variance what a seed adds over S n.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nsd.plugins.metrics import averages
+from nsd.plugins.words import SEEDS_AT_ANY_LOOK
 from nsd.reports import stats
-from nsd.reports.judge.anytime import FEWEST_SEEDS
 from nsd.reports.judge.metrics import UNITS
 from nsd.reports.judge.spread import Claimed, Spread
 from nsd.reports.stats.anytime import AnyLook
@@ -47,6 +48,8 @@ class Asked:
         """The 95 % interval of the spread it rests on most, as factors: of seeds for a recipe, else of questions."""
         spread = self.spread
         if self.about == "recipe":
+            if spread.recipe is not None:
+                return spread.recipe.scales
             if spread.seed_range is None or spread.seed_sd == 0:
                 return None
             return (spread.seed_range[0] / spread.seed_sd) ** 2, (spread.seed_range[1] / spread.seed_sd) ** 2
@@ -79,7 +82,7 @@ class Asked:
         """
         if self.claim.kind == "interaction":
             return None if self.any_look else self._groups(questions, samples, at_best, scale)
-        if self.any_look and self.about == "recipe" and (seeds or self.claim.design.seeds) < FEWEST_SEEDS:
+        if self.any_look and self.about == "recipe" and (seeds or self.claim.design.seeds) < SEEDS_AT_ANY_LOOK:
             return None
         once = self._once(questions, samples, seeds, at_best, scale)
         return AnyLook(once) if self.any_look and once is not None else once
@@ -108,6 +111,8 @@ class Asked:
             return stats.sign_flip_means(variance, n, k if averages(design.metric) else None, extra=2 * spread.engine)
         if s < 2 or n < FEWEST:
             return None
+        if spread.recipe is not None and k == design.samples and not at_best:
+            return spread.recipe.at(n, s, scale)
         arms = 1 if spread.one_trained else 2
         trained, own = self._split(k, least, arms, at_best)
         residual = trained / s / n

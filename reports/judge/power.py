@@ -109,8 +109,8 @@ class Power:
     any_look: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data under the names of the fields."""
-        return asdict(self)
+        """Plain data under the names of the fields, without the models behind them."""
+        return asdict(self, dict_factory=lambda pairs: {name: value for name, value in pairs if name != "recipe"})
 
 
 def power_of(

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 from nsd.plugins.metrics import averages, takes_votes
 from nsd.reports import stats
-from nsd.reports.judge.finding import discordance_of, variance_of
+from nsd.reports.judge.finding import Found, design_of, discordance_of, variance_of
 from nsd.reports.judge.metrics import is_search
-from nsd.reports.judge.pairs import gather
-from nsd.reports.judge.runs import Arm, Run, all_runs
+from nsd.reports.judge.pairs import about_recipe, gather
+from nsd.reports.judge.runs import Arm, Run, all_runs, condition_arms
+from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.values import Values, load_values
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class Spread:
     what questions and samples explain. `engine`: variance by which two evaluations of the same weights differ as a
     whole, beyond their samples. `fewest`: questions below which means of values as skewed as these have no figure.
     `one_trained`: the other arm is not trained, so that all scatter of seeds, and its
-    degrees of freedom, are this one's. `variance_range`, `seed_range`: 95 % intervals of what was estimated.
+    degrees of freedom, are this one's. `variance_range`, `seed_range`: 95 % intervals of what was estimated. `recipe`:
+    what the comparison of the two conditions themselves finds about their recipes, each arm with its own seeds, where
+    it has their runs; it is then the plan's model at the samples that were drawn.
     """
 
     variance: float
@@ -94,6 +97,7 @@ class Spread:
     fewest: int = 2
     variance_range: tuple[float, float] | None = None
     seed_range: tuple[float, float] | None = None
+    recipe: Found | None = field(default=None, compare=False)
 
     @property
     def between(self) -> float:
@@ -164,6 +168,7 @@ class Spreads:
         if connection is not None:
             self.runs = [run for run in all_runs(connection)[0].values() if run.eval_digest is not None]
         self._values: Values | None = None
+        self._arms: dict[str, Arm] | None = None
         self._sampling: dict[str, float | None] = {}
         self._pooled: dict[tuple[str, str, str | None], list[_Pair]] = {}
 
@@ -200,6 +205,7 @@ class Spreads:
             fewest=pair.fewest,
             variance_range=pair.range,
             seed_range=ranges,
+            recipe=self._recipe(claim),
         )
 
     # ------------------------------------------------------------------ questions
@@ -226,6 +232,26 @@ class Spreads:
             return self._said(found, f"other runs on the same questions{left_out}")
         why = "assumed, for want of earlier runs"
         return _Pair("", ASSUMED_DISCORDANCE, 1, None, 0, binary), f"{why}: discordance {ASSUMED_DISCORDANCE:.0%}"
+
+    def _recipe(self, claim: Claimed) -> Found | None:
+        """The design behind the comparison of the two conditions' recipes, as `nsd compare` has it."""
+        design, stated = claim.design, self.discordance is not None or self.seed_sd is not None
+        if self.connection is None or self.experiment is None or claim.better is None or stated:
+            return None
+        if self._arms is None:
+            self._arms = condition_arms(self.connection, self.experiment)
+        both = [self._arms.get(str(name)) for name in (claim.worse, claim.better)]
+        a, b = both
+        if a is None or b is None or not about_recipe(a, b) or any(arm.counts_only for arm in (a, b)):
+            return None
+        first = a.runs[0], b.runs[0]
+        if any(run.metric != design.metric or run.data_hash != design.data_hash for run in first):
+            return None
+        if not _measured_alike(*first) or any(run.samples != design.samples for run in first):
+            return None
+        chosen = choose_seeds(a, b, "recipe")
+        values = self._load({run.name: run for arm in (chosen.a, chosen.b) for run in arm.runs})
+        return design_of(gather(chosen.a, chosen.b, values, chosen.reading))
 
     def _pool(self, whose: str, runs: Sequence[Run], design: Design) -> list[_Pair]:
         key = (whose, design.metric, design.data_hash)

@@ -85,7 +85,6 @@ from nsd.reports.stats.two_level import (
     seeds_interval,
     two_level,
     two_level_limits,
-    two_level_seeds_needed,
 )
 
 __all__ = [
@@ -146,7 +145,6 @@ __all__ = [
     "tango_score",
     "two_level",
     "two_level_limits",
-    "two_level_seeds_needed",
     "two_proportion",
     "two_sided_p",
     "two_way",

@@ -296,7 +296,8 @@ class Means:
 
     The standard error is itself estimated: the chance is a mean over what it may turn out to be, which for a single
     part is the noncentral t. `limit`: the largest difference that the metric allows. `coarse`: by how much the mean is
-    to be larger for a sign-flip test, whose sums of multiples of 1/k go in steps of 2/k: half a step, 1 / (k n).
+    to be larger for a sign-flip test, whose sums of multiples of 1/k go in steps of 2/k: half a step, 1 / (k n). It
+    costs nothing where the bounded mean asks for more.
     `units`: questions (or groups of them) whose differences lie between -1 and 1 and which therefore have the bounded
     mean where little varies (`limits.fragile`); 0 for none.
     """
@@ -317,13 +318,13 @@ class Means:
 
     def chance(self, effect: float, alpha: float) -> float:
         """P(estimate above its critical value)."""
-        return self._passing(effect - self.coarse, alpha / 2, False, 1.0)
+        return self._passing(effect, alpha / 2, False, 1.0, self.coarse)
 
     def margin_chance(self, margin: float, alpha: float, both_sides: bool) -> float:
         """P(estimate further from the margin than its critical value)."""
         return self._passing(margin, alpha, both_sides, max(0.0, 1 - margin))
 
-    def _passing(self, room: float, tail: float, both_sides: bool, worst: float) -> float:
+    def _passing(self, room: float, tail: float, both_sides: bool, worst: float, coarse: float = 0.0) -> float:
         """`worst`: how far the worst difference that a question can have lies beyond what is to be left out."""
         import numpy as np
         from scipy.special import ndtr
@@ -331,7 +332,7 @@ class Means:
         error = math.sqrt(self.parts.variance)
         if error == 0:
             return 1.0
-        one_side = ndtr((room - _reaches(self.parts, tail, self.units, worst if self.units else 1.0)) / error)
+        one_side = ndtr((room - _reaches(self.parts, tail, self.units, worst if self.units else 1.0, coarse)) / error)
         return float(np.mean(np.maximum(0.0, 2 * one_side - 1) if both_sides else one_side))
 
 
@@ -383,7 +384,7 @@ def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, 
 
 
 @lru_cache(maxsize=256)
-def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0) -> Floats:
+def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0, coarse: float = 0.0) -> Floats:
     """The critical values that may come up, equally likely: those of limits.TwoSources, Student's and Welch's."""
     import numpy as np
     from scipy.special import ndtri, stdtrit
@@ -391,7 +392,7 @@ def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0) -> F
     squares = np.zeros(1)
     if parts.questions:
         asked = parts.questions * _variances(parts.questions_df, 24 if parts.seeds else 400)
-        squares = float(stdtrit(parts.questions_df, tail)) ** 2 * asked
+        squares = (np.sqrt(asked) * -float(stdtrit(parts.questions_df, tail)) + coarse) ** 2
         if units and (little := asked * units**2 < LITTLE).any():
             reach = _bounded_reach(asked[little] * units**2, units, tail, max(worst, 1e-3))
             squares[little] = np.maximum(squares[little], reach**2)
@@ -406,19 +407,25 @@ def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) 
     """How far a limit of the bounded mean lies from the mean of `units` values with these sums of squares about it.
 
     A limit w away is where sum G_i (x_i + w) - E = 0 has chance `tail` of being negative, G_i and E exponential and E
-    that of the worst value: a normal variable of mean n w and variance `varied` + n w^2, and an exponential one of mean
-    `worst`, the distance of that value from the limit.
+    that of the worst value, whose mean is `worst`, its distance from the limit. The sum has the mean n w, the variance
+    `varied` + n w^2 and the third cumulant 2 n w^3 + 6 w `varied` (of values without skewness), and is taken for a
+    shifted gamma variable of these.
     """
     import numpy as np
-    from scipy.special import log_ndtr, ndtr
+    from scipy.special import gammainc, gammaincc
 
     varied = varied / worst**2
     low, high = np.zeros_like(varied), np.ones_like(varied)
     for _ in range(40):
         away = (low + high) / 2
         spread = np.maximum(varied + units * away**2, 1e-12)
-        root, at = np.sqrt(spread), units * away
-        beyond = ndtr(-at / root) + np.exp(spread / 2 - at + log_ndtr((at - spread) / root))
+        scale = np.maximum((units * away**3 + 3 * away * varied) / spread, 1e-9)
+        shape = spread / scale**2
+        start = units * away - shape * scale
+        under = np.maximum(0.0, -start / scale)
+        beyond = gammainc(shape, under)
+        rest = np.log(np.maximum(gammaincc(shape, under * (1 + scale)), 1e-300))
+        beyond = beyond + np.exp(np.minimum(0.0, rest - start - shape * np.log1p(scale)))
         low, high = np.where(beyond > tail, away, low), np.where(beyond > tail, high, away)
     return np.asarray(high * worst)
 

@@ -1,4 +1,4 @@
-"""The claim about a recipe: a difference over questions and training seeds at once, and the seeds it takes."""
+"""The claim about a recipe: a difference over questions and training seeds at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nsd.reports.stats.limits import (
     interval_of,
     two_sided_p,
 )
-from nsd.reports.stats.numerics import constant, t_power
+from nsd.reports.stats.numerics import constant
 from nsd.reports.stats.significance import Result
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def two_level(
         return limits
     parts = _level_parts(values_a, values_b, trained, clusters)
     assert not isinstance(parts, Result)
-    sources = parts.sources()
+    sources = parts.sources
     error = sources.error if parts.spread else None
     return Result(
         NAME if clusters is None else GROUPED,
@@ -92,7 +92,7 @@ def two_level_limits(
     if bounds is None and not parts.spread:
         p = 1.0 if abs(parts.estimate) < 1e-12 else None
         return Result(parts.name, None, p, parts.estimate, note="no spread between questions or seeds")
-    sources = parts.sources()
+    sources = parts.sources
     if bounds is None:
         return sources
     a, b = (np.atleast_2d(np.asarray(values, dtype=np.float64)).mean(axis=0) for values in (values_a, values_b))
@@ -149,39 +149,6 @@ def seeds_interval(
     return None if isinstance(limits, Result) else interval_of(limits, level, bounds)
 
 
-def two_level_seeds_needed(
-    values_a: ArrayLike,
-    values_b: ArrayLike,
-    effect: float,
-    alpha: float = 0.05,
-    power: float = 0.8,
-    trained: tuple[bool, bool] = (True, True),
-    limit: int = 10_000,
-) -> int | None:
-    """Seeds in each trained arm for `two_level` to find `effect` on these questions, if the spreads stay as they are.
-
-    More seeds take nothing from the part of the variance that questions carry. None where no number up to `limit` is
-    enough (more questions would be), where the effect is 0, and where `two_level` has no test.
-    """
-    parts = _level_parts(values_a, values_b, trained)
-    if isinstance(parts, Result) or effect == 0:
-        return None
-
-    def finds(seeds: int) -> bool:
-        sources = parts.sources(seeds)
-        if sources.error <= 1e-12:
-            return True
-        return t_power(min(abs(effect) / sources.error, 37.0), sources.df, alpha) >= power
-
-    if not finds(limit):
-        return None
-    low, high = 1, limit  # power grows with the seeds: search for the first that is enough
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if finds(middle) else (middle, high)
-    return high
-
-
 @dataclass(frozen=True, slots=True)
 class _LevelParts:
     """Variances of a difference over questions and seeds: `questions` of the mean of n questions, with the seeds' part
@@ -197,26 +164,21 @@ class _LevelParts:
     residual: list[float]
     counts: list[int]
 
-    def _each(self, seeds: int | None) -> tuple[float, list[float], float]:
-        """The three parts at so many seeds an arm (None: as many as there are)."""
-        counts = self.counts if seeds is None else [seeds] * len(self.counts)
-        now = sum(one / count for one, count in zip(self.residual, self.counts, strict=True))
-        then = sum(one / count for one, count in zip(self.residual, counts, strict=True))
-        questions = self.questions if seeds is None else max(0.0, self.questions - now) + then
-        return questions, [one / count for one, count in zip(self.seeds, counts, strict=True)], then
-
     @property
     def spread(self) -> bool:
         """Whether anything varies."""
         return self.questions + sum(self.seeds) > 1e-24
 
-    def sources(self, seeds: int | None = None) -> TwoSources:
+    @property
+    def sources(self) -> TwoSources:
         """The parts of the variance of the difference of means, each with its degrees of freedom."""
-        questions, means, residual = self._each(seeds)
-        counts = self.counts if seeds is None else [seeds] * len(self.counts)
-        arms = tuple(Part(mean, count - 1.0) for mean, count in zip(means, counts, strict=True))
-        over = OverSeeds(arms, min(residual, questions))
-        return TwoSources(self.estimate, Part(questions, self.questions_df), over)
+        over = [
+            (mean / count, left / count, count)
+            for mean, left, count in zip(self.seeds, self.residual, self.counts, strict=True)
+        ]
+        arms = tuple(Part(mean, count - 1.0) for mean, _, count in over)
+        residual = min(sum(left for _, left, _ in over), self.questions)
+        return TwoSources(self.estimate, Part(self.questions, self.questions_df), OverSeeds(arms, residual))
 
 
 def _level_parts(

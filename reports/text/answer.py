@@ -65,11 +65,20 @@ def answer_json(found: Answer) -> str:
 
 
 def answer_csv(found: Answer) -> str:
-    """A line a comparison, with its family (declared, late, exploratory), claim, verdict on the claim and mark."""
+    """A line a comparison, with its family (declared, late, exploratory), claim, verdict on the claim and mark.
+
+    The claims in their other reading are the families `declared, other reading` and `late, other reading`: `claim` is
+    what a line speaks of.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, ("in_family", "claim_text", "mark", *CSV_FIELDS), lineterminator="\n")
     writer.writeheader()
-    for kind, verdicts in (("declared", found.verdicts), ("late", found.late)):
+    for kind, verdicts in (
+        ("declared", found.verdicts),
+        ("late", found.late),
+        ("declared, other reading", found.other),
+        ("late, other reading", found.late_other),
+    ):
         for one in verdicts:
             row = csv_row(one.comparison) if one.comparison is not None else _csv_of(one)
             writer.writerow(

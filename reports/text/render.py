@@ -88,12 +88,16 @@ def as_json(comparisons: Sequence[Comparison]) -> str:
 
 
 def as_csv(comparisons: Sequence[Comparison]) -> str:
-    """One line a comparison; pairs of numbers as two columns, unknown values empty."""
+    """One line a comparison; pairs of numbers as two columns, unknown values empty.
+
+    A comparison's other reading is a line of its own, below all of them: `claim` is what a line speaks of.
+    """
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CSV_FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(buffer, (*CSV_FIELDS, "other_reading"), lineterminator="\n")
     writer.writeheader()
-    for comparison in comparisons:
-        writer.writerow(csv_row(comparison))
+    for other, lines in ((False, comparisons), (True, others_of(comparisons))):
+        for comparison in lines:
+            writer.writerow({**csv_row(comparison), "other_reading": other})
     return buffer.getvalue()
 
 

@@ -61,7 +61,7 @@ def _audited(data: Block[Dataset], verifier: Block[Verifier]) -> tuple[Audit, li
     with contextlib.redirect_stdout(sys.stderr):  # what a verifier prints is no part of the report
         found = audit(questions, verifier.make())
         again = [as_stored(one) for one in questions_of(data.make().pools())]
-    notes = [*report.notes(), f"{seconds / len(questions) * 1000:.3g} ms to make a question"]
+    notes = [*report.notes(), *found.notes, f"{seconds / len(questions) * 1000:.3g} ms to make a question"]
     return replace(found, checks=[*found.checks, same_questions(questions, again)]), notes
 
 

@@ -13,7 +13,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,10 @@ CLAIMS_IN_A_LINE = 8
 BY_GROUPS = (
     "an interaction is about these weights; its difference is that of the smallest group of questions from all others, "
     "which are taken to be alike"
+)
+IN_GROUPS = (
+    "the questions have a field `group`, and power takes each question for itself: nsd compare --groups group counts "
+    "groups, and finds less where answers in a group go together"
 )
 BY_SIGN = (
     "with one search of each question the claim is a sign test: discordance is the share of questions that tell the "
@@ -156,6 +160,7 @@ def _power(
         shop=shop,
         any_look=block.looks == ANY_LOOK,
     )
+    questions = cache(questions)
     claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs, questions)) is not None]
     found = stated(claims, design=_common(of.pop("")))
     return replace(found, beside={name: stated([], design=_common(mine)).overall for name, mine in of.items()})
@@ -201,6 +206,12 @@ def _group_sizes(claim: Claim, content: str | None, questions: Callable[[str], S
         return ()
 
 
+def _in_groups(questions: Sequence[Question]) -> bool:
+    """Whether several questions share a value of the field `group`."""
+    groups = [str(one.meta["group"]) for one in questions if one.meta.get("group") is not None]
+    return len(set(groups)) < len(groups)
+
+
 def _claimed(
     claim: Claim, designs: Mapping[str, Design], questions: Callable[[str], Sequence[Question]]
 ) -> Claimed | None:
@@ -218,6 +229,9 @@ def _claimed(
         note = BY_SIGN
     elif claim.by is not None:
         note = BY_GROUPS
+    content = better.data_hash
+    if claim.by is None and content is not None and _in_groups(questions(content)):
+        note = "; ".join(filter(None, (note, IN_GROUPS)))
     design = replace(
         better,
         questions=min(better.questions, worse.questions),

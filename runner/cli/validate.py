@@ -49,6 +49,7 @@ def validate_files(paths: list[Path], gold: bool, run_files: bool, as_json: bool
     """Check every file and print what was found. Returns the exit code: 0, or 2 where any is wrong."""
     reports: list[dict[str, Any]] = []
     texts: list[str] = []
+    told: dict[str, list[str]] = {}
     for path in paths:
         try:
             experiment = load_spec(path, run_files=run_files)
@@ -57,7 +58,10 @@ def validate_files(paths: list[Path], gold: bool, run_files: bool, as_json: bool
             texts.append(str(errors))
             continue
         try:
-            problems = refusals(experiment, all_data=gold)
+            notes: list[str] = []
+            problems = refusals(experiment, all_data=gold, notes=notes)
+            if notes:
+                told[str(path)] = notes
             if gold and not problems:
                 problems = check_gold_answers(experiment)
         except InputError as error:  # its data or a plugin's file; the other specs are checked all the same
@@ -68,10 +72,12 @@ def validate_files(paths: list[Path], gold: bool, run_files: bool, as_json: bool
         elif not as_json:
             conditions, seeds = len(experiment.conditions), len(experiment.seeds)
             print(f"{path}: ok, {conditions} condition{'s' * (conditions != 1)} x {seeds} seed{'s' * (seeds != 1)}")
+            for note in told.get(str(path), ()):
+                print(f"{path}: note: {note}")
     if as_json:
         from nsd.plugins.screen import print_json
 
-        print_json({"valid": not reports, "errors": reports})
+        print_json({"valid": not reports, "errors": reports, "notes": told})
     elif texts:
         print("\n\n".join(texts), file=sys.stderr)
     return 2 if reports else 0

@@ -29,7 +29,7 @@ from nsd.plugins.datasets.split import data_hash
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
-from nsd.runner.plan.claimed import check_claims
+from nsd.runner.plan.claimed import check_claims, notes_on_groups, notes_on_looks
 from nsd.runner.plan.discovery import Searched, roles, searched_questions
 from nsd.runner.plan.jobs import (
     Asking,
@@ -142,7 +142,8 @@ class _Builder:
                     self.questions.check_evaluation(label, condition, measured)
                 self._model_of(condition, seed)
                 runs.extend(self._runs_of(condition, seed, name))
-        check_claims(self.experiment, self.questions, [condition.name for condition in conditions])
+        chosen = [condition.name for condition in conditions]
+        check_claims(self.experiment, self.questions, chosen)
         self._repeat(repeats)
         plan = Plan(
             experiment=self.experiment,
@@ -159,6 +160,8 @@ class _Builder:
                 *notes_on_searches(plan),
                 *notes_on_match(plan),
                 *notes_on_leaks(plan, self.questions),
+                *notes_on_looks(self.experiment, len(seeds), chosen),
+                *notes_on_groups(self.experiment, self.questions, chosen),
                 *notes_on_greedy([measured for one in conditions for _, measured in one.measured()]),
                 *self._validation_notes(conditions),
             ]

@@ -1,7 +1,8 @@
 """What a plan would refuse of the files that a spec names, without planning: `nsd validate` asks.
 
-    for told in refusals(experiment):
+    for told in refusals(experiment, notes=notes):
         print(told)
+    print(notes)                                # what a plan would say of its claims, and not refuse
 
 Data are read where they lie in local files, and where a claim asks what only they tell and they are generated; what is
 on the hub, or comes from somebody else's class, is read by the plan alone. No model is loaded and no file is run.
@@ -18,18 +19,32 @@ from nsd.plugins.models import resolve
 from nsd.runner.spec.model import Block, Condition, Experiment
 
 
-def refusals(experiment: Experiment, all_data: bool = False) -> list[str]:
-    """Each fault once; [] where nothing of it would stop a plan. With `all_data` every dataset is read."""
+def refusals(experiment: Experiment, all_data: bool = False, notes: list[str] | None = None) -> list[str]:
+    """Each fault once; [] where nothing of it would stop a plan. With `all_data` every dataset is read.
+
+    `notes` is given what stops nothing, and leaves a claim, or a part of it, without a verdict.
+    """
     checks = [*_of_parts(experiment)]
+    said = _on_looks(experiment)
     if all_data or _asks_data(experiment):
-        checks += _of_data(experiment, all_data)
+        checks += _of_data(experiment, all_data, said)
     found: dict[str, None] = {}
     for check in checks:
         try:
             check()
         except InputError as error:
             found[str(error)] = None
+    if notes is not None and not found:
+        notes += said
     return list(found)
+
+
+def _on_looks(experiment: Experiment) -> list[str]:
+    if experiment.hypotheses is None or experiment.hypotheses.looks != "any":
+        return []
+    from nsd.runner.plan.claimed import notes_on_looks
+
+    return notes_on_looks(experiment, len(experiment.seeds))
 
 
 def _of_parts(experiment: Experiment) -> Iterator[Callable[[], object]]:
@@ -41,8 +56,8 @@ def _of_parts(experiment: Experiment) -> Iterator[Callable[[], object]]:
             yield condition.engine.make().digest_extra
 
 
-def _of_data(experiment: Experiment, all_data: bool) -> Iterator[Callable[[], object]]:
-    from nsd.runner.plan.claimed import check_claims
+def _of_data(experiment: Experiment, all_data: bool, notes: list[str]) -> Iterator[Callable[[], object]]:
+    from nsd.runner.plan.claimed import check_claims, notes_on_groups
     from nsd.runner.plan.questions import Questions
 
     questions = Questions(experiment, smoke=False, notes=[])
@@ -58,6 +73,11 @@ def _of_data(experiment: Experiment, all_data: bool) -> Iterator[Callable[[], ob
 
     if experiment.validation is None or all(map(at_hand, experiment.conditions.values())):  # its choice reads them all
         yield partial(check_claims, experiment, questions, readable=at_hand)
+
+        def note() -> None:
+            notes.extend(notes_on_groups(experiment, questions, readable=at_hand))
+
+        yield note
 
 
 def _asks_data(experiment: Experiment) -> bool:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
@@ -544,3 +545,25 @@ def test_without_run_files_no_verifier_in_a_file_is_tried(tmp_path: Path) -> Non
     )
     done = CliRunner().invoke(app, ["validate", str(spec), "--audit"])
     assert isinstance(done.exception, InputError) and "--run-files" in str(done.exception)
+
+
+class Runs(Numeric):
+    """As a verifier whose every verdict runs programs; counts what it is asked."""
+
+    uses_every_core = True
+    asked: ClassVar[set[str]] = set()
+
+    def score(self, completion: str, question: Question) -> Score:
+        self.asked.add(question.id)
+        return super().score(completion, question)
+
+
+def test_where_programs_are_run_the_numbers_that_are_tried_are_few_and_stated() -> None:
+    many = [replace(QUESTIONS[0], id=f"m{n}") for n in range(400)]
+    found = audit(many, Runs(Runs.Config()))
+    assert next(check.tried for check in found.checks if check.name == "gold") == 58 and len(Runs.asked) <= 58 + 8
+    assert found.notes == (
+        "of 400 questions, spread evenly, gold was run on 58 and all else on 8: a verdict runs programs (--gold runs "
+        "all gold)",
+    )
+    assert audit(many, Numeric(Numeric.Config())).notes == ()

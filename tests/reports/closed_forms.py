@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nsd.reports.stats.limits import OverSeeds, Part, TwoSources
 from nsd.reports.stats.numerics import crossing, t_power, z_sum
 
 
@@ -50,3 +54,27 @@ def t_detectable(standard_error: float, df: float, alpha: float = 0.05, power: f
         return power - t_power(shift, df, alpha)
 
     return None if falls_short(37.0) > 0 else standard_error * crossing(falls_short, 0.0, 37.0)
+
+
+def seeds_for(
+    a: NDArray[np.float64], b: NDArray[np.float64], effect: float, alpha: float = 0.05, power: float = 0.8
+) -> int | None:
+    """Seeds of each trained arm ([S, n]; an arm of one row is not trained) that find `effect` on these n questions.
+
+    By one t: seed means and what a seed does at a question are divided by the seeds, the rest of the questions'
+    variance is not. None where 10,000 seeds are not enough.
+    """
+    trained, n = [arm for arm in (a, b) if len(arm) > 1], a.shape[1]
+    left = [np.sum((x - x.mean(0) - x.mean(1, keepdims=True) + x.mean()) ** 2) for x in trained]
+    noise = [float(one) / (len(x) - 1) / (n - 1) / n for one, x in zip(left, trained, strict=True)]
+    whole = float((b.mean(axis=0) - a.mean(axis=0)).var(ddof=1)) / n
+    own = max(0.0, whole - sum(one / len(x) for one, x in zip(noise, trained, strict=True)))
+
+    def finds(seeds: int) -> bool:
+        arms = tuple(Part(float(x.mean(axis=1).var(ddof=1)) / seeds, seeds - 1) for x in trained)
+        residual = sum(noise) / seeds
+        both = TwoSources(0.0, Part(own + residual, n - 1), OverSeeds(arms, residual))
+        return t_power(min(effect / both.error, 37.0), both.df, alpha) >= power
+
+    found = next((seeds for seeds in range(2, 200) if finds(seeds)), None)
+    return found if found is not None or not finds(10_000) else 10_000

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+
 import pytest
 
 from nsd.reports.judge.answer import answer
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.readings import RECIPE, WEIGHTS, not_supported, others_of, reading_of
 from nsd.reports.text.answer import answer_markdown
-from nsd.reports.text.render import as_markdown
+from nsd.reports.text.render import as_csv, as_markdown
 from toy_answers import AFTER, BEFORE, RESULTS, claim, record
 from toy_results import Results
 
@@ -35,6 +37,15 @@ def test_runs_have_the_reading_that_was_not_asked_for_beside_the_one_that_was(re
     assert {reading_of(one) for one in others} == {WEIGHTS} and len(others) == 3
     assert [(one.a, one.b) for one in others] == [(one.a, one.b) for one in pairs]
     assert not_supported(pairs) == ""
+
+
+def test_a_table_for_machines_has_both_readings(results: Results) -> None:
+    pairs = compare_runs(results.connection, ["s/base", "s/tuned", "s/third"])
+    rows = list(csv.DictReader(as_csv(pairs).splitlines()))
+    assert [(row["claim"], row["other_reading"]) for row in rows] == [("recipe", "False")] * 3 + [
+        ("checkpoint", "True")
+    ] * 3
+    assert [float(row["p"]) for row in rows[3:]] == [pytest.approx(one.p) for one in others_of(pairs)]
 
 
 def test_the_other_readings_are_a_family_of_their_own(results: Results) -> None:

@@ -322,7 +322,7 @@ def test_a_named_test_that_cannot_be_right_is_refused_with_the_one_that_fits(res
     results.add("b", [0.75, 0.25] * 10, samples=4)
     with pytest.raises(InputError, match=r"'mcnemar' needs one right-or-wrong.*'permutation' fits"):
         compare_runs(results.connection, ["a", "b"], test="mcnemar")
-    with pytest.raises(InputError, match=r"'seeds' needs at least two training seeds.*'permutation' fits"):
+    with pytest.raises(InputError, match=r"'seeds' needs as many training seeds in each.*'permutation' fits"):
         compare_runs(results.connection, ["a", "b"], test="seeds")
     with pytest.raises(InputError, match="no test 'anova'"):
         compare_runs(results.connection, ["a", "b"], test="anova")
@@ -346,6 +346,16 @@ def test_a_named_test_that_cannot_be_right_is_refused_with_the_one_that_fits(res
 def test_the_table_of_tests(shape: Shape, test: str) -> None:
     assert choose(shape).test == test
     assert choose(shape).because
+
+
+@pytest.mark.parametrize(("seeds", "taken"), [((2, 2), True), ((2, 5), False), ((4, 8), False), ((5, 8), True)])
+def test_seed_means_of_few_and_unequal_seeds_are_refused(seeds: tuple[int, int], taken: bool) -> None:
+    shape = Shape(recipe=True, seeds=seeds, n=500)
+    if taken:
+        assert choose(shape, "seeds").test == "seeds"
+    else:
+        with pytest.raises(ValueError, match=r"or 5 or more in each; for these runs 'two-level' fits"):
+            choose(shape, "seeds")
 
 
 @pytest.mark.parametrize("arguments", [{"alpha": 0.0}, {"correction": "sidak"}, {"margin": 2.0}])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import closed_forms
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.arms import summarise_arms
@@ -236,9 +237,9 @@ def test_more_seeds_do_not_stand_in_for_questions() -> None:
     generator = np.random.default_rng(1)
     base, learned = np.zeros((1, 400)), generator.beta(2, 2, 400)  # what each question gains differs: questions count
     tuned = (generator.random((4, 400)) < learned + generator.normal(0, 0.05, (4, 1))).astype(float)
-    needed = stats.two_level_seeds_needed(base, tuned, 0.1, trained=(False, True))
+    needed = closed_forms.seeds_for(base, tuned, 0.1)
     assert needed is not None and 2 <= needed <= 20
-    assert stats.two_level_seeds_needed(base, tuned, 0.01, trained=(False, True)) is None  # more seeds never show it
+    assert closed_forms.seeds_for(base, tuned, 0.01) is None  # more seeds never show it
 
 
 # --------------------------------------------------------------------------- planning and noise

@@ -80,7 +80,7 @@ def test_an_unresolved_recipe_says_what_its_seeds_find_and_nothing_for_what_was_
 def test_a_stated_difference_of_recipes_takes_seeds_with_their_range(seeded: Results) -> None:
     (found,) = compare_runs(seeded.connection, ["s/a", "s/b"], detect=0.03)
     assert found.needed_seeds is not None and found.needed_seeds_range is not None
-    assert found.needed_seeds == pytest.approx(stats.two_level_seeds_needed(SEEDED["a"], SEEDED["b"], 0.03), abs=1)
+    assert found.needed_seeds == pytest.approx(closed_forms.seeds_for(SEEDED["a"], SEEDED["b"], 0.03), abs=1)
     low, high = found.needed_seeds_range
     assert low is not None and low < found.needed_seeds and (high is None or high > found.needed_seeds)
     assert f"needs {found.needed_seeds} seeds per arm ({low} to" in found.sentence()
@@ -91,7 +91,7 @@ def test_an_undecided_margin_claim_about_a_recipe_names_the_seeds(seeded: Result
     found = judge(seeded, kind, 0.02)
     assert found.verdict == "UNRESOLVED" and found.comparison is not None
     needed = found.comparison.needed_seeds
-    by_t = stats.two_level_seeds_needed(SEEDED["a"], SEEDED["b"], 0.02, alpha=0.1, power=chance)
+    by_t = closed_forms.seeds_for(SEEDED["a"], SEEDED["b"], 0.02, alpha=0.1, power=chance)
     assert by_t is not None and needed in (by_t, by_t + 1)  # so little varies that the bounded mean takes a little more
     assert f"needs {needed} seeds per arm" in said(found.comparison)
 

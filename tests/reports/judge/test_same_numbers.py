@@ -33,6 +33,29 @@ def test_a_plan_of_samples_finds_what_their_comparison_finds() -> None:
     assert planned.questions == found.needed_n
 
 
+def test_a_plan_of_recipes_has_each_arms_own_seeds_as_the_comparison_has() -> None:
+    """Three seeds of a scatter by 5 points and of b by none: pooled, both would scatter by half of that."""
+    results = Results()
+    for seed, right in enumerate((100, 120, 140), 1):
+        results.add(f"toy/a/seed{seed}", [i < right for i in range(200)])
+        results.add(f"toy/b/seed{seed}", [i < 126 + seed % 2 for i in range(200)])
+    (found,) = compare_runs(results.connection, ["toy/a", "toy/b"], detect=0.1)
+    assert found.claim == "recipe" and found.detectable is not None
+    design = Design(200, seeds=3, data_hash=DATA)
+    claim = Claimed("b > a", "better", "b", "a", design=design)
+    (planned,) = power_of([claim], connection=results.connection, experiment="toy", detect=0.1).claims
+    assert planned.alone.detectable == pytest.approx(found.detectable)
+    assert planned.alone.detectable_range == pytest.approx(found.detectable_range)
+    assert (planned.alone.questions, planned.alone.seeds) == (found.needed_n, found.needed_seeds)
+    assert (planned.alone.questions_range, planned.alone.seeds_range) == (found.needed_range, found.needed_seeds_range)
+    within = Claimed("b as a", "not_worse_by", "b", "a", 0.1, design)
+    (margin,) = power_of([within], connection=results.connection, experiment="toy").claims
+    same = Claim(text="b as a", kind="not_worse_by", better="b", worse="a", margin=0.1)
+    (verdict,) = answer(results.connection, "toy", hypotheses=Hypotheses(claims=[same])).verdicts
+    assert verdict.comparison is not None and verdict.comparison.detectable is not None
+    assert margin.alone.detectable == pytest.approx(verdict.comparison.detectable)
+
+
 def test_the_spec_states_the_difference_for_its_claims() -> None:
     results = Results()
     table_runs(results, "s/a/seed1", "s/b/seed1", 50, 12, 8, 30)

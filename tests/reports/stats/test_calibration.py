@@ -124,6 +124,16 @@ def test_pooling_more_seeds_does_not_help() -> None:
     assert rate([midp(a, b) for a, b, _ in tables.tolist()]) > 0.15
 
 
+@pytest.mark.parametrize(("seeds", "scatter", "least", "most"), [((3, 3), 0.1, 0.0, 0.065), ((2, 8), 0.4, 0.09, 1.0)])
+def test_unequal_scatter_breaks_welch_where_the_seeds_are_unequal(
+    seeds: tuple[int, int], scatter: float, least: float, most: float
+) -> None:
+    generator, simulations = np.random.default_rng(8), 4_000
+    arms = [generator.normal(0, sd, (simulations, count)) for sd, count in zip((1.0, scatter), seeds, strict=True)]
+    found = rate([float(stats.welch_t(a, b).p or 0) for a, b in zip(*arms, strict=True)])
+    assert least < found < most + 3 * error_of(simulations)
+
+
 def test_tests_on_seed_means_keep_their_level() -> None:
     simulations = 6_000
     generator = np.random.default_rng(7)

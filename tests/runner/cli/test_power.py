@@ -13,8 +13,12 @@ import pytest
 from typer.testing import CliRunner
 
 from e2e.command_line import start
+from nsd.plugins.api import Question
+from nsd.reports.judge.power import Design
 from nsd.runner.cli.app import app
+from nsd.runner.cli.show_power import IN_GROUPS, _claimed
 from nsd.runner.store.index import Store
+from nsd.runner.store.shapes import Claim
 from nsd.runner.store.workspace import Workspace
 from support import PATIENCE, REPOSITORY
 
@@ -209,6 +213,14 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
         and "at alpha 0.05, valid at any look" in said
     )
     assert "valid at any look" in nsd(tmp_path, "power", str(spec))
+
+
+@pytest.mark.parametrize("size", [3, 1])
+def test_power_says_that_it_takes_questions_in_groups_each_for_itself(size: int) -> None:
+    asked = [Question(f"q{i}", f"What is {i} + 1?", str(i + 1), meta={"group": i // size}) for i in range(60)]
+    designs = {name: Design(60, data_hash="data") for name in ("a", "b")}
+    found = _claimed(Claim(text="b > a", kind="better", better="b", worse="a"), designs, lambda _: asked)
+    assert found is not None and (IN_GROUPS in found.note) == (size > 1)
 
 
 def test_a_declared_interaction_has_a_figure_of_its_own(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.runner.cli.validate import validate_files
 from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.claimed import notes_on_looks
 from nsd.runner.plan.refusals import refusals
 from nsd.runner.spec.load import load_spec
 
@@ -19,6 +21,9 @@ model: builtin:wordmath-1m
 data: {use: wordmath, train: 60, test: 20, split: {labeled: 8, unlabeled: 6, test: 5}}
 trainer: {use: sft, batch_size: 4}
 """
+MANY = TOP.replace(
+    "test: 20, split: {labeled: 8, unlabeled: 6, test: 5}", "test: 60, split: {labeled: 8, unlabeled: 6}"
+)
 CONDITIONS = """\
 conditions:
   base: {train_on: []}
@@ -62,6 +67,10 @@ WRONG = {
         + "conditions:\n  base: {train_on: []}\n",
         r"engine replay: .*nope\.jsonl cannot be read",
     ),
+    "no folder of prepared data": (
+        TOP.replace("wordmath, train: 60, test: 20", "tooluse, path: ./nowhere") + CONDITIONS,
+        r"nowhere: there is no such file or folder. Put the rows there, .*: the prepared files come with the code",
+    ),
     "no model": (TOP.replace("builtin:wordmath-1m", "./nomodel") + CONDITIONS, "there is no folder .*nomodel"),
     "questions that a sweep changes on one side": (
         with_eval(
@@ -78,6 +87,10 @@ WRONG = {
     "no such field to tell questions apart by": (
         with_claim("{compare: [student, base], by: step}"),
         r"the claim 'student against base differs by step': no question has a field 'step' .* family, steps, length",
+    ),
+    "too few questions of each value": (
+        with_claim("{compare: [student, base], by: steps}"),
+        r"could never be judged: its test takes two groups of 10 questions or more, and there are 1 \(2\), 2 \(2\), 3",
     ),
     "a field with too many values": (
         with_eval(
@@ -96,7 +109,18 @@ RIGHT = {
     "other labeled questions, the same test questions": with_claim(
         "few > base", "  few: {train_on: [labeled], data: {split: {labeled: 4}}}\n"
     ),
-    "a field of the questions": with_claim("{compare: [student, base], by: steps}"),
+    "a field of the questions": MANY + with_claim("{compare: [student, base], by: steps}").removeprefix(TOP),
+}
+# What leaves a claim, or a part of it, without a verdict: a plan says it, and so does validate.
+NOTED = {
+    "small groups": (
+        RIGHT["a field of the questions"],
+        r"the claim 'student against base differs by steps' leaves out groups of fewer than 10 questions: ",
+    ),
+    "two seeds at any look": (
+        f"{TOP}{CONDITIONS}seeds: [1, 2]\nhypotheses:\n  looks: any\n  claims: [student > base]\n",
+        r"looks: any, and 2 training seeds: no verdict about a recipe \(student > base\), which takes 3 of each",
+    ),
 }
 
 
@@ -129,3 +153,15 @@ def test_what_a_plan_refuses_validate_refuses_too(name: str, folder: Path, capsy
 def test_what_a_plan_takes_validate_takes_too(name: str, folder: Path) -> None:
     spec = load_spec(written(folder, RIGHT[name]))
     assert build_plan(spec).runs and refusals(spec) == []
+
+
+@pytest.mark.parametrize("name", NOTED)
+def test_what_a_plan_notes_validate_notes_too(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text, told = NOTED[name]
+    path = written(folder, text)
+    (note,) = [note for note in build_plan(load_spec(path)).notes if re.match(told, note)]
+    assert validate_files([path], gold=False, run_files=False, as_json=False) == 0
+    assert f"note: {note}" in capsys.readouterr().out
+    assert validate_files([path], gold=False, run_files=False, as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == {str(path): [note]}
+    assert notes_on_looks(load_spec(path), seeds=3) == []
