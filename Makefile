@@ -6,7 +6,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 # tests/cluster is two workers' work and mostly waits; meanwhile the third has the processors.
-WORKERS ?= 3
+WORKERS ?= 4
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 
@@ -40,7 +40,7 @@ test: environment browser launcher
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n $(WORKERS) -rs --durations=40
 
 test-fast: environment
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 2 -m "not slow and not browser and not cluster"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 3 -m "not slow and not browser and not cluster"
 
 lint: environment
 	$(BIN)/ruff check .
@@ -48,7 +48,7 @@ lint: environment
 	$(BIN)/mypy
 
 bench: environment
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --record
 
 FAULTS ?= 100
 SEED ?= 8

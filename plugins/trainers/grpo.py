@@ -127,6 +127,14 @@ class Grpo(Trainer):
                     return f"trainer.fsdp does not go with the reward {name!r}, which asks the model about each token"
         return unfit(self.config, processes, lora)
 
+    def beside(self) -> str | None:
+        """See Plugin.beside: TRL asks for a vLLM in the Python that trains, also to speak with a server."""
+        if draws_by(self.config.rollout) != "vllm":
+            return None
+        from nsd.plugins.engines.vllm_versions import OF_TRL
+
+        return f"a vLLM of {OF_TRL} in nsd's own environment (trainer grpo, rollout: {self.config.rollout})"
+
     def ready(self, device: str) -> None:
         """A vLLM that draws is in this Python, of a version that TRL goes with, and there is a GPU for it."""
         if draws_by(self.config.rollout) == "vllm":

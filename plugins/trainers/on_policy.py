@@ -54,6 +54,10 @@ class OnPolicy(Algorithm):
             )
         return unfit(self.config, processes, lora)
 
+    def beside(self) -> str | None:
+        """See Plugin.beside; a server is somebody else's."""
+        return "vllm" if self.config.rollout == "vllm" else None
+
     def ready(self, device: str) -> None:
         """A vLLM that draws is there, and of a version that is known."""
         check_vllm(self.config.rollout)

@@ -23,6 +23,7 @@ from nsd.plugins.errors import InputError, Interrupted
 from nsd.plugins.screen import console, table
 from nsd.runner.launch.along import Along, files_of
 from nsd.runner.launch.answers import Offer
+from nsd.runner.launch.beside import beside
 from nsd.runner.launch.bridge import SkyPilot
 from nsd.runner.launch.estimate import OVERHEAD_HOURS, Estimate, Estimator
 from nsd.runner.launch.follow import Answering, follow
@@ -53,8 +54,10 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
     """
     plan = plan_of(spec, options)
     along = files_of(spec, plan, options.send)
+    needed = ""
     if not options.environment:
         check_installation()
+        needed = beside(plan)
     if options.parallel < 1:
         raise InputError(f"--parallel {options.parallel}: one job or more")
     bucket = Bucket.open(options.store) if options.store else None
@@ -70,7 +73,7 @@ def launch(workspace: Workspace, spec: Path, options: Options, answer: Answering
 
     sky = SkyPilot.find()
     sky.check()
-    wanted = _wanted(plan, options)
+    wanted = replace(_wanted(plan, options), beside=needed)
     estimator = Estimator(plan, workspace, pending) if plan.known else None
     wanted = replace(wanted, main_memory=0 if estimator is None else estimator.main_memory_gib(wanted.gpus))
     best, rows = _offers(sky, wanted, estimator, task_for(wanted, "nsd", along.spec, workspace.root, {}))
@@ -384,6 +387,7 @@ def _write_tasks(
             "NSD_WHEEL": "" if wheel is None else wheel.path.relative_to(files).as_posix(),
             "NSD_SHA256": "" if wheel is None else wheel.sha256,
             "NSD_OVER": wanted.resources.over or "",
+            "NSD_BESIDE": wanted.beside,
             "NSD_DEADLINE": "" if found.deadline is None else str(int(found.deadline)),
             "NSD_KEEP_SECONDS": str(int(keep)) if keep else "",
             "NSD_JOB": name,

@@ -35,6 +35,7 @@ class Wanted:
     resources: Resources
     managed: bool = False
     usd_per_hour: float | None = None  # no machine that costs more
+    beside: str = ""  # what its setup makes beside nsd ("vllm")
     main_memory: int = 0  # GB that loading its models takes; the spec's own `memory` counts instead
 
     @classmethod

@@ -79,6 +79,10 @@ def machine_for(experiment: Experiment) -> Decision | None:
     for condition in experiment.conditions.values():
         if condition.trainer is not None:
             condition.trainer.make().ready(decision.device)
+        if condition.engine.cls.needs_model:
+            engine = condition.engine.make()
+            assert isinstance(engine, Engine)
+            engine.ready()
     return decision
 
 

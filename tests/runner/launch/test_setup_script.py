@@ -29,6 +29,7 @@ case "$*" in
   "-c import ensurepip"*) MINOR=${{VERSION#3.}}; [ "${{MINOR%%.*}}" -ge 11 ] ;;
   "-m venv "*) make_environment "$3" ;;
   "-m pip --version") [ -n "{inside}" ] ;;
+  "-m nsd."*) echo "python $*" >> "$HOME/told" ;;
   "-m pip install"*)
     echo "pip $*" >> "$HOME/told"
     if [ -n "$FAIL" ] && [[ "$*" == *$FAIL* ]]; then echo "ERROR: No matching distribution found for $FAIL"; exit 1; fi
@@ -168,6 +169,14 @@ def test_ray_is_installed_where_the_spec_spreads_its_work_over_it(machine: Machi
     machine.setup(NSD_OVER="ray")
     assert machine.told[1] == INSTALLED[1].replace("sandbox]", "sandbox,ray]")
     assert len(list((machine.root / "home").glob("nsd-environment-*-ray"))) == 1
+
+
+def test_vllm_gets_an_environment_where_the_spec_draws_by_it_also_beside_an_nsd_that_is_here(machine: Machine) -> None:
+    machine.python("python3", "3.11.4")
+    machine.setup(NSD_BESIDE="vllm")
+    machine.setup(NSD_BESIDE="vllm")
+    asked = "python -m nsd.plugins.engines.vllm_environment --if-none"
+    assert machine.told == [*INSTALLED[:2], asked, INSTALLED[2], asked, INSTALLED[2]]
 
 
 @pytest.mark.parametrize(
