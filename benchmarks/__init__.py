@@ -14,6 +14,7 @@ MODULES = (
     "cluster",
     "sandbox",
     "comparison",
+    "scale",
     "launch",
     "calibration",
     "power",

@@ -81,7 +81,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row | Package]:
     if tools is None:
         raise NotMeasured("set NSD_TOOLS_PYTHON to the Python of an environment with lm-eval 0.4.13 and torch")
     model = resolve(options.model)
-    questions = Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or []
+    questions = list(Wordmath(Wordmath.Config(train=0, test=options.questions)).pools().test or [])
     for temperature in (0.0, 1.0):
         sampling = Sampling(1, temperature, options.max_tokens)
         own = Own(model, questions, sampling, options.device)

@@ -159,6 +159,15 @@ class Plugin:
 PluginType = TypeVar("PluginType", bound=type[Plugin])
 
 
+def _said_of(cls: type[Plugin], statement: str, method: str) -> bool:
+    """Whether a class's statement was made about the method it has, not about one that a subclass replaced since."""
+
+    def owner(name: str) -> int:
+        return next(place for place, base in enumerate(cls.__mro__) if name in vars(base))
+
+    return owner(statement) <= owner(method)
+
+
 class PoolSizes(NamedTuple):
     """Distinct questions in a generated dataset's pools."""
 
@@ -262,11 +271,7 @@ class Verifier(Plugin):
 
     @classmethod
     def _same_is_equality(cls) -> bool:
-        # A statement holds for the `same` it was made about, not for one that a subclass put in its place.
-        def owner(name: str) -> int:
-            return next(place for place, base in enumerate(cls.__mro__) if name in vars(base))
-
-        return cls.same_is_equality and owner("same_is_equality") <= owner("same")
+        return cls.same_is_equality and _said_of(cls, "same_is_equality", "same")
 
     def _greedy_classes(self, answers: Sequence[str | None], first_index: Mapping[str, int]) -> dict[str, int]:
         counts = Counter(answer for answer in answers if answer is not None)
@@ -395,6 +400,9 @@ class Labeler(Plugin):
     needs_model: ClassVar[bool] = True
     needs_votes: ClassVar[bool] = False  # True: it counts a verifier's answers, so a verifier without votes is an error
     needs_different_samples: ClassVar[bool] = False  # True: several greedy samples of a question are an error
+    # True states that a question's label follows from the question and its samples alone, so that very many questions
+    # are labelled a part at a time. It is said of `label`: a subclass that replaces it says so itself, or sees all.
+    one_by_one: ClassVar[bool] = False
     # Config fields that shape the samples; the others only shape the vote, so that two labelers which
     # differ in threshold alone share their samples.
     sampling_fields: ClassVar[tuple[str, ...]] = ("k", "temperature", "top_p", "top_k", "max_tokens", "stop")
@@ -402,6 +410,11 @@ class Labeler(Plugin):
     def sampling(self) -> Sampling | None:
         """How to sample, None where no samples are needed."""
         raise NotImplementedError
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether it may be asked for the labels of a part of the questions."""
+        return self.one_by_one and _said_of(type(self), "one_by_one", "label")
 
     @property
     def in_rounds(self) -> bool:

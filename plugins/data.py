@@ -129,12 +129,13 @@ class Pools:
     """What a dataset offers before splitting. `test` None means: cut the test split from `train`.
 
     `unlabeled` None means: take the unlabeled split from the rest of `train`. `notes` are sentences about
-    the rows that a person should read (rows without an answer, rows a filter left out).
+    the rows that a person should read (rows without an answer, rows a filter left out). A pool may be a list, or any
+    other sequence that gives the same questions each time: plugins/large.py has one that holds none of them.
     """
 
-    train: list[Question]
-    test: list[Question] | None
-    unlabeled: list[Question] | None = None
+    train: Sequence[Question]
+    test: Sequence[Question] | None
+    unlabeled: Sequence[Question] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -142,9 +143,9 @@ class Pools:
 class Splits:
     """Disjoint by question id. `unlabeled` keeps its hidden truth where the dataset has it."""
 
-    labeled: list[Question]
-    unlabeled: list[Question]
-    test: list[Question]
+    labeled: Sequence[Question]
+    unlabeled: Sequence[Question]
+    test: Sequence[Question]
 
 
 # --------------------------------------------------------------------------- completions and verdicts

@@ -47,7 +47,8 @@ LEFT = {
         reports.text.render.csv_row reports.text.summary.summary_json runner.spec.schema.Schema
     """,
     "rows of a table, whose columns are named beside them": """
-        reports.judge.rows.find_run reports.judge.rows.run_rows runner.store.tables.read runner.store.tables.write
+        reports.judge.rows.find_run reports.judge.rows.run_rows runner.store.tables.batches runner.store.tables.read
+        runner.store.tables.write
     """,
     "JSON just read, for a shape to check": "runner.store.shapes.read_object",
     "options of a command, given on by name": "runner.work.imports.storing.import_file",

@@ -24,6 +24,7 @@ where the row names none. `shown` may name it too.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -32,6 +33,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from nsd.plugins.api import Dataset, PluginConfig, Pools, Prompt, Question, Shown, SideFile, SpecPath, question_id
 from nsd.plugins.datasets.gsm8k import Gsm8k
 from nsd.plugins.datasets.sources import (
+    Read,
     Row,
     SourceConfig,
     local_files,
@@ -42,6 +44,7 @@ from nsd.plugins.datasets.sources import (
     with_unlabeled,
 )
 from nsd.plugins.errors import InputError
+from nsd.plugins.large import collected
 from nsd.plugins.registry import plugin
 from nsd.plugins.words import hint
 
@@ -126,7 +129,7 @@ class Jsonl(Dataset):
         unlabeled = None
         if config.unlabeled is not None:
             # Here a missing answer is the expected case, neither noted nor left out.
-            unlabeled = [self._question(row, known=False) for row in self._rows(config.unlabeled)]
+            unlabeled = collected(self._question(row, known=False) for row in self._rows(config.unlabeled))
         pools = Pools(train=train, test=test, unlabeled=unlabeled, notes=train_notes + test_notes)
         return with_unlabeled(pools, config)
 
@@ -146,14 +149,16 @@ class Jsonl(Dataset):
             for file in local_files(path, ("train",))
         ]
 
-    def _questions(self, paths: str | list[str]) -> tuple[list[Question], tuple[str, ...]]:
+    def _questions(self, paths: str | list[str]) -> Read:
         return to_questions(self._rows(paths), self._question, self.config)
 
-    def _rows(self, paths: str | list[str]) -> list[Row]:
+    def _rows(self, paths: str | list[str]) -> Iterator[Row]:
         config = self.config
-        if config.hub is not None:
-            return [row for split in _several(paths) for row in read(config.hub, split, config.subset, config.revision)]
-        return [row for path in _several(paths) for row in read_file(Path(path).expanduser())]
+        for path in _several(paths):
+            if config.hub is not None:
+                yield from read(config.hub, path, config.subset, config.revision)
+            else:
+                yield from read_file(Path(path).expanduser())
 
     def _question(self, row: Row, known: bool = True) -> Question:
         """One row as a question; rows that are not `known` need no answer and solution fields."""

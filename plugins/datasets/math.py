@@ -21,6 +21,7 @@ from pydantic import Field
 
 from nsd.plugins.api import Dataset, Pools, Prompt, Question, Shown, SpecPath, question_id
 from nsd.plugins.datasets.sources import (
+    Read,
     Row,
     SourceConfig,
     is_local,
@@ -95,17 +96,17 @@ class MathProblems(Dataset):
     def _rows(self, split: str) -> list[Row]:
         config = self.config
         if is_local(config.path):
-            return read(config.path, split)
+            return list(read(config.path, split))
         return [row for subset in HUB_SUBSETS for row in read(config.path, split, subset, config.revision)]
 
     def _test_rows(self) -> list[Row]:
         if self.config.test == "full":
             return self._rows("test")
         if self.config.test == "math500":
-            return self._rows("math500") if is_local(self.config.path) else read(MATH500_HUB, "test")
-        return read(self.config.test, "test")
+            return self._rows("math500") if is_local(self.config.path) else list(read(MATH500_HUB, "test"))
+        return list(read(self.config.test, "test"))
 
-    def _wanted(self, rows: list[Row]) -> tuple[list[Question], tuple[str, ...]]:
+    def _wanted(self, rows: list[Row]) -> Read:
         config = self.config
         questions = {row.place: _question(row) for row in rows}
         for field_name, wanted in (("level", config.levels), ("type", config.types)):

@@ -20,6 +20,7 @@ cannot see a reworded copy. So avoid sources that are made from the benchmark me
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -60,19 +61,28 @@ class NuminaMath(Dataset):
     def pools(self) -> Pools:
         """The wanted rows as train pool."""
         config = self.config
-        rows = read(config.path, "train", revision=config.revision)
         if config.sources is not None:
-            there = Counter(row.text("source") for row in rows)
+            there = Counter(row.text("source") for row in self._rows())
             for source in config.sources:
                 if source not in there:
                     exist = ", ".join(f"{name} ({count:,})" for name, count in there.most_common())
                     raise InputError(f"sources: no row has the source {source!r}, there are: {exist}")
-            rows = [row for row in rows if row.text("source") in config.sources]
-        questions, notes = to_questions(rows, _question, config)
-        kept = [question for question in questions if self._answer_wanted(question.answer)]
-        if len(kept) < len(questions):
-            notes += (f"answers: {config.answers} left out {len(questions) - len(kept):,} of {len(questions):,} rows",)
+        left_out = 0
+
+        def wanted(question: Question) -> bool:
+            nonlocal left_out
+            is_wanted = self._answer_wanted(question.answer)
+            left_out += not is_wanted
+            return is_wanted
+
+        rows = (row for row in self._rows() if config.sources is None or row.text("source") in config.sources)
+        kept, notes = to_questions(rows, _question, config, wanted)
+        if left_out:
+            notes += (f"answers: {config.answers} left out {left_out:,} of {len(kept) + left_out:,} rows",)
         return with_unlabeled(Pools(train=kept, test=None, notes=notes), config)
+
+    def _rows(self) -> Iterator[Row]:
+        return read(self.config.path, "train", revision=self.config.revision)
 
     def source_files(self) -> list[Path]:
         return local_files(self.config.path, ("train",))

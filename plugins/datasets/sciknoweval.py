@@ -15,6 +15,7 @@ Limit: the published form has been read from local files of its columns alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from pydantic import Field
 
 from nsd.plugins.api import Dataset, Pools, Prompt, Question, Shown, SpecPath, question_id
 from nsd.plugins.datasets.sources import (
+    Read,
     Row,
     SourceConfig,
     is_local,
@@ -88,8 +90,8 @@ class SciKnowEval(Dataset):
         subset = None if self.config.subject is None else self.config.subject.capitalize()
         return local_files(self.config.path, ("train", "test"), subset)
 
-    def _questions(self, rows: list[Row]) -> tuple[list[Question], tuple[str, ...]]:
-        return to_questions([row for row in rows if not _published(row) or self._wanted(row)], _question, self.config)
+    def _questions(self, rows: Iterable[Row]) -> Read:
+        return to_questions((row for row in rows if not _published(row) or self._wanted(row)), _question, self.config)
 
     def _wanted(self, row: Row) -> bool:
         """Whether a published row is a multiple-choice question of a wanted level."""

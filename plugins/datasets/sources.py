@@ -4,7 +4,8 @@
     rows = read("data/gsm8k", split="train")              # a folder with train.jsonl, or train-*.parquet, ...
     rows = read("openai/gsm8k", split="train", subset="main")   # a hub dataset, through the `datasets` library
 
-Every row knows its place (file and line), and every complaint names it. No row is skipped here; only blank lines
+Rows come one after the other, and are held by whoever wants to. Every row knows its place (file and line), and every
+complaint names it. No row is skipped here; only blank lines
 are. A relative path given from Python counts from the current folder; a spec hands over absolute ones.
 
 A number keeps its value: 0.00001 is read as `0.00001` and 1e22 with all its digits, never as `1e-05` or `1e+22`. An
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +28,7 @@ from pydantic import Field, field_validator
 from nsd.plugins import registry
 from nsd.plugins.api import Dataset, DatasetConfig, NestedPlugin, Pools, Question, Shown
 from nsd.plugins.errors import InputError, MissingExtra
+from nsd.plugins.large import collected
 from nsd.plugins.words import hint
 
 if TYPE_CHECKING:
@@ -36,10 +39,12 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 NO_ANSWER = frozenset(("NA", "na", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", "Null", "NULL", "None")) | frozenset(
     ("NaN", "nan", "NAN", "-nan", "-NaN", "1.#QNAN", "-1.#QNAN", "1.#IND", "-1.#IND")  # as C prints it, too
 )
+SHOWN_MISSING = 5
+BATCH = 4096  # rows of a Parquet file that are read at a time
 MOST_DIGITS = 1000  # of a number written with an exponent, which would be as many characters
 
 
-Read = tuple[list[Question], tuple[str, ...]]  # questions, and notes on their rows
+Read = tuple[Sequence[Question], tuple[str, ...]]  # questions, and notes on their rows
 
 
 class SourceConfig(DatasetConfig):
@@ -91,7 +96,10 @@ def with_unlabeled(pools: Pools, config: SourceConfig) -> Pools:
 
 
 def train_and_test(
-    config: SourceConfig, rows: Callable[[str], list[Row]], questions: Callable[[list[Row]], Read], train: bool = True
+    config: SourceConfig,
+    rows: Callable[[str], Iterable[Row]],
+    questions: Callable[[Iterable[Row]], Read],
+    train: bool = True,
 ) -> Pools:
     """The questions of both splits; without `train` those of the test split alone, from which all is then cut.
 
@@ -183,6 +191,9 @@ def number(text: str) -> Decimal | str:
         return text
 
 
+_DECODER = json.JSONDecoder(parse_float=number)
+
+
 def plain(number: Decimal) -> str:
     """A number with all its digits and no exponent; as it stands where that would be over `MOST_DIGITS` characters."""
     exponent = number.as_tuple().exponent
@@ -191,14 +202,14 @@ def plain(number: Decimal) -> str:
     return format(number, "f")
 
 
-def read(path: str, split: str, subset: str | None = None, revision: str | None = None) -> list[Row]:
-    """Rows of a local file, of a split in a local folder, or of a hub dataset's split."""
+def read(path: str, split: str, subset: str | None = None, revision: str | None = None) -> Iterator[Row]:
+    """Rows of a local file, of a split in a local folder, or of a hub dataset's split, one after the other."""
     if not is_local(path):
         return _read_hub(path, split, subset, revision)
     files = split_files(path, split, subset)
     if not files:
         raise InputError(f"{path}: no rows for {split!r} there, wanted {split}.jsonl (or .json, .csv, .parquet)")
-    return [row for file in files for row in read_file(file)]
+    return chain.from_iterable(map(read_file, files))
 
 
 def is_local(path: str) -> bool:
@@ -233,8 +244,8 @@ def local_files(path: str, splits: tuple[str, ...], subset: str | None = None) -
     return [file for split in splits for file in split_files(path, split, subset)]
 
 
-def read_file(path: Path) -> list[Row]:
-    """Rows of one file, by its suffix."""
+def read_file(path: Path) -> Iterator[Row]:
+    """Rows of one file, by its suffix, one after the other."""
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _json_lines,
         ".json": _json,
@@ -245,14 +256,16 @@ def read_file(path: Path) -> list[Row]:
         raise InputError(f"{path}: cannot read a {path.suffix or 'file without suffix'}, only {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"{path.absolute()}: there is no such file")
-    return list(readers[path.suffix](path))
+    return readers[path.suffix](path)
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
+    name, folder = str(path), path.parent
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _object(_parse(line, f"{path}:{number}"), f"{path}:{number}", path.parent)
+                place = f"{name}:{number}"
+                yield _object(_parse(line, place), place, folder)
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -266,7 +279,7 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _parse(content: bytes, place: str) -> Any:
     try:
-        return json.loads(content.decode("utf-8-sig"), parse_float=number)
+        return _DECODER.decode(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON: {error}") from None
 
@@ -294,23 +307,24 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(path)
-        rows = table.to_pylist()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH):
+                for values in _at_their_width(batch.to_pylist(), batch.schema):
+                    number += 1
+                    yield Row(f"{path} row {number}", values, path.parent)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not Parquet: {error}") from None
-    rows = _at_their_width(rows, table.schema)
-    for number, values in enumerate(rows, start=1):
-        yield Row(f"{path} row {number}", values, path.parent)
 
 
-def _at_their_width(rows: Iterable[dict[str, Any]], schema: pyarrow.Schema) -> list[dict[str, Any]]:
+def _at_their_width(rows: Iterable[dict[str, Any]], schema: pyarrow.Schema) -> Iterator[dict[str, Any]]:
     """Rows whose 32- and 16-bit numbers, at any depth, have the value that their shortest text says.
 
     As a Python float 123.45 in 32 bits is 123.44999694824219.
     """
     narrow = [column for column in schema if _holds_narrow(column.type)]
-    return [{**row, **{column.name: _widened(row[column.name], column.type) for column in narrow}} for row in rows]
+    return ({**row, **{column.name: _widened(row[column.name], column.type) for column in narrow}} for row in rows)
 
 
 def _holds_narrow(kind: pyarrow.DataType) -> bool:
@@ -340,7 +354,7 @@ def _widened(value: Any, kind: pyarrow.DataType) -> Any:
     return value
 
 
-def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -> list[Row]:
+def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -> Iterator[Row]:
     try:
         from datasets import load_dataset
     except ImportError:
@@ -354,25 +368,39 @@ def _read_hub(name: str, split: str, subset: str | None, revision: str | None) -
             "without a network, give a local folder or file as the path"
         ) from error
     found = _at_their_width(rows, rows.features.arrow_schema)
-    return [Row(f"{name}[{split}] row {number}", row) for number, row in enumerate(found, start=1)]
+    return (Row(f"{name}[{split}] row {number}", row) for number, row in enumerate(found, start=1))
 
 
 def to_questions(
-    rows: Iterable[Row], make: Callable[[Row], Question], config: SourceConfig
-) -> tuple[list[Question], tuple[str, ...]]:
-    """Questions of rows, and a note on those without a gold answer, which stay or go by `missing_answer`."""
-    kept: list[Question] = []
+    rows: Iterable[Row],
+    make: Callable[[Row], Question],
+    config: SourceConfig,
+    wanted: Callable[[Question], bool] = lambda question: True,
+) -> Read:
+    """Questions of rows, and a note on those without a gold answer, which stay or go by `missing_answer`.
+
+    Of those `wanted` says which are kept. What is too much to hold is kept in a file (plugins/large.py).
+    """
     missing: list[str] = []
-    for row in rows:
-        question = make(row)
-        if question.answer is None:
-            missing.append(row.place)
-            if config.missing_answer == "drop":
-                continue
-        kept.append(replace(question, place=row.place))
-    if not missing:
+    lacking = 0
+
+    def questions() -> Iterator[Question]:
+        nonlocal lacking
+        for row in rows:
+            question = make(row)
+            if question.answer is None:
+                lacking += 1
+                if len(missing) < SHOWN_MISSING:
+                    missing.append(row.place)
+                if config.missing_answer == "drop":
+                    continue
+            if wanted(question):
+                yield replace(question, place=row.place)
+
+    kept = collected(questions())
+    if not lacking:
         return kept, ()
-    count = "1 row" if len(missing) == 1 else f"{len(missing):,} rows"
-    shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    count = "1 row" if lacking == 1 else f"{lacking:,} rows"
+    shown = ", ".join(missing) + (", ..." if lacking > len(missing) else "")
     what = "left out, without a gold answer" if config.missing_answer == "drop" else "without a gold answer"
     return kept, (f"{count} {what}: {shown}",)

@@ -24,10 +24,15 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from nsd.plugins.api import Pools, Question, SplitConfig, Splits
 from nsd.plugins.errors import InputError
+from nsd.plugins.large import Parts, keys_of, picked
 from nsd.plugins.side_files import as_text
+
+if TYPE_CHECKING:
+    from nsd.plugins.large import Keys, Places
 
 SHOWN = 3
 
@@ -38,14 +43,14 @@ class SplitReport:
 
     `leaked` are train or unlabeled rows left out because their question is in the test rows; `duplicates` are
     repeats left out (from an unlabeled pool of its own also what is already labeled);
-    `without_answer` counts, per split, questions that nobody can score.
+    `without_answer` counts labeled and test questions that nobody can score.
     """
 
     train_rows: int
     test_rows: int | None
     unlabeled_rows: int | None
-    duplicates: list[Question] = field(default_factory=list)
-    leaked: list[Question] = field(default_factory=list)
+    duplicates: Parts = field(default_factory=Parts)
+    leaked: Parts = field(default_factory=Parts)
     sizes: dict[str, int] = field(default_factory=dict)
     without_answer: dict[str, int] = field(default_factory=dict)
     from_dataset: tuple[str, ...] = ()
@@ -58,7 +63,7 @@ class SplitReport:
         if self.duplicates:
             found.append(f"left out {_rows(self.duplicates)} that repeat a question: {_show(self.duplicates)}")
         for name, count in self.without_answer.items():
-            if count and name != "unlabeled":
+            if count:
                 found.append(f"{count} of {self.sizes[name]} {name} questions have no gold answer: they count as wrong")
         return found
 
@@ -71,70 +76,101 @@ def split(pools: Pools, config: SplitConfig) -> tuple[Splits, SplitReport]:
         unlabeled_rows=None if pools.unlabeled is None else len(pools.unlabeled),
         from_dataset=pools.notes,
     )
-    train = shuffled(pools.train, config.seed)
+    train = _Rows(pools.train).shuffled(config.seed)
     if pools.test is None:
         train, test = _cut_test(train, config, report)
-        reserved = {question.id for question in test}
+        reserved = test.keys
     else:
-        test, _ = _take(shuffled(pools.test, config.seed), set(), set(), report)
-        reserved = {question.id for question in test}
+        test, _ = _take(_Rows(pools.test).shuffled(config.seed), None, None, report)
+        reserved = test.keys
         if config.test is not None:
             if config.test > len(test):
                 raise InputError(f"split.test: {config.test:,} wanted, there are {len(test):,} distinct test questions")
-            test = test[: config.test]
+            test = test.among(slice(config.test))
 
-    taken: set[str] = set()
-    labeled, position = _take(train, taken, reserved, report, limit=config.labeled)
+    labeled, position = _take(train, None, reserved, report, limit=config.labeled)
+    left, taken = train.among(slice(position, None)), labeled.keys
     if pools.unlabeled is None:
-        rest, _ = _take(shuffled(train[position:], config.seed), taken, reserved, report)
+        rest, _ = _take(left.shuffled(config.seed), taken, reserved, report)
         _check_counts(config, len(labeled) + len(rest), len(test), report)
     else:
-        unused, _ = _take(train[position:], set(taken), reserved, report)
+        unused, _ = _take(left, taken, reserved, report)
         _check_counts(config, len(labeled) + len(unused), len(test), report)
-        rest, _ = _take(shuffled(pools.unlabeled, config.seed), taken, reserved, report)
+        rest, _ = _take(_Rows(pools.unlabeled).shuffled(config.seed), taken, reserved, report)
         if config.unlabeled > len(rest):
             raise InputError(
                 f"split.unlabeled: {config.unlabeled:,} wanted, there are {len(rest):,} distinct unlabeled questions "
                 "that are neither labeled nor in the test rows"
             )
 
-    splits = Splits(labeled=labeled, unlabeled=rest[: config.unlabeled], test=test)
-    for name, questions in (("labeled", labeled), ("unlabeled", splits.unlabeled), ("test", test)):
+    splits = Splits(
+        labeled=labeled.questions(),
+        unlabeled=rest.among(slice(config.unlabeled)).questions(),
+        test=test.questions(),
+    )
+    for name, questions in (("labeled", splits.labeled), ("unlabeled", splits.unlabeled), ("test", splits.test)):
         report.sizes[name] = len(questions)
-        # A program is judged by its tests, not by an answer.
-        report.without_answer[name] = sum(one.answer is None and "tests" not in one.meta for one in questions)
+        if name != "unlabeled":  # these have no answer for anybody
+            # A program is judged by its tests, not by an answer.
+            report.without_answer[name] = sum(one.answer is None and "tests" not in one.meta for one in questions)
     return splits, report
 
 
+class _Rows:
+    """Some rows of a pool in some order, by their places in it; of each the key of its question's id."""
+
+    def __init__(self, pool: Sequence[Question], places: Places | None = None, keys: Keys | None = None) -> None:
+        import numpy as np
+
+        self.pool = pool
+        self.places = np.arange(len(pool)) if places is None else places
+        self.keys = keys_of(pool) if keys is None else keys
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def among(self, chosen: slice | Places) -> _Rows:
+        """Those at some of the positions."""
+        return _Rows(self.pool, self.places[chosen], self.keys[chosen])
+
+    def shuffled(self, seed: int) -> _Rows:
+        """All of them in another order."""
+        return self.among(_order(len(self), seed))
+
+    def questions(self) -> Sequence[Question]:
+        """What stands in them."""
+        return picked(self.pool, self.places)
+
+
 def _take(
-    rows: Sequence[Question], taken: set[str], reserved: set[str], report: SplitReport, limit: int | None = None
-) -> tuple[list[Question], int]:
-    """The first `limit` questions neither `taken` (grows) nor `reserved`, and how many rows that used up."""
-    kept: list[Question] = []
-    for position, question in enumerate(rows):
-        if len(kept) == limit:
-            return kept, position
-        if question.id in reserved:
-            report.leaked.append(question)
-        elif question.id in taken:
-            report.duplicates.append(question)
-        else:
-            taken.add(question.id)
-            kept.append(question)
-    return kept, len(rows)
+    rows: _Rows, taken: Keys | None, reserved: Keys | None, report: SplitReport, limit: int | None = None
+) -> tuple[_Rows, int]:
+    """The first `limit` questions neither `taken` nor `reserved`, once each, and how many rows that used up."""
+    import numpy as np
+
+    first = np.zeros(len(rows), bool)
+    first[np.unique(rows.keys, return_index=True)[1]] = True
+    leaks = np.isin(rows.keys, [] if reserved is None else reserved)
+    new = first & ~leaks & ~np.isin(rows.keys, [] if taken is None else taken)
+    kept = np.flatnonzero(new)
+    used = len(rows)
+    if limit is not None and limit <= len(kept):
+        kept = kept[:limit]
+        used = int(kept[-1]) + 1 if limit else 0
+    report.leaked.add(rows.among(np.flatnonzero(leaks[:used])).questions())
+    report.duplicates.add(rows.among(np.flatnonzero(~new[:used] & ~leaks[:used])).questions())
+    return rows.among(kept), used
 
 
-def _cut_test(
-    train: Sequence[Question], config: SplitConfig, report: SplitReport
-) -> tuple[list[Question], list[Question]]:
+def _cut_test(train: _Rows, config: SplitConfig, report: SplitReport) -> tuple[_Rows, _Rows]:
     """Train without its last `config.test` questions, and those."""
     if config.test is None:
         raise InputError("split.test: the data has no test rows of its own, so say how many to cut from train")
-    distinct, _ = _take(train, set(), set(), report)
+    distinct, _ = _take(train, None, None, report)
     if config.test > len(distinct):
         raise InputError(f"split.test: {config.test:,} wanted, there are {len(distinct):,} distinct questions in all")
     cut = len(distinct) - config.test
-    return distinct[:cut], distinct[cut:]
+    return distinct.among(slice(cut)), distinct.among(slice(cut, None))
 
 
 def _check_counts(config: SplitConfig, usable: int, test: int, report: SplitReport) -> None:
@@ -151,11 +187,18 @@ def _check_counts(config: SplitConfig, usable: int, test: int, report: SplitRepo
         )
 
 
-def shuffled(questions: Sequence[Question], seed: int) -> list[Question]:
+def shuffled(questions: Sequence[Question], seed: int) -> Sequence[Question]:
     """The rows in the order that `datasets.Dataset.shuffle(seed=seed)` gives them."""
+    return picked(questions, _order(len(questions), seed))
+
+
+def _order(n: int, seed: int) -> Places:
     import numpy as np
 
-    return [questions[index] for index in np.random.default_rng(seed).permutation(len(questions))]
+    return np.random.default_rng(seed).permutation(n)
+
+
+_AS_JSON = json.JSONEncoder(sort_keys=True, default=as_text).encode
 
 
 def data_hash(questions: Iterable[Question]) -> str:
@@ -172,7 +215,7 @@ def data_hash(questions: Iterable[Question]) -> str:
             {key: value for key, value in question.meta.items() if key not in side},
             *([{key: [one.sha256, one.size] for key, one in side.items()}] if side else []),
         ]
-        digest.update(json.dumps(row, sort_keys=True, default=as_text).encode() + b"\n")
+        digest.update(_AS_JSON(row).encode() + b"\n")
     return digest.hexdigest()
 
 

@@ -15,13 +15,15 @@ recording.
 
 Limits: the sampling asked for only says how many completions are wanted, and where they stop; temperature and token
 limit are those of the recording, whatever the spec says. There are no confidences.
-Token counts are 0 unless `fields.tokens` has them. The file is read whole.
+Token counts are 0 unless `fields.tokens` has them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,9 +46,11 @@ from nsd.plugins.api import (
 from nsd.plugins.data import cut_at_stop
 from nsd.plugins.datasets.sources import Row, read_file
 from nsd.plugins.errors import InputError
+from nsd.plugins.large import Spooled, key_of
 from nsd.plugins.registry import plugin
 
 SHARD = 4096  # completions per yielded batch
+_Fields = tuple[str, int, str, int, str, str | None, str]  # of a recorded completion and its place, in order
 
 _FINISHED = {
     **dict.fromkeys(("stop", "eos", "end_turn", "stop_sequence", "tool_calls"), StopReason.STOP),
@@ -101,6 +105,10 @@ class ReplayEngine(Engine):
 
     config: Config
 
+    def __init__(self, config: Any = None) -> None:
+        super().__init__(config)
+        self._read: tuple[Any, _Recording] | None = None  # with the size and time of change of the file
+
     def content_hash(self) -> str:
         """Sha256 of the file. Raises InputError where it cannot be read."""
         try:
@@ -122,45 +130,38 @@ class ReplayEngine(Engine):
         done: AbstractSet[tuple[str, int]] = frozenset(),
     ) -> Iterator[list[Completion]]:
         """See Engine.generate. `model` and `seed` are not used; of `sampling` only n and stop."""
-        recorded = self._recorded()
+        recording = self._recording()
+        recorded = {request.question_id: recording.of(request.question_id) for request in requests}
         if self.config.missing == "error":
             self._check(requests, sampling.n, recorded)
-        rows = [
-            recorded.get(request.question_id, {}).get(sample) or _absent(request.question_id, sample, self.config.path)
+        rows = (
+            recorded[request.question_id].get(sample) or _absent(request.question_id, sample, self.config.path)
             for request in requests
             for sample in range(sampling.n)
-        ]
-        for start in range(0, len(rows), SHARD):
-            shard = [
-                _stopped(row, sampling.stop)
-                for row in rows[start : start + SHARD]
-                if (row.question_id, row.sample) not in done
-            ]
+        )
+        while taken := list(itertools.islice(rows, SHARD)):
+            shard = [_stopped(row, sampling.stop) for row in taken if (row.question_id, row.sample) not in done]
             if shard:
                 yield shard
 
     def _file(self) -> Path:
         return Path(self.config.path).expanduser()
 
-    def _recorded(self) -> dict[str, dict[int, Completion]]:
-        """Completions by question id and sample number."""
-        found: dict[str, dict[int, Completion]] = {}
-        for row in read_file(self._file()):
-            for item in _of_row(row, self.config.fields):
-                samples = found.setdefault(item.completion.question_id, {})
-                number = len(samples) if self.config.fields.sample is None else item.completion.sample
-                if number in samples:
-                    raise InputError(
-                        f"{item.place}: sample {number} of question {item.completion.question_id} is recorded twice"
-                    )
-                samples[number] = replace(item.completion, sample=number)
-        return found
+    def _recording(self) -> _Recording:
+        """What the file holds, read through once as long as it stays the same."""
+        status = self._file().stat() if self._file().is_file() else None
+        stamp = None if status is None else (status.st_size, status.st_mtime_ns)
+        if self._read is None or self._read[0] != stamp:
+            rows = read_file(self._file())
+            items = (item for row in rows for item in _of_row(row, self.config.fields))
+            self._read = stamp, _Recording(items, self.config.fields.sample is not None)
+        return self._read[1]
 
-    def _check(self, requests: Sequence[Request], n: int, recorded: dict[str, dict[int, Completion]]) -> None:
+    def _check(self, requests: Sequence[Request], n: int, recorded: Mapping[str, Mapping[int, Completion]]) -> None:
         short = [
             (request, count)
             for request in requests
-            if (count := sum(sample in recorded.get(request.question_id, {}) for sample in range(n))) < n
+            if (count := sum(sample < n for sample in recorded[request.question_id])) < n
         ]
         if not short:
             return
@@ -173,6 +174,40 @@ class ReplayEngine(Engine):
             f"{request.question_id} ({text[:80]!r}{'...' if len(text) > 80 else ''}){more}. Ask for fewer samples, "
             "check that fields.question (or fields.id) names the same questions, or set missing: empty"
         )
+
+
+class _Recording:
+    """Completions of a file by their question. Of each a few numbers are held, and its text stays in a file."""
+
+    def __init__(self, items: Iterable[_Recorded], numbered: bool) -> None:
+        """`numbered` says that the items have a sample number of their own; else those of a question count up."""
+        import numpy as np
+
+        self._kept, self._numbered = Spooled[_Fields](), numbered
+        keys = array("Q")
+        for one, place in ((item.completion, item.place) for item in items):
+            fields = (one.question_id, one.sample, one.text, one.tokens, str(one.stop_reason), one.error, place)
+            self._kept.add(fields)
+            keys.append(key_of(one.question_id))
+        found = np.frombuffer(keys, np.uint64)
+        self._order = found.argsort(kind="stable")
+        self._keys = found[self._order]
+
+    def of(self, question_id: str) -> dict[int, Completion]:
+        """The completions of a question by sample number. Raises InputError for one that is recorded twice."""
+        import numpy as np
+
+        key = np.uint64(key_of(question_id))
+        first, end = np.searchsorted(self._keys, key), np.searchsorted(self._keys, key, "right")
+        samples: dict[int, Completion] = {}
+        for place in self._order[first:end].tolist():
+            its_id, sample, text, tokens, reason, error, where = self._kept.read(place)
+            if its_id == question_id:
+                number = sample if self._numbered else len(samples)
+                if number in samples:
+                    raise InputError(f"{where}: sample {number} of question {its_id} is recorded twice")
+                samples[number] = Completion(its_id, number, text, tokens, StopReason(reason), error)
+        return samples
 
 
 def _of_row(row: Row, fields: ReplayFields) -> Iterator[_Recorded]:

@@ -46,6 +46,7 @@ class Consensus(Labeler):
 
     version = 2
     needs_votes = True
+    one_by_one = True
     needs_different_samples = True
 
     class Config(SampledConfig):

@@ -25,6 +25,8 @@ from nsd.plugins.sampled import SampledConfig
 class Unfiltered(Labeler):
     """A model's own samples as they come."""
 
+    one_by_one = True
+
     class Config(SampledConfig):
         temperature: float = Field(default=1.0, ge=0)
 

@@ -10,7 +10,7 @@ before a model is loaded. Where a question has an answer and no solution, only t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from nsd.plugins.api import Question, Splits, Verifier
@@ -32,28 +32,38 @@ def check_gold(questions: Iterable[Question], verifier: Verifier) -> list[GoldFa
     return [GoldFailure(question, reason) for question, reason in found if reason is not None]
 
 
-def unreadable(questions: Iterable[Question], verifier: Verifier) -> list[Question]:
+def unreadable(questions: Iterable[Question], verifier: Verifier) -> Iterator[Question]:
     """Every question with a gold answer that the verifier cannot read, in order."""
-    return [one for one in questions if one.answer is not None and verifier.normalise(one.answer) is None]
+    return (one for one in questions if one.answer is not None and verifier.normalise(one.answer) is None)
 
 
 def unreadable_notes(splits: Splits, verifier: Verifier, training: bool = False) -> list[str]:
     """A sentence for each split that has such questions; `training` says that all of them are trained on."""
     named = (("labeled", splits.labeled), ("unlabeled", splits.unlabeled), ("test", splits.test))
-    found = ((name, questions, unreadable(questions, verifier)) for name, questions in named)
-    return [_unreadable_note(bad, questions, name, verifier, training) for name, questions, bad in found if bad]
+    found = ((name, questions, *_counted(questions, verifier)) for name, questions in named)
+    return [_unreadable_note(bad, shown, len(of), name, verifier, training) for name, of, bad, shown in found if bad]
+
+
+def _counted(questions: Iterable[Question], verifier: Verifier) -> tuple[int, list[Question]]:
+    """How many cannot be read, and the first of them."""
+    found, shown = 0, []
+    for one in unreadable(questions, verifier):
+        found += 1
+        if found <= SHOWN:
+            shown.append(one)
+    return found, shown
 
 
 def _unreadable_note(
-    found: Sequence[Question], of: Sequence[Question], split: str, verifier: Verifier, training: bool
+    count: int, found: Sequence[Question], of: int, split: str, verifier: Verifier, training: bool
 ) -> str:
     """How many, the first with their rows, and what becomes of them."""
-    rows = ", ".join(f"{one.place or f'question {one.id}'} ({_short(str(one.answer))})" for one in found[:SHOWN])
+    rows = ", ".join(f"{one.place or f'question {one.id}'} ({_short(str(one.answer))})" for one in found)
     labels = split == "unlabeled" and not training
     so = "their labels count as neither right nor wrong" if labels else "nothing scores as correct on them"
     return (
-        f"{len(found)} of {len(of)} {split} questions have a gold answer that verifier {verifier.name!r} cannot read, "
-        f"so {so}: {rows}{', ...' if len(found) > SHOWN else ''}"
+        f"{count} of {of} {split} questions have a gold answer that verifier {verifier.name!r} cannot read, "
+        f"so {so}: {rows}{', ...' if count > SHOWN else ''}"
     )
 
 

@@ -32,10 +32,13 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
     from nsd.runner.plan.saving import expected
     from nsd.runner.work.asked import notes_on_served
 
-    pending = {stage.digest for stage in plan.pending(workspace)}
+    owed = plan.pending(workspace)
+    pending = {stage.digest for stage in owed}
     manifests: dict[str, list[Manifest]] = {}
     others = []
-    for manifest in workspace.manifests() if pending else ():
+    # An `eval` stage drew and scored in one, under an earlier scheme.
+    kinds = sorted({stage.kind for stage in owed} | {"eval"}) if owed else []
+    for manifest in (one for kind in kinds for one in workspace.manifests(kind)):
         if of_this_scheme(manifest):
             manifests.setdefault(manifest.kind, []).append(manifest)
         else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from nsd.plugins.screen import console, print_json
 from nsd.plugins.words import duration
 from nsd.reports.judge.rows import find_run
+from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
 RESULTS = ("eval", "labels", "training", "discovery")  # what came of a stage, by where its manifest has it
@@ -30,28 +32,36 @@ def print_run(workspace: Workspace, name: str, as_json: bool) -> None:
 
 def find_stages(workspace: Workspace, name: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """A run and its finished stages, or the stage whose digest starts with `name`."""
-    manifests: dict[str, dict[str, Any]] = {
-        manifest.digest: {**manifest.to_json(), "folder": str(manifest.folder)} for manifest in workspace.manifests()
-    }
-    by_digest = [m for digest, m in manifests.items() if len(name) >= 4 and digest.startswith(name)]
+    by_digest = [_plain(manifest) for manifest in workspace.manifests(digest=name)] if len(name) >= 4 else []
     if by_digest:
         return None, by_digest
     row = find_run(workspace, name)
-    chain = [m for key in ("label_digest", "train_digest", "eval_digest") for m in stage_chain(manifests, row[key])]
+
+    def look(digest: str) -> dict[str, Any] | None:
+        return next((_plain(one) for one in workspace.manifests(digest=digest) if one.digest == digest), None)
+
+    chain = [m for key in ("label_digest", "train_digest", "eval_digest") for m in stage_chain(look, row[key])]
     return row, list({manifest["digest"]: manifest for manifest in chain}.values())
 
 
-def stage_chain(manifests: dict[str, dict[str, Any]], digest: str | None) -> list[dict[str, Any]]:
-    """Manifests of a finished stage and of everything it came from, causes first; [] where it is not finished."""
+def _plain(manifest: Manifest) -> dict[str, Any]:
+    return {**manifest.to_json(), "folder": str(manifest.folder)}
+
+
+def stage_chain(look: Callable[[str], dict[str, Any] | None], digest: str | None) -> list[dict[str, Any]]:
+    """Manifests of a finished stage and of everything it came from, causes first; [] where it is not finished.
+
+    `look` gives the manifest of a finished stage.
+    """
     chain: dict[str, dict[str, Any]] = {}
     met: set[str] = set()  # a manifest may name itself among its causes
 
     def visit(wanted: str) -> None:
-        if wanted not in met and wanted in manifests:
+        if wanted not in met and (found := look(wanted)) is not None:
             met.add(wanted)
-            for cause in manifests[wanted].get("inputs", {}).values():
+            for cause in found.get("inputs", {}).values():
                 visit(cause)
-            chain[wanted] = manifests[wanted]
+            chain[wanted] = found
 
     if digest is not None:
         visit(digest)

@@ -7,7 +7,7 @@ worker, on the training texts of the reference arm, with the start model's token
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nsd.plugins.api import Question, Splits, Trainer
@@ -27,7 +27,7 @@ def budget(
     experiment: Experiment,
     condition: Condition,
     splits_of: Callable[[Condition], Splits],
-    hash_of: Callable[[list[Question]], str],
+    hash_of: Callable[[Sequence[Question]], str],
 ) -> tuple[dict[str, Any], BudgetJob]:
     """(what enters the train stage's key, what the worker gets), both saying nothing for `match: epochs`.
 

@@ -27,6 +27,7 @@ from typing import Any
 from nsd.plugins.api import Question, Sampling, Shown, Trainer, TrainSeeds
 from nsd.plugins.datasets.split import data_hash
 from nsd.plugins.errors import InputError
+from nsd.plugins.large import Parts
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.budget import budget, example_count
 from nsd.runner.plan.claimed import check_claims, notes_on_groups, notes_on_looks
@@ -290,7 +291,7 @@ class _Builder:
         self,
         condition: Condition,
         model: _Trained,
-        questions: list[Question],
+        questions: Sequence[Question],
         sampling: Sampling,
         seed: int,
         what: str = "questions",
@@ -313,7 +314,7 @@ class _Builder:
             "model": self._model_key(model) if needs_model else None,
             **prompt_key(condition.prompt, without=["separator"]),
             "sampling": values_of_record(sampling),
-            "questions": digest_of([[question.id, question.text] for question in questions]),
+            "questions": self.questions.digests(questions).texts,
             "seed": seed,
         }
         if within is not None:
@@ -468,11 +469,11 @@ class _Builder:
         if not verifier.cls.votes:
             return None
         sources = [source for source in condition.train_on if source in (*WITHOUT_ANSWERS, "pseudo")]
-        questions = [one for source in sources for one in self._questions(condition, source) if one.answer is not None]
-        if not questions:
+        known = Parts(*(self.questions.answered(self._questions(condition, source)) for source in sources))
+        if not known:
             return None
-        known_by = digest_of([data_hash(questions), shortened(block_key(verifier))])
-        return Truth(tuple(questions), block_job(verifier), known_by)
+        known_by = digest_of([data_hash(known), shortened(block_key(verifier))])
+        return Truth(known, block_job(verifier), known_by)
 
     def _validation_notes(self, conditions: Sequence[Condition]) -> list[str]:
         if self.experiment.validation is None:
@@ -482,9 +483,9 @@ class _Builder:
         sizes = {one.name: (len(questions.watched.of(one)), len(questions.whole(one).labeled)) for one in trained}
         return notes_on_validation(self.experiment, sizes)
 
-    def _questions(self, condition: Condition, source: str) -> list[Question]:
+    def _questions(self, condition: Condition, source: str) -> Sequence[Question]:
         """The questions of a source of `train_on`, with all that is known of them."""
-        found: list[Question] = getattr(self.questions.splits(condition), pool_of(source, condition.label_on))
+        found: Sequence[Question] = getattr(self.questions.splits(condition), pool_of(source, condition.label_on))
         return found
 
     def _source(self, condition: Condition, source: str, label: str | None) -> SourceJob:

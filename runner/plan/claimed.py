@@ -9,7 +9,7 @@ That both are measured by the same verifier and metric is seen without the data 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from nsd.plugins.api import Question
 from nsd.plugins.datasets.split import data_hash
@@ -121,6 +121,6 @@ def _asked_alike(a: Condition, b: Condition, questions: Questions) -> bool:
     return first is second or data_hash(first) == data_hash(second)
 
 
-def _asked(condition: Condition, questions: Questions) -> list[Question]:
+def _asked(condition: Condition, questions: Questions) -> Sequence[Question]:
     searching = condition.eval.make().search() is not None
     return searched_questions(condition, questions) if searching else questions.evaluated(condition)

@@ -101,7 +101,7 @@ def searching_trainer(condition: Condition) -> Block[Trainer] | None:
     return block if block is not None and holds(block, Trainer) else None
 
 
-def searched_questions(condition: Condition, questions: Questions) -> list[Question]:
+def searched_questions(condition: Condition, questions: Questions) -> Sequence[Question]:
     """The test questions that a condition's search is for. Raises InputError for an id there is not."""
     named: Sequence[str] | None = getattr(condition.eval.config, "questions", None)
     return questions.splits(condition).test if named is None else questions.named(condition, named)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ class Truth:
     No job holds it. `known_by` is a digest of answers and verifier.
     """
 
-    questions: tuple[Question, ...]
+    questions: Sequence[Question]
     verifier: PluginJob
     known_by: str
 
@@ -83,7 +83,7 @@ class Plan:
     spec_digest: str
     stages: dict[str, Stage]
     runs: list[PlannedRun]
-    data: dict[str, list[Question]]  # content hash -> questions
+    data: dict[str, Sequence[Question]]  # content hash -> questions
     notes: list[str]
     known: bool = True  # False where the data could not be read here; see launch/unplanned.py
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from nsd.plugins.api import Splits
+from nsd.plugins.large import keys_of
 from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS, ON_VERDICTS
 from nsd.runner.plan.model import Plan
 from nsd.runner.plan.questions import Questions
 from nsd.runner.spec.model import Condition, Experiment
 from nsd.runner.spec.sources import pool_of
+
+if TYPE_CHECKING:
+    from nsd.plugins.large import Keys
 
 MUCH = 4  # validation on more than this part of the labeled questions is worth a word
 
@@ -83,20 +88,23 @@ def notes_on_leaks(plan: Plan, questions: Questions) -> list[str]:
     The split keeps a dataset's own test questions out of its training; of an evaluation with data of its own nobody
     does. Sameness is that of a question's id, which is made of its text.
     """
-    taught: dict[str, set[str]] = {}
+    import numpy as np
+
+    taught: dict[str, Keys] = {}
     for name, condition in plan.experiment.conditions.items():
         splits = questions.splits(condition) if condition.train_on and condition.evals else Splits([], [], [])
         pools = {pool_of(source, condition.label_on) for source in condition.train_on} - {"test"}
-        taught[name] = {one.id for pool in pools for one in getattr(splits, pool)}
+        parts = [getattr(splits, pool) for pool in sorted(pools)]
         if condition.train_on and condition.evals and plan.experiment.validation is not None:
-            taught[name] |= {one.id for one in questions.validation(condition)}
+            parts.append(questions.validation(condition))
+        taught[name] = np.concatenate([keys_of([]), *map(keys_of, parts)])
     found: dict[tuple[str | None, int, int], list[str]] = {}
     for run in {(run.condition.partition("@")[0], run.measurement): run for run in plan.runs}.values():
         name, measured = run.condition.partition("@")[0], plan.measured(run)
         if run.measurement is None or measured.eval.cls.on_validation:
             continue
         asked = questions.evaluated(measured)
-        if known := sum(one.id in taught[name] for one in asked):
+        if known := int(np.isin(keys_of(asked), taught[name]).sum()):
             found.setdefault((run.measurement, known, len(asked)), []).append(name)
     return [
         f"evals.{label}: {known} of its {asked} questions are among the training questions of "

@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from nsd.plugins.api import Dataset, Question, Shown, Splits, Verifier, without_truth
 from nsd.plugins.errors import InputError
+from nsd.plugins.large import Parts, changed, where
 from nsd.plugins.words import hint
 from nsd.runner.plan.keys import block_job, block_key, completed
 from nsd.runner.plan.validation import Watched, choose
 from nsd.runner.spec.model import Block, Condition, Experiment
+from nsd.runner.store.workspace import ListDigest
 
 SMOKE_QUESTIONS = 16
 TRUE_ANSWERS = ("labeled", "unlabeled")  # the sources whose examples come with them
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What some questions are known by: `content` is of all that they hold, `texts` of their ids and texts alone.
+
+    `answered` of them have an answer.
+    """
+
+    content: str
+    texts: str
+    answered: int
+
+    @classmethod
+    def of(cls, questions: Sequence[Question]) -> Digests:
+        """Those of some questions, each of which is read once."""
+        from nsd.plugins.datasets.split import data_hash
+
+        texts, answered = ListDigest(), 0
+
+        def passing() -> Iterator[Question]:
+            nonlocal answered
+            for one in questions:
+                texts.add([one.id, one.text])
+                answered += one.answer is not None
+                yield one
+
+        content = data_hash(passing())
+        return cls(content, texts.digest(), answered)
 
 
 class Questions:
@@ -21,18 +54,19 @@ class Questions:
 
     def __init__(self, experiment: Experiment, smoke: bool, notes: list[str]) -> None:
         self.experiment, self.smoke, self.notes = experiment, smoke, notes
-        self.data: dict[str, list[Question]] = {}
+        self.data: dict[str, Sequence[Question]] = {}
         self._whole: dict[str, Splits] = {}
         self._splits: dict[str, Splits] = {}
         self._watched: Watched | None = None
         # By the identity of a list, which is kept beside what was made of it: a list that is gone could leave its
         # number to another one.
-        self._cut: dict[int, tuple[list[Question], list[Question]]] = {}
+        self._cut: dict[int, tuple[Sequence[Question], Sequence[Question]]] = {}
         self._read: set[str] = set()
-        self._hashes: dict[int, tuple[list[Question], str]] = {}
-        self._blind: dict[int, tuple[list[Question], list[Question]]] = {}
-        self._alone: dict[int, list[Question]] = {}
-        self._named: dict[tuple[int, ...], list[Question]] = {}
+        self._digests: dict[int, tuple[Sequence[Question], Digests]] = {}
+        self._blind: dict[int, tuple[Sequence[Question], Sequence[Question]]] = {}
+        self._answered: dict[int, tuple[Sequence[Question], Sequence[Question]]] = {}
+        self._alone: dict[int, Sequence[Question]] = {}
+        self._named: dict[tuple[int, ...], Sequence[Question]] = {}
 
     def splits(self, condition: Condition) -> Splits:
         """The parts of a condition's dataset, without what validation takes."""
@@ -78,13 +112,13 @@ class Questions:
             self._watched = choose(self.experiment, self.whole)
         return self._watched
 
-    def validation(self, condition: Condition) -> list[Question]:
+    def validation(self, condition: Condition) -> Sequence[Question]:
         """The questions that a condition's trainings are watched by."""
         questions = self.watched.of(condition)
         cut = questions[:SMOKE_QUESTIONS] if self.smoke else questions
         return self._cut.setdefault(id(questions), (questions, cut))[1]
 
-    def evaluated(self, condition: Condition) -> list[Question]:
+    def evaluated(self, condition: Condition) -> Sequence[Question]:
         """The questions that a condition's evaluation asks: those of the test split, or of the validation.
 
         Raises InputError where there is none, and where no training on the condition's data is watched.
@@ -105,18 +139,26 @@ class Questions:
             where = self._of_evaluation(condition) or f"condition {condition.name!r}: "
             raise InputError(f"{where}{condition.data.use} has no test question: nothing could be measured")
 
-    def without_answers(self, condition: Condition, questions: list[Question]) -> list[Question]:
+    def without_answers(self, condition: Condition, questions: Sequence[Question]) -> Sequence[Question]:
         """A part of the split as data of its own, in which no truth lies; so a corrected answer is none of it."""
         if id(questions) not in self._blind:
             shown = self.shown(condition)
-            self._blind[id(questions)] = questions, [without_truth(question, shown) for question in questions]
+            self._blind[id(questions)] = questions, changed(questions, partial(without_truth, shown=shown))
         return self._blind[id(questions)][1]
 
-    def alone(self, question: Question) -> list[Question]:
+    def answered(self, questions: Sequence[Question]) -> Sequence[Question]:
+        """Those of some questions that have an answer."""
+        if id(questions) not in self._answered:
+            known = self.digests(questions).answered
+            some = where(questions, lambda one: one.answer is not None) if known else []
+            self._answered[id(questions)] = questions, some
+        return self._answered[id(questions)][1]
+
+    def alone(self, question: Question) -> Sequence[Question]:
         """A question as data of its own."""
         return self._alone.setdefault(id(question), [question])
 
-    def named(self, condition: Condition, ids: Sequence[str]) -> list[Question]:
+    def named(self, condition: Condition, ids: Sequence[str]) -> Sequence[Question]:
         """Test questions of a condition by their ids, in this order. Raises InputError for an id there is not."""
         there = {question.id: question for question in self.whole(condition).test}
         if absent := [one for one in ids if one not in there]:
@@ -134,8 +176,10 @@ class Questions:
     def check_gold(self, condition: Condition) -> None:
         """Note the gold answers that the condition's verifiers cannot read."""
         splits = self.splits(condition)
+        if not self.digests(splits.unlabeled).answered:  # nothing to read
+            splits = replace(splits, unlabeled=[])
         if self.experiment.validation is not None and condition.train_on:
-            splits = Splits([*splits.labeled, *self.validation(condition)], splits.unlabeled, splits.test)
+            splits = Splits(Parts(splits.labeled, self.validation(condition)), splits.unlabeled, splits.test)
         self._check_gold_of(condition.data, condition.verifier, splits)
         if condition.train_verifier is not None:
             splits = self.splits(condition)
@@ -172,12 +216,14 @@ class Questions:
             found = unreadable_notes(splits, block.make(), training)
             self.notes.extend(note for note in found if note not in self.notes)
 
-    def keep(self, questions: list[Question]) -> str:
+    def keep(self, questions: Sequence[Question]) -> str:
         """The content hash of some questions, which workers are to read."""
-        from nsd.plugins.datasets.split import data_hash
-
-        if id(questions) not in self._hashes:
-            self._hashes[id(questions)] = questions, data_hash(questions)
-        content = self._hashes[id(questions)][1]
+        content = self.digests(questions).content
         self.data[content] = questions
         return content
+
+    def digests(self, questions: Sequence[Question]) -> Digests:
+        """What some questions are known by, of which they are read once."""
+        if id(questions) not in self._digests:
+            self._digests[id(questions)] = questions, Digests.of(questions)
+        return self._digests[id(questions)][1]

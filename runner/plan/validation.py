@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from nsd.plugins.api import DatasetConfig, Question, SplitConfig, Splits
 from nsd.plugins.errors import InputError
+from nsd.plugins.large import keys_of, without
 from nsd.plugins.seeds import stream
 from nsd.runner.plan.keys import block_job
 from nsd.runner.spec.model import Condition, Experiment, Validating
@@ -38,10 +39,8 @@ class Watched:
 
     def without(self, splits: Splits) -> Splits:
         """The split with these questions taken from all that is trained on."""
-        taken = {question.id for questions in self.by_data.values() for question in questions}
-        labeled, unlabeled = (
-            [one for one in part if one.id not in taken] for part in (splits.labeled, splits.unlabeled)
-        )
+        taken = keys_of([question for questions in self.by_data.values() for question in questions])
+        labeled, unlabeled = (without(part, taken) for part in (splits.labeled, splits.unlabeled))
         return Splits(labeled, unlabeled, splits.test)
 
 

@@ -1,11 +1,12 @@
 """The Parquet files of artifacts: one place that knows their columns.
 
-Every table is small enough for memory (a million completions of 256 tokens is about 1 GB); rows keep
-the order they are written in.
+Rows keep the order they are written in. What grows with a run's questions is written and read a part at a time
+(`write`, `batches`, stored.py); the rest is read whole.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,6 +59,7 @@ COMPLETIONS = {
 # Null where an engine has no log-probabilities; files of before have none of these columns.
 CONFIDENCES = {name: f"confidence_{name}" for name in Confidence.__dataclass_fields__}
 COMPLETIONS |= dict.fromkeys(CONFIDENCES.values(), "float")
+_NO_CONFIDENCE: dict[str, None] = dict.fromkeys(CONFIDENCES.values())
 # `numbers` is null where a verdict has none; files of before have no such column.
 VERDICT = {"score": "float", "correct": "bool", "answer": "text", "feedback": "text", "numbers": "text"}
 SCORED = {**COMPLETIONS, **VERDICT}
@@ -90,22 +92,42 @@ ROLLOUTS = {
     "masked": "bool",
     "teacher_input": "text",
 }
+GROUP = 16_384  # rows that are written at a time
+BATCH = 4096  # rows that are read at a time
 _MOST_CHARACTERS = 2**29 - 1  # an array's text has less than 2 GiB, a character up to four bytes
 
 
 def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows under a temporary name and rename, so that a file with its name is whole."""
+    """Write rows under a temporary name and rename, so that a file with its name is whole.
+
+    A row group has `GROUP` rows; more are not held.
+    """
     import pyarrow
     import pyarrow.parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    schema, taken = _schema(columns), list(rows)
-    arrays = [_array([_storable(row.get(name)) for row in taken], schema.field(name).type) for name in columns]
-    table = pyarrow.Table.from_arrays(arrays, schema=schema)
+    schema, coming = _schema(columns), iter(rows)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pyarrow.parquet.write_table(table, temporary, compression="zstd")
+    try:
+        taken = list(itertools.islice(coming, GROUP))
+        with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            while True:
+                arrays = [
+                    _array([_storable(row.get(name)) for row in taken], schema.field(name).type) for name in columns
+                ]
+                writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+                if not (taken := list(itertools.islice(coming, GROUP))):
+                    break
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     flush(temporary)
     temporary.replace(path)
+
+
+def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> list[Any]:
+    values = [row.get(name) for row in rows]
+    return [_storable(value) for value in values] if kind == "text" else values
 
 
 def _array(values: list[Any], kind: pyarrow.DataType) -> Any:
@@ -169,7 +191,32 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_questions(path: Path, questions: Sequence[Question]) -> None:
+def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a Parquet file in order, `BATCH` at a time; all of their columns, or these. Raises Broken."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(BATCH, columns=None if columns is None else list(columns)):
+                yield batch.to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise Broken(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def count(path: Path) -> int:
+    """How many rows a Parquet file has. Raises Broken."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return int(file.metadata.num_rows)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise Broken(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def write_questions(path: Path, questions: Iterable[Question]) -> None:
     """Store questions in order; of their side files what these are known by."""
     write(
         path,
@@ -196,8 +243,13 @@ def as_stored(question: Question) -> Question:
 
 def read_questions(path: Path) -> list[Question]:
     """Questions as `write_questions` stored them, with the side files that lie beside. Raises Broken."""
+    return questions_of(read(path), path)
+
+
+def questions_of(rows: Iterable[dict[str, Any]], path: Path) -> list[Question]:
+    """The questions of some rows of a file. Raises Broken."""
     try:
-        return [_question(row, path.parent) for row in read(path)]
+        return [_question(row, path.parent) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Broken(path, f"it holds no questions ({error})") from error
 
@@ -213,9 +265,17 @@ def _meta_row(question: Question) -> dict[str, Any]:
 
 
 def _question(row: dict[str, Any], folder: Path) -> Question:
-    side = json.loads(row.pop("side_files", None) or "{}")
-    files = {key: SideFile(sha256, size, folder / side_name(sha256)) for key, (sha256, size) in side.items()}
-    return Question(**{**row, "meta": {**json.loads(row["meta"]), **files}})
+    files = side_files(row, folder)
+    fields = {name: value for name, value in row.items() if name != "side_files"}
+    return Question(**{**fields, "meta": {**json.loads(row["meta"]), **files}})
+
+
+def side_files(row: Mapping[str, Any], folder: Path) -> dict[str, SideFile]:
+    """The side files that the row of a question names, which lie in a folder."""
+    side = row.get("side_files")
+    if side is None:
+        return {}
+    return {key: SideFile(sha256, size, folder / side_name(sha256)) for key, (sha256, size) in json.loads(side).items()}
 
 
 def held_questions(workspace: Workspace, content_hash: str) -> list[Question]:
@@ -242,12 +302,20 @@ def completion_row(completion: Completion) -> dict[str, Any]:
         "tokens": completion.tokens,
         "stop_reason": str(completion.stop_reason),
         "error": completion.error,
-        **{column: getattr(completion.confidence, name, None) for name, column in CONFIDENCES.items()},
+        **_confidence_row(completion.confidence),
     }
+
+
+def _confidence_row(confidence: Confidence | None) -> Mapping[str, float | None]:
+    if confidence is None:
+        return _NO_CONFIDENCE
+    return {column: getattr(confidence, name) for name, column in CONFIDENCES.items()}
 
 
 def confidence_of(row: Mapping[str, Any]) -> Confidence | None:
     """The confidences of a completion's row, None where it has none."""
+    if row.get("confidence_logprob") is None:
+        return None
     values = {name: row.get(column) for name, column in CONFIDENCES.items()}
     known = {name: value for name, value in values.items() if value is not None}
     return Confidence(**known) if len(known) == len(values) else None
@@ -255,6 +323,15 @@ def confidence_of(row: Mapping[str, Any]) -> Confidence | None:
 
 def read_completions(path: Path) -> list[Completion]:
     """Completions as `write_completions` (or `write_scored`) stored them. Raises Broken."""
+    return _completions(read(path), path)
+
+
+def stream_completions(path: Path) -> Iterator[Completion]:
+    """The same, of which a batch is held. Raises Broken."""
+    return itertools.chain.from_iterable(_completions(rows, path) for rows in batches(path))
+
+
+def _completions(rows: Iterable[dict[str, Any]], path: Path) -> list[Completion]:
     try:
         return [
             Completion(
@@ -266,10 +343,16 @@ def read_completions(path: Path) -> list[Completion]:
                 error=row["error"],
                 confidence=confidence_of(row),
             )
-            for row in read(path)
+            for row in rows
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise Broken(path, f"it holds no completions ({error})") from error
+
+
+def stream_failed(path: Path) -> Iterator[str | None]:
+    """Of each completion why it failed, None where it did not; "" where no reason was given. Raises Broken."""
+    for rows in batches(path, ["stop_reason", "error"]):
+        yield from ((row["error"] or "") if row["stop_reason"] == StopReason.ERROR else None for row in rows)
 
 
 def write_scored(path: Path, scored: Iterable[Scored]) -> None:
@@ -362,8 +445,8 @@ def join(path: Path, parts: Sequence[Path]) -> None:
     temporary.replace(path)
 
 
-def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> None:
-    """Store pseudo-labels; `correct[i]` tells whether label i equals the hidden truth, None: unknown."""
+def write_labels(path: Path, labels: Iterable[tuple[PseudoLabel, bool | None]]) -> None:
+    """Store pseudo-labels, each with whether it equals the hidden truth (None: unknown)."""
     write(
         path,
         LABELS,
@@ -380,6 +463,6 @@ def write_labels(path: Path, labels: Sequence[PseudoLabel], correct: Sequence[bo
                 "tally": json.dumps(dict(label.tally), ensure_ascii=False),
                 "drawn": label.drawn,
             }
-            for label, right in zip(labels, correct, strict=True)
+            for label, right in labels
         ),
     )

@@ -50,14 +50,37 @@ TRACKERS = "trackers"  # what trackers wrote, links among it: no stage needs it
 _told: set[Path] = set()  # broken files that were named already
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spare blanks, so that equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL(value)
 
 
 def digest_of(value: Any) -> str:
     """The first 20 hex digits of the sha256 of `value` as canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
+
+
+class ListDigest:
+    """`digest_of` of a list that is told value by value."""
+
+    def __init__(self) -> None:
+        self._content = hashlib.sha256(b"[")
+        self._empty = True
+
+    def add(self, value: Any) -> None:
+        """One more value at its end."""
+        text = canonical_json(value)
+        self._content.update((text if self._empty else f",{text}").encode("utf-8", "surrogatepass"))
+        self._empty = False
+
+    def digest(self) -> str:
+        """That of the list so far."""
+        whole = self._content.copy()
+        whole.update(b"]")
+        return whole.hexdigest()[:DIGEST_LENGTH]
 
 
 def now() -> str:
@@ -228,13 +251,13 @@ class Workspace:
         """The manifest of a finished stage. Raises Broken."""
         return read_manifest(self.folder(kind, digest))
 
-    def manifests(self, kind: str | None = None) -> Iterator[Manifest]:
-        """Every finished stage's manifest, by the name of its folder."""
+    def manifests(self, kind: str | None = None, digest: str = "") -> Iterator[Manifest]:
+        """Every finished stage's manifest, by the name of its folder: those of a kind, whose digest begins so."""
         if not self.artifacts.is_dir():
             return
-        for folder in sorted(self.artifacts.iterdir()):
-            if kind is None or folder.name.startswith(f"{kind}-"):
-                manifest = self._usable(folder)
+        for name in sorted(folder.name for folder in self.artifacts.iterdir()):
+            if (kind is None or name.startswith(f"{kind}-")) and name.partition("-")[2].startswith(digest):
+                manifest = self._usable(self.artifacts / name)
                 if manifest is not None:
                     yield manifest
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import Device, Engine, Question
 from nsd.plugins.metering import Meter
-from nsd.runner.store import tables
+from nsd.runner.store.stored import side_files_of, stored_questions
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.ray_machines import Connection, Over
@@ -42,19 +42,18 @@ class Context:
         """The folder that becomes the finished stage."""
         return self.partial / "artifact"
 
-    def questions(self, content_hash: str) -> list[Question]:
+    def questions(self, content_hash: str) -> Sequence[Question]:
         """Questions of a split by their content hash."""
-        return tables.read_questions(self.workspace.data_file(content_hash))
+        return stored_questions(self.workspace.data_file(content_hash))
 
-    def whole_questions(self, content_hash: str) -> list[Question]:
+    def whole_questions(self, content_hash: str) -> Sequence[Question]:
         """The same for a plugin that may read their side files, all of which are looked at first.
 
         Raises BrokenSideFile: inside a verifier, which must not raise on any text, it could pass for a wrong answer.
         """
-        questions = self.questions(content_hash)
-        for side in {side.sha256: side for question in questions for side in question.side_files.values()}.values():
+        for side in side_files_of(self.workspace.data_file(content_hash)):
             side.check()
-        return questions
+        return self.questions(content_hash)
 
     def progress(self, done: int, total: int | None, unit: str, **more: Any) -> None:
         """Tell the person how far the stage is."""

@@ -10,25 +10,29 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nsd.plugins.api import Completion, Device, Engine, ModelRef, Question
 from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.plugins.large import keys_of, picked
 from nsd.runner.plan.jobs import ModelJob, PluginJob, StageJob, ToSample
 from nsd.runner.plan.relatives import relatives, same_streams
 from nsd.runner.store import provenance, tables
-from nsd.runner.store.shapes import Broken
+from nsd.runner.store.stored import stored_questions
 from nsd.runner.store.workspace import Workspace
+from nsd.runner.work.blocks import Kept, Taking, Texts
 from nsd.runner.work.context import Context
 from nsd.runner.work.drawing_over import Drawer, in_blocks
 from nsd.runner.work.drawn import drawn
-from nsd.runner.work.failures import failures
+from nsd.runner.work.failures import Failing
 from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.ray_pipeline import spread, through
-from nsd.runner.work.rounds import Place, Wanted
+from nsd.runner.work.rounds import Wanted
 from nsd.runner.work.spending import versions_of
 from nsd.runner.work.stopped import begun
 from nsd.runner.work.team import OnShare
@@ -45,38 +49,60 @@ def model_ref(model: ModelJob, workspace: Workspace, device: Device | None = Non
     return replace(base, path=str(folder), revision=None)
 
 
+AT_ONCE = 16  # blocks of questions that Ray is given together: its actors load the model for each time
 FIRST_ROUNDS = 4  # after which it is guessed how many more a limit in tokens holds
 
 
-def draw(work: ToSample, context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
-    """The completions that a stage wants, in question order then sample order; `others` are there already.
+def draw(work: ToSample, context: Context, kept: Kept) -> None:
+    """Draw the completions that a stage wants and that are not there.
 
     Shards on disk are not drawn again, but for the completions in them that failed: another attempt may do better.
-    Raises StageFailed where at least half failed; below that, the count and the commonest reason are a warning.
     """
-    questions, wanted = context.questions(work.questions), Wanted.of_stage(work)
-    held = _held(context, others)
-    total = len(questions) * work.sampling.n
-    context.progress(len(held), total, "completions", resumed=len(held))
-    if wanted.lacks(questions, held):
-        told = _Sum(context, len(held), total)
+    wanted = Wanted.of_stage(work)
+    total, before = len(kept.questions) * work.sampling.n, kept.count()
+    context.progress(before, total, "completions", resumed=before)
+    if any(wanted.lacks(kept.questions_of(block), kept.of(block).held) for block in kept.blocks):
+        told = _Sum(context, before, total)
         job_path, team = context.partial / "job.json", context.team
         if context.over is not None and is_shared(work):
-            draw_over(work, context, others, held, told)
+            draw_over(work, context, kept, told)
         else:
             with team.drawing(job_path, context.processes, told, context.should_stop):
-                draw_share(work, context, others, held, told)
+                draw_share(work, context, kept, told)
         if context.processes > 1:
-            held = {**others} | _on_disk(context)
-    completions = wanted.chosen(questions, held)
-    if (failed := failures(completions)) is not None:
+            kept.forget()
+
+
+def completed(work: ToSample, context: Context, kept: Kept, facts: Tally) -> Iterator[Completion]:
+    """The completions that a stage wants, in question order then sample order; `facts` are told what it drew itself.
+
+    At their end, where at least half failed, raises StageFailed; below that, the count and the commonest reason are a
+    warning.
+    """
+    wanted = Wanted.of_stage(work)
+
+    def chosen() -> Iterator[Completion]:
+        for block in kept.blocks:
+            here = kept.of(block)
+            completions = wanted.chosen(kept.questions_of(block), here.all)
+            # Between votes a round may have drawn what none asked for.
+            own = completions if work.asking is None else here.drawn.values()
+            for item in own:
+                if work.asking is not None or (item.question_id, item.sample) not in here.others:
+                    facts.add(item)
+            yield from completions
+
+    counting = Failing()
+    for item in chosen():
+        counting.add(item)
+        yield item
+    if (failed := counting.found()) is not None:
         if failed.most:
             raise StageFailed(failed.sentence())
         context.warn(f"{failed.sentence()}; a failed completion scores 0 and has no vote")
-    return completions
 
 
-def draw_within(work: ToSample, context: Context, others: Mapping[Place, Completion]) -> list[Completion]:
+def draw_within(work: ToSample, context: Context, kept: Kept) -> tuple[list[Completion], Tally]:
     """Completions of as many rounds over the questions as the stage's tokens seem to hold, `sampling.n` at most.
 
     After the first rounds it is their mean length that says how many; `rounds_within` says how many really fit. The
@@ -85,11 +111,14 @@ def draw_within(work: ToSample, context: Context, others: Mapping[Place, Complet
     assert work.generated_tokens is not None
     rounds = min(FIRST_ROUNDS, work.sampling.n)
     while True:
-        completions = draw(replace(work, sampling=replace(work.sampling, n=rounds)), context, others)
+        some = replace(work, sampling=replace(work.sampling, n=rounds))
+        draw(some, context, kept)
+        facts = Tally()
+        completions = list(completed(some, context, kept, facts))
         spent = sum(item.tokens for item in completions)
         wanted = work.sampling.n if spent == 0 else min(work.sampling.n, work.generated_tokens * rounds // spent)
         if wanted <= rounds:
-            return completions
+            return completions, facts
         rounds = wanted
 
 
@@ -102,37 +131,31 @@ def rounds_within(completions: Sequence[Completion], tokens: int) -> int:
     return max(1, sum(total <= tokens for total in sums))
 
 
-def draw_share(
-    work: ToSample,
-    context: Context,
-    others: Mapping[Place, Completion],
-    held: dict[Place, Completion],
-    told: OnShare,
-) -> None:
-    """Draw what this process has to draw of a stage and is not in `held`, to which it is added, shard by shard.
+def draw_share(work: ToSample, context: Context, kept: Kept, told: OnShare) -> None:
+    """Draw what this process has to draw of a stage and is not in `kept`, to which it is added, shard by shard.
 
     Where nothing is missing of its share, no engine is made.
     """
-    questions = share(context.questions(work.questions), context.number, context.processes)
+    if context.processes > 1:
+        mine = share(kept.questions, context.number, context.processes)
+        kept = Kept(mine, work.sampling.n, kept.shards, kept.taken)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
     shards = Shards(context, told)
-    for batch in drawn(work, questions, ref, lambda: engine_of(work.engine, context), others, held):
-        if batch:
-            if work.served:
-                context.keep_account()  # no shard is there whose price is not
-            shards.add(batch)
-        if context.should_stop() or context.team.broken:
-            raise Interrupted("stopped after a shard")
+    for block in kept.blocks:
+        here = kept.of(block)
+        engine = partial(engine_of, work.engine, context)
+        for batch in drawn(work, kept.questions_of(block), ref, engine, here.others, here.held):
+            if batch:
+                if work.served:
+                    context.keep_account()  # no shard is there whose price is not
+                shards.add(batch)
+                here.add(batch)
+            if context.should_stop() or context.team.broken:
+                raise Interrupted("stopped after a shard")
 
 
-def draw_over(
-    work: ToSample,
-    context: Context,
-    others: Mapping[Place, Completion],
-    held: dict[Place, Completion],
-    told: OnShare,
-) -> None:
-    """The same through Ray's actors: all that a stage lacks, a shard for each block of questions.
+def draw_over(work: ToSample, context: Context, kept: Kept, told: OnShare) -> None:
+    """The same through Ray's actors: all that a stage lacks, a shard for each block of questions that an actor draws.
 
     Raises InputError or StageFailed with what an engine said, what was drawn being kept.
     """
@@ -142,13 +165,17 @@ def draw_over(
     context.computes_with(actors.count, actors.count * actors.gpus)
     ref = model_ref(work.model, context.workspace, context.device) if work.model is not None else None
     given = (work, ref, str(context.workspace.root.resolve()))
-    blocks = in_blocks(work, context.questions(work.questions), others, held, actors.count)
     shards = Shards(context, told)
-    for _, found in through(Drawer, given, blocks, actors, context.should_stop):
-        if found.completions:
-            shards.add(found.completions)
-            held |= {(item.question_id, item.sample): item for item in found.completions}
-        found.check()
+    for start in range(0, len(kept.blocks), AT_ONCE):
+        blocks = []
+        for block in kept.blocks[start : start + AT_ONCE]:
+            here = kept.of(block)
+            blocks += in_blocks(work, kept.questions_of(block), here.others, here.held, actors.count)
+        for _, found in through(Drawer, given, blocks, actors, context.should_stop) if blocks else ():
+            if found.completions:
+                shards.add(found.completions)
+            found.check()
+    kept.forget()
 
 
 class Shards:
@@ -172,13 +199,14 @@ class Shards:
         self._told(self._who, self._drawn, self._tokens / max(time.monotonic() - self._started, 1e-9))
 
 
-def share(questions: Sequence[Question], number: int, processes: int) -> list[Question]:
+def share(questions: Sequence[Question], number: int, processes: int) -> Sequence[Question]:
     """The questions that one of several processes draws, whatever their order: dealt out by their ids, their content.
 
     The shares of all are disjoint and whole, and their sizes differ by one at most.
     """
-    mine = set(sorted(question.id for question in questions)[number::processes])
-    return [question for question in questions if question.id in mine]
+    import numpy as np
+
+    return picked(questions, np.sort(np.argsort(keys_of(questions), kind="stable")[number::processes]))
 
 
 def drawers(work: StageJob, there: int) -> int:
@@ -216,32 +244,16 @@ def _tells(context: Context) -> OnShare:
     return lambda _, drawn, rate: context.progress(drawn, None, "completions", tokens_per_second=rate)
 
 
-def _held(context: Context, others: Mapping[Place, Completion]) -> dict[Place, Completion]:
-    """What need not be drawn: what others drew, and what did not fail."""
-    return {**others} | {key: item for key, item in _on_disk(context).items() if not item.failed}
-
-
-def _on_disk(context: Context) -> dict[Place, Completion]:
-    """The completions of all shards; of a place that was drawn twice the later one."""
-    shards = context.partial / "shards"
-    shards.mkdir(parents=True, exist_ok=True)
-    return {key: item for path in sorted(shards.glob("*.parquet")) for key, item in _read(path).items()}
-
-
-def take(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[str, dict[Place, Completion]]:
-    """Completions that other stages, finished or stopped, drew from the streams of this one, by stage.
+def take(work: ToSample, settings: Mapping[str, Any], context: Context, questions: Sequence[Question]) -> list[Path]:
+    """Files of completions that other stages, finished or stopped, drew from the streams of this one.
 
     What was taken when the stage began is kept, in `taken/NUMBER-DIGEST.parquet`: a continued stage cuts its batches
     as it did at first. Nothing is taken from a stage that was made with another version of torch and the like.
     """
     folder = context.partial / "taken"
     if context.number == 0 and not folder.is_dir() and not any(context.partial.glob("shards/*")):
-        _choose(work, settings, context)
-    found: dict[str, dict[Place, Completion]] = {}
-    for path in sorted(folder.glob("*.parquet")):
-        if items := _read(path):
-            found[path.stem.partition("-")[2]] = items
-    return found
+        _choose(work, settings, context, questions)
+    return sorted(folder.glob("*.parquet"))
 
 
 @dataclass(frozen=True)
@@ -258,7 +270,7 @@ class _Source:
 def _sources(settings: Mapping[str, Any], context: Context) -> Iterator[_Source]:
     """Finished stages, those with most samples first, then stopped ones."""
     for manifest in relatives(settings, context.workspace.manifests("sample")):
-        completions = tables.read_completions(manifest.folder / "samples.parquet")
+        completions = tables.stream_completions(manifest.folder / "samples.parquet")
         data_hash = manifest.data_hash or ""
         yield _Source(manifest.digest, manifest.made_of["questions"], data_hash, manifest.packages, completions)
     for one in begun(context.workspace):
@@ -269,37 +281,21 @@ def _sources(settings: Mapping[str, Any], context: Context) -> Iterator[_Source]
         yield _Source(job.digest, theirs["questions"], job.work.questions, packages, one.completions())
 
 
-def _choose(work: ToSample, settings: Mapping[str, Any], context: Context) -> None:
+def _choose(work: ToSample, settings: Mapping[str, Any], context: Context, questions: Sequence[Question]) -> None:
     n, versions = work.sampling.n, provenance.shaping(provenance.packages())
-    texts = {question.id: question.text for question in context.questions(work.questions)}
-    seen: set[Place] = set()
-    for number, source in enumerate(_sources(settings, context)):
-        if provenance.shaping(source.packages) != versions:
-            continue
-        theirs = texts
+    sources = (one for one in _sources(settings, context) if provenance.shaping(one.packages) == versions)
+    number, taking = 0, None
+    for source in sources:
+        taking = taking or Taking(questions, n)
+        theirs = None
         if source.questions != settings["questions"]:
-            held = tables.held_questions(context.workspace, source.data_hash)
-            theirs = {one.id: one.text for one in held}
-        useful = [
-            one
-            for one in source.completions
-            if one.sample < n and not one.failed and (one.question_id, one.sample) not in seen
-            if one.question_id in texts and texts[one.question_id] == theirs.get(one.question_id)
-        ]
-        if useful:
-            seen |= {(one.question_id, one.sample) for one in useful}
+            path = context.workspace.data_file(source.data_hash)
+            theirs = Texts(stored_questions(path) if path.is_file() else [])
+        for useful in taking.of(source.completions, theirs):
             path = context.partial / "taken" / f"{number:06d}-{source.digest}.parquet"
             path.parent.mkdir(exist_ok=True)
             tables.write_completions(path, useful)
-
-
-def _read(path: Path) -> dict[Place, Completion]:
-    try:
-        return {(item.question_id, item.sample): item for item in tables.read_completions(path)}
-    except Broken as broken:  # its completions are owed again
-        path.replace(path.with_name(f"{path.name}.broken"))
-        print(f"{broken}; kept as {path.name}.broken, and drawn again")
-        return {}
+            number += 1
 
 
 def engine_of(block: PluginJob, context: Context) -> Engine:
@@ -316,50 +312,77 @@ def engine_of(block: PluginJob, context: Context) -> Engine:
     return engine
 
 
-def generation_facts(completions: Sequence[Completion]) -> dict[str, Any]:
+class Tally:
+    """Counts what a report wants to know of completions."""
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.reasons: Counter[str] = Counter()
+
+    def add(self, item: Completion) -> None:
+        """One more."""
+        self.tokens += item.tokens
+        self.reasons[str(item.stop_reason)] += 1
+
+    def facts(self) -> dict[str, Any]:
+        """How many, their tokens, and how they ended."""
+        reasons = dict(sorted(self.reasons.items()))
+        return {"completions": self.reasons.total(), "tokens": self.tokens, "stop_reasons": reasons}
+
+
+def generation_facts(completions: Iterable[Completion]) -> dict[str, Any]:
     """Counts a report wants of any stage that draws completions."""
-    reasons = [str(item.stop_reason) for item in completions]
-    return {
-        "completions": len(completions),
-        "tokens": sum(item.tokens for item in completions),
-        "stop_reasons": {reason: reasons.count(reason) for reason in sorted(set(reasons))},
-    }
+    tally = Tally()
+    for item in completions:
+        tally.add(item)
+    return tally.facts()
 
 
 def run_sample(work: ToSample, settings: Mapping[str, Any], context: Context) -> dict[str, Any]:
     """Completions of the unlabeled or the test questions. `settings` is the stage's key, written out."""
-    taken = take(work, settings, context)
-    others = {place: item for items in taken.values() for place, item in items.items()}
+    questions = context.questions(work.questions)
+    taken = take(work, settings, context, questions)
+    kept = Kept(questions, work.sampling.n, context.partial / "shards", taken)
     if context.number:
-        held = _held(context, others)
-        draw_share(work, context, others, held, _tells(context))
+        draw_share(work, context, kept, _tells(context))
         return {}
-    completions = draw(work, context, others) if work.generated_tokens is None else draw_within(work, context, others)
-    drawn = [item for item in completions if (item.question_id, item.sample) not in others]
-    if work.asking is not None:  # a round may have drawn what no vote asked for
-        drawn = list(_on_disk(context).values())
-    facts = generation_facts(drawn)
-    if work.asking is not None:
-        asked = len(context.questions(work.questions)) * work.sampling.n
-        facts |= {"wanted": len(completions), "at_most": asked}
-        context.progress(len(completions), len(completions), "completions")
-    if work.generated_tokens is not None:
+    target, rounds, tally = context.artifact / "samples.parquet", None, Tally()
+    if work.generated_tokens is None:
+        draw(work, context, kept)
+        tables.write_completions(target, completed(work, context, kept, tally))
+    else:
+        completions, tally = draw_within(work, context, kept)
         rounds = rounds_within(completions, work.generated_tokens)
-        completions = [item for item in completions if item.sample < rounds]
+        tables.write_completions(target, (item for item in completions if item.sample < rounds))
+    facts = tally.facts()
+    if work.asking is not None:
+        wanted = tables.count(target)
+        facts |= {"wanted": wanted, "at_most": len(questions) * work.sampling.n}
+        context.progress(wanted, wanted, "completions")
+    if rounds is not None:
         facts["rounds"] = rounds
-    tables.write_completions(context.artifact / "samples.parquet", completions)
-    shared = {digest: len(items) for digest, items in taken.items()}
+    shared: dict[str, int] = {}
+    for path in filter(Path.exists, taken):  # one that could not be read is gone
+        digest = path.stem.partition("-")[2]
+        shared[digest] = shared.get(digest, 0) + tables.count(path)
     engine = context.engines.get(repr(work.engine))
     answered = None if engine is None else engine.answered()
     told = {} if answered is None else {"answered": asdict(answered)}
     return {"data_hash": work.questions, "generation": facts, "shared": shared, **told}
 
 
-def stored_completions(digest: str, context: Context) -> list[Completion]:
-    """What a sample stage drew. Raises StageFailed where most of it failed."""
+def stream_stored(digest: str, context: Context) -> Iterator[Completion]:
+    """What a sample stage drew, of which little is held. Raises StageFailed where most of it failed."""
     path = context.workspace.folder("sample", digest) / "samples.parquet"
-    completions = tables.read_completions(path)
     # Samples that an earlier version of nsd kept although most of them had failed.
-    if (failed := failures(completions)) is not None and failed.most:
+    counting = Failing()
+    for error in tables.stream_failed(path):
+        counting.tell(error)
+    if (failed := counting.found()) is not None and failed.most:
         raise StageFailed(f"{failed.sentence()}; remove {path.parent} to have them drawn again")
-    return completions
+    return tables.stream_completions(path)
+
+
+def stored_completions(digest: str, context: Context) -> list[Completion]:
+    """The same, all of it."""
+    return list(stream_stored(digest, context))

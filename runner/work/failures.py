@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from nsd.plugins.api import Completion
@@ -42,19 +42,45 @@ class Failures:
         return f"{count}, most often ({self.alike} of {self.failed}): {self.reason}"
 
 
-def failures(completions: Sequence[Completion]) -> Failures | None:
-    """Count the failed ones; None where none failed. Reasons that differ in their numbers alone are of one kind."""
-    reasons = [_reason(completion) for completion in completions if completion.failed]
-    if not reasons:
-        return None
-    kinds = [_WITH_A_DIGIT.sub("#", reason) for reason in reasons]
-    kind, alike = Counter(kinds).most_common(1)[0]
-    shown = Counter(reason for reason, its in zip(reasons, kinds, strict=True) if its == kind).most_common(1)[0][0]
-    return Failures(len(reasons), len(completions), alike, shown)
+class Failing:
+    """Counts completions and the failed ones among them, as they come."""
+
+    def __init__(self) -> None:
+        self._drawn = 0
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, completion: Completion) -> None:
+        """One more."""
+        self.tell((completion.error or "") if completion.failed else None)
+
+    def tell(self, error: str | None) -> None:
+        """One more, that failed for this reason; None: it did not."""
+        self._drawn += 1
+        if error is not None:
+            self._reasons[_reason(error)] += 1
+
+    def found(self) -> Failures | None:
+        """The failed ones; None where none failed. Reasons that differ in their numbers alone are of one kind."""
+        if not self._reasons:
+            return None
+        kinds: Counter[str] = Counter()
+        for reason, count in self._reasons.items():
+            kinds[_WITH_A_DIGIT.sub("#", reason)] += count
+        kind, alike = kinds.most_common(1)[0]
+        shown = next(reason for reason, _ in self._reasons.most_common() if _WITH_A_DIGIT.sub("#", reason) == kind)
+        return Failures(self._reasons.total(), self._drawn, alike, shown)
 
 
-def _reason(completion: Completion) -> str:
-    reason = " ".join((completion.error or "").split()) or "no reason was given"
+def failures(completions: Iterable[Completion]) -> Failures | None:
+    """Count the failed ones; None where none failed."""
+    counting = Failing()
+    for completion in completions:
+        counting.add(completion)
+    return counting.found()
+
+
+def _reason(error: str) -> str:
+    reason = " ".join(error.split()) or "no reason was given"
     return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 3] + "..."
 
 

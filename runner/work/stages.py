@@ -8,7 +8,8 @@ checkpoints. Heavy packages are loaded by the plugins, when they are used.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,15 @@ from nsd.plugins.errors import StageFailed
 from nsd.runner.plan.jobs import ToDiscover, ToGather, ToLabel, ToSample, ToScore, ToTrain
 from nsd.runner.store import tables
 from nsd.runner.store.workspace import digest_of
+from nsd.runner.work.blocks import block_size
 from nsd.runner.work.context import Context
 from nsd.runner.work.discovering import run_discover, run_gather
-from nsd.runner.work.drawing import model_ref, run_sample, stored_completions
+from nsd.runner.work.drawing import model_ref, run_sample, stored_completions, stream_stored
 from nsd.runner.work.failures import without_failed_text
 from nsd.runner.work.jobs import Job, make_plugin
 from nsd.runner.work.score import Scoring
+
+KEPT = ("question_id", "label", "target", "kept")  # columns of labels that training looks at
 
 
 def run_stage(job: Job, context: Context) -> dict[str, Any]:
@@ -72,16 +76,39 @@ def run_label(work: ToLabel, drawn: str | None, context: Context) -> dict[str, A
     """
     questions = context.whole_questions(work.questions)
     labeler, verifier = make_plugin(work.labeler, Labeler), make_plugin(work.verifier, Verifier)
-    samples: dict[str, list[Completion]] = {}
-    if drawn is not None:
-        for completion in stored_completions(drawn, context):
-            samples.setdefault(completion.question_id, []).append(without_failed_text(completion))
-    asked = questions if labeler.sampling() is None else [without_truth(question) for question in questions]
-    labels = labeler.label(asked, samples, verifier, work.seed)
-    correct = [label_is_right(label, question, verifier) for label, question in zip(labels, questions, strict=True)]
-    tables.write_labels(context.artifact / "labels.parquet", labels, correct)
-    context.progress(len(labels), len(labels), "labels")
-    return {"data_hash": work.questions, "labels": label_facts(labels, correct), **sandbox_facts(verifier)}
+    completions = iter(()) if drawn is None else stream_stored(drawn, context)
+    told = LabelFacts()
+
+    def labelled() -> Iterator[tuple[PseudoLabel, bool | None]]:
+        for some, samples in _with_samples(questions, completions, labeler):
+            asked = some if labeler.sampling() is None else [without_truth(question) for question in some]
+            for label, question in zip(labeler.label(asked, samples, verifier, work.seed), some, strict=True):
+                right = label_is_right(label, question, verifier)
+                told.add(label, right)
+                yield label, right
+            context.progress(told.questions, len(questions), "labels")
+
+    tables.write_labels(context.artifact / "labels.parquet", labelled())
+    return {"data_hash": work.questions, "labels": told.to_json(), **sandbox_facts(verifier)}
+
+
+def _with_samples(
+    questions: Sequence[Question], completions: Iterator[Completion], labeler: Labeler
+) -> Iterator[tuple[Sequence[Question], dict[str, list[Completion]]]]:
+    """Questions, as many as are labelled at once, with the samples of each, which come in the questions' order."""
+    sampling = labeler.sampling()
+    size = block_size(1 if sampling is None else sampling.n) if labeler.in_parts else max(1, len(questions))
+    ahead = next(completions, None)
+    for start in range(0, max(1, len(questions)), size):
+        some = list(questions[start : start + size])
+        last = start + size >= len(questions)
+        samples: dict[str, list[Completion]] = {question.id: [] for question in some}
+        while ahead is not None and (last or ahead.question_id in samples):
+            samples.setdefault(ahead.question_id, []).append(without_failed_text(ahead))
+            ahead = next(completions, None)
+        if start and len(samples) > len(some):
+            raise StageFailed("the samples are not in the order of the questions, so that they cannot be read in parts")
+        yield some, samples
 
 
 def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -> bool | None:
@@ -92,32 +119,58 @@ def label_is_right(label: PseudoLabel, question: Question, verifier: Verifier) -
     return label.label is not None and verifier.same(label.label, gold)
 
 
-def label_facts(labels: Sequence[PseudoLabel], correct: Sequence[bool | None]) -> dict[str, Any]:
+class LabelFacts:
     """Coverage, accuracy and the histogram of confidence; for votes that may stop early how many samples they saw."""
-    voted = [right for label, right in zip(labels, correct, strict=True) if label.label is not None]
-    kept = [right for label, right in zip(labels, correct, strict=True) if label.kept]
-    histogram: dict[str, int] = {}
-    for label in labels:
-        bar = f"{label.confidence:.3f}"
-        histogram[bar] = histogram.get(bar, 0) + 1
 
-    def accuracy(values: Sequence[bool | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return sum(map(int, known)) / len(known) if known else None
+    def __init__(self) -> None:
+        self.questions = 0
+        self._voted, self._kept = _Share(), _Share()
+        self._histogram: Counter[str] = Counter()
+        self._in_rounds = False
+        self._stopped = self._seen = self._at_most = 0
 
-    facts: dict[str, Any] = {
-        "questions": len(labels),
-        "voted": len(voted),
-        "kept": len(kept),
-        "accuracy_voted": accuracy(voted),
-        "accuracy_kept": accuracy(kept),
-    }
-    if any(label.drawn is not None for label in labels):  # a confidence is a range then, and has no histogram
-        facts["stopped_early"] = sum(label.drawn is not None and label.drawn < label.k for label in labels)
-        facts["samples_seen"] = sum(label.k if label.drawn is None else label.drawn for label in labels)
-        facts["samples_at_most"] = sum(label.k for label in labels)
-        return facts
-    return {**facts, "confidence_histogram": dict(sorted(histogram.items()))}
+    def add(self, label: PseudoLabel, correct: bool | None) -> None:
+        """One more label, and whether it equals the hidden truth."""
+        self.questions += 1
+        if label.label is not None:
+            self._voted.add(correct)
+        if label.kept:
+            self._kept.add(correct)
+        self._histogram[f"{label.confidence:.3f}"] += 1
+        self._in_rounds |= label.drawn is not None
+        self._stopped += label.drawn is not None and label.drawn < label.k
+        self._seen += label.k if label.drawn is None else label.drawn
+        self._at_most += label.k
+
+    def to_json(self) -> dict[str, Any]:
+        """What the manifest says of them."""
+        facts: dict[str, Any] = {
+            "questions": self.questions,
+            "voted": self._voted.of,
+            "kept": self._kept.of,
+            "accuracy_voted": self._voted.share,
+            "accuracy_kept": self._kept.share,
+        }
+        if self._in_rounds:  # a confidence is a range then, and has no histogram
+            seen = {"stopped_early": self._stopped, "samples_seen": self._seen, "samples_at_most": self._at_most}
+            return {**facts, **seen}
+        return {**facts, "confidence_histogram": dict(sorted(self._histogram.items()))}
+
+
+class _Share:
+    """How many of some are right, where that is known."""
+
+    def __init__(self) -> None:
+        self.of = self._known = self._right = 0
+
+    def add(self, right: bool | None) -> None:
+        self.of += 1
+        self._known += right is not None
+        self._right += bool(right)
+
+    @property
+    def share(self) -> float | None:
+        return self._right / self._known if self._known else None
 
 
 def sandbox_facts(*verifiers: Verifier) -> dict[str, Any]:
@@ -184,7 +237,7 @@ def mean_numbers(scores: Sequence[Score]) -> dict[str, float]:
 
 
 def examples_of(work: ToTrain, context: Context) -> list[Example]:
-    """Training examples of every source, in the order the condition names them.
+    """Training examples of every source, in the order the condition names them: of pseudo-labels those that are kept.
 
     Questions without answers are data of their own, in which no truth lies.
     """
@@ -195,13 +248,15 @@ def examples_of(work: ToTrain, context: Context) -> list[Example]:
         if source.labels is None:
             examples += [Example(q, prompt.render(q), q.answer, q.solution, source.source) for q in questions]
             continue
-        by_id = {question.id: question for question in questions}
-        for row in tables.read(context.workspace.folder("label", source.labels) / "labels.parquet"):
-            if row["kept"]:
-                question = by_id[row["question_id"]]
-                # The true answer stays hidden: a trainer sees the guessed one, and what tells nothing of the true.
-                blind = replace(without_truth(question, source.shown), answer=row["label"], solution=row["target"])
-                examples.append(Example(blind, prompt.render(question), row["label"], row["target"], "pseudo"))
+        path = context.workspace.folder("label", source.labels) / "labels.parquet"
+        kept = [row for rows in tables.batches(path, KEPT) for row in rows if row["kept"]]
+        wanted = {row["question_id"] for row in kept}
+        by_id = {question.id: question for question in questions if question.id in wanted}
+        for row in kept:
+            question = by_id[row["question_id"]]
+            # The true answer stays hidden: a trainer sees the guessed one, and what tells nothing of the true.
+            blind = replace(without_truth(question, source.shown), answer=row["label"], solution=row["target"])
+            examples.append(Example(blind, prompt.render(question), row["label"], row["target"], "pseudo"))
     return examples
 
 

@@ -18,7 +18,7 @@ answer computes them again and trains nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from nsd.plugins.api import KeptRollout, Question, Verifier
 from nsd.plugins.verifiers.voting import majority
@@ -70,7 +70,8 @@ def hold_against_truth(stage: Stage, workspace: Workspace) -> str | None:
     folder = workspace.folder(stage.kind, stage.digest)
     try:
         verifier = make_plugin(stage.truth.verifier, Verifier)
-        truth = readable(stage.truth, verifier)
+        among = {one.question_id for step in tables.read_rollouts(folder / ROLLOUTS) for one in step}
+        truth = readable(stage.truth, verifier, among)
         rows = [
             {"step": step[0].step, "metric": name, "value": value}
             for step in tables.read_rollouts(folder / ROLLOUTS)
@@ -96,9 +97,9 @@ def name_of(truth: Truth) -> str:
     return f"truth-{truth.known_by}.parquet"
 
 
-def readable(truth: Truth, verifier: Verifier) -> dict[str, Question]:
-    """The questions whose answer the verifier can read, by id."""
-    known = ((one, one.answer) for one in truth.questions)
+def readable(truth: Truth, verifier: Verifier, among: Collection[str]) -> dict[str, Question]:
+    """The questions with these ids whose answer the verifier can read, by id."""
+    known = ((one, one.answer) for one in truth.questions if one.id in among)
     return {one.id: one for one, answer in known if answer is not None and verifier.normalise(answer) is not None}
 
 

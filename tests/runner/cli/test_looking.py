@@ -75,8 +75,8 @@ def test_logs_end_with_the_last_lines(workspace: Workspace) -> None:
 def test_a_chain_has_its_causes_first_however_far_back() -> None:
     inputs: dict[str, dict[str, str]] = {"a": {}, "b": {"model": "a"}, "c": {"samples": "b"}}
     manifests = {digest: {"digest": digest, "inputs": wanted} for digest, wanted in inputs.items()}
-    assert [one["digest"] for one in stage_chain(manifests, "c")] == ["a", "b", "c"]
-    assert stage_chain(manifests, "gone") == stage_chain(manifests, None) == []
+    assert [one["digest"] for one in stage_chain(manifests.get, "c")] == ["a", "b", "c"]
+    assert stage_chain(manifests.get, "gone") == stage_chain(manifests.get, None) == []
 
 
 def test_a_rate_leaves_out_what_an_earlier_attempt_had(

@@ -84,7 +84,7 @@ def test_a_trainer_is_given_every_source_in_order_and_no_hidden_truth(order: lis
     tables.write_questions(workspace.data / "hidden.parquet", hidden)
     kept = PseudoLabel("b", label="2", target="so #### 2", confidence=1.0, votes=4, k=4, kept=True)
     left = PseudoLabel("c", label="3", target="so #### 3", confidence=0.5, votes=2, k=4, kept=False)
-    tables.write_labels(workspace.folder("label", "l1") / "labels.parquet", [kept, left], [None, None])
+    tables.write_labels(workspace.folder("label", "l1") / "labels.parquet", [(kept, None), (left, None)])
     sources = {
         "labeled": SourceJob("labeled", "known"),
         "pseudo": SourceJob("pseudo", "hidden", labels="l1"),

@@ -30,7 +30,7 @@ from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import generation_facts, model_ref
 from nsd.runner.work.events import Event, Told
 from nsd.runner.work.jobs import Job
-from nsd.runner.work.stages import Curves, label_facts
+from nsd.runner.work.stages import Curves, LabelFacts
 from nsd.runner.work.sync import Sync
 from nsd.runner.work.worker import Worker
 from support import REPOSITORY, wait_until
@@ -218,7 +218,14 @@ def test_what_a_manifest_says_of_labels_by_hand() -> None:
 
     labels = [label("a", "1", True, 1.0), label("b", "2", True, 0.5), label("c", "3", False, 0.5)]
     labels += [label("d", "4", True, 1.0), label("e", None, False, 0.0)]
-    assert label_facts(labels, [True, False, False, None, None]) == {
+
+    def facts(labels: list[PseudoLabel], correct: list[bool | None]) -> dict[str, Any]:
+        told = LabelFacts()
+        for one, right in zip(labels, correct, strict=True):
+            told.add(one, right)
+        return told.to_json()
+
+    assert facts(labels, [True, False, False, None, None]) == {
         "questions": 5,
         "voted": 4,
         "kept": 3,
@@ -226,7 +233,7 @@ def test_what_a_manifest_says_of_labels_by_hand() -> None:
         "accuracy_kept": 1 / 2,
         "confidence_histogram": {"0.000": 1, "0.500": 2, "1.000": 2},
     }
-    assert label_facts(labels[4:], [None])["accuracy_kept"] is None
+    assert facts(labels[4:], [None])["accuracy_kept"] is None
 
 
 def test_what_a_manifest_says_of_completions_by_hand() -> None:

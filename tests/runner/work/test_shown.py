@@ -40,7 +40,7 @@ def test_an_example_has_the_guess_and_what_is_shown(
     workspace.create()
     tables.write_questions(workspace.data_file("dada"), [QUESTION])
     label = PseudoLabel("q", "5", "so 5", 1.0, 2, 2, True)
-    tables.write_labels(workspace.folder("label", "abcd") / "labels.parquet", [label], [False])
+    tables.write_labels(workspace.folder("label", "abcd") / "labels.parquet", [(label, False)])
     work = to_train(SourceJob("pseudo", "dada", labels="abcd", shown=shown))
     (example,) = examples_of(work, Context(workspace, tmp_path, lambda event: None, lambda: False))
     assert example.question == Question("q", "How many?", "5", "so 5", context, meta)

@@ -217,7 +217,7 @@ def test_no_hidden_truth_is_in_what_the_training_process_is_given(ran: Ran, cond
     assert "HIDDEN" not in json.dumps(ran.told[condition])
     assert {one["answer"] for one in ran.told[condition]["examples"]} == {None if condition == "blind" else "7"}
     stage = ran.plan.stages[ran.train_digest(condition)]
-    assert stage.truth is not None and "HIDDEN" in repr(stage.truth)
+    assert stage.truth is not None and "HIDDEN" in repr(list(stage.truth.questions))
     assert "HIDDEN" not in json.dumps(job_of(ran.plan, stage, ran.workspace).to_json())
 
 

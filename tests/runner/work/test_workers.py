@@ -304,6 +304,7 @@ def test_a_torn_shard_is_drawn_again_and_the_whole_ones_are_kept(tmp_path: Path,
 def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     from nsd.plugins.errors import Interrupted
     from nsd.runner.store import tables
+    from nsd.runner.work.blocks import Kept
     from nsd.runner.work.context import Context
     from nsd.runner.work.drawing import draw
     from nsd.runner.work.jobs import write_data
@@ -315,13 +316,17 @@ def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
     stage, _ = plan.stages.values()
     partial = workspace.partial("sample", stage.digest)
     context = Context(workspace, partial, emit=lambda event: None, should_stop=lambda: True)
+
+    def kept() -> Kept:
+        return Kept(context.questions(stage.job.questions), stage.job.sampling.n, partial / "shards")
+
     for _ in range(2):
         with pytest.raises(Interrupted):
-            draw(stage.job, context, {})
+            draw(stage.job, context, kept())
     first, second = sorted((partial / "shards").glob("*.parquet"))
     first.unlink()  # as where it was found broken
     with pytest.raises(Interrupted):
-        draw(stage.job, context, {})
+        draw(stage.job, context, kept())
     held = [tables.read_completions(path) for path in sorted((partial / "shards").glob("*.parquet"))]
     assert [path.name for path in sorted((partial / "shards").iterdir())] == [second.name, "000002.parquet"]
     assert len({(one.question_id, one.sample) for shard in held for one in shard}) == 4

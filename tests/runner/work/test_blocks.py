@@ -1,0 +1,199 @@
+"""A stage of many questions, block by block: what one block gives, and the memory of a block."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nsd.plugins import large
+from nsd.plugins.api import Completion, Question, StopReason
+from nsd.plugins.errors import Interrupted, StageFailed
+from nsd.plugins.large import keys_of
+from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.model import Plan, Stage
+from nsd.runner.spec.load import load_spec
+from nsd.runner.store import provenance, stored, tables
+from nsd.runner.store.shapes import Manifest
+from nsd.runner.store.workspace import Workspace
+from nsd.runner.work import blocks
+from nsd.runner.work.blocks import Finding, Taking, Texts
+from nsd.runner.work.context import Context
+from nsd.runner.work.jobs import job_of, write_data
+from nsd.runner.work.stages import run_stage
+
+K = 3
+SPEC = """\
+name: many
+model: builtin:wordmath-1m
+data: {{use: jsonl, train: train.jsonl, test: train.jsonl, unlabeled: unlabeled.jsonl,
+  split: {{labeled: 0, unlabeled: {count}, test: 1}}}}
+engine: {{use: replay, path: recorded.jsonl}}
+labeler: {{use: consensus, k: {k}}}
+trainer: sft
+seeds: [1]
+conditions:
+  recorded: {{train_on: []}}
+  student: {{engine: hf, train_on: [pseudo], label_with: recorded}}
+"""
+
+
+def plan_of(folder: Path, count: int, size: int = 0, k: int = K) -> Plan:
+    def text(number: int) -> str:
+        return f"How much is {number}?" + "x" * size
+
+    def lines(name: str, rows: Iterator[dict[str, Any]]) -> None:
+        with (folder / name).open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    lines("train.jsonl", iter([{"question": "train", "answer": "1"}]))
+    lines("unlabeled.jsonl", ({"question": text(number)} for number in range(count)))
+    said = ([f"#### {number % (2 + sample)}" + "y" * size for sample in range(2 * K)] for number in range(count))
+    lines("recorded.jsonl", ({"question": text(n), "completion": texts} for n, texts in enumerate(said)))
+    (folder / "spec.yaml").write_text(SPEC.format(count=count, k=k))
+    return build_plan(load_spec(folder / "spec.yaml"))
+
+
+def stage_of(plan: Plan, kind: str) -> Stage:
+    return next(one for one in plan.stages.values() if one.kind == kind and one.used_by == ["student/seed1"])
+
+
+def run(plan: Plan, kind: str, workspace: Workspace, shards: int | None = None) -> dict[str, Any]:
+    """Do a stage in this process; `shards`: it is stopped after so many."""
+    write_data(plan, workspace)
+    stage = stage_of(plan, kind)
+    left = iter(range(10**9 if shards is None else shards - 1))
+    with workspace.lock(stage.kind, stage.digest) as partial:
+        context = Context(workspace, partial, lambda event: None, lambda: next(left, None) is None)
+        facts = run_stage(job_of(plan, stage, workspace), context)
+        given: dict[str, Any] = {
+            "kind": stage.kind,
+            "digest": stage.digest,
+            "key": stage.key,
+            "settings": stage.settings,
+        }
+        given |= {"packages": provenance.packages(), **facts}
+        workspace.commit(stage.kind, stage.digest, Manifest.model_validate(given))
+    return facts
+
+
+def rows_of(plan: Plan, kind: str, workspace: Workspace) -> list[dict[str, Any]]:
+    name = {"sample": "samples.parquet", "label": "labels.parquet"}[kind]
+    return tables.read(workspace.folder(kind, stage_of(plan, kind).digest) / name)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of ten questions, and nothing that holds more than some."""
+    for module in (large, stored, blocks):
+        monkeypatch.setattr(module, "HELD", 10)
+    monkeypatch.setattr(blocks, "LEAST", 10)
+    monkeypatch.setattr(blocks, "ROWS", 10)
+    monkeypatch.setattr(tables, "GROUP", 16)
+    monkeypatch.setattr(tables, "BATCH", 8)
+
+
+def whole(tmp_path: Path, count: int) -> tuple[Plan, Workspace]:
+    """Sampled and labelled in one block."""
+    plan, workspace = plan_of(tmp_path, count), Workspace(tmp_path / "whole")
+    for kind in ("sample", "label"):
+        run(plan, kind, workspace)
+    return plan, workspace
+
+
+@pytest.mark.parametrize("count", [9, 10, 11, 37])
+def test_blocks_give_what_one_block_gives(tmp_path: Path, count: int, request: pytest.FixtureRequest) -> None:
+    plan, reference = whole(tmp_path, count)
+    request.getfixturevalue("small")
+    again, here = plan_of(tmp_path, count), Workspace(tmp_path / "blocks")
+    assert list(again.stages) == list(plan.stages), "how many are held is in no digest"
+    for kind in ("sample", "label"):
+        facts = run(again, kind, here)
+        assert rows_of(again, kind, here) == rows_of(plan, kind, reference)
+        held = reference.manifest(kind, stage_of(plan, kind).digest).to_json()
+        assert {name: held[name] for name in facts} == json.loads(json.dumps(facts))
+
+
+def test_a_stopped_stage_goes_on_with_the_blocks_that_are_left(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    plan, reference = whole(tmp_path, 37)
+    request.getfixturevalue("small")
+    here = Workspace(tmp_path / "blocks")
+    with pytest.raises(Interrupted):
+        run(plan, "sample", here, shards=2)
+    shards = here.partial("sample", stage_of(plan, "sample").digest) / "shards"
+    before = {path.name: path.stat().st_mtime_ns for path in shards.iterdir()}
+    assert len(before) == 2
+    with pytest.raises(Interrupted):
+        run(plan, "sample", here, shards=1)
+    assert {path.name: path.stat().st_mtime_ns for path in shards.iterdir()}.items() > before.items()
+    assert sum(tables.count(path) for path in shards.iterdir()) == 3 * 10 * K, "nothing twice"
+    run(plan, "sample", here)
+    assert rows_of(plan, "sample", here) == rows_of(plan, "sample", reference)
+
+
+def test_samples_of_another_stage_are_taken_block_by_block(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("small")
+    here = Workspace(tmp_path / "ws")
+    run(plan_of(tmp_path, 37), "sample", here)
+    more = plan_of(tmp_path, 37, k=K + 2)
+    facts = run(more, "sample", here)
+    assert sum(facts["shared"].values()) == 37 * K and facts["generation"]["completions"] == 37 * 2
+    assert [(row["sample"]) for row in rows_of(more, "sample", here)] == [*range(K + 2)] * 37
+
+
+def test_of_another_stage_only_the_same_texts_are_taken_once() -> None:
+    mine = [Question("a", "A"), Question("b", "B"), Question("c", "C")]
+    theirs = [Question("b", "other"), Question("a", "A"), Question("d", "D")]
+    drawn = [Completion(one.id, sample, "", 1, StopReason.STOP) for one in theirs for sample in range(3)]
+    failed = replace(drawn[3], stop_reason=StopReason.ERROR)
+    taking = Taking(mine, 2)
+    first = [one for part in taking.of([failed, *drawn[4:]], Texts(theirs)) for one in part]
+    assert [(one.question_id, one.sample) for one in first] == [("a", 1)]
+    second = [one for part in taking.of(drawn, None) for one in part]
+    assert [(one.question_id, one.sample) for one in second] == [("b", 0), ("b", 1), ("a", 0)]
+
+
+def test_questions_are_found_by_their_keys() -> None:
+    questions = [Question(name, name) for name in "cab"]
+    keys = keys_of([Question(name, name) for name in "abxc"])
+    assert Finding(keys_of(questions)).places(keys).tolist() == [1, 2, -1, 0]
+    assert Finding(np.array([], np.uint64)).places(keys).tolist() == [-1] * 4
+
+
+def test_samples_out_of_order_are_not_voted_on_in_parts(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    request.getfixturevalue("small")
+    plan, here = plan_of(tmp_path, 37), Workspace(tmp_path / "ws")
+    run(plan, "sample", here)
+    path = here.folder("sample", stage_of(plan, "sample").digest) / "samples.parquet"
+    rows = tables.read(path)
+    tables.write(path, tables.COMPLETIONS, rows[60:] + rows[:60])
+    with pytest.raises(StageFailed, match="not in the order"):
+        run(plan, "label", here)
+
+
+@pytest.mark.slow
+def test_a_stage_holds_a_block(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Twice the questions take some numbers more each, where a question and its samples take over 4,000 bytes."""
+    request.getfixturevalue("small")
+
+    def peak(count: int) -> int:
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        plan, workspace = plan_of(folder, count, size=1000), Workspace(folder / "ws")
+        write_data(plan, workspace)
+        tracemalloc.start()
+        try:
+            for kind in ("sample", "label"):
+                run(plan, kind, workspace)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(20)  # what is imported and kept once
+    assert peak(800) - peak(400) < 400 * 1000
