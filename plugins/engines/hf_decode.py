@@ -10,11 +10,13 @@ have ended (tests/plugins/test_decode_waits.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from nsd.plugins.api import Confidence, Sampling
 from nsd.plugins.confidence import summary, token_confidence
+from nsd.plugins.engines.hf_attention import quick_steps, takes_quick_steps
 from nsd.plugins.engines.hf_prefill import Group, Queue, Wanted, common_beginning, forward
 from nsd.plugins.engines.hf_sampling import choose, levels, shifted, uniforms
 from nsd.plugins.engines.hf_slots import Prefilled, Shift, memory_for
@@ -132,6 +134,7 @@ class Batch:
         self.group: Group | None = group
         count, device = min(ways.slots, len(group.waiting)), model.device
         self.memory = memory_for(model, queue.accepts, group.prefilled, count, ways.longest)
+        self.quick = self.memory.prebuilt is not None and takes_quick_steps(model)
         self.step = 0  # of the time line
         self.rows: list[Wanted | None] = [None] * count  # who is in a slot
         self.begins = [0] * count  # the column of its first token
@@ -189,7 +192,8 @@ class Batch:
         """Run the model on the tokens drawn: the logits of the next ones."""
         self.positions = self.positions + self.alive  # who has ended stays within the context
         ids, positions, memory = self.tokens[:, None], self.positions[:, None], self.memory
-        self.logits = forward(self.model, self.queue.accepts, ids, memory.mask(), positions, memory.cache)
+        with quick_steps(self.model) if self.quick else nullcontext():
+            self.logits = forward(self.model, self.queue.accepts, ids, memory.mask(), positions, memory.cache)
         memory.window.now += 1
         self.step += 1
 

@@ -118,7 +118,7 @@ class SlotMemory:
         self.window = Window(0, prefilled.width)
         self.cache = DynamicCache(config=model.config)
         self.cache.layers = [SlotLayer(one, slots, self.columns, self.window) for one in prefilled.cache.layers]
-        self._prebuilt = prebuilt
+        self.prebuilt = prebuilt
         self._seen = 1 if prebuilt is None else 0
         self._mask = prefilled.mask.new_full(
             (slots, self.columns), self._seen, dtype=prefilled.mask.dtype if prebuilt is None else prebuilt.dtype
@@ -141,7 +141,7 @@ class SlotMemory:
                     buffer[torch.tensor(broken, device=device)] = 0
                 buffer[place, :, begin:now] = found[source]
         seen = torch.nn.functional.pad(prefilled.mask[source], (begin, 0))
-        self._mask[place, :now] = seen if self._prebuilt is None else self._prebuilt.of(seen)
+        self._mask[place, :now] = seen if self.prebuilt is None else self.prebuilt.of(seen)
         for slot, prompt in zip(slots, sources, strict=True):
             self._begins[slot], self._padded[slot] = begin, prefilled.padded[prompt]
 
@@ -152,9 +152,9 @@ class SlotMemory:
     def mask(self) -> Any:
         """What to give the model in this step; None where every row sees the whole window."""
         window = self.window
-        if self._prebuilt is None:
+        if self.prebuilt is None:
             return self._mask[:, window.first : window.now + 1]
-        if not self._prebuilt.always and max(self._begins) <= window.first and not any(self._padded):
+        if not self.prebuilt.always and max(self._begins) <= window.first and not any(self._padded):
             return None
         return self._mask[:, None, None, window.first : window.now + 1]
 
@@ -193,6 +193,7 @@ class WholeMemory:
     """Rows that begin together: for a cache with layers of other kinds."""
 
     refills = False
+    prebuilt = None
 
     def __init__(self, prefilled: Prefilled, longest: int) -> None:
         self.columns = prefilled.width + longest + ROOM  # some steps pass before it is seen that all have ended
