@@ -30,10 +30,15 @@ LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; 
 
 @dataclass(frozen=True)
 class Loaded(Asked):
-    """A model in memory, and what a decode loop needs to know of it."""
+    """A model in memory, and what a decode loop needs to know of it.
+
+    `static` and `compiled` are those of hf_decode.Ways.
+    """
 
     model: Any
     pad_id: int
+    static: bool = False
+    compiled: Any = None
 
 
 Row = tuple[AskedPrompt, int]  # a prompt and a sample number
@@ -171,6 +176,8 @@ def _stream(loaded: Loaded, work: _Work, sampling: Sampling, slots: int, shared:
         sampling.max_tokens,
         check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
         stops=Stops(loaded.tokenizer, sampling.stop) if sampling.stop else None,
+        static=loaded.static,
+        compiled=loaded.compiled,
     )
     yield from stream(loaded.model, Queue(loaded.model, work.wanted(), loaded.pad_id, shared), ways, loaded.pad_id)
 
