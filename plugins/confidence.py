@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_LIKELY = 20  # tokens whose log-probabilities make a token's confidence
+# numpy's selection takes half the time of torch's in 833 entries (1.0 and 2.0 ms for 256 rows), and five times as long
+# in 151,936.
+SMALL_VOCABULARY = 4096
 WINDOW = 2048  # tokens
 WINDOWS_IN_A_TEXT = 4  # at least this many windows' length, else windows are shorter
 LOWEST_SHARE = 10  # one in ten windows
@@ -38,8 +41,20 @@ def token_confidence(logits: Any, tokens: Any) -> tuple[Any, Any]:
     """
     logits = logits.float()
     total = logits.logsumexp(-1)
-    top = logits.topk(min(MOST_LIKELY, logits.shape[-1]), sorted=False).values.mean(-1)
-    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - total, total - top
+    return logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) - total, total - _most_likely(logits).mean(-1)
+
+
+def _most_likely(logits: Any) -> Any:
+    """The 20 largest logits (all, where there are fewer), in any order: [..., V] -> [..., 20]."""
+    vocabulary = logits.shape[-1]
+    count = min(MOST_LIKELY, vocabulary)
+    if logits.device.type != "cpu" or vocabulary > SMALL_VOCABULARY:
+        return logits.topk(count, sorted=False).values
+    import numpy
+    import torch
+
+    found = numpy.partition(logits.detach().numpy(), vocabulary - count, axis=-1)
+    return torch.from_numpy(found[..., vocabulary - count :])
 
 
 def entropy_and_certainty(logits: Any) -> tuple[Any, Any]:

@@ -28,12 +28,19 @@ logits stop being finite numbers give a completion with stop reason ERROR; a com
 context first ends with LENGTH. Where the rows at once do not fit in memory, those not written yet begin again, half as
 many at once.
 
+`dtype`, `static_cache` and `compile` change texts in the same way, so they are in the digest where they are given. With
+a static cache every step reads all columns of buffers that have room for the longest text, which costs more the shorter
+texts are; texts of the embedded model stay the same in float32. `compile` runs steps of one token by torch.compile, on
+a static cache: it needs a C++ compiler (checked before a run begins), and pays where a model draws for long after the
+compilation. All three are refilled as ever, and take any combination; a static cache takes the models of hf_mask.py
+with full attention in every layer, and no other.
+
 Limits: one device (no tensor parallelism: of several GPUs each draws a share of the questions,
 runner/work/team.py); decoder models whose state is a transformers DynamicCache; no chunked prefill. The
 attention of every row spans as many tokens as the longest row's at that time. A model with sliding windows,
-convolutions or linear attention is not refilled: a batch of it waits for its longest completion. There is no field for
-a static cache or torch.compile. Paths that only a GPU takes (bfloat16 on CUDA, batch size from its memory, CUDA's own
-out-of-memory error) are written to the documented behaviour and not measured here.
+convolutions or linear attention is not refilled: a batch of it waits for its longest completion. Paths that only a GPU
+takes (bfloat16 and torch.compile on CUDA, batch size from its memory, CUDA's own out-of-memory error) are written to
+the documented behaviour and not measured here.
 """
 
 from __future__ import annotations
@@ -41,7 +48,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -93,6 +100,15 @@ class HfEngine(Engine):
         attention: Annotated[str | None, OutputNeutral()] = Field(
             default=None, description="A transformers attention implementation: sdpa, eager, flash_attention_2."
         )
+        dtype: Literal["float32", "bfloat16", "float16"] | None = Field(
+            default=None, description="The type of the weights while they draw; null: that of `model`."
+        )
+        static_cache: bool = Field(
+            default=False, description="Keys and values in buffers of one size, all of which every step reads."
+        )
+        compile: bool = Field(
+            default=False, description="torch.compile for steps of one token; brings a static cache with it."
+        )
 
     config: Config
     extra = "train"
@@ -101,6 +117,13 @@ class HfEngine(Engine):
     def __init__(self, config: Any = None) -> None:
         super().__init__(config)
         self.notes: dict[str, Any] = {}
+
+    def ready(self) -> None:
+        """Raise InputError where `compile` is asked for and there is nothing to compile with."""
+        if self.config.compile:
+            from nsd.plugins.engines.hf_compile import check_compiler
+
+            check_compiler()
 
     def generate(
         self,
@@ -201,11 +224,19 @@ class HfEngine(Engine):
         global _last
         from nsd.plugins import models
 
-        key = (ref, self.config.device, self.config.attention, models.stamp(ref))
+        config = self.config
+        if config.dtype is not None:
+            ref = replace(ref, dtype=config.dtype)
+        key = (ref, config.device, config.attention, config.static_cache, config.compile, models.stamp(ref))
         if _last is None or _last.key != key:
             self.close()  # before loading: two models may not fit
-            model, tokenizer = models.load_model(ref, self.config.device, attention=self.config.attention)
-            _last = _Held(key, facts(model, tokenizer))
+            self.ready()
+            model, tokenizer = models.load_model(ref, config.device, attention=config.attention)
+            from nsd.plugins.engines.hf_compile import compiled_steps
+
+            compiled = compiled_steps(model) if config.compile else None
+            static = config.static_cache or config.compile
+            _last = _Held(key, replace(facts(model, tokenizer), static=static, compiled=compiled))
         return _last.loaded
 
 

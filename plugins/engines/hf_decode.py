@@ -10,11 +10,13 @@ have ended (tests/plugins/test_decode_waits.py).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from nsd.plugins.api import Confidence, Sampling
 from nsd.plugins.confidence import summary, token_confidence
+from nsd.plugins.engines.hf_attention import quick_steps, takes_quick_steps
 from nsd.plugins.engines.hf_prefill import Group, Queue, Wanted, common_beginning, forward
 from nsd.plugins.engines.hf_sampling import choose, levels, shifted, uniforms
 from nsd.plugins.engines.hf_slots import Prefilled, Shift, memory_for
@@ -61,7 +63,8 @@ class Ways:
     """How rows are decoded: `end_ids` may be empty; `slots` rows at once, of at most `longest` tokens.
 
     `check_every` is how many steps pass between looks at which rows have ended (a look waits for the accelerator).
-    `stops` is fresh. Neither slots nor looks change what is drawn.
+    `stops` is fresh. Neither slots nor looks change what is drawn. With `static` shapes are those of StaticMemory, and
+    `compiled` is the model as it is called for a step (None: as it is); then there are as many slots in every batch.
     """
 
     sampling: Sampling
@@ -70,6 +73,8 @@ class Ways:
     longest: int
     check_every: int = 1
     stops: Stops | None = None
+    static: bool = False
+    compiled: Any = None
 
 
 def decode(
@@ -132,8 +137,10 @@ class Batch:
 
         self.model, self.queue, self.ways, self.pad_id = model, queue, ways, pad_id
         self.group: Group | None = group
-        count, device = min(ways.slots, len(group.waiting)), model.device
-        self.memory = memory_for(model, queue.accepts, group.prefilled, count, ways.longest)
+        count = min(ways.slots, len(group.waiting)) if ways.compiled is None else ways.slots
+        device = model.device
+        self.memory = memory_for(model, queue.accepts, group.prefilled, count, ways.longest, ways.static)
+        self.quick = self.memory.prebuilt is not None and takes_quick_steps(model)
         self.step = 0  # of the time line
         self.rows: list[Wanted | None] = [None] * count  # who is in a slot
         self.begins = [0] * count  # the column of its first token
@@ -190,7 +197,7 @@ class Batch:
         if self.queue.grows:  # those that have ended may be asked for more
             occupied = sum(row is not None for row in self.rows)
             return going <= occupied - max(1, occupied * REFILL_ABOVE)
-        return going < COMPACT_BELOW * count
+        return self.memory.shrinks and going < COMPACT_BELOW * count
 
     # ----------------------------------------------------------------- steps
 
@@ -198,7 +205,9 @@ class Batch:
         """Run the model on the tokens drawn: the logits of the next ones."""
         self.positions = self.positions + self.alive  # who has ended stays within the context
         ids, positions, memory = self.tokens[:, None], self.positions[:, None], self.memory
-        self.logits = forward(self.model, self.queue.accepts, ids, memory.mask(), positions, memory.cache)
+        with quick_steps(self.model) if self.quick else nullcontext():
+            called = self.ways.compiled or self.model
+            self.logits = forward(called, self.queue.accepts, ids, memory.mask(), positions, memory.cache)
         memory.window.now += 1
         self.step += 1
 
@@ -337,7 +346,7 @@ class Batch:
         import torch
 
         keep = [slot for slot, row in enumerate(self.rows) if row is not None]
-        if not keep or len(keep) >= COMPACT_BELOW * len(self.rows):
+        if not keep or not self.memory.shrinks or len(keep) >= COMPACT_BELOW * len(self.rows):
             return
         self.rows = [self.rows[slot] for slot in keep]
         self.begins, self.unseen = [self.begins[slot] for slot in keep], [self.unseen[slot] for slot in keep]

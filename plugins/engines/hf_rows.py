@@ -30,10 +30,15 @@ LOOK_EVERY_ON_ACCELERATORS = 8  # steps between looks at which rows have ended; 
 
 @dataclass(frozen=True)
 class Loaded(Asked):
-    """A model in memory, and what a decode loop needs to know of it."""
+    """A model in memory, and what a decode loop needs to know of it.
+
+    `static` and `compiled` are those of hf_decode.Ways.
+    """
 
     model: Any
     pad_id: int
+    static: bool = False
+    compiled: Any = None
 
 
 Row = tuple[AskedPrompt, int]  # a prompt and a sample number
@@ -218,6 +223,8 @@ def _stream(
         sampling.max_tokens,
         check_every=1 if loaded.model.device.type == "cpu" else LOOK_EVERY_ON_ACCELERATORS,
         stops=Stops(loaded.tokenizer, sampling.stop) if sampling.stop else None,
+        static=loaded.static,
+        compiled=loaded.compiled,
     )
     pool = None if widest is None else Pool(loaded.model, slots, widest)  # each open question has a row at least
     queue = Queue(loaded.model, work.wanted(), loaded.pad_id, shared, pool)

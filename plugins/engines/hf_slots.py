@@ -5,9 +5,12 @@ in one column, `now`, for every slot. So a step writes slices, as it would for r
 joins later has its prompt copied to the columns just before `now`, behind a mask that hides what stood there. The
 columns in use are a window, `first` to `now`; where it meets the end of the buffers, it moves to their beginning.
 
-    memory = memory_for(model, accepts, prefilled, slots, longest)
+    memory = memory_for(model, accepts, prefilled, slots, longest, static=False)
     memory.admit(prefilled, sources, slots)     # rows begin in free slots
     memory.mask()                               # what the model is given in this step
+
+A static memory shows the model all of its columns in every step, behind the mask, and never grows: shapes are the same
+from step to step, which torch.compile wants.
 
 This module imports torch and transformers: import it only inside functions that run a model. Limits: only a cache whose
 layers are all of full attention is refilled. Sliding windows, convolutions and linear attention keep transformers' own
@@ -20,16 +23,18 @@ import copy
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from nsd.plugins.engines.hf_cache import RoomyLayer, select_rows
-from nsd.plugins.engines.hf_mask import ALIGNED, Prebuilt
+from nsd.plugins.engines.hf_mask import ALIGNED, MODELS, Prebuilt
+from nsd.plugins.errors import InputError
 
 ROOM = 64  # columns: a move of the window costs a copy of the cache, so it must be rare
+STATIC_ALIGNED = 128  # columns of a static memory come in multiples of it
 
 
 @dataclass(frozen=True)
@@ -106,25 +111,46 @@ class SlotLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no type
         return self.window.now - self.window.first
 
 
+class StaticSlotLayer(SlotLayer):
+    """The same with all columns shown; `place` [1] is the column written, as the device knows it."""
+
+    place: Any
+
+    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        """Write this step's keys and values [slots, heads, 1, size]; returns all columns."""
+        self.key_buffer.index_copy_(2, self.place, key_states)
+        self.value_buffer.index_copy_(2, self.place, value_states)
+        return self.key_buffer, self.value_buffer
+
+
 class SlotMemory:
     """Slots that a row leaves and another takes."""
 
     refills = True
+    shrinks = True
+    layer: ClassVar[type[SlotLayer]] = SlotLayer
 
     def __init__(self, model: Any, prebuilt: Prebuilt | None, prefilled: Prefilled, slots: int, longest: int) -> None:
-        self.prompt_columns = prefilled.width
+        self.prompt_columns, self.prebuilt = prefilled.width, prebuilt
         self._longest = longest
-        self.columns = -(-(prefilled.width + min(longest, ROOM) + ROOM) // ALIGNED) * ALIGNED
+        self.columns = self._columns()
         self.window = Window(0, prefilled.width)
         self.cache = DynamicCache(config=model.config)
-        self.cache.layers = [SlotLayer(one, slots, self.columns, self.window) for one in prefilled.cache.layers]
-        self._prebuilt = prebuilt
-        self._seen = 1 if prebuilt is None else 0
+        self.cache.layers = [self.layer(one, slots, self.columns, self.window) for one in prefilled.cache.layers]
+        self._seen = self._unwritten()
         self._mask = prefilled.mask.new_full(
             (slots, self.columns), self._seen, dtype=prefilled.mask.dtype if prebuilt is None else prebuilt.dtype
         )
         self._begins = [self.window.now] * slots  # the first column that a slot's row may see
         self._padded = [False] * slots  # it does not see all from there on
+
+    def _columns(self) -> int:
+        """To begin with."""
+        return -(-(self.prompt_columns + min(self._longest, ROOM) + ROOM) // ALIGNED) * ALIGNED
+
+    def _unwritten(self) -> float:
+        """What the mask says of columns that are not written yet."""
+        return 1 if self.prebuilt is None else 0
 
     def takes(self, prefilled: Prefilled) -> bool:
         """Whether these prompts have room before the column that is written now."""
@@ -141,7 +167,7 @@ class SlotMemory:
                     buffer[torch.tensor(broken, device=device)] = 0
                 buffer[place, :, begin:now] = found[source]
         seen = torch.nn.functional.pad(prefilled.mask[source], (begin, 0))
-        self._mask[place, :now] = seen if self._prebuilt is None else self._prebuilt.of(seen)
+        self._mask[place, :now] = seen if self.prebuilt is None else self.prebuilt.of(seen)
         for slot, prompt in zip(slots, sources, strict=True):
             self._begins[slot], self._padded[slot] = begin, prefilled.padded[prompt]
 
@@ -152,9 +178,9 @@ class SlotMemory:
     def mask(self) -> Any:
         """What to give the model in this step; None where every row sees the whole window."""
         window = self.window
-        if self._prebuilt is None:
+        if self.prebuilt is None:
             return self._mask[:, window.first : window.now + 1]
-        if not self._prebuilt.always and max(self._begins) <= window.first and not any(self._padded):
+        if not self.prebuilt.always and max(self._begins) <= window.first and not any(self._padded):
             return None
         return self._mask[:, None, None, window.first : window.now + 1]
 
@@ -189,10 +215,39 @@ class SlotMemory:
         self.narrow(range(len(keep)))
 
 
+class StaticMemory(SlotMemory):
+    """The same in shapes that never change. It has columns for the longest row, and lets no slot go."""
+
+    shrinks = False
+    layer = StaticSlotLayer
+
+    def __init__(self, model: Any, prebuilt: Prebuilt, prefilled: Prefilled, slots: int, longest: int) -> None:
+        super().__init__(model, prebuilt, prefilled, slots, longest)
+        self._place = torch.zeros(1, dtype=torch.int64, device=model.device)
+        for layer in self.cache.layers:
+            layer.place = self._place
+
+    def _columns(self) -> int:
+        # With twice ROOM a move of the window always gives room. Calls of about the same lengths have the same shapes.
+        return -(-(self.prompt_columns + self._longest + 2 * ROOM) // STATIC_ALIGNED) * STATIC_ALIGNED
+
+    def _unwritten(self) -> float:
+        assert self.prebuilt is not None
+        return self.prebuilt.hidden
+
+    def mask(self) -> Any:
+        """What to give the model in this step, whose column is seen from now on."""
+        self._mask[:, self.window.now] = 0
+        self._place.fill_(self.window.now)
+        return self._mask[:, None, None]
+
+
 class WholeMemory:
     """Rows that begin together: for a cache with layers of other kinds."""
 
     refills = False
+    shrinks = True
+    prebuilt = None
 
     def __init__(self, prefilled: Prefilled, longest: int) -> None:
         self.columns = prefilled.width + longest + ROOM  # some steps pass before it is seen that all have ended
@@ -236,8 +291,28 @@ class WholeMemory:
 Memory = SlotMemory | WholeMemory
 
 
-def memory_for(model: Any, accepts: AbstractSet[str], prefilled: Prefilled, slots: int, longest: int) -> Memory:
-    """Room for so many rows of at most `longest` new tokens, after prompts like these."""
+def memory_for(
+    model: Any, accepts: AbstractSet[str], prefilled: Prefilled, slots: int, longest: int, static: bool = False
+) -> Memory:
+    """Room for so many rows of at most `longest` new tokens, after prompts like these.
+
+    Raises InputError where it is to be static and the model's cannot.
+    """
     if any(type(layer) is not RoomyLayer for layer in prefilled.cache.layers):
+        if static:
+            raise _not_static(model)
         return WholeMemory(prefilled, longest)
-    return SlotMemory(model, Prebuilt.of_model(model, accepts), prefilled, slots, longest)
+    prebuilt = Prebuilt.of_model(model, accepts)
+    if not static:
+        return SlotMemory(model, prebuilt, prefilled, slots, longest)
+    if prebuilt is None:
+        raise _not_static(model)
+    return StaticMemory(model, prebuilt, prefilled, slots, longest)
+
+
+def _not_static(model: Any) -> InputError:
+    kinds = ", ".join(sorted(MODELS))
+    return InputError(
+        f"engine hf: static_cache and compile take models of {kinds} with full attention in every layer and attention "
+        f"sdpa or eager, and this one is {type(model).__name__}; leave both fields out"
+    )
