@@ -41,7 +41,7 @@ class ClusterVariance:
 
 
 def cluster_variance(values: ArrayLike, clusters: ArrayLike) -> ClusterVariance:
-    """CR2 variance of the mean of `values` [n] in `clusters` [n], two or more.
+    """CR2 variance of the mean of `values` [n] in `clusters` [n]; 0 of one cluster, of which callers make no test.
 
     With n_g questions and residuals r in cluster g of N questions it is sum_g (sum r)^2 / (1 - n_g/N) / N^2. Degrees of
     freedom under the working model that questions of a cluster correlate as much as they are seen to: for clusters of
@@ -52,6 +52,8 @@ def cluster_variance(values: ArrayLike, clusters: ArrayLike) -> ClusterVariance:
     x = np.asarray(values, dtype=np.float64)
     sums, sizes = cluster_sums(x, clusters)
     n = len(x)
+    if len(sums) < 2:  # all questions in one, which say nothing of another
+        return ClusterVariance(len(sums), 0.0, 0.0)
     residuals = sums - sizes * float(x.mean())
     variance = float((residuals**2 / (1 - sizes / n)).sum()) / n**2
     if variance <= 1e-24:

@@ -181,6 +181,16 @@ def test_avg_at_4_finds_what_is_promised(n: int, shift: float) -> None:
     assert (by_flips, by_t) == pytest.approx((flips, t), abs=NEAR)
 
 
+@pytest.mark.parametrize(("n", "shift"), [(20, 1.2), (20, 1.8), (30, 1.0), (30, 1.4)])
+def test_avg_at_4_of_few_questions_finds_what_is_promised(n: int, shift: float) -> None:
+    """So little varies that the bounded mean asks for more than the sign-flip test and t do."""
+    many = avg_at(4, 200_000, shift, 1, 0)[0]
+    trials = avg_at(4, n, shift, 800, n)
+    found = share_found([finds_mean(row, lambda d: stats.sign_flip(d, seed=0)) for row in trials])
+    promised = stats.sign_flip_means(float(many.var()), n, 4).chance(float(many.mean()), 0.05)
+    assert 0.1 < promised < 0.95 and found == pytest.approx(promised, abs=NEAR)
+
+
 def clustered(groups: int, size: int, shift: float, trials: int, seed: int) -> NDArray[np.float64]:
     generator = np.random.default_rng(seed)
     own = generator.normal(0, 0.2, size=(trials, groups, 1)) + generator.normal(0, 0.3, size=(trials, groups, size))

@@ -119,6 +119,13 @@ def test_nothing_and_one_value_have_no_interval(n: int) -> None:
     assert stats.two_level(np.ones((2, n)), np.zeros((2, n))).p is None
 
 
+def test_one_group_of_questions_gives_no_p_and_no_warning() -> None:
+    one, values = np.zeros(5, dtype=int), np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    assert stats.cluster_variance(values, one).groups == 1
+    for found in (stats.cluster_t(values, one), stats.two_level([values, values], [1 - values, values], clusters=one)):
+        assert found.p is None and found.interval is None and "at least 3" in found.note
+
+
 def test_one_seed_gives_no_p_and_says_why() -> None:
     result = stats.welch_t([0.3], [0.4, 0.5, 0.6])
     assert result.p is None and result.estimate == pytest.approx(0.2) and "two seeds" in result.note
