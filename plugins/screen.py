@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from nsd.plugins.untrusted import safe_json, visible
 
 UNLIMITED = 100_000  # columns, for asking how wide something would like to be
+LONG = 200  # rows from which on rich would take its time
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -116,8 +117,10 @@ def table(*columns: str, right: tuple[str, ...] = (), title: str | None = None) 
 
 @functools.cache
 def _table_type() -> type[Table]:
+    from rich.cells import cell_len
     from rich.console import Console, ConsoleOptions, RenderResult
     from rich.measure import Measurement
+    from rich.segment import Segment
     from rich.table import Table
     from rich.text import Text
 
@@ -127,6 +130,10 @@ def _table_type() -> type[Table]:
         """A table that rich lays out where it fits; its own way it would break words to make it fit."""
 
         def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            if len(self.rows) > LONG and not self.title and (lines := self._lines(options.max_width)) is not None:
+                for number, line in enumerate(lines):
+                    yield Segment(f"{line}\n", console.get_style("table.header") if number == 1 else None)
+                return
             whole = Measurement.get(console, options.update(max_width=UNLIMITED), self).maximum
             if whole <= options.max_width:
                 yield from super().__rich_console__(console, options)
@@ -139,6 +146,27 @@ def _table_type() -> type[Table]:
             yield Text("")
             yield from flow(names, list(zip(*texts, strict=True)), options.max_width, flushed)
             yield Text("")
+
+        def _lines(self, most: int) -> list[str] | None:
+            """The lines that rich would write, of thousands of rows in no time; None where the table does not fit."""
+            columns = [[str(column.header), *map(str, column.cells)] for column in self.columns]
+            shown = [[visible(cell) for cell in column] for column in columns]
+            if any("\n" in cell or cell != cell.strip() for column in shown for cell in column):
+                return None
+            widths = [max(map(cell_len, column)) for column in shown]
+            total = sum(widths) + 3 * (len(widths) - 1) + 2
+            if total > most:
+                return None
+
+            def padded(cell: str, width: int, right: bool) -> str:
+                room = " " * (width - cell_len(cell))
+                return room + cell if right else cell + room
+
+            rights = [column.justify == "right" for column in self.columns]
+            rows = zip(*shown, strict=True)
+            texts = ["   ".join(map(padded, row, widths, rights)) for row in rows]
+            empty = " " * total
+            return [empty, f" {texts[0]} ", f" {'─' * (total - 2)} ", *(f" {text} " for text in texts[1:]), empty]
 
     return WordTable
 

@@ -26,7 +26,7 @@ LEFT = {
     """,
     "parts of a stage's key or job, which the plan makes and a digest hashes as they are": """
         plugins.models.identity runner.plan.model.Stage.key
-        runner.plan.model.Stage.settings runner.plan.changes.changed_fields runner.plan.changes.made_before_code
+        runner.plan.model.Stage.settings runner.plan.changes.Nearest.changed runner.plan.changes.made_before_code
         runner.plan.keys.Values.every runner.plan.keys.Values.told runner.plan.keys.plugin_key
         runner.plan.relatives.relatives runner.plan.relatives.siblings runner.plan.relatives.same_streams
         runner.plan.relatives.there_already

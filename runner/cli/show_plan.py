@@ -27,7 +27,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
 
     `estimates` are of the stages to run; a stage's seconds and memory are those of the first.
     """
-    from nsd.runner.plan.changes import changed_fields, made_before_code, made_under_another_scheme, of_this_scheme
+    from nsd.runner.plan.changes import Nearest, made_before_code, made_under_another_scheme, of_this_scheme
     from nsd.runner.plan.relatives import there_already
     from nsd.runner.plan.saving import expected
     from nsd.runner.work.asked import notes_on_served
@@ -43,6 +43,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
             manifests.setdefault(manifest.kind, []).append(manifest)
         else:
             others.append(manifest)
+    nearest = {stage.kind: Nearest(()) for stage in owed} | {kind: Nearest(some) for kind, some in manifests.items()}
     stages = []
     guesses = {one.digest: one for one in estimates[0].stages} if estimates else {}
     for stage in plan.stages.values():
@@ -50,7 +51,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         cached = stage.digest not in pending
         changed = there = None
         if not cached:
-            changed = changed_fields(stage.settings, manifests.get(stage.kind, ()))
+            changed = nearest[stage.kind].changed(stage.settings)
             if stage.kind == "sample":
                 there = there_already(stage.settings, manifests.get("sample", ()))
         condition, _, seed = stage.used_by[0].rpartition("/seed")

@@ -1,6 +1,6 @@
 """Why a stage is not finished yet: which of its settings differ from the nearest finished stage's.
 
-changed_fields(stage.settings, workspace.manifests("train"))   # ["trainer.config.learning_rate: 2e-05 -> 0.0001"]
+Nearest(workspace.manifests("train")).changed(stage.settings)   # ["trainer.config.learning_rate: 2e-05 -> 0.0001"]
 """
 
 from __future__ import annotations
@@ -28,25 +28,37 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: value}
 
 
-def changed_fields(settings: dict[str, Any], manifests: Iterable[Manifest]) -> list[str] | None:
-    """Which fields differ from the nearest finished stage of the same kind, None where there is none.
+class Nearest:
+    """Finished stages of a kind, each read once for all the stages that are held against them."""
 
-    Each entry reads `trainer.config.learning_rate: 2e-05 -> 0.0001`.
-    """
-    mine = flatten(settings)
-    nearest: list[str] | None = None
-    for manifest in manifests:
-        theirs = flatten(manifest.made_of)
-        names = [*mine, *(name for name in theirs if name not in mine)]
-        absent = object()
-        differing = [
-            f"{name}: {theirs.get(name, '(absent)')} -> {mine.get(name, '(absent)')}"
-            for name in names
-            if mine.get(name, absent) != theirs.get(name, absent)
-        ]
-        if nearest is None or len(differing) < len(nearest):
-            nearest = differing
-    return nearest
+    def __init__(self, manifests: Iterable[Manifest]) -> None:
+        self._theirs = [flatten(manifest.made_of) for manifest in manifests]
+
+    def changed(self, settings: dict[str, Any]) -> list[str] | None:
+        """Which fields differ from the nearest of them, None where there is none.
+
+        Each entry reads `trainer.config.learning_rate: 2e-05 -> 0.0001`.
+        """
+        mine = flatten(settings)
+        nearest: list[str] = []
+        least = None
+        for theirs in self._theirs:
+            alike = sum(name in mine and mine[name] == value for name, value in theirs.items())
+            both = sum(map(mine.__contains__, theirs))
+            differing = len(mine) + len(theirs) - both - alike
+            if least is None or differing < least:
+                least, nearest = differing, _differing(mine, theirs)
+        return None if least is None else nearest
+
+
+def _differing(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    absent = object()
+    names = [*mine, *(name for name in theirs if name not in mine)]
+    return [
+        f"{name}: {theirs.get(name, '(absent)')} -> {mine.get(name, '(absent)')}"
+        for name in names
+        if mine.get(name, absent) != theirs.get(name, absent)
+    ]
 
 
 def of_this_scheme(manifest: Manifest) -> bool:

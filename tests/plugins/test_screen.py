@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from nsd.plugins import screen
 from nsd.plugins.errors import NsdError
 from nsd.plugins.screen import Guarded, console, table
 from nsd.plugins.untrusted import safe_json
@@ -56,6 +59,23 @@ def test_a_console_writes_it_out_in_every_kind_of_renderable(text: str, capsys: 
     screen.rule(text)
     out = capsys.readouterr().out
     assert neutral(out) and "red]markup" not in out.replace("[red]markup", "")
+
+
+@given(st.lists(st.tuples(*[st.text("a1é漢 \x1b[", max_size=6)] * 3), min_size=1, max_size=5), st.booleans())
+def test_a_long_table_is_laid_out_as_a_short_one(rows: list[tuple[str, str, str]], narrow: bool) -> None:
+    def laid(longest: int) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(screen, "LONG", longest)
+            patch.setenv("COLUMNS", "20" if narrow else "200")
+            shown = table("run", "value", "what ended", right=("value",))
+            for row in rows:
+                shown.add_row(*row)
+            made = console()
+            with made.capture() as written:
+                made.print(shown)
+            return str(written.get())
+
+    assert laid(0) == laid(100)
 
 
 def test_colours_of_our_own_still_reach_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from nsd.plugins.errors import InputError
 from nsd.runner.cli.run import run_plan
 from nsd.runner.cli.validate import validate_files
 from nsd.runner.plan.build import build_plan
-from nsd.runner.plan.changes import changed_fields
+from nsd.runner.plan.changes import Nearest
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store.shapes import Manifest
@@ -186,11 +186,11 @@ def test_only_an_unknown_condition_lists_the_known(place: Path) -> None:
         plan_of(place, only=["nope"])
 
 
-def test_changed_fields_reports_the_nearest() -> None:
+def test_what_changed_is_told_of_the_nearest() -> None:
     near = Manifest(kind="train", digest="near", settings={"a": 1, "b": {"c": 2}})
     far = Manifest(kind="train", digest="far", settings={"a": 9, "b": {"c": 8}})
-    assert changed_fields({"a": 1, "b": {"c": 3}}, [far, near]) == ["b.c: 2 -> 3"]
-    assert changed_fields({"a": 1}, []) is None
+    assert Nearest([far, near]).changed({"a": 1, "b": {"c": 3}}) == ["b.c: 2 -> 3"]
+    assert Nearest([]).changed({"a": 1}) is None
 
 
 BAD_GOLD = """\

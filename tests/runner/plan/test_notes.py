@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nsd.plugins.api import Budget, Prompt, PseudoLabel, Question
-from nsd.runner.plan.changes import changed_fields
+from nsd.runner.plan.changes import Nearest
 from nsd.runner.plan.jobs import SourceJob
 from nsd.runner.plan.model import Plan
 from nsd.runner.store import tables
@@ -72,7 +72,7 @@ def test_a_run_pins_a_hub_model_to_its_commit_and_a_look_does_not(place: Path, m
 def test_of_two_stages_equally_near_the_first_is_named() -> None:
     made = [{"k": 1, "seed": 3}, {"k": 2, "seed": 4}, {"k": 5, "seed": 5}]
     held = [Manifest(kind="train", digest="d", settings=one) for one in made]
-    assert changed_fields({"k": 2, "seed": 3}, held) == ["k: 1 -> 2"]
+    assert Nearest(held).changed({"k": 2, "seed": 3}) == ["k: 1 -> 2"]
 
 
 @pytest.mark.parametrize("order", [["labeled", "pseudo"], ["pseudo", "labeled"]])
