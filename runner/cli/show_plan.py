@@ -16,6 +16,8 @@ from nsd.plugins.screen import console, print_json, table
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
+COMPARED = 200  # finished stages of a kind, the newest, that a stage to run is held against
+
 if TYPE_CHECKING:
     from nsd.reports.judge.power import Power
     from nsd.runner.launch.estimate import Estimate
@@ -28,7 +30,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
     `estimates` are of the stages to run; a stage's seconds and memory are those of the first.
     """
     from nsd.runner.plan.changes import Nearest, made_before_code, made_under_another_scheme, of_this_scheme
-    from nsd.runner.plan.relatives import there_already
+    from nsd.runner.plan.relatives import siblings, there_already
     from nsd.runner.plan.saving import expected
     from nsd.runner.work.asked import notes_on_served
 
@@ -38,7 +40,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
     others = []
     # An `eval` stage drew and scored in one, under an earlier scheme.
     kinds = sorted({stage.kind for stage in owed} | {"eval"}) if owed else []
-    for manifest in (one for kind in kinds for one in workspace.manifests(kind)):
+    for manifest in (one for kind in kinds for one in workspace.manifests(kind, newest=COMPARED)):
         if of_this_scheme(manifest):
             manifests.setdefault(manifest.kind, []).append(manifest)
         else:
@@ -53,7 +55,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         if not cached:
             changed = nearest[stage.kind].changed(stage.settings)
             if stage.kind == "sample":
-                there = there_already(stage.settings, manifests.get("sample", ()))
+                there = there_already(stage.settings, workspace.finished("sample", siblings(stage.key)))
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(
             {

@@ -37,7 +37,7 @@ from nsd.runner.launch.memory import GIB, advice, drawn_at_once, fits, memory_of
 from nsd.runner.launch.workload import TOKEN_SHARE, Drawing, Training, Work, work_done, work_of
 from nsd.runner.plan.jobs import ModelJob, ToDiscover, ToSample, ToTrain
 from nsd.runner.plan.model import Plan, Stage
-from nsd.runner.plan.relatives import there_already
+from nsd.runner.plan.relatives import siblings, there_already
 from nsd.runner.plan.saving import expected
 from nsd.runner.store.workspace import Workspace, canonical_json
 from nsd.runner.work.device import split_accelerator
@@ -153,13 +153,17 @@ class Estimate:
         return words
 
 
+MEASURED = 2000  # finished stages, the newest, that an estimate learns from
+
+
 class Estimator:
     """Estimates of a plan's stages (by default the pending ones) on any accelerator; the workspace is read once."""
 
     def __init__(self, plan: Plan, workspace: Workspace, pending: Iterable[Stage] | None = None) -> None:
         pending = plan.pending(workspace) if pending is None else pending
         self._plan = plan
-        self._manifests = list(workspace.manifests())
+        self._workspace = workspace
+        self._manifests = list(workspace.manifests(newest=MEASURED))
         self._work = [(stage, self._left(stage, work_of(stage, plan))) for stage in pending]
         self._keys = {manifest.digest: manifest.made_of for manifest in self._manifests}
         self._keys |= {stage.digest: stage.settings for stage in plan.stages.values()}
@@ -170,7 +174,8 @@ class Estimator:
         """Without the samples that can be taken from other stages, or that no vote is expected to ask for."""
         if not isinstance(work, Drawing):
             return work
-        left = 1 - there_already(stage.settings, self._manifests) / stage.settings["sampling"]["n"]
+        alike = self._workspace.finished("sample", siblings(stage.key))
+        left = 1 - there_already(stage.settings, alike) / stage.settings["sampling"]["n"]
         saving = expected(stage, self._manifests)
         return replace(work, rows=work.rows * min(left, 1.0 if saving is None else saving.share))
 

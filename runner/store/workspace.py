@@ -30,7 +30,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -251,15 +251,32 @@ class Workspace:
         """The manifest of a finished stage. Raises Broken."""
         return read_manifest(self.folder(kind, digest))
 
-    def manifests(self, kind: str | None = None, digest: str = "") -> Iterator[Manifest]:
-        """Every finished stage's manifest, by the name of its folder: those of a kind, whose digest begins so."""
+    def manifests(self, kind: str | None = None, digest: str = "", newest: int | None = None) -> Iterator[Manifest]:
+        """Every finished stage's manifest, by the name of its folder: those of a kind, whose digest begins so.
+
+        `newest` reads only so many, those that were finished last.
+        """
         if not self.artifacts.is_dir():
             return
-        for name in sorted(folder.name for folder in self.artifacts.iterdir()):
-            if (kind is None or name.startswith(f"{kind}-")) and name.partition("-")[2].startswith(digest):
-                manifest = self._usable(self.artifacts / name)
-                if manifest is not None:
-                    yield manifest
+        with os.scandir(self.artifacts) as found:
+            folders = [
+                one
+                for one in found
+                if (kind is None or one.name.startswith(f"{kind}-")) and one.name.partition("-")[2].startswith(digest)
+            ]
+        if newest is not None and len(folders) > newest:
+            folders = sorted(folders, key=lambda one: one.stat().st_mtime_ns)[-newest:]
+        for name in sorted(one.name for one in folders):
+            manifest = self._usable(self.artifacts / name)
+            if manifest is not None:
+                yield manifest
+
+    def finished(self, kind: str, digests: Iterable[str]) -> Iterator[Manifest]:
+        """The manifests of those of these stages that are whole."""
+        there = {folder.name for folder in self.artifacts.iterdir()} if self.artifacts.is_dir() else set()
+        for name in (f"{kind}-{digest}" for digest in digests):
+            if name in there and (manifest := self._usable(self.artifacts / name)) is not None:
+                yield manifest
 
     def _usable(self, folder: Path) -> Manifest | None:
         """The manifest of a whole stage, None for another; a broken one is set aside."""
