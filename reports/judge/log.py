@@ -143,8 +143,21 @@ def claim_line(verdict: ClaimVerdict) -> str:
 # --------------------------------------------------------------------------- entries
 
 
+@dataclass(frozen=True)
+class Log:
+    """Entries, oldest first, and how many more there are before them."""
+
+    entries: list[LogEntry]
+    older: int
+
+
 def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
-    """Every entry whose experiment is like the pattern, oldest first, with its notes.
+    """Every entry whose experiment is like the pattern, oldest first, with its notes. Raises as `newest_entries`."""
+    return newest_entries(workspace, pattern, None).entries
+
+
+def newest_entries(workspace: Workspace, pattern: str, most: int | None) -> Log:
+    """So many of them at most, the newest. Only these are judged.
 
     Raises InputError where nothing was run here, or nothing is like the pattern (with the nearest names).
     """
@@ -157,22 +170,22 @@ def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
     with Store(workspace).read() as connection:
         spent = _costs(connection, records)
         entries = [
-            _experiment_entry(connection, workspace, record, *cost)
+            _experiment_entry(record, *cost)
             for record, cost in zip(records, spent, strict=True)
             if fnmatch.fnmatchcase(record.experiment, pattern)
         ]
         entries += [
-            _import_entry(connection, name, manifests)
-            for name, manifests in imports.items()
-            if fnmatch.fnmatchcase(name, pattern)
+            _import_entry(name, manifests) for name, manifests in imports.items() if fnmatch.fnmatchcase(name, pattern)
         ]
-    known = {name for record in records for name in [record.experiment, *(run.run for run in record.runs)]}
-    known |= {run.run for manifests in imports.values() for manifest in manifests for run in manifest.imported}
-    entries = _with_notes(entries, notes)
-    entries += [_orphan(note) for note in notes if note.run not in known and fnmatch.fnmatchcase(note.run, pattern)]
-    if not entries:
-        raise InputError(f"no experiment is like {pattern!r}{nearest(pattern, names)}")
-    return sorted(entries, key=lambda entry: (entry.date, entry.experiment))
+        known = {name for record in records for name in [record.experiment, *(run.run for run in record.runs)]}
+        known |= {run.run for manifests in imports.values() for manifest in manifests for run in manifest.imported}
+        entries = _with_notes(entries, notes)
+        entries += [_orphan(note) for note in notes if note.run not in known and fnmatch.fnmatchcase(note.run, pattern)]
+        if not entries:
+            raise InputError(f"no experiment is like {pattern!r}{nearest(pattern, names)}")
+        entries.sort(key=lambda entry: (entry.date, entry.experiment))
+        shown = entries[-(most or 0) :]
+        return Log([_with_results(connection, workspace, entry) for entry in shown], len(entries) - len(shown))
 
 
 def _costs(
@@ -196,27 +209,26 @@ def _costs(
     return found
 
 
-def _experiment_entry(
-    connection: duckdb.DuckDBPyConnection,
-    workspace: Workspace,
-    record: ExperimentRecord,
-    cost: TotalCost,
-    spent: TotalCost,
-) -> LogEntry:
+def _with_results(connection: duckdb.DuckDBPyConnection, workspace: Workspace, entry: LogEntry) -> LogEntry:
+    """An entry with its arms and, of an experiment, what is to be said of its claims."""
+    if entry.kind == "import":
+        return replace(entry, arms=_imported_arms(connection, list(entry.runs)))
+    if entry.spec_digest is None:
+        return entry
     from nsd.reports.judge.answer import answer
     from nsd.reports.judge.versions import as_version
 
-    runs = record.runs
-    remarks: list[str] = []
-    verdicts: list[ClaimVerdict] = []
-    late: list[ClaimVerdict] = []
-    with as_version(connection, record.experiment, record.spec_digest):
-        arms = _arms(connection, record.experiment)
+    with as_version(connection, entry.experiment, entry.spec_digest):
+        entry = replace(entry, arms=_arms(connection, entry.experiment))
         try:
-            found = answer(connection, record.experiment, record.spec_digest, pairs=False, workspace=workspace)
-            verdicts, late = found.verdicts, found.late
+            found = answer(connection, entry.experiment, entry.spec_digest, pairs=False, workspace=workspace)
         except InputError as error:  # one experiment that cannot be judged must not hide the others
-            remarks.append(str(error))
+            return replace(entry, remarks=[str(error)])
+    return replace(entry, verdicts=found.verdicts, late=found.late)
+
+
+def _experiment_entry(record: ExperimentRecord, cost: TotalCost, spent: TotalCost) -> LogEntry:
+    runs = record.runs
     ended = [run.ended_at for run in runs if run.ended_at]
     return LogEntry(
         kind="experiment",
@@ -228,10 +240,10 @@ def _experiment_entry(
         smoke=record.experiment != record.resolved.to_json().get("name", record.experiment),
         runs={run.run: run.status for run in runs},
         failures={run.run: run.reason or "" for run in runs if run.status == "failed"},
-        arms=arms,
-        verdicts=verdicts,
-        late=late,
-        remarks=remarks,
+        arms=[],
+        verdicts=[],
+        late=[],
+        remarks=[],
         cost=cost,
         spent=spent,
     )
@@ -258,8 +270,7 @@ def _import_groups(workspace: Workspace) -> dict[str, list[Manifest]]:
     return groups
 
 
-def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: Sequence[Manifest]) -> LogEntry:
-    runs = [run.run for manifest in manifests for run in manifest.imported]
+def _imported_arms(connection: duckdb.DuckDBPyConnection, runs: Sequence[str]) -> list[LogArm]:
     rows = connection.execute(
         "SELECT r.run, coalesce(i.metric, 'accuracy'), coalesce(v.mean, c.correct / c.n), coalesce(v.n, c.n), 1 "
         "FROM runs r LEFT JOIN eval_info i USING (eval_digest) LEFT JOIN counts c ON c.run = r.run "
@@ -268,6 +279,11 @@ def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: S
         "ORDER BY list_position(?::TEXT[], r.run)",
         [runs, runs],
     ).fetchall()
+    return [LogArm(*row) for row in rows if row[2] is not None]
+
+
+def _import_entry(name: str, manifests: Sequence[Manifest]) -> LogEntry:
+    runs = [run.run for manifest in manifests for run in manifest.imported]
     return LogEntry(
         kind="import",
         date=max(manifest.ended_at or "" for manifest in manifests),
@@ -278,7 +294,7 @@ def _import_entry(connection: duckdb.DuckDBPyConnection, name: str, manifests: S
         smoke=False,
         runs=dict.fromkeys(runs, "imported"),
         failures={},
-        arms=[LogArm(*row) for row in rows if row[2] is not None],
+        arms=[],
         verdicts=[],
         late=[],
         remarks=[],

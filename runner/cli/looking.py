@@ -183,7 +183,9 @@ def revote(
 @looking.command()
 def log(
     pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Only these experiments, e.g. 'gsm8k-*'.")] = "*",
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the last N.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the last N; on a screen 20 without it.")
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write one self-contained page instead.")] = None,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,

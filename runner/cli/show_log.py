@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nsd.reports.judge.log import LogEntry, log_entries
+from nsd.reports.judge.log import LogEntry, newest_entries
 from nsd.reports.text.log import lines_of
 from nsd.runner.cli.report import write_file
 from nsd.runner.store.workspace import Workspace
+
+ON_SCREEN = 20  # entries, unless another number is asked for: every one of them is judged anew
 
 
 def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path | None, as_json: bool) -> None:
@@ -17,7 +19,9 @@ def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path 
     from nsd.reports.judge.looks import look_entries
     from nsd.runner.store.looks import record_looks
 
-    entries = log_entries(workspace, pattern)[-(limit or 0) :]
+    on_screen = not as_json and html is None
+    log = newest_entries(workspace, pattern, limit or (ON_SCREEN if on_screen else None))
+    entries = log.entries
     if as_json:
         print_json({"experiments": [entry.to_json() for entry in entries]})
     elif html is not None:
@@ -25,6 +29,9 @@ def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path 
         print(f"wrote {html}")
     else:
         screen = console()
+        if log.older:
+            more = log.older + len(entries)
+            screen.print(f"{log.older} older, which nsd log --limit {more} would show too", soft_wrap=True)
         for entry in entries:
             for line in lines_of(entry):
                 screen.print(line, soft_wrap=True)

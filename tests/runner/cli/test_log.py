@@ -121,6 +121,16 @@ def test_an_import_has_an_entry(workspace: Workspace, tmp_path: Path) -> None:
     assert entry.counts == {"imported": 2} and entry.best is not None and entry.best.mean == 0.45
 
 
+def test_only_what_is_shown_is_judged_and_what_is_older_is_counted(workspace: Workspace) -> None:
+    """What is judged leaves a look."""
+    record(workspace, "alpha", {"good": "eval-good"}, ended_at="2026-03-01T00:00:00+00:00")
+    shown = CliRunner().invoke(app, ["log", "--limit", "1", "-w", str(workspace.root)])
+    assert shown.output.splitlines()[0] == "1 older, which nsd log --limit 2 would show too"
+    assert read_looks(workspace) == []
+    CliRunner().invoke(app, ["log", "--limit", "2", "-w", str(workspace.root)])
+    assert {look.experiment for look in read_looks(workspace)} == {"toy"}
+
+
 def test_the_newest_is_last_and_limit_takes_the_end(workspace: Workspace) -> None:
     record(workspace, "alpha", {"good": "eval-good"}, ended_at="2026-03-01T00:00:00+00:00")
     assert [entry.experiment for entry in log_entries(workspace)] == ["toy", "alpha"]
