@@ -32,7 +32,7 @@ from nsd.plugins.verifiers.trial import KEPT, Check, Trial, said
 from nsd.plugins.verifiers.variants import as_calls, has_number, written_variants, wrong_variants
 
 LIMIT = 100
-GOLD_RUN, RUN = 60, 8  # of programs
+GOLD_RUN, RUN = 40, 5  # of programs
 PAIRED = 60  # answers that are compared with each other
 HEDGED = 20  # questions on which lists of answers are tried, some hundred texts each
 LONG = (3000, 30000)  # characters

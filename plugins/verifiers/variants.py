@@ -12,6 +12,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 _NUMBER = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d+(?:\.\d+)?")
+# A fenced program; `code` is all of it but its last line.
+_PROGRAM = re.compile(r"(?P<opens>```[^\n`]*\n)(?P<code>(?:[^\n]*\n)*)[^\n]*\S[^\n]*\n(?P<closes>```)")
 _BASE = re.compile(r"^(?P<digits>[0-9A-Fa-f]+)_\{?(?P<base>\d+)\}?$")
 _UNIT = re.compile(rf"^(?P<number>{_NUMBER.pattern})\s*(?P<unit>[A-Za-z]{{1,12}}|\\text\{{[^{{}}]+\}})$")
 _FRACTION = re.compile(r"^(?P<minus>-?)(?:\\d?frac\{(?P<a>\d+)\}\{(?P<b>\d+)\}|(?P<c>\d+)/(?P<d>\d+))$")
@@ -48,6 +50,8 @@ def wrong_variants(gold: str, question: str = "") -> list[str]:
         return [_RELATION.sub(lambda found: _RELATIONS[found[1]], gold)]
     if gold.startswith(("[", "{")):
         return _other_calls(gold)
+    if (found := _PROGRAM.fullmatch(gold)) is not None:  # what is said beside a program is none of it
+        return [f"{found['opens']}{found['code']}{found['closes']}"]
     return [f"{gold} + 1"] if "\\" in gold else [f"not {gold}", f"{gold} or another"]
 
 
