@@ -136,8 +136,10 @@ class VllmEngine(Engine):
         return "vllm"
 
     def ready(self) -> None:
-        """Raise InputError where no vLLM is to be had."""
-        find_python()
+        """Raise InputError where no vLLM of a version that fits is to be had."""
+        from nsd.plugins.engines.vllm_versions import check_there
+
+        check_there("engine vllm")
 
     def generate(
         self,

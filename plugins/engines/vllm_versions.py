@@ -56,6 +56,20 @@ def version_in(python: Path) -> str | None:
     return done.stdout.strip() or None
 
 
+def check_there(what: str) -> None:
+    """Raise InputError where the Python that `what` draws with has no vLLM that nsd goes with."""
+    from nsd.plugins.engines.vllm_process import MAKE, NAMED, find_python
+
+    python = find_python()
+    version = version_in(python)
+    if version is None:
+        raise InputError(
+            f"{what}: {python} has no vLLM. {MAKE} makes an environment for it; one that you have is named by "
+            f"{NAMED}=FOLDER"
+        )
+    check(version, OF_NSD, what)
+
+
 def check(version: str, range_: Versions, what: str) -> None:
     """Raise InputError where a version is outside of the range, or is none."""
     read = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", version)

@@ -127,14 +127,9 @@ NOT_EXACT = (
 def check_vllm(rollout: str) -> None:
     """Raise InputError where no vLLM is to be had that draws for a training on nsd's own loop."""
     if rollout == "vllm":
-        from nsd.plugins.engines.vllm_process import find_python
-        from nsd.plugins.engines.vllm_versions import OF_NSD, check, version_in
+        from nsd.plugins.engines.vllm_versions import check_there
 
-        python = find_python()
-        version = version_in(python)
-        if version is None:
-            raise InputError(f"trainer.rollout: vllm: {python} has no vLLM")
-        check(version, OF_NSD, "trainer.rollout: vllm")
+        check_there("trainer.rollout: vllm")
     elif rollout.startswith("vllm://"):
         from nsd.plugins.trainers._vllm_server import reached
 

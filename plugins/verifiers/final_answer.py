@@ -10,14 +10,15 @@ equals sign.
 A number may have thousands separators (commas, blanks or underscores between groups of three digits), a currency sign,
 a sign, decimals, an exponent, a fraction (`3/4`, `\\frac{3}{4}`), a mixed number (`1 1/2`), a percent sign, a scale in
 words (`1.8 thousand`, `2 dozen`, `18k`, `$18M`), and a unit or words behind it. Where words make another number of it
-that is not worked out here (`18 and a half`, `18 squared`, `18 minus 3`, `\\boxed{18!}`), there is no answer; `18!` in
-a sentence is an exclamation. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}`
+that is not worked out here (`18 and a half`, `18 squared`, `18 minus 3`, `\\boxed{18!}`), where it is part of an
+expression (`18x`, `18\\pi`, `(18)(2)`) and where two are offered (`18 or 19`), there is no answer; `18!` in a sentence
+is an exclamation. Its normal form is a fraction in lowest terms, so that `0.75`, `3/4` and `\\frac{3}{4}`
 are one answer and `18%` is 18; two answers are the same where their normal forms are, so that votes count them by hash.
 
 Which to take: `numeric` where published numbers of the noisy-student study are to be compared with, `math` where
 answers are expressions, this one where a reward must not be earned by a number that happens to stand last.
 
-Limits: numbers in words and decimal commas are not understood; of several numbers (`18 or 19`) the first counts.
+Limits: numbers in words and decimal commas are not understood; of a list (`18, 19`) the first number counts.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _STATEMENT = re.compile(
     | \banswer(?:\s++(?:is|equals|should\s++be|must\s++be|would\s++be)|\s*+[:=])\s*+:?(?=(?P<said>[^\n]{0,200}))
     | \b(?:wait|actually|no\s*+,|correction|sorry|oops|rather)(?!\w)[^.\n]{0,40}?
       \b(?:it\s++is|it's|should\s++be|must\s++be)\b(?=(?P<corrected>[^\n]{0,200}))
-    | \b(?:no|wait|sorry|oops|correction|i\s++mean|make\s++that)\s*+[,:]?\s*+
+    | \b(?:no|wait|sorry|oops|hmm|correction|scratch\s++that|i\s++mean|make\s++that)\s*+[,:]?\s*+
       (?=(?P<again>[*$\-\u2212]{0,4}[0-9][0-9,./]{0,60}[*$]{0,4}\s*+(?:[.!)\]](?:\s|$)|$|\n)))
     """,
     re.IGNORECASE | re.VERBOSE,
@@ -81,15 +82,37 @@ _CHANGED = re.compile(
     | and\s++(?:{_COUNT}[\s-]++)?{_PART}
     | and\s++[0-9]++\s*+/\s*+[0-9]
     | [0-9]{{1,12}}\s++(?:hundred|thousand|million)
+    | (?:less|more|fewer)\s++than\s++{_COUNT}
+    | (?:\\?%|percent)\s++of\s++{_COUNT}
+    | (?:in\s++)?base\b
     )""",
     re.IGNORECASE | re.VERBOSE,
+)
+# A number that is part of an expression or a range, or one of several: 18pi, 18x, (18)(2), 18±1, 18–20, 18 or 19.
+_EXPRESSION = re.compile(
+    r"""\s*+\*\*\s*+[0-9(]
+    | [\s*$}]*+(?:
+      \)\s*+\(
+    | \([-\u2212]?[0-9]++\)
+    | ,\s++[0-9]++(?:\s*+,\s*+(?:(?:or|and)\s++)?[0-9]++)*+[\s.*$}]*+$
+    | [±\u00b1√π]
+    | \\(?:pi|sqrt|pm)(?![A-Za-z])
+    | [\u2013\u2014]\s*+[0-9]
+    | pi\b
+    | (?:or|to)\s++[$(\\]*+[-\u2212]?[0-9]
+    | (?:\\?text\s*+\{\s*+)or\b
+    )
+    | [xyzni](?![A-Za-z])
+    | \s*+[+]\s*+[a-z](?![A-Za-z])
+    """,
+    re.VERBOSE,
 )
 _WRONG = re.compile(
     r"[\s,;:(\[*\u2014\u2013-]*+(?:(?:is|was|that's|which\s+is)\s++)?(?:wrong|incorrect)\b", re.IGNORECASE
 )
 _CORRECTED = re.compile(
     r"[\s,;:.(\[*\u2014\u2013-]*+(?:(?:or|is|was)\s++)?"
-    r"(?:no|wait|actually|correction|sorry|oops|rather(?!\s+than)|i\s+mean|make\s+that|wrong|incorrect)\b"
+    r"(?:no|wait|actually|correction|sorry|oops|hmm|rather(?!\s+than)|scratch\s+that|i\s+mean|make\s+that|wrong|incorrect)\b"
     r"[^0-9A-Za-z$\-\u2212\n]{0,10}"
     r"(?:(?:it|that|the\s+answer|make|should|must|is|be|it's|that's)\b[^0-9A-Za-z$\-\u2212\n]{0,4}){0,4}"
     r"(?=[$*\-\u2212]{0,4}[0-9])",
@@ -102,7 +125,7 @@ _NO_DIGITS = re.compile(r"[,_\\\s\u00a0\u202f]")
 class FinalAnswer(Verifier):
     """The last number that is stated as the answer."""
 
-    version = 2
+    version = 3
 
     def extract(self, completion: str) -> str | None:
         """Normal form of the last statement that holds a number, None where there is none."""
@@ -112,7 +135,9 @@ class FinalAnswer(Verifier):
             if statement["again"] is not None and found is None:
                 continue  # it corrects nothing
             exact = statement["box"] is not None or statement["tag"] is not None
-            if (read := _read(said, exact=exact)) is not None:
+            if exact and not said.strip():  # what is stated last is nothing
+                found = None
+            elif (read := _read(said, exact=exact)) is not None:
                 found = None if read == _NO_PLAIN_NUMBER else read
         return found
 
@@ -144,7 +169,7 @@ def _read(said: str, whole: bool = False, exact: bool = False) -> str | None:
         word = next(part for part in behind.groups() if part is not None).lower()
         scale *= _SCALES[word]
         rest = rest[behind.end() :]
-    if _WRONG.match(rest) or _CHANGED.match(rest) or (exact and rest.startswith("!")):
+    if _WRONG.match(rest) or _CHANGED.match(rest) or _EXPRESSION.match(rest) or (exact and rest.startswith("!")):
         return _NO_PLAIN_NUMBER
     # 3 x 4 or 3-4 is no number; what a bare answer has behind its number is a unit at most.
     if re.match(r"\s*+(?:[-+*/^x×·÷−]\s*+[0-9(\\]|\\(?:times|cdot|div|pm|sqrt)|[.,:][0-9]|[A-Za-z_]*+[0-9])", rest):

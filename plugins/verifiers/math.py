@@ -143,7 +143,7 @@ os.register_at_fork(after_in_child=_helper.forget)
 class Math(Verifier):
     """The last boxed answer, compared by the math-verify library."""
 
-    version = 4
+    version = 5
 
     class Config(PluginConfig):
         cpu_seconds: int = Field(

@@ -55,9 +55,12 @@ _SAME_UNITS = (
     "degree",
     "radian rad",
     "cent",
-    "dollar",
+    "dollar usd",
+    "euro eur",
+    "yen",
     "mph",
 )
+_CURRENCIES = {"\\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen"}
 _UNITS = {name: line.split()[0] for line in _SAME_UNITS for name in line.split()}
 
 
@@ -108,7 +111,7 @@ def _changing(answer: str) -> list[str]:
 
 def _scaled(answer: str) -> Fraction | None:
     """The value of a number and the scales behind it (`1.8 million`), whatever unit follows; None for all else."""
-    text = _in_plain(answer.replace("\\$", ""))
+    text = _in_plain(answer.replace("\\$", "").replace("{,}", ","))
     if (found := _PLAIN.match(text)) is None:
         return None
     value = Fraction(found[0].replace(",", ""))
@@ -121,6 +124,8 @@ def _scaled(answer: str) -> Fraction | None:
 
 def _unit(answer: str) -> tuple[str, int] | None:
     """The unit of measure, with its power; None where there is none that is known."""
+    if (money := re.match(r"\s*-?\s*(\\\$|[€£¥])", answer)) is not None:
+        return _CURRENCIES[money[1]], 1
     text, _, power = answer.partition("^")
     found = _UNIT.fullmatch(text)
     if found is None:

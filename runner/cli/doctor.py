@@ -18,7 +18,7 @@ from nsd.plugins.cores import usable_cores
 from nsd.plugins.errors import NsdError
 from nsd.plugins.extras import install_command, missing, name_of, requirements
 from nsd.plugins.screen import console, print_json
-from nsd.runner.spec.model import Resources
+from nsd.runner.spec.model import Experiment, Resources
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.device import Decision, Facts, Gpu
 from nsd.runner.work.machine import compiler, read_facts
@@ -53,9 +53,9 @@ class Finding:
     way_out: str = ""
 
 
-def print_doctor(workspace: Workspace, resources: Resources, store: str | None, as_json: bool) -> int:
+def print_doctor(workspace: Workspace, experiment: Experiment | None, store: str | None, as_json: bool) -> int:
     """Look at everything and print it. Returns 1 where something stands in the way of a run, else 0."""
-    findings = list(examine(workspace, resources, store))
+    findings = list(examine(workspace, experiment, store))
     if as_json:
         print_json({"findings": [asdict(one) for one in findings]})
     else:
@@ -69,14 +69,16 @@ def print_doctor(workspace: Workspace, resources: Resources, store: str | None, 
     return int(any(one.state is State.BROKEN for one in findings))
 
 
-def examine(workspace: Workspace, resources: Resources, store: str | None) -> Iterator[Finding]:
+def examine(workspace: Workspace, experiment: Experiment | None, store: str | None) -> Iterator[Finding]:
     """Every finding, in the order in which a person meets the thing."""
     yield Finding("nsd", State.WORKS, f"{_version('nsd')} in {sys.executable}, Python {platform.python_version()}")
     yield from map(packages, EXTRAS)
     yield vllm()
     facts = read_facts()
-    decision, found = device(facts, resources)
+    decision, found = device(facts, Resources() if experiment is None else experiment.resources)
     yield found
+    if experiment is not None and decision is not None:
+        yield from needs(experiment, decision)
     yield from (
         Finding("GPU", State.WORKS, f"{gpu.name}, {gpu.memory_mib / 1024:.0f} GiB, compute capability {_dotted(gpu)}")
         for gpu in facts.gpus
@@ -98,6 +100,8 @@ def packages(extra: str) -> Finding:
     wanted = map(name_of, requirements(extra))
     if (lacking := missing(extra)) is not None:
         return Finding(extra, State.MISSING, f"no {lacking}: needed for {EXTRAS[extra]}", install_command(extra))
+    if not requirements(extra):
+        return Finding(extra, State.MISSING, "nsd was installed before it had this extra: install nsd again")
     return Finding(extra, State.WORKS, ", ".join(f"{name} {_version(name)}" for name in wanted))
 
 
@@ -110,7 +114,7 @@ def vllm() -> Finding:
         python = find_python()
     except NsdError as error:
         state = State.BROKEN if os.environ.get("NSD_VLLM") else State.MISSING
-        return Finding("vllm", state, f"needed for the engine `vllm`: {error}")
+        return Finding("vllm", state, f"needed for the engine and for rollouts `vllm`: {error}")
     if (version := version_in(python)) is None:
         return Finding("vllm", State.BROKEN, f"none in {python}", f"{MAKE} makes an environment")
     try:
@@ -127,6 +131,20 @@ def device(facts: Facts, resources: Resources) -> tuple[Decision | None, Finding
     except NsdError as error:
         return None, Finding("device", State.BROKEN, str(error))
     return decision, Finding("device", State.WORKS, f"{decision.device}: {decision.why}")
+
+
+def needs(experiment: Experiment, decision: Decision) -> Iterator[Finding]:
+    """What the spec's trainers and engines say that they lack, as a run asks them."""
+    seen = set[str]()
+    for name, condition in experiment.conditions.items():
+        try:
+            if condition.trainer is not None:
+                condition.trainer.make().ready(decision.device)
+            condition.engine.make().ready()
+        except NsdError as error:
+            if str(error) not in seen:
+                seen.add(str(error))
+                yield Finding(f"condition {name}", State.BROKEN, str(error))
 
 
 def torch_sees(decision: Decision) -> Finding:

@@ -44,11 +44,10 @@ def doctor(
     """Say what works on this machine, what is missing, and how to get it."""
     from nsd.runner.cli.doctor import print_doctor
     from nsd.runner.spec.load import load_spec
-    from nsd.runner.spec.model import Resources
 
-    resources = Resources() if spec is None else load_spec(spec).resources
+    experiment = None if spec is None else load_spec(spec)
     uri = store or os.environ.get("NSD_STORE")
-    raise typer.Exit(print_doctor(workspace_at(workspace), resources, uri, as_json))
+    raise typer.Exit(print_doctor(workspace_at(workspace), experiment, uri, as_json))
 
 
 @looking.command()

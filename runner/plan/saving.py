@@ -31,7 +31,7 @@ class Saving:
         """The expectation, for a person."""
         return (
             f"{self.stage}: its votes stop when they are decided; about {self.share:.0%} of the samples are expected "
-            f"to be drawn, by {self.source}"
+            f"to be asked for, by {self.source}; what is stored is not drawn again"
         )
 
 

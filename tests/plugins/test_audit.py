@@ -384,9 +384,17 @@ def test_lists_of_calls_are_tried_as_a_model_writes_them() -> None:
     assert {"near miss", "hedge"} <= failed(audit(CALLS, AnyCall()))
 
 
+@pytest.mark.parametrize("text", ["#### {0}, {1}, {2}", "The answer is {0} or {1}.", "\\boxed{{{0}, {1}}}"])
+def test_a_list_of_answers_states_none_for_the_strict_verifier(text: str) -> None:
+    question = QUESTIONS[0]
+    gold = str(question.answer)
+    places = [[gold, "1", "2"], ["1", gold, "2"], ["1", "2", gold]]
+    assert not any(FinalAnswer().score(text.format(*one), question).correct for one in places)
+
+
 @pytest.mark.parametrize(
     ("verifier", "text"),
-    [(Numeric, "{}, {} or {}"), (Numeric, "#### {0}, {1}, {2}"), (FinalAnswer, "#### {0}, {1}, {2}")],
+    [(Numeric, "{}, {} or {}"), (Numeric, "#### {0}, {1}, {2}")],
 )
 def test_one_place_of_a_list_is_read_and_that_is_told(verifier: type[Verifier], text: str) -> None:
     """What the shipped verifiers do with a list: one place of it counts, so that it is worth one guess."""

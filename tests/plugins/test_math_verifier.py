@@ -224,6 +224,11 @@ def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
         ("{1 \\over 2}", "\\frac{1}{2}", True),  # a command is no word
         ("5\\text{ cm}", "5\\text{ m}", False),
         ("5\\text{ cm}", "5", True),
+        ("\\$3", "3\\text{ cents}", False),
+        ("\\$3", "3\\text{ dollars}", True),
+        ("\\$3", "3", True),
+        ("3\\text{ euros}", "3\\text{ dollars}", False),
+        ("\\$18\\text{ million}", "\\$18{,}000{,}000", True),
         ("5\\text{ cm}^2", "5\\text{ cm}", False),
         ("5\\text{ square cm}", "5\\text{ cm}^2", True),
         ("5\\text{ meters}", "5 m", True),

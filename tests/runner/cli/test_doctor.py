@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nsd.plugins.errors import InputError
+from nsd.plugins.registry import find
 from nsd.runner.cli import doctor
 from nsd.runner.cli.app import app
 from nsd.runner.cli.doctor import State, bucket, c_compiler, device, memory, packages, place, sandboxes, torch_sees
@@ -37,6 +38,33 @@ def test_what_stands_in_the_way_of_a_spec_is_marked_and_ends_with_1(tmp_path: Pa
     assert done.exit_code == 1
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("!!")]
     assert "the spec asks for accelerators: L4:1, and no NVIDIA GPU is here" in line
+
+
+def test_what_the_rollouts_of_a_spec_lack_is_said_as_a_run_would_say_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSD_VLLM", sys.executable)
+    (tmp_path / "spec.yaml").write_text(
+        "name: x\nmodel: builtin:wordmath-1m\ndata: {use: wordmath, split: {labeled: 8, test: 4}}\n"
+        "resources: {device: cpu}\n"
+        "conditions: {rl: {train_on: [labeled], trainer: {use: rloo, steps: 1, rollout: vllm}}}\n"
+    )
+    done = CliRunner().invoke(app, ["doctor", str(tmp_path / "spec.yaml"), "-w", str(tmp_path), "--json"])
+    (found,) = [one for one in json.loads(done.stdout)["findings"] if one["what"] == "condition rl"]
+    assert done.exit_code == 1 and found["state"] == "broken"
+    assert found["said"].startswith(f"trainer.rollout: vllm: {sys.executable} has no vLLM. ")
+    assert found["said"].endswith("makes an environment for it; one that you have is named by NSD_VLLM=FOLDER")
+
+
+def test_a_vllm_engine_without_a_vllm_is_found_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSD_VLLM", sys.executable)
+    with pytest.raises(InputError, match=r"^engine vllm: .* has no vLLM"):
+        find("engine", "vllm")().ready()
+
+
+def test_an_extra_that_the_installed_nsd_does_not_know_is_not_called_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "requirements", lambda extra: [])
+    assert packages("ray").state is State.MISSING
 
 
 def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
