@@ -152,38 +152,50 @@ def of_one(tmp_path_factory: pytest.TempPathFactory) -> list[list[dict[str, Any]
 
 @dataclass
 class Three:
-    """A cluster of three nodes with a processor each."""
+    """A cluster of three nodes with a processor each, by a process that holds it; `nodes` are ids, without the head."""
 
-    cluster: Any
-    nodes: list[Any]
+    holder: subprocess.Popen[str]
+    nodes: list[str]
 
-    def kill(self, node: Any) -> None:
-        """End a node with all its processes at once, and start another in its place."""
-        self.cluster.remove_node(node, allow_graceful=False)
+    def ask(self, line: str) -> str:
+        """Tell the holder a line, and give its answer."""
+        assert self.holder.stdin is not None
+        self.holder.stdin.write(f"{line}\n")
+        self.holder.stdin.flush()
+        return self.said()
+
+    def said(self) -> str:
+        """Its next answer; what Ray prints in between is passed over."""
+        assert self.holder.stdout is not None
+        for line in self.holder.stdout:
+            if line.startswith("said "):
+                return line.removeprefix("said ").strip()
+        raise AssertionError("the cluster has ended")
+
+    def kill(self, node: str) -> None:
+        """End a node with all its processes at once."""
+        self.ask(f"kill {node}")
         self.nodes.remove(node)
 
     def complete(self) -> None:
         while len(self.nodes) < 2:
-            self.nodes.append(self.cluster.add_node(num_cpus=1, object_store_memory=OBJECTS, node_ip_address=LOOPBACK))
-        self.cluster.wait_for_nodes()
+            self.nodes.append(self.ask("add"))
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Three]:
     pytest.importorskip("ray", reason="Ray is not installed: pip install -c constraints.txt 'ray[data]'")
-    from ray.cluster_utils import Cluster
-
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**settings, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}.items():
             patch.setenv(name, value)
-        shape = {"num_cpus": 1, "object_store_memory": OBJECTS, "node_ip_address": LOOPBACK}
-        cluster = Cluster(initialize_head=True, head_node_args={**shape, "include_dashboard": False})
-        patch.setenv(ADDRESS_VARIABLE, cluster.address)
-        try:
-            yield Three(cluster, [])
-        finally:
-            cluster.shutdown()
+        command = [sys.executable, str(REPOSITORY / "tests" / "ray_nodes.py"), LOOPBACK, str(OBJECTS)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            three = Three(holder, [])
+            patch.setenv(ADDRESS_VARIABLE, three.said())
+            yield three
+            assert holder.stdin is not None
+            holder.stdin.close()
 
 
 @pytest.fixture
@@ -259,14 +271,14 @@ def test_a_node_that_is_killed_costs_its_blocks_alone(
 
     thread = threading.Thread(target=kill)
     thread.start()
-    outcome = toy.run(f"{victim.node_id} 4 hang", together=3)
+    outcome = toy.run(f"{victim} 4 hang", together=3)
     ended.set()
     thread.join()
     assert outcome.exit_code == 0, outcome.failures
     assert toy.rows() == of_one
     times = Counter((question, sample) for question, sample, _ in toy.drawn())
     twice = {place for place, count in times.items() if count > 1}
-    theirs = {(question, sample) for question, sample, node in toy.drawn() if node == victim.node_id}
+    theirs = {(question, sample) for question, sample, node in toy.drawn() if node == victim}
     block = 2 * 3  # 30 questions, four blocks for each of three actors: three questions, two samples each
     assert len(times) == PLACES and max(times.values()) <= 2
     assert twice <= theirs - killed[0] and len(twice) <= AHEAD * block, "what was not yet kept of the node that died"

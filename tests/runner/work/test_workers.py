@@ -336,7 +336,7 @@ def test_a_new_shard_takes_the_place_of_none(tmp_path: Path, toy: Path) -> None:
 def test_a_job_that_vanished_is_written_again(tmp_path: Path, toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, written = executing.write_job, []
 
-    def write_job(plan: Plan, stage: object, workspace: Workspace, device: object = None) -> Path:
+    def write_job(plan: Plan, stage: object, workspace: Workspace, *others: object) -> Path:
         path = real(plan, stage, workspace)  # type: ignore[arg-type]
         if not written:  # as when the run that held the stage removes its folder just now
             path.unlink()
