@@ -193,14 +193,7 @@ class OpenAIEngine(Engine):
             for sample in range(request.first, sampling.n)
             if (request.question_id, sample) not in done
         )
-        asking = self._asking(wanted, sampling, seed)
-        asking.start()
-        try:
-            while asking.running:
-                yield _batch(asking, self.stopping)
-        finally:
-            asking.stop()
-        asking.finish()
+        yield from self._batches(self._asking(wanted, sampling, seed))
 
     def generate_growing(
         self,
@@ -228,6 +221,12 @@ class OpenAIEngine(Engine):
             if owed == 0:
                 asking.enough()
 
+        yield from self._batches(asking, told)
+
+    def _batches(
+        self, asking: Asking, told: Callable[[Completion], None] = lambda one: None
+    ) -> Iterator[list[Completion]]:
+        """What comes, until nothing is asked for any more; each completion is `told` at once."""
         asking.start()
         try:
             while asking.running:
@@ -282,9 +281,7 @@ class OpenAIEngine(Engine):
         return key
 
 
-def _batch(
-    asking: Asking, stopping: Callable[[], bool], told: Callable[[Completion], None] = lambda one: None
-) -> list[Completion]:
+def _batch(asking: Asking, stopping: Callable[[], bool], told: Callable[[Completion], None]) -> list[Completion]:
     """What comes within a few seconds of the first one, each `told` at once; nothing where none comes for a moment."""
     first = asking.take(LOOK_SECONDS)
     if first is None:

@@ -45,7 +45,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
             manifests.setdefault(manifest.kind, []).append(manifest)
         else:
             others.append(manifest)
-    nearest = {stage.kind: Nearest(()) for stage in owed} | {kind: Nearest(some) for kind, some in manifests.items()}
+    nearest = {kind: Nearest(manifests.get(kind, ())) for kind in kinds}
     stages = []
     guesses = {one.digest: one for one in estimates[0].stages} if estimates else {}
     for stage in plan.stages.values():

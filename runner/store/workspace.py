@@ -273,9 +273,8 @@ class Workspace:
 
     def finished(self, kind: str, digests: Iterable[str]) -> Iterator[Manifest]:
         """The manifests of those of these stages that are whole."""
-        there = {folder.name for folder in self.artifacts.iterdir()} if self.artifacts.is_dir() else set()
-        for name in (f"{kind}-{digest}" for digest in digests):
-            if name in there and (manifest := self._usable(self.artifacts / name)) is not None:
+        for digest in digests:
+            if (manifest := self._usable(self.folder(kind, digest))) is not None:
                 yield manifest
 
     def _usable(self, folder: Path) -> Manifest | None:

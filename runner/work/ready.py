@@ -80,9 +80,7 @@ def machine_for(experiment: Experiment) -> Decision | None:
         if condition.trainer is not None:
             condition.trainer.make().ready(decision.device)
         if condition.engine.cls.needs_model:
-            engine = condition.engine.make()
-            assert isinstance(engine, Engine)
-            engine.ready()
+            condition.engine.make().ready()
     return decision
 
 
