@@ -1,8 +1,9 @@
 """The `vllm` engine against vLLM driven by hand, and against `hf`: one model, one set of prompts, in turn.
 
-    NSD_VLLM=FOLDER OMP_NUM_THREADS=2 python -m benchmarks.serving [--model PATH] [--questions N] [--rounds N]
-                                                                   [--record]
+    NSD_VLLM=FOLDER OMP_NUM_THREADS=2 python -m benchmarks.serving [--model NAME ...] [--questions N] [--rounds N]
+                                                                   [--confidences] [--record]
 
+Models: the embedded one, `5m` and `30m` (of benchmarks.generation), or a folder; with --confidences, another row each.
 By hand: one `LLM` with the same arguments, one call of `generate` with K requests a prompt, a seed each, and nothing
 made of what comes but texts. Start-up is left out on both sides: each first draws once. Rates are generated tokens a
 second, medians over rounds; accuracies are over all completions of the last round, with McNemar's question left to
@@ -16,13 +17,19 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from transformers import GenerationConfig
 
 from benchmarks.clocks import clocked, median_ratio
 from benchmarks.frame import NotMeasured, Package, Row, argument_parser, report
+from benchmarks.generation import BUILTIN, MADE, made
 from nsd.plugins import models
-from nsd.plugins.api import Completion, Engine, ModelRef, Request, Sampling
+from nsd.plugins.api import Completion, Engine, ModelRef, Question, Request, Sampling
 from nsd.plugins.chat import prompt_ids
+from nsd.plugins.data import Prompt
 from nsd.plugins.datasets.wordmath import Wordmath
 from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.engines.vllm import VllmEngine
@@ -61,65 +68,87 @@ if __name__ == "__main__":
 
 
 def measure(options: argparse.Namespace) -> Iterator[Row | Package]:
-    """Rates without confidences and with them, and what the texts are worth."""
+    """Every model without confidences and, if wanted, with them: rates, and what the texts are worth."""
     try:
-        python = find_python()
+        python = str(find_python())
     except InputError as error:
         raise NotMeasured(str(error)) from error
-    ref = ModelRef(models.resolve(options.model))
     dataset = Wordmath(Wordmath.Config.model_validate({"split": {"test": options.questions}}))
-    questions = dataset.pools().train[: options.questions]
-    requests = [Request(one.id, dataset.default_prompt.render(one)) for one in questions]
-    sampling = Sampling(options.samples, 1.0, options.max_tokens)
-    verifier = Numeric(Numeric.Config())
-    by_id = {one.id: one for one in questions}
+    asked = Asked(dataset.pools().train[: options.questions], dataset.default_prompt, options)
+    with tempfile.TemporaryDirectory() as folder:
+        for place, name in enumerate(options.model):
+            ref = ModelRef(str(made(name, Path(folder) / name)) if name in MADE else models.resolve(name))
+            for confidences in (False, True) if options.confidences else (False,):
+                sides = Sides(ref, asked, python, VllmEngine(VllmEngine.Config(confidences=confidences)))
+                if place == 0 and not confidences:
+                    yield Package("vllm", sides.hand.version)
+                yield from sides.rows(f"{name}, {'with' if confidences else 'no'} confidences")
 
-    def drawn(engine: Engine, turn: int) -> tuple[list[Completion], float]:
-        """Completions, and how many tokens a second."""
-        found, spent = clocked(
-            lambda: [one for block in engine.generate(ref, requests, sampling, turn) for one in block]
-        )
-        return found, sum(one.tokens for one in found) / spent.wall
 
-    def right(found: list[Completion]) -> str:
-        """The accuracy of completions."""
-        return f"{sum(verifier.score(one.text, by_id[one.question_id]).score for one in found) / len(found):.3f}"
+class Asked:
+    """What all sides are asked, and what their texts are worth."""
 
-    for confidences in (False, True):
-        engine = VllmEngine(VllmEngine.Config(confidences=confidences))
-        drawn(engine, 0)
+    def __init__(self, questions: Sequence[Question], prompt: Prompt, options: argparse.Namespace) -> None:
+        self.requests = [Request(one.id, prompt.render(one)) for one in questions]
+        self.sampling = Sampling(options.samples, 1.0, options.max_tokens)
+        self.device, self.rounds = options.device, options.rounds
+        self._by_id = {one.id: one for one in questions}
+        self._verifier = Numeric(Numeric.Config())
+
+    def accuracy(self, found: list[Completion]) -> str:
+        """The share of completions that are right."""
+        scores = [self._verifier.score(one.text, self._by_id[one.question_id]).score for one in found]
+        return f"{sum(scores) / len(scores):.3f}"
+
+
+class Sides:
+    """The `vllm` engine on a model, vLLM by hand on the same, and the `hf` engine."""
+
+    def __init__(self, ref: ModelRef, asked: Asked, python: str, engine: VllmEngine) -> None:
+        self.ref, self.asked, self.engine = ref, asked, engine
+        self.drawn(engine, 0)
         running = engine.running()
         tokenizer = models.load_tokenizer(ref)
+        ends = GenerationConfig.from_pretrained(ref.path).eos_token_id
         given = {
             "model": ref.path,
             "options": running.options,
-            "samples": options.samples,
-            "max_tokens": options.max_tokens,
-            "prompts": [prompt_ids(tokenizer, one.prompt) for one in requests],
+            "samples": asked.sampling.n,
+            "max_tokens": asked.sampling.max_tokens,
+            "prompts": [prompt_ids(tokenizer, one.prompt) for one in asked.requests],
             "temperature": 1.0,
-            "ends": [tokenizer.eos_token_id],
-            "logprobs": 20 if confidences else None,
+            "ends": sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}),
+            "logprobs": 20 if engine.config.confidences else None,
         }
-        hand = ByHand(str(python), running.environment, given)
-        if not confidences:
-            yield Package("vllm", hand.version)
+        self.hand = ByHand(python, running.environment, given)
+
+    def drawn(self, engine: Engine, turn: int) -> tuple[list[Completion], float]:
+        """Completions, and how many tokens a second."""
+        found, spent = clocked(
+            lambda: [
+                one
+                for block in engine.generate(self.ref, self.asked.requests, self.asked.sampling, turn)
+                for one in block
+            ]
+        )
+        return found, sum(one.tokens for one in found) / spent.wall
+
+    def rows(self, title: str) -> Iterator[Row]:
+        """Rounds in turn."""
         rates: dict[str, list[float]] = {"nsd": [], "by hand": [], "hf": []}
-        for turn in range(1, options.rounds + 1):
-            found, rate = drawn(engine, turn)
+        for turn in range(1, self.asked.rounds + 1):
+            found, rate = self.drawn(self.engine, turn)
             rates["nsd"].append(rate)
-            rates["by hand"].append(hand.draw())
-            held, rate = drawn(HfEngine(HfEngine.Config(device=options.device)), turn)
+            rates["by hand"].append(self.hand.draw())
+            held, rate = self.drawn(HfEngine(HfEngine.Config(device=self.asked.device)), turn)
             rates["hf"].append(rate)
-        hand.end()
-        accuracies = f"accuracy {right(found)}, that of `hf` {right(held)}, of {len(found):,}"
-        what = f"the `vllm` engine, K = {options.samples}, {'with' if confidences else 'no'} confidences"
-        for peer, side, note in (
-            ("vLLM driven by hand, same arguments", "by hand", accuracies),
-            ("the `hf` engine", "hf", accuracies),
-        ):
-            own, other = (statistics.median(rates[name]) for name in ("nsd", side))
-            yield Row(what, peer, "tokens/s", own, other, median_ratio(rates["nsd"], rates[side]), note)
-    engine.end()
+        self.hand.end()
+        self.engine.end()
+        note = f"accuracy {self.asked.accuracy(found)}, that of `hf` {self.asked.accuracy(held)}, of {len(found):,}"
+        what = f"the `vllm` engine, K = {self.asked.sampling.n}, {title}"
+        for peer, side in (("vLLM driven by hand, same arguments", "by hand"), ("the `hf` engine", "hf")):
+            mine, its = (statistics.median(rates[name]) for name in ("nsd", side))
+            yield Row(what, peer, "tokens/s", mine, its, median_ratio(rates["nsd"], rates[side]), note)
 
 
 class ByHand:
@@ -161,11 +190,12 @@ class ByHand:
 def main() -> int:
     """Measure and print."""
     parser = argument_parser(__doc__, device=True)
-    parser.add_argument("--model", default="builtin:wordmath-1m")
+    parser.add_argument("--model", nargs="+", default=[BUILTIN, *MADE])
     parser.add_argument("--questions", type=int, default=96)
     parser.add_argument("--samples", type=int, default=8, help="K, completions per question")
     parser.add_argument("--max-tokens", type=int, default=80)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--confidences", action="store_true", help="also with confidences")
     options = parser.parse_args()
     return report(options, measure(options), ("torch", "transformers"))
 

@@ -336,6 +336,7 @@ def test_a_broken_verifier_fails_the_check_for_its_fault(broken: type[Verifier],
     assert check in failed(audit(QUESTIONS[:8], broken()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", [Numeric, Steps])
 def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verifier]) -> None:
     pools = Wordmath().pools()
@@ -526,6 +527,7 @@ def test_on_the_real_files(name: str) -> None:
     assert failed(found) == faults, [(check.name, check.examples) for check in found.checks if check.failed]
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_tried_and_ends_with_2_where_something_failed(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "from nsd.plugins.verifiers.numeric import Numeric\n\n\nclass Short(Numeric):\n"

@@ -59,6 +59,7 @@ def made(tmp_path: Path, budget: Budget, boundary: int = 1, draws: bool = True, 
 # --------------------------------------------------------------------------- generated tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", thinned(["grpo", "rloo"]))
 def test_a_training_ends_at_the_first_batch_with_which_its_tokens_are_spent(
     model: Path, tmp_path: Path, kind: str
@@ -153,6 +154,7 @@ def test_tokens_of_training_texts_are_no_budget_of_what_draws(model: Path, tmp_p
 # --------------------------------------------------------------------------- seconds
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize(("kind", "config", "horizon"), thinned([("rloo", DRAWS, 4), ("sft", SFT, 6)]))
 def test_a_training_ends_with_the_step_in_which_its_seconds_are_spent(
@@ -181,6 +183,7 @@ def test_seconds_before_a_resume_are_spent(model: Path, tmp_path: Path) -> None:
     assert weights_hash(tmp_path / "pieces" / "weights") == weights_hash(tmp_path / "whole" / "weights")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("clock")
 def test_seconds_end_a_training_between_two_sampled_batches_only(model: Path, tmp_path: Path) -> None:
     result, _ = run("rloo", DRAWS | {"num_iterations": 2}, tmp_path, model, budget=Budget(seconds=5))
@@ -223,6 +226,7 @@ def test_points_of_a_training_without_a_known_end_are_as_many_as_its_schedule_gi
     assert steps[:2] == [3, 6]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_everything_spent_belongs_to_another_training(model: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         budget = Budget(generated_tokens=300)

@@ -78,6 +78,7 @@ def steps(batch: Batch, count: int) -> None:
         batch.draw()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", thinned(SAMPLINGS.values()), ids=SAMPLINGS)
 @pytest.mark.parametrize("prompts", thinned([PADDED, EVEN]), ids=["padded", "even"])
 def test_a_step_reads_nothing_back_to_the_host(prompts: list[list[int]], sampling: Sampling) -> None:

@@ -64,6 +64,7 @@ def test_words_fences_and_indentation_are_one_token_and_letters_of_examples_are_
 # --------------------------------------------------------------------------- what it writes
 
 
+@pytest.mark.slow
 def test_a_pinned_task_gets_the_pinned_program() -> None:
     text = "Write a function f(x) for a list of numbers x. First keep the even numbers. Then add 3 to each number.\n"
     assert answers({"q": text}, 0.0) == {"q": PINNED}

@@ -129,6 +129,7 @@ def test_a_pinned_question_gets_the_pinned_greedy_answer() -> None:
 PINNED = "Now: 25 + 17 = 42\n#### 42"
 
 
+@pytest.mark.slow
 def test_the_numeric_verifier_reads_the_models_answers() -> None:
     from nsd.plugins.verifiers.numeric import Numeric
 

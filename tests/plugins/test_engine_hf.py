@@ -59,6 +59,7 @@ def generate_alone(model: Any, tokenizer: Any, ids: list[int], max_tokens: int) 
 # --------------------------------------------------------------------------- what it writes
 
 
+@pytest.mark.slow
 def test_greedy_text_is_what_transformers_writes_for_each_prompt_alone(ref: ModelRef) -> None:
     model, tokenizer = models.load_model(ref, device="cpu")
     found = answers(engine(batch_size=8), ref, REQUESTS, Sampling(1, 0.0, 40))
@@ -117,6 +118,7 @@ def test_a_plain_prompt_gets_the_tokenizers_own_bos(ref: ModelRef, tmp_path: Pat
     assert found["q3", 0].text == generate_alone(model, tokenizer, ids, 20)[0]
 
 
+@pytest.mark.slow
 def test_the_first_token_follows_the_models_distribution(ref: ModelRef) -> None:
     from scipy.stats import chisquare
 

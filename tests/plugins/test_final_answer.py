@@ -171,6 +171,7 @@ def test_a_number_that_happens_to_stand_last_earns_nothing() -> None:
     assert not score.correct and score.answer is None
 
 
+@pytest.mark.slow
 def test_it_is_sound_on_the_shipped_problems() -> None:
     found = audit(Wordmath().pools().train[:400], FinalAnswer())
     repeated = next(check for check in found.checks if check.name == "question repeated")

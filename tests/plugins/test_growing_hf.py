@@ -47,6 +47,7 @@ def collected(batches: list[list[Completion]]) -> Found:
     return {(one.question_id, one.sample): one for one in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 40])
 def test_batches_change_neither_which_samples_are_drawn_nor_their_texts(
     ref: ModelRef, full: Found, batch_size: int
@@ -66,6 +67,7 @@ def test_what_is_there_is_not_drawn_again(ref: ModelRef, full: Found) -> None:
     assert found.keys() == expected - there.keys()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_begins_again_and_nothing_is_told_twice(
     ref: ModelRef, full: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,7 @@ values = st.floats(allow_nan=True, allow_infinity=True) | st.sampled_from([0.0, 
 rows = st.lists(st.dictionaries(st.sampled_from(sorted(metrics(1))), values), max_size=60)
 
 
+@pytest.mark.slow
 @given(rows, st.integers(4, 12))
 def test_any_metrics_are_taken_and_the_same_ones_say_the_same(given_rows: list[dict[str, float]], window: int) -> None:
     def told(chosen: Iterable[dict[str, float]]) -> list[str]:

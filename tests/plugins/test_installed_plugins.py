@@ -210,6 +210,7 @@ def test_the_schema_offers_what_can_be_used(every_fault: Path) -> None:
     assert verifiers == {"verifier.good", *(f"verifier.{name}" for name in BUILT_IN["verifier"])}
 
 
+@pytest.mark.slow
 def test_specs_that_do_not_use_a_broken_one_are_none_the_worse(every_fault: Path, tmp_path: Path) -> None:
     for verifier in ("numeric", "good"):
         done = nsd(every_fault, "validate", str(spec(tmp_path, verifier)))

@@ -131,6 +131,7 @@ def test_digests_in_one_pass_are_those_of_the_whole() -> None:
     assert Digests.of([]).texts == digest_of([])
 
 
+@pytest.mark.slow
 def test_no_question_is_held() -> None:
     """Twice the questions take some numbers more each, where a question takes over a thousand bytes."""
 

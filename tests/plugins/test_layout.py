@@ -35,6 +35,7 @@ def test_no_line_is_too_long_and_no_word_or_number_is_broken(claims: list[str], 
         assert sum(number in line for line in lines) == len(claims)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.lists(st.lists(WORD, max_size=4).map(" ".join), min_size=3, max_size=3), min_size=1),

@@ -39,6 +39,7 @@ def told(kept: Sequence[KeptRollout]) -> list[tuple[int, str, int, str, int]]:
 # --------------------------------------------------------------------------- the same first rollouts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", thinned([None, LORA]), ids=["full", "lora"])
 def test_all_trainers_draw_the_same_first_rollouts(model: Path, tmp_path: Path, lora: LoraConfig | None) -> None:
     found = {}

@@ -50,6 +50,7 @@ def by_hand(kind: str, student: Plain, teacher: Plain, drawn: list[Any], text: A
     return total / sum(len(one.tokens) for one in drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", thinned(["forward_kl", "reverse_kl", "jsd"]))
 def test_two_steps_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     config = {"divergence": kind, "micro_batch_size": 4}
@@ -66,6 +67,7 @@ def test_two_steps_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert "reward" not in events.reports[0][2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", thinned(["ema", "frozen"]))
 def test_a_teacher_that_stays_behind_by_hand(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: str
@@ -80,6 +82,7 @@ def test_a_teacher_that_stays_behind_by_hand(
     assert events.curve("loss")[1] == pytest.approx(loss.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_another_questions_solution_is_what_the_control_reads(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +110,7 @@ def test_no_privileged_text_at_all_is_refused(model: Path, tmp_path: Path) -> No
         training("pcsd", {}, tmp_path, model, examples=nothing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", thinned(["forward_kl", "reverse_kl", "jsd"]))
 @pytest.mark.parametrize("how", [{}, {"topk": 5}, {"topk": 5, "add_tail": False}], ids=["all", "topk", "no-tail"])
 def test_without_privileged_text_the_weights_stay_to_the_bit(
@@ -132,6 +136,7 @@ def test_that_holds_in_micro_batches_and_with_recomputing_too(
     assert events.curve("grad_norm") == [0.0]
 
 
+@pytest.mark.slow
 def test_a_privileged_text_of_some_teaches_from_those(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

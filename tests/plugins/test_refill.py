@@ -63,6 +63,7 @@ def alone_of_12(model: Any) -> list[Decoded]:
     return one_by_one(model, rows(prompts(12)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beginning", [0, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_row_writes_the_same_in_a_slot_that_others_had(
     model: Any, alone_of_12: list[Decoded], beginning: int
@@ -76,6 +77,7 @@ def test_a_row_writes_the_same_in_a_slot_that_others_had(
     assert differing(seldom, alone) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check_every", [1, 8])
 def test_a_stop_string_ends_a_row_at_any_token_of_its_own(model: Any, check_every: int) -> None:
     """Also at the first token of a row that takes another's slot. A letter is a token."""
@@ -90,6 +92,7 @@ def test_a_stop_string_ends_a_row_at_any_token_of_its_own(model: Any, check_ever
     assert sum(len(one.tokens) == 1 and not one.ended for one in alone) > 1, "some should stop at their first token"
 
 
+@pytest.mark.slow
 def test_the_window_moves_and_the_texts_do_not(
     model: Any, alone_of_12: list[Decoded], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_row_is_handed_out_before_the_queue_is_read_to_its_end(model: Any) -> 
     assert len(taken) < 30
 
 
+@pytest.mark.slow
 def test_a_slot_with_what_is_no_number_is_clean_for_the_next_row(model: Any) -> None:
     """Not-a-number in a masked column would spread: 0 x NaN is NaN."""
     wanted = rows(prompts(6), samples=2)

@@ -56,6 +56,7 @@ def leave_one_out(group: list[float], place: int) -> float:
     return statistics.mean(group[:place] + group[place + 1 :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", thinned(["leave_one_out", "running_mean", "none"]))
 def test_the_second_step_of_rloo_by_hand(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, baseline: str
@@ -160,6 +161,7 @@ class Critic:
         self.head = (self.head - 0.02 * first / (second.sqrt() + 1e-8)).detach().requires_grad_()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trunk", thinned([True, False]))
 def test_three_steps_of_ppo_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trunk: bool) -> None:
     config = VOWELS | {
@@ -222,6 +224,7 @@ def test_the_kl_is_paid_for_by_each_token_of_the_second_batch(
     assert events.curve("grad_norm")[1] == pytest.approx(after.gradient_norm(loss), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trunk", "moves"), [(True, True), (False, False)])
 def test_the_value_loss_reaches_the_policy_only_where_it_may(
     model: Path, tmp_path: Path, trunk: bool, moves: bool, monkeypatch: pytest.MonkeyPatch
@@ -238,6 +241,7 @@ def test_the_value_loss_reaches_the_policy_only_where_it_may(
     assert (weights_hash(tmp_path / "weights") != weights_hash(model)) == moves
 
 
+@pytest.mark.slow
 def test_the_value_head_is_not_among_the_saved_weights(model: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
 
@@ -252,6 +256,7 @@ def test_the_value_head_is_not_among_the_saved_weights(model: Path, tmp_path: Pa
 # --------------------------------------------------------------------------- ttrl
 
 
+@pytest.mark.slow
 def test_the_second_step_of_ttrl_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -295,6 +300,7 @@ def test_fewer_votes_than_rollouts_to_train_on_are_refused() -> None:
         find("trainer", "ttrl").Config.model_validate({"n_votes": 8, "num_generations": 16})
 
 
+@pytest.mark.slow
 def test_a_group_without_any_answer_teaches_nothing(model: Path, tmp_path: Path) -> None:
     class Silent(Noise):
         def extract(self, completion: str) -> str | None:

@@ -161,6 +161,7 @@ def test_numbers_of_a_rollouts_tokens_are_those_of_a_plain_forward_pass(model: P
         assert rollout.statistics.certainty == pytest.approx(certainty, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_rollout_has_them_only_where_they_are_asked_for(model: Path, tmp_path: Path) -> None:
     Wants.seen.clear()
     train("grpo", config("test_wants_none"), job(tmp_path, model, Events()))

@@ -205,6 +205,7 @@ def test_an_error_of_the_real_command_does_not_pass_it_on(workspace: Workspace) 
         assert done.stdout or done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["report", "toy"], ["log"]])
 def test_a_page_holds_nothing_that_hides(workspace: Workspace, command: list[str], tmp_path: Path) -> None:
     page = tmp_path / "page.html"

@@ -94,6 +94,7 @@ def two_steps(
     return events, kept, drawn, Plain(tmp_path / "1" / "weights")
 
 
+@pytest.mark.slow
 def test_two_steps_with_a_moving_average_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events, kept, drawn, after = two_steps(HAND, tmp_path, model, monkeypatch)
     start = Plain(model)
@@ -111,6 +112,7 @@ def test_two_steps_with_a_moving_average_by_hand(model: Path, tmp_path: Path, mo
         assert [one.teacher_input for one in some] == [read_by_teacher(batch, place) for place in range(8)]
 
 
+@pytest.mark.slow
 def test_the_trust_regions_teacher_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = HAND | {"teacher_regularization": "trust-region", "teacher_update_rate": 0.3}
     events, _, drawn, after = two_steps(config, tmp_path, model, monkeypatch)
@@ -134,6 +136,7 @@ def test_a_teacher_without_regularization_is_the_model_itself(
     assert events.curve("loss")[1] == pytest.approx(loss.item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_sampled_token_by_hand(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
@@ -253,6 +256,7 @@ def test_where_everything_is_masked_the_policy_loss_still_counts(model: Path, tm
 # --------------------------------------------------------------------------- what the teacher reads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_long_reprompt_keeps_the_question(model: Path, tmp_path: Path, chat: bool) -> None:
     config = {"max_reprompt_len": 110 if chat else 90, "steps": 3}
@@ -546,6 +550,7 @@ def test_the_defaults_are_the_readmes() -> None:
     assert config.full_logit_distillation and math.isclose(config.distillation_weight, 1)
 
 
+@pytest.mark.slow
 def test_an_adapter_on_a_shared_embedding_has_no_averaged_teacher(tmp_path: Path) -> None:
     """Merged, what it adds to the embedding would be added to the last layer too, which the student's is not."""
     model = make_tiny_model(tmp_path / "model", tie_word_embeddings=True)

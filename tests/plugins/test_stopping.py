@@ -38,6 +38,7 @@ def outcome(label: PseudoLabel) -> tuple[object, ...]:
     return (label.kept, label.label, label.target) if label.kept else (False,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5])
 def test_the_exact_vote_keeps_the_labels_and_texts_of_the_full_one_whatever_comes(k: int) -> None:
     tagged = [f"<answer>{letter}</answer>" for letter in "ABC"] + ["none"]
@@ -49,6 +50,7 @@ def test_the_exact_vote_keeps_the_labels_and_texts_of_the_full_one_whatever_come
             assert early.low <= full.votes / k <= early.high or not early.kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("need", range(6))
 def test_the_exact_vote_is_exact_under_a_tolerance_that_is_not_transitive(need: int) -> None:
     verifier = Remembered()

@@ -95,6 +95,7 @@ def test_every_field_of_the_config_has_its_place(kind: str, table: dict[str, Any
     assert fields == set(table) | NOT_IN_ARGUMENTS[kind], "say where a new field arrives"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "table"), [("sft", SFT), ("grpo", GRPO)])
 def test_each_field_arrives_in_trls_config_and_is_not_there_without_it(
     kind: str, table: dict[str, tuple[Any, dict[str, Any]]], parts: dict[str, Any], tmp_path: Path

@@ -91,6 +91,7 @@ def in_pieces(folder: Path, stops: list[int], config: dict[str, Any], model: Any
 # --------------------------------------------------------------------------- the loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["group", "none"])
 def test_first_dr_grpo_loss_by_hand(model: Path, tmp_path: Path, scale: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # arXiv 2503.20783: with a ratio of 1 every token of rollout i contributes -A_i, summed over tokens and divided
@@ -123,6 +124,7 @@ def test_first_dr_grpo_loss_by_hand(model: Path, tmp_path: Path, scale: str, mon
     assert events.curve("reward")[0] == pytest.approx(statistics.mean(rewards))
 
 
+@pytest.mark.slow
 def test_rewards_see_the_label_the_group_and_the_cut(model: Path, tmp_path: Path) -> None:
     Recorder.seen.clear()
     made = job(tmp_path, model, Events())
@@ -169,6 +171,7 @@ def test_rollouts_are_the_engines_draws_from_the_stream_of_their_step(model: Pat
     assert len(kept) == len(drawn) == 8 and {one.step for one in kept} == {0}
 
 
+@pytest.mark.slow
 def test_weights_of_rewards_and_names_of_twins(model: Path, tmp_path: Path) -> None:
     events = Events()
     rewards = [{"use": "test_scale", "weight": 2}, {"use": "test_scale", "value": 10, "weight": 0.5}]
@@ -178,6 +181,7 @@ def test_weights_of_rewards_and_names_of_twins(model: Path, tmp_path: Path) -> N
     assert events.curve("reward") == [2 * 1 + 0.5 * 10]
 
 
+@pytest.mark.slow
 def test_chat_prompts_work(model: Path, tmp_path: Path) -> None:
     Recorder.seen.clear()
     train("grpo", SMALL | {"steps": 1, "rewards": ["test_recorder"]}, job(tmp_path, model, Events(), chat=True))
@@ -262,6 +266,7 @@ def test_a_stopped_and_resumed_run_ends_in_the_same_weights(model: Path, tmp_pat
     assert events.curve("num_tokens")[-1] == whole_events.curve("num_tokens")[-1]
 
 
+@pytest.mark.slow
 def test_a_stop_inside_a_sampled_batch_waits_for_its_end(model: Path, tmp_path: Path) -> None:
     config = SMALL | {"steps": 12, "num_iterations": 2, "steps_per_generation": 2}
     with pytest.raises(Interrupted, match="stopped at step 8 of 12"):
@@ -284,6 +289,7 @@ def test_health_warnings_arrive_once_also_after_a_resume(model: Path, tmp_path: 
     assert {"step": 4, "kind": "all_right", "field": "data"} in result.notes["health"]
 
 
+@pytest.mark.slow
 def test_health_can_end_a_broken_run(model: Path, tmp_path: Path) -> None:
     health = {"window": 4, "kl_max": 1e-4, "stop": True}
     with pytest.raises(StageFailed, match=r"stopped by trainer\.health\.stop at step \d+: the KL to the start model"):

@@ -218,6 +218,7 @@ def test_a_checkpoint_of_a_longer_job_is_refused(model: Path, tmp_path: Path) ->
 # --------------------------------------------------------------------------- length of a run
 
 
+@pytest.mark.slow
 def test_planned_steps_are_the_steps_taken(model: Path, tmp_path: Path) -> None:
     config = {"batch_size": 4, "epochs": 1.5}
     trainer: Any = find("trainer", "sft")
@@ -259,6 +260,7 @@ def test_examples_seen_counts_the_rows_of_every_batch(steps: int, rows: int, bat
 # --------------------------------------------------------------------------- what is saved
 
 
+@pytest.mark.slow
 def test_full_weights_are_safetensors_that_load(model: Path, tmp_path: Path) -> None:
     result = train("sft", {"batch_size": 4, "epochs": 1}, job(tmp_path, model, Events()))
     assert not result.adapter_only
@@ -327,6 +329,7 @@ def test_a_target_that_is_missing_is_named(model: Path, tmp_path: Path) -> None:
         train("sft", {}, made)
 
 
+@pytest.mark.slow
 def test_cut_examples_are_warned_of(model: Path, tmp_path: Path) -> None:
     events = Events()
     train("sft", {"max_length": 24, "epochs": 1}, job(tmp_path, model, events))
@@ -381,6 +384,7 @@ def test_a_trl_field_arrives(model: Path, tmp_path: Path) -> None:
     assert plain.curve("loss")[1] != other.curve("loss")[1]
 
 
+@pytest.mark.slow
 def test_the_marker_says_what_a_resume_needs(model: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train("sft", {"batch_size": 4}, job(tmp_path, model, Events(stop_after=2)))

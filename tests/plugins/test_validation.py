@@ -93,6 +93,7 @@ def evaluated(weights: Path, watched: Validation) -> tuple[float, int]:
 # --------------------------------------------------------------------------- what is measured
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "config"), thinned([("sft", SFT), ("rloo", RLOO)]))
 def test_a_measurement_is_an_evaluation_of_the_weights(
     model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
@@ -105,6 +106,7 @@ def test_a_measurement_is_an_evaluation_of_the_weights(
     assert result.notes["validation"]["tokens"] == before[1] + after[1]
 
 
+@pytest.mark.slow
 def test_it_measures_before_the_first_step_at_every_so_many_and_at_the_last(model: Path, tmp_path: Path) -> None:
     result, events = run("sft", SFT, tmp_path, model, validation=scripted([1, 3, 2, 4], keep="last"), max_steps_cap=5)
     assert measured(events, "validation/avg@1") == {0: 0.2, 2: 0.6, 4: 0.4, 5: 0.8}
@@ -121,6 +123,7 @@ def test_it_measures_before_the_first_step_at_every_so_many_and_at_the_last(mode
     }
 
 
+@pytest.mark.slow
 def test_the_answer_of_an_example_is_what_completions_are_judged_by(model: Path, tmp_path: Path) -> None:
     seen: list[str | None] = []
 
@@ -144,6 +147,7 @@ UNDISTURBED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", thinned(UNDISTURBED))
 def test_a_watched_training_takes_the_steps_of_an_unwatched_one(model: Path, tmp_path: Path, case: str) -> None:
     kind, config, lora = UNDISTURBED[case]
@@ -275,6 +279,7 @@ def test_a_run_that_dies_once_its_weights_are_in_place_ends_once_more(model: Pat
     assert found == weights_hash(tmp_path / "whole" / "weights")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", [HISTORY, "best-0"])
 def test_a_run_whose_best_weights_are_gone_is_not_resumed(model: Path, tmp_path: Path, lost: str) -> None:
     with pytest.raises(Interrupted):

@@ -39,6 +39,7 @@ def test_the_curve_is_the_mean_over_the_steps_rollouts(
     assert all(one.score in (0.0, 1.0) and one.reward == one.score for one in kept)
 
 
+@pytest.mark.slow
 def test_without_such_numbers_there_is_no_such_curve(model: Path, tmp_path: Path) -> None:
     events, _ = training("rloo", {}, tmp_path, model)
     assert events.curve("share_passed") == []

@@ -51,6 +51,7 @@ def drawers(folder: Path, model: Path, rollout: str) -> tuple[Any, Drawer, VllmD
     return loaded, own, other, asked
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_step_answer_in_that_step(model: Path, tmp_path: Path) -> None:
     with VllmStub(model) as stub:
         loaded, own, other, asked = drawers(tmp_path, model, stub.rollout)
@@ -83,6 +84,7 @@ def test_a_server_that_goes_on_with_older_weights_ends_the_training(model: Path,
         other.end()
 
 
+@pytest.mark.slow
 def test_a_training_on_rollouts_of_a_server(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_handover, "IN_MEMORY", tmp_path / "memory")
     (tmp_path / "memory").mkdir()

@@ -109,6 +109,7 @@ def test_a_planned_look_is_tested_at_its_part_of_alpha(tmp_path: Path) -> None:
     assert thrice.p_adjusted == pytest.approx(3 * once.p_adjusted)
 
 
+@pytest.mark.slow
 def test_every_output_shows_it_and_none_calls_it_exploratory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

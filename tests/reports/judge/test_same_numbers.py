@@ -33,6 +33,7 @@ def test_a_plan_of_samples_finds_what_their_comparison_finds() -> None:
     assert planned.questions == found.needed_n
 
 
+@pytest.mark.slow
 def test_a_plan_of_recipes_has_each_arms_own_seeds_as_the_comparison_has() -> None:
     """Three seeds of a scatter by 5 points and of b by none: pooled, both would scatter by half of that."""
     results = Results()

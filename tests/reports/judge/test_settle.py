@@ -71,6 +71,7 @@ def holds_together(one: Comparison) -> bool:
     return (one.verdict != "UNRESOLVED") == (one.ci[0] > 0 or one.ci[1] < 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correction", thinned(["holm", "bh", "bonferroni", "none"]))
 def test_no_open_verdict_leaves_zero_out_and_no_shown_one_holds_it(correction: str) -> None:
     """Many simulated arms near the edge: one answer a question, several samples, unequal numbers, few questions."""

@@ -109,6 +109,7 @@ def test_of_an_experiment_the_pairs_of_its_claims_are_meant(tmp_path: Path) -> N
     assert [arm.name for arm in every] == ["toy/a", "toy/b"]
 
 
+@pytest.mark.slow
 def test_it_is_marked_exploratory_in_text_json_and_on_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -129,6 +129,7 @@ def test_the_answer_comes_first_and_every_claim_is_there(html: str, data: PageDa
         assert needed(one.comparison) in page.text
 
 
+@pytest.mark.slow
 def test_a_claim_recorded_after_its_result_is_marked_and_kept_apart(tmp_path: Path) -> None:
     claims = [("better", "base")]
     late = Written(tmp_path, better_and_worse(), claims=claims, recorded_at="2026-02-01T00:00:00+00:00")
@@ -152,10 +153,12 @@ def test_every_plot_has_its_numbers_in_a_table(html: str) -> None:
         assert caption.lower() in html.lower()
 
 
+@pytest.mark.slow
 def test_the_same_data_give_the_same_bytes(html: str, data: PageData) -> None:
     assert render_page(data) == html
 
 
+@pytest.mark.slow
 def test_a_page_of_runs_has_a_matrix_and_all_pairs(tmp_path: Path) -> None:
     found = comparison(Written(tmp_path, better_and_worse()))
     page = Page(render_page(found))

@@ -162,6 +162,7 @@ GROWTHS: list[tuple[Callable[[np.random.Generator, float], Iterator[Look]], int]
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize(("growth", "times"), GROWTHS)
 def test_looking_often_finds_nothing_where_there_is_nothing(

@@ -134,6 +134,7 @@ def test_unequal_scatter_breaks_welch_where_the_seeds_are_unequal(
     assert least < found < most + 3 * error_of(simulations)
 
 
+@pytest.mark.slow
 def test_tests_on_seed_means_keep_their_level() -> None:
     simulations = 6_000
     generator = np.random.default_rng(7)
@@ -171,6 +172,7 @@ def test_holm_keeps_ten_arms_against_one_baseline_below_the_level() -> None:
     assert 0.010 < np.mean(holm_any) < 0.040
 
 
+@pytest.mark.slow
 def test_cluster_robust_t_keeps_its_level_where_the_plain_t_does_not() -> None:
     simulations, generator = 3_000, np.random.default_rng(10)
     clusters = np.repeat(np.arange(40), 10)
@@ -211,6 +213,7 @@ def test_newcombe_paired_covers_small_samples_where_wald_does_not() -> None:
     assert 0.905 < covered(tables, 0.05, wald=True) < 0.93
 
 
+@pytest.mark.slow
 def test_recipe_against_an_untrained_model_keeps_its_level() -> None:
     """Seeds in the trained arm only; base greedy, or sampled as often as a trained model is."""
     simulations, generator = 600, np.random.default_rng(14)

@@ -168,6 +168,7 @@ def finds_mean(differences: NDArray[np.float64], test: Callable[[NDArray[np.floa
     return limits is not None and better(test(differences), stats.interval_of(limits, 0.95))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "shift"), [(50, 0.85), (100, 0.6)])
 def test_avg_at_4_finds_what_is_promised(n: int, shift: float) -> None:
     """At the true mean and variance of these questions the promise, whatever it is, must come true."""
@@ -181,6 +182,7 @@ def test_avg_at_4_finds_what_is_promised(n: int, shift: float) -> None:
     assert (by_flips, by_t) == pytest.approx((flips, t), abs=NEAR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "shift"), [(20, 1.2), (20, 1.8), (30, 1.0), (30, 1.4)])
 def test_avg_at_4_of_few_questions_finds_what_is_promised(n: int, shift: float) -> None:
     """So little varies that the bounded mean asks for more than the sign-flip test and t do."""
@@ -218,6 +220,7 @@ def recipes(effect: float, seeds: int, n: int, trials: int, generator: np.random
     return question + seed + noise + np.array([0.0, effect]).reshape(2, 1, 1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "n"), thinned([(3, 50), (2, 200), (3, 500), (5, 100), (8, 500)]))
 def test_two_levels_find_what_is_promised(seeds: int, n: int) -> None:
     residual = 2 * 0.3**2 / seeds / n

@@ -67,6 +67,7 @@ def test_counts_of_any_shape(data: st.DataObject, n_a: int, n_b: int) -> None:
         assert_defined(stats.margin_test_unpaired(right_a, n_a, right_b, n_b, 0.05, both_sides))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.125, 1 / 3, 1.0]), max_size=20))
 def test_differences_of_any_shape(differences: list[float]) -> None:

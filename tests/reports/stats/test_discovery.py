@@ -52,6 +52,7 @@ def geometric(chances: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     return np.minimum(first, BUDGET), first <= BUDGET
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("questions", [19, 60])
 def test_the_intervals_cover_as_stated(questions: int) -> None:
     rng, covered, told = np.random.default_rng(7), np.zeros(len(AT)), np.zeros(len(AT))

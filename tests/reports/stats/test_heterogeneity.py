@@ -28,6 +28,7 @@ def rejected(sizes: list[int], discordant: list[float], effects: list[float], se
     return count / RUNS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "discordant", "effect"),
     [
@@ -48,6 +49,7 @@ def test_one_effect_is_rarely_taken_for_several(sizes: list[int], discordant: li
     assert rejected(sizes, discordant, [effect] * len(sizes)) <= ALLOWED
 
 
+@pytest.mark.slow
 def test_an_effect_in_one_group_alone_is_found() -> None:
     assert rejected([200, 200], [0.3, 0.3], [0.2, 0.0]) > 0.8
 

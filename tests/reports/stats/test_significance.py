@@ -117,6 +117,7 @@ def test_groups_of_one_size_are_the_t_test_of_their_means() -> None:
     assert (result.standard_error, result.p) == pytest.approx((float(fit.bse[0]), float(fit.pvalues[0])), **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "found"), r_records("adjust"))
 def test_families_agree_with_r_and_statsmodels(given: dict[str, Any], found: dict[str, Any]) -> None:
     from statsmodels.stats.multitest import multipletests

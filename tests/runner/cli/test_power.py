@@ -95,6 +95,7 @@ def test_the_plan_learns_from_earlier_runs(tmp_path: Path) -> None:
     assert "earlier runs of quickstart" in by_name["noisy_student > baseline"]["spread"]["source"]
 
 
+@pytest.mark.slow
 def test_planning_loads_no_torch(tmp_path: Path) -> None:
     import subprocess
 
@@ -203,6 +204,7 @@ def test_a_plan_of_single_searches_says_so_below_its_power(tmp_path: Path) -> No
     assert "the claim is a sign test" in " ".join(nsd(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())
 
 
+@pytest.mark.slow
 def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path) -> None:
     spec = tmp_path / "any.yaml"
     spec.write_text(f"extends: {SPEC}\nname: any\nhypotheses: {{looks: any}}\n")
@@ -223,6 +225,7 @@ def test_power_says_that_it_takes_questions_in_groups_each_for_itself(size: int)
     assert found is not None and (IN_GROUPS in found.note) == (size > 1)
 
 
+@pytest.mark.slow
 def test_a_declared_interaction_has_a_figure_of_its_own(tmp_path: Path) -> None:
     spec = tmp_path / "by.yaml"
     claims = "[oracle > baseline, {compare: [oracle, baseline], by: steps}]"

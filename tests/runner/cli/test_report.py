@@ -37,6 +37,7 @@ def test_machine_forms_are_whole(written: Written, capsys: Any) -> None:
     assert [row["role"] for row in rows] == ["declared"] * 2 + ["exploratory"] * 4
 
 
+@pytest.mark.slow
 def test_a_page_is_written_and_said(written: Written, tmp_path: Path, capsys: Any) -> None:
     target = tmp_path / "out.html"
     print_report(written.workspace, ["toy"], html=target)

@@ -308,6 +308,7 @@ def test_a_connection_that_ends_before_the_job_is_made_again(world: World) -> No
     assert len(world.asked("tail_logs")) == 3 and len(world.asked("down")) == 1
 
 
+@pytest.mark.slow
 def test_who_stops_following_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.says({"jobs.queue_v2": [[row(1, "RUNNING")]]})
 

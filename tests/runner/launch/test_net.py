@@ -74,6 +74,7 @@ def test_what_the_store_has_is_not_made_again(world: World, capfd: pytest.Captur
     assert world.machines() == 0 and not world.asked("offers") and not list(world.workspace.root.glob("launches/*"))
 
 
+@pytest.mark.slow
 def test_what_is_finished_here_is_sent_before_a_machine_is_asked_for(
     world: World, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,6 +21,7 @@ from nsd.runner.launch.wheel import check_installation, own_wheel, package_files
 from support import REPOSITORY
 
 
+@pytest.mark.slow
 def test_the_same_installation_gives_the_same_bytes(tmp_path: Path) -> None:
     one, two = own_wheel(tmp_path / "a"), own_wheel(tmp_path / "b")
     assert one.path.read_bytes() == two.path.read_bytes()

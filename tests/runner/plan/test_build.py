@@ -232,6 +232,7 @@ def test_gold_answers_that_are_no_number_are_named_with_their_rows(
     assert "6 of 6" not in printed and "3 of 6 gold answers of jsonl verify under numeric" in printed
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_cannot_read_before_it_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "rows.csv").write_text("q,a,said\nhow many?,3/4,#### 4\n")
     spec = tmp_path / "bad.yaml"

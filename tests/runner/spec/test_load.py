@@ -255,6 +255,7 @@ VALUES: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @quick
 @given(st.data())
 def test_a_spec_with_values_changed_gives_spec_errors_or_a_spec(spec: Path, data: st.DataObject) -> None:

@@ -259,6 +259,7 @@ def _append_many(path: Path, name: str, together: Any) -> None:
         journal.append(path, [{"who": name, "number": number, "text": "x" * 5000}])
 
 
+@pytest.mark.slow
 def test_two_processes_that_add_to_a_journal_at_once_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "notes.jsonl"
     path.write_bytes(b'{"who": "torn", "numb')

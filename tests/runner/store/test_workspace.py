@@ -157,6 +157,7 @@ def test_an_empty_workspace_says_what_to_do(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.text())
 def test_any_text_survives_parquet(text: str) -> None:

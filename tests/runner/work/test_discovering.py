@@ -110,6 +110,7 @@ def test_the_number_of_the_first_right_sample_counts_whatever_the_batch(toy: Toy
     assert toy.run() == {"x": 3 / 8, "y": 1.0, "z": 0.0}
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_batch_that_holds_a_right_sample(toy: Toy) -> None:
     toy.run()
     assert sorted(toy.drawn()) == [*(f"x {n}" for n in range(8)), *(f"y {n}" for n in range(4))] + [

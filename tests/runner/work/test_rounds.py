@@ -192,6 +192,7 @@ def counts(drawn: list[str]) -> dict[str, int]:
     return {name: found.count(name) for name in sorted(set(found))}
 
 
+@pytest.mark.slow
 def test_a_vote_draws_what_it_needs_and_the_full_one_beside_it_the_rest(early: Toy, drawn_early: list[str]) -> None:
     first, rest = drawn_early, early.run("full")
     assert counts(first) == dict(sorted(NEEDED.items()))
@@ -202,6 +203,7 @@ def test_a_vote_draws_what_it_needs_and_the_full_one_beside_it_the_rest(early: T
     assert [one["drawn"] for one in early.labels("full")] == [None] * 4
 
 
+@pytest.mark.slow
 def test_a_vote_beside_the_full_one_draws_nothing(toy: Toy) -> None:
     toy.run("full")
     assert toy.run("early") == []
@@ -210,6 +212,7 @@ def test_a_vote_beside_the_full_one_draws_nothing(toy: Toy) -> None:
     assert (generation["completions"], generation["wanted"], generation["at_most"]) == (0, 24, 32)
 
 
+@pytest.mark.slow
 def test_a_vote_at_another_threshold_draws_only_what_the_first_one_left(early: Toy) -> None:
     # At .5 four votes are needed. `sure` and `half` have them after four, and with the fifth no other number, however
     # near, can be given as often; `late` is decided with the sixth, for a 1 was seen first; `lost` cannot have four
@@ -265,6 +268,7 @@ def test_page_and_run_state_the_samples_really_drawn_and_a_range_of_confidence(e
     assert '"stopped_early": 4' in shown
 
 
+@pytest.mark.slow
 def test_a_smaller_round_is_filled_up_and_the_labels_are_the_same(early: Toy, toy: Toy) -> None:
     filled = toy
     text = (filled.folder / "mine.py").read_text()
@@ -305,6 +309,7 @@ def test_a_vote_that_stopped_is_voted_again_only_where_its_samples_suffice(early
         revote(early.workspace, ["toy"], resamples=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", ["exact", pytest.param("adaptive", marks=pytest.mark.slow), pytest.param("esc", marks=pytest.mark.slow)]
 )
@@ -325,6 +330,7 @@ def test_the_row_of_a_stopped_vote_bears_its_own_rule(toy: Toy, rule: str) -> No
     assert not [note for note in votes.notes if "comes out differently" in note]
 
 
+@pytest.mark.slow
 def test_an_arm_that_cannot_be_voted_on_again_leaves_the_others_in_the_table(early: Toy) -> None:
     early.run("full")
     (votes,) = revote(early.workspace, ["toy"], ks=[8], thresholds=[0.5])
@@ -334,6 +340,7 @@ def test_an_arm_that_cannot_be_voted_on_again_leaves_the_others_in_the_table(ear
         revote(early.workspace, ["toy/early"], ks=[8], thresholds=[0.5])
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_share_of_the_samples_is_expected_and_by_whose_votes(toy: Toy) -> None:
     (stage,) = (one for one in toy.plan("early").stages.values() if one.kind == "sample" and "rounds" in one.key)
     stated = expected(stage, toy.workspace.manifests())

@@ -84,6 +84,7 @@ def test_several_processes_give_what_one_gives(tmp_path: Path) -> None:
     assert alone[10].score.correct and alone[7].score == Score(0.0, False, None)  # 7 failed, whatever its text says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_kept_verdicts_are_not_made_again(tmp_path: Path, slow: PluginJob, processes: int) -> None:
     completions, questions = asked()
@@ -108,6 +109,7 @@ def test_a_broken_shard_is_put_away_and_scored_again(tmp_path: Path, slow: Plugi
     assert (tmp_path / "scores" / "000000.parquet.broken").read_text() == "torn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_of_the_verifier_is_raised_as_what_it_is(tmp_path: Path, slow: PluginJob, processes: int) -> None:
     completions, questions = asked("", "", "raise")
@@ -128,6 +130,7 @@ def test_a_stop_loses_nothing(tmp_path: Path, slow: PluginJob, processes: int) -
     assert len(again) == NUMBER
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_fails_the_stage_and_a_new_attempt_goes_on(tmp_path: Path, slow: PluginJob) -> None:
     completions, questions = asked(*[""] * (NUMBER - 1), "die")
     with pytest.raises(StageFailed, match="died"):

@@ -364,6 +364,7 @@ def test_the_protocol_gets_every_sample_in_order_with_its_verdict(seen: Seen) ->
 # --------------------------------------------------------------------------- other budgets, more processes
 
 
+@pytest.mark.slow
 def test_a_smoke_run_caps_steps_and_nothing_else(seen: Seen) -> None:
     plan = seen.plan_of(SPEC, only=["teacher"], smoke=True)
     trains = [digest for digest, stage in plan.stages.items() if stage.kind == "train"]

@@ -202,6 +202,7 @@ def test_engines_that_spread_by_themselves_or_hold_no_model_are_asked_by_one_pro
     assert drawers(to_score("dada"), 4) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_draw_what_one_draws(toy: Toy, of_one: list[dict[str, Any]]) -> None:
     assert toy.run(2).exit_code == 0
     assert toy.rows() == of_one and len(of_one) == PLACES

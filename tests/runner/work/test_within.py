@@ -104,6 +104,7 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "rounds", "drawn"), thinned([(55, 6, 12), (56, 7, 14), (17, 2, 8), (3, 1, 8)]))
 def test_as_many_complete_rounds_are_kept_as_the_tokens_hold_and_one_at_least(
     toy: Toy, tokens: int, rounds: int, drawn: int
