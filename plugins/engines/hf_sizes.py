@@ -7,8 +7,12 @@ accelerators they are estimates of memory and a cap.
 
 `nsd plan` estimates with the same functions (runner/launch/memory.py), before there is a model.
 
-Limits: the estimates count the key-value cache, the logits and the prefill's widest activations, and assume
-multi-head attention with a full cache in every layer; for other designs they are rough.
+The estimates count the key-value cache, the logits and the prefill's widest activations. The peak of a process was
+measured on a CPU, with 16 and with 64 rows (Qwen3 with shared heads and GPT-2, 8 layers, float32, vocabularies of 2,000
+to 150,000, prompts of 32 to 1,024 tokens, completions of 16 to 512): a row more took .62 to 1.01 of its estimate, the
+least where logits are most of it.
+
+Limits: a full cache in every layer is assumed; for other designs the estimates are rough.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ MULTIPLICATIONS_PER_CPU_BATCH = 5e12
 # over the sorted vocabulary, 12.
 BYTES_PER_LOGIT = 24
 CACHE_GROWS = 1.2  # one layer's cache is held twice while it grows
+ROOM = 64  # columns of the cache beside a row's own: a move of the window costs a copy of it, so it must be rare
 SHARE_OF_MEMORY = {"cpu": 0.25, "mps": 0.25, "cuda": 0.5}  # of what the weights leave
 
 
@@ -97,7 +102,7 @@ def bytes_per_row(shape: ModelShape, size: int, prompt: int, completion: int, sa
 
     The `samples` of a prompt share one prefill.
     """
-    cache = shape.cache_elements * size * (prompt + completion)
+    cache = shape.cache_elements * size * (prompt + completion + ROOM)
     logits = shape.vocabulary * BYTES_PER_LOGIT
     prefill = prompt * (4 * shape.intermediate * size + prompt * 4)
     return float(cache * CACHE_GROWS + logits + prefill / samples)

@@ -31,9 +31,9 @@ from transformers.cache_utils import DynamicLayer
 
 from nsd.plugins.engines.hf_cache import RoomyLayer, select_rows
 from nsd.plugins.engines.hf_mask import ALIGNED, MODELS, Prebuilt
+from nsd.plugins.engines.hf_sizes import ROOM
 from nsd.plugins.errors import InputError
 
-ROOM = 64  # columns: a move of the window costs a copy of the cache, so it must be rare
 STATIC_ALIGNED = 128  # columns of a static memory come in multiples of it
 
 

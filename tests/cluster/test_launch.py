@@ -23,6 +23,7 @@ from e2e import command_line
 from e2e.command_line import TINY_SPEC
 from support import PATIENCE, REPOSITORY, wait_until
 
+ASKING = 5.0  # seconds between two questions to SkyPilot, of which each takes several of the processors' time
 HERE = ("--infra", "slurm/local", "--yes")
 BROKEN = """\
 the machine nsd-LAUNCH is gone
@@ -77,7 +78,7 @@ def gone(slurm: Cluster, name: str) -> bool:
     Slurm lists an allocation until its last process has ended, and a managed job has succeeded before SkyPilot has
     taken its machine down.
     """
-    return wait_until(lambda: not there(slurm, name), pause=1)
+    return wait_until(lambda: not there(slurm, name), pause=ASKING)
 
 
 def manifests(workspace: Path, kind: str = "*") -> list[dict[str, Any]]:
@@ -214,7 +215,7 @@ def test_a_detached_launch_is_pulled_from_its_store(slurm: Cluster, ready: Path,
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
     nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--store", store, "--detach")
-    wait_until(lambda: "SUCCEEDED" in nsd(folder, caller, "launch", "status"), 3 * PATIENCE, pause=1)
+    wait_until(lambda: "SUCCEEDED" in nsd(folder, caller, "launch", "status"), 3 * PATIENCE, pause=ASKING)
     assert "student > baseline" in nsd(folder, caller, "launch", "pull")
     assert results(folder / "nsd-workspace") == results(tiny)
     assert gone(slurm, "nsd-tiny-")  # pulled is done with: it does not idle until it goes by itself
@@ -224,7 +225,7 @@ def test_who_stops_while_the_machine_is_made_can_still_cancel_it(slurm: Cluster,
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
     command.wait_for("launch tiny-")
-    command.until(lambda: "nsd-tiny-" in slurm.client.sky("status").stdout)
+    command.until(lambda: "nsd-tiny-" in slurm.client.sky("status").stdout, pause=ASKING)
     command.process.send_signal(signal.SIGINT)
     assert "SkyPilot goes on making the machine ready" in command.end(75)
     assert "is cancelled" in nsd(folder, caller, "launch", "cancel")

@@ -375,11 +375,11 @@ def test_default_batches_hold_whole_questions_until_one_has_too_many_samples(ref
 
 
 def test_the_samples_of_a_prompt_share_its_prefill() -> None:
-    """By hand: two layers with 8 numbers for keys and for values, 2 bytes each; 24 bytes a logit; the widest layer."""
+    """By hand: two layers with 8 numbers for keys and for values, 2 bytes each, and 64 columns of room; 24 bytes a logit."""
     shape = ModelShape(
         layers=2, hidden=16, intermediate=50, heads=4, key_value_heads=2, head_size=4, vocabulary=100, tied=True
     )
-    cache, logits, prefill = 2 * 2 * 8 * 2 * (10 + 30) * 1.2, 100 * 24, 10 * (4 * 50 * 2 + 10 * 4)
+    cache, logits, prefill = 2 * 2 * 8 * 2 * (10 + 30 + 64) * 1.2, 100 * 24, 10 * (4 * 50 * 2 + 10 * 4)
     assert bytes_per_row(shape, 2, 10, 30) == pytest.approx(cache + logits + prefill)
     assert bytes_per_row(shape, 2, 10, 30, samples=8) == pytest.approx(cache + logits + prefill / 8)
 
