@@ -375,7 +375,7 @@ def test_default_batches_hold_whole_questions_until_one_has_too_many_samples(ref
 
 
 def test_the_samples_of_a_prompt_share_its_prefill() -> None:
-    """By hand: two layers with 8 numbers for keys and for values, 2 bytes each, and 64 columns of room; 24 bytes a logit."""
+    """By hand: two layers with 8 numbers for keys and for values, 2 bytes each, and 64 columns of room."""
     shape = ModelShape(
         layers=2, hidden=16, intermediate=50, heads=4, key_value_heads=2, head_size=4, vocabulary=100, tied=True
     )
