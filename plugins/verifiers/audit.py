@@ -29,7 +29,14 @@ from nsd.plugins.api import Question, Verifier
 from nsd.plugins.verifiers import attacks
 from nsd.plugins.verifiers.gold import check_gold
 from nsd.plugins.verifiers.trial import KEPT, Check, Trial, said
-from nsd.plugins.verifiers.variants import as_calls, has_number, written_variants, wrong_variants
+from nsd.plugins.verifiers.variants import (
+    Percentage,
+    as_calls,
+    has_number,
+    percentage,
+    written_variants,
+    wrong_variants,
+)
 
 LIMIT = 100
 GOLD_RUN, RUN = 40, 5  # of programs
@@ -130,11 +137,12 @@ class _Auditor:
             self.trial.must(check, question.text, question, right=False)
         return check
 
-    def _answers(self) -> tuple[Check, Check, Check, Check]:
+    def _answers(self) -> tuple[Check, ...]:
         others = Check("another answer", "another question's gold answer is right")
         near = Check("near miss", "an answer next to the gold one is right")
         nothing = Check("no answer", "what is no answer to anything is right where an answer stands")
         written = Check("as models write it", "the gold answer is not right as models write it")
+        percents = Check("percent", "a percentage is the number before the sign and a hundredth of it")
         golds = [one for one in self.few if one.answer is not None]
         for place, question in enumerate(golds):
             forms = self._forms(question)
@@ -151,6 +159,8 @@ class _Auditor:
             for answer in attacks.empty_answers(gold) if place < HEDGED and self.verifier.votes else ():
                 for form in forms:
                     self.trial.must(nothing, form(answer), question, right=False)
+            if (percent := percentage(gold)) is not None and percent.number != 0:
+                self._one_reading(percents, question, percent, forms)
             for answer in written_variants(gold):
                 for form in forms[:2]:
                     self.trial.must(written, form(answer), question, right=True)
@@ -159,7 +169,16 @@ class _Auditor:
                     for decorated in ("**{}**", "${}$"):
                         text = sentence.format(decorated.format(question.answer))
                         self.trial.must(written, text, question, right=True)
-        return others, near, nothing, written
+        return others, near, nothing, written, percents
+
+    def _one_reading(
+        self, check: Check, question: Question, percent: Percentage, forms: Sequence[Callable[[str], str]]
+    ) -> None:
+        """Of 50 and .5 one at most is 50%: a vote or a training would join them through it."""
+        for form in forms:
+            plain, part = form(f"{percent.number}"), form(percent.hundredth)
+            both = self.trial.right(plain, question) and self.trial.right(part, question)
+            check.count(not both, question, part, f"right, and so is {plain}")
 
     def _hedges(self) -> tuple[Check, Check]:
         """Lists of answers, with the gold one in each place of them."""

@@ -9,12 +9,16 @@ Never raises on any text, works from any thread, and is bounded: answers over 1,
 text only, and a comparison that needs more than `cpu_seconds` counts as unequal. The relation is made symmetric
 (either answer as the gold one); it is not transitive, so votes are counted over `Verifier.group`'s greedy classes.
 
-What the library reads over keeps answers apart here (math_forms.py): another base or a base beside none, another
-unit of measure, the other half of the day, a word that changes the value (`18 million`), and numbers next to 0 that
-differ by a factor.
+What the library reads over is decided here. Another base or a base beside none, the other half of the day, a word
+that changes the value (`18 million`) and numbers next to 0 that differ by a factor keep answers apart (math_forms.py).
+A tuple is compared in order and between the same brackets, a set or a bare list in any order, a list of names in order
+(math_lists.py). Words of capital letters are texts and no products (math_names.py). Amounts are compared with their
+units, cents with dollars and centimetres with metres (math_amounts.py). A percent sign is a unit: `50\\%` is 50
+and not 0.5. So is a degree sign: `30^\\circ` is 30 and also `\\frac{\\pi}{6}`, and `\\sin 30` is not `\\sin 30^\\circ`.
+An answer without a unit is equal to the same number with one.
 
-Limits: the library's leniencies are this verifier's (`x = 5` equals `5`, `50\\%` equals `0.5`); a completion
-without a box has no answer. Needs POSIX (resource limits).
+Limits: the library's other leniencies are this verifier's (`x = 5` equals `5`); a completion without a box has no
+answer. Needs POSIX (resource limits).
 """
 
 from __future__ import annotations
@@ -35,10 +39,12 @@ from pydantic import Field
 from nsd.plugins.api import PluginConfig, Verifier
 from nsd.plugins.errors import MissingExtra
 from nsd.plugins.registry import plugin
+from nsd.plugins.verifiers import math_amounts, math_lists, math_names
 from nsd.plugins.verifiers.boxed import last_boxed
-from nsd.plugins.verifiers.math_forms import apart, spelled
+from nsd.plugins.verifiers.math_forms import apart, in_full, spelled
 
 LONGEST_COMPARED = 1000
+DEEPEST = 12  # parts within parts
 REMEMBERED = 200_000
 # A backstop for a helper that hangs without using CPU; far over any CPU limit a spec would set.
 WALL_SECONDS = 300.0
@@ -68,16 +74,20 @@ def tidy(answer: str) -> str:
         answer = text
 
 
+class _OutOfLimits(Exception):
+    """A comparison that was cut off: the answers count as unequal, whatever their other parts are."""
+
+
 class _Helper:
     """The comparing process: started when first needed, again after it died, anew in a forked child."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._verdicts: OrderedDict[tuple[str, str, int], bool] = OrderedDict()
+        self._verdicts: OrderedDict[tuple[str, str, int], bool | None] = OrderedDict()
 
-    def equal(self, a: str, b: str, cpu_seconds: int) -> bool:
-        """The library's verdict; False where it ran out of its limits."""
+    def equal(self, a: str, b: str, cpu_seconds: int) -> bool | None:
+        """The library's verdict; None where it ran out of its limits."""
         key = (min(a, b), max(a, b), cpu_seconds)
         with self._lock:
             if key not in self._verdicts:
@@ -86,7 +96,7 @@ class _Helper:
                     self._verdicts.popitem(last=False)
             return self._verdicts[key]
 
-    def _ask(self, a: str, b: str, cpu_seconds: int) -> bool:
+    def _ask(self, a: str, b: str, cpu_seconds: int) -> bool | None:
         process = self._running()
         assert process.stdin is not None and process.stdout is not None
         backstop = threading.Timer(WALL_SECONDS, process.kill)
@@ -102,7 +112,7 @@ class _Helper:
             backstop.cancel()
         if not line:  # killed by a limit
             self.stop()
-            return False
+            return None
         return bool(json.loads(line))
 
     def _running(self) -> subprocess.Popen[str]:
@@ -143,7 +153,7 @@ os.register_at_fork(after_in_child=_helper.forget)
 class Math(Verifier):
     """The last boxed answer, compared by the math-verify library."""
 
-    version = 5
+    version = 6
 
     class Config(PluginConfig):
         cpu_seconds: int = Field(
@@ -169,11 +179,44 @@ class Math(Verifier):
             return True
         if max(len(a), len(b)) > LONGEST_COMPARED:
             return False
+        try:
+            return self._same(a, b, 0)
+        except _OutOfLimits:
+            return False
+
+    def _same(self, a: str, b: str, depth: int) -> bool:
+        """Equality of answers or of their parts. Raises _OutOfLimits where one comparison ran out of its limits."""
+        a, b = in_full(a), in_full(b)
+        if a == b:
+            return True
         if _INTEGER.fullmatch(a) and _INTEGER.fullmatch(b):
             return _integer(a) == _integer(b)
-        if (differ := apart(a, b)) is not None:
+        differ = apart(a, b)
+        if differ is None:
+            differ = math_names.differ(a, b)
+        if differ is not None:
             return not differ
-        return _helper.equal(spelled(a), spelled(b), self.config.cpu_seconds)
+        if depth > DEEPEST:
+            return False
+
+        def same(one: str, other: str) -> bool:
+            return self._same(one, other, depth + 1)
+
+        several, others = math_lists.read(a), math_lists.read(b)
+        if several is not None and others is not None:
+            return math_lists.equal(several, others, same)
+        for read, other in ((several, b), (others, a)):
+            if read is not None and len(read.parts) == 1:
+                return same(read.parts[0], other)
+            if read is not None and math_lists.differs(read, other):
+                return False
+        if (equal := math_amounts.equal(a, b, same)) is not None:
+            return equal
+        first, second = (math_amounts.in_radians(spelled(one)) for one in (a, b))
+        verdict = _helper.equal(first, second, self.config.cpu_seconds)
+        if verdict is None:
+            raise _OutOfLimits
+        return verdict
 
 
 def _integer(text: str) -> str:

@@ -1,13 +1,14 @@
 """Answers made from a gold one: others that are next to it and wrong, and the same one as models write it.
 
-By what the answer is: a number (with a unit, a base or a percent sign), a letter of a list of options, a relation, a
-list of tool calls, or any other text.
+By what the answer is: a number (with a unit, a base or a percent sign), a tuple, a letter of a list of options, a
+relation, a list of tool calls, or any other text.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -22,6 +23,8 @@ _PAIRS = (("<", ">"), ("\\le", "\\ge"), ("\\leq", "\\geq"), ("≤", "≥"))
 _RELATIONS = {one: other for pair in _PAIRS for one, other in (pair, pair[::-1])}
 _RELATION = re.compile(r"(\\leq?|\\geq?|[<>≤≥])(?![A-Za-z])")
 _OTHER_UNITS = {"cm": "m", "m": "km", "km": "m", "kg": "g", "g": "kg", "hours": "minutes", "minutes": "hours"}
+_TUPLE = re.compile(r"^\((?P<first>[^,(){}\\]+),(?P<second>[^,(){}\\]+)(?P<rest>(?:,[^,(){}\\]+)*)\)$")
+_PERCENT = re.compile(rf"^(?P<number>{_NUMBER.pattern})\s*(?P<sign>\\?%| percent)$")
 _LETTERS = re.compile(r"(?m)^\s*\(?([A-J])[).:]")
 
 
@@ -30,6 +33,15 @@ def wrong_variants(gold: str, question: str = "") -> list[str]:
     gold = gold.strip()
     if (found := _BASE.match(gold)) is not None:
         return [f"{found['digits']}_{int(found['base']) + 1}", f"{found['digits']}1_{found['base']}"]
+    if (found := _TUPLE.match(gold)) is not None:
+        first, second = found["first"].strip(), found["second"].strip()
+        return [f"({second}, {first}{found['rest']})"] if first != second else []
+    if (percent := percentage(gold)) is not None and percent.number != 0:
+        return [
+            f"{percent.number + 1}{percent.sign}",
+            f"{percent.hundredth}{percent.sign}",
+            f"{percent.hundredfold}{percent.sign}",
+        ]
     if (found := _CLOCK.match(gold)) is not None:
         hours, minutes = int(found["hours"]), int(found["minutes"])
         return [f"{hours}:{(minutes + 1) % 60:02d}", f"{hours % 12 + 1}:{minutes:02d}"]
@@ -53,6 +65,30 @@ def wrong_variants(gold: str, question: str = "") -> list[str]:
     if (found := _PROGRAM.fullmatch(gold)) is not None:  # what is said beside a program is none of it
         return [f"{found['opens']}{found['code']}{found['closes']}"]
     return [f"{gold} + 1"] if "\\" in gold else [f"not {gold}", f"{gold} or another"]
+
+
+@dataclass(frozen=True)
+class Percentage:
+    """A number with a percent sign, and what it is confused with."""
+
+    number: Decimal
+    sign: str
+
+    @property
+    def hundredth(self) -> str:
+        """The number that it is a hundred times of: the value as a part of 1."""
+        return f"{self.number.scaleb(-2).normalize():f}"
+
+    @property
+    def hundredfold(self) -> str:
+        """A hundred times the number."""
+        return f"{self.number.scaleb(2).normalize():f}"
+
+
+def percentage(gold: str) -> Percentage | None:
+    """The percentage that an answer is; None where it is none."""
+    found = _PERCENT.match(gold.strip())
+    return None if found is None else Percentage(Decimal(found["number"].replace(",", "")), found["sign"])
 
 
 def has_number(gold: str) -> bool:

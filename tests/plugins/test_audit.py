@@ -20,6 +20,7 @@ from nsd.plugins.registry import find
 from nsd.plugins.verifiers.audit import Audit, audit
 from nsd.plugins.verifiers.choice import Choice
 from nsd.plugins.verifiers.final_answer import FinalAnswer
+from nsd.plugins.verifiers.math import Math
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.tool_calls import ToolCalls
@@ -343,6 +344,7 @@ def test_the_shipped_problems_and_their_verifiers_are_sound(verifier: type[Verif
     found = audit([*pools.train[:400], *(pools.test or [])[:400]], verifier())
     assert not found.failed, failed(found)
     tried = {check.name: check.tried for check in found.checks}
+    assert tried.pop("percent") == 0  # none of these answers is a percentage
     assert tried["gold"] == 800 and all(tried.values()), tried
 
 
@@ -471,6 +473,11 @@ def test_partial_credit_is_told_and_no_fault() -> None:
         ("\\frac{1}{2}", ["2/2", "1/3"]),
         ("x < 3", ["x > 3"]),
         ("x \\le 3", ["x \\ge 3"]),
+        ("(1, 2)", ["(2, 1)"]),
+        ("(3,4,5)", ["(4, 3,5)"]),
+        ("(2, 2)", []),
+        ("50\\%", ["51\\%", "0.5\\%", "5000\\%"]),
+        ("12.5%", ["13.5%", "0.125%", "1250%"]),
         ("Monday", ["not Monday", "Monday or another"]),
         (
             '[{"Action": "go", "Action_Input": "{}"}]',
@@ -583,3 +590,72 @@ def test_a_near_miss_of_a_program_is_the_program_without_its_last_line() -> None
     assert wrong_variants("```python\ndef f(x):\n    x = x + 1\n    return x\n```") == [
         "```python\ndef f(x):\n    x = x + 1\n```"
     ]
+
+
+class AnyOrder(Verifier):
+    """Compares the numbers of a box, in any order."""
+
+    def extract(self, completion: str) -> str | None:
+        found = re.fullmatch(r"\\boxed\{(.*)\}", completion)
+        return None if found is None else found[1]
+
+    def normalise(self, answer: str) -> str | None:
+        return answer
+
+    def same(self, a: str, b: str) -> bool:
+        return sorted(re.findall(r"[^\s,()]+", a)) == sorted(re.findall(r"[^\s,()]+", b))
+
+
+class InOrder(AnyOrder):
+    """The same in order."""
+
+    def same(self, a: str, b: str) -> bool:
+        return re.findall(r"[^\s,]+|[()]", a) == re.findall(r"[^\s,]+|[()]", b)
+
+
+class AnyPercent(AnyOrder):
+    """A percentage is the number and its hundredth."""
+
+    def same(self, a: str, b: str) -> bool:
+        return bool(self._readings(a) & self._readings(b))
+
+    @staticmethod
+    def _readings(answer: str) -> set[float]:
+        number = re.fullmatch(r"([-+]?[0-9.]+)(%?)", answer.strip())
+        if number is None:
+            return set()
+        return {float(number[1]), float(number[1]) / 100} if number[2] else {float(number[1])}
+
+
+class OnePercent(AnyPercent):
+    """A percentage is the number."""
+
+    @staticmethod
+    def _readings(answer: str) -> set[float]:
+        number = re.fullmatch(r"([-+]?[0-9.]+)(%?)", answer.strip())
+        return set() if number is None else {float(number[1])}
+
+
+@pytest.mark.parametrize(
+    ("golds", "broken", "sound", "check"),
+    [
+        (["(1, 2)", "(3, 5)", "(4, 7)"], AnyOrder, InOrder, "near miss"),
+        (["50%", "25%", "80%"], AnyPercent, OnePercent, "percent"),
+    ],
+)
+def test_swapped_tuples_and_two_readings_of_a_percentage_are_found(
+    golds: list[str], broken: type[Verifier], sound: type[Verifier], check: str
+) -> None:
+    questions = [Question(f"q{place}", f"What is number {place}?", gold) for place, gold in enumerate(golds)]
+    assert check in failed(audit(questions, broken()))
+    assert check not in failed(audit(questions, sound()))
+
+
+def test_the_verifier_math_is_sound_on_tuples_and_percentages() -> None:
+    pytest.importorskip("math_verify", reason="needs the extra nsd[math]")
+    golds = ["(1, 2)", "(3,5,4)", "50\\%", "12.5\\%", "[0,3)", "2, -2"]
+    questions = [Question(f"q{place}", f"What is number {place}?", gold) for place, gold in enumerate(golds)]
+    found = audit(questions, Math())
+    assert not failed(found), [(check.name, check.examples) for check in found.checks if check.failed]
+    tried = {check.name: check.tried for check in found.checks}
+    assert tried["percent"] and tried["near miss"]

@@ -7,7 +7,7 @@ import multiprocessing
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsd.plugins.api import Completion, Question, Scored, StopReason, question_id
@@ -243,7 +243,6 @@ def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
         ("10^{-20}", "10^{-21}", False),
         ("10^{-20}", "\\frac{1}{10^{20}}", True),
         ("0", "10^{-20}", False),
-        ("50\\%", "0.5", True),
         ("2x_1", "2x_{1}", True),
         ("3:00 PM", "03:00 PM", True),
     ],
@@ -253,3 +252,241 @@ def test_what_the_library_reads_over_is_told_apart(a: str, b: str, equal: bool) 
     first, second = verifier.normalise(a), verifier.normalise(b)
     assert first is not None and second is not None
     assert verifier.same(first, second) is verifier.same(second, first) is equal
+
+
+def _says(a: str, b: str) -> bool:
+    """The verdict on two answers, the same whichever is asked first."""
+    first, second = VERIFIER.normalise(a), VERIFIER.normalise(b)
+    assert first is not None and second is not None
+    there, back = VERIFIER.same(first, second), VERIFIER.same(second, first)
+    assert there is back
+    return there
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("2,1", "(1,2)", False),
+        ("1,2", "(1,2)", True),  # models leave out the brackets
+        ("3,2,1", "(1,2,3)", False),
+        (r"\{2,1\}", "(1,2)", False),
+        (r"\{1,2\}", "(1,2)", False),
+        ("2,1", "1,2", True),
+        (r"\{2,1\}", "1, 2", True),
+        (r"\{1,1,2\}", r"\{1,2\}", True),
+        ("1,1,2", "1,2", False),  # a list says how often
+        ("3,-1,3", "-1,3,3", True),
+        ("(1,2)", "[1,2]", False),
+        ("(1,2]", "[1,2)", False),
+        ("1,2", "[1,2]", False),
+        ("1,2", "1<x<2", False),
+        ("(1,2)", "1<x<2", True),
+        ("[1,2,3]", "(1,2,3)", True),
+        (r"\langle 1,2\rangle", "(1,2)", True),
+        (r"\langle 2,1\rangle", "(1,2)", False),
+        (r"\left( \frac12, 2 \right)", "(0.5,2)", True),
+        (r"\left( 2, \frac12 \right)", "(0.5,2)", False),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}2\\1\end{pmatrix}", False),
+        (r"\begin{pmatrix}1&2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}", False),
+        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}", True),
+        (r"\begin{pmatrix}1&2\end{pmatrix}", "2,1", False),
+        ("(1,2),(3,4)", "(3,4),(1,2)", True),
+        ("(1,2),(3,4)", "(2,1),(3,4)", False),
+        ("x = 1, 2", "2, 1", True),
+        (r"x = 2 \text{ or } x = 1", "1, 2", True),
+        (r"2, 3, \text{ and } 4", "4,3,2", True),
+        ("x_1 = 2, x_2 = 1", "1, 2", True),
+        ("x=1,y=2", "(1,2)", True),
+        ("y=2,x=1", "(1,2)", True),
+        ("x=2,y=1", "(1,2)", False),
+        ("x=2,y=1", "y=1,x=2", True),
+        ("x=2,y=1", "x=1,y=2", False),
+        ("(x,y)=(1,2)", "(1,2)", True),
+        ("(x,y)=(2,1)", "(1,2)", False),
+        ("AB=4, CD=9", "AB=9, CD=4", False),
+        (r"\pm 2", "-2, 2", True),
+        (r"\pm 2", "(2,-2)", False),
+        (r"\{1\pm\sqrt{5},-2\}", r"-2, 1+\sqrt5, 1-\sqrt5", True),
+        (r"(\pm 1, 0)", "(1,0),(-1,0)", True),
+        (r"(\pm 1, 0)", "(0,1),(0,-1)", False),
+        (r"x \in [-2,7]", "[-2,7]", True),
+        (r"(-\infty,1)\cup(2,3)", r"(2,3)\cup(-\infty,1)", True),
+        (r"\{5\}", "5", True),
+        ("1,234", "1234", True),
+        ("1,234, 5", "5, 1234", True),
+        ("1,2,3", "123", False),
+        ("(1,000, 2,000)", "(1000,2000)", True),
+        ("red, blue", "blue, red", False),
+        (r"\text{red, blue}", r"\text{red and blue}", True),
+    ],
+)
+def test_collections_are_compared_as_what_they_are(a: str, b: str, equal: bool) -> None:
+    assert _says(a, b) is equal
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        ("BAC", "ABC", False),
+        ("AB", "BA", False),
+        ("XIV", "XVI", False),
+        (r"\text{BAC}", "BAC", True),
+        (r"\text{BAC}", "CAB", False),
+        ("B, A, C", "BAC", True),
+        ("B, A, C", "A, B, C", False),
+        (r"A \cdot B \cdot C", "BAC", False),
+        (r"B \cdot A", r"A \cdot B", True),
+        ("B-A-C", "B-C-A", False),
+        ("x = BAC", "BAC", True),
+        ("x = BAC", "CAB", False),
+        ("cd", "CD", True),
+        ("dc", "CD", False),
+        ("ab", "ba", True),  # a product
+        (r"\overline{AB}", r"\overline{BA}", True),
+        (r"\overline{AB}", "AB", True),
+        (r"\overline{AB}", r"\overline{AC}", False),
+        (r"\overrightarrow{AB}", r"\overrightarrow{BA}", False),
+        (r"\overline{AB}", r"\overrightarrow{AB}", False),
+        (r"\angle ABC", r"\angle CBA", True),
+        (r"\angle ABC", r"\angle ACB", False),
+        (r"\triangle ABC", r"\triangle BCA", False),
+    ],
+)
+def test_capital_letters_are_texts_in_their_order(a: str, b: str, equal: bool) -> None:
+    assert _says(a, b) is equal
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (r"\sin 30", r"\sin 30^\circ", False),
+        (r"\sin(30)", r"\sin(30^{\circ})", False),
+        (r"\sin 30^\circ", "0.5", True),
+        (r"\tan 15^\circ", r"2-\sqrt{3}", True),
+        (r"1+\cos 20", r"1+\cos 20^\circ", False),
+        ("30", r"30^\circ", True),
+        ("30", r"\frac{\pi}{6}", False),
+        (r"30^\circ", r"\frac{\pi}{6}", True),
+        (r"30\text{ degrees}", r"\frac{\pi}{6}\text{ radians}", True),
+        (r"30^\circ", r"30\text{ radians}", False),
+        (r"180^\circ - 150^\circ", r"30^\circ", True),
+        (r"\theta = 30^\circ", "30°", True),
+        (r"30^\circ\text{C}", r"30^\circ\text{F}", False),
+        (r"60^\circ, 120^\circ", r"120, 60", True),
+        (r"(6,235^\circ)", "(235,6)", False),
+        (r"50\%", r"50\text{ percent}", True),
+        (r"50\%", "50 percent", True),
+        (r"50\%", "50", True),
+        (r"50\%", ".5", False),
+        (r"50\%", r"\frac12", False),
+        (r"12.5\%", r"\frac{25}{2}", True),
+        (r"50\%", r"0.5\%", False),
+        (r"0.56 = 56\%", r"56\%", True),
+        (r"50\%", r"50\text{ cm}", False),
+        (r"\$3", r"300\text{ cents}", True),
+        (r"\$3", r"30\text{ cents}", False),
+        (r"\$0.50", "50¢", True),
+        ("€3", r"300\text{ cents}", True),
+        ("€3", r"\$3", False),
+        ("£5", r"500\text{ pence}", True),
+        ("£5", r"5\text{ pounds}", True),
+        ("£5", r"5\text{ kg}", False),
+        (r"\$3", "300", False),
+        (r"\$3x", r"\$3", False),
+        (r"3\text{ dollars and }50\text{ cents}", r"\$3.50", True),
+        (r"\$3\text{ per hour}", r"\$3\text{ per day}", False),
+        (r"18\text{ million euros}", r"\$18\text{ million}", False),
+        (r"3\text{ m}", r"300\text{ cm}", True),
+        (r"3\text{ m}^2", r"300\text{ cm}^2", False),
+        (r"3\text{ m}^2", r"30000\text{ square cm}", True),
+        (r"1\text{ liter}", r"1000\text{ cm}^3", True),
+        (r"1\text{ hour }30\text{ minutes}", r"90\text{ minutes}", True),
+        (r"1\text{ hour }30\text{ minutes}", r"130\text{ minutes}", False),
+        (r"60\text{ mph}", r"60\text{ km/h}", False),
+        (r"36\text{ km/h}", r"10\text{ meters per second}", True),
+    ],
+)
+def test_amounts_are_compared_with_their_units(a: str, b: str, equal: bool) -> None:
+    assert _says(a, b) is equal
+
+
+@pytest.mark.parametrize(
+    ("between", "first", "second"),
+    [
+        (r"50\%", "50", ".5"),
+        (r"30^\circ", "30", r"\frac{\pi}{6}"),
+        ("1,2", "(1,2)", "2,1"),
+        (r"300\text{ cents}", r"\$3", "€3"),
+        (r"\$3", "3", r"300\text{ cents}"),
+    ],
+)
+def test_a_vote_joins_no_two_answers_through_a_third(between: str, first: str, second: str) -> None:
+    answers = [VERIFIER.normalise(text) for text in (between, between, first, second)]
+    classes = VERIFIER.group(answers)
+    assert classes[0] == classes[1] and classes[2] != classes[3]
+
+
+_PARTS = st.sampled_from(
+    [
+        "1",
+        "2",
+        "-1",
+        "30",
+        r"30^\circ",
+        r"\frac{1}{2}",
+        "0.5",
+        r"50\%",
+        "A",
+        "B",
+        "x=1",
+        "y=2",
+        r"\pm 1",
+        r"\$3",
+        "(1,2)",
+    ]
+)
+_COLLECTIONS = st.tuples(
+    st.sampled_from([("", ""), ("(", ")"), ("[", "]"), ("[", ")"), (r"\{", r"\}"), ("x=", "")]),
+    st.lists(_PARTS, min_size=1, max_size=3),
+).map(lambda drawn: drawn[0][0] + ",".join(drawn[1]) + drawn[0][1])
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(st.lists(_COLLECTIONS, min_size=2, max_size=4))
+def test_equality_is_symmetric_and_no_class_holds_two_unequal_answers(answers: list[str]) -> None:
+    normal = [VERIFIER.normalise(answer) for answer in answers]
+    classes = VERIFIER.group(normal)
+    for a, one in zip(normal, classes, strict=True):
+        for b, other in zip(normal, classes, strict=True):
+            assert a is not None and b is not None
+            assert VERIFIER.same(a, b) is VERIFIER.same(b, a)
+            assert one != other or VERIFIER.same(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [r"\{" * 300 + "1" + r"\}" * 300, "x=" * 400 + "1", "(" * 400 + "1,2" + ")" * 400])
+def test_deeply_nested_answers_have_a_verdict(answer: str) -> None:
+    hasty = Math(Math.Config(cpu_seconds=1))
+    assert hasty.same(answer, answer)
+    assert not hasty.same(answer, r"\{7,8\}")
+
+
+def test_very_many_parts_are_compared_as_texts() -> None:
+    many = [str(number) for number in range(60)]
+    assert VERIFIER.same(",".join(many), ",".join(reversed(many)))
+    assert not VERIFIER.same(",".join(many), ",".join([*many[:-1], "7"]))
+
+
+@pytest.mark.slow
+def test_a_part_that_is_cut_ends_the_whole_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasty, asked, ask = Math(Math.Config(cpu_seconds=1)), list[bool | None](), _Helper._ask
+
+    def counted(helper: _Helper, a: str, b: str, cpu_seconds: int) -> bool | None:
+        asked.append(ask(helper, a, b, cpu_seconds))
+        return asked[-1]
+
+    monkeypatch.setattr(_Helper, "_ask", counted)
+    endless = "9^{9^{9^{9}}}"
+    assert not hasty.same(",".join([endless] * 12), ",".join(f"{n}/7" for n in range(1, 13)))
+    assert asked == [None]
