@@ -56,6 +56,8 @@ def is_part(name: object) -> bool:
 def inside(folder: Path, name: str) -> Path:
     """`folder / name`, which lies in `folder` whatever links are on the way. Raises UnsafeName."""
     path = folder / checked(name)
+    if "/" not in name and not path.is_symlink():  # what is no link leads nowhere else
+        return path
     try:
         leads_out = not path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError) as error:  # links in a circle

@@ -26,7 +26,6 @@ from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
 from nsd.reports.judge.compare import (
-    Weighed,
     check_detect,
     check_intervals,
     conclude,
@@ -38,6 +37,7 @@ from nsd.reports.judge.comparison import Comparison
 from nsd.reports.judge.hypotheses import Asked, ClaimVerdict, Rules, judge_family, verdict_on, weigh_claim
 from nsd.reports.judge.looks import earlier_looks, look_number
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
+from nsd.reports.judge.pairs import gather
 from nsd.reports.judge.ranks import RankBand, rank_bands
 from nsd.reports.judge.readings import RECIPE, other_reading, readings_of, what_would
 from nsd.reports.judge.runs import Arm, condition_arms, measured_by
@@ -205,6 +205,7 @@ def answer(
     intervals: str = "corrected",
     detect: float | None = None,
     workspace: Workspace | None = None,
+    alone: bool = False,
 ) -> Answer:
     """Judge an experiment as the version `spec_digest` of its spec declares it, by default the one last run.
 
@@ -215,8 +216,9 @@ def answer(
     late as can be. `claim` "recipe" or "checkpoint" asks for that reading of every pair; `metric` and `groups` as in
     `compare_runs`. Without `pairs` other pairs are left out where no late claim shares their family: forty arms have
     780 of them. `detect`: a difference of which it is said what it takes, instead of the spec's. `workspace` has the
-    questions, which claims about groups of them are tested by. Raises InputError where there is no such experiment, or
-    the data cannot carry the reading.
+    questions, which claims about groups of them are tested by. `alone`: the verdicts on claims and nothing beside them,
+    no other pairs, no other reading and no notes. Raises InputError where there is no such experiment, or the data
+    cannot carry the reading.
     """
     versions = versions_of(connection, experiment)
     current = current_version(versions, spec_digest)
@@ -226,7 +228,7 @@ def answer(
             raise InputError(f"no experiment {experiment!r} has been run here; `nsd runs` lists what has")
         return _judge(
             *(connection, experiment, versions, current, arms, spec_digest, hypotheses, claim, metric, groups, pairs),
-            *(check_intervals(intervals), check_detect(detect, metric), workspace),
+            *(check_intervals(intervals), check_detect(detect, metric), workspace, alone),
         )
 
 
@@ -245,6 +247,7 @@ def _judge(
     intervals: str,
     detect: float | None,
     workspace: Workspace | None,
+    alone: bool,
 ) -> Answer:
     block = hypotheses if hypotheses is not None else current.hypotheses if current else Hypotheses()
     alpha, correction = block.alpha, block.correction
@@ -272,9 +275,14 @@ def _judge(
     family = [*(one.p for one in on_time), *gone, *(one.p for one, _ in late)]
     rules = Rules(alpha, correction, len(family), block.looks, detect)
 
-    others = _other_pairs(arms, list(asked.values()), values, alpha, claim) if pairs or late else []
+    chosen = _other_pairs(arms, list(asked.values()), claim) if pairs or late else []
     claimed = [one.p for one, _ in late]
-    side_p = [1.0 if p is None else p for p in claimed] + [one.result.p for one in others]
+    if alone:  # of the other pairs no more is asked than what they do to the claims beside them
+        others, other_p = [], [gather(a, b, values, of).p_value() for a, b, _, of in chosen]
+    else:
+        others = [weigh(a, b, values, alpha, note, claim=of) for a, b, note, of in chosen]
+        other_p = [one.result.p for one in others]
+    side_p = [1.0 if p is None else p for p in claimed] + other_p
     side = stats.adjust(side_p, "bh")
     size = sum(p is not None for p in side)
     side_levels = levels_left_of_tested(side_p, side, "bh", alpha)
@@ -287,8 +295,12 @@ def _judge(
         for (one, mark), p, left in zip(late, side, side_levels, strict=False)
     ]
     unknown: list[float | None] = [None] * len(others)
-    exploratory = conclude(
-        others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals, detect
+    exploratory = (
+        []
+        if alone
+        else conclude(
+            others, side[len(late) :], unknown, values, alpha, "bh", size, side_levels[len(late) :], intervals, detect
+        )
     )
     found = Answer(
         experiment=experiment,
@@ -306,7 +318,9 @@ def _judge(
         exploratory=exploratory,
         dropped=[one.text for one in dropped],
         unfinished=sum(p is None for p in family),
-        notes=[
+        notes=[]
+        if alone
+        else [
             *_runs_notes(connection, experiment, current, asked_for),
             *_partly_notes(connection, experiment, arms),
             *_training_notes(connection, arms),
@@ -317,7 +331,7 @@ def _judge(
         looks=block.looks,
         beside={arm.name: str(arm.measurement) for arm in arms.values() if arm.beside},
     )
-    if metric not in NEUTRAL:
+    if metric not in NEUTRAL and not alone:
         other, short = other_reading(on_time, arms, values, rules, intervals)
         # Of late claims each look is their first: what a spec plans is for those on record.
         as_late = Rules(alpha, "bh", max(size, len(late)), block.looks if block.looks == ANY_LOOK else None, detect)
@@ -344,7 +358,6 @@ class _Known:
         versions: Sequence[Version],
     ) -> None:
         """`versions`: those with the same settings, whose results under other seeds were there to be seen too."""
-        ended = dict(connection.execute("SELECT digest, ended_at FROM stages").fetchall())
         evaluations = {name: {run.eval_digest for run in arm.runs} for name, arm in arms.items()}
         for condition, digest in connection.execute(
             "SELECT condition, eval_digest FROM runs "
@@ -352,6 +365,9 @@ class _Known:
             [experiment, [version.spec_digest for version in versions]],
         ).fetchall():
             evaluations.setdefault(condition, set()).add(digest)
+        wanted = sorted({digest for mine in evaluations.values() for digest in mine if digest is not None})
+        asked = "SELECT digest, ended_at FROM stages WHERE digest IN (SELECT unnest(?::TEXT[]))"
+        ended = dict(connection.execute(asked, [wanted]).fetchall())
         self.first = {
             name: min((at for digest in mine if (at := ended.get(digest)) is not None), default=None)
             for name, mine in evaluations.items()
@@ -396,10 +412,8 @@ def _weigh_dropped(
 def _other_pairs(
     arms: Mapping[str, Arm],
     claims: Sequence[Claim],
-    values: Values,
-    alpha: float,
     claim: str | None,
-) -> list[Weighed]:
+) -> list[tuple[Arm, Arm, str, str | None]]:
     declared = {frozenset((one.better, one.worse)) for one in claims if one.by is None}
     found = []
     for first, second in combinations(arms, 2):
@@ -408,7 +422,7 @@ def _other_pairs(
         a, b, _, note, reading = choose_seeds(arms[first], arms[second], claim)
         if measured_with(a, b):
             continue  # conditions may override data or verifier; such pairs are no comparison
-        found.append(weigh(a, b, values, alpha, note, claim=reading))
+        found.append((a, b, note, reading))
     return found
 
 

@@ -94,6 +94,10 @@ class AnytimeEvidence(Evidence):
         p = None if found.p is None else anytime_p(found.p, self.ratio)
         return _named(found, p, level, self._said(found, level), self.shape.bounded)
 
+    def p_value(self) -> float | None:
+        """That of `test`."""
+        return self.test().p
+
     def interval(self, level: float) -> stats.Interval | None:
         """The interval of `level`, valid at any look."""
         return self.test(level).interval

@@ -71,9 +71,12 @@ def version_runs(
 
 
 def summarise_arms(
-    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], level: float = 0.95, metric: str | None = None
+    connection: duckdb.DuckDBPyConnection, runs: Sequence[str], level: float | None = 0.95, metric: str | None = None
 ) -> list[ArmSummary]:
-    """One summary per condition of the named runs, in the order of first naming; by another `metric` where given."""
+    """One summary per condition of the named runs, in the order of first naming; by another `metric` where given.
+
+    Without a `level` it has no interval.
+    """
     finished, unfinished = all_runs(connection)
     sql = "SELECT run, condition, measurement, coalesce(beside, false) FROM current_runs"
     named = connection.execute(sql).fetchall()
@@ -103,7 +106,7 @@ def by_measurement(arms: Sequence[ArmSummary]) -> tuple[list[ArmSummary], dict[s
     return [arm for arm in arms if not arm.beside], others
 
 
-def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float) -> ArmSummary:
+def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Values, level: float | None) -> ArmSummary:
     waiting = [f"{name}: {unfinished.get(name, 'not run')}" for name in names if name not in {r.name for r in arm.runs}]
     status = "; ".join(waiting) or DONE
     if not arm.runs:
@@ -112,11 +115,11 @@ def _arm(arm: Arm, names: list[str], unfinished: Mapping[str, str], values: Valu
     truncated, failed = (_mean_of(shares, arm) for shares in (values.truncated, values.failed))
     if first.counts is not None:
         right, n = first.counts
-        interval, means = stats.exact_binomial(right, n, level), [right / n]
+        interval, means = None if level is None else stats.exact_binomial(right, n, level), [right / n]
     else:
         per_question = [_per_question(draws, values) for draws in arm.observations]
         means, n = [float(found.mean()) for found in per_question if len(found)], len(per_question[0])
-        interval = arm_interval(_shared(arm, values), level, first.metric)
+        interval = None if level is None else arm_interval(_shared(arm, values), level, first.metric)
     return ArmSummary(
         condition=arm.name,
         runs=[run.name for run in arm.runs],

@@ -109,51 +109,63 @@ def costs(
     return costs_of(connection, ends, repeats)
 
 
+# Manifests are long: each is read once, and only those of the wanted stages.
 STAGES_SQL = """
-SELECT digest, kind, seconds, gpu_seconds, started_at::TEXT,
-       json_extract(manifest, '$.inputs')::TEXT, json_extract(manifest, '$.generation')::TEXT,
-       json_extract(manifest, '$.machine.gpus')::TEXT, json_extract(manifest, '$.cost')::TEXT
-FROM stages
+WITH wanted AS MATERIALIZED (SELECT * FROM stages WHERE digest IN (SELECT unnest(?::TEXT[]))),
+read AS (SELECT *, json_extract(manifest, ['$.generation', '$.machine.gpus', '$.cost']) AS said FROM wanted)
+SELECT digest, kind, seconds, gpu_seconds, started_at::TEXT, said[1]::TEXT, said[2]::TEXT, said[3]::TEXT FROM read
 """
+CAUSES_SQL = "SELECT digest, json_extract_string(manifest, '$.inputs.*') FROM stages"
 
 
 def costs_of(
     connection: duckdb.DuckDBPyConnection,
     ends: Mapping[str, Iterable[str]],
     repeats: Iterable[str] = (),
-    stages: Mapping[str, tuple[Any, ...]] | None = None,
+    causes: Causes | None = None,
 ) -> list[StageCost]:
     """The finished stages behind the stages that each run in `ends` (run -> digests) ends in, causes first.
 
-    `repeats` are the digests of repeated evaluations among them; `stages` saves reading them again for many calls.
+    `repeats` are the digests of repeated evaluations among them; `causes` saves reading them again for many calls.
     """
-    held = stages if stages is not None else read_stages(connection)
+    held = read_causes(connection) if causes is None else causes
     users: dict[str, list[str]] = {}
-    met: set[tuple[str, str]] = set()  # a manifest may name itself among its causes
-
-    def visit(digest: str, run: str) -> None:
-        if digest not in held or (digest, run) in met:
-            return
-        met.add((digest, run))
-        inputs = held[digest][5]
-        for cause in (json.loads(inputs) if inputs else {}).values():
-            visit(cause, run)
-        users.setdefault(digest, []).append(run)
-
     for run, digests in ends.items():
-        for digest in digests:
-            visit(digest, run)
+        for digest in behind(digests, held):
+            users.setdefault(digest, []).append(run)
     again = set(repeats)
-    return [_stage_cost(held[digest], runs, digest in again) for digest, runs in users.items()]
+    rows = {row[0]: row for row in connection.execute(STAGES_SQL, [list(users)]).fetchall()}
+    return [_stage_cost(rows[digest], runs, digest in again) for digest, runs in users.items()]
 
 
-def read_stages(connection: duckdb.DuckDBPyConnection) -> dict[str, tuple[Any, ...]]:
-    """What the index knows of every stage's cost, by digest, for `costs_of`."""
-    return {row[0]: row for row in connection.execute(STAGES_SQL).fetchall()}
+Causes = Mapping[str, Sequence[str]]  # by the digest of each finished stage those of the stages that it was made from
+
+
+def read_causes(connection: duckdb.DuckDBPyConnection) -> Causes:
+    """What each stage of the index was made from."""
+    return dict(connection.execute(CAUSES_SQL).fetchall())
+
+
+def behind(ends: Iterable[str], causes: Causes) -> list[str]:
+    """The finished stages among `ends` and behind them, each once, causes first."""
+    found: dict[str, None] = {}
+    met: set[str] = set()  # a manifest may name itself among its causes
+
+    def visit(digest: str) -> None:
+        if digest in met or (inputs := causes.get(digest)) is None:
+            return
+        met.add(digest)
+        for cause in inputs:
+            visit(cause)
+        found[digest] = None
+
+    for digest in ends:
+        visit(digest)
+    return list(found)
 
 
 def _stage_cost(row: tuple[Any, ...], used_by: list[str], repeat: bool) -> StageCost:
-    digest, kind, seconds, gpu_seconds, started_at, _, generation, gpus, cost = row
+    digest, kind, seconds, gpu_seconds, started_at, generation, gpus, cost = row
     drawn = (json.loads(generation) if generation else None) or {}
     return StageCost(
         digest=digest,

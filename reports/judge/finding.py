@@ -95,14 +95,27 @@ def design_of(evidence: Evidence) -> Found | None:
 
 def discordance_of(evidence: Evidence) -> tuple[float, tuple[float, float] | None] | None:
     """The share of questions that tell two arms apart, with its exact 95 % interval; None where values are means."""
+    count = told_apart(evidence)
+    found = None if count is None else stats.exact_binomial(count, evidence.n_a, stats.LEVEL)
+    return None if found is None or count is None else (count / evidence.n_a, (found.low, found.high))
+
+
+def told_apart(evidence: Evidence) -> int | None:
+    """How many questions tell two arms apart; None where values are means."""
     if evidence.table is not None:
-        count = evidence.table[1] + evidence.table[2]
-    elif evidence.shape.searched and evidence.differences is not None:
-        count = int((evidence.differences != 0).sum())
-    else:
-        return None
-    found = stats.exact_binomial(count, evidence.n_a, stats.LEVEL)
-    return None if found is None else (count / evidence.n_a, (found.low, found.high))
+        return evidence.table[1] + evidence.table[2]
+    if evidence.shape.searched and evidence.differences is not None:
+        return int((evidence.differences != 0).sum())
+    return None
+
+
+def typical_variance(evidence: Evidence) -> float:
+    """The share or variance that `discordance_of` or `variance_of` has, without its interval; 0 where neither is."""
+    count = told_apart(evidence)
+    if count is not None and evidence.n_a:
+        return count / evidence.n_a
+    d = evidence.differences
+    return 0.0 if d is None or len(d) < 2 else float(d.var(ddof=1))
 
 
 def variance_of(evidence: Evidence) -> tuple[float, tuple[float, float] | None] | None:

@@ -168,12 +168,7 @@ def newest_entries(workspace: Workspace, pattern: str, most: int | None) -> Log:
     notes = read_notes(workspace)
     names = [*(record.experiment for record in records), *imports]
     with Store(workspace).read() as connection:
-        spent = _costs(connection, records)
-        entries = [
-            _experiment_entry(record, *cost)
-            for record, cost in zip(records, spent, strict=True)
-            if fnmatch.fnmatchcase(record.experiment, pattern)
-        ]
+        entries = [_experiment_entry(record) for record in records if fnmatch.fnmatchcase(record.experiment, pattern)]
         entries += [
             _import_entry(name, manifests) for name, manifests in imports.items() if fnmatch.fnmatchcase(name, pattern)
         ]
@@ -184,29 +179,35 @@ def newest_entries(workspace: Workspace, pattern: str, most: int | None) -> Log:
         if not entries:
             raise InputError(f"no experiment is like {pattern!r}{nearest(pattern, names)}")
         entries.sort(key=lambda entry: (entry.date, entry.experiment))
-        shown = entries[-(most or 0) :]
+        shown = _with_costs(connection, records, entries[-(most or 0) :])
         return Log([_with_results(connection, workspace, entry) for entry in shown], len(entries) - len(shown))
 
 
-def _costs(
-    connection: duckdb.DuckDBPyConnection, records: Sequence[ExperimentRecord]
-) -> list[tuple[TotalCost, TotalCost]]:
-    """For each record, oldest first: the cost of all stages behind it, and of those that no earlier one needed."""
-    from nsd.reports.judge.cost import costs_of, read_stages, total
+def _with_costs(
+    connection: duckdb.DuckDBPyConnection, records: Sequence[ExperimentRecord], entries: Sequence[LogEntry]
+) -> list[LogEntry]:
+    """The entries with the cost of all stages behind them, and of those that no earlier record needed.
 
-    held = read_stages(connection)
+    `records` are all, oldest first. Of those that are not shown only the names of their stages are looked up.
+    """
+    from nsd.reports.judge.cost import behind, costs_of, read_causes, total
+
+    causes = read_causes(connection)
+    shown = {(entry.experiment, entry.spec_digest) for entry in entries}
     seen: set[str] = set()
-    found = []
+    found = {}
     for record in records:
         ends: dict[str, list[str]] = {}
         for run in record.runs:
             digests = [run.label_digest, run.train_digest, run.eval_digest]
             digests += [repeat.eval_digest for repeat in run.repeats]
             ends[run.run] = [digest for digest in digests if digest is not None]
-        stages = costs_of(connection, ends, stages=held)
-        found.append((total(stages), total([stage for stage in stages if stage.digest not in seen])))
-        seen |= {stage.digest for stage in stages}
-    return found
+        if (key := (record.experiment, record.spec_digest)) in shown:
+            stages = costs_of(connection, ends, causes=causes)
+            found[key] = total(stages), total([stage for stage in stages if stage.digest not in seen])
+        seen.update(behind([digest for digests in ends.values() for digest in digests], causes))
+    of = [(entry, *found.get((entry.experiment, str(entry.spec_digest)), (None, None))) for entry in entries]
+    return [replace(entry, cost=cost, spent=spent) for entry, cost, spent in of]
 
 
 def _with_results(connection: duckdb.DuckDBPyConnection, workspace: Workspace, entry: LogEntry) -> LogEntry:
@@ -221,13 +222,15 @@ def _with_results(connection: duckdb.DuckDBPyConnection, workspace: Workspace, e
     with as_version(connection, entry.experiment, entry.spec_digest):
         entry = replace(entry, arms=_arms(connection, entry.experiment))
         try:
-            found = answer(connection, entry.experiment, entry.spec_digest, pairs=False, workspace=workspace)
+            found = answer(
+                connection, entry.experiment, entry.spec_digest, pairs=False, alone=True, workspace=workspace
+            )
         except InputError as error:  # one experiment that cannot be judged must not hide the others
             return replace(entry, remarks=[str(error)])
     return replace(entry, verdicts=found.verdicts, late=found.late)
 
 
-def _experiment_entry(record: ExperimentRecord, cost: TotalCost, spent: TotalCost) -> LogEntry:
+def _experiment_entry(record: ExperimentRecord) -> LogEntry:
     runs = record.runs
     ended = [run.ended_at for run in runs if run.ended_at]
     return LogEntry(
@@ -237,15 +240,15 @@ def _experiment_entry(record: ExperimentRecord, cost: TotalCost, spent: TotalCos
         experiment=record.experiment,
         spec_digest=record.spec_digest,
         question=record.question,
-        smoke=record.experiment != record.resolved.to_json().get("name", record.experiment),
+        smoke=record.experiment != getattr(record.resolved, "name", record.experiment),
         runs={run.run: run.status for run in runs},
         failures={run.run: run.reason or "" for run in runs if run.status == "failed"},
         arms=[],
         verdicts=[],
         late=[],
         remarks=[],
-        cost=cost,
-        spent=spent,
+        cost=None,
+        spent=None,
     )
 
 
@@ -257,7 +260,7 @@ def _arms(connection: duckdb.DuckDBPyConnection, experiment: str) -> list[LogArm
     ).fetchall()
     return [
         LogArm(arm.condition, str(arm.metric), arm.mean, arm.n, max(1, len(arm.seeds)), arm.beside)
-        for arm in summarise_arms(connection, [name for (name,) in names])
+        for arm in summarise_arms(connection, [name for (name,) in names], level=None)
         if arm.mean is not None
     ]
 

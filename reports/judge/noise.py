@@ -21,7 +21,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from nsd.reports import stats
-from nsd.reports.judge.runs import MADE_SQL, draws_nothing
+from nsd.reports.judge.runs import draws_nothing, made_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -102,14 +102,16 @@ def sampling_floor(values: Floats) -> float:
     return NORMAL_95 * math.sqrt(sum(squared) / len(squared)) / int(n)
 
 
-REPEATS_SQL = f"""{MADE_SQL}
+REPEATS_SQL = f"""
+WITH named AS MATERIALIZED (SELECT * FROM current_runs WHERE run IN (SELECT unnest(?::TEXT[]))),
+{made_sql("SELECT eval_digest FROM named")}
 SELECT r.run, r.eval_digest, i.metric, list(p.eval_digest ORDER BY p.repeat),
        any_value(json_extract_string(s.key, '$.sampling.temperature')),
        any_value(json_extract_string(s.key, '$.engine.use')),
        any_value(CASE WHEN r.beside THEN r.measurement END)
-FROM current_runs r JOIN repeats p USING (run, spec_digest) JOIN eval_info i ON i.eval_digest = r.eval_digest
+FROM named r JOIN repeats p USING (run, spec_digest) JOIN eval_info i ON i.eval_digest = r.eval_digest
 JOIN eval_info j ON j.eval_digest = p.eval_digest LEFT JOIN made s ON s.digest = r.eval_digest
-WHERE r.run IN (SELECT unnest(?::TEXT[])) GROUP BY 1, 2, 3
+GROUP BY 1, 2, 3
 """
 
 

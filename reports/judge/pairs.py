@@ -10,7 +10,7 @@ A claim about a recipe rests on training seeds: would training again differ? Lim
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypedDict
 
@@ -80,6 +80,13 @@ class Evidence:
 
     def test(self, level: float = stats.LEVEL) -> stats.Result:
         """The two-sided test of "no difference" with its interval. `p` None where no test is possible."""
+        return self._tested(level, self.interval)
+
+    def p_value(self) -> float | None:
+        """That of `test`, without the interval, which may take far longer."""
+        return self._tested(stats.LEVEL, lambda level: None).p
+
+    def _tested(self, level: float, interval_at: Callable[[float], stats.Interval | None]) -> stats.Result:
         if self.difference is None:
             return stats.Result("none", None, None, None, note=self._nothing())
         if self.twice:
@@ -99,8 +106,8 @@ class Evidence:
             note, mean = self._counted(), float(self.differences.mean())
             if (int((self.differences > 0).sum()) - int((self.differences < 0).sum())) * mean < 0:
                 against = "more questions speak for one, and the mean number of samples for the other: no verdict"
-                return replace(found, p=None, interval=self.interval(level), note=f"{note}; {against}")
-            return replace(found, interval=self.interval(level), note=note)
+                return replace(found, p=None, interval=interval_at(level), note=f"{note}; {against}")
+            return replace(found, interval=interval_at(level), note=note)
         elif chosen is PairTest.PERMUTATION:
             assert self.differences is not None
             found = stats.sign_flip(self.differences, seed=RESAMPLING_SEED)
@@ -111,7 +118,7 @@ class Evidence:
             found = self._by_limits()
         else:
             return self._t(level)
-        interval = self.interval(level)
+        interval = interval_at(level)
         note = found.note
         if interval is None and not note:
             note = "one shared question: no interval" if self.n_a == 1 else "differences without spread: no interval"

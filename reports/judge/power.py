@@ -148,7 +148,8 @@ def power_of(
     for one in [design, *(claim.design for claim in claims)]:
         if min(one.questions, one.samples, one.seeds) < 1:
             raise InputError("questions, samples and seeds are at least 1 each")
-    spreads = Spreads(connection, experiment, discordance, seed_sd)
+    data = {one.data_hash for one in [design, *(claim.design for claim in claims)]} - {None}
+    spreads = Spreads(connection, experiment, discordance, seed_sd, sorted(map(str, data)))
     levels = (alpha, alpha if correction == "none" else alpha / max(1, family))
     overall = Claimed(GENERIC, "better", None, None, None, design)
     prices = None

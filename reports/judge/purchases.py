@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from nsd.reports.judge.cost import StageCost, costs_of, read_stages, total
+from nsd.reports.judge.cost import StageCost, costs_of, read_causes, total
 from nsd.reports.judge.designs import MOST, Asked
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def prices_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> Prices 
         "SELECT run, train_digest, label_digest, eval_digest FROM current_runs WHERE experiment = ? ORDER BY run",
         [experiment],
     ).fetchall()
-    held = read_stages(connection)
+    held = read_causes(connection)
     made = {run: [digest for digest in (train, label) if digest] for run, train, label, _ in rows if train}
     measured = {run: [digest] for run, *_, digest in rows if digest}
-    training = costs_of(connection, made, stages=held)
+    training = costs_of(connection, made, causes=held)
     known = {stage.digest for stage in training}
-    evaluation = [stage for stage in costs_of(connection, measured, stages=held) if stage.digest not in known]
+    evaluation = [stage for stage in costs_of(connection, measured, causes=held) if stage.digest not in known]
     completions = total(evaluation).completions
     if not completions:
         return None

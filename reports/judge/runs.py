@@ -134,32 +134,58 @@ class Arm:
         return f"{self.name}: {len(self.runs)} seeds of {what}, nothing drawn anew, count as {len(self.observations)}"
 
 
-# What made each stage with every default written out; manifests of scheme 1 have it as their key.
-MADE_SQL = """
-WITH made AS (SELECT digest, manifest,
-    coalesce(json_extract(manifest, '$.settings'), json_extract(manifest, '$.key')) AS key FROM stages)
-"""
-RUNS_SQL = f"""{MADE_SQL}
-SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, i.metric, i.data_hash, i.verifier_hash, i.samples,
+# What made a stage with every default written out; manifests of scheme 1 have it as their key.
+KEY_SQL = "coalesce(json_extract(manifest, '$.settings'), json_extract(manifest, '$.key'))"
+# Manifests are long, so they are read once and of the wanted stages alone: the planner would else read them all first.
+RUNS_SQL = f"""
+WITH mine AS MATERIALIZED (
+    SELECT r.*, i.metric, i.data_hash, i.verifier_hash, i.samples
+    FROM current_runs r LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
+    WHERE $experiment IS NULL OR r.experiment = $experiment OR list_contains($data::TEXT[], i.data_hash)
+),
+made AS (SELECT digest, {KEY_SQL} AS key FROM stages SEMI JOIN mine ON mine.eval_digest = stages.digest),
+told AS (
+    SELECT digest, json_extract(key, ['$.sampling.temperature', '$.engine', '$.engine.use', '$.model', '$.by']) AS said
+    FROM made
+),
+trained AS (
+    SELECT digest, json_extract(manifest, '$.sha256')::TEXT AS files
+    FROM stages SEMI JOIN mine ON mine.train_digest = stages.digest
+)
+SELECT r.run, r.experiment, r.condition, r.seed, r.eval_digest, r.metric, r.data_hash, r.verifier_hash, r.samples,
        c.correct, c.n, r.status, r.reason, r.train_digest,
-       json_extract_string(e.key, '$.sampling.temperature'), json_extract(e.key, '$.engine')::TEXT,
-       json_extract_string(e.key, '$.engine.use'), json_extract(e.key, '$.model')::TEXT,
-       json_extract(s.manifest, '$.sha256')::TEXT, json_extract_string(e.key, '$.by'),
+       e.said[1]->>'$', e.said[2]::TEXT, e.said[3]->>'$', e.said[4]::TEXT, s.files, e.said[5]->>'$',
        r.measurement, coalesce(r.beside, false)
-FROM current_runs r
-LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
+FROM mine r
 LEFT JOIN counts c ON c.run = r.run AND r.spec_digest IS NULL
-LEFT JOIN made s ON s.digest = r.train_digest
-LEFT JOIN made e ON e.digest = r.eval_digest
+LEFT JOIN trained s ON s.digest = r.train_digest
+LEFT JOIN told e ON e.digest = r.eval_digest
 ORDER BY r.experiment NULLS LAST, r.started_at, r.run
 """
 
 
+def made_sql(wanted: str) -> str:
+    """What follows WITH: `made`, the digest and `KEY_SQL` of the stages whose digests the query `wanted` gives."""
+    held = f"SELECT digest, manifest FROM stages WHERE digest IN ({wanted})"
+    return f"held AS MATERIALIZED ({held}), made AS (SELECT digest, {KEY_SQL} AS key FROM held)"
+
+
 def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dict[str, str]]:
     """Every run with a result by name, and for those without one the reason in words."""
+    return _runs(connection, None, [])
+
+
+def runs_of(connection: duckdb.DuckDBPyConnection, experiment: str, data: Iterable[str]) -> dict[str, Run]:
+    """The runs with a result of an experiment, and those of any other on questions of these content hashes."""
+    return _runs(connection, experiment, data)[0]
+
+
+def _runs(
+    connection: duckdb.DuckDBPyConnection, experiment: str | None, asked: Iterable[str]
+) -> tuple[dict[str, Run], dict[str, str]]:
     finished: dict[str, Run] = {}
     unfinished: dict[str, str] = {}
-    for row in connection.execute(RUNS_SQL).fetchall():
+    for row in connection.execute(RUNS_SQL, {"experiment": experiment, "data": list(asked)}).fetchall():
         (
             name,
             experiment,

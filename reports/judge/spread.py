@@ -15,17 +15,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 from nsd.plugins.metrics import averages, takes_votes
 from nsd.reports import stats
-from nsd.reports.judge.finding import Found, design_of, discordance_of, variance_of
+from nsd.reports.judge.finding import Found, design_of, discordance_of, typical_variance, variance_of
 from nsd.reports.judge.metrics import is_search
-from nsd.reports.judge.pairs import about_recipe, gather
-from nsd.reports.judge.runs import Arm, Run, all_runs, condition_arms
+from nsd.reports.judge.pairs import Evidence, about_recipe, gather
+from nsd.reports.judge.runs import Arm, Run, all_runs, condition_arms, runs_of
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.values import Values, load_values
 
@@ -130,7 +130,6 @@ class Spread:
 class _Pair:
     """What two runs say of the per-question difference."""
 
-    names: str
     variance: float
     samples: int
     sampling: float | None
@@ -138,6 +137,20 @@ class _Pair:
     binary: bool
     fewest: int = 2
     range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Two runs and what they give of `_Pair` without a question to the database."""
+
+    variance: float
+    a: Run
+    b: Run
+    evidence: Evidence
+
+    @property
+    def binary(self) -> bool:
+        return self.evidence.table is not None or self.evidence.shape.searched
 
 
 @dataclass(frozen=True)
@@ -159,18 +172,21 @@ class Spreads:
         experiment: str | None,
         discordance: float | None = None,
         seed_sd: float | None = None,
+        data: Collection[str] = (),
     ) -> None:
+        """`data`: the content hashes of the questions that claims are to be planned on."""
         self.connection = connection
         self.experiment = experiment
         self.discordance = discordance
         self.seed_sd = seed_sd
         self.runs: list[Run] = []
         if connection is not None:
-            self.runs = [run for run in all_runs(connection)[0].values() if run.eval_digest is not None]
+            held = all_runs(connection)[0] if experiment is None else runs_of(connection, experiment, data)
+            self.runs = [run for run in held.values() if run.eval_digest is not None]
         self._values: Values | None = None
         self._arms: dict[str, Arm] | None = None
         self._sampling: dict[str, float | None] = {}
-        self._pooled: dict[tuple[str, str, str | None], list[_Pair]] = {}
+        self._pooled: dict[tuple[str, str, str | None], list[_Told]] = {}
 
     def of(self, claim: Claimed) -> Spread:
         """The spread to plan this claim with."""
@@ -213,7 +229,7 @@ class Spreads:
     def _questions(self, claim: Claimed) -> tuple[_Pair, str]:
         binary = True
         if self.discordance is not None:
-            return _Pair("", self.discordance, 1, None, 0, binary), f"stated: discordance {self.discordance:.1%}"
+            return _Pair(self.discordance, 1, None, 0, binary), f"stated: discordance {self.discordance:.1%}"
         design = claim.design
         mine = [run for run in self.runs if run.experiment == self.experiment and _fits(run, design)]
         if claim.better is not None:
@@ -231,7 +247,7 @@ class Spreads:
             left_out = f" ({again} with the answers of another left out)" if again else ""
             return self._said(found, f"other runs on the same questions{left_out}")
         why = "assumed, for want of earlier runs"
-        return _Pair("", ASSUMED_DISCORDANCE, 1, None, 0, binary), f"{why}: discordance {ASSUMED_DISCORDANCE:.0%}"
+        return _Pair(ASSUMED_DISCORDANCE, 1, None, 0, binary), f"{why}: discordance {ASSUMED_DISCORDANCE:.0%}"
 
     def _recipe(self, claim: Claimed) -> Found | None:
         """The design behind the comparison of the two conditions' recipes, as `nsd compare` has it."""
@@ -253,7 +269,7 @@ class Spreads:
         values = self._load({run.name: run for arm in (chosen.a, chosen.b) for run in arm.runs})
         return design_of(gather(chosen.a, chosen.b, values, chosen.reading))
 
-    def _pool(self, whose: str, runs: Sequence[Run], design: Design) -> list[_Pair]:
+    def _pool(self, whose: str, runs: Sequence[Run], design: Design) -> list[_Told]:
         key = (whose, design.metric, design.data_hash)
         if key not in self._pooled:
             distinct = _distinct(runs)[-MOST_OTHERS:]
@@ -261,7 +277,7 @@ class Spreads:
             self._pooled[key] = self._usable(different)
         return self._pooled[key]
 
-    def _usable(self, pairs: Sequence[tuple[Run, Run]]) -> list[_Pair]:
+    def _usable(self, pairs: Sequence[tuple[Run, Run]]) -> list[_Told]:
         """What pairs of comparable runs say, those that ever differ."""
         fitting = [(a, b) for a, b in pairs if _measured_alike(a, b) and a.answers != b.answers]
         if not fitting or self.connection is None:
@@ -270,13 +286,18 @@ class Spreads:
         found = []
         for a, b in fitting:
             evidence = gather(Arm(a.name, (a,)), Arm(b.name, (b,)), values, claim="checkpoint")
-            variance, limits = discordance_of(evidence) or variance_of(evidence) or (0.0, None)
+            variance = typical_variance(evidence)
             if variance > 0 and evidence.n_a >= 2:
-                sampling, binary = self._sampling_of(a, b), evidence.table is not None or evidence.shape.searched
-                named = f"{a.name}, {b.name}"
-                fewest = 2 if binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
-                found.append(_Pair(named, variance, a.samples, sampling, evidence.n_a, binary, fewest, limits))
+                found.append(_Told(variance, a, b, evidence))
         return found
+
+    def _pair(self, told: _Told) -> _Pair:
+        """All that is to be known of a pair; of one alone, since it takes a question to the database or two."""
+        evidence = told.evidence
+        _, limits = discordance_of(evidence) or variance_of(evidence) or (0.0, None)
+        fewest = 2 if told.binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
+        sampling = self._sampling_of(told.a, told.b)
+        return _Pair(told.variance, told.a.samples, sampling, evidence.n_a, told.binary, fewest, limits)
 
     def _load(self, runs: Mapping[str, Run]) -> Values:
         """Values of these runs; what was loaded for all conditions together serves their pairs as well."""
@@ -312,10 +333,10 @@ class Spreads:
             self._sampling[digest] = found
         return self._sampling[digest]
 
-    def _said(self, pairs: Sequence[_Pair], whose: str) -> tuple[_Pair, str]:
+    def _said(self, pairs: Sequence[_Told], whose: str) -> tuple[_Pair, str]:
         """The pair in the middle, and the range where there are several."""
         ordered = sorted(pairs, key=lambda pair: pair.variance)
-        middle = ordered[len(ordered) // 2]
+        middle = self._pair(ordered[len(ordered) // 2])
         unit, scale = ("discordance", "{:.1%}") if middle.binary else ("variance of the difference", "{:.4f}")
         value = scale.format(middle.variance)
         if len(pairs) == 1:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nsd.plugins.words import AFTER_TEST_QUESTIONS, BUDGET_OF_SECONDS, ON_TEST_QUESTIONS, ON_VERDICTS
-from nsd.reports.judge.runs import MADE_SQL
+from nsd.reports.judge.runs import KEY_SQL, made_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -18,25 +18,27 @@ if TYPE_CHECKING:
     from nsd.reports.judge.runs import Arm
 
 # Trainings on test questions, each with what was made with it: labels, samples, further trainings.
-_SQL = f"""{MADE_SQL.replace("WITH", "WITH RECURSIVE", 1)},
-behind AS (
+_SQL = f"""
+WITH RECURSIVE behind AS (
     SELECT unnest(?::TEXT[]) AS train, unnest(?::TEXT[]) AS digest
     UNION
     SELECT b.train, unnest(json_extract_string(s.manifest, '$.inputs.*')) FROM behind b JOIN stages s USING (digest)
-)
+),
+held AS MATERIALIZED (SELECT digest, manifest FROM stages WHERE digest IN (SELECT digest FROM behind)),
+made AS (SELECT digest, {KEY_SQL} AS key FROM held)
 SELECT train, bool_or(train = digest) FROM behind JOIN made USING (digest)
 WHERE list_contains(json_extract_string(key, '$.train_on[*].source'), 'test_questions') GROUP BY train
 """
 
 
 # Trainings that ended by the clock.
-_BY_SECONDS_SQL = f"""{MADE_SQL} SELECT digest FROM made
-WHERE digest IN (SELECT unnest(?::TEXT[])) AND json_extract_string(key, '$.match.seconds') IS NOT NULL
+_BY_SECONDS_SQL = f"""WITH {made_sql("SELECT unnest(?::TEXT[])")} SELECT digest FROM made
+WHERE json_extract_string(key, '$.match.seconds') IS NOT NULL
 """
 
 # Evaluations that trained while they measured.
-_SEARCHED_SQL = f"""{MADE_SQL} SELECT digest FROM made
-WHERE digest IN (SELECT unnest(?::TEXT[])) AND json_extract_string(key, '$.by') = 'training'
+_SEARCHED_SQL = f"""WITH {made_sql("SELECT unnest(?::TEXT[])")} SELECT digest FROM made
+WHERE json_extract_string(key, '$.by') = 'training'
 """
 
 # Evaluations of the weights that validation kept, with what it had measured.

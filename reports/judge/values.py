@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
+AT_ONCE = 20_000  # values
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,8 @@ def load_values(
     digests = list(dict.fromkeys(run.eval_digest for arm in arms for run in arm.runs if run.eval_digest is not None))
     columns = _Columns()
     found: list[tuple[NDArray[np.int32] | None, Floats]] = []
-    source = values_sql(connection, metric, digests)
-    # Cast and zero for no value are DuckDB's work, and numbers pass by DLPack: pyarrow's own ways import pandas.
-    query = f"SELECT question_id, coalesce(value, 0)::DOUBLE AS value FROM ({source}) WHERE eval_digest = ?"
-    for digest in digests:
-        rows = connection.sql(query, params=[digest]).to_arrow_table()
-        numbers = columns.numbers(rows["question_id"].combine_chunks())
-        values: Any = np.from_dlpack(rows["value"].combine_chunks())
-        found.append((numbers, values))
+    for ids, values in _rows(connection, digests, metric):
+        found.append((columns.numbers(ids), values))
     shape = (len(digests), len(columns))
     matrix, present = np.zeros(shape), np.zeros(shape, dtype=bool)
     for line, (numbers, values) in enumerate(found):
@@ -92,6 +88,54 @@ def load_values(
     sizes = dict(zip(digests, present.sum(axis=1).tolist(), strict=True))
     truncated, failed, lost = _attrition(connection, sizes, metric)
     return Values(matrix, present, {digest: i for i, digest in enumerate(digests)}, truncated, failed, lost, clusters)
+
+
+def _rows(
+    connection: duckdb.DuckDBPyConnection, digests: Sequence[str], metric: str | None
+) -> Iterator[tuple[Any, Floats]]:
+    """Question ids, as a pyarrow array, and values of each evaluation.
+
+    Stored values are fetched for as many evaluations at once as have `AT_ONCE` of them: a query takes a hundred times
+    longer than twenty rows of it.
+    """
+    import numpy as np
+
+    source = values_sql(connection, metric, digests)
+    # Cast and zero for no value are DuckDB's work, and numbers pass by DLPack: pyarrow's own ways import pandas.
+    query = f"SELECT question_id, coalesce(value, 0)::DOUBLE AS value FROM ({source}) WHERE eval_digest = ?"
+    sizes = dict.fromkeys(digests, AT_ONCE)
+    if metric is None:
+        query = (
+            "SELECT question_id, coalesce(value, 0)::DOUBLE AS value FROM eval_values "
+            "JOIN (SELECT unnest($1) AS eval_digest, generate_subscripts($1, 1) AS place) USING (eval_digest) "
+            "ORDER BY place, eval_values.rowid"
+        )
+        counted = "SELECT eval_digest, count(*) FROM eval_values WHERE eval_digest IN (SELECT unnest($1)) GROUP BY 1"
+        held = dict(connection.execute(counted, [list(digests)]).fetchall())
+        sizes = {digest: held.get(digest, 0) for digest in digests}
+    for together in _batches(sizes):
+        wanted = together if metric is None else together[0]
+        rows = connection.sql(query, params=[wanted]).to_arrow_table()
+        ids, numbers = rows["question_id"].combine_chunks(), rows["value"].combine_chunks()
+        values: Any = np.from_dlpack(numbers)
+        start = 0
+        for digest in together:
+            end = start + sizes[digest] if metric is None else len(values)
+            yield ids[start:end], values[start:end]
+            start = end
+
+
+def _batches(sizes: Mapping[str, int]) -> list[list[str]]:
+    """The names in order, in lists whose sizes make at most `AT_ONCE`, or of one name."""
+    found: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not found or size > room:
+            found.append([])
+            room = AT_ONCE
+        found[-1].append(name)
+        room -= size
+    return found
 
 
 class _Columns:
@@ -109,14 +153,14 @@ class _Columns:
         Evaluations of one test set hold the same ids in the same order, and comparing them whole is many times
         quicker than looking each one up.
         """
-        import numpy as np
-        import pyarrow
-        import pyarrow.compute
-
         if self.ids is None:
             self.ids = ids
         if self.ids[: len(ids)].equals(ids):
             return None
+        import numpy as np
+        import pyarrow
+        import pyarrow.compute
+
         found = pyarrow.compute.index_in(ids, value_set=self.ids)
         if found.null_count:
             self.ids = pyarrow.concat_arrays([self.ids, ids.filter(found.is_null())])
@@ -166,7 +210,8 @@ def _attrition(
     ).fetchall()
     if metric in ("tokens", "truncated", "failed"):
         return truncated, failed, {}  # nothing was lost: these are measured on what came, as it came
-    own = dict(connection.execute("SELECT eval_digest, metric FROM eval_info").fetchall())
+    measured = "SELECT eval_digest, metric FROM eval_info WHERE eval_digest IN (SELECT unnest(?::TEXT[]))"
+    own = dict(connection.execute(measured, [touched]).fetchall())
     lost = {
         digest: float(whole if turns_on_one_sample(metric or str(own.get(digest))) else part) / sizes[digest]
         for digest, part, whole in by_question

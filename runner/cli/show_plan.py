@@ -46,6 +46,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         else:
             others.append(manifest)
     nearest = {kind: Nearest(manifests.get(kind, ())) for kind in kinds}
+    names = workspace.stage_names() if owed else frozenset()
     stages = []
     guesses = {one.digest: one for one in estimates[0].stages} if estimates else {}
     for stage in plan.stages.values():
@@ -55,7 +56,7 @@ def plan_json(plan: Plan, workspace: Workspace, power: Power, estimates: Sequenc
         if not cached:
             changed = nearest[stage.kind].changed(stage.settings)
             if stage.kind == "sample":
-                there = there_already(stage.settings, workspace.finished("sample", siblings(stage.key)))
+                there = there_already(stage.settings, workspace.finished("sample", siblings(stage.key), names))
         condition, _, seed = stage.used_by[0].rpartition("/seed")
         stages.append(
             {
@@ -122,13 +123,13 @@ def hours_by_evaluation(plan: Plan, estimate: Estimate) -> dict[str, float]:
 
 def estimates_of(plan: Plan, workspace: Workspace, gpus: str | None = None) -> list[Estimate]:
     """Estimates of the stages to run on every accelerator of the spec, or of `gpus` ("L4:1,H100:1")."""
-    from nsd.runner.launch.estimate import Estimator
-
     asked = plan.experiment.resources.accelerators
     names = [asked] if isinstance(asked, str) else list(asked or ())
     names = names if gpus is None else [name.strip() for name in gpus.split(",") if name.strip()]
     if not names:
         return []
+    from nsd.runner.launch.estimate import Estimator
+
     estimator = Estimator(plan, workspace)
     return [estimator.on(name) for name in names]
 

@@ -164,6 +164,7 @@ class Estimator:
         self._plan = plan
         self._workspace = workspace
         self._manifests = list(workspace.manifests(newest=MEASURED))
+        self._names = workspace.stage_names()
         self._work = [(stage, self._left(stage, work_of(stage, plan))) for stage in pending]
         self._keys = {manifest.digest: manifest.made_of for manifest in self._manifests}
         self._keys |= {stage.digest: stage.settings for stage in plan.stages.values()}
@@ -174,7 +175,7 @@ class Estimator:
         """Without the samples that can be taken from other stages, or that no vote is expected to ask for."""
         if not isinstance(work, Drawing):
             return work
-        alike = self._workspace.finished("sample", siblings(stage.key))
+        alike = self._workspace.finished("sample", siblings(stage.key), self._names)
         left = 1 - there_already(stage.settings, alike) / stage.settings["sampling"]["n"]
         saving = expected(stage, self._manifests)
         return replace(work, rows=work.rows * min(left, 1.0 if saving is None else saving.share))

@@ -40,15 +40,15 @@ class Nearest:
         Each entry reads `trainer.config.learning_rate: 2e-05 -> 0.0001`.
         """
         mine = flatten(settings)
-        nearest: list[str] = []
+        nearest: dict[str, Any] | None = None
         least = None
         for theirs in self._theirs:
-            alike = sum(name in mine and mine[name] == value for name, value in theirs.items())
-            both = sum(map(mine.__contains__, theirs))
-            differing = len(mine) + len(theirs) - both - alike
+            both = mine.keys() & theirs.keys()
+            alike = sum(mine[name] == theirs[name] for name in both)
+            differing = len(mine) + len(theirs) - len(both) - alike
             if least is None or differing < least:
-                least, nearest = differing, _differing(mine, theirs)
-        return None if least is None else nearest
+                least, nearest = differing, theirs
+        return None if nearest is None else _differing(mine, nearest)
 
 
 def _differing(mine: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

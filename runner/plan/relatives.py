@@ -8,11 +8,12 @@ A vote that stops when it is decided draws the first ones of each question from 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from nsd.runner.store.shapes import Manifest
-from nsd.runner.store.workspace import canonical_json, digest_of
+from nsd.runner.store.workspace import canonical_json, digest_of_text
 
 HOW_MANY = ("generated_tokens", "rounds")  # what limits the samples of a question besides `n`
 MOST = 512  # samples of a question: as far as relatives are looked for by their digest alone
@@ -51,9 +52,13 @@ def siblings(key: Mapping[str, Any]) -> Iterator[str]:
     `key` is a sample stage's, as its digest has it. Of one that a labeler limits those are meant that draw all.
     """
     whole = {name: value for name, value in key.items() if name != "rounds"}
+    # The text around the number is the same for all: it is made once, around a number that it has nowhere else.
+    text = canonical_json({**whole, "sampling": {**key["sampling"], "n": None}})
+    place = next(number for number in itertools.count(MOST + 1) if str(number) not in text)
+    before, _, after = canonical_json({**whole, "sampling": {**key["sampling"], "n": place}}).partition(str(place))
     for n in range(MOST, 0, -1):
         if n != _samples(key) or "rounds" in key:
-            yield digest_of({**whole, "sampling": {**key["sampling"], "n": n}})
+            yield digest_of_text(f"{before}{n}{after}")
 
 
 def _samples(settings: Mapping[str, Any]) -> int:

@@ -30,7 +30,7 @@ import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,12 @@ def canonical_json(value: Any) -> str:
 
 def digest_of(value: Any) -> str:
     """The first 20 hex digits of the sha256 of `value` as canonical JSON."""
-    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
+    return digest_of_text(canonical_json(value))
+
+
+def digest_of_text(text: str) -> str:
+    """`digest_of` of a value whose canonical JSON this is."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
 
 
 class ListDigest:
@@ -271,11 +276,23 @@ class Workspace:
             if manifest is not None:
                 yield manifest
 
-    def finished(self, kind: str, digests: Iterable[str]) -> Iterator[Manifest]:
-        """The manifests of those of these stages that are whole."""
+    def finished(self, kind: str, digests: Iterable[str], names: Container[str] | None = None) -> Iterator[Manifest]:
+        """The manifests of those of these stages that are whole.
+
+        `names`, of `stage_names`, spares looking for each of many stages that are not there.
+        """
         for digest in digests:
+            if names is not None and f"{kind}-{digest}" not in names:
+                continue
             if (manifest := self._usable(self.folder(kind, digest))) is not None:
                 yield manifest
+
+    def stage_names(self) -> frozenset[str]:
+        """The names of the folders of all stages that are there just now."""
+        if not self.artifacts.is_dir():
+            return frozenset()
+        with os.scandir(self.artifacts) as found:
+            return frozenset(one.name for one in found)
 
     def _usable(self, folder: Path) -> Manifest | None:
         """The manifest of a whole stage, None for another; a broken one is set aside."""

@@ -17,7 +17,7 @@ from nsd.runner.plan.relatives import siblings
 from nsd.runner.spec.load import load_spec
 from nsd.runner.store import tables
 from nsd.runner.store.bucket import Bucket
-from nsd.runner.store.workspace import Workspace
+from nsd.runner.store.workspace import Workspace, digest_of
 from nsd.runner.work.execute import execute
 from nsd.runner.work.sync import Sync
 
@@ -201,6 +201,15 @@ def test_siblings_are_the_digests_of_other_numbers_of_samples(toy: Toy) -> None:
     key = toy.plan(8).stages[digests[8]].key
     found = list(siblings(key))
     assert found.index(digests[64]) < found.index(digests[2]) and digests[8] not in found
+
+
+def test_siblings_of_a_key_that_holds_other_numbers_are_digests_of_the_whole_key() -> None:
+    sampling = {"n": 513, "top_k": 513}
+    key = {"prompt": "513 of 514", "rounds": 3, "sampling": sampling, "seed": 515}
+    others = [{**key, "sampling": {**sampling, "n": n}} for n in range(512, 0, -1)]
+    for one in others:
+        del one["rounds"]
+    assert list(siblings(key)) == [digest_of(one) for one in others]
 
 
 @pytest.mark.slow
