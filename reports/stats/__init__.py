@@ -28,6 +28,7 @@ from nsd.reports.stats.chances import (
     spanning,
     variance_factors,
 )
+from nsd.reports.stats.chances_of_groups import GroupedMeans, GroupSizes, icc_of
 from nsd.reports.stats.clusters import (
     FEWEST_CLUSTERS,
     ClusterVariance,
@@ -95,7 +96,9 @@ __all__ = [
     "ClusterVariance",
     "Components",
     "CurvePoint",
+    "GroupSizes",
     "GroupedMean",
+    "GroupedMeans",
     "Groups",
     "Interval",
     "Limits",
@@ -119,6 +122,7 @@ __all__ = [
     "exact_binomial",
     "fewest_for_t",
     "holm",
+    "icc_of",
     "interval_of",
     "least",
     "margin_p",

@@ -41,6 +41,9 @@ class Model(Protocol):
     def largest(self) -> float:
         """No difference, or margin, beyond this is asked about."""
 
+    def told(self, effect: float) -> bool:
+        """Whether the chance that is given for this true difference is a figure to go by."""
+
     def error(self, effect: float) -> float:
         """The standard error that a test will estimate where this is the true difference."""
 
@@ -70,6 +73,10 @@ class PairedShares:
     def largest(self) -> float:
         """Every question one way."""
         return 1.0
+
+    def told(self, effect: float) -> bool:
+        """Of any difference."""
+        return True
 
     def error(self, effect: float) -> float:
         """At least that of one discordant question."""
@@ -204,6 +211,10 @@ class UnpairedShares:
         """All against nothing."""
         return 1.0
 
+    def told(self, effect: float) -> bool:
+        """Of any difference."""
+        return True
+
     def error(self, effect: float) -> float:
         """That of the pooled share."""
         return math.sqrt(self.pooled * (1 - self.pooled) * (1 / self.n_a + 1 / self.n_b))
@@ -312,6 +323,10 @@ class Means:
         """The limit, or 60 standard errors."""
         return min(self.limit, 60 * math.sqrt(self.parts.variance) + self.coarse)
 
+    def told(self, effect: float) -> bool:
+        """Of any difference."""
+        return True
+
     def error(self, effect: float) -> float:
         """Without what no test sees."""
         return math.sqrt(max(self.parts.variance - self.parts.extra, 0.0))
@@ -352,6 +367,10 @@ class Groups:
         """All one way in one group, all the other way in the others."""
         return 2.0
 
+    def told(self, effect: float) -> bool:
+        """Of any difference."""
+        return True
+
     def error(self, effect: float) -> float:
         """Of the smallest group's difference from the rest."""
         smallest, n = min(self.sizes), sum(self.sizes)
@@ -387,19 +406,18 @@ def sign_flip_means(variance: float, n: int, k: int | None, limit: float = 1.0, 
 def _reaches(parts: Parts, tail: float, units: int = 0, worst: float = 1.0, coarse: float = 0.0) -> Floats:
     """The critical values that may come up, equally likely: those of limits.TwoSources, Student's and Welch's."""
     import numpy as np
-    from scipy.special import ndtri, stdtrit
+    from scipy.special import stdtrit
 
     squares = np.zeros(1)
     if parts.questions:
-        asked = parts.questions * _variances(parts.questions_df, 24 if parts.seeds else 400)
+        asked = parts.questions * variances(parts.questions_df, 24 if parts.seeds else 400)
         squares = (np.sqrt(asked) * -float(stdtrit(parts.questions_df, tail)) + coarse) ** 2
         if units and (little := asked * units**2 < LITTLE).any():
             reach = _bounded_reach(asked[little] * units**2, units, tail, max(worst, 1e-3))
             squares[little] = np.maximum(squares[little], reach**2)
     over_seeds = tuple(part for part in parts.seeds if part.variance > 0)
     if over_seeds:
-        beyond = np.maximum(0.0, _between(over_seeds, tail, parts.one_df) - float(ndtri(tail)) ** 2 * parts.residual)
-        squares = beyond[:, None] + squares[None, :]
+        squares = seeds_squares(over_seeds, tail, parts.residual, parts.one_df)[:, None] + squares[None, :]
     return np.asarray(np.sqrt(squares))
 
 
@@ -430,12 +448,20 @@ def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) 
     return np.asarray(high * worst)
 
 
+def seeds_squares(parts: tuple[Part, ...], tail: float, residual: float, one_df: bool = False) -> Floats:
+    """The squares of how far seeds take a critical value, equally likely: as `limits.OverSeeds.square`."""
+    import numpy as np
+    from scipy.special import ndtri
+
+    return np.asarray(np.maximum(0.0, _between(parts, tail, one_df) - float(ndtri(tail)) ** 2 * residual))
+
+
 def _between(parts: tuple[Part, ...], tail: float, one_df: bool) -> Floats:
     """What t^2 times the variance of seed means may come out as, of one arm or two, equally likely."""
     import numpy as np
     from scipy.special import stdtrit
 
-    found = [part.variance * _variances(part.df, 200 if len(parts) == 1 else 24) for part in parts]
+    found = [part.variance * variances(part.df, 200 if len(parts) == 1 else 24) for part in parts]
     if not one_df or len(parts) == 1:
         each = [float(stdtrit(part.df, tail)) ** 2 * seen for part, seen in zip(parts, found, strict=True)]
         return np.asarray(each[0] if len(each) == 1 else np.add.outer(*each).ravel())
@@ -445,7 +471,7 @@ def _between(parts: tuple[Part, ...], tail: float, one_df: bool) -> Floats:
 
 
 @lru_cache(maxsize=4096)
-def _variances(df: float, steps: int) -> Floats:
+def variances(df: float, steps: int) -> Floats:
     """What a variance of 1 may be estimated as from `df` degrees of freedom: middles of equally likely parts."""
     import numpy as np
     from scipy.special import gammaincinv
@@ -466,12 +492,15 @@ def variance_factors(df: float, level: float = 0.95) -> tuple[float, float]:
 
 
 def detectable(model: Model, alpha: float, power: float) -> float | None:
-    """Smallest true difference found with chance `power`; None where not even the largest is."""
-    return _smallest(lambda effect: model.chance(effect, alpha), model, power)
+    """Smallest true difference found with chance `power`; None where not even the largest is, or no figure is told."""
+    found = _smallest(lambda effect: model.chance(effect, alpha), model, power)
+    return found if found is None or model.told(found) else None
 
 
 def smallest_margin(model: Model, alpha: float, power: float, both_sides: bool) -> float | None:
     """Smallest margin shown with chance `power` (one-sided alpha) where there is no difference; None as above."""
+    if not model.told(0.0):
+        return None
     return _smallest(lambda margin: model.margin_chance(margin, alpha, both_sides), model, power)
 
 
