@@ -85,7 +85,7 @@ class GroupSizes:
 
     @property
     def effective(self) -> float:
-        """The number of equal groups of which a mean is as uncertain, where groups are all that varies: N^2 / sum n^2."""
+        """How many equal groups leave a mean as uncertain, where groups are all that varies: N^2 / sum n^2."""
         return self.questions**2 / self.squares
 
     def third(self, icc: float) -> float:
@@ -98,7 +98,7 @@ class GroupSizes:
         import numpy as np
 
         distinct, counts = np.unique(np.asarray(self.sizes, dtype=np.float64), return_counts=True)
-        return cr2_moments(distinct, counts * self.times, icc)
+        return cr2_moments(distinct, np.asarray(counts * self.times, dtype=np.float64), icc)
 
 
 def icc_of(sizes: GroupSizes, variance: float, of_mean: float) -> float:
@@ -114,10 +114,10 @@ def icc_of(sizes: GroupSizes, variance: float, of_mean: float) -> float:
 class GroupedMeans:
     """The cluster-robust t on questions in groups, or the two-level one of these and of training seeds.
 
-    `variance` of a question's difference and `icc`, how its differences correlate inside a group. `counted`: differences
-    are -1, 0 or 1 and `variance` is their share that is not 0, of which a true difference takes its square. `seeds`,
+    `variance` of a question's difference and `icc`, how its differences correlate inside a group. `counted`: they are
+    -1, 0 or 1 and `variance` is their share that is not 0, of which a true difference takes its square. `seeds`,
     `residual`, `extra` as in `chances.Parts`, the questions' part being the groups'. `bounded`: differences lie between
-    -1 and 1 and the bounded mean of groups guards t. `fewest`: groups under which their sums are known to be too skewed.
+    -1 and 1 and the bounded mean of groups guards t. `fewest`: groups under which their sums are known to be skewed.
     """
 
     sizes: GroupSizes
