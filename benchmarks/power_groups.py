@@ -1,4 +1,4 @@
-"""Questions in groups for benchmarks/power.py: answers whose difference goes together inside groups, and what is promised.
+"""Questions in groups for benchmarks/power.py: answers that go together inside groups, and what is promised of them.
 
     counted(groups=40, icc=0.1, share=0.2)    # one answer a question: differences of -1, 0 and 1, Dirichlet by group
     sampled(groups=40, tie=1.0, seeds=1)      # eight samples a question, logits; seeds > 1: a recipe in both arms
