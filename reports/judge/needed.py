@@ -83,11 +83,12 @@ def reach(
         said = "" if detectable is None or resolved else _by_sign(detectable)
         return Reached(remark=said)
     wanted = detect if claim is None else claim[1]
+    remark = "" if resolved or evidence.clusters is None else _of_few(evidence)
     if resolved or wanted is None:
-        return Reached(detectable, ends)
+        return Reached(detectable, ends, remark=remark)
     return _needed(
         evidence,
-        Reached(detectable, ends),
+        Reached(detectable, ends, remark=remark),
         level,
         wanted,
         claim,
@@ -139,6 +140,7 @@ def _needed(
         None if seeds is None else seeds(enough),
         None if seeds is None else ends(seeds),
         paired,
+        known.remark,
     )
 
 
@@ -147,13 +149,24 @@ def _asked(evidence: Evidence) -> str:
 
 
 def _no_figure(evidence: Evidence) -> str:
-    """Why groups of questions have none, or find nothing."""
+    """Why groups of questions have no figure, or find nothing."""
     assert evidence.clusters is not None
     groups = len(set(evidence.clusters.tolist()))
+    if groups < stats.FEWEST_TOLD:
+        return f"{groups} groups of questions: too few to say which difference they find, {stats.FEWEST_TOLD} are not"
     return (
         f"{groups} groups of questions: no figure for the difference they find, for they are so few, of so unequal "
         "sizes or their sums so skewed that it cannot be told"
     )
+
+
+def _of_few(evidence: Evidence) -> str:
+    """That the groups are so few that they find little, where they are."""
+    assert evidence.clusters is not None
+    groups = len(set(evidence.clusters.tolist()))
+    if groups >= stats.FEW_QUESTIONS:
+        return ""
+    return f"{groups} groups of questions: too few for t alone, so that the bounded mean of groups decides"
 
 
 def _by_sign(share: float) -> str:

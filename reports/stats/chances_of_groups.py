@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 MOST_DRAWN = 300
 DRAWS = 400
+FEWEST_TOLD = 8  # bounded means of fewer groups find what is promised only within .1
+UNSURE = 1.3  # so near to LITTLE, chance says whether the bounded mean is asked
 EVEN = 0.8  # of as many equal groups: less, and the largest groups decide alone
 _STREAM = 20261127
 
@@ -138,9 +140,12 @@ class GroupedMeans:
     def told(self, effect: float) -> bool:
         """Whether the figure of this difference is one: the mean not too skewed, the sizes not too unequal."""
         groups, like = self.sizes.groups, self.sizes.effective
-        if groups < self.fewest or (self.bounded and like < min(FEW_QUESTIONS, EVEN * groups)):
+        if groups < max(FEWEST_TOLD, self.fewest) or (self.bounded and like < min(FEW_QUESTIONS, EVEN * groups)):
             return False
-        return not self.bounded or groups < FEW_QUESTIONS or self._skew(effect) <= TOO_SKEWED
+        if not self.bounded or groups < FEW_QUESTIONS:
+            return True
+        varied = self._of_question(effect) * self.sizes.questions
+        return self._skew(effect) <= TOO_SKEWED and not LITTLE / UNSURE < varied < LITTLE * UNSURE
 
     def error(self, effect: float) -> float:
         """Without what no test sees."""

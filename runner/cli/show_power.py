@@ -388,6 +388,8 @@ def _of_groups(claim: ClaimPower) -> list[str]:
     ]
     if sizes.groups < stats.FEWEST_CLUSTERS:
         said.append(f"no figure: the test is refused under {stats.FEWEST_CLUSTERS} groups")
+    elif sizes.groups < stats.FEWEST_TOLD:
+        said.append(f"no figure: the chance of so few groups is not told, that of {stats.FEWEST_TOLD} or more is")
     elif claim.alone.detectable is None:
         why = f"their sizes count as {sizes.effective:.1f} equal groups" if sizes.effective < sizes.groups - 0.5 else ""
         why = why or "so few groups, or so rare answers, leave the sums of groups too skewed, or find no difference"
