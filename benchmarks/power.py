@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks import frame
 from benchmarks.calibration import answers, recipes
+from benchmarks.power_groups import Case, counted, sampled
 from nsd.reports import stats
 
 Floats = NDArray[np.float64]
@@ -34,6 +35,8 @@ Generator = np.random.Generator
 SIZES, RATES = (5, 10, 20, 50, 200, 1000), (0.02, 0.1, 0.5, 0.9)
 MANY = 60_000  # questions that a true variance is taken from
 WANTED = 0.8
+GROUPS_ONE, GROUPS_SEVERAL = "groups of questions, one value", "groups of questions, 8 samples"
+GROUPS_RECIPES = "groups of questions, recipes"
 ONE, SEVERAL = "one right-or-wrong value a question", "several samples a question"
 RECIPES, TOLD = "recipes, both trained", "what a comparison says that it finds, avg@4"
 
@@ -148,6 +151,16 @@ def told(n: int, simulations: int, seed: list[int]) -> Row:
     return Row(row, f"{case}, {wanted * 100:.1f} points", WANTED, found / simulations, simulations)
 
 
+def of_groups(row: str, make: Callable[[], Case | None], simulations: int, seed: list[int]) -> Row:
+    """Questions in groups of ten, by the cluster-robust test or the two-level one."""
+    case = make()
+    if case is None:
+        return Row(row, "no figure", None, None, 0)
+    generator = np.random.default_rng(seed)
+    found = sum(case.found(generator) for _ in range(simulations))
+    return Row(row, case.label, case.promised, found / simulations, simulations)
+
+
 def cases(simulations: int) -> Iterator[tuple[str, Callable[[], Row]]]:
     """The row of every case and what simulates it, each case with a stream of its own."""
     grid = list(product((1, 2, 8, 32), SIZES, RATES))
@@ -155,6 +168,15 @@ def cases(simulations: int) -> Iterator[tuple[str, Callable[[], Row]]]:
         yield ONE if k == 1 else SEVERAL, partial(paired, k, n, rate, simulations, [20260102, number])
     for number, (seeds, n, rate) in enumerate(product((2, 3, 5, 8), (20, 50, 200), (0.1, 0.5))):
         yield f"{RECIPES}, n {n}", partial(recipe, seeds, 8, n, rate, simulations, [20260103, number])
+    several = (5, 8, 10, 15, 20, 30, 40)
+    for number, (groups, icc, share) in enumerate(product(several, (0.0, 0.1, 0.3, 0.5), (0.1, 0.2, 0.5))):
+        yield (
+            GROUPS_ONE,
+            partial(of_groups, GROUPS_ONE, partial(counted, groups, icc, share), simulations, [20260105, number]),
+        )
+    for number, (groups, tie, seeds) in enumerate(product(several, (0.0, 0.7, 2.0), (1, 3))):
+        row = GROUPS_SEVERAL if seeds == 1 else GROUPS_RECIPES
+        yield row, partial(of_groups, row, partial(sampled, groups, tie, seeds), simulations, [20260106, number])
     for number, n in enumerate((6, 10, 20, 30, 50, 100)):
         yield TOLD, partial(told, n, simulations, [20260104, number])
 

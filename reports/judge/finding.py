@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nsd.plugins.metrics import averages
@@ -74,7 +74,7 @@ def design_of(evidence: Evidence) -> Found | None:
         return Found(lambda q, _, scale: stats.PairedShares(q, min(1.0, share * scale), exact), n, 1, scales)
     limit = 1.0 if shape.bounded else math.inf
     if test is PairTest.CLUSTER:
-        return None if shape.lopsided else _grouped(evidence, limit)
+        return None if shape.lopsided else _grouped(evidence)
     spread, fewest = variance_of(evidence), 2
     if shape.bounded and evidence.differences is not None:
         fewest = stats.fewest_for_t(evidence.differences)
@@ -162,41 +162,82 @@ def _recipe(evidence: Evidence) -> Found | None:
     return _two_levels(evidence, blocks, counts)
 
 
-def _grouped(evidence: Evidence, limit: float) -> Found | None:
-    """The cluster-robust t, with as many questions a group at any number of them."""
-    assert evidence.differences is not None and evidence.clusters is not None
-    if evidence.n_a < 2:
+@dataclass(frozen=True)
+class Tie:
+    """How the differences of two arms go together inside `sizes` of groups, so that CR2 finds what it has found.
+
+    `variance` of a question's difference; where it is `counted`, the share of questions on which two arms differ.
+    `ends`: the 95 % interval of the variance of the mean, as factors. `fewest`: groups under which sums are too skewed.
+    """
+
+    sizes: stats.GroupSizes
+    variance: float
+    counted: bool
+    icc: float
+    of_mean: float
+    ends: tuple[float, float]
+    fewest: int
+
+    def model(self, groups: int, scale: float = 1.0, bounded: bool = True) -> stats.GroupedMeans | None:
+        """The cluster-robust t over so many groups like these; None under FEWEST_CLUSTERS."""
+        if groups < stats.FEWEST_CLUSTERS:
+            return None
+        variance = min(1.0, self.variance * scale) if self.counted else self.variance * scale
+        sizes = self.sizes.of_groups(groups)
+        return stats.GroupedMeans(sizes, variance, self.icc, self.counted, bounded, fewest=self.fewest)
+
+    def groups_of(self, questions: int) -> int:
+        """How many whole groups like these so many questions are."""
+        return int(questions * self.sizes.groups / self.sizes.questions + 1e-9)
+
+
+def tie_of(evidence: Evidence) -> Tie | None:
+    """None without groups of questions, under FEWEST_CLUSTERS of them, and without spread between them."""
+    import numpy as np
+
+    d, clusters = evidence.differences, evidence.clusters
+    if d is None or clusters is None or len(d) < 2:
         return None
-    known, n = stats.cluster_variance(evidence.differences, evidence.clusters), evidence.n_a
+    known = stats.cluster_variance(d, clusters)
     if known.groups < stats.FEWEST_CLUSTERS or known.variance == 0:
         return None
-    if evidence.shape.bounded and stats.cluster_fragile(evidence.differences, evidence.clusters, (-1.0, 1.0)).both:
+    _, index, counts = np.unique(clusters, return_inverse=True, return_counts=True)
+    sizes = stats.GroupSizes(tuple(float(count) for count in counts))
+    share = discordance_of(evidence) if evidence.table is not None else None
+    icc = stats.icc_of(sizes, float(d.var()), known.variance)
+    fewest = 0
+    if share is None and evidence.shape.bounded and known.groups >= stats.FEW_QUESTIONS:
+        fewest = stats.fewest_for_t(np.bincount(index, weights=d - d.mean()))
+    return Tie(
+        sizes,
+        float(d.var()) if share is None else share[0],
+        share is not None,
+        icc,
+        known.variance,
+        stats.variance_factors(known.df),
+        fewest,
+    )
+
+
+def _grouped(evidence: Evidence) -> Found | None:
+    """The cluster-robust t, with as many questions a group at any number of them."""
+    tie, bounded = tie_of(evidence), evidence.shape.bounded
+    if tie is None:
         return None
-
-    def at(q: int, _: int, scale: float) -> stats.Model:
-        return stats.Means(stats.Parts(known.variance * n * scale / q, _df_at(known, n, q)), limit)
-
-    return Found(at, n, 1, stats.variance_factors(known.df))
-
-
-def _df_at(known: stats.ClusterVariance, n: int, q: int) -> float:
-    """Degrees of freedom at q questions in place of n, in groups like these."""
-    return max(1.0, (known.df + 1) * q / n - 1)
+    return Found(lambda q, _, scale: tie.model(tie.groups_of(q), scale, bounded), evidence.n_a, 1, tie.ends)
 
 
 def _two_levels(evidence: Evidence, blocks: Sequence[Floats], counts: Sequence[int]) -> Found | None:
     """What `stats.two_level` adds up, of trained arms [seeds, questions] with so many seeds each."""
     shape, n, differences, clusters = evidence.shape, evidence.n_a, evidence.differences, evidence.clusters
     assert differences is not None
-    known = None if clusters is None else stats.cluster_variance(differences, clusters)
-    if known is not None and (known.groups < stats.FEWEST_CLUSTERS or known.variance == 0):
-        return None
-    if shape.bounded and clusters is not None and stats.cluster_fragile(differences, clusters, (-1.0, 1.0)).both:
+    tie = tie_of(evidence)
+    if clusters is not None and tie is None:
         return None
     left = [stats.residual_of_seeds(block, clusters) * n for block in blocks]  # of one seed at a question
     moved = [float(block.mean(axis=1).var(ddof=1)) for block in blocks]
     seed = [max(0.0, whole - residual / n) for whole, residual in zip(moved, left, strict=True)]
-    whole = float(differences.var(ddof=1)) if known is None else known.variance * n
+    whole = float(differences.var(ddof=1)) if tie is None else tie.of_mean * n
     own = max(0.0, whole - sum(residual / count for residual, count in zip(left, counts, strict=True)))
     now = min(counts)
     if own + sum(left) + sum(seed) <= 1e-18:
@@ -212,10 +253,11 @@ def _two_levels(evidence: Evidence, blocks: Sequence[Floats], counts: Sequence[i
             stats.Part(one * scale / count + residual, count - 1)
             for one, count, residual in zip(seed, each, noise, strict=True)
         )
-        df = q - 1.0 if known is None else _df_at(known, n, q)
-        parts = stats.Parts(own / q + sum(noise), df, over, sum(noise))
-        units = q if shape.bounded and known is None else 0
-        return stats.Means(parts, 1.0 if shape.bounded else math.inf, units=units)
+        if tie is not None:
+            here = tie.model(tie.groups_of(q), (own + sum(noise) * q) / whole, shape.bounded)
+            return None if here is None else replace(here, seeds=over, residual=sum(noise))
+        parts = stats.Parts(own / q + sum(noise), q - 1.0, over, sum(noise))
+        return stats.Means(parts, 1.0 if shape.bounded else math.inf, units=q if shape.bounded else 0)
 
     return Found(parts_at, n, now, stats.variance_factors(sum(counts) - len(counts)))
 

@@ -72,6 +72,8 @@ def reach(
         return stats.smallest_margin(one, level, POWER, both_sides)
 
     detectable = smallest(1.0)
+    if detectable is None and not resolved and evidence.clusters is not None:
+        return Reached(remark=_no_figure(evidence))
     if detectable is None and not resolved:
         return Reached(remark=f"{_asked(evidence)}: no difference, however large, shows in 4 of 5 cases")
     ends = None
@@ -81,11 +83,12 @@ def reach(
         said = "" if detectable is None or resolved else _by_sign(detectable)
         return Reached(remark=said)
     wanted = detect if claim is None else claim[1]
+    remark = "" if resolved or evidence.clusters is None else _of_few(evidence)
     if resolved or wanted is None:
-        return Reached(detectable, ends)
+        return Reached(detectable, ends, remark=remark)
     return _needed(
         evidence,
-        Reached(detectable, ends),
+        Reached(detectable, ends, remark=remark),
         level,
         wanted,
         claim,
@@ -137,11 +140,33 @@ def _needed(
         None if seeds is None else seeds(enough),
         None if seeds is None else ends(seeds),
         paired,
+        known.remark,
     )
 
 
 def _asked(evidence: Evidence) -> str:
     return f"{evidence.n_a} shared question{'' if evidence.n_a == 1 else 's'}"
+
+
+def _no_figure(evidence: Evidence) -> str:
+    """Why groups of questions have no figure, or find nothing."""
+    assert evidence.clusters is not None
+    groups = len(set(evidence.clusters.tolist()))
+    if groups < stats.FEWEST_TOLD:
+        return f"{groups} groups of questions: too few to say which difference they find, {stats.FEWEST_TOLD} are not"
+    return (
+        f"{groups} groups of questions: no figure for the difference they find, for they are so few, of so unequal "
+        "sizes or their sums so skewed that it cannot be told"
+    )
+
+
+def _of_few(evidence: Evidence) -> str:
+    """That the groups are so few that they find little, where they are."""
+    assert evidence.clusters is not None
+    groups = len(set(evidence.clusters.tolist()))
+    if groups >= stats.FEW_QUESTIONS:
+        return ""
+    return f"{groups} groups of questions: too few for t alone, so that the bounded mean of groups decides"
 
 
 def _by_sign(share: float) -> str:
@@ -156,8 +181,8 @@ def _silence(evidence: Evidence) -> str:
     if evidence.difference is None or evidence.twice:
         return ""
     asked = _asked(evidence)
-    if evidence.clusters is not None and (groups := len(set(evidence.clusters.tolist()))) < stats.FEW_QUESTIONS:
-        return f"{groups} groups of questions: too few to say which difference they find, {stats.FEW_QUESTIONS} are not"
+    if evidence.clusters is not None and (groups := len(set(evidence.clusters.tolist()))) < stats.FEWEST_CLUSTERS:
+        return f"{groups} groups of questions: the test is refused under {stats.FEWEST_CLUSTERS}"
     if evidence.shape.lopsided:
         return "one arm has so few samples that nothing can be said of the difference this finds"
     spread = evidence.table[1] + evidence.table[2] if evidence.table else evidence.variance()

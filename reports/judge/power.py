@@ -19,7 +19,7 @@ being normal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,9 @@ class Reach:
     `samples` and `seeds` (per arm): what the wanted difference takes, each alone; None: no number is enough.
     `samples_at_least`: it is that many if all variance is sampling noise, else more or no number at all;
     `seeds_at_least` alike, where `seeds` is the most. `floors`: the difference that stays out of reach however much of
-    each is bought alone. Ranges: at both ends of the interval of the spread.
+    each is bought alone. `groups`, of questions that the test counts by groups: as many of them, like these, as
+    the wanted difference takes; `questions` are then more in the same groups. Ranges: at both ends of the interval of
+    the spread, or of an assumed correlation inside groups.
     """
 
     alpha: float
@@ -63,6 +65,8 @@ class Reach:
     questions_range: tuple[int | None, int | None] | None = None
     seeds_range: tuple[int | None, int | None] | None = None
     floors: dict[str, float | None] = field(default_factory=dict)
+    groups: int | None = None
+    groups_range: tuple[int | None, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Power:
     """Power of every claim and, as `overall`, of any two conditions of the experiment.
 
     `overall` is about the first of the spec's evaluations, `beside` about each other one, by its name. `any_look`: of
-    verdicts that hold at any look, of which this is the one that has all the data.
+    verdicts that hold at any look, of which this is the one that has all the data. `grouped`: the same where the test
+    counts the groups of a field `group` that the questions have, and nobody has asked for it.
     """
 
     experiment: str | None
@@ -106,6 +111,7 @@ class Power:
     claims: list[ClaimPower] = field(default_factory=list)
     prices: Prices | None = None
     beside: dict[str, ClaimPower] = field(default_factory=dict)
+    grouped: ClaimPower | None = None
     any_look: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -129,6 +135,8 @@ def power_of(
     most_questions: int | None = None,
     shop: bool = False,
     any_look: bool = False,
+    groups: Mapping[str, str] | None = None,
+    icc: float | None = None,
 ) -> Power:
     """Power of claims that are one family (of `family` tests, by default as many as claims).
 
@@ -136,6 +144,7 @@ def power_of(
     `connection` gives earlier runs to learn the spread from; None: it is assumed. `discordance` and `seed_sd` state it
     instead. `shop`: say too which purchases reach the wanted difference, at the price of the experiment's stages, where
     at most `most_questions` can be had. `any_look`: verdicts are to hold at any look (`looks: any`), at its price.
+    `groups`: question id -> group, for designs that have `clusters`; `icc` states how differences correlate inside one.
     Raises InputError for numbers outside their range, and where there is neither a claim nor a design.
     """
     _check(alpha, power, detect, discordance, seed_sd)
@@ -149,7 +158,7 @@ def power_of(
         if min(one.questions, one.samples, one.seeds) < 1:
             raise InputError("questions, samples and seeds are at least 1 each")
     data = {one.data_hash for one in [design, *(claim.design for claim in claims)]} - {None}
-    spreads = Spreads(connection, experiment, discordance, seed_sd, sorted(map(str, data)))
+    spreads = Spreads(connection, experiment, discordance, seed_sd, sorted(map(str, data)), groups, icc)
     levels = (alpha, alpha if correction == "none" else alpha / max(1, family))
     overall = Claimed(GENERIC, "better", None, None, None, design)
     prices = None
@@ -226,8 +235,11 @@ def reach_of(asked: Asked) -> Reach:
         best = None if best is None or (detectable is not None and best >= detectable) else best
     samples, at_least = _samples(asked)
     ends = None
-    if asked.scales is not None:
-        ends = (asked.smallest(asked.model(scale=asked.scales[0])), asked.smallest(asked.model(scale=asked.scales[1])))
+    if (two := asked.varied()) is not None:
+        ends = (
+            two[0][0].smallest(two[0][0].model(scale=two[0][1])),
+            two[1][0].smallest(two[1][0].model(scale=two[1][1])),
+        )
     recipe = replace(asked, about="recipe")
     counts = any(design.trained) and asked.claim.kind != "interaction"  # which is about the weights at hand
     seeds = recipe.least("seeds") if counts else None
@@ -244,6 +256,8 @@ def reach_of(asked: Asked) -> Reach:
         detectable_range=ends,
         questions_range=asked.ends("questions"),
         seeds_range=recipe.ends("seeds") if counts else None,
+        groups=asked.least("groups") if design.clusters else None,
+        groups_range=asked.ends("groups") if design.clusters else None,
         floors={what: asked.smallest(asked.endless(what)) for what in asked.purchases},
     )
 

@@ -13,12 +13,13 @@ powers of two of samples and up to MOST_SEEDS seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nsd.reports.judge.cost import StageCost, costs_of, read_causes, total
-from nsd.reports.judge.designs import MOST, Asked
+from nsd.reports.judge.designs import Asked
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,7 +46,8 @@ class Prices:
 @dataclass(frozen=True)
 class Purchase:
     """A design that reaches what is wanted. `what`: of what it has more (questions, samples, seeds, or a mix of them);
-    `extra`: what it costs beyond the present one, None where no price is known.
+    `groups`: how many the questions come in, where the test counts groups. `extra`: what it costs beyond the present
+    one, None where no price is known.
     """
 
     what: str
@@ -53,6 +55,7 @@ class Purchase:
     samples: int
     seeds: int
     extra: float | None
+    groups: int | None = None
 
 
 def prices_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> Prices | None:
@@ -88,20 +91,38 @@ def purchases(asked: Asked, prices: Prices | None, most_questions: int | None = 
     """
     design = asked.claim.design
     now = (design.questions, design.samples, design.seeds)
+    there = len(design.clusters) or None
     if asked.chance(asked.model()) >= asked.power:
-        return [Purchase("nothing", *now, None if prices is None else 0.0)]
+        return [Purchase("nothing", *now, None if prices is None else 0.0, there)]
     found = []
     for what in asked.purchases:
-        count = asked.least(what, most=most_questions if what == "questions" else None)
+        count = asked.least(what, most=_most(asked, what, most_questions))
         if count is not None:
-            after = tuple(count if what == name else old for name, old in zip(MOST, now, strict=True))
-            found.append(_priced(asked, prices, what, after))
+            bought = {**dict(zip(("questions", "samples", "seeds"), now, strict=True)), what: count}
+            if what == "groups":
+                bought["questions"] = _questions_of(asked, bought.pop("groups"))
+            one = _priced(asked, prices, what, tuple(bought.values()))
+            found.append(replace(one, groups=count if what == "groups" else there))
     if prices is None:
         return found
     found.sort(key=lambda one: one.extra or 0.0)
     if (mix := _mix(asked, prices, most_questions, found[0].extra if found else None)) is not None:
         found.insert(0, mix)
     return found
+
+
+def _questions_of(asked: Asked, groups: int) -> int:
+    """How many questions so many groups like these have."""
+    design = asked.claim.design
+    return math.ceil(groups * design.questions / len(design.clusters))
+
+
+def _most(asked: Asked, what: str, questions: int | None) -> int | None:
+    """The most of something where there are so many questions."""
+    design = asked.claim.design
+    if questions is None or what not in ("groups", "questions"):
+        return None
+    return questions if what == "questions" else max(1, questions * len(design.clusters) // design.questions)
 
 
 def cost_of(asked: Asked, prices: Prices, questions: int, samples: int, seeds: int) -> float:
@@ -132,10 +153,13 @@ def _mix(asked: Asked, prices: Prices, most_questions: int | None, below: float 
             if below is not None and least.extra is not None and least.extra >= below:
                 break  # more samples cost more still
             here = _with(asked, k, s)
-            count = here.least("questions", most=most_questions)
-            if count is None:
+            what = "groups" if design.clusters else "questions"
+            least_count = here.least(what, most=_most(asked, what, most_questions))
+            if least_count is None:
                 continue
-            one = _priced(asked, prices, "a mix", (max(count, design.questions), k, s))
+            groups = max(least_count, len(design.clusters)) if design.clusters else None
+            count = least_count if groups is None else _questions_of(asked, groups)
+            one = replace(_priced(asked, prices, "a mix", (max(count, design.questions), k, s)), groups=groups)
             if one.extra is not None and (below is None or one.extra < below):
                 best, below = one, one.extra
     return best

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from nsd.plugins.errors import InputError
 from nsd.plugins.metrics import averages, takes_votes
 from nsd.reports import stats
-from nsd.reports.judge.finding import Found, design_of, discordance_of, typical_variance, variance_of
+from nsd.reports.judge.finding import Found, Tie, design_of, discordance_of, tie_of, typical_variance, variance_of
 from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import Evidence, about_recipe, gather
 from nsd.reports.judge.runs import Arm, Run, all_runs, condition_arms, runs_of
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 ASSUMED_DISCORDANCE = 0.2  # where no paired data say better; about that of two similar models on GSM8K
 ASSUMED_SEED_SD = 0.014
+ASSUMED_ICC = 0.1  # of the difference of two arms inside a group of questions
+ASSUMED_ICC_RANGE = (0.0, 0.3)
 MOST_OTHERS = 12
 
 
@@ -42,7 +45,7 @@ class Design:
     """How much is measured. `greedy`: temperature 0, so that more samples are the same sample again. `trained`:
     whether the better and the worse condition are trained at all. `seeds` are those of what is trained: seeds of an
     untrained condition are more samples of a question, or where nothing is drawn, nothing. `groups`: the questions in
-    each group, for a claim about an interaction.
+    each group, for a claim about an interaction. `clusters`: the questions in each group, where the test counts groups.
     """
 
     questions: int
@@ -53,6 +56,14 @@ class Design:
     greedy: bool = False
     trained: tuple[bool, bool] = (True, True)
     groups: tuple[int, ...] = ()
+    clusters: tuple[int, ...] = ()
+
+    @property
+    def in_groups(self) -> stats.GroupSizes | None:
+        """The groups that the test counts, with as many questions in all as are measured; None: each for itself."""
+        if not self.clusters:
+            return None
+        return stats.GroupSizes(tuple(map(float, self.clusters))).of_questions(self.questions)
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,9 @@ class Spread:
     `one_trained`: the other arm is not trained, so that all scatter of seeds, and its
     degrees of freedom, are this one's. `variance_range`, `seed_range`: 95 % intervals of what was estimated. `recipe`:
     what the comparison of the two conditions themselves finds about their recipes, each arm with its own seeds, where
-    it has their runs; it is then the plan's model at the samples that were drawn.
+    it has their runs; it is then the plan's model at the samples that were drawn. `icc`: how the differences of two
+    questions of one group correlate at `samples`, `icc_range` what else it may be where it is assumed, `icc_source` who
+    says so; `fewest_groups`: groups below which their sums are too skewed for a figure.
     """
 
     variance: float
@@ -98,6 +111,17 @@ class Spread:
     variance_range: tuple[float, float] | None = None
     seed_range: tuple[float, float] | None = None
     recipe: Found | None = field(default=None, compare=False)
+    icc: float = 0.0
+    icc_range: tuple[float, float] | None = None
+    icc_source: str = ""
+    fewest_groups: int = 0
+
+    def icc_at(self, samples: int, at_best: bool = False) -> float:
+        """The same correlation at so many samples: noise of samples is not shared inside a group."""
+        of = self.least_variance_at(samples) if at_best else self.variance_at(samples)
+        if of <= 0 or (self.sampling is None and not at_best):
+            return self.icc
+        return min(1.0, self.icc * self.variance / of)
 
     @property
     def between(self) -> float:
@@ -112,8 +136,11 @@ class Spread:
         return self.between + self.sampling / samples
 
     def least_variance_at(self, samples: int) -> float:
-        """The same if all of it were sampling noise, where that is not known."""
-        return self.variance * self.samples / samples if self.sampling is None else self.variance_at(samples)
+        """The same if all of it were sampling noise, where that is not known, but for what groups share."""
+        if self.sampling is not None:
+            return self.variance_at(samples)
+        shared = max(0.0, self.icc) * self.variance
+        return shared + (self.variance - shared) * self.samples / samples
 
     @property
     def known(self) -> bool:
@@ -137,6 +164,7 @@ class _Pair:
     binary: bool
     fewest: int = 2
     range: tuple[float, float] | None = None
+    tie: Tie | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +175,7 @@ class _Told:
     a: Run
     b: Run
     evidence: Evidence
+    tie: Tie | None = None
 
     @property
     def binary(self) -> bool:
@@ -173,8 +202,12 @@ class Spreads:
         discordance: float | None = None,
         seed_sd: float | None = None,
         data: Collection[str] = (),
+        groups: Mapping[str, str] | None = None,
+        icc: float | None = None,
     ) -> None:
         """`data`: the content hashes of the questions that claims are to be planned on."""
+        self.groups = groups
+        self.icc = icc
         self.connection = connection
         self.experiment = experiment
         self.discordance = discordance
@@ -198,6 +231,7 @@ class Spreads:
                 "how much of the variance is sampling noise is unknown: nsd run SPEC --repeat-eval 3 measures it, "
                 "and so does an earlier run with avg_at_k"
             )
+        icc, icc_range, icc_source = self._icc(claim, pair, source)
         found, seed_source = self._seeds(claim)
         arms, interaction = max(1, sum(claim.design.trained)), 0.0
         if found.left is not None:
@@ -222,7 +256,26 @@ class Spreads:
             variance_range=pair.range,
             seed_range=ranges,
             recipe=self._recipe(claim),
+            icc=icc,
+            icc_range=icc_range,
+            icc_source=icc_source,
+            fewest_groups=0 if pair.tie is None else pair.tie.fewest,
         )
+
+    # ------------------------------------------------------------------ groups
+
+    def _icc(self, claim: Claimed, pair: _Pair, source: str) -> tuple[float, tuple[float, float] | None, str]:
+        """How differences correlate inside a group, what else it may be where that is assumed, and its source."""
+        if not claim.design.clusters:
+            return 0.0, None, ""
+        if self.icc is not None:
+            return self.icc, None, f"stated: correlation of the difference inside a group {self.icc:.2f}"
+        if pair.tie is not None:
+            tie, whose = pair.tie, source.partition(":")[0]
+            return tie.icc, None, f"{whose}: correlation of the difference inside a group {tie.icc:.2f}"
+        low, high = ASSUMED_ICC_RANGE
+        said = f"correlation of the difference inside a group {ASSUMED_ICC:g} ({low:g} to {high:g})"
+        return ASSUMED_ICC, ASSUMED_ICC_RANGE, f"assumed, for want of earlier runs on these groups: {said}"
 
     # ------------------------------------------------------------------ questions
 
@@ -288,7 +341,8 @@ class Spreads:
             evidence = gather(Arm(a.name, (a,)), Arm(b.name, (b,)), values, claim="checkpoint")
             variance = typical_variance(evidence)
             if variance > 0 and evidence.n_a >= 2:
-                found.append(_Told(variance, a, b, evidence))
+                tie = tie_of(evidence)
+                found.append(_Told(variance if tie is None else tie.variance, a, b, evidence, tie))
         return found
 
     def _pair(self, told: _Told) -> _Pair:
@@ -297,13 +351,19 @@ class Spreads:
         _, limits = discordance_of(evidence) or variance_of(evidence) or (0.0, None)
         fewest = 2 if told.binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
         sampling = self._sampling_of(told.a, told.b)
-        return _Pair(told.variance, told.a.samples, sampling, evidence.n_a, told.binary, fewest, limits)
+        if (tie := told.tie) is not None:
+            fewest, limits = 2, (tie.variance * tie.ends[0], tie.variance * tie.ends[1])
+        return _Pair(told.variance, told.a.samples, sampling, evidence.n_a, told.binary, fewest, limits, tie)
 
     def _load(self, runs: Mapping[str, Run]) -> Values:
         """Values of these runs; what was loaded for all conditions together serves their pairs as well."""
         assert self.connection is not None
         if self._values is None or not all(run.eval_digest in self._values.row for run in runs.values()):
-            self._values = load_values(self.connection, [Arm(name, (run,)) for name, run in runs.items()])
+            arms = [Arm(name, (run,)) for name, run in runs.items()]
+            try:
+                self._values = load_values(self.connection, arms, self.groups)
+            except InputError:  # runs on other questions, which are in none of these groups
+                self._values = load_values(self.connection, arms)
         return self._values
 
     def _sampling_of(self, a: Run, b: Run) -> float | None:

@@ -18,9 +18,7 @@ from nsd.reports.stats.chances import (
     Groups,
     Means,
     Model,
-    PairedShares,
     Parts,
-    UnpairedShares,
     detectable,
     least,
     sign_flip_means,
@@ -28,6 +26,8 @@ from nsd.reports.stats.chances import (
     spanning,
     variance_factors,
 )
+from nsd.reports.stats.chances_of_groups import FEWEST_TOLD, GroupedMeans, GroupSizes, icc_of
+from nsd.reports.stats.chances_of_shares import PairedShares, UnpairedShares
 from nsd.reports.stats.clusters import (
     FEWEST_CLUSTERS,
     ClusterVariance,
@@ -89,13 +89,16 @@ from nsd.reports.stats.two_level import (
 
 __all__ = [
     "FEWEST_CLUSTERS",
+    "FEWEST_TOLD",
     "FEW_QUESTIONS",
     "LEVEL",
     "BoundedMean",
     "ClusterVariance",
     "Components",
     "CurvePoint",
+    "GroupSizes",
     "GroupedMean",
+    "GroupedMeans",
     "Groups",
     "Interval",
     "Limits",
@@ -119,6 +122,7 @@ __all__ = [
     "exact_binomial",
     "fewest_for_t",
     "holm",
+    "icc_of",
     "interval_of",
     "least",
     "margin_p",

@@ -92,6 +92,10 @@ class AnyLook:
         """As of one look."""
         return self.once.largest
 
+    def told(self, effect: float) -> bool:
+        """As of one look."""
+        return self.once.told(effect)
+
     def error(self, effect: float) -> float:
         """As of one look."""
         return self.once.error(effect)

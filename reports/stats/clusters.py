@@ -205,25 +205,41 @@ def _within_correlation(d: Floats, clusters: ArrayLike, sums: Floats, sizes: Flo
 
 
 def _cluster_df(sizes: Floats, correlation: float) -> float:
-    """Satterthwaite's df of the CR2 variance of a mean, (trace W)^2 / trace(W^2) with W_gh = p_g' Phi p_h.
+    """Satterthwaite's df: see `CR2Moments`."""
+    import numpy as np
 
-    p_g = a_g (1_g - n_g/N 1) with a_g^2 = 1 / (1 - n_g/N) / N^2, and Phi has 1 on its diagonal and `correlation`
-    between questions of one cluster. W is diagonal plus products of vectors, so that G clusters take time and memory G.
+    return cr2_moments(sizes, np.ones_like(sizes), correlation).df
+
+
+@dataclass(frozen=True, slots=True)
+class CR2Moments:
+    """Of values with variance 1: the CR2 variance of their mean that is expected, and Satterthwaite's `df` of it."""
+
+    expected: float
+    df: float
+
+
+def cr2_moments(sizes: Floats, counts: Floats, correlation: float) -> CR2Moments:
+    """Moments of CR2's variance of a mean over `counts` [m] groups of each of `sizes` [m]: (trace W)^2 / trace(W^2).
+
+    W_gh = p_g' Phi p_h with p_g = a_g (1_g - n_g/N 1), a_g^2 = 1 / (1 - n_g/N) / N^2, and Phi has 1 on its diagonal and
+    `correlation` between questions of one group (Pustejovsky, Tipton 2018). W is diagonal plus products of vectors, so
+    that m sizes take time and memory m, however many groups have each.
     """
     import numpy as np
 
-    n, rest = float(sizes.sum()), 1 - correlation
+    n, rest = float(counts @ sizes), 1 - correlation
     weights = np.sqrt(1 / (1 - sizes / n)) / n
     share = sizes / n
-    squares = float((sizes**2).sum())
+    squares = float(counts @ sizes**2)
     # W_gh = a_g a_h [rest (n_g [g=h] - n_g n_h / N)
     #                 + correlation (n_g^2 [g=h] - s_g n_h^2 - s_h n_g^2 + s_g s_h squares)], s = n / N
     own = weights**2 * (rest * sizes + correlation * sizes**2)
     u, v = weights * share, weights * sizes**2
     first, second = correlation * squares - rest * n, -correlation
     # W = diag(own) + first u u' + second (u v' + v u')
-    trace = float(own.sum() + first * (u @ u) + 2 * second * (u @ v))
-    uu, vv, uv = float(u @ u), float(v @ v), float(u @ v)
+    uu, vv, uv = float(counts @ (u * u)), float(counts @ (v * v)), float(counts @ (u * v))
+    trace = float(counts @ own) + first * uu + 2 * second * uv
     low_rank = first**2 * uu**2 + 4 * first * second * uu * uv + 2 * second**2 * (uv**2 + uu * vv)
-    cross = float(first * (own @ (u * u)) + 2 * second * (own @ (u * v)))
-    return trace**2 / float((own**2).sum() + 2 * cross + low_rank)
+    cross = float(first * (counts @ (own * u * u)) + 2 * second * (counts @ (own * u * v)))
+    return CR2Moments(trace, trace**2 / (float(counts @ (own**2)) + 2 * cross + low_rank))

@@ -163,14 +163,29 @@ def power(
         int | None,
         typer.Option("--most-questions", min=1, max=10**9, metavar="N", help="As many questions can be had."),
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|FIELD",
+            help="Questions come in groups, as for compare: CSV of question_id,group, or a meta field; without a name "
+            "how many groups.",
+        ),
+    ] = None,
+    icc: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R", min=0, max=1, help="How the difference correlates inside a group, instead of a guess."
+        ),
+    ] = None,
     run_files: RunFilesOption = False,
     as_json: JsonOption = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """What difference a test set, samples and seeds can detect, and what a wanted one takes."""
-    from nsd.runner.cli.show_power import Wanted, print_power
+    from nsd.runner.cli.power_designs import Wanted
+    from nsd.runner.cli.show_power import print_power
 
-    wanted = Wanted(detect, chance, alpha, questions, samples, seeds, discordance, seed_sd, most)
+    wanted = Wanted(detect, chance, alpha, questions, samples, seeds, discordance, seed_sd, most, groups, icc)
     print_power(workspace_at(workspace), name, wanted, as_json, run_files)
 
 

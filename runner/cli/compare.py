@@ -6,7 +6,6 @@ test of one's own, a margin, a level, a correction, a matrix) compare its condit
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +16,12 @@ from nsd.runner.store.shapes import Hypotheses
 from nsd.runner.store.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Unpack
 
     import duckdb
 
+    from nsd.plugins.api import Question
     from nsd.reports.judge.compare import Options
     from nsd.runner.store.shapes import Look
 
@@ -113,27 +113,12 @@ def read_groups(
     """
     if wanted is None:
         return None
-    path = Path(wanted)
-    if path.suffix.lower() == ".csv":
-        try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = list(csv.DictReader(file))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--groups: cannot read {path}: {error}") from error
-        if not rows or not {"question_id", "group"} <= set(rows[0]):
-            raise InputError(f"--groups: {path} needs a header line with question_id and group, and a row a question")
-        return {row["question_id"]: row["group"] for row in rows}
+    from nsd.runner.cli.grouping import grouping
     from nsd.runner.store import tables
 
-    found: dict[str, str] = {}
-    fields: set[str] = set()
-    hashes = connection.execute("SELECT DISTINCT data_hash FROM eval_info WHERE data_hash IS NOT NULL").fetchall()
-    for (content_hash,) in hashes:
-        for question in tables.held_questions(workspace, content_hash):
-            fields |= set(question.meta) - set(question.side_files)
-            if question.meta.get(wanted) is not None and wanted not in question.side_files:
-                found[question.id] = str(question.meta[wanted])
-    if not found:
-        there = f"; there is {', '.join(sorted(fields))}" if fields else ""
-        raise InputError(f"--groups: no question has a field {wanted!r} in its meta{there}; or name a CSV file")
-    return found
+    def held() -> Iterator[Question]:
+        hashes = connection.execute("SELECT DISTINCT data_hash FROM eval_info WHERE data_hash IS NOT NULL").fetchall()
+        for (content,) in hashes:
+            yield from tables.held_questions(workspace, content)
+
+    return grouping(wanted, held())

@@ -10,18 +10,26 @@ A spec need not have run; an experiment that ran is read from the results databa
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsd.plugins.errors import InputError
-from nsd.plugins.groups import grouped
-from nsd.plugins.words import hint
+from nsd.plugins.metrics import averages
 from nsd.reports import stats
-from nsd.reports.judge.runs import condition_arms, draws_nothing
+from nsd.reports.judge.runs import condition_arms
+from nsd.runner.cli.grouping import GROUP_FIELD, grouping, own_sizes, sizes_of
+from nsd.runner.cli.power_designs import (
+    BY_SIGN,
+    Wanted,
+    changed,
+    claim_of,
+    common,
+    designs_of_experiment,
+    designs_of_plan,
+)
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.shapes import Claim, Hypotheses
@@ -31,38 +39,14 @@ if TYPE_CHECKING:
     import duckdb
 
     from nsd.plugins.api import Question
-    from nsd.reports.judge.power import Claimed, ClaimPower, Design, Power, Reach
+    from nsd.reports.judge.power import ClaimPower, Design, Power, Reach
     from nsd.reports.judge.purchases import Prices
     from nsd.runner.plan.model import Plan
 
 CLAIMS_IN_A_LINE = 8
-BY_GROUPS = (
-    "an interaction is about these weights; its difference is that of the smallest group of questions from all others, "
-    "which are taken to be alike"
-)
-IN_GROUPS = (
-    "the questions have a field `group`, and power takes each question for itself: nsd compare --groups group counts "
-    "groups, and finds less where answers in a group go together"
-)
-BY_SIGN = (
-    "with one search of each question the claim is a sign test: discordance is the share of questions that tell the "
-    "two conditions apart, and a difference is by how much larger a share of them goes one way"
-)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a person asks of `nsd power`; None leaves it to the spec, the experiment or the default."""
-
-    detect: float | None = None
-    power: float = 0.8
-    alpha: float | None = None
-    questions: int | None = None
-    samples: int | None = None
-    seeds: int | None = None
-    discordance: float | None = None
-    seed_sd: float | None = None
-    most_questions: int | None = None
+OF_GROUPS = "the questions have a field `group`; counted by groups, as nsd compare --groups group does, this detects"
+NO_FIGURE = "no figure"
+MOST_GROUPS = 100_000
 
 
 def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -> Power:
@@ -73,7 +57,7 @@ def plan_power(plan: Plan, workspace: Workspace, wanted: Wanted | None = None) -
         earlier = 0 if connection is None else _earlier_claims(connection, plan.name, block.claims)
         family = len(block.claims) + earlier
         beside = {run.condition: str(run.measurement) for run in plan.runs if run.beside}
-        designs, shop = _designs_of_plan(plan), wanted is not None
+        designs, shop = designs_of_plan(plan), wanted is not None
         return _power(
             connection, plan.name, designs, block, family, wanted or Wanted(), shop, beside, plan.data.__getitem__
         )
@@ -88,8 +72,9 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
             )
         from nsd.reports.judge.power import Design
 
-        design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1)
-        found = _power(None, None, {"": design}, Hypotheses(), 0, wanted, True)
+        clusters = _equal_groups(wanted.questions, wanted.groups)
+        design = Design(wanted.questions, wanted.samples or 1, wanted.seeds or 1, clusters=clusters)
+        found = _power(None, None, {"": design}, Hypotheses(), 0, replace(wanted, groups=None), True)
     elif name.endswith((".yaml", ".yml")) or Path(name).is_file():
         from nsd.runner.plan.build import build_plan
         from nsd.runner.spec.load import load_spec
@@ -97,7 +82,7 @@ def print_power(workspace: Workspace, name: str | None, wanted: Wanted, as_json:
         found = plan_power(build_plan(load_spec(Path(name), run_files=run_files)), workspace, wanted)
     else:
         with Store(workspace).read() as connection:
-            designs, block = _designs_of_experiment(connection, name)
+            designs, block = designs_of_experiment(connection, name)
             arms = condition_arms(connection, name)
             beside = {condition: str(arm.measurement) for condition, arm in arms.items() if arm.beside}
             family = len(block.claims) + _earlier_claims(connection, name, block.claims)
@@ -139,7 +124,13 @@ def _power(
     from nsd.reports.judge.anytime import ANY_LOOK, planned_looks
     from nsd.reports.judge.power import power_of
 
-    designs = {condition: _changed(design, wanted) for condition, design in designs.items()}
+    questions = cache(questions)
+    groups = None
+    if wanted.groups is not None:
+        designs, groups = _in_groups(designs, wanted.groups, questions)
+    elif wanted.icc is not None and not any(design.clusters for design in designs.values()):
+        raise InputError("--icc is about questions in groups: name those with --groups")
+    designs = {condition: changed(design, wanted) for condition, design in designs.items()}
     if not designs:
         raise InputError(f"{experiment} has nothing to evaluate: no design to judge")
     of: dict[str, list[Design]] = {"": []}
@@ -159,18 +150,42 @@ def _power(
         most_questions=wanted.most_questions,
         shop=shop,
         any_look=block.looks == ANY_LOOK,
+        groups=groups,
+        icc=wanted.icc,
     )
-    questions = cache(questions)
-    claims = [claimed for claim in block.claims if (claimed := _claimed(claim, designs, questions)) is not None]
-    found = stated(claims, design=_common(of.pop("")))
-    return replace(found, beside={name: stated([], design=_common(mine)).overall for name, mine in of.items()})
+    claims = [claimed for claim in block.claims if (claimed := claim_of(claim, designs, questions)) is not None]
+    planned = common(of.pop(""))
+    found = stated(claims, design=planned)
+    if groups is None and (sizes := own_sizes(questions(planned.data_hash) if planned.data_hash else ())):
+        own = grouping(GROUP_FIELD, questions(str(planned.data_hash)))
+        found = replace(found, grouped=stated([], design=replace(planned, clusters=sizes), groups=own).overall)
+    return replace(found, beside={name: stated([], design=common(mine)).overall for name, mine in of.items()})
 
 
-def _common(designs: Sequence[Design]) -> Design:
-    """The design that most conditions have that train, or most of all where none does."""
-    trained = [design for design in designs if any(design.trained)]
-    found, _ = Counter(trained or designs).most_common(1)[0]
-    return found
+def _in_groups(
+    designs: Mapping[str, Design], wanted: str, questions: Callable[[str], Sequence[Question]]
+) -> tuple[dict[str, Design], dict[str, str]]:
+    """Designs with the sizes of the groups that `wanted` names, and the group of each question by its id."""
+    content = {str(design.data_hash): questions(str(design.data_hash)) for design in designs.values()}
+    if not all(content.values()):
+        raise InputError("--groups: the questions of this experiment are not in this workspace")
+    groups = grouping(wanted, [one for asked in content.values() for one in asked])
+    sizes = {name: sizes_of(asked, groups) for name, asked in content.items()}
+    found = {name: replace(one, clusters=sizes[str(one.data_hash)]) for name, one in designs.items()}
+    return found, groups
+
+
+def _equal_groups(questions: int, wanted: str | None) -> tuple[int, ...]:
+    """The sizes of so many groups, as equal as can be; () without groups. Raises InputError for what is no number."""
+    if wanted is None:
+        return ()
+    if not wanted.isdigit() or not 1 <= int(wanted) <= min(questions, MOST_GROUPS):
+        raise InputError(
+            f"--groups {wanted}: without a spec or an experiment, a number of groups, from 1 to the number of "
+            f"questions and at most {MOST_GROUPS:,}"
+        )
+    groups = int(wanted)
+    return tuple(questions // groups + (number < questions % groups) for number in range(groups))
 
 
 def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, claims: Sequence[Claim]) -> int:
@@ -178,139 +193,6 @@ def _earlier_claims(connection: duckdb.DuckDBPyConnection, experiment: str, clai
     from nsd.reports.judge.versions import declared_earlier, versions_of
 
     return len(declared_earlier(versions_of(connection, experiment), claims))
-
-
-def _changed(design: Design, wanted: Wanted) -> Design:
-    from nsd.plugins.metrics import averages
-
-    if wanted.samples is not None and wanted.samples != design.samples and not averages(design.metric):
-        raise InputError(
-            f"--samples says nothing of {design.metric}: its value is one decision over its samples, not their mean"
-        )
-    return replace(
-        design,
-        questions=wanted.questions or design.questions,
-        samples=wanted.samples or design.samples,
-        seeds=(wanted.seeds or design.seeds) if any(design.trained) else 1,
-    )
-
-
-def _group_sizes(claim: Claim, content: str | None, questions: Callable[[str], Sequence[Question]]) -> tuple[int, ...]:
-    """How many questions each group of an interaction has; () where that is not known."""
-    if claim.by is None or content is None:
-        return ()
-    asked = {one.id: one for one in questions(content)}
-    try:
-        return tuple(Counter(grouped(asked, claim.by).values()).values()) if asked else ()
-    except InputError:  # the plan, or the comparison, says so
-        return ()
-
-
-def _in_groups(questions: Sequence[Question]) -> bool:
-    """Whether several questions share a value of the field `group`."""
-    groups = [str(one.meta["group"]) for one in questions if one.meta.get("group") is not None]
-    return len(set(groups)) < len(groups)
-
-
-def _claimed(
-    claim: Claim, designs: Mapping[str, Design], questions: Callable[[str], Sequence[Question]]
-) -> Claimed | None:
-    """The claim with the design both conditions share; None where one of them is not planned."""
-    from nsd.reports.judge.metrics import is_search
-    from nsd.reports.judge.power import Claimed
-
-    better, worse = designs.get(claim.better), designs.get(claim.worse)
-    if better is None or worse is None:
-        return None
-    note = ""
-    if better.data_hash != worse.data_hash or better.metric != worse.metric:
-        note = "the two conditions are measured on different questions or metrics, which nsd compare refuses"
-    elif is_search(better.metric) and not all(one.seeds > 1 for one in (better, worse) if any(one.trained)):
-        note = BY_SIGN
-    elif claim.by is not None:
-        note = BY_GROUPS
-    content = better.data_hash
-    if claim.by is None and content is not None and _in_groups(questions(content)):
-        note = "; ".join(filter(None, (note, IN_GROUPS)))
-    design = replace(
-        better,
-        questions=min(better.questions, worse.questions),
-        samples=min(better.samples, worse.samples),
-        seeds=min((one.seeds for one in (better, worse) if any(one.trained)), default=1),
-        greedy=better.greedy and worse.greedy,
-        trained=(better.trained[0], worse.trained[0]),
-        groups=_group_sizes(claim, better.data_hash, questions),
-    )
-    margin = None if claim.kind == "better" else claim.margin
-    return Claimed(claim.text, claim.kind, claim.better, claim.worse, margin, design, note)
-
-
-def _designs_of_plan(plan: Plan) -> dict[str, Design]:
-    from nsd.reports.judge.power import Design
-
-    found: dict[str, Design] = {}
-    seeds = Counter(run.condition for run in plan.runs)
-    for run in plan.runs:
-        drawn = plan.stages[run.eval_digest].settings
-        greedy = draws_nothing(drawn["engine"]["use"], drawn["sampling"]["temperature"])
-        metric = plan.measured(run).eval.make().metric()
-        trained = run.train_digest is not None or drawn.get("by") == "training"  # a search may be what trains
-        found[run.condition] = Design(
-            questions=len(plan.data[drawn["questions"]]),
-            samples=_samples_of(metric, drawn["sampling"]["n"]) * _draws(trained, greedy, metric, seeds[run.condition]),
-            seeds=seeds[run.condition] if trained else 1,
-            metric=metric,
-            data_hash=drawn["questions"],
-            greedy=greedy,
-            trained=(trained, trained),
-        )
-    return found
-
-
-def _samples_of(metric: str, samples: int) -> int:
-    """A search gives one value for each question, however many samples it may draw."""
-    from nsd.reports.judge.metrics import is_search
-
-    return 1 if is_search(metric) else samples
-
-
-def _draws(trained: bool, greedy: bool, metric: str, seeds: int) -> int:
-    """How many times an arm's seeds sample each question of one model: seeds that train nothing draw again, or not."""
-    from nsd.plugins.metrics import averages
-
-    return 1 if trained or greedy or not averages(metric) else seeds
-
-
-def _designs_of_experiment(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[dict[str, Design], Hypotheses]:
-    """Designs and hypotheses of an experiment that ran. Raises InputError with the nearest names."""
-    from nsd.reports.judge.power import Design
-
-    questions = dict(connection.execute("SELECT eval_digest, questions FROM eval_info").fetchall())
-    found = {}
-    for condition, arm in condition_arms(connection, name).items():
-        run = arm.runs[0]
-        seeds = len(arm.observations) if arm.trained else 1
-        samples = _samples_of(run.metric, run.samples) * _draws(
-            arm.trained, run.repeats_itself, run.metric, len(arm.runs)
-        )
-        found[condition] = Design(
-            questions=questions[run.eval_digest],
-            samples=samples,
-            seeds=seeds,
-            metric=run.metric,
-            data_hash=run.data_hash,
-            greedy=run.repeats_itself,
-            trained=(arm.trained, arm.trained),
-        )
-    if not found:
-        query = "SELECT DISTINCT experiment FROM runs WHERE experiment IS NOT NULL ORDER BY 1"
-        names = [row[0] for row in connection.execute(query).fetchall()]
-        meant = hint(name, names, "; `nsd runs` lists what ran", most=3)
-        raise InputError(f"no spec file and no experiment with results is named {name!r}{meant}")
-    from nsd.reports.judge.versions import current_version, versions_of
-
-    current = current_version(versions_of(connection, name))
-    return found, Hypotheses() if current is None else current.hypotheses
 
 
 @contextlib.contextmanager
@@ -333,6 +215,8 @@ def power_lines(found: Power) -> list[str]:
     many = f" ({hardest} at the hardest level of {found.family} claims)" if hardest != alone else ""
     chance = f"{found.power:.0%} power at alpha {found.alpha:g}{', valid at any look' if found.any_look else ''}"
     source = overall.spread.seed_source if overall.about == "recipe" else overall.spread.source
+    if overall.spread.icc_source:
+        source += f"; {overall.spread.icc_source}"
     lines = [f"can detect {alone}{many}: {chance}, {show_design(overall.design)}; {source}"]
     for name, other in found.beside.items():
         reach, design = show_reach(other, other.alone), show_design(other.design)
@@ -346,6 +230,9 @@ def power_lines(found: Power) -> list[str]:
         same = f"the same {reaches[0]}" if len(shown) > 1 else shown[0]
         lines.append(f"{level}: {same if len(set(reaches)) == 1 else '; '.join(shown[:CLAIMS_IN_A_LINE]) + more}")
     lines.append(_seed_line(overall))
+    if found.grouped is not None:
+        reach, design = show_reach(found.grouped, found.grouped.alone), show_design(found.grouped.design)
+        lines.append(f"{OF_GROUPS} {reach}: {chance}, {design}; {found.grouped.spread.icc_source}")
     if any(BY_SIGN in claim.own_notes for claim in found.claims):
         lines.append(BY_SIGN)
     return lines
@@ -411,19 +298,29 @@ def _both(alone: str, hardest: str) -> str:
 def show_reach(claim: ClaimPower, reach: Reach) -> str:
     """The detectable difference (or the margin that can be shown) in words."""
     if reach.detectable is None:
-        return "no difference"
+        return "no difference" if claim.design.in_groups is None else NO_FIGURE
     best = "" if reach.at_best is None else f" (at best {_points(reach.at_best)})"
-    return ("" if claim.margin is None else "margin ") + _points(reach.detectable) + best
+    ends = ""
+    if claim.spread.icc_range is not None and reach.detectable_range is not None and claim.design.clusters:
+        low, high = ("none" if end is None else _points(end) for end in reach.detectable_range)
+        tied = " to ".join(f"{icc:g}" for icc in claim.spread.icc_range)
+        ends = f" ({low} to {high} at a correlation of {tied})"
+    return ("" if claim.margin is None else "margin ") + _points(reach.detectable) + best + ends
 
 
 def show_design(design: Design) -> str:
     """Questions, samples and seeds in words."""
     parts = [(design.questions, "question"), (design.samples, "sample"), (design.seeds, "seed")]
     words = [f"{count} {word}{'' if count == 1 else 's'}" for count, word in parts if count > 1 or word == "question"]
+    if design.clusters:
+        words[0] += f" in {len(design.clusters)} group{'' if len(design.clusters) == 1 else 's'}"
     return " x ".join(words)
 
 
 def _questions(claim: ClaimPower, reach: Reach) -> str:
+    if claim.design.clusters:
+        more = _ranged(reach.questions, reach.questions_range)
+        return f"{_ranged(reach.groups, reach.groups_range)} of groups; {more} in the same"
     return _ranged(reach.questions, reach.questions_range)
 
 
@@ -455,7 +352,7 @@ def _notes(rows: Sequence[ClaimPower], prices: Prices | None) -> list[str]:
     said: dict[str, list[str]] = {}
     for claim in rows:
         recipe = claim.about == "recipe"
-        lines = [claim.spread.source, f"seeds: {claim.spread.seed_source}", *_split(claim)]
+        lines = [claim.spread.source, f"seeds: {claim.spread.seed_source}", *_split(claim), *_of_groups(claim)]
         if recipe:
             lines.append("a claim about a recipe is decided by its seeds and its questions: each leaves what it leaves")
             lines.append(f"{claim.design.seeds} seeds per arm: {_strictness(claim)}")
@@ -477,10 +374,33 @@ def _notes(rows: Sequence[ClaimPower], prices: Prices | None) -> list[str]:
     return [line if len(names) == len(rows) else f"{', '.join(names)}: {line}" for line, names in said.items()]
 
 
+def _of_groups(claim: ClaimPower) -> list[str]:
+    """What is said of questions that the test counts by groups."""
+    sizes = claim.design.in_groups
+    if sizes is None:
+        return []
+    low, high = min(sizes.sizes), max(sizes.sizes)
+    each = f"{low:g}" if low == high else f"{low:.3g} to {high:.3g}"
+    said = [
+        claim.spread.icc_source,
+        f"the test counts {sizes.groups} groups of {each} questions (CR2); more questions in the same groups help only "
+        "as far as their differences do not go together",
+    ]
+    if sizes.groups < stats.FEWEST_CLUSTERS:
+        said.append(f"no figure: the test is refused under {stats.FEWEST_CLUSTERS} groups")
+    elif sizes.groups < stats.FEWEST_TOLD:
+        said.append(f"no figure: the chance of so few groups is not told, that of {stats.FEWEST_TOLD} or more is")
+    elif claim.alone.detectable is None:
+        why = f"their sizes count as {sizes.effective:.1f} equal groups" if sizes.effective < sizes.groups - 0.5 else ""
+        why = why or "so few groups, or so rare answers, leave the sums of groups too skewed, or find no difference"
+        said.append(f"no figure: {why}; more groups, or groups of like sizes, have one")
+    return said
+
+
 def _split(claim: ClaimPower) -> list[str]:
     """What the variance of the planned difference is made of, where its parts are known."""
     spread, design = claim.spread, claim.design
-    if not spread.known:
+    if not spread.known or design.clusters:
         return []
     arms, n = (1 if spread.one_trained else 2), design.questions
     sampling = (spread.sampling or 0.0) / design.samples
@@ -504,9 +424,10 @@ def _split(claim: ClaimPower) -> list[str]:
 
 def _floors(claim: ClaimPower) -> list[str]:
     """What stays out of reach however much of one thing is bought."""
+    in_groups = "questions in the same groups" if claim.design.clusters else "questions"
+    never = "show no margin below" if claim.margin is not None else "find no difference below"
     said = [
-        f"{what} without end {'show no margin below' if claim.margin is not None else 'find no difference below'} "
-        f"{_points(floor)}"
+        f"{in_groups if what == 'questions' else what} without end {never} {_points(floor)}"
         for what, floor in claim.hardest.floors.items()
         if floor is not None and floor > claim.wanted
     ]
@@ -523,6 +444,8 @@ def _shopping(claim: ClaimPower, prices: Prices | None) -> list[str]:
         if one.what == "nothing":
             return [f"to see {wanted}: the design is enough as it is"]
         design = replace(claim.design, questions=one.questions, samples=one.samples, seeds=one.seeds)
+        if one.groups is not None and one.groups != len(design.clusters):
+            design = replace(design, clusters=(1,) * one.groups)  # of these only their number is shown
         cost = "" if one.extra is None or prices is None else f" for {prices.show(one.extra)} more"
         said.append(f"{one.what} ({show_design(design)}){cost}")
     how = "cheapest first" if prices is not None else "no stage has a price or time on record"
@@ -532,7 +455,7 @@ def _shopping(claim: ClaimPower, prices: Prices | None) -> list[str]:
 def _why_no_samples(claim: ClaimPower) -> str:
     if claim.design.greedy:
         return "no number of samples is enough: at temperature 0 every sample is the same"
-    if claim.spread.sampling is None:
+    if claim.spread.sampling is None and not (claim.design.clusters and averages(claim.design.metric)):
         return f"more samples do not sharpen {claim.design.metric}, one decision over all of them"
     return "no number of samples is enough: the questions themselves differ too much"
 

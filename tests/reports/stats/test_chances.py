@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from nsd.reports import stats
 from nsd.reports.stats.chances import (
     Means,
-    PairedShares,
     Part,
     Parts,
-    UnpairedShares,
     _bounded_reach,
     detectable,
     least,
@@ -23,6 +21,7 @@ from nsd.reports.stats.chances import (
     spanning,
     variance_factors,
 )
+from nsd.reports.stats.chances_of_shares import PairedShares, UnpairedShares
 from thinned import thinned
 
 POWER = 0.8

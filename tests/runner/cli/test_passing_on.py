@@ -16,7 +16,7 @@ import nsd as face
 from nsd.plugins.errors import InputError, Interrupted, StageFailed
 from nsd.runner.cli import app as cli
 from nsd.runner.cli.app import app
-from nsd.runner.cli.show_power import Wanted
+from nsd.runner.cli.power_designs import Wanted
 from nsd.runner.launch.launching import Options as LaunchOptions
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
@@ -149,9 +149,11 @@ def test_power(noted: Noted) -> None:
     calls = noted(nsd__runner__cli__show_power__print_power=None)
     command("power", "x.yaml")
     text = "--detect 0.1 --power 0.9 --alpha 0.01 --questions 5 --samples 6 --seeds 7 --discordance 0.2 --seed-sd 0.3"
+    text += " --most-questions 8 --groups g --icc 0.4"
     command("power", *text.split(), "--run-files", "--json")
     one = {"workspace": "nsd-workspace", "name": "x.yaml", "wanted": Wanted(), "as_json": False, "run_files": False}
-    two = {**one, "name": None, "wanted": Wanted(0.1, 0.9, 0.01, 5, 6, 7, 0.2, 0.3), "as_json": True, "run_files": True}
+    stated = Wanted(0.1, 0.9, 0.01, 5, 6, 7, 0.2, 0.3, 8, "g", 0.4)
+    two = {**one, "name": None, "wanted": stated, "as_json": True, "run_files": True}
     assert calls == [("print_power", one), ("print_power", two)]
 
 

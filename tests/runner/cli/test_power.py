@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from e2e.command_line import start
-from nsd.plugins.api import Question
-from nsd.reports.judge.power import Design
+from nsd.plugins.api import question_id
 from nsd.runner.cli.app import app
-from nsd.runner.cli.show_power import IN_GROUPS, _claimed
+from nsd.runner.cli.show_power import plan_power, power_lines
+from nsd.runner.plan.build import build_plan
+from nsd.runner.spec.load import load_spec
 from nsd.runner.store.index import Store
-from nsd.runner.store.shapes import Claim
 from nsd.runner.store.workspace import Workspace
 from support import PATIENCE, REPOSITORY
 
@@ -217,12 +218,62 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
     assert "valid at any look" in nsd(tmp_path, "power", str(spec))
 
 
-@pytest.mark.parametrize("size", [3, 1])
-def test_power_says_that_it_takes_questions_in_groups_each_for_itself(size: int) -> None:
-    asked = [Question(f"q{i}", f"What is {i} + 1?", str(i + 1), meta={"group": i // size}) for i in range(60)]
-    designs = {name: Design(60, data_hash="data") for name in ("a", "b")}
-    found = _claimed(Claim(text="b > a", kind="better", better="b", worse="a"), designs, lambda _: asked)
-    assert found is not None and (IN_GROUPS in found.note) == (size > 1)
+GROUPED = """\
+name: toy
+model: builtin:wordmath-1m
+data: {use: jsonl, train: rows.jsonl, split: {test: 400}}
+conditions: {a: {train_on: []}, b: {train_on: [], eval: {temperature: 0.5}}}
+hypotheses: {claims: [b > a]}
+"""
+TEXTS = [f"What is {i} + 1?" for i in range(400)]
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> str:
+    """A spec of 400 questions in tens.csv (40 groups) and own.csv (each its own)."""
+    rows = [json.dumps({"question": text, "answer": str(i + 1)}) + "\n" for i, text in enumerate(TEXTS)]
+    (tmp_path / "rows.jsonl").write_text("".join(rows))
+    (tmp_path / "grouped.yaml").write_text(GROUPED)
+    for name, size in (("tens", 10), ("own", 1)):
+        of = [f"{question_id(text)},{i // size}\n" for i, text in enumerate(TEXTS)]
+        (tmp_path / f"{name}.csv").write_text("question_id,group\n" + "".join(of))
+    return str(tmp_path / "grouped.yaml")
+
+
+def test_groups_of_questions_detect_less_than_the_questions_each_for_itself(tmp_path: Path, grouped: str) -> None:
+    tens = ["--groups", "tens.csv"]
+    found = [
+        nsd_json(tmp_path, "power", grouped, "--json", *options)["claims"][0]
+        for options in ([], [*tens, "--icc", "0"], tens, ["--groups", "own.csv"])
+    ]
+    plain, untied, tied, own = (one["alone"]["detectable"] for one in found)
+    assert own == pytest.approx(plain, rel=0.05) and untied == pytest.approx(plain, rel=0.1)
+    assert tied == pytest.approx(plain * 1.9**0.5, rel=0.1)  # 1 + 9 * .1 times the variance, and few degrees of freedom
+    low, high = found[2]["alone"]["detectable_range"]
+    assert low == pytest.approx(untied) and high > tied and found[2]["spread"]["icc_source"].startswith("assumed")
+
+
+def test_a_plan_says_what_a_field_group_would_leave(tmp_path: Path, grouped: str) -> None:
+    plan, workspace = build_plan(load_spec(Path(grouped))), Workspace(tmp_path / "none")
+    tied = {
+        content: [replace(one, meta={"group": TEXTS.index(one.text) // 10}) for one in asked]
+        for content, asked in plan.data.items()
+    }
+    (said,) = [line for line in power_lines(plan_power(replace(plan, data=tied), workspace)) if "by groups" in line]
+    wanted = nsd_json(tmp_path, "power", grouped, "--groups", "tens.csv", "--json")["overall"]["alone"]["detectable"]
+    assert f"this detects {wanted * 100:.1f} points" in said and "400 questions in 40 groups" in said
+    assert not any("by groups" in line for line in power_lines(plan_power(plan, workspace)))
+
+
+def test_groups_that_are_none_are_refused(tmp_path: Path, grouped: str) -> None:
+    assert "no question has a field 'grp'" in refused(tmp_path, "power", grouped, "--groups", "grp")
+    assert "a number of groups" in refused(tmp_path, "power", "--questions", "9", "--groups", "10")
+    assert "name those with --groups" in refused(tmp_path, "power", grouped, "--icc", "0.1")
+
+
+def test_two_groups_get_no_figure_and_the_reason(tmp_path: Path) -> None:
+    out = " ".join(nsd(tmp_path, "power", "--questions", "400", "--groups", "2").split())
+    assert "no figure" in out and "refused under 3 groups" in out
 
 
 @pytest.mark.slow
