@@ -13,11 +13,11 @@ import fnmatch
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
 from nsd.plugins.words import hint
-from nsd.reports.judge.metrics import check_metric
+from nsd.reports.judge.metrics import SEARCH, check_metric
 from nsd.reports.judge.versions import as_version, current_version, seeds_elsewhere, versions_of
 from nsd.runner.store.alike import unmistakable
 
@@ -141,7 +141,8 @@ RUNS_SQL = f"""
 WITH mine AS MATERIALIZED (
     SELECT r.*, i.metric, i.data_hash, i.verifier_hash, i.samples
     FROM current_runs r LEFT JOIN eval_info i ON i.eval_digest = r.eval_digest
-    WHERE $experiment IS NULL OR r.experiment = $experiment OR list_contains($data::TEXT[], i.data_hash)
+    WHERE coalesce($everything OR r.experiment = $experiment OR list_contains($data::TEXT[], i.data_hash), false)
+    AND (NOT $trained OR r.train_digest IS NOT NULL OR starts_with(i.metric, '{SEARCH}'))
 ),
 made AS (SELECT digest, {KEY_SQL} AS key FROM stages SEMI JOIN mine ON mine.eval_digest = stages.digest),
 told AS (
@@ -172,20 +173,26 @@ def made_sql(wanted: str) -> str:
 
 def all_runs(connection: duckdb.DuckDBPyConnection) -> tuple[dict[str, Run], dict[str, str]]:
     """Every run with a result by name, and for those without one the reason in words."""
-    return _runs(connection, None, [])
+    return _runs(connection, {**NO_RUNS, "everything": True})
 
 
-def runs_of(connection: duckdb.DuckDBPyConnection, experiment: str, data: Iterable[str]) -> dict[str, Run]:
-    """The runs with a result of an experiment, and those of any other on questions of these content hashes."""
-    return _runs(connection, experiment, data)[0]
+def runs_of(connection: duckdb.DuckDBPyConnection, experiment: str) -> dict[str, Run]:
+    """The runs with a result of an experiment, by name."""
+    return _runs(connection, {**NO_RUNS, "experiment": experiment})[0]
 
 
-def _runs(
-    connection: duckdb.DuckDBPyConnection, experiment: str | None, asked: Iterable[str]
-) -> tuple[dict[str, Run], dict[str, str]]:
+def runs_on(connection: duckdb.DuckDBPyConnection, data: Iterable[str], trained: bool = False) -> dict[str, Run]:
+    """The runs with a result on questions of these content hashes, by name; all that are `trained`, and few others."""
+    return _runs(connection, {**NO_RUNS, "data": list(data), "trained": trained})[0]
+
+
+NO_RUNS: dict[str, Any] = {"everything": False, "experiment": None, "data": [], "trained": False}
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, wanted: dict[str, Any]) -> tuple[dict[str, Run], dict[str, str]]:
     finished: dict[str, Run] = {}
     unfinished: dict[str, str] = {}
-    for row in connection.execute(RUNS_SQL, {"experiment": experiment, "data": list(asked)}).fetchall():
+    for row in connection.execute(RUNS_SQL, wanted).fetchall():
         (
             name,
             experiment,

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from nsd.reports import stats
 from nsd.reports.judge.finding import Found, Tie, design_of, discordance_of, tie_of, typical_variance, variance_of
 from nsd.reports.judge.metrics import is_search
 from nsd.reports.judge.pairs import Evidence, about_recipe, gather
-from nsd.reports.judge.runs import Arm, Run, all_runs, condition_arms, runs_of
+from nsd.reports.judge.runs import Arm, Run, all_runs, condition_arms, runs_of, runs_on
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.values import Values, load_values
 
@@ -212,14 +213,32 @@ class Spreads:
         self.experiment = experiment
         self.discordance = discordance
         self.seed_sd = seed_sd
-        self.runs: list[Run] = []
-        if connection is not None:
-            held = all_runs(connection)[0] if experiment is None else runs_of(connection, experiment, data)
-            self.runs = [run for run in held.values() if run.eval_digest is not None]
+        self.data = data
         self._values: Values | None = None
         self._arms: dict[str, Arm] | None = None
         self._sampling: dict[str, float | None] = {}
         self._pooled: dict[tuple[str, str, str | None], list[_Told]] = {}
+
+    @cached_property
+    def mine(self) -> list[Run]:
+        """The runs of the experiment; of none, those of no experiment."""
+        if self.connection is None:
+            return []
+        if self.experiment is None:
+            return [run for run in _evaluated(all_runs(self.connection)[0]) if run.experiment is None]
+        return _evaluated(runs_of(self.connection, self.experiment))
+
+    @cached_property
+    def others(self) -> list[Run]:
+        """The runs of other experiments on the questions of the claims: read where the experiment's own say nothing."""
+        held = [] if self.connection is None else _evaluated(runs_on(self.connection, self.data))
+        return [run for run in held if run.experiment != self.experiment]
+
+    @cached_property
+    def others_trained(self) -> list[Run]:
+        """Those of `others` that were trained, which are few beside the evaluations of a workspace."""
+        held = [] if self.connection is None else _evaluated(runs_on(self.connection, self.data, trained=True))
+        return [run for run in held if run.trained and run.experiment not in (self.experiment, None)]
 
     def of(self, claim: Claimed) -> Spread:
         """The spread to plan this claim with."""
@@ -284,15 +303,15 @@ class Spreads:
         if self.discordance is not None:
             return _Pair(self.discordance, 1, None, 0, binary), f"stated: discordance {self.discordance:.1%}"
         design = claim.design
-        mine = [run for run in self.runs if run.experiment == self.experiment and _fits(run, design)]
+        mine = [run for run in self.mine if _fits(run, design)]
         if claim.better is not None:
             a, b = (_distinct([run for run in mine if run.condition == name]) for name in (claim.worse, claim.better))
             if found := self._usable(_run_pairs(a, b)):
                 return self._said(found, f"earlier runs of {claim.worse} and {claim.better}")
         if found := self._pool("own", mine, design):
             return self._said(found, f"earlier runs of {self.experiment}")
-        others = [run for run in self.runs if run.experiment != self.experiment and _fits(run, design)]
-        others = [run for run in others if design.data_hash is not None and run.data_hash == design.data_hash]
+        others = [] if design.data_hash is None else [run for run in self.others if _fits(run, design)]
+        others = [run for run in others if run.data_hash == design.data_hash]
         if found := self._pool("others", others, design):
             again = sum(run.same_as is not None for run in others) - sum(
                 run.same_as is not None for run in _distinct(others)
@@ -412,15 +431,19 @@ class Spreads:
             stated = _SeedSpread(self.seed_sd**2, 0, None, "")
             return stated, f"stated: SD over seeds {_points(self.seed_sd)}"
         design = claim.design
-        mine = [run for run in self.runs if run.experiment == self.experiment and _fits(run, design)]
-        others = [run for run in self.runs if run.experiment not in (self.experiment, None) and _fits(run, design)]
-        others = [run for run in others if design.data_hash is not None and run.data_hash == design.data_hash]
-        sources = [(f"earlier runs of {self.experiment}", mine), ("other runs on the same questions", others)]
+        mine = [run for run in self.mine if _fits(run, design)]
+
+        def others() -> list[Run]:
+            held = [] if design.data_hash is None else self.others_trained
+            return [run for run in held if _fits(run, design) and run.data_hash == design.data_hash]
+
+        sources: list[tuple[str, Callable[[], list[Run]]]]
+        sources = [(f"earlier runs of {self.experiment}", lambda: mine), ("other runs on the same questions", others)]
         if claim.better is not None:
             ours = [run for run in mine if run.condition in (claim.better, claim.worse)]
-            sources.insert(0, (f"earlier runs of {claim.worse} and {claim.better}", ours))
+            sources.insert(0, (f"earlier runs of {claim.worse} and {claim.better}", lambda: ours))
         for whose, runs in sources:
-            if (found := self._seed_pool(runs)) is not None:
+            if (found := self._seed_pool(runs())) is not None:
                 return found, f"{whose}: SD over seeds {_points(math.sqrt(found.variance))} ({found.seeds})"
         why = "assumed, for want of earlier runs with several seeds"
         assumed = _SeedSpread(ASSUMED_SEED_SD**2, 0, None, "")
@@ -465,9 +488,14 @@ class Spreads:
             return 0.0
         from nsd.reports.judge.noise import repeated
 
-        mine = [run.name for run in self.runs if run.experiment == self.experiment and _fits(run, claim.design)]
+        mine = [run.name for run in self.mine if _fits(run, claim.design)]
         found = [parts.rows for parts in map(stats.two_way, repeated(self.connection, mine)) if parts is not None]
         return statistics.mean(found) if found else 0.0
+
+
+def _evaluated(runs: Mapping[str, Run]) -> list[Run]:
+    """Those of which more is known than counts."""
+    return [run for run in runs.values() if run.eval_digest is not None]
 
 
 def _fits(run: Run, design: Design) -> bool:
