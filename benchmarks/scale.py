@@ -164,6 +164,7 @@ def used(arguments: list[str], folder: Path, mark: tuple[Path, str]) -> Used:
     """Run `nsd` with these arguments."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # with it every start compiles nsd anew
     process = subprocess.Popen(
         [NSD, *arguments], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
