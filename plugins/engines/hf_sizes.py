@@ -9,7 +9,7 @@ accelerators they are estimates of memory and a cap.
 
 The estimates count the key-value cache, the logits and the prefill's widest activations. The peak of a process was
 measured on a CPU, with 16 and with 64 rows (Qwen3 with shared heads and GPT-2, 8 layers, float32, vocabularies of 2,000
-to 150,000, prompts of 32 to 1,024 tokens, completions of 16 to 512): a row more took .62 to 1.01 of its estimate, the
+to 150,000, prompts of 32 to 1,024 tokens, completions of 16 to 512): a row more took .53 to 1.01 of its estimate, the
 least where logits are most of it.
 
 Limits: a full cache in every layer is assumed; for other designs the estimates are rough.
