@@ -15,9 +15,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from nsd.plugins.engines.hf_sizes import ROOM
 from nsd.plugins.errors import InputError
-
-ROOM = 64  # tokens; larger saves copies and costs memory, and every drop of rows makes new room anyway
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers has no types here

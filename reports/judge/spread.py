@@ -367,11 +367,13 @@ class Spreads:
     def _pair(self, told: _Told) -> _Pair:
         """All that is to be known of a pair; of one alone, since it takes a question to the database or two."""
         evidence = told.evidence
-        _, limits = discordance_of(evidence) or variance_of(evidence) or (0.0, None)
-        fewest = 2 if told.binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
         sampling = self._sampling_of(told.a, told.b)
+        limits: tuple[float, float] | None
         if (tie := told.tie) is not None:
             fewest, limits = 2, (tie.variance * tie.ends[0], tie.variance * tie.ends[1])
+        else:
+            _, limits = discordance_of(evidence) or variance_of(evidence) or (0.0, None)
+            fewest = 2 if told.binary or evidence.differences is None else stats.fewest_for_t(evidence.differences)
         return _Pair(told.variance, told.a.samples, sampling, evidence.n_a, told.binary, fewest, limits, tie)
 
     def _load(self, runs: Mapping[str, Run]) -> Values:

@@ -210,7 +210,6 @@ def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) 
     shifted gamma variable of these.
     """
     import numpy as np
-    from scipy.special import gammainc, gammaincc
 
     varied = varied / worst**2
     low, high = np.zeros_like(varied), np.ones_like(varied)
@@ -218,14 +217,22 @@ def _bounded_reach(varied: Floats, units: int, tail: float, worst: float = 1.0) 
         away = (low + high) / 2
         spread = np.maximum(varied + units * away**2, 1e-12)
         scale = np.maximum((units * away**3 + 3 * away * varied) / spread, 1e-9)
-        shape = spread / scale**2
-        start = units * away - shape * scale
-        under = np.maximum(0.0, -start / scale)
-        beyond = gammainc(shape, under)
-        rest = np.log(np.maximum(gammaincc(shape, under * (1 + scale)), 1e-300))
-        beyond = beyond + np.exp(np.minimum(0.0, rest - start - shape * np.log1p(scale)))
+        beyond = below_an_exponential(units * away, spread, scale)
         low, high = np.where(beyond > tail, away, low), np.where(beyond > tail, high, away)
     return np.asarray(high * worst)
+
+
+def below_an_exponential(mean: Floats, variance: Floats, scale: Floats) -> Floats:
+    """P(X < E) of a gamma variable X of this scale, shifted to this mean and variance, and E exponential of mean 1."""
+    import numpy as np
+    from scipy.special import gammainc, gammaincc
+
+    shape = variance / scale**2
+    start = mean - shape * scale
+    under = np.maximum(0.0, -start / scale)
+    rest = np.log(np.maximum(gammaincc(shape, under * (1 + scale)), 1e-300))
+    found: Floats = gammainc(shape, under) + np.exp(np.minimum(0.0, rest - start - shape * np.log1p(scale)))
+    return found
 
 
 def seeds_squares(parts: tuple[Part, ...], tail: float, residual: float, one_df: bool = False) -> Floats:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nsd.reports.stats.chances import seeds_squares, variances
+from nsd.reports.stats.chances import below_an_exponential, seeds_squares, variances
 from nsd.reports.stats.clusters import FEWEST_CLUSTERS, CR2Moments, cr2_moments
 from nsd.reports.stats.limits import FEW_CARRY, FEW_QUESTIONS, LITTLE, SKEWED, TOO_SKEWED, Part
 
@@ -238,7 +238,6 @@ class _Drawn:
         E of mean `worst` times the largest group. It is taken for a shifted gamma variable with its moments.
         """
         import numpy as np
-        from scipy.special import gammainc, gammaincc
 
         unit = worst * float(self.sizes.max())
         sizes, r = self.sizes / unit, self.residuals[which] * scale / unit
@@ -251,12 +250,7 @@ class _Drawn:
             spread = np.maximum(away**2 * n2 + 2 * away * nr + r2, 1e-12)
             third = away**3 * n3 + 3 * away**2 * n2r + 3 * away * nr2 + r3
             gamma = np.maximum(third / spread, 1e-6)
-            shape = spread / gamma**2
-            start = n * away - shape * gamma
-            under = np.maximum(0.0, -start / gamma)
-            beyond = gammainc(shape, under)
-            rest = np.log(np.maximum(gammaincc(shape, under * (1 + gamma)), 1e-300))
-            beyond = beyond + np.exp(np.minimum(0.0, rest - start - shape * np.log1p(gamma)))
+            beyond = below_an_exponential(n * away, spread, gamma)
             low, high = np.where(beyond > tail, away, low), np.where(beyond > tail, high, away)
         return np.asarray(high)
 
