@@ -12,6 +12,9 @@ READY := $(VENV)/.ready
 
 .PHONY: quickstart test test-fast lint bench mutants environment browser launcher clean
 
+# Two environments are made side by side; apt works for one at a time, hence `launcher` after `browser`.
+MAKEFLAGS += --jobs=2
+
 # torch first and pinned: an unpinned torch resolves to a build with several gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,7 +32,7 @@ browser:
 	  { apt-get install -y -q chromium >/dev/null || { apt-get update -q >/dev/null && apt-get install -y -q chromium >/dev/null; }; }; } || true
 
 # nsd launch is tested with the real SkyPilot, in an environment of its own, on a one-machine Slurm; as root, on Debian.
-launcher:
+launcher: | browser
 	tests/cluster/make_environment.sh || echo "the launcher's environment is not ready: tests/cluster will be skipped"
 
 quickstart: environment

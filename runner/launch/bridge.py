@@ -5,20 +5,17 @@
     sky.ask("offers", task=task)
 
 `find` looks for: the setting NSD_SKY (a virtual environment, its Python, or its `sky`), SkyPilot in the running
-Python (an installation of nsd[sky]), `sky` on PATH. Every call is a short process of that Python running
-sky_side.py. Limits: tried with VERSIONS; another version is refused, since parts of its interface are private.
+Python (an installation of nsd[sky]), `sky` on PATH. A process of that Python, running sky_side.py, answers (side.py).
+Limits: tried with VERSIONS; another version is refused, since parts of its interface are private.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.errors import InputError, NsdError
+from nsd.runner.launch import side
 
 SETTING = "NSD_SKY"
 VERSIONS = ("0.14",)
 WANTED = "skypilot>=0.14,<0.15"  # as nsd's extra `sky` has it; the extra is no name to give to an index
 INSTALL = f"python -m venv sky-env && sky-env/bin/pip install '{WANTED}'  and  export NSD_SKY=sky-env"
-SIDE = Path(__file__).with_name("sky_side.py")
 
 
 class SkyError(NsdError):
@@ -93,36 +90,10 @@ class SkyPilot:
 
         Raises NoMachine, InputError or SkyError with SkyPilot's reason in a sentence.
         """
-        with tempfile.TemporaryDirectory(prefix="nsd-sky-") as folder:
-            answer_path = Path(folder) / "answer.json"
-            printed: list[str] = []
-            process = subprocess.Popen(
-                [self.python, str(SIDE), str(answer_path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                env=_environment(),
-            )
-            assert process.stdin is not None and process.stdout is not None
-            with contextlib.suppress(BrokenPipeError), process.stdin:
-                json.dump({"do": action, **request}, process.stdin)
-            try:
-                for line in process.stdout:
-                    printed.append(line.rstrip("\n"))
-                    if on_line is not None:
-                        on_line(printed[-1])
-                process.wait()
-            except BaseException:  # Ctrl-C, or whoever listens has heard enough
-                process.kill()
-                process.wait()
-                raise
-            try:
-                answer = json.loads(answer_path.read_text())
-            except (OSError, ValueError):
-                last = next((line for line in reversed(printed) if line.strip()), "nothing was said")
-                raise SkyError(f"SkyPilot ({self.python}) ended without an answer: {plain(last)}") from None
+        answer, printed = side.ask(self.python, _environment(), {"do": action, **request}, on_line)
+        if answer is None:
+            last = next((line for line in reversed(printed) if line.strip()), "nothing was said")
+            raise SkyError(f"SkyPilot ({self.python}) ended without an answer: {plain(last)}")
         if "ok" in answer:
             found: dict[str, Any] = answer["ok"]
             return found

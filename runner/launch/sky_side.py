@@ -1,9 +1,10 @@
-"""Runs inside SkyPilot's own Python, which has no nsd: one request in, one answer out.
+"""Runs inside SkyPilot's own Python, which has no nsd: requests in, answers out, one after the other.
 
-    PYTHON sky_side.py ANSWER_FILE < request.json
+    PYTHON sky_side.py < requests.jsonl
 
-The request is {"do": NAME, ...}; the answer file gets {"ok": ...} or {"error": KIND, "message": TEXT}. What SkyPilot
-prints goes to standard output as it comes. Secrets come in the request, on standard input, and are never written.
+A request is a line {"do": NAME, "answer": FILE, ...}; the file gets {"ok": ...} or {"error": KIND, "message": TEXT},
+and then FILE's path is printed on a line. What SkyPilot prints before goes to standard output as it comes. Secrets
+come in the request, on standard input, and are never written.
 
 Only the standard library and `sky` are imported here. Limits: two names of SkyPilot's optimizer are private, which is
 why `VERSIONS` in bridge.py says what this was tried with.
@@ -11,7 +12,7 @@ why `VERSIONS` in bridge.py says what this was tried with.
 
 import json
 import os
-import sys
+import signal
 import threading
 import time
 from pathlib import Path
@@ -203,18 +204,36 @@ def watch_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main() -> None:
-    watch_parent()
-    request = json.load(sys.stdin)
-    answer: dict[str, Any]
+def take_requests() -> Any:
+    """Standard input, away from whatever SkyPilot or a process of its own may read there."""
+    requests = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return requests
+
+
+def answer_to(request: dict[str, Any]) -> dict[str, Any]:
+    """Do what is asked; Ctrl-C ends the doing."""
     try:
-        answer = {"ok": ACTIONS[request["do"]](request)}
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return {"ok": ACTIONS[request["do"]](request)}
     except KeyboardInterrupt:
-        answer = {"error": "KeyboardInterrupt", "message": "interrupted"}
+        return {"error": "KeyboardInterrupt", "message": "interrupted"}
     except BaseException as error:  # SkyPilot raises SystemExit too
         kinds = [kind.__name__ for kind in type(error).__mro__]
-        answer = {"error": type(error).__name__, "kinds": kinds, "message": str(error)}
-    Path(sys.argv[1]).write_text(json.dumps(answer))
+        return {"error": type(error).__name__, "kinds": kinds, "message": str(error)}
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the command that asks, while nothing is asked
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch_parent()
+    for line in take_requests():
+        request = json.loads(line)
+        Path(request["answer"]).write_text(json.dumps(answer_to(request)))
+        print(request["answer"], flush=True)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@
     ready         an environment on the node that has nsd[train]
     tiny          what `nsd run` makes of TINY_SPEC on this machine
 
-All live as long as the test session, under a temporary folder, and end with it, also when it is killed. With
-NSD_CLUSTER_ROOT set to a folder, the Slurm stays there and up between sessions, which saves its start and keeps
-its package cache warm; `python tests/cluster/one_machine down FOLDER` ends it.
+All live as long as there are tests of this folder to run, under a temporary folder, and end with them, also when the
+session is killed. The servers of `sky_home` and `three_clouds` end with the tests of one file. With NSD_CLUSTER_ROOT
+set to a folder, the Slurm stays there and up between sessions, which saves its start and keeps its package cache
+warm; `python tests/cluster/one_machine down FOLDER` ends it.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Cluster:
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def session_root() -> Iterator[Path]:
     """A folder that other accounts may enter (pytest's own temporary folders are closed to them)."""
     root = Path(tempfile.mkdtemp(prefix="nsd-cluster-"))
@@ -109,19 +110,19 @@ def _client(root: Path, *clouds: str) -> Iterator[client_module.Client]:
         slurm_module.down(root)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sky_home(session_root: Path) -> Iterator[client_module.Client]:
     """A client whose server has no cloud enabled."""
     yield from _client(session_root / "no-cloud")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def three_clouds(session_root: Path) -> Iterator[client_module.Client]:
     """A client with three clouds enabled. Launching for real would fail: there are no credentials."""
     yield from _client(session_root / "three-clouds", "AWS", "GCP", "Lambda")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def slurm(session_root: Path) -> Iterator[Cluster]:
     """The Slurm, and its client with the API server started."""
     kept = os.environ.get("NSD_CLUSTER_ROOT")
@@ -138,7 +139,7 @@ def slurm(session_root: Path) -> Iterator[Cluster]:
             slurm_module.down(root)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bucket(session_root: Path) -> Iterator[bucket_module.Service]:
     """The S3 service."""
     service = bucket_module.start(PYTHON, session_root)
@@ -146,7 +147,7 @@ def bucket(session_root: Path) -> Iterator[bucket_module.Service]:
     service.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace of TINY_SPEC run on this machine, beside its spec.yaml."""
     folder = shutil.copytree(command_line.finished_run(tmp_path_factory), tmp_path_factory.mktemp("here") / "tiny")
@@ -154,7 +155,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "nsd-workspace"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ready(slurm: Cluster) -> Path:
     """A folder on the node for `--environment`."""
     return environments.make(slurm.node.shared / "environment", slurm.node.user, PYTHON.parent / "uv")

@@ -16,7 +16,6 @@ import pytest
 
 from cluster.conftest import PYTHON, Cluster
 from cluster.one_machine import bucket as bucket_module
-from cluster.one_machine import client as client_module
 from cluster.one_machine import slurm as slurm_module
 from support import wait_until
 
@@ -54,31 +53,6 @@ def test_a_task_runs_on_the_node_with_its_gpu_and_is_torn_down(slurm: Cluster, t
     assert slurm.allocation_of("hello") is not None
     slurm.client.sky("down", "-y", "hello")
     wait_until(lambda: slurm.allocation_of("hello") is None)  # Slurm lists it until its last process has ended
-
-
-@pytest.mark.parametrize(
-    ("accelerators", "cloud", "price"),
-    [("L4:1", "GCP", "0.80"), ("H100:1", "Lambda", "3.00"), ("A100-80GB:8", "AWS", "36.00")],
-)
-def test_a_dry_run_over_three_clouds_takes_the_cheapest(
-    three_clouds: client_module.Client, accelerators: str, cloud: str, price: str
-) -> None:
-    printed = three_clouds.sky("launch", "--dryrun", "-y", "--gpus", accelerators, "echo").stdout
-    chosen = [line for line in printed.splitlines() if "✔" in line]
-    assert len(chosen) == 1, printed
-    assert cloud in chosen[0] and price in chosen[0]
-
-
-def test_a_spot_price_can_turn_the_choice(three_clouds: client_module.Client) -> None:
-    # On demand Lambda is the cheapest for an H100; it has no spot, so spot goes to AWS.
-    printed = three_clouds.sky("launch", "--dryrun", "-y", "--use-spot", "--gpus", "H100:1", "echo").stdout
-    assert "AWS" in next(line for line in printed.splitlines() if "✔" in line)
-
-
-def test_without_an_enabled_cloud_a_launch_is_refused(sky_home: client_module.Client) -> None:
-    done = sky_home.sky("launch", "--dryrun", "-y", "--gpus", "L4:1", "echo", check=False)
-    assert done.returncode != 0
-    assert "NoCloudAccessError: Cloud access is not set up" in done.stdout
 
 
 def test_a_bucket_keeps_what_another_process_wrote(bucket: bucket_module.Service) -> None:

@@ -162,24 +162,25 @@ def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     assert [line for line in ours if CANARY in line] == []
 
 
-@pytest.mark.parametrize("which", ["saved", "top"])
 def test_skypilot_alone_does_the_same_run(
-    slurm: Cluster, ready: Path, launched: Launched, own: Path, tmp_path: Path, which: str
+    slurm: Cluster, ready: Path, launched: Launched, own: Path, tmp_path: Path
 ) -> None:
-    """From the task that a launch saved, and from the one at the top of the repository with its variables set."""
+    """From the task that a launch saved, and from the one at the top of the repository with its variables set.
+
+    The second one goes to the machine of the first: what was sent and set up before is in nobody's way.
+    """
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
-    store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
-    flags = ["--env", f"NSD_STORE={store}", "--env", f"NSD_ENVIRONMENT={ready}"]
-    task = "sky.yaml" if which == "top" else str(saved)
-    flags += ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"] if which == "top" else []
     shutil.copy(REPOSITORY / "sky.yaml", launched.folder)
-    words = " ".join(["sky launch -y -c", f"nsd-by-hand-{which}", *flags, task])
-    slurm.client.run("bash", "-c", f"cd {launched.folder} && {words}")
-    slurm.client.sky("down", "-y", f"nsd-by-hand-{which}")
-    home = own_project(tmp_path / "home")
-    outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
-    assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
-    assert results(home / "nsd-workspace") == results(own)
+    for task, flags in (str(saved), []), ("sky.yaml", ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"]):
+        store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
+        flags = [*flags, "--env", f"NSD_STORE={store}", "--env", f"NSD_ENVIRONMENT={ready}"]
+        words = " ".join(["sky launch -y -c nsd-by-hand", *flags, task])
+        slurm.client.run("bash", "-c", f"cd {launched.folder} && {words}")
+        home = own_project(tmp_path / Path(task).parent.name)
+        outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
+        assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
+        assert results(home / "nsd-workspace") == results(own)
+    slurm.client.sky("down", "-y", "nsd-by-hand")
 
 
 def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:
@@ -215,7 +216,9 @@ def test_a_detached_launch_is_pulled_from_its_store(slurm: Cluster, ready: Path,
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
     nsd(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready), "--store", store, "--detach")
-    wait_until(lambda: "SUCCEEDED" in nsd(folder, caller, "launch", "status"), 3 * PATIENCE, pause=ASKING)
+    manifests_there = Path(store.removeprefix("file://")) / "manifests"
+    wait_until(lambda: len(list(manifests_there.glob("*.json"))) == 10, 3 * PATIENCE)
+    wait_until(lambda: "SUCCEEDED" in nsd(folder, caller, "launch", "status"), pause=ASKING)
     assert "student > baseline" in nsd(folder, caller, "launch", "pull")
     assert results(folder / "nsd-workspace") == results(tiny)
     assert gone(slurm, "nsd-tiny-")  # pulled is done with: it does not idle until it goes by itself
@@ -225,7 +228,7 @@ def test_who_stops_while_the_machine_is_made_can_still_cancel_it(slurm: Cluster,
     folder, caller = project(tmp_path / "project", TINY_SPEC), environment(slurm.client)
     command = Command(folder, caller, "launch", "spec.yaml", *HERE, "--environment", str(ready))
     command.wait_for("launch tiny-")
-    command.until(lambda: "nsd-tiny-" in slurm.client.sky("status").stdout, pause=ASKING)
+    command.until(lambda: slurm.allocation_of("nsd-tiny-") is not None)
     command.process.send_signal(signal.SIGINT)
     assert "SkyPilot goes on making the machine ready" in command.end(75)
     assert "is cancelled" in nsd(folder, caller, "launch", "cancel")

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -315,7 +316,7 @@ def test_who_stops_following_ends_nothing(world: World, monkeypatch: pytest.Monk
     def enough(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nsd.runner.launch.follow.time.sleep", enough)
+    monkeypatch.setattr("nsd.runner.launch.follow.time", SimpleNamespace(sleep=enough, time=time.time))
     assert world.launch("--managed") == 75
     assert not world.asked("jobs.cancel") and world.last().jobs[0].status == "RUNNING"
     assert world.last().stopped_at is None

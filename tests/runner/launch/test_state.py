@@ -147,7 +147,9 @@ def test_a_job_that_could_not_be_started_is_over(plan: Plan, here: Workspace, tm
     refusing = tmp_path / "python"  # stands in for a SkyPilot whose cloud has nothing left
     refusing.write_text(
         """#!/bin/sh
-echo '{"error": "X", "kinds": ["ResourcesUnavailableError"], "message": "none left"}' > "$2"
+read -r request
+answer=$(printf %s "$request" | sed 's/.*"answer": "\\([^"]*\\)".*/\\1/')
+echo '{"error": "X", "kinds": ["ResourcesUnavailableError"], "message": "none left"}' > "$answer"
 """
     )
     refusing.chmod(0o755)

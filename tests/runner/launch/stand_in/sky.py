@@ -17,8 +17,17 @@ from pathlib import Path
 
 HERE = Path(os.environ["STAND_IN"])
 (HERE / "pid").write_text(str(os.getpid()))
-WORLD = json.loads((HERE / "world.json").read_text())
-__version__ = WORLD["version"]
+
+
+def _world():
+    """What there is now: a process may be asked again when that has changed."""
+    return json.loads((HERE / "world.json").read_text())
+
+
+def __getattr__(name):
+    if name == "__version__":
+        return _world()["version"]
+    raise AttributeError(name)
 
 
 def _calls(name):
@@ -32,7 +41,7 @@ def _answer(call, default, /, **given):
     number = _calls(call)
     with (HERE / "calls.jsonl").open("a") as file:
         file.write(json.dumps({"call": call, **given}) + "\n")
-    answers = WORLD["answers"].get(call, [default])
+    answers = _world()["answers"].get(call, [default])
     answer = answers[min(number, len(answers) - 1)]
 
     def give():
@@ -104,7 +113,7 @@ class Dag(contextlib.AbstractContextManager):
 
 def _fitting(task):
     cap = task.config["resources"].get("max_hourly_cost")
-    rows = [row for row in WORLD["offers"] if cap is None or row["usd_per_hour"] <= cap]
+    rows = [row for row in _world()["offers"] if cap is None or row["usd_per_hour"] <= cap]
     if not rows:
         raise exceptions.ResourcesUnavailableError("nothing fits")
     return sorted(map(_Machine, rows), key=lambda machine: machine.get_cost(3600))
@@ -121,12 +130,12 @@ optimizer = types.SimpleNamespace(
     _fill_in_launchable_resources=lambda task, _: ({"asked": _fitting(task)}, None, None), Optimizer=_Optimizer
 )
 client = types.ModuleType("sky.client")
-client.sdk = types.SimpleNamespace(enabled_clouds=lambda: lambda: WORLD["clouds"])
+client.sdk = types.SimpleNamespace(enabled_clouds=lambda: lambda: _world()["clouds"])
 sys.modules["sky.client"] = client
 
 
 def api_info():
-    return _Word(version=WORLD["server"])
+    return _Word(version=_world()["server"])
 
 
 def launch(task, cluster_name, idle_minutes_to_autostop=None, down=False):
