@@ -105,7 +105,9 @@ def _share_below(values: Floats, counts: Floats, at: float) -> float:
     slopes = values - at
     scale = math.sqrt(float((counts * slopes * slopes).sum()))
     first, last = 1 / float(slopes.min()), 1 / float(slopes.max())
-    saddle = crossing(lambda s: -float((counts * slopes / (1 - slopes * s)).sum()), first, last)
+    # The integral is the same along every line between the poles; near the saddlepoint it is merely the best behaved.
+    near = (last - first) * 1e-4
+    saddle = crossing(lambda s: -float((counts * slopes / (1 - slopes * s)).sum()), first, last, near)
     if abs(saddle) < 0.5 / scale:  # the line must keep away from the pole at 0
         saddle = math.copysign(0.5 / scale, saddle)
     heights = np.exp(np.arange(-14.0, 14.0, _STEP)) / scale

@@ -54,12 +54,12 @@ def constant(x: Floats) -> bool:
     return float(x.max() - x.min()) <= 1e-12 * max(1.0, abs(float(x[0])))
 
 
-def crossing(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function is zero in [low, high], by bisection to 1e-14."""
+def crossing(falling: Callable[[float], float], low: float, high: float, within: float = 1e-14) -> float:
+    """Where a falling function is zero in [low, high], by bisection to `within`."""
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-        if high - low < 1e-14:
+        if high - low < within:
             break
     return (low + high) / 2
 
