@@ -171,12 +171,13 @@ def test_skypilot_alone_does_the_same_run(
     """
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
     shutil.copy(REPOSITORY / "sky.yaml", launched.folder)
-    for task, flags in (str(saved), []), ("sky.yaml", ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"]):
+    variables = ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"]
+    for which, task, flags in ("saved", str(saved), []), ("top", "sky.yaml", variables):
         store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
         flags = [*flags, "--env", f"NSD_STORE={store}", "--env", f"NSD_ENVIRONMENT={ready}"]
         words = " ".join(["sky launch -y -c nsd-by-hand", *flags, task])
         slurm.client.run("bash", "-c", f"cd {launched.folder} && {words}")
-        home = own_project(tmp_path / Path(task).parent.name)
+        home = own_project(tmp_path / which)
         outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
         assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
         assert results(home / "nsd-workspace") == results(own)
