@@ -39,11 +39,16 @@ quickstart: environment
 	$(BIN)/nsd run specs/quickstart.yaml
 	$(BIN)/nsd report specs/quickstart.yaml --html quickstart.html
 
+# The fast tests go to whoever is free, one by one; the others by files, whose tests share what takes long to make.
+SLOW := slow or browser or cluster
+FAST_TESTS = $(BIN)/python -m pytest --dist worksteal -n 3 -m "not ($(SLOW))"
+SLOW_TESTS = $(BIN)/python -m pytest $(SIDE_BY_SIDE) -n $(WORKERS) -rs --durations=40 -m "$(SLOW)"
+
 test: environment browser launcher
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n $(WORKERS) -rs --durations=40
+	$(FAST_TESTS); fast=$$?; $(SLOW_TESTS) && exit $$fast
 
 test-fast: environment
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 3 -m "not slow and not browser and not cluster"
+	$(FAST_TESTS)
 
 lint: environment
 	$(BIN)/ruff check .
