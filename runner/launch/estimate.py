@@ -185,8 +185,10 @@ class Estimator:
         job = stage.job
         if not isinstance(job, ToTrain | ToSample | ToDiscover) or job.model is None:
             return None, ""
-        train_dtype = None if isinstance(job, ToSample) else job.train_dtype
-        return self._shape(job.model), train_dtype or job.model.dtype
+        own = None if isinstance(job, ToSample) else job.train_dtype
+        if not isinstance(job, ToTrain) and job.engine is not None:
+            own = job.engine.config.get("dtype")  # a field of `hf`, which is for drawing alone
+        return self._shape(job.model), own or job.model.dtype
 
     def _shape(self, model: ModelJob) -> ModelShape:
         key = model.path, model.revision

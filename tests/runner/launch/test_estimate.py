@@ -70,6 +70,23 @@ def test_a_training_in_a_type_of_its_own_takes_the_memory_of_that_type(tmp_path:
 
 
 @pytest.mark.slow
+def test_an_engine_with_a_type_of_its_own_draws_with_weights_of_that_type(tmp_path: Path) -> None:
+    """0.49 billion weights of 4 bytes instead of 2, and no other training."""
+    half, whole = (
+        by_title(plan_of(tmp_path, "v1_sft", f"model: {{dtype: bfloat16}}\n{more}"), workspace, "L4:1")
+        for more, workspace in (
+            ("engine: {batch_size: 1}\n", Workspace(tmp_path / "a")),
+            ("engine: {batch_size: 1, dtype: float32}\n", Workspace(tmp_path / "b")),
+        )
+    )
+    drawn = next(title for title in half if title.startswith("sample"))
+    more = (whole[drawn].allocated or 0) - (half[drawn].allocated or 0)
+    assert more >= HALF_B.parameters * 2 * 0.95
+    trained = next(title for title in half if title.startswith("train"))
+    assert whole[trained].allocated == half[trained].allocated
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "gib"), [("bfloat16", 5), ("float32", 7)])
 def test_the_machine_should_have_main_memory_for_twice_the_weights(tmp_path: Path, dtype: str, gib: int) -> None:
     """0.494 billion weights of 2 or 4 bytes, twice: 1.84 or 3.68 GiB, beside 3 GiB for everything else."""
