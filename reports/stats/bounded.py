@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 MOST_DISTINCT = 512  # more values than that are rounded outwards, by at most a 512th of the range
-_STEP = 0.02  # between heights, in their logarithm
+_STEP = 0.05  # between heights, in their logarithm: an error of 1e-10, which grows quickly beyond twice the step
 
 
 class BoundedMean:
