@@ -99,7 +99,8 @@ def execute(
     record = Record(plan, workspace, store)
     record.save()
     pending = plan.pending(workspace)
-    finished = [(s.kind, s.digest) for s in plan.stages.values() if s not in pending]
+    here = [stage for stage in plan.stages.values() if stage not in pending]
+    finished = [(stage.kind, stage.digest) for stage in here]
     if only is not None:
         wanted = plan.with_causes(only)
         pending = [stage for stage in pending if stage.digest in wanted]
@@ -113,11 +114,12 @@ def execute(
     outcome = Outcome(cached=len(finished))
     write_data(plan, workspace)
     if pending:
-        if sync is None:
-            write_side_files(plan, pending, workspace)
-        else:
-            write_side_files(plan, pending, workspace, sync.fetch_side_file)
-            sync.push_data()
+        write_side_files(plan, pending, workspace, *([] if sync is None else [sync.fetch_side_file]))
+    if sync is not None:
+        sync.push_data()
+        if sent := sync.push_finished(here):
+            print(f"sent to the store: {sent} stages that were finished here before", file=sys.stderr)
+    if pending:
         nodes = Nodes.here()
         over = over_ray(plan.experiment.resources, decision, 1 if nodes is None else len(nodes.addresses))
         with reporter() as shown, _leading(over, plan, nodes), _Workers(ends_process, decision, nodes, over) as workers:

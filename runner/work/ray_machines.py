@@ -20,6 +20,7 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -39,6 +40,8 @@ LOOPBACK = "127.0.0.2"
 STORE_BYTES = 512 * 2**20  # of Ray's objects; what does not fit lies on disk
 WAIT_SECONDS = 300.0  # for Ray's head and for the machines that join it
 AGAIN_SECONDS = 2.0
+TRIAL_SECONDS = 60.0  # in which a cluster that is well lets a process in
+TRIAL = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=50); ray.shutdown()"
 _TOKEN = secrets.token_hex(24)
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
@@ -113,6 +116,10 @@ class Connection:
 
         common = {"log_to_driver": True, "logging_level": logging.WARNING}
         deadline = time.monotonic() + WAIT_SECONDS
+        while address is not None and (refused := _refusal(address)) is not None:
+            if time.monotonic() > deadline:
+                raise StageFailed(f"Ray at {address} does not come up: {refused}")
+            time.sleep(AGAIN_SECONDS)
         while True:
             try:
                 # Short: a socket's path has at most 107 characters.
@@ -138,6 +145,30 @@ class Connection:
                     where = "here" if address is None else f"at {address}"
                     raise StageFailed(f"Ray {where} does not come up: {type(error).__name__}: {error}") from error
                 time.sleep(AGAIN_SECONDS)
+
+
+def _refusal(address: str) -> str | None:
+    """Why a cluster lets no process in, None where it does; asked by another process.
+
+    Where a machine's Ray ends while somebody is let in, that process waits for ever, and no exception reaches it.
+    """
+    with tempfile.TemporaryDirectory(prefix="nsd-ray-", dir="/tmp") as empty:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", "-c", TRIAL, address],
+                cwd=empty,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                timeout=TRIAL_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"a process that wanted in heard nothing for {TRIAL_SECONDS:g} s"
+    last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it ended without a word")
+    return None if done.returncode == 0 else last
 
 
 def _members() -> list[Member]:

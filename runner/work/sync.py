@@ -2,6 +2,7 @@
 
     sync = Sync(bucket, workspace, plan)
     sync.fetch()                                     # brings what the bucket has of this plan
+    sync.push_finished(stages)                       # sends what was finished here before and is not there
     sync.begin(stage); ...; sync.end(stage)          # sends what a stage has, every PUSH_SECONDS and at its end
 
 The next machine continues from what a preempted one had sent: shards of completions, and the newest checkpoint of a
@@ -15,6 +16,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 from nsd.plugins.api import SideFile
@@ -90,6 +92,17 @@ class Sync:
             held = None
         if record is not None and (held is None or _names(held) < _names(record)):
             self.bucket.push_file(path, f"experiments/{self.plan.name}/{path.name}")
+
+    def push_finished(self, stages: Iterable[Stage]) -> int:
+        """Send stages that were finished here and are not there, with their models. Returns how many.
+
+        What is there is left as it is, also a training that came there without its model.
+        """
+        there = set(self.bucket.stages())
+        lacking = [stage for stage in stages if (stage.kind, stage.digest) not in there]
+        for stage in lacking:
+            patiently(partial(self.bucket.push_stage, self.workspace, stage.kind, stage.digest), self._say)
+        return len(lacking)
 
     def fetch_side_file(self, wanted: SideFile) -> bool:
         """Bring a side file; False where the bucket does not have it whole."""

@@ -238,6 +238,26 @@ def test_what_another_machine_spent_comes_through_the_store(tmp_path: Path, toy:
     assert manifest["started_at"] < manifest["ended_at"]
 
 
+@pytest.mark.slow
+def test_what_was_finished_without_a_store_is_sent_to_one_once(
+    tmp_path: Path, toy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nsd.runner.store.bucket import Bucket
+    from nsd.runner.work.sync import Sync
+
+    plan = plan_of(tmp_path, "  a: {train_on: [labeled]}\n")
+    bucket = Bucket.open(f"file://{tmp_path / 'store'}")
+    first, second = Workspace(tmp_path / "first"), Workspace(tmp_path / "second")
+    stages = execute(plan, first).done
+    outcome = execute(plan, first, Sync(bucket, first, plan))
+    assert (outcome.done, outcome.cached) == (0, stages) and len(bucket.stages()) == stages > 0
+    assert f"sent to the store: {stages} stages that were finished here before" in capsys.readouterr().err
+    execute(plan, first, Sync(bucket, first, plan))
+    assert "sent" not in capsys.readouterr().err
+    there = execute(plan, second, Sync(bucket, second, plan))
+    assert (there.done, there.cached) == (0, stages)
+
+
 # --------------------------------------------------------------------------- going on
 
 
