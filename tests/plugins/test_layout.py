@@ -36,7 +36,7 @@ def test_no_line_is_too_long_and_no_word_or_number_is_broken(claims: list[str], 
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.lists(WORD, max_size=4).map(" ".join), min_size=3, max_size=3), min_size=1),
     st.integers(30, 90),
