@@ -39,6 +39,7 @@ class Sync:
         self.bucket, self.workspace, self.plan = bucket, workspace, plan
         self.messages: list[str] = []
         self._replaced: set[str] = set()  # stages that the bucket has broken
+        self._there: set[tuple[str, str]] = set()  # stages that it had when `fetch` looked
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -49,7 +50,7 @@ class Sync:
         # When the claims were first recorded is known there, should this machine be a new one.
         name = self.plan.name
         self.bucket.fetch_records(self.workspace, name, self._say)
-        there = set(self.bucket.stages())
+        self._there = there = set(self.bucket.stages())
         unfinished = [
             stage
             for stage in self.plan.stages.values()
@@ -94,12 +95,11 @@ class Sync:
             self.bucket.push_file(path, f"experiments/{self.plan.name}/{path.name}")
 
     def push_finished(self, stages: Iterable[Stage]) -> int:
-        """Send stages that were finished here and are not there, with their models. Returns how many.
+        """Send stages that were finished here and were not there for `fetch`, with their models. Returns how many.
 
         What is there is left as it is, also a training that came there without its model.
         """
-        there = set(self.bucket.stages())
-        lacking = [stage for stage in stages if (stage.kind, stage.digest) not in there]
+        lacking = [stage for stage in stages if (stage.kind, stage.digest) not in self._there]
         for stage in lacking:
             patiently(partial(self.bucket.push_stage, self.workspace, stage.kind, stage.digest), self._say)
         return len(lacking)
