@@ -39,6 +39,14 @@ def _source_of(condition: Callable[[], object]) -> str:
         return repr(condition)
 
 
+def runs(process: int) -> bool:
+    """Whether a process is there and has not ended, waited for or not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def shared_data(relative: str) -> Path:
     """Path of a real data file beside the checkout; skips the test, saying so, where it is absent."""
     path = REPOSITORY.parent / "shared" / "data" / relative

@@ -56,6 +56,19 @@ def test_a_dry_run_takes_the_cheapest_that_is_allowed(
     assert not list(folder.glob("nsd-workspace/launches/*"))
 
 
+@pytest.mark.parametrize(
+    ("flags", "cloud", "price"),
+    [(("--gpus", "A100-80GB:8"), "AWS", "36.00"), (("--use-spot", "--gpus", "H100:1"), "AWS", "")],
+)
+def test_a_dry_run_of_skypilot_alone_takes_the_cheapest(
+    three_clouds: Client, flags: tuple[str, ...], cloud: str, price: str
+) -> None:
+    # On demand Lambda is the cheapest for an H100; it has no spot, so spot goes to AWS.
+    printed = three_clouds.sky("launch", "--dryrun", "-y", *flags, "echo").stdout
+    (chosen,) = [line for line in printed.splitlines() if "✔" in line]
+    assert cloud in chosen and price in chosen
+
+
 def test_a_budget_below_the_estimate_refuses(three_clouds: Client, tmp_path: Path) -> None:
     folder = project(tmp_path / "project", asking("{accelerators: 'L4:1'}"))
     sentence = refusal(folder, environment(three_clouds), "--max-usd", "0.05")

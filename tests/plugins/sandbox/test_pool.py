@@ -19,7 +19,7 @@ from nsd.plugins.errors import InputError
 from nsd.plugins.sandbox import GUARANTEES, Kind, Program, Ran, SandboxFailed, choice, pool, ways
 from nsd.plugins.sandbox.cgroup import PREFIX, Group
 from nsd.plugins.sandbox.pool import Sandbox, _Line
-from support import wait_until
+from support import runs, wait_until
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_a_killed_run_leaves_no_program_behind(tmp_path: Path) -> None:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
         below = wait_until(lambda: _descendants(process.pid))
         process.kill()
-    wait_until(lambda: not [one for one in below if _alive(one)])
+    wait_until(lambda: not [one for one in below if runs(one)])
 
 
 def _descendants(of: int) -> list[int]:
@@ -226,13 +226,6 @@ def _descendants(of: int) -> list[int]:
 
     found = descendants(of)
     return found if len(found) > 2 else []
-
-
-def _alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_sandbox_that_is_killed_before_its_program_began_is_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:

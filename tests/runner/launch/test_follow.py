@@ -32,16 +32,6 @@ from support import REPOSITORY, wait_until
 from toy_launches import cluster, launch_of, managed, plan_of, row
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def sky(world: World) -> SkyPilot:
-    return SkyPilot.find()
-
-
 def follow_on(world: World, found: Launch) -> int:
     return follow.follow(SkyPilot.find(), world.workspace, world.launches, found, plan_of(world), print_outcome)
 

@@ -25,11 +25,6 @@ from toy_launches import cluster, launch_of, managed, plan_of, row
 from toy_workspace import finish
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
-
-
 def make(workspace: Workspace, stage: Stage, **manifest: Any) -> None:
     """Finish a stage with almost nothing in it; a training has a model."""
     workspace.create()

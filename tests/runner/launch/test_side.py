@@ -13,17 +13,7 @@ import pytest
 from nsd.runner.launch import side as side_module
 from nsd.runner.launch.bridge import InputError, SkyError, SkyPilot
 from sky_stand_in import World
-from support import REPOSITORY, wait_until
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def sky(world: World) -> SkyPilot:
-    return SkyPilot.find()
+from support import REPOSITORY, runs, wait_until
 
 
 def pid(world: World) -> int:
@@ -59,16 +49,8 @@ def test_one_that_died_at_rest_is_not_asked(world: World, sky: SkyPilot) -> None
     sky.ask("find", name="c")
     first = pid(world)
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: not sky_side_runs(first))
+    wait_until(lambda: not runs(first))
     assert sky.ask("find", name="c") == {"job": None, "coming": True} and pid(world) != first
-
-
-def sky_side_runs(number: int) -> bool:
-    """Whether this process has not ended; one that ended and was not waited for has no command line."""
-    try:
-        return bool(Path(f"/proc/{number}/cmdline").read_bytes())
-    except OSError:
-        return False
 
 
 @pytest.mark.parametrize("change", ["environment", "age"])

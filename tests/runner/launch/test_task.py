@@ -23,11 +23,6 @@ from sky_stand_in import CANARY, NOW, World
 from support import wait_until
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(tmp_path, monkeypatch)
-
-
 def sent(world: World) -> dict[str, Any]:
     """The one task that went out; what was saved is the same."""
     (call,) = world.asked("launch") + world.asked("jobs.launch")

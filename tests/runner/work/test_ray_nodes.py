@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nsd.runner.work import ray_machines, ray_nodes
-from support import wait_until
+from support import runs, wait_until
 
 # It writes down its number and stands still over a child that has ended, or waits for one that has not.
 COMMAND = """
@@ -30,14 +30,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def begun(path: Path) -> list[list[int]]:
     """The numbers of each process that was started, and of its child."""
     return [[int(number) for number in line.split()] for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def runs(number: int) -> bool:
-    """Whether a process is there and has not ended."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_one_that_stands_still_over_a_lost_process_is_started_again(tmp_path: Path) -> None:
