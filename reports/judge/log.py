@@ -14,11 +14,12 @@ never finished or was thrown away is in neither. What `answer` cannot judge is s
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from nsd.plugins.errors import InputError
+from nsd.reports.judge.log_results import KeptResults, Key, LogArm, LogClaim, Results
 from nsd.runner.store.notes import nearest, read_notes
 from nsd.runner.store.shapes import ExperimentRecord, Manifest, Note
 from nsd.runner.store.workspace import Workspace
@@ -26,20 +27,8 @@ from nsd.runner.store.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
+    from nsd.reports.judge.comparison import Comparison
     from nsd.reports.judge.cost import TotalCost
-    from nsd.reports.judge.hypotheses import ClaimVerdict
-
-
-@dataclass(frozen=True)
-class LogArm:
-    """A condition with its mean over seeds, on `n` questions."""
-
-    condition: str
-    metric: str
-    mean: float
-    n: int
-    seeds: int
-    beside: bool = False  # measured by another evaluation than the spec's first
 
 
 @dataclass(frozen=True)
@@ -61,8 +50,8 @@ class LogEntry:
     runs: dict[str, str]
     failures: dict[str, str]
     arms: list[LogArm]
-    verdicts: list[ClaimVerdict]
-    late: list[ClaimVerdict]
+    verdicts: list[LogClaim]
+    late: list[LogClaim]
     remarks: list[str]
     cost: TotalCost | None
     spent: TotalCost | None
@@ -104,7 +93,7 @@ class LogEntry:
             "result": self.result(),
             "arms": [vars(arm) for arm in self.arms],
             "notes": [note.to_json() for note in self.notes],
-            "claims": [_claim_json(one) for one in (*self.verdicts, *self.late)],
+            "claims": [one.to_json() for one in (*self.verdicts, *self.late)],
             "cost": None if self.cost is None else self.cost.to_json(),
             "spent": None if self.spent is None else self.spent.to_json(),
         }
@@ -113,42 +102,20 @@ class LogEntry:
 _AS_OBJECTS = ("arms", "verdicts", "late", "cost", "spent")
 
 
-def _claim_json(verdict: ClaimVerdict) -> dict[str, Any]:
-    one = verdict.comparison
-    return {
-        "claim": verdict.claim,
-        "verdict": verdict.verdict,
-        "holds": verdict.holds,
-        "mark": verdict.mark,
-        "difference": None if one is None else one.difference,
-        "p_adjusted": None if one is None else one.p_adjusted,
-        "n": None if one is None else one.n,
-    }
-
-
-def claim_line(verdict: ClaimVerdict) -> str:
-    """A claim's verdict in a few words."""
-    from nsd.reports.judge.comparison import amount, say_p
-    from nsd.reports.judge.verdict import Verdict
-
-    one = verdict.comparison
-    detail = verdict.note
-    if one is not None and one.difference is not None:
-        detail = f"{amount(one.difference, one.metric, signed=True)}, adjusted {say_p(one.p_adjusted)}, n = {one.n}"
-    state = {True: "holds", False: "REFUTED", None: Verdict.UNRESOLVED.value}[verdict.holds]
-    mark = f" [{verdict.mark}]" if verdict.mark else ""
-    return f"{state}: {verdict.claim} ({detail}){mark}" if detail else f"{state}: {verdict.claim}{mark}"
-
-
 # --------------------------------------------------------------------------- entries
 
 
 @dataclass(frozen=True)
 class Log:
-    """Entries, oldest first, and how many more there are before them."""
+    """Entries, oldest first, and how many more there are before them.
+
+    `judged`: what was judged for it and not known before; `comparisons` are behind that.
+    """
 
     entries: list[LogEntry]
     older: int
+    judged: dict[Key, Results]
+    comparisons: list[Comparison]
 
 
 def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
@@ -180,7 +147,9 @@ def newest_entries(workspace: Workspace, pattern: str, most: int | None) -> Log:
             raise InputError(f"no experiment is like {pattern!r}{nearest(pattern, names)}")
         entries.sort(key=lambda entry: (entry.date, entry.experiment))
         shown = _with_costs(connection, records, entries[-(most or 0) :])
-        return Log([_with_results(connection, workspace, entry) for entry in shown], len(entries) - len(shown))
+        judging = _Judging(connection, workspace, {entry.experiment for entry in shown if entry.kind == "experiment"})
+        told = [judging.with_results(entry) for entry in shown]
+        return Log(told, len(entries) - len(shown), judging.judged, judging.comparisons)
 
 
 def _with_costs(
@@ -193,41 +162,60 @@ def _with_costs(
     from nsd.reports.judge.cost import behind, costs_of, read_causes, total
 
     causes = read_causes(connection)
-    shown = {(entry.experiment, entry.spec_digest) for entry in entries}
+    wanted = {(entry.experiment, entry.spec_digest) for entry in entries}
     seen: set[str] = set()
-    found = {}
+    of_each: dict[tuple[str, str | None], tuple[list[str], list[str]]] = {}  # all stages behind it, the new ones
     for record in records:
-        ends: dict[str, list[str]] = {}
-        for run in record.runs:
-            digests = [run.label_digest, run.train_digest, run.eval_digest]
-            digests += [repeat.eval_digest for repeat in run.repeats]
-            ends[run.run] = [digest for digest in digests if digest is not None]
-        if (key := (record.experiment, record.spec_digest)) in shown:
-            stages = costs_of(connection, ends, causes=causes)
-            found[key] = total(stages), total([stage for stage in stages if stage.digest not in seen])
-        seen.update(behind([digest for digests in ends.values() for digest in digests], causes))
+        ends = [end for run in record.runs for end in (run.label_digest, run.train_digest, run.eval_digest)]
+        ends += [repeat.eval_digest for run in record.runs for repeat in run.repeats]
+        stages = behind([digest for digest in ends if digest is not None], causes)
+        if (key := (record.experiment, record.spec_digest)) in wanted:
+            of_each[key] = stages, [digest for digest in stages if digest not in seen]
+        seen.update(stages)
+    every = {"": {digest for stages, _ in of_each.values() for digest in stages}}
+    known = {stage.digest: stage for stage in costs_of(connection, every, causes=causes)}
+    found = {key: tuple(total([known[one] for one in some]) for some in both) for key, both in of_each.items()}
     of = [(entry, *found.get((entry.experiment, str(entry.spec_digest)), (None, None))) for entry in entries]
     return [replace(entry, cost=cost, spent=spent) for entry, cost, spent in of]
 
 
-def _with_results(connection: duckdb.DuckDBPyConnection, workspace: Workspace, entry: LogEntry) -> LogEntry:
-    """An entry with its arms and, of an experiment, what is to be said of its claims."""
-    if entry.kind == "import":
-        return replace(entry, arms=_imported_arms(connection, list(entry.runs)))
-    if entry.spec_digest is None:
-        return entry
-    from nsd.reports.judge.answer import answer
-    from nsd.reports.judge.versions import as_version
+class _Judging:
+    """Gives entries their results: those that are kept, where they still hold."""
 
-    with as_version(connection, entry.experiment, entry.spec_digest):
-        entry = replace(entry, arms=_arms(connection, entry.experiment))
-        try:
-            found = answer(
-                connection, entry.experiment, entry.spec_digest, pairs=False, alone=True, workspace=workspace
-            )
-        except InputError as error:  # one experiment that cannot be judged must not hide the others
-            return replace(entry, remarks=[str(error)])
-    return replace(entry, verdicts=found.verdicts, late=found.late)
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, workspace: Workspace, experiments: Collection[str]
+    ) -> None:
+        self._connection, self._workspace = connection, workspace
+        self._kept = KeptResults(workspace, connection, experiments)
+        self.judged: dict[Key, Results] = {}
+        self.comparisons: list[Comparison] = []
+
+    def with_results(self, entry: LogEntry) -> LogEntry:
+        """An entry with its arms and, of an experiment, what is to be said of its claims."""
+        if entry.kind == "import":
+            return replace(entry, arms=_imported_arms(self._connection, list(entry.runs)))
+        if entry.spec_digest is None:
+            return entry
+        found = self._kept.of(entry.experiment, entry.spec_digest)
+        return replace(entry, **vars(found or self._judge(entry.experiment, entry.spec_digest)))
+
+    def _judge(self, experiment: str, spec_digest: str) -> Results:
+        from nsd.reports.judge.answer import answer
+        from nsd.reports.judge.versions import as_version
+
+        with as_version(self._connection, experiment, spec_digest):
+            arms = _arms(self._connection, experiment)
+            how: dict[str, Any] = {"pairs": False, "alone": True, "workspace": self._workspace}
+            try:
+                found = answer(self._connection, experiment, spec_digest, **how)
+            except InputError as error:  # one experiment that cannot be judged must not hide the others
+                return Results(arms, remarks=[str(error)])
+        self.comparisons += found.judged()
+        verdicts, late = ([LogClaim.of(one) for one in said] for said in (found.verdicts, found.late))
+        results = Results(arms, verdicts, late)
+        if not found.interactions():
+            self.judged[experiment, spec_digest] = results
+        return results
 
 
 def _experiment_entry(record: ExperimentRecord) -> LogEntry:

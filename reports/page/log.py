@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nsd.plugins.untrusted import one_line
-from nsd.reports.judge.log import LogEntry, claim_line
+from nsd.reports.judge.log import LogEntry
 from nsd.reports.text.log import day, describe_cost, note_line
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,7 +44,7 @@ def _row(entry: LogEntry) -> dict[str, Any]:
         "states": entry.counts,
         "question": one_line(" ".join((entry.question or "").split())),
         "result": one_line(entry.result()),
-        "claims": [(one.holds, one_line(claim_line(one))) for one in (*entry.verdicts, *entry.late)],
+        "claims": [(one.holds, one_line(one.line())) for one in (*entry.verdicts, *entry.late)],
         "failures": [one_line(f"{run}: {reason}") for run, reason in entry.failures.items()],
         "remarks": [one_line(remark) for remark in entry.remarks],
         "cost": describe_cost(entry),

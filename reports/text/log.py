@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nsd.plugins.untrusted import one_line
-from nsd.reports.judge.log import LogEntry, claim_line
+from nsd.reports.judge.log import LogEntry
 from nsd.runner.store.shapes import Note
 
 
@@ -13,7 +13,7 @@ def lines_of(entry: LogEntry) -> list[str]:
     head = [day(entry.date), entry.experiment, (entry.spec_digest or "")[:8], "SMOKE" if entry.smoke else "", states]
     lines = ["  ".join(one_line(part) for part in [*head, describe_cost(entry)] if part)]
     details = [" ".join(entry.question.split()) if entry.question else "", entry.result()]
-    details += [claim_line(one) for one in (*entry.verdicts, *entry.late)]
+    details += [one.line() for one in (*entry.verdicts, *entry.late)]
     details += [f"FAILED: {run}: {reason}" for run, reason in entry.failures.items()]
     details += entry.remarks
     details += [note_line(note, entry) for note in entry.notes]

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsd.reports.judge.log import LogEntry, newest_entries
+from nsd.reports.judge.log_results import keep_results
 from nsd.reports.text.log import lines_of
 from nsd.runner.cli.report import write_file
 from nsd.runner.store.workspace import Workspace
 
-ON_SCREEN = 20  # entries, unless another number is asked for: every one of them is judged anew
+ON_SCREEN = 20  # entries, unless another number is asked for: those that changed since the last time are judged
 
 
 def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path | None, as_json: bool) -> None:
     """The log on the screen, as JSON, or as one self-contained page."""
     from nsd.plugins.screen import console, print_json
-    from nsd.reports.judge.looks import look_entries
     from nsd.runner.store.looks import record_looks
 
     on_screen = not as_json and html is None
@@ -35,8 +35,11 @@ def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path 
         for entry in entries:
             for line in lines_of(entry):
                 screen.print(line, soft_wrap=True)
-    judged = [one.comparison for entry in entries for one in (*entry.verdicts, *entry.late)]
-    record_looks(workspace, "log", look_entries([one for one in judged if one is not None]))
+    if log.comparisons:
+        from nsd.reports.judge.looks import look_entries
+
+        record_looks(workspace, "log", look_entries(log.comparisons))
+    keep_results(workspace, log.judged)
 
 
 def write_page(entries: Sequence[LogEntry], path: Path) -> None:

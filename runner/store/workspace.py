@@ -8,6 +8,7 @@
       experiments/NAME/        one record for each version of a spec that was run
       notes.jsonl              what people wrote about runs (`nsd note`), one JSON object a line
       looks.jsonl              which pairs were judged when, on what evidence
+      results.json             what `nsd log` has judged, so that it need not again (reports/judge/log_results.py)
       set-aside/               what was found broken: nothing reads it, nothing deletes it
       nsd.duckdb               an index over the above (`nsd db rebuild` makes it again)
 
@@ -148,6 +149,7 @@ class Workspace:
         self.experiments = self.root / "experiments"
         self.notes = self.root / "notes.jsonl"
         self.looks = self.root / "looks.jsonl"
+        self.results = self.root / "results.json"
         self.database = self.root / "nsd.duckdb"
 
     @classmethod

@@ -1,0 +1,180 @@
+"""What the log keeps of its verdicts: the same words as judged anew, and anew where anything behind them changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nsd.reports.judge import log_results
+from nsd.reports.judge.log import Log, newest_entries
+from nsd.reports.judge.log_results import keep_results
+from nsd.runner.cli.app import app
+from nsd.runner.store.index import Store
+from nsd.runner.store.looks import record_looks
+from nsd.runner.store.shapes import Look, Sides
+from nsd.runner.store.workspace import Workspace
+from toy_workspace import finish, record
+
+GOOD, BAD = [1.0] * 15 + [0.0] * 5, [1.0] * 3 + [0.0] * 17
+EARLY = {"recorded_at": "2025-12-31T00:00:00+00:00"}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """`good` beats `bad`, as was claimed; `same` is as good, as was claimed late. All of it is kept."""
+    workspace = Workspace(tmp_path / "place")
+    record(workspace, "toy", {}, claims=[("good", "bad")], **EARLY)
+    for name, values in (("good", GOOD), ("bad", BAD), ("same", GOOD)):
+        finish(workspace, f"eval-{name}", values)
+    _record(workspace)
+    keep_results(workspace, _log(workspace).judged)
+    return workspace
+
+
+def _record(workspace: Workspace, **more: Any) -> None:
+    evaluations = {name: f"eval-{name}" for name in ("bad", "good", "same")}
+    record(workspace, "toy", evaluations, **{"claims": [("good", "bad"), ("same", "bad")], **EARLY, **more})
+    Store(workspace).rebuild()
+
+
+def _log(workspace: Workspace) -> Log:
+    return newest_entries(workspace, "*", None)
+
+
+def _said(log: Log) -> list[dict[str, Any]]:
+    return [entry.to_json() for entry in log.entries]
+
+
+def test_what_is_kept_says_what_judging_says(workspace: Workspace) -> None:
+    kept = _log(workspace)
+    workspace.results.unlink()
+    anew = _log(workspace)
+    assert kept.judged == {} and list(anew.judged) == [("toy", "aaaaaaaaaaaa")]
+    assert _said(kept) == _said(anew) and len(kept.entries[0].arms) == 3
+    claims = [(one.claim, one.holds, one.line()) for one in kept.entries[0].verdicts]
+    assert claims == [(one.claim, one.holds, one.line()) for one in anew.entries[0].verdicts]
+    assert [one[:2] for one in claims] == [("good > bad", True), ("same > bad", True)]
+
+
+def _other_claim(workspace: Workspace) -> None:
+    _record(workspace, claims=[("good", "bad")])
+
+
+def _other_version(workspace: Workspace) -> None:
+    record(workspace, "toy", {}, version="bbbbbbbbbbbb", claims=[("bad", "same")], **EARLY)
+    Store(workspace).rebuild()
+
+
+def _another_evaluation(workspace: Workspace) -> None:
+    finish(workspace, "eval-new", BAD)
+    evaluations = {"bad": "eval-bad", "good": "eval-new", "same": "eval-same"}
+    record(workspace, "toy", evaluations, claims=[("good", "bad"), ("same", "bad")], **EARLY)
+    Store(workspace).rebuild()
+
+
+def _one_more_repeat(workspace: Workspace) -> None:
+    finish(workspace, "eval-again", BAD)
+    _record(workspace, repeats={"good": ["eval-again"]})
+
+
+def _another_end(workspace: Workspace) -> None:
+    with Store(workspace).write() as connection:
+        connection.execute("UPDATE stages SET ended_at = ended_at - INTERVAL 2 DAYS WHERE digest = 'eval-good'")
+
+
+def _another_measurement(workspace: Workspace) -> None:
+    with Store(workspace).write() as connection:
+        connection.execute("UPDATE eval_info SET verifier_hash = 'w' WHERE eval_digest = 'eval-good'")
+
+
+def _a_look(workspace: Workspace) -> None:
+    evidence = Sides(a=["eval-bad"], b=["eval-less"])
+    look = Look(experiment="toy", a="toy/bad", b="toy/good", metric="accuracy", evidence=evidence, n=10)
+    record_looks(workspace, "compare", [look])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _other_claim,
+        _other_version,
+        _another_evaluation,
+        _one_more_repeat,
+        _another_end,
+        _another_measurement,
+        _a_look,
+    ],
+)
+def test_a_change_behind_a_verdict_asks_for_another(workspace: Workspace, change: Callable[[Workspace], None]) -> None:
+    change(workspace)
+    found = _log(workspace)
+    assert ("toy", "aaaaaaaaaaaa") in found.judged
+    workspace.results.unlink()
+    assert _said(found) == _said(_log(workspace))
+
+
+def test_another_program_judges_anew(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "judging.py").write_text("")
+    monkeypatch.setattr(log_results, "_PACKAGE", tmp_path)
+    log_results._program.cache_clear()
+    try:
+        keep_results(workspace, _log(workspace).judged)
+        assert _log(workspace).judged == {}
+        os.utime(tmp_path / "judging.py", (1, 1))
+        log_results._program.cache_clear()
+        assert _log(workspace).judged
+    finally:
+        log_results._program.cache_clear()
+
+
+def test_another_experiment_changes_nothing(workspace: Workspace) -> None:
+    finish(workspace, "eval-other", GOOD)
+    record(workspace, "other", {"a": "eval-other"})
+    Store(workspace).rebuild()
+    assert list(_log(workspace).judged) == [("other", "aaaaaaaaaaaa")]
+
+
+def test_what_the_command_shows_it_keeps_after_its_own_look(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "place")
+    for name, values in (("good", GOOD), ("bad", BAD)):
+        finish(workspace, f"eval-{name}", values)
+    record(workspace, "toy", {"good": "eval-good", "bad": "eval-bad"}, claims=[("good", "bad")])
+    shown = [CliRunner().invoke(app, ["log", "--workspace", str(workspace.root)]) for _ in range(2)]
+    assert shown[0].exit_code == 0 and shown[0].output == shown[1].output and "good > bad" in shown[0].output
+    assert _log(workspace).judged == {}
+
+
+def test_what_cannot_be_judged_is_not_kept(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "place")
+    record(workspace, "toy", {"good": "eval-none"}, claims=[("good", "bad")])
+    finish(workspace, "eval-other", GOOD)
+    keep_results(workspace, _log(workspace).judged)
+    with Store(workspace).write() as connection:
+        connection.execute("DELETE FROM experiments")
+        connection.execute("DELETE FROM runs")
+    found = _log(workspace)
+    assert found.entries[0].remarks and found.judged == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"toy aaaaaaaaaaaa": 3}', '{"toy aaaaaaaaaaaa": {"causes": "0", "arms": []}}']
+)
+def test_a_file_that_says_something_else_is_no_file(workspace: Workspace, text: str) -> None:
+    workspace.results.write_text(text)
+    found = _log(workspace)
+    assert found.judged
+    keep_results(workspace, found.judged)
+    assert _log(workspace).judged == {} and json.loads(workspace.results.read_text())
+
+
+def test_a_result_of_another_form_is_judged_anew(workspace: Workspace) -> None:
+    kept = json.loads(workspace.results.read_text())
+    kept["toy aaaaaaaaaaaa"]["arms"][0]["colour"] = "red"
+    workspace.results.write_text(json.dumps(kept))
+    assert _log(workspace).judged
