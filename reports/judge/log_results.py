@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -177,8 +178,9 @@ def _program() -> list[Any]:
     """This nsd's files by size and time, and the versions of what computes."""
     from importlib.metadata import version
 
-    files = [(str(path.relative_to(_PACKAGE)), path.stat()) for path in sorted(_PACKAGE.rglob("*.py"))]
-    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files] + [version(name) for name in _LIBRARIES]
+    files = [Path(folder, name) for folder, _, names in os.walk(_PACKAGE, followlinks=True) for name in names]
+    found = [(str(path.relative_to(_PACKAGE)), path.stat()) for path in sorted(files) if path.suffix == ".py"]
+    return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found] + [version(name) for name in _LIBRARIES]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -120,17 +120,25 @@ def test_a_change_behind_a_verdict_asks_for_another(workspace: Workspace, change
 
 
 def test_another_program_judges_anew(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "judging.py").write_text("")
-    monkeypatch.setattr(log_results, "_PACKAGE", tmp_path)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "room").symlink_to(tmp_path / "room")  # as a checkout has its rooms
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "judging.py").write_text("")
+    monkeypatch.setattr(log_results, "_PACKAGE", tmp_path / "package")
     log_results._program.cache_clear()
     try:
         keep_results(workspace, _log(workspace).judged)
         assert _log(workspace).judged == {}
-        os.utime(tmp_path / "judging.py", (1, 1))
+        os.utime(tmp_path / "room" / "judging.py", (1, 1))
         log_results._program.cache_clear()
         assert _log(workspace).judged
     finally:
         log_results._program.cache_clear()
+
+
+def test_the_program_is_all_of_nsd() -> None:
+    found = {name for name, *_ in (one for one in log_results._program() if isinstance(one, list))}
+    assert {"reports/judge/answer.py", "reports/stats/limits.py", "plugins/api.py", "runner/store/index.py"} <= found
 
 
 def test_another_experiment_changes_nothing(workspace: Workspace) -> None:
