@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from nsd.plugins.api import Budget, LoraConfig, ModelRef, Prompt, TrainSeeds
 from nsd.plugins.errors import InputError, Interrupted, MissingExtra, ResumeRefused, StageFailed
 from nsd.plugins.models import load_model
 from nsd.plugins.registry import find
+from nsd.plugins.trainers._order import grouped_by_length
 from nsd.plugins.trainers.sft import examples_seen
 from tiny_model import make_tiny_model, with_end_tokens
 from training_job import Events, job, train, weights_hash
@@ -163,17 +166,64 @@ def test_each_seed_does_its_own_work(model: Path, tmp_path: Path) -> None:
     assert weights("lora-init", LORA, init=99) != weights("lora", LORA)
 
 
+# --------------------------------------------------------------------------- batches alike in length
+
+
+def test_a_batch_has_rows_of_neighbouring_lengths() -> None:
+    lengths = [30, 2, 11, 31, 10, 3, 12, 32, 1]
+    order = grouped_by_length(lengths, 3, seed=5)
+    batches = [sorted(lengths[place] for place in order[start : start + 3]) for start in (0, 3, 6)]
+    assert sorted(batches) == [[1, 2, 3], [10, 11, 12], [30, 31, 32]]
+
+
+def test_the_smaller_batch_comes_last_and_has_rows_of_any_length() -> None:
+    lengths = [1, 2, 50, 51, 100]
+    orders = [grouped_by_length(lengths, 2, seed) for seed in range(60)]
+    assert {lengths[order[4]] for order in orders} == set(lengths)
+
+
+@given(st.lists(st.integers(1, 9), max_size=400), st.integers(1, 5), st.integers(0, 2**62))
+def test_an_epoch_has_every_row_once(lengths: list[int], batch: int, seed: int) -> None:
+    order = grouped_by_length(lengths, batch, seed)
+    assert sorted(order) == list(range(len(lengths))) and order == grouped_by_length(lengths, batch, seed)
+
+
+def test_batches_come_in_no_order_of_length() -> None:
+    lengths = list(range(1, 401))
+    first = [lengths[grouped_by_length(lengths, 4, seed)[0]] for seed in range(200)]
+    assert abs(sum(first) / 200 - 200.5) < 3 * 115.5 / 200**0.5  # of a uniform draw, three standard errors
+    assert grouped_by_length(lengths, 4, 1) != grouped_by_length(lengths, 4, 2)
+
+
+@pytest.mark.slow
+def test_rows_alike_in_length_are_trained_on_together(model: Path, tmp_path: Path) -> None:
+    """A step's tokens are four times one row's: every target is once of one length, once of another."""
+    config = {"batch_size": 4, "epochs": 2, "group_by_length": True}
+    events = Events()
+    made = job(tmp_path, model, events, count=8)
+    for number, example in enumerate(made.examples):
+        made.examples[number] = replace(example, target="a" if number % 2 else "a b c d e f")
+    result = train("sft", config, made)
+    tokens = [0, *events.curve("num_tokens")]
+    steps = [after - before for before, after in pairwise(tokens)]
+    assert result.steps == 4 and len(set(steps)) == 2 and sorted(steps[:2]) == sorted(steps[2:])
+
+
 # --------------------------------------------------------------------------- stop and resume
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, alpha=8, dropout=0.3)], ids=["full", "lora-dropout"])
+@pytest.mark.parametrize(
+    ("lora", "more"),
+    [(None, {}), (LoraConfig(rank=2, alpha=8, dropout=0.3), {}), (None, {"group_by_length": True})],
+    ids=["full", "lora-dropout", "by-length"],
+)
 def test_a_stopped_and_resumed_run_ends_in_the_same_weights(
-    model: Path, tmp_path: Path, lora: LoraConfig | None
+    model: Path, tmp_path: Path, lora: LoraConfig | None, more: dict[str, Any]
 ) -> None:
     # 10 examples in batches of 4: epochs of three steps with a short last batch; stops within, at the end of and
     # after the first epoch.
-    config = {"batch_size": 4, "epochs": 3, "learning_rate": 1e-3, "micro_batch_size": 2}
+    config = {"batch_size": 4, "epochs": 3, "learning_rate": 1e-3, "micro_batch_size": 2, **more}
     whole, whole_events = in_pieces(tmp_path / "whole", [], config, model, count=10, lora=lora)
     pieces, events = in_pieces(tmp_path / "pieces", [2, 3, 7], config, model, count=10, lora=lora)
     assert pieces == whole

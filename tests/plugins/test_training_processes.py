@@ -59,7 +59,8 @@ def test_killed_at_any_moment_ends_in_the_same_weights(
 
 
 @pytest.mark.parametrize(
-    ("kind", "config"), [("sft", SFT | {"epochs": 2, "max_length": 24}), ("grpo", GRPO | {"steps": 6})]
+    ("kind", "config"),
+    [("sft", SFT | {"epochs": 2, "max_length": 24, "group_by_length": True}), ("grpo", GRPO | {"steps": 6})],
 )
 def test_two_processes_share_a_step_and_one_reports(
     model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
