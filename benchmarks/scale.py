@@ -284,11 +284,12 @@ def many_runs(folder: Path, runs: int) -> Iterator[Row]:
         "`nsd runs` of all": ["runs", *place],
         "`nsd plan`, nothing to run": ["plan", str(spec), *place],
         "`nsd plan`, all to run": ["plan", str(new), *place],
-        "`nsd log` of an experiment": ["log", spec.stem, *place],
+        "`nsd log` of all, 20 of them judged": ["log", *place],
         "`nsd log` of all": ["log", *place],
+        "`nsd log` of an experiment": ["log", spec.stem, *place],
     }
     for what, arguments in commands.items():
-        rounds = 1 if arguments[0] == "log" and len(arguments) == 3 else ROUNDS
+        rounds = 1 if what.endswith("judged") else ROUNDS  # what was judged once is kept
         seconds = statistics.median(used(arguments, folder, (folder, "none")).processor for _ in range(rounds))
         yield Row(f"{what}, {runs:,} finished runs", "a second of processor time", "s", seconds, 1.0, seconds)
 

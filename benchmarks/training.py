@@ -4,7 +4,8 @@
 
 Both run in fresh processes, in turn, with the same seed, data and model (by default the embedded one, else a
 random one of that kind); the losses of every step must be equal, or the benchmark fails. Two times are given: the
-whole process, as a user waits for it, and the part after the imports. Limits: checkpoints by the clock (nsd's
+whole process, as a user waits for it, and the part after the imports. An SFT stage on word problems of different
+lengths is timed with `group_by_length` and without. Limits: checkpoints by the clock (nsd's
 default) fall into longer runs only; a machine shared with others makes single ratios noisy, so the median counts.
 """
 
@@ -83,8 +84,9 @@ def plugin_stage(kind: str, folder: Path) -> None:
         Example(Question(question_id(prompt), prompt, target), prompt, target, target, "labeled")
         for prompt, target in task["rows"]
     ]
+    config: dict[str, Any]
     if kind == "sft":
-        config = {"batch_size": task["batch_size"]}
+        config = {name: task[name] for name in ("batch_size", "group_by_length") if name in task}
     else:
         config = {name: task[name] for name in ("prompts_per_step", "num_generations", "max_tokens", "rollout")}
         config["rewards"] = ["vowel_share"]
@@ -134,8 +136,45 @@ def default_model(folder: Path) -> Path:
     return made
 
 
+def word_problems(count: int) -> list[tuple[str, str]]:
+    """Prompts and targets whose lengths differ as problems' do: 36 to 147 tokens of the embedded model."""
+    from nsd.plugins.datasets.wordmath import Wordmath
+
+    made = Wordmath(Wordmath.Config(train=count, test=1)).pools().train
+    return [(f"{one.text}\n", str(one.solution)) for one in made]
+
+
+def in_turn(commands: dict[str, list[str]], options: argparse.Namespace) -> list[list[dict[str, Any]]]:
+    """What each command says of itself in every round; each goes first as often as the other."""
+    runs: dict[str, list[dict[str, Any]]] = {label: [] for label in commands}
+    for repeat in range(options.repeats):
+        for label in list(commands)[:: 1 if repeat % 2 == 0 else -1]:
+            runs[label].append(timed(commands[label], options.threads))
+    return list(runs.values())
+
+
+def grouping(folder: Path, given: dict[str, Any], options: argparse.Namespace) -> Row:
+    """A row of `group_by_length` against training without it."""
+    commands = {}
+    for name in ("grouped", "random"):
+        (folder / name).mkdir()
+        task = {**TASKS["sft"], **given, "rows": word_problems(1280), "group_by_length": name == "grouped"}
+        (folder / name / "task.json").write_text(json.dumps(task))
+        commands[name] = module("training", "--stage", "sft", str(folder / name))
+    own, plain = ([one["seconds"] for one in side] for side in in_turn(commands, options))
+    return Row(
+        f"SFT of {given['steps']} steps on word problems, `group_by_length`",
+        "without it",
+        "s",
+        statistics.median(own),
+        statistics.median(plain),
+        median_ratio(own, plain),
+        f"after the imports, {options.threads} thread{'' if options.threads == 1 else 's'}",
+    )
+
+
 def measure(options: argparse.Namespace) -> Iterator[Row]:
-    """Both sides in turn; each goes first as often as the other."""
+    """Both sides in turn."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = options.model or default_model(folder)
@@ -149,15 +188,12 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                 "nsd": module("training", "--stage", kind, str(folder)),
                 "bare": module("bare_trl", kind, str(folder)),
             }
-            runs: dict[str, list[dict[str, Any]]] = {"nsd": [], "bare": []}
-            for repeat in range(options.repeats):
-                for label in list(commands)[:: 1 if repeat % 2 == 0 else -1]:
-                    runs[label].append(timed(commands[label], options.threads))
-            losses = runs["bare"][0]["losses"]
-            if len(losses) != steps or any(one["losses"] != losses for one in [*runs["nsd"], *runs["bare"]]):
+            runs = in_turn(commands, options)
+            losses = runs[1][0]["losses"]
+            if len(losses) != steps or any(one["losses"] != losses for side in runs for one in side):
                 raise SystemExit(f"training: {kind}: the losses differ")
             for part, words in (("whole", "whole process"), ("seconds", "after the imports")):
-                own, bare = ([one[part] for one in runs[label]] for label in runs)
+                own, bare = ([one[part] for one in side] for side in runs)
                 singles = ", ".join(f"{a / b:.2f}" for a, b in zip(own, bare, strict=True))
                 yield Row(
                     f"{kind.upper()} stage of {steps} steps, {words}",
@@ -168,6 +204,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                     median_ratio(own, bare),
                     f"of {singles}; losses of all steps equal, {options.threads} threads",
                 )
+            if kind == "sft":
+                yield grouping(folder, given, options)
 
 
 def main() -> int:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 from nsd.plugins.seeds import stream
+from nsd.plugins.trainers._lengths import tokens_of
 
 POOL = 50  # batches whose rows are sorted by length together
 
@@ -54,10 +55,11 @@ def with_length_groups(base: Any, batch: int, seed: int) -> Any:
 
     Raises nothing of its own. The rows need `input_ids`.
     """
+
     class Grouped(_counting_epochs(base)):  # type: ignore[misc]  # a class of TRL's, which has no types
         def _get_train_sampler(self, dataset: Any = None) -> Any:
             rows = self.train_dataset if dataset is None else dataset
-            self._order = LengthSampler([len(ids) for ids in rows["input_ids"]], batch, seed)
+            self._order = LengthSampler(tokens_of(rows), batch, seed)
             return self._order
 
     Grouped.__name__ = base.__name__
@@ -90,11 +92,12 @@ def grouped_by_length(lengths: Sequence[int], batch: int, seed: int) -> list[int
     random = Random(seed)
     order = list(range(len(lengths)))
     random.shuffle(order)
-    whole, size = len(order) - len(order) % batch, POOL * batch
-    pools = [sorted(order[start : min(start + size, whole)], key=lengths.__getitem__) for start in range(0, whole, size)]
+    rest, size = len(order) % batch, POOL * batch
+    order, short = order[: len(order) - rest], order[len(order) - rest :]
+    pools = [sorted(order[start : start + size], key=lengths.__getitem__) for start in range(0, len(order), size)]
     batches = [pool[start : start + batch] for pool in pools for start in range(0, len(pool), batch)]
     random.shuffle(batches)
-    return [place for one in batches for place in one] + order[whole:]
+    return [place for one in batches for place in one] + short
 
 
 def _counting_epochs(base: Any) -> Any:

@@ -10,7 +10,8 @@ that ends the assistant's turn: what the model would have written itself (plugin
 `micro_batch_size` and `gradient_checkpointing` are output-neutral: the loss is averaged over the tokens of the
 whole batch whichever way it is split, so they change float rounding only (with LoRA dropout also which masks are
 drawn). `group_by_length` makes batches of rows alike in length: other batches, so another result, and less time, the
-more the lengths differ. Limits: the loss of one step is the mean over its tokens, so long targets weigh more than short ones.
+more the lengths differ. Limits: the loss of one step is the mean over its tokens, so long targets weigh more than
+short ones.
 """
 
 from __future__ import annotations
@@ -158,8 +159,9 @@ class Sft(Trainer):
 
     def _check_lengths(self, prepared: Any, job: TrainJob) -> list[int]:
         """Tokens of every prepared row; warns of cut ones, fails where no row has a token in the loss."""
-        lengths = [len(ids) for ids in prepared["input_ids"]]
-        trained = [sum(label != -100 for label in labels) for labels in prepared["labels"]]
+        from nsd.plugins.trainers._lengths import tokens_of, trained_of
+
+        lengths, trained = tokens_of(prepared), trained_of(prepared)
         limit = self.config.max_length
         if not any(trained):
             raise StageFailed(
