@@ -35,8 +35,13 @@ hypotheses:
 GRPO_ARM = """\
   rl:
     train_on: [labeled]
-    trainer: {use: grpo, steps: 6, prompts_per_step: 2, num_generations: 4, learning_rate: 1e-4, max_tokens: 24}
+    trainer: {use: grpo, steps: 6, prompts_per_step: 2, num_generations: 4, learning_rate: 1e-4, max_tokens: 24,
+      save_every: 2}
 """
+# Small shards and frequent checkpoints, so that many of both are there while a stage is at work.
+SMALL_SHARDS = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:").replace(
+    "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}"
+)
 
 
 def environment() -> dict[str, str]:
