@@ -38,9 +38,22 @@ GRPO_ARM = """\
     trainer: {use: grpo, steps: 6, prompts_per_step: 2, num_generations: 4, learning_rate: 1e-4, max_tokens: 24,
       save_every: 2}
 """
-# Small shards and frequent checkpoints, so that many of both are there while a stage is at work.
-SMALL_SHARDS = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:").replace(
-    "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}"
+# Searches of two questions that the model does not solve.
+SEARCH_ARMS = """\
+  turns:
+    train_on: []
+    eval: &search
+      {use: discovery, questions: [9e361db81fd1a392, 0387dd81eb7572e2], samples: 24, max_tokens: 48, by: multi_turn}
+  searches:
+    train_on: []
+    eval:
+      <<: *search
+      by: training
+      trainer: {use: sdpo, num_generations: 8, max_tokens: 48, learning_rate: 3e-5, save_every: 1}
+"""
+# Every kind of stage, with small shards and frequent checkpoints, so that many of both are there while one is at work.
+EVERY_KIND = TINY_SPEC.replace("hypotheses:", GRPO_ARM + SEARCH_ARMS + "hypotheses:").replace(
+    "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}\nverifier: steps"
 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from e2e.command_line import SMALL_SHARDS, TINY_SPEC, environment, finished_run, nsd, nsd_json, results, start
+from e2e.command_line import EVERY_KIND, TINY_SPEC, environment, finished_run, nsd, nsd_json, results, start
 from support import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -157,7 +157,7 @@ def test_samples_and_show_read_what_was_written(finished: Path) -> None:
 
 
 def test_grpo_arm_keeps_its_curves(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = finished_run(tmp_path_factory, SMALL_SHARDS)
+    folder = finished_run(tmp_path_factory, EVERY_KIND)
     train = next(s for s in nsd_json(folder, "show", "tiny/rl/seed7", "--json")["stages"] if s["kind"] == "train")
     import pyarrow.parquet
 
