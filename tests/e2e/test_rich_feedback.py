@@ -24,7 +24,6 @@ eval: {use: accuracy, temperature: 0.1, max_tokens: 80}
 trainer: &sdpo {use: sdpo, steps: 2, prompts_per_step: 4, num_generations: 2, max_tokens: 80, learning_rate: 1e-4}
 seeds: [1]
 conditions:
-  base: {train_on: []}
   sdpo: {train_on: [labeled]}
   sdpo_blind: {train_on: [labeled], trainer: {include_environment_feedback: false}}
   on_test: {train_on: [test_questions]}
