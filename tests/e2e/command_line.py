@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from nsd.runner.cli.app import app
 from support import PATIENCE
 
 TINY_SPEC = """\
@@ -87,6 +90,19 @@ def nsd(folder: Path, *arguments: str, code: int = 0) -> str:
 def nsd_json(folder: Path, *arguments: str, code: int = 0) -> Any:
     """Run `nsd ...` and read its JSON."""
     return json.loads(nsd(folder, *arguments, code=code))
+
+
+def asked(folder: Path, *arguments: str) -> str:
+    """What `nsd ...` prints in `folder`, asked in this process: a new one takes a second to start."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def asked_json(folder: Path, *arguments: str) -> Any:
+    """Ask `nsd ...` and read its JSON."""
+    return json.loads(asked(folder, *arguments))
 
 
 def finished_run(factory: pytest.TempPathFactory, spec: str = TINY_SPEC) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from e2e.command_line import EVERY_KIND, TINY_SPEC, environment, finished_run, nsd, nsd_json, results, start
+from e2e.command_line import EVERY_KIND, TINY_SPEC, asked_json, environment, finished_run, nsd, nsd_json, results, start
 from support import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -31,7 +31,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_every_condition_has_a_result(finished: Path) -> None:
-    rows = nsd_json(finished, "runs", "--json")["runs"]
+    rows = asked_json(finished, "runs", "--json")["runs"]
     assert {row["run"] for row in rows} == {f"tiny/{name}/seed7" for name in ("base", "baseline", "student")}
     assert all(row["status"] == "done" and row["n"] == 24 for row in rows)
 
@@ -78,7 +78,7 @@ def added(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Added:
     folder = shutil.copytree(finished, tmp_path_factory.mktemp("added") / "copy")
     more = TINY_SPEC.replace("hypotheses:", ADDED + "hypotheses:").replace("name: tiny", "name: more")
     (folder / "more.yaml").write_text(more)
-    planned = nsd_json(folder, "plan", "more.yaml", "--json")["stages"]
+    planned = asked_json(folder, "plan", "more.yaml", "--json")["stages"]
     return Added(folder, planned, nsd_json(folder, "run", "more.yaml", "--json", code=1))
 
 
@@ -95,19 +95,19 @@ def test_more_conditions_run_only_their_own_stages(added: Added) -> None:
 
 def test_plan_names_the_field_that_changed(copy: Path) -> None:
     (copy / "warm.yaml").write_text(TINY_SPEC.replace("learning_rate: 5e-4", "learning_rate: 1e-4"))
-    stages = nsd_json(copy, "plan", "warm.yaml", "--json")["stages"]
+    stages = asked_json(copy, "plan", "warm.yaml", "--json")["stages"]
     changed = next(stage["changed_since_nearest"] for stage in stages if stage["kind"] == "train")
     assert changed == ["trainer.config.learning_rate: 0.0005 -> 0.0001"]
 
 
 def test_the_index_is_the_same_after_deletion_and_rebuild(copy: Path) -> None:
     names = ["tiny/base/seed7", "tiny/baseline/seed7", "tiny/student/seed7"]
-    before = nsd_json(copy, "compare", *names, "--format", "json")
-    rows = nsd_json(copy, "runs", "--json")
+    before = asked_json(copy, "compare", *names, "--format", "json")
+    rows = asked_json(copy, "runs", "--json")
     (copy / "nsd-workspace" / "nsd.duckdb").unlink()
     nsd(copy, "db", "rebuild")
-    assert nsd_json(copy, "compare", *names, "--format", "json") == before
-    assert nsd_json(copy, "runs", "--json") == rows
+    assert asked_json(copy, "compare", *names, "--format", "json") == before
+    assert asked_json(copy, "runs", "--json") == rows
 
 
 def test_a_stage_that_fails_does_not_stop_the_other_arms(added: Added) -> None:
@@ -130,7 +130,7 @@ def test_two_specs_at_once_in_one_workspace_both_finish(tmp_path: Path) -> None:
     for process in processes:
         out, err = process.communicate(timeout=2 * PATIENCE)
         assert process.returncode == 0, out + err
-    rows = nsd_json(tmp_path, "runs", "--json")["runs"]
+    rows = asked_json(tmp_path, "runs", "--json")["runs"]
     assert len(rows) == 6 and all(row["status"] == "done" for row in rows)
     shared = {row["eval_digest"] for row in rows if row["condition"] in ("base", "baseline")}
     assert len(shared) == 2
@@ -149,16 +149,16 @@ def test_gc_frees_weights_and_a_later_spec_trains_them_again(copy: Path) -> None
 
 
 def test_samples_and_show_read_what_was_written(finished: Path) -> None:
-    page = nsd_json(finished, "samples", "tiny/base/seed7", "--json", "--size", "3")
+    page = asked_json(finished, "samples", "tiny/base/seed7", "--json", "--size", "3")
     assert page["total"] == 24 and len(page["questions"]) == 3
-    stages = nsd_json(finished, "show", "tiny/student/seed7", "--json")["stages"]
+    stages = asked_json(finished, "show", "tiny/student/seed7", "--json")["stages"]
     assert [stage["kind"] for stage in stages] == ["train", "sample", "label", "train", "sample", "score"]
     assert stages[-1]["packages"]["torch"]
 
 
 def test_grpo_arm_keeps_its_curves(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = finished_run(tmp_path_factory, EVERY_KIND)
-    train = next(s for s in nsd_json(folder, "show", "tiny/rl/seed7", "--json")["stages"] if s["kind"] == "train")
+    train = next(s for s in asked_json(folder, "show", "tiny/rl/seed7", "--json")["stages"] if s["kind"] == "train")
     import pyarrow.parquet
 
     metrics = pyarrow.parquet.read_table(Path(train["folder"]) / "curves.parquet")["metric"].to_pylist()

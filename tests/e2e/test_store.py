@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from e2e.command_line import TINY_SPEC, finished_run, nsd, nsd_json, results, start
+from e2e.command_line import TINY_SPEC, asked_json, finished_run, nsd, nsd_json, results, start
 from support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("apart")
     store = f"file://{folder / 'store'}"
     first, second = short_machine(folder, "first"), short_machine(folder, "second")
-    stages = nsd_json(first, "plan", "tiny.yaml", "--json")["stages"]
+    stages = asked_json(first, "plan", "tiny.yaml", "--json")["stages"]
     (shared,) = [one["digest"] for one in stages if one["kind"] == "train" and one["condition"] == "baseline"]
     assert "1 stages run" in nsd(first, "run", "tiny.yaml", "--store", store, "--stage", shared[:10])
     outcome = nsd_json(second, "run", "tiny.yaml", "--store", store, "--json")
@@ -145,7 +145,7 @@ def test_a_further_machine_finds_everything_done(apart: Path) -> None:
     outcome = nsd_json(third, "run", "tiny.yaml", "--store", f"file://{apart / 'store'}", "--json")
     assert outcome["stages_run"] == 0 and outcome["stages_cached"] == 5
     assert not list((third / "nsd-workspace").rglob("*.safetensors"))  # no weights travel that nothing needs
-    assert nsd_json(third, "compare", "tiny.yaml", "-f", "json")["primary_family"] == 1
+    assert asked_json(third, "compare", "tiny.yaml", "-f", "json")["primary_family"] == 1
 
 
 def test_an_unknown_stage_is_an_error(tmp_path: Path) -> None:

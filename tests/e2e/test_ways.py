@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from e2e.command_line import GRPO_ARM, TINY_SPEC, environment, nsd_json
+from e2e.command_line import GRPO_ARM, TINY_SPEC, asked_json, environment, nsd_json
 from support import PATIENCE, STRANGER, STRANGERS, shared_data
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_training_in_two_processes_under_accelerate(together: Path, tmp_path: Path) -> None:
     workspace = str(together / "nsd-workspace")
-    stages = nsd_json(tmp_path, "show", "tiny/rl/seed7", "--json", "--workspace", workspace)["stages"]
+    stages = asked_json(tmp_path, "show", "tiny/rl/seed7", "--json", "--workspace", workspace)["stages"]
     (train,) = [stage for stage in stages if stage["kind"] == "train"]
     assert train["processes"] == 2 and train["training"]["notes"]["processes"] == 2
 
@@ -58,7 +58,7 @@ conditions:
 """
     (tmp_path / "gsm8k.yaml").write_text(spec)
     assert nsd_json(tmp_path, "run", "gsm8k.yaml", "--json", "--smoke")["failures"] == []
-    rows = nsd_json(tmp_path, "runs", "--json")["runs"]
+    rows = asked_json(tmp_path, "runs", "--json")["runs"]
     assert {row["run"].split("/")[0] for row in rows} == {"gsm8k-way-smoke"}
     assert all(row["status"] == "done" and row["n"] == 16 for row in rows)
 
@@ -82,7 +82,7 @@ def test_recorded_completions_are_scored_without_a_model(tmp_path: Path, protoco
     file = shared_data("samples/qwen25math_math100x8/math_cot_100.jsonl")
     (tmp_path / "recorded.yaml").write_text(RECORDED.format(file=file) + f"eval: {{use: {protocol}, k: 8}}\n")
     nsd_json(tmp_path, "run", "recorded.yaml", "--json")
-    (row,) = nsd_json(tmp_path, "runs", "--json")["runs"]
+    (row,) = asked_json(tmp_path, "runs", "--json")["runs"]
     assert row["n"] == 100 and row["mean"] == pytest.approx(mean)
 
 
@@ -107,7 +107,7 @@ def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trainings(folder: Path, arm: str) -> list[dict[str, Any]]:
     """What the stages that an arm comes from say of their trainings, first to last."""
-    stages = nsd_json(folder, "show", f"tiny/{arm}/seed7", "--json")["stages"]
+    stages = asked_json(folder, "show", f"tiny/{arm}/seed7", "--json")["stages"]
     return [stage["training"] for stage in stages if stage["kind"] == "train"]
 
 
