@@ -14,6 +14,8 @@ from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
 from support import PATIENCE, wait_until
 
+CHECKPOINT = "checkpoints/checkpoint-*/nsd.json"  # written last: with it a checkpoint is whole
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
@@ -44,11 +46,11 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("stopped")
     (folder / "tiny.yaml").write_text(EVERY_KIND)
     stop(folder, "sample", "base", "shards/*.parquet")
-    stop(folder, "train", "baseline", "checkpoints/checkpoint-*", signal.SIGTERM)
-    stop(folder, "train", "student", "checkpoints/checkpoint-*")
-    stop(folder, "train", "rl", "checkpoints/checkpoint-*")
+    stop(folder, "train", "baseline", CHECKPOINT, signal.SIGTERM)
+    stop(folder, "train", "student", CHECKPOINT)
+    stop(folder, "train", "rl", CHECKPOINT)
     stop(folder, "discover", "turns", "shards/*.parquet")
-    stop(folder, "discover", "searches", "checkpoints/checkpoint-*")
+    stop(folder, "discover", "searches", CHECKPOINT)
     (folder / "last.json").write_text(nsd(folder, "run", "tiny.yaml", "--json"))
     return folder
 
