@@ -14,6 +14,20 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # Seconds to wait for what comes at once on a quiet machine: only something that hangs takes as long on a busy one.
 PATIENCE = 600.0
 State = TypeVar("State")
+# Names that a worker imports: whichever of them it takes from the current folder leaves a mark.
+STRANGERS = (
+    "runner",
+    "plugins",
+    "reports",
+    "nsd",
+    "pydantic",
+    "pyarrow",
+    "numpy",
+    "statistics",
+    "helper",
+    "accelerate",
+)
+STRANGER = "import pathlib\npathlib.Path(__file__).with_name('STRANGER_RAN').touch()\nraise ImportError('a stranger')\n"
 
 
 def wait_until(condition: Callable[[], State], deadline: float = PATIENCE, pause: float = 0.05) -> State:

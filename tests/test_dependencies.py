@@ -30,7 +30,8 @@ def imported() -> set[str]:
 def test_every_base_dependency_is_imported_by_a_product_file() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = [re.split(r"[^\w-]", line)[0] for line in project["dependencies"]]
-    assert [name for name in names if MODULES.get(name, name) not in imported()] == []
+    found = imported()
+    assert [name for name in names if MODULES.get(name, name) not in found] == []
 
 
 def test_no_product_file_imports_statsmodels_or_pandas() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from nsd.runner.cli.app import app
 from support import PATIENCE
 
 TINY_SPEC = """\
@@ -35,8 +38,26 @@ hypotheses:
 GRPO_ARM = """\
   rl:
     train_on: [labeled]
-    trainer: {use: grpo, steps: 6, prompts_per_step: 2, num_generations: 4, learning_rate: 1e-4, max_tokens: 24}
+    trainer: {use: grpo, steps: 6, prompts_per_step: 2, num_generations: 4, learning_rate: 1e-4, max_tokens: 24,
+      save_every: 2}
 """
+# Searches of two questions that the model does not solve.
+SEARCH_ARMS = """\
+  turns:
+    train_on: []
+    eval: &search
+      {use: discovery, questions: [9e361db81fd1a392, 0387dd81eb7572e2], samples: 24, max_tokens: 48, by: multi_turn}
+  searches:
+    train_on: []
+    eval:
+      <<: *search
+      by: training
+      trainer: {use: sdpo, num_generations: 8, max_tokens: 48, learning_rate: 3e-5, save_every: 1}
+"""
+# Every kind of stage, with small shards and frequent checkpoints, so that many of both are there while one is at work.
+EVERY_KIND = TINY_SPEC.replace("hypotheses:", GRPO_ARM + SEARCH_ARMS + "hypotheses:").replace(
+    "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}\nverifier: steps"
+)
 
 
 def environment() -> dict[str, str]:
@@ -69,6 +90,19 @@ def nsd(folder: Path, *arguments: str, code: int = 0) -> str:
 def nsd_json(folder: Path, *arguments: str, code: int = 0) -> Any:
     """Run `nsd ...` and read its JSON."""
     return json.loads(nsd(folder, *arguments, code=code))
+
+
+def asked(folder: Path, *arguments: str) -> str:
+    """What `nsd ...` prints in `folder`, asked in this process: a new one takes a second to start."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def asked_json(folder: Path, *arguments: str) -> Any:
+    """Ask `nsd ...` and read its JSON."""
+    return json.loads(asked(folder, *arguments))
 
 
 def finished_run(factory: pytest.TempPathFactory, spec: str = TINY_SPEC) -> Path:

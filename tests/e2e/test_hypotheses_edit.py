@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.command_line import TINY_SPEC, finished_run, nsd, nsd_json, start
+from e2e.command_line import TINY_SPEC, asked, asked_json, finished_run, nsd, start
 from support import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -25,19 +25,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_claim_added_after_the_run_is_exploratory_before_and_after_running_again(finished: Path) -> None:
     edited = TINY_SPEC.replace("[student > baseline]", "[student > baseline, baseline > base]")
     (finished / "more.yaml").write_text(edited)
-    assert "EXPLORATORY: on no record" in nsd(finished, "compare", "more.yaml")
+    assert "EXPLORATORY: on no record" in asked(finished, "compare", "more.yaml")
     again = nsd(finished, "run", "more.yaml")
     assert "late claims, EXPLORATORY: a family of 2" in again and "after its results existed" in again
-    facts = nsd_json(finished, "compare", "more.yaml", "--format", "json")
+    facts = asked_json(finished, "compare", "more.yaml", "--format", "json")
     assert [one["claim"] for one in facts["verdicts"]] == ["student > baseline"]
     assert [one["claim"] for one in facts["late"]] == ["baseline > base"]
     assert facts["primary_family"] == 2
 
 
 def test_looking_is_recorded_once_for_the_same_data(finished: Path) -> None:
-    nsd(finished, "compare", "tiny.yaml")
+    asked(finished, "compare", "tiny.yaml")
     looks = (finished / "nsd-workspace" / "looks.jsonl").read_text().splitlines()
-    nsd(finished, "compare", "tiny.yaml")
+    asked(finished, "compare", "tiny.yaml")
     assert (finished / "nsd-workspace" / "looks.jsonl").read_text().splitlines() == looks and looks
 
 

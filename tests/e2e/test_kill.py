@@ -1,71 +1,73 @@
-"""kill -9 at random moments: the same command, again and again, ends with the same results."""
+"""Stops and kill -9 in the middle of stages: the same command, again and again, ends with the same results."""
 
 from __future__ import annotations
 
+import json
 import os
-import random
-import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
 
-from e2e.command_line import GRPO_ARM, TINY_SPEC, nsd, results, start
+from e2e.command_line import EVERY_KIND, finished_run, nsd, results, start
+from nsd.runner.plan.build import build_plan
+from nsd.runner.spec.load import load_spec
+from support import PATIENCE, wait_until
 
-# Small shards and frequent checkpoints, so that kills fall between many of them. What a death at each step of a commit
-# leaves is tried one by one in tests/runner/store/test_crash_windows.py.
-SPEC = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:").replace(
-    "seeds: [7]", "seeds: [7]\nengine: {use: hf, batch_size: 4}"
-)
-# Searches of four-step problems, most of which take many samples; checkpoints at every step.
-SEARCHES = """\
-name: tiny
-model: builtin:wordmath-1m
-data: {use: wordmath, steps: [0, 0, 0, 1], test: 400, split: {test: 4}}
-verifier: steps
-resources: {device: cpu}
-eval: {use: discovery, samples: 24, max_tokens: 48}
-conditions:
-  best_of_k: {train_on: []}
-  multi_turn: {train_on: [], eval: {by: multi_turn}}
-  sdpo:
-    train_on: []
-    eval:
-      by: training
-      trainer: {use: sdpo, num_generations: 8, max_tokens: 48, learning_rate: 3e-5, save_every: 1}
-"""
+CHECKPOINT = "checkpoints/checkpoint-*/nsd.json"  # written last: with it a checkpoint is whole
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("spec", "wanted"), [(SPEC, 4), (SEARCHES, 2)], ids=["trainings", "searches"])
-def test_kills_leave_the_same_labels_scores_and_weights(spec: str, wanted: int, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for folder in (whole, killed):
-        folder.mkdir()
-        (folder / "tiny.yaml").write_text(spec)
-    started = time.monotonic()
-    nsd(whole, "run", "tiny.yaml")
-    alone = time.monotonic() - started
+def stop(folder: Path, kind: str, condition: str, files: str, how: signal.Signals = signal.SIGKILL) -> None:
+    """Run tiny.yaml until a stage of this kind and condition has left such files, not yet its result, and stop it.
 
-    expected = results(whole / "nsd-workspace")
-    chance = random.Random(20)
-    kills = 0
-    # An attempt must be able to live longer than loading takes, and not so long that the run ends too soon; one that
-    # ends all the same is held against the whole run, and the killing starts over.
-    while kills < wanted:
-        process = start(killed, "run", "tiny.yaml")
-        lives_until = time.monotonic() + chance.uniform(0.0, 0.3 * alone)
-        while process.poll() is None and time.monotonic() < lives_until:
-            time.sleep(0.02)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-            kills += 1
-        else:
-            assert process.returncode == 0, process.communicate()
-            assert results(killed / "nsd-workspace") == expected
-            shutil.rmtree(killed / "nsd-workspace")
-    nsd(killed, "run", "tiny.yaml")
-    assert results(killed / "nsd-workspace") == expected
+    What a death at each step of a commit leaves is tried one by one in tests/runner/store/test_crash_windows.py.
+    """
+    plan, arm = build_plan(load_spec(folder / "tiny.yaml")), f"{condition}/seed7"
+    stages = [one for one in plan.stages.values() if one.kind == kind and one.used_by[0] == arm]
+    partials = [folder / "nsd-workspace" / "partial" / f"{kind}-{stage.digest}" for stage in stages]
+    process = start(folder, "run", "tiny.yaml")
+
+    def begun() -> list[Path]:
+        return [found for partial in partials for found in partial.glob(files)]
+
+    wait_until(lambda: begun() or process.poll() is not None, pause=0.01)
+    assert process.poll() is None, process.communicate()
+    os.kill(process.pid, how)
+    process.wait(PATIENCE)
+    assert process.returncode == (75 if how == signal.SIGTERM else -how)
+    assert begun(), "it came too late: the stage was over"
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where EVERY_KIND came to its end after five kills and a stop, with what the last run said."""
+    folder = tmp_path_factory.mktemp("stopped")
+    (folder / "tiny.yaml").write_text(EVERY_KIND)
+    stop(folder, "sample", "base", "shards/*.parquet")
+    stop(folder, "train", "baseline", CHECKPOINT, signal.SIGTERM)
+    stop(folder, "train", "student", CHECKPOINT)
+    stop(folder, "train", "rl", CHECKPOINT)
+    stop(folder, "discover", "turns", "shards/*.parquet")
+    stop(folder, "discover", "searches", CHECKPOINT)
+    (folder / "last.json").write_text(nsd(folder, "run", "tiny.yaml", "--json"))
+    return folder
+
+
+def test_kills_leave_the_same_labels_scores_and_weights(
+    stopped: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole = finished_run(tmp_path_factory, EVERY_KIND)
+    assert results(stopped / "nsd-workspace") == results(whole / "nsd-workspace")
+
+
+def test_trainings_went_on_from_their_checkpoints(stopped: Path) -> None:
+    manifests = [json.loads(path.read_text()) for path in stopped.glob("nsd-workspace/artifacts/train-*/manifest.json")]
+    assert len(manifests) == 3 and all(one["training"]["notes"]["resumed_from"] > 0 for one in manifests)
+
+
+def test_what_was_whole_before_a_stop_is_not_done_again(stopped: Path) -> None:
+    """The last one was in the last arm, at the first or the second of its two questions."""
+    last = json.loads((stopped / "last.json").read_text())
+    assert last["stages_cached"] >= 16 and last["stages_run"] <= 3

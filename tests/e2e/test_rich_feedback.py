@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as parquet
 import pytest
 
-from e2e.command_line import nsd, nsd_json
+from e2e.command_line import asked_json, nsd
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,6 @@ eval: {use: accuracy, temperature: 0.1, max_tokens: 80}
 trainer: &sdpo {use: sdpo, steps: 2, prompts_per_step: 4, num_generations: 2, max_tokens: 80, learning_rate: 1e-4}
 seeds: [1]
 conditions:
-  base: {train_on: []}
   sdpo: {train_on: [labeled]}
   sdpo_blind: {train_on: [labeled], trainer: {include_environment_feedback: false}}
   on_test: {train_on: [test_questions]}
@@ -45,7 +44,7 @@ def rollouts(folder: Path, arm: str) -> list[dict[str, Any]]:
     """What an arm drew while it trained."""
     (digest,) = (
         stage["digest"]
-        for stage in nsd_json(folder, "plan", "rich.yaml", "--json")["stages"]
+        for stage in asked_json(folder, "plan", "rich.yaml", "--json")["stages"]
         if stage["kind"] == "train" and stage["used_by"][0].startswith(f"{arm}/")
     )
     artifact = folder / "nsd-workspace" / "artifacts" / f"train-{digest}"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from e2e.command_line import GRPO_ARM, TINY_SPEC, environment, finished_run, nsd, nsd_json, results, start
-from support import PATIENCE, wait_until
+from e2e.command_line import EVERY_KIND, TINY_SPEC, asked_json, environment, finished_run, nsd, nsd_json, results, start
+from support import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 
 def test_every_condition_has_a_result(finished: Path) -> None:
-    rows = nsd_json(finished, "runs", "--json")["runs"]
+    rows = asked_json(finished, "runs", "--json")["runs"]
     assert {row["run"] for row in rows} == {f"tiny/{name}/seed7" for name in ("base", "baseline", "student")}
     assert all(row["status"] == "done" and row["n"] == 24 for row in rows)
 
@@ -56,71 +57,80 @@ def test_a_second_run_trains_nothing_and_loads_no_torch(finished: Path) -> None:
     assert summary["stages_run"] == 0 and summary["stages_cached"] > 0
 
 
-def test_one_more_condition_runs_only_its_own_stages(copy: Path) -> None:
-    more = TINY_SPEC.replace(
-        "hypotheses:",
-        "  filtered: {train_on: [labeled, pseudo], label_with: baseline, labeler: {threshold: 0.5}}\nhypotheses:",
-    ).replace("name: tiny", "name: more")
-    (copy / "more.yaml").write_text(more)
-    planned = nsd_json(copy, "plan", "more.yaml", "--json")["stages"]
-    waiting = [(stage["condition"], stage["kind"]) for stage in planned if not stage["cached"]]
-    assert waiting == [("filtered", "label"), ("filtered", "train"), ("filtered", "sample"), ("filtered", "score")]
-    assert nsd_json(copy, "run", "more.yaml", "--json")["stages_run"] == 4
+# Arms that a finished folder has not: one that succeeds, one that cannot, and one after it.
+ADDED = """\
+  filtered: {train_on: [labeled, pseudo], label_with: baseline, labeler: {threshold: 0.5}}
+  none: {train_on: [pseudo], label_with: base, labeler: {max_tokens: 1, threshold: 1.0}}
+  after: {train_on: [labeled], trainer: {epochs: 1}}
+"""
+
+
+@dataclass
+class Added:
+    folder: Path
+    planned: list[dict[str, Any]]  # before the run
+    summary: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def added(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Added:
+    """A copy of the finished folder in which more.yaml, the spec with these arms, was planned and ran."""
+    folder = shutil.copytree(finished, tmp_path_factory.mktemp("added") / "copy")
+    more = TINY_SPEC.replace("hypotheses:", ADDED + "hypotheses:").replace("name: tiny", "name: more")
+    (folder / "more.yaml").write_text(more)
+    planned = asked_json(folder, "plan", "more.yaml", "--json")["stages"]
+    return Added(folder, planned, nsd_json(folder, "run", "more.yaml", "--json", code=1))
+
+
+def test_more_conditions_run_only_their_own_stages(added: Added) -> None:
+    waiting = [(stage["condition"], stage["kind"]) for stage in added.planned if not stage["cached"]]
+    trained = ("train", "sample", "score")
+    assert waiting == [
+        *(("filtered", kind) for kind in ("label", *trained)),
+        *(("none", kind) for kind in ("sample", "label", *trained)),
+        *(("after", kind) for kind in trained),
+    ]
+    assert added.summary["stages_run"] == len(waiting) - 3  # `none` has nothing to train on
 
 
 def test_plan_names_the_field_that_changed(copy: Path) -> None:
     (copy / "warm.yaml").write_text(TINY_SPEC.replace("learning_rate: 5e-4", "learning_rate: 1e-4"))
-    stages = nsd_json(copy, "plan", "warm.yaml", "--json")["stages"]
+    stages = asked_json(copy, "plan", "warm.yaml", "--json")["stages"]
     changed = next(stage["changed_since_nearest"] for stage in stages if stage["kind"] == "train")
     assert changed == ["trainer.config.learning_rate: 0.0005 -> 0.0001"]
 
 
 def test_the_index_is_the_same_after_deletion_and_rebuild(copy: Path) -> None:
     names = ["tiny/base/seed7", "tiny/baseline/seed7", "tiny/student/seed7"]
-    before = nsd_json(copy, "compare", *names, "--format", "json")
-    rows = nsd_json(copy, "runs", "--json")
+    before = asked_json(copy, "compare", *names, "--format", "json")
+    rows = asked_json(copy, "runs", "--json")
     (copy / "nsd-workspace" / "nsd.duckdb").unlink()
     nsd(copy, "db", "rebuild")
-    assert nsd_json(copy, "compare", *names, "--format", "json") == before
-    assert nsd_json(copy, "runs", "--json") == rows
+    assert asked_json(copy, "compare", *names, "--format", "json") == before
+    assert asked_json(copy, "runs", "--json") == rows
 
 
-def test_a_stage_that_fails_does_not_stop_the_other_arms(copy: Path) -> None:
-    spec = TINY_SPEC.replace("name: tiny", "name: failing").replace(
-        "hypotheses:",
-        "  none: {train_on: [pseudo], label_with: base, labeler: {max_tokens: 1, threshold: 1.0}}\n"
-        "  after: {train_on: [labeled], trainer: {epochs: 1}}\nhypotheses:",
-    )
-    (copy / "failing.yaml").write_text(spec)
-    summary = nsd_json(copy, "run", "failing.yaml", "--json", code=1)
-    assert [failure["used_by"] for failure in summary["failures"]] == [["none/seed7"]]
-    assert "nothing to train on" in summary["failures"][0]["reason"]
-    assert Path(summary["failures"][0]["log"]).read_text()
-    status = {row["run"]: row["status"] for row in nsd_json(copy, "runs", "failing/*", "--json")["runs"]}
-    assert status["failing/after/seed7"] == "done" and status["failing/none/seed7"] == "failed"
-    assert "nothing to train on" in nsd(copy, "logs", "failing/none/seed7")
-
-
-def test_sigterm_saves_exits_75_and_the_same_command_continues(tmp_path: Path, finished: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY_SPEC)
-    process = start(tmp_path, "run", "tiny.yaml")
-    wait_until(lambda: list((tmp_path / "nsd-workspace" / "artifacts").glob("score-*")) or process.poll() is not None)
-    assert process.poll() is None, process.communicate()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE) == 75
-    assert nsd_json(tmp_path, "run", "tiny.yaml", "--json")["stages_cached"] >= 1
-    assert results(tmp_path / "nsd-workspace") == results(finished / "nsd-workspace")
+def test_a_stage_that_fails_does_not_stop_the_other_arms(added: Added) -> None:
+    (failure,) = added.summary["failures"]
+    assert failure["used_by"] == ["none/seed7"] and "nothing to train on" in failure["reason"]
+    assert Path(failure["log"]).read_text()
+    status = {row["run"]: row["status"] for row in nsd_json(added.folder, "runs", "more/*", "--json")["runs"]}
+    assert status["more/filtered/seed7"] == status["more/after/seed7"] == "done"
+    assert status["more/none/seed7"] == "failed"
+    assert "nothing to train on" in nsd(added.folder, "logs", "more/none/seed7")
 
 
 def test_two_specs_at_once_in_one_workspace_both_finish(tmp_path: Path) -> None:
-    (tmp_path / "one.yaml").write_text(TINY_SPEC.replace("name: tiny", "name: one"))
-    # Shares base and baseline with the first, so that both want the same stages at the same time.
-    (tmp_path / "two.yaml").write_text(TINY_SPEC.replace("name: tiny", "name: two").replace("k: 4", "k: 2"))
+    own = "  {0}: {{train_on: [], prompt: {{template: '{0}: {{question}}'}}}}\n"
+    for name in ("one", "two"):
+        # They share base and baseline, so that both want the same stages at the same time.
+        shared = TINY_SPEC.partition("  student:")[0].replace("name: tiny", f"name: {name}")
+        (tmp_path / f"{name}.yaml").write_text(shared + own.format(name))
     processes = [start(tmp_path, "run", name) for name in ("one.yaml", "two.yaml")]
     for process in processes:
         out, err = process.communicate(timeout=2 * PATIENCE)
         assert process.returncode == 0, out + err
-    rows = nsd_json(tmp_path, "runs", "--json")["runs"]
+    rows = asked_json(tmp_path, "runs", "--json")["runs"]
     assert len(rows) == 6 and all(row["status"] == "done" for row in rows)
     shared = {row["eval_digest"] for row in rows if row["condition"] in ("base", "baseline")}
     assert len(shared) == 2
@@ -130,25 +140,25 @@ def test_gc_frees_weights_and_a_later_spec_trains_them_again(copy: Path) -> None
     before = results(copy / "nsd-workspace")
     assert "deleted 2 folders" in nsd(copy, "gc", "--yes")
     assert nsd_json(copy, "run", "tiny.yaml", "--json")["stages_run"] == 0
+    freed = before.keys() - results(copy / "nsd-workspace").keys()
     (copy / "longer.yaml").write_text(TINY_SPEC.replace("temperature: 0.1", "temperature: 0.2"))
-    nsd(copy, "run", "longer.yaml")
+    nsd(copy, "run", "longer.yaml", "--only", "baseline")
     after = results(copy / "nsd-workspace")
-    assert all(after[name] == value for name, value in before.items())
+    assert len(freed) == 2 and len(freed & after.keys()) == 1, "of the two arms, one was wanted again"
+    assert all(after[name] == value for name, value in before.items() if name in after)
 
 
 def test_samples_and_show_read_what_was_written(finished: Path) -> None:
-    page = nsd_json(finished, "samples", "tiny/base/seed7", "--json", "--size", "3")
+    page = asked_json(finished, "samples", "tiny/base/seed7", "--json", "--size", "3")
     assert page["total"] == 24 and len(page["questions"]) == 3
-    stages = nsd_json(finished, "show", "tiny/student/seed7", "--json")["stages"]
+    stages = asked_json(finished, "show", "tiny/student/seed7", "--json")["stages"]
     assert [stage["kind"] for stage in stages] == ["train", "sample", "label", "train", "sample", "score"]
     assert stages[-1]["packages"]["torch"]
 
 
-def test_grpo_arm_runs_and_keeps_its_curves(copy: Path) -> None:
-    (copy / "rl.yaml").write_text(TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:"))
-    summary = nsd_json(copy, "run", "rl.yaml", "--json")
-    assert summary["failures"] == []
-    train = next(s for s in nsd_json(copy, "show", "tiny/rl/seed7", "--json")["stages"] if s["kind"] == "train")
+def test_grpo_arm_keeps_its_curves(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = finished_run(tmp_path_factory, EVERY_KIND)
+    train = next(s for s in asked_json(folder, "show", "tiny/rl/seed7", "--json")["stages"] if s["kind"] == "train")
     import pyarrow.parquet
 
     metrics = pyarrow.parquet.read_table(Path(train["folder"]) / "curves.parquet")["metric"].to_pylist()

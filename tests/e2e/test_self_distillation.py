@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
-from e2e.command_line import nsd, nsd_json
+from e2e.command_line import asked, asked_json, nsd
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def trainings(folder: Path) -> dict[str, Path]:
     """The artifact of each arm's training."""
-    found = nsd_json(folder, "plan", "self.yaml", "--json")
+    found = asked_json(folder, "plan", "self.yaml", "--json")
     return {
         stage["used_by"][0].split("/")[0]: folder / "nsd-workspace" / "artifacts" / f"train-{stage['digest']}"
         for stage in found["stages"]
@@ -80,7 +80,7 @@ def test_every_arm_has_drawn_as_many_tokens_up_to_one_batch(finished: Path) -> N
 
 
 def test_the_page_says_which_weights_were_kept_and_what_became_of_each_training(finished: Path) -> None:
-    nsd(finished, "report", "self.yaml", "--html", "self.html")
+    asked(finished, "report", "self.yaml", "--html", "self.html")
     page = (finished / "self.html").read_text()
     assert "Which weights were kept" in page and "Validation: accuracy" in page
     assert "Majorities that are right" in page and "jsd" in page

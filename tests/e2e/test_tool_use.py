@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
-from e2e.command_line import nsd, nsd_json
+from e2e.command_line import asked, asked_json, nsd
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def rollouts(folder: Path, arm: str) -> list[dict[str, object]]:
     """What an arm drew while it trained."""
     (digest,) = (
         stage["digest"]
-        for stage in nsd_json(folder, "plan", "tools.yaml", "--json")["stages"]
+        for stage in asked_json(folder, "plan", "tools.yaml", "--json")["stages"]
         if stage["kind"] == "train" and stage["used_by"][0].startswith(f"{arm}/")
     )
     artifact = folder / "nsd-workspace" / "artifacts" / f"train-{digest}"
@@ -78,6 +78,6 @@ def test_without_feedback_nothing_is_left_to_read(finished: Path) -> None:
 
 
 def test_the_page_compares_the_arms(finished: Path) -> None:
-    nsd(finished, "report", "tools.yaml", "--html", "tools.html")
+    asked(finished, "report", "tools.yaml", "--html", "tools.html")
     page = (finished / "tools.html").read_text()
     assert "sdpo_blind" in page and "avg@2" in page

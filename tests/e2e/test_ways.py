@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from e2e.command_line import GRPO_ARM, TINY_SPEC, nsd_json
-from support import shared_data
+from e2e.command_line import GRPO_ARM, TINY_SPEC, asked_json, environment, nsd_json
+from support import PATIENCE, STRANGER, STRANGERS, shared_data
 
 pytestmark = pytest.mark.slow
 
 
-def test_training_in_two_processes_under_accelerate(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder full of strangers in which an arm trained in two processes."""
+    pytest.importorskip("accelerate")
+    folder = tmp_path_factory.mktemp("together")
+    for name in (*STRANGERS, "torch", "trl", "json"):
+        (folder / f"{name}.py").write_text(STRANGER)
     spec = TINY_SPEC.replace("hypotheses:", GRPO_ARM + "hypotheses:") + "resources: {processes: 2}\n"
-    (tmp_path / "two.yaml").write_text(spec)
-    assert nsd_json(tmp_path, "run", "two.yaml", "--json", "--only", "rl")["failures"] == []
-    stages = nsd_json(tmp_path, "show", "tiny/rl/seed7", "--json")["stages"]
+    (folder / "two.yaml").write_text(spec)
+    # -P, as the installed command does without: Python alone would take nsd itself from the current folder.
+    command = [sys.executable, "-P", "-m", "nsd.runner.cli", "run", "two.yaml", "--only", "rl"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=2 * PATIENCE)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return folder
+
+
+def test_training_in_two_processes_under_accelerate(together: Path, tmp_path: Path) -> None:
+    workspace = str(together / "nsd-workspace")
+    stages = asked_json(tmp_path, "show", "tiny/rl/seed7", "--json", "--workspace", workspace)["stages"]
     (train,) = [stage for stage in stages if stage["kind"] == "train"]
     assert train["processes"] == 2 and train["training"]["notes"]["processes"] == 2
+
+
+def test_processes_that_train_together_take_nothing_of_the_current_folder(together: Path) -> None:
+    assert not (together / "STRANGER_RAN").exists()
 
 
 def test_gsm8k_end_to_end_with_the_real_files(tmp_path: Path) -> None:
@@ -37,7 +58,7 @@ conditions:
 """
     (tmp_path / "gsm8k.yaml").write_text(spec)
     assert nsd_json(tmp_path, "run", "gsm8k.yaml", "--json", "--smoke")["failures"] == []
-    rows = nsd_json(tmp_path, "runs", "--json")["runs"]
+    rows = asked_json(tmp_path, "runs", "--json")["runs"]
     assert {row["run"].split("/")[0] for row in rows} == {"gsm8k-way-smoke"}
     assert all(row["status"] == "done" and row["n"] == 16 for row in rows)
 
@@ -61,45 +82,49 @@ def test_recorded_completions_are_scored_without_a_model(tmp_path: Path, protoco
     file = shared_data("samples/qwen25math_math100x8/math_cot_100.jsonl")
     (tmp_path / "recorded.yaml").write_text(RECORDED.format(file=file) + f"eval: {{use: {protocol}, k: 8}}\n")
     nsd_json(tmp_path, "run", "recorded.yaml", "--json")
-    (row,) = nsd_json(tmp_path, "runs", "--json")["runs"]
+    (row,) = asked_json(tmp_path, "runs", "--json")["runs"]
     assert row["n"] == 100 and row["mean"] == pytest.approx(mean)
 
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where an arm of adapters ran, then one that began with its weights, tracked by tensorboard."""
+    """A folder where, matched by the tokens of `oracle`, an arm of adapters ran, then one that began with its weights.
+
+    Tensorboard tracked all of them.
+    """
     folder = tmp_path_factory.mktemp("adapted")
     spec = TINY_SPEC.replace(
         "  student: {train_on: [labeled, pseudo], label_with: baseline}",
+        "  oracle: {train_on: [labeled, unlabeled]}\n"
         "  lora: {train_on: [labeled], model: {lora: {rank: 4, alpha: 8}}}\n"
         "  student: {train_on: [labeled, pseudo], label_with: lora, init: teacher, model: {lora: {rank: 4}}}",
     )
-    (folder / "lora.yaml").write_text(spec + "track: [tensorboard]\n")
-    assert nsd_json(folder, "run", "lora.yaml", "--json", "--only", "student", "--only", "lora")["failures"] == []
+    (folder / "lora.yaml").write_text(spec + "track: [tensorboard]\nmatch: {by: tokens, to: oracle}\n")
+    only = [word for arm in ("student", "lora", "oracle") for word in ("--only", arm)]
+    assert nsd_json(folder, "run", "lora.yaml", "--json", *only)["failures"] == []
     return folder
+
+
+def trainings(folder: Path, arm: str) -> list[dict[str, Any]]:
+    """What the stages that an arm comes from say of their trainings, first to last."""
+    stages = asked_json(folder, "show", f"tiny/{arm}/seed7", "--json")["stages"]
+    return [stage["training"] for stage in stages if stage["kind"] == "train"]
 
 
 def test_tensorboard_gets_the_curves(adapted: Path) -> None:
     trains = list((adapted / "nsd-workspace" / "artifacts").glob("train-*"))
-    assert len(trains) == 2
+    assert len(trains) == 3
     for train in trains:
         assert list(train.rglob("events.out.tfevents*"))
         assert not list((train / "model").rglob("events.out.tfevents*"))
 
 
 def test_lora_arms_keep_adapters_and_evaluate(adapted: Path) -> None:
-    stages = nsd_json(adapted, "show", "tiny/student/seed7", "--json")["stages"]
-    first, last = [stage for stage in stages if stage["kind"] == "train"]
-    assert first["training"]["adapter_only"] and not last["training"]["adapter_only"]
+    first, last = trainings(adapted, "student")
+    assert first["adapter_only"] and not last["adapter_only"]
 
 
-def test_arms_matched_by_tokens_see_as_many(tmp_path: Path) -> None:
-    spec = TINY_SPEC.replace("hypotheses:", "  oracle: {train_on: [labeled, unlabeled]}\nhypotheses:")
-    (tmp_path / "matched.yaml").write_text(spec + "match: {by: tokens, to: oracle}\n")
-    nsd_json(tmp_path, "run", "matched.yaml", "--json", "--only", "baseline", "--only", "oracle")
-    found = {}
-    for name in ("baseline", "oracle"):
-        stages = nsd_json(tmp_path, "show", f"tiny/{name}/seed7", "--json")["stages"]
-        found[name] = next(stage["training"] for stage in stages if stage["kind"] == "train")
-    assert found["oracle"]["steps"] == 14  # 56 examples, 2 epochs, batch 8
-    assert found["baseline"]["tokens_seen"] == pytest.approx(found["oracle"]["tokens_seen"], rel=0.1)
+def test_arms_matched_by_tokens_see_as_many(adapted: Path) -> None:
+    (oracle,), (lora,) = trainings(adapted, "oracle"), trainings(adapted, "lora")
+    assert oracle["steps"] == 14  # 56 examples, 2 epochs, batch 8
+    assert lora["tokens_seen"] == pytest.approx(oracle["tokens_seen"], rel=0.1)

@@ -242,14 +242,23 @@ class Death(BaseException):
     """Ends a training without its help."""
 
 
+SAVED = SFT | {"save_every": 2}
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    """The folder and the result of SAVED, watched at every step and undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run("sft", SAVED, folder, model, validation=validation(1, "best"))[0]
+
+
+# Before the first step, at the step whose checkpoint is not whole yet, at the one after it, and at the last.
 @pytest.mark.slow
-@pytest.mark.parametrize("after", range(1, 8))
+@pytest.mark.parametrize("after", [1, 3, 4, 7])
 def test_a_run_that_dies_at_a_measurement_keeps_what_an_uninterrupted_one_keeps(
-    model: Path, tmp_path: Path, after: int
+    model: Path, tmp_path: Path, whole: tuple[Path, TrainResult], after: int
 ) -> None:
-    config = SFT | {"save_every": 2}
-    whole, _ = run("sft", config, tmp_path / "whole", model, validation=validation(1, "best"))
-    made = job(tmp_path / "dies", model, Events(), validation=validation(1, "best"))
+    made = job(tmp_path, model, Events(), validation=validation(1, "best"))
     left = after
 
     def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:
@@ -260,23 +269,22 @@ def test_a_run_that_dies_at_a_measurement_keeps_what_an_uninterrupted_one_keeps(
 
     made.report = report
     with pytest.raises(Death):
-        train("sft", config, made)
-    again, events = run("sft", config, tmp_path / "dies", model, validation=validation(1, "best"))
+        train("sft", SAVED, made)
+    again, events = run("sft", SAVED, tmp_path, model, validation=validation(1, "best"))
     from_step = (after - 2) // 2 * 2 if after > 2 else 0  # the newest checkpoint then
     assert again.notes["resumed_from"] == (from_step or None)
     assert sorted(measured(events)) == list(range(from_step + 1 if from_step else 0, 7))
-    assert weights_hash(tmp_path / "dies" / "weights") == weights_hash(tmp_path / "whole" / "weights")
-    assert again.notes["validation"] == whole.notes["validation"]
+    assert weights_hash(tmp_path / "weights") == weights_hash(whole[0] / "weights")
+    assert again.notes["validation"] == whole[1].notes["validation"]
 
 
 @pytest.mark.slow
-def test_a_run_that_dies_once_its_weights_are_in_place_ends_once_more(model: Path, tmp_path: Path) -> None:
-    config = SFT | {"save_every": 2}
+def test_a_run_that_dies_once_its_weights_are_in_place_ends_once_more(
+    model: Path, tmp_path: Path, whole: tuple[Path, TrainResult]
+) -> None:
     for _ in range(2):
-        run("sft", config, tmp_path, model, validation=validation(1, "best"))
-        found = weights_hash(tmp_path / "weights")
-    run("sft", config, tmp_path / "whole", model, validation=validation(1, "best"))
-    assert found == weights_hash(tmp_path / "whole" / "weights")
+        run("sft", SAVED, tmp_path, model, validation=validation(1, "best"))
+    assert weights_hash(tmp_path / "weights") == weights_hash(whole[0] / "weights")
 
 
 @pytest.mark.slow

@@ -182,7 +182,7 @@ def test_avg_at_4_finds_what_is_promised(n: int, shift: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "shift"), [(20, 1.2), (20, 1.8), (30, 1.0), (30, 1.4)])
+@pytest.mark.parametrize(("n", "shift"), [(20, 1.8), (30, 1.0)])
 def test_avg_at_4_of_few_questions_finds_what_is_promised(n: int, shift: float) -> None:
     """So little varies that the bounded mean asks for more than the sign-flip test and t do."""
     many = avg_at(4, 200_000, shift, 1, 0)[0]

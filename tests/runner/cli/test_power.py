@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -11,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from e2e.command_line import start
+from e2e.command_line import asked, asked_json, start
 from nsd.plugins.api import question_id
-from nsd.runner.cli.app import app
 from nsd.runner.cli.show_power import plan_power, power_lines
 from nsd.runner.plan.build import build_plan
 from nsd.runner.spec.load import load_spec
@@ -47,18 +44,6 @@ def add_results(folder: Path, right: Mapping[str, int], data_hash: str) -> Path:
     return workspace.root
 
 
-def nsd(folder: Path, *arguments: str) -> str:
-    """What `nsd ...` prints in `folder`, asked in this process."""
-    with contextlib.chdir(folder):
-        done = CliRunner().invoke(app, arguments)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def nsd_json(folder: Path, *arguments: str) -> Any:
-    return json.loads(nsd(folder, *arguments))
-
-
 def refused(folder: Path, *arguments: str) -> str:
     process = start(folder, *arguments)
     err: str = process.communicate(timeout=PATIENCE)[1]
@@ -67,7 +52,7 @@ def refused(folder: Path, *arguments: str) -> str:
 
 
 def test_a_plan_without_results_uses_the_stated_assumption(tmp_path: Path) -> None:
-    found = nsd_json(tmp_path, "plan", SPEC, "--json")["power"]
+    found = asked_json(tmp_path, "plan", SPEC, "--json")["power"]
     assert found["family"] == 6 and found["correction"] == "holm"
     assert found["overall"]["alone"]["detectable"] == pytest.approx(0.0396, abs=5e-5)  # 2.80 sqrt(.2 / 1000)
     assert found["overall"]["design"]["questions"] == N
@@ -76,7 +61,7 @@ def test_a_plan_without_results_uses_the_stated_assumption(tmp_path: Path) -> No
 
 
 def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path) -> None:
-    lines = nsd(tmp_path, "plan", SPEC).splitlines()
+    lines = asked(tmp_path, "plan", SPEC).splitlines()
     below = lines[next(i for i, line in enumerate(lines) if line.endswith("to run") and "stages:" in line) + 1 :]
     assert len(below) == 3
     assert below[0].startswith("can detect 4.0 points (4.9 points at the hardest level of 6 claims)")
@@ -86,9 +71,9 @@ def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_plan_learns_from_earlier_runs(tmp_path: Path) -> None:
-    data_hash = nsd_json(tmp_path, "plan", SPEC, "--json")["power"]["overall"]["design"]["data_hash"]
+    data_hash = asked_json(tmp_path, "plan", SPEC, "--json")["power"]["overall"]["design"]["data_hash"]
     workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400, "base": 200}, data_hash)
-    claims = nsd_json(tmp_path, "plan", SPEC, "--json", "-w", str(workspace))["power"]["claims"]
+    claims = asked_json(tmp_path, "plan", SPEC, "--json", "-w", str(workspace))["power"]["claims"]
     by_name = {claim["claim"]: claim for claim in claims}
     assert by_name["oracle > baseline"]["spread"]["variance"] == pytest.approx(0.1)
     assert "earlier runs of baseline and oracle" in by_name["oracle > baseline"]["spread"]["source"]
@@ -112,7 +97,7 @@ def test_planning_loads_no_torch(tmp_path: Path) -> None:
 
 
 def test_the_command_shows_each_claim_with_what_a_wanted_difference_takes(tmp_path: Path) -> None:
-    out = nsd(tmp_path, "power", SPEC, "--detect", "0.04")
+    out = asked(tmp_path, "power", SPEC, "--detect", "0.04")
     row = next(line for line in out.splitlines() if line.strip().startswith("oracle > baseline"))
     # 7.8489 * .2 / .0016 = 981.1; at alpha / 6 (3.4799)^2 * .2 / .0016 = 1513.7; less by d - difference^2
     assert "979 / 1511" in row and "4.0 points / 4.9 points" in row
@@ -121,14 +106,14 @@ def test_the_command_shows_each_claim_with_what_a_wanted_difference_takes(tmp_pa
 
 def test_an_experiment_that_ran_needs_no_spec(tmp_path: Path) -> None:
     workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400}, "hash")
-    found = nsd_json(tmp_path, "power", "quickstart", "--json", "-w", str(workspace))
+    found = asked_json(tmp_path, "power", "quickstart", "--json", "-w", str(workspace))
     assert found["claims"] == [] and found["overall"]["design"]["questions"] == N
     assert found["overall"]["spread"]["variance"] == pytest.approx(0.1)
     assert "did you mean 'quickstart'" in refused(tmp_path, "power", "quickstrat", "-w", str(workspace))
 
 
 def changed(folder: Path, *options: str) -> dict[str, Any]:
-    found: dict[str, Any] = nsd_json(folder, "power", SPEC, "--json", *options)["claims"][0]
+    found: dict[str, Any] = asked_json(folder, "power", SPEC, "--json", *options)["claims"][0]
     return found
 
 
@@ -142,12 +127,12 @@ def test_questions_seeds_and_assumptions_can_be_tried_out(tmp_path: Path) -> Non
 
 
 def test_a_number_of_questions_alone_is_enough(tmp_path: Path) -> None:
-    out = nsd(tmp_path, "power", "--questions", "1319")
+    out = asked(tmp_path, "power", "--questions", "1319")
     assert "3.4 points" in out and "any two conditions" in out
 
 
 def test_one_question_gets_a_sensible_answer(tmp_path: Path) -> None:
-    out = nsd(tmp_path, "power", "--questions", "1")
+    out = asked(tmp_path, "power", "--questions", "1")
     assert "no difference" in out and "nan" not in out
 
 
@@ -165,7 +150,7 @@ def test_samples_of_one_decision_cannot_be_tried_out(tmp_path: Path) -> None:
     assert plain in text
     (tmp_path / "voted.yaml").write_text(text.replace(plain, "eval: {use: maj_at_k, k: 8, max_tokens: 64}"))
     assert "maj@8" in refused(tmp_path, "power", "voted.yaml", "--samples", "16")
-    assert "no number" in nsd(tmp_path, "power", "voted.yaml")
+    assert "no number" in asked(tmp_path, "power", "voted.yaml")
 
 
 SEARCHES = """\
@@ -184,7 +169,7 @@ hypotheses: {claims: [learns > sampled]}
 
 def power_of_searches(folder: Path, seeds: str) -> dict[str, Any]:
     (folder / "toy.yaml").write_text(SEARCHES.replace("SEEDS", seeds))
-    found: dict[str, Any] = nsd_json(folder, "power", str(folder / "toy.yaml"), "--json")["claims"][0]
+    found: dict[str, Any] = asked_json(folder, "power", str(folder / "toy.yaml"), "--json")["claims"][0]
     return found
 
 
@@ -202,20 +187,20 @@ def test_power_says_that_a_claim_on_single_searches_is_a_sign_test(tmp_path: Pat
 
 def test_a_plan_of_single_searches_says_so_below_its_power(tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(SEARCHES.replace("SEEDS", "[1]"))
-    assert "the claim is a sign test" in " ".join(nsd(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())
+    assert "the claim is a sign test" in " ".join(asked(tmp_path, "plan", str(tmp_path / "toy.yaml")).split())
 
 
 @pytest.mark.slow
 def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path) -> None:
     spec = tmp_path / "any.yaml"
     spec.write_text(f"extends: {SPEC}\nname: any\nhypotheses: {{looks: any}}\n")
-    lines = nsd(tmp_path, "plan", str(spec)).splitlines()
+    lines = asked(tmp_path, "plan", str(spec)).splitlines()
     (said,) = [line for line in lines if line.startswith("can detect")]
     assert (
         said.startswith("can detect 5.7 points (6.4 points at the hardest level of 6 claims)")
         and "at alpha 0.05, valid at any look" in said
     )
-    assert "valid at any look" in nsd(tmp_path, "power", str(spec))
+    assert "valid at any look" in asked(tmp_path, "power", str(spec))
 
 
 GROUPED = """\
@@ -243,7 +228,7 @@ def grouped(tmp_path: Path) -> str:
 def test_groups_of_questions_detect_less_than_the_questions_each_for_itself(tmp_path: Path, grouped: str) -> None:
     tens = ["--groups", "tens.csv"]
     found = [
-        nsd_json(tmp_path, "power", grouped, "--json", *options)["claims"][0]
+        asked_json(tmp_path, "power", grouped, "--json", *options)["claims"][0]
         for options in ([], [*tens, "--icc", "0"], tens, ["--groups", "own.csv"])
     ]
     plain, untied, tied, own = (one["alone"]["detectable"] for one in found)
@@ -260,7 +245,7 @@ def test_a_plan_says_what_a_field_group_would_leave(tmp_path: Path, grouped: str
         for content, asked in plan.data.items()
     }
     (said,) = [line for line in power_lines(plan_power(replace(plan, data=tied), workspace)) if "by groups" in line]
-    wanted = nsd_json(tmp_path, "power", grouped, "--groups", "tens.csv", "--json")["overall"]["alone"]["detectable"]
+    wanted = asked_json(tmp_path, "power", grouped, "--groups", "tens.csv", "--json")["overall"]["alone"]["detectable"]
     assert f"this detects {wanted * 100:.1f} points" in said and "400 questions in 40 groups" in said
     assert not any("by groups" in line for line in power_lines(plan_power(plan, workspace)))
 
@@ -272,7 +257,7 @@ def test_groups_that_are_none_are_refused(tmp_path: Path, grouped: str) -> None:
 
 
 def test_two_groups_get_no_figure_and_the_reason(tmp_path: Path) -> None:
-    out = " ".join(nsd(tmp_path, "power", "--questions", "400", "--groups", "2").split())
+    out = " ".join(asked(tmp_path, "power", "--questions", "400", "--groups", "2").split())
     assert "no figure" in out and "refused under 3 groups" in out
 
 
@@ -281,7 +266,7 @@ def test_a_declared_interaction_has_a_figure_of_its_own(tmp_path: Path) -> None:
     spec = tmp_path / "by.yaml"
     claims = "[oracle > baseline, {compare: [oracle, baseline], by: steps}]"
     spec.write_text(f"extends: {SPEC}\nname: by\nhypotheses: {{claims: {claims}}}\n")
-    plain, by = nsd_json(tmp_path, "power", str(spec), "--json")["claims"]
+    plain, by = asked_json(tmp_path, "power", str(spec), "--json")["claims"]
     assert by["claim"] == "oracle against baseline differs by steps" and len(by["design"]["groups"]) == 4
     assert by["alone"]["detectable"] > 2 * plain["alone"]["detectable"] and by["about"] == "checkpoint"
-    assert "that of the smallest group of questions" in nsd(tmp_path, "power", str(spec))
+    assert "that of the smallest group of questions" in asked(tmp_path, "power", str(spec))

@@ -19,6 +19,7 @@ from nsd.runner.spec.model import Block
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
 from nsd.runner.work.jobs import worker_environment
+from support import STRANGER, STRANGERS
 from thinned import thinned
 
 # Leaves a mark when it is imported; a class of every kind.
@@ -360,20 +361,6 @@ class Judge(Verifier):
     def extract(self, completion):
         return judged(completion)
 """
-# Names that a worker imports: whichever of them it takes from the current folder leaves a mark.
-STRANGERS = (
-    "runner",
-    "plugins",
-    "reports",
-    "nsd",
-    "pydantic",
-    "pyarrow",
-    "numpy",
-    "statistics",
-    "helper",
-    "accelerate",
-)
-STRANGER = "import pathlib\npathlib.Path(__file__).with_name('STRANGER_RAN').touch()\nraise ImportError('a stranger')\n"
 
 
 def run_helped(tmp_path: Path, python: list[str]) -> tuple[Path, list[float]]:
@@ -412,21 +399,6 @@ def test_what_a_worker_starts_takes_nothing_of_the_current_folder_either(tmp_pat
     start = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', 'import nsd']).returncode)"
     command = [sys.executable, "-c", start]
     assert subprocess.run(command, cwd=tmp_path, env=worker_environment(), timeout=60).returncode == 0
-    assert not (tmp_path / "STRANGER_RAN").exists()
-
-
-@pytest.mark.slow
-def test_processes_that_train_together_take_nothing_of_the_current_folder(tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
-    for name in (*STRANGERS, "torch", "trl", "json"):
-        (tmp_path / f"{name}.py").write_text(STRANGER)
-    (tmp_path / "spec.yaml").write_text(
-        TOP + DATA + "trainer: {use: sft, epochs: 1}\nresources: {processes: 2}\neval: {use: accuracy, max_tokens: 4}\n"
-        "conditions: {arm: {train_on: [labeled]}}\n"
-    )
-    command = [sys.executable, "-P", "-m", "nsd.runner.cli", "run", "spec.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=550)
-    assert done.returncode == 0, done.stderr + done.stdout
     assert not (tmp_path / "STRANGER_RAN").exists()
 
 

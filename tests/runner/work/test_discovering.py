@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 import threading
 import time
 from dataclasses import replace
@@ -104,16 +105,29 @@ def toy(tmp_path: Path) -> Toy:
     return Toy(tmp_path)
 
 
-@pytest.mark.slow
-def test_the_number_of_the_first_right_sample_counts_whatever_the_batch(toy: Toy) -> None:
-    # x: the 6th of 8, so 3 of 8 are left with it; y: the first; z: none.
-    assert toy.run() == {"x": 3 / 8, "y": 1.0, "z": 0.0}
-
-
-@pytest.mark.slow
-def test_a_search_ends_with_the_batch_that_holds_a_right_sample(toy: Toy) -> None:
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Toy:
+    """A toy whose questions have been searched, to look at."""
+    toy = Toy(tmp_path_factory.mktemp("searched"))
     toy.run()
-    assert sorted(toy.drawn()) == [*(f"x {n}" for n in range(8)), *(f"y {n}" for n in range(4))] + [
+    return toy
+
+
+@pytest.fixture
+def copied(searched: Toy, tmp_path: Path) -> Workspace:
+    """A copy of its workspace, to change."""
+    return Workspace(shutil.copytree(searched.workspace.root, tmp_path / "copied"))
+
+
+@pytest.mark.slow
+def test_the_number_of_the_first_right_sample_counts_whatever_the_batch(searched: Toy) -> None:
+    # x: the 6th of 8, so 3 of 8 are left with it; y: the first; z: none.
+    assert searched.values(searched.plan()) == {"x": 3 / 8, "y": 1.0, "z": 0.0}
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_the_batch_that_holds_a_right_sample(searched: Toy) -> None:
+    assert sorted(searched.drawn()) == [*(f"x {n}" for n in range(8)), *(f"y {n}" for n in range(4))] + [
         f"z {n}" for n in range(8)
     ]
 
@@ -195,9 +209,8 @@ def test_a_smoke_run_draws_fewer_samples_of_each_question(toy: Toy) -> None:
 
 
 @pytest.mark.slow
-def test_the_index_holds_the_budget_and_every_sample_with_its_verdict(toy: Toy) -> None:
-    toy.run()
-    with Store(toy.workspace).read() as connection:
+def test_the_index_holds_the_budget_and_every_sample_with_its_verdict(searched: Toy) -> None:
+    with Store(searched.workspace).read() as connection:
         assert connection.execute("SELECT metric, questions, samples FROM eval_info").fetchall() == [
             ("discovery@8", 3, 8)
         ]
@@ -224,34 +237,31 @@ def test_the_answer_and_the_page_hold_the_curves_and_the_samples_of_each_questio
 
 
 @pytest.mark.slow
-def test_a_run_costs_what_its_searches_did(toy: Toy) -> None:
-    toy.run()
+def test_a_run_costs_what_its_searches_did(copied: Workspace) -> None:
     price = json.dumps({"cost": {"usd_per_hour": 2}})
-    with Store(toy.workspace).write() as connection:
+    with Store(copied).write() as connection:
         connection.execute("UPDATE stages SET seconds = 3600, manifest = json_merge_patch(manifest, ?)", [price])
-    (row,) = run_rows(toy.workspace)
+    (row,) = run_rows(copied)
     assert row["usd"] == pytest.approx(2 * (3 + 1))  # three searches of an hour, and their gathering
 
 
 @pytest.mark.slow
-def test_what_a_search_warned_of_is_said_of_its_run(toy: Toy) -> None:
-    plan = toy.plan()
-    assert execute(plan, toy.workspace).exit_code == 0
+def test_what_a_search_warned_of_is_said_of_its_run(searched: Toy, copied: Workspace) -> None:
+    plan = searched.plan()
     search = next(one for one in plan.stages.values() if one.kind == "discover")
-    with Store(toy.workspace).write() as connection:
+    with Store(copied).write() as connection:
         connection.execute("INSERT INTO events VALUES (?, NULL, 'a completion failed', NULL)", [search.digest])
         assert [one.text for one in warnings_of(connection, [plan.runs[0].run])] == ["a completion failed"]
 
 
 @pytest.mark.slow
 def test_show_says_of_each_search_whether_it_solved_its_question(
-    toy: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    searched: Toy, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    plan = toy.plan()
-    assert execute(plan, toy.workspace).exit_code == 0
+    run = searched.plan().runs[0].run
     capsys.readouterr()
-    print_run(toy.workspace, plan.runs[0].run, as_json=False)
+    print_run(searched.workspace, run, as_json=False)
     shown = capsys.readouterr().out
     found = ('{"by": "sampling", "solved": true, "samples": 6}', '{"by": "sampling", "solved": false, "samples": 8}')
     assert [shown.count(one) for one in found] == [1, 1]
@@ -420,7 +430,7 @@ def test_a_verdict_knows_the_truth_that_its_asker_has_not() -> None:
 
 # --------------------------------------------------------------------------- on the embedded model
 
-LEARNED = """\
+TRAININGS = """\
 name: toy
 model: builtin:wordmath-1m
 data: {use: wordmath, train: 50, test: 400, steps: [0, 0, 0, 1], split: {labeled: 8, test: 2}}
@@ -428,11 +438,6 @@ verifier: ./mine.py:Never
 resources: {device: cpu}
 eval: {use: discovery, samples: 12, batch: 4, max_tokens: 24}
 conditions:
-  learns:
-    train_on: []
-    eval:
-      by: training
-      trainer: {use: TRAINER, num_generations: 4, max_tokens: 24, learning_rate: 1e-4, save_every: 1}
 """
 # 24 tokens hold no solution of four steps. It counts what it is shown, and breaks once where a file names the count.
 NEVER = """
@@ -455,50 +460,62 @@ class Never(Steps):
 """
 
 
-def learned(folder: Path, trainer: str = "sdpo", rate: str = "1e-4") -> tuple[Plan, Workspace]:
+# An arm of another trainer, or of other steps.
+ARM = """\
+  {0}:
+    train_on: []
+    eval:
+      by: training
+      trainer: {{use: {1}, num_generations: 4, max_tokens: 24, learning_rate: {2}, save_every: 1}}
+"""
+LEARNED = TRAININGS + ARM.format("learns", "sdpo", "1e-4")
+OTHERS = ARM.format("grpo", "grpo", "1e-4") + ARM.format("rloo", "rloo", "1e-4")
+STANDS = ARM.format("stands", "sdpo", "1e-12")  # too small a step to change a word
+
+
+def learned(folder: Path, spec: str = LEARNED) -> tuple[Plan, Workspace]:
     (folder / "mine.py").write_text(NEVER)
-    (folder / "toy.yaml").write_text(LEARNED.replace("TRAINER", trainer).replace("1e-4", rate))
+    (folder / "toy.yaml").write_text(spec)
     return build_plan(load_spec(folder / "toy.yaml", run_files=True)), Workspace(folder / "w")
 
 
-def samples(plan: Plan, workspace: Workspace) -> list[tuple[str, int, str]]:
-    path = workspace.folder("score", plan.runs[-1].eval_digest) / "samples.parquet"
+def samples(plan: Plan, workspace: Workspace, arm: str = "learns") -> list[tuple[str, int, str]]:
+    (digest,) = (run.eval_digest for run in plan.runs if run.condition == arm)
+    path = workspace.folder("score", digest) / "samples.parquet"
     return [(row["question_id"], row["sample"], row["text"]) for row in tables.read(path)]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("trainer", ["sdpo", "grpo", "rloo"])
-def test_a_trainer_searches_each_question_from_the_same_weights(trainer: str, tmp_path: Path) -> None:
-    plan, workspace = learned(tmp_path, trainer)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Workspace]:
+    """One run, undisturbed, in which every trainer searched."""
+    plan, workspace = learned(tmp_path_factory.mktemp("trained"), LEARNED + OTHERS + STANDS)
     assert execute(plan, workspace).exit_code == 0
-    drawn = samples(plan, workspace)
+    return plan, workspace
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["learns", "grpo", "rloo"])
+def test_a_trainer_searches_each_question_from_the_same_weights(arm: str, trained: tuple[Plan, Workspace]) -> None:
+    drawn = samples(*trained, arm)
     numbers = [sample for _, sample, _ in drawn]
     assert len({question for question, _, _ in drawn}) == 2
     assert numbers == [*range(12)] * 2  # no sample is right, so all are drawn
-    assert not [stage for stage in workspace.manifests("discover") if stage.has_weights]
+    assert not [stage for stage in trained[1].manifests("discover") if stage.has_weights]
 
 
 @pytest.mark.slow
-def test_a_search_that_learns_moves_its_later_samples(tmp_path: Path) -> None:
-    for place in ("a", "b"):
-        (tmp_path / place).mkdir()
-    plan, workspace = learned(tmp_path / "a")
-    assert execute(plan, workspace).exit_code == 0
-    other, elsewhere = learned(tmp_path / "b", rate="1e-12")
-    assert execute(other, elsewhere).exit_code == 0
-    mine, theirs = samples(plan, workspace), samples(other, elsewhere)
+def test_a_search_that_learns_moves_its_later_samples(trained: tuple[Plan, Workspace]) -> None:
+    mine, theirs = samples(*trained), samples(*trained, "stands")
     assert [one for one in mine if one[1] < 4] == [one for one in theirs if one[1] < 4]
     assert [one for one in mine if one[1] >= 4] != [one for one in theirs if one[1] >= 4]
 
 
 @pytest.mark.slow
-def test_a_search_that_broke_in_its_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    for place in ("whole", "broken"):
-        (tmp_path / place).mkdir()
-    plan, workspace = learned(tmp_path / "whole")
-    assert execute(plan, workspace).exit_code == 0
-    (tmp_path / "broken" / "stop").write_text("9")  # in the first question's third batch
-    again, elsewhere = learned(tmp_path / "broken")
+def test_a_search_that_broke_in_its_training_ends_as_an_uninterrupted_one(
+    trained: tuple[Plan, Workspace], tmp_path: Path
+) -> None:
+    (tmp_path / "stop").write_text("9")  # in the first question's third batch
+    again, elsewhere = learned(tmp_path)
     assert execute(again, elsewhere).exit_code == 1
     assert execute(again, elsewhere).exit_code == 0
-    assert samples(again, elsewhere) == samples(plan, workspace)
+    assert samples(again, elsewhere) == samples(*trained)

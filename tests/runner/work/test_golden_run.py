@@ -76,17 +76,24 @@ class Tiny:
             engine.close()
         return [self.workspace.folder(stage.kind, stage.digest) for stage in wanted]
 
-    def train(self, user: str) -> Path:
-        """Run an arm's training and what it needs; its folder."""
+    def trained(self, user: str) -> Path:
+        """The folder of an arm's training."""
         (stage,) = self.stages("train", user=user)
-        outcome = execute(self.plan, self.workspace, only=[stage.digest])
-        assert outcome.exit_code == 0, [failure.reason for failure in outcome.failures]
         return self.workspace.folder("train", stage.digest)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Tiny) -> Tiny:
+    """With both trainings, and what they need, run by one worker."""
+    trainings = [stage.digest for stage in tiny.plan.stages.values() if stage.kind == "train"]
+    outcome = execute(tiny.plan, tiny.workspace, only=trainings)
+    assert outcome.exit_code == 0, [failure.reason for failure in outcome.failures]
+    return tiny
 
 
 def golden(section: str, found: Any) -> Any:
@@ -123,19 +130,19 @@ def test_texts_labels_and_scores_of_the_shipped_model(tiny: Tiny) -> None:
 
 
 @pytest.mark.slow
-def test_losses_of_the_first_step(tiny: Tiny) -> None:
-    folder = tiny.train("student")
+def test_losses_of_the_first_step(trained: Tiny) -> None:
+    folder = trained.trained("student")
     points = {row["metric"]: row["value"] for row in tables.read(folder / "curves.parquet") if row["step"] == 1}
     found = {name: round(points[name], 6) for name in ("loss", "grad_norm", "learning_rate")}
     assert found == pytest.approx(golden("sft_first_step", found), rel=1e-4)
 
 
 @pytest.mark.slow
-def test_a_reward_is_given_pseudo_labels_and_its_values_are_what_is_maximised(tiny: Tiny) -> None:
-    folder = tiny.train("rewarded")
-    seen = [json.loads(line) for line in (tiny.folder / "seen.jsonl").read_text().splitlines()]
+def test_a_reward_is_given_pseudo_labels_and_its_values_are_what_is_maximised(trained: Tiny) -> None:
+    folder = trained.trained("rewarded")
+    seen = [json.loads(line) for line in (trained.folder / "seen.jsonl").read_text().splitlines()]
     assert {one["seam"] for one in seen} == {"reward"} and len(seen) == 2
-    (label,) = tiny.workspace.manifests("label")
+    (label,) = trained.workspace.manifests("label")
     labels = {row["question_id"]: row for row in tables.read(label.folder / "labels.parquet")}
     curves = {(row["step"], row["metric"]): row["value"] for row in tables.read(folder / "curves.parquet")}
     for step, one in enumerate(seen, 1):

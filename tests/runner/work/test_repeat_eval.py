@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from e2e.command_line import nsd, nsd_json
+from e2e.command_line import asked, asked_json, nsd, nsd_json
 from nsd.plugins.errors import InputError
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
@@ -101,8 +101,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("again")
     (folder / "again.yaml").write_text(SPEC)
     assert nsd_json(folder, "run", "again.yaml", "--json")["stages_run"] == 5
-    before = nsd_json(folder, "runs", "--json")["runs"]
-    planned = nsd_json(folder, "plan", "again.yaml", "--repeat-eval", "2", "--json")["stages"]
+    before = asked_json(folder, "runs", "--json")["runs"]
+    planned = asked_json(folder, "plan", "again.yaml", "--repeat-eval", "2", "--json")["stages"]
     assert [(stage["repeat"], stage["condition"]) for stage in planned if not stage["cached"]] == [
         *[(1, "base")] * 2,  # drawn and scored
         *[(1, "baseline")] * 2,
@@ -114,7 +114,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert [(one["run"], one["repeats"], one["n"]) for one in summary["noise"]] == [
         *(("again/base/seed7", 2, 24), ("again/baseline/seed7", 2, 24))
     ]
-    assert nsd_json(folder, "runs", "--json")["runs"] == before
+    assert asked_json(folder, "runs", "--json")["runs"] == before
     return folder
 
 
@@ -136,7 +136,7 @@ def test_other_seeds_give_other_texts(finished: Path) -> None:
     import pyarrow.parquet
 
     workspace = Workspace(finished / "nsd-workspace")
-    originals = {row["run"]: row["eval_digest"] for row in nsd_json(finished, "runs", "--json")["runs"]}
+    originals = {row["run"]: row["eval_digest"] for row in asked_json(finished, "runs", "--json")["runs"]}
     for run, _, digest in repeats_of(finished):
         texts = [
             pyarrow.parquet.read_table(workspace.folder("score", one) / "samples.parquet")["text"].to_pylist()
@@ -147,19 +147,19 @@ def test_other_seeds_give_other_texts(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_a_second_run_draws_nothing(finished: Path) -> None:
-    assert nsd_json(finished, "run", "again.yaml", "--repeat-eval", "2", "--json")["stages_run"] == 0
+    assert asked_json(finished, "run", "again.yaml", "--repeat-eval", "2", "--json")["stages_run"] == 0
 
 
 @pytest.mark.slow
 def test_the_end_of_a_run_tells_the_noise(finished: Path) -> None:
-    text = nsd(finished, "run", "again.yaml")
+    text = asked(finished, "run", "again.yaml")
     assert "within the noise of sampling alone on this test set (24 questions" in text
 
 
 @pytest.mark.slow
 def test_repeats_are_no_runs(finished: Path) -> None:
-    assert len(nsd_json(finished, "runs", "--json")["runs"]) == 2
-    assert len(nsd_json(finished, "compare", "again/*", "--format", "json")["comparisons"]) == 1
+    assert len(asked_json(finished, "runs", "--json")["runs"]) == 2
+    assert len(asked_json(finished, "compare", "again/*", "--format", "json")["comparisons"]) == 1
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_the_index_has_them_again_after_a_rebuild(copy: Path) -> None:
     held = repeats_of(copy)
     assert len(held) == 4
     (copy / "nsd-workspace" / "nsd.duckdb").unlink()
-    nsd(copy, "db", "rebuild")
+    asked(copy, "db", "rebuild")
     assert repeats_of(copy) == held
 
 
@@ -176,8 +176,8 @@ def test_the_index_has_them_again_after_a_rebuild(copy: Path) -> None:
 def test_running_without_the_flag_keeps_them(copy: Path, more: str) -> None:
     held = repeats_of(copy)
     (copy / "again.yaml").write_text(SPEC + more)
-    nsd(copy, "run", "again.yaml")
-    nsd(copy, "db", "rebuild")
+    asked(copy, "run", "again.yaml")
+    asked(copy, "db", "rebuild")
     assert repeats_of(copy) == held
 
 
@@ -192,6 +192,6 @@ def test_weights_that_a_pending_repeat_needs_are_kept(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_a_changed_evaluation_drops_the_repeats_of_the_old_one(copy: Path) -> None:
-    (copy / "again.yaml").write_text(SPEC.replace("accuracy, temperature: 0.7", "accuracy, temperature: 0.6"))
-    nsd(copy, "run", "again.yaml")
+    (copy / "again.yaml").write_text(SPEC + "verifier: steps\n")
+    assert nsd_json(copy, "run", "again.yaml", "--json")["stages_run"] == 2  # the two scores: all is drawn
     assert repeats_of(copy) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from e2e.command_line import nsd, nsd_json
+from e2e.command_line import asked, asked_json, nsd_json
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 
@@ -65,7 +65,7 @@ def test_the_index_says_which_evaluation_a_row_is_of(finished: Path) -> None:
 def test_a_rebuilt_index_says_the_same(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / "nsd-workspace" / "nsd.duckdb").unlink(missing_ok=True)
-    nsd(copy, "db", "rebuild")
+    asked(copy, "db", "rebuild")
     assert rows(copy, RUNS) == EXPECTED
 
 
@@ -77,7 +77,7 @@ def test_both_evaluations_are_of_the_same_weights(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_claims_on_all_evaluations_are_one_family(finished: Path) -> None:
-    found = nsd_json(finished, "compare", "two.yaml", "--format", "json")
+    found = asked_json(finished, "compare", "two.yaml", "--format", "json")
     assert found["primary_family"] == 2 and found["exploratory"] == []
     first, second = found["verdicts"]
     assert (first["claim"], first["comparison"]["b"], first["comparison"]["n"]) == ("student > base", "two/student", 12)
@@ -94,7 +94,7 @@ def test_claims_on_all_evaluations_are_one_family(finished: Path) -> None:
 def test_no_arm_is_compared_with_another_evaluation(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(SPEC[: SPEC.index("hypotheses:")])
     shutil.copytree(finished / "nsd-workspace", tmp_path / "nsd-workspace")
-    pairs = nsd_json(tmp_path, "compare", "two.yaml", "--format", "json")["exploratory"]
+    pairs = asked_json(tmp_path, "compare", "two.yaml", "--format", "json")["exploratory"]
     assert {(one["a"], one["b"]) for one in pairs} <= {
         ("two/base", "two/student"),
         ("two/base@retention", "two/student@retention"),
@@ -103,11 +103,11 @@ def test_no_arm_is_compared_with_another_evaluation(finished: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_an_experiments_name_means_the_first_evaluation(finished: Path) -> None:
-    (pair,) = nsd_json(finished, "compare", "two", "--format", "json")["comparisons"]
+    (pair,) = asked_json(finished, "compare", "two", "--format", "json")["comparisons"]
     assert (pair["a"], pair["b"]) == ("two/base", "two/student")
-    (pair,) = nsd_json(finished, "compare", "two/*", "--format", "json")["comparisons"]
+    (pair,) = asked_json(finished, "compare", "two/*", "--format", "json")["comparisons"]
     assert (pair["a"], pair["b"]) == ("two/base/seed7", "two/student/seed7")
-    (pair,) = nsd_json(finished, "compare", "two/base@retention", "two/student@retention", "--format", "json")[
+    (pair,) = asked_json(finished, "compare", "two/base@retention", "two/student@retention", "--format", "json")[
         "comparisons"
     ]
     assert pair["metric"] == "avg@2"
@@ -115,7 +115,7 @@ def test_an_experiments_name_means_the_first_evaluation(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_tables_show_the_first_and_each_other_by_itself(finished: Path) -> None:
-    said = nsd(finished, "report", "two.yaml")
+    said = asked(finished, "report", "two.yaml")
     first, other = said.split("Arms on retention:")
     assert "| base | accuracy |" in first and "@retention |" not in first
     assert "| base@retention | avg@2 |" in other and "| base | accuracy" not in other
@@ -123,7 +123,7 @@ def test_tables_show_the_first_and_each_other_by_itself(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_the_end_of_a_run_shows_each_in_a_table_of_its_own(finished: Path) -> None:
-    said = nsd(finished, "run", "two.yaml")
+    said = asked(finished, "run", "two.yaml")
     first, other = said.split("\n on retention ", 1)
     assert "student@retention" not in first and "\n student " in first.rsplit("\n arm ", 1)[1]
     assert "base@retention" in other and "student@retention" in other
@@ -131,16 +131,16 @@ def test_the_end_of_a_run_shows_each_in_a_table_of_its_own(finished: Path) -> No
 
 @pytest.mark.slow
 def test_a_plan_says_what_each_can_detect_and_takes(finished: Path) -> None:
-    said = nsd(finished, "plan", "two.yaml")
+    said = asked(finished, "plan", "two.yaml")
     assert "on retention can detect " in said and "10 questions x 2 samples" in said
-    found = nsd_json(finished, "plan", "two.yaml", "--gpus", "L4:1", "--json")
+    found = asked_json(finished, "plan", "two.yaml", "--gpus", "L4:1", "--json")
     assert list(found["power"]["beside"]) == ["retention"]
     assert list(found["estimates"][0]["evals"]) == ["main", "retention"]
 
 
 @pytest.mark.slow
 def test_labels_warnings_and_costs_are_those_of_the_arm_once(finished: Path) -> None:
-    found = nsd_json(finished, "report", "two.yaml", "--format", "json")
+    found = asked_json(finished, "report", "two.yaml", "--format", "json")
     assert len(found["stages"]) == 9 == len({stage["digest"] for stage in found["stages"]})
     assert {curve["name"] for curve in found["curves"]} == {"student"}
     assert [(arm["condition"], arm["measurement"], arm["beside"]) for arm in found["arms"]] == [
@@ -153,7 +153,7 @@ def test_labels_warnings_and_costs_are_those_of_the_arm_once(finished: Path) -> 
 
 @pytest.mark.slow
 def test_the_page_shows_each(finished: Path, tmp_path: Path) -> None:
-    nsd(finished, "report", "two.yaml", "--html", str(tmp_path / "page.html"))
+    asked(finished, "report", "two.yaml", "--html", str(tmp_path / "page.html"))
     page = (tmp_path / "page.html").read_text()
     assert "<h3>On retention</h3>" in page and "Arms with intervals on retention" in page
     assert "student not worse than base by 0.5 on retention" in page
@@ -161,7 +161,7 @@ def test_the_page_shows_each(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_of_any_evaluation_can_be_shown(finished: Path) -> None:
-    shown = nsd_json(finished, "show", "two/student@retention/seed7", "--json")
+    shown = asked_json(finished, "show", "two/student@retention/seed7", "--json")
     assert shown["run"]["measurement"] == "retention"
     assert [stage["kind"] for stage in shown["stages"]] == ["train", "sample", "score"]
 
@@ -171,7 +171,7 @@ def test_another_name_and_order_compute_nothing(finished: Path, tmp_path: Path) 
     copy = shutil.copytree(finished, tmp_path / "copy")
     text = SPEC.replace("retention", "old").replace("main", "headline")
     (copy / "two.yaml").write_text(text)
-    assert nsd_json(copy, "run", "two.yaml", "--json")["stages_run"] == 0
+    assert asked_json(copy, "run", "two.yaml", "--json")["stages_run"] == 0
     assert [row[2] for row in rows(copy, RUNS) if row[0].endswith("base@old/seed7")] == ["old"]
 
 
@@ -180,8 +180,8 @@ def test_what_was_claimed_of_the_only_evaluation_stays_claimed_of_the_first(fini
     copy = shutil.copytree(finished, tmp_path / "copy")
     single = SPEC[: SPEC.index("evals:")] + "eval: {use: accuracy, temperature: 0, max_tokens: 24}\n"
     (copy / "two.yaml").write_text(single + SPEC[SPEC.index("seeds:") : SPEC.rindex("  - ")])
-    assert nsd_json(copy, "run", "two.yaml", "--json")["stages_run"] == 0
-    (verdict,) = nsd_json(copy, "compare", "two.yaml", "--format", "json")["verdicts"]
+    assert asked_json(copy, "run", "two.yaml", "--json")["stages_run"] == 0
+    (verdict,) = asked_json(copy, "compare", "two.yaml", "--format", "json")["verdicts"]
     assert (verdict["claim"], verdict["mark"], verdict["family"]) == ("student > base", "", 2)
 
 
@@ -192,7 +192,7 @@ def test_a_claim_is_late_where_the_first_evaluation_is_another_one_now(finished:
     lines = SPEC.splitlines()
     lines[5], lines[6] = lines[6], lines[5]
     (copy / "two.yaml").write_text("\n".join(lines[: lines.index("hypotheses:")]) + "\nhypotheses: [student > base]\n")
-    assert json.loads(nsd(copy, "run", "two.yaml", "--json"))["stages_run"] == 0
-    found = nsd_json(copy, "compare", "two.yaml", "--format", "json")
+    assert json.loads(asked(copy, "run", "two.yaml", "--json"))["stages_run"] == 0
+    found = asked_json(copy, "compare", "two.yaml", "--format", "json")
     assert found["verdicts"] == [] and len(found["late"]) == 1
     assert found["late"][0]["mark"].startswith("EXPLORATORY: recorded")

@@ -22,6 +22,7 @@ import pytest
 
 from nsd.plugins.api import Question
 from nsd.plugins.data import question_id
+from nsd.plugins.engines.hf import HfEngine
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
@@ -449,11 +450,18 @@ def test_every_gpu_of_every_process_costs(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_two_processes_of_the_hf_engine_write_the_texts_of_one(tmp_path: Path) -> None:
     spec = SPEC.replace("./mine.py:Told", "hf").replace("max_tokens: 8", "max_tokens: 40")
-    rows = {}
-    for processes in (1, 2):
-        (tmp_path / str(processes)).mkdir()
-        toy = Toy(tmp_path / str(processes), spec)
-        assert toy.run(processes).exit_code == 0
-        assert toy.manifest()["processes"] == processes
-        rows[processes] = [[row[name] for name in ("question_id", "sample", "text", "tokens")] for row in toy.rows()]
-    assert rows[1] == rows[2] and len(rows[1]) == PLACES
+    one, two = (tmp_path / name for name in ("one", "two"))
+    one.mkdir()
+    two.mkdir()
+    alone, both = Toy(one, spec), Toy(two, spec)
+    alone.workspace.create()
+    write_data(alone.plan, alone.workspace)
+    assert Worker(io.StringIO()).run(write_job(alone.plan, alone.sample, alone.workspace)) == 0
+    HfEngine().close()
+    assert both.run(2, only=[both.sample.digest]).exit_code == 0
+    assert [toy.manifest()["processes"] for toy in (alone, both)] == [1, 2]
+    first, second = (
+        [[row[name] for name in ("question_id", "sample", "text", "tokens")] for row in toy.rows()]
+        for toy in (alone, both)
+    )
+    assert first == second and len(first) == PLACES
