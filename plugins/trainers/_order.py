@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
@@ -34,36 +34,22 @@ def with_resumable_order(base: Any, seed: int) -> Any:
             self.finished_epochs += 1
             return super().__iter__()
 
-    class Ordered(_counting_epochs(base)):  # type: ignore[misc]  # a class of TRL's, which has no types
-        def _get_train_sampler(self, dataset: Any = None) -> Any:
-            self._order = EpochSampler(
-                data_source=self.train_dataset if dataset is None else dataset,
-                mini_repeat_count=self.num_generations,
-                batch_size=self.args.generation_batch_size // self.num_generations,
-                repeat_count=self.num_iterations * self.args.steps_per_generation,
-                shuffle=self.shuffle_dataset,
-                seed=seed,
-            )
-            return self._order
+    def sampler(trainer: Any, rows: Any) -> EpochSampler:
+        return EpochSampler(
+            data_source=rows,
+            mini_repeat_count=trainer.num_generations,
+            batch_size=trainer.args.generation_batch_size // trainer.num_generations,
+            repeat_count=trainer.num_iterations * trainer.args.steps_per_generation,
+            shuffle=trainer.shuffle_dataset,
+            seed=seed,
+        )
 
-    Ordered.__name__ = base.__name__
-    return Ordered
+    return _ordered(base, sampler)
 
 
 def with_length_groups(base: Any, batch: int, seed: int) -> Any:
-    """A trainer of rows whose batches, of all devices together, hold rows of much the same length.
-
-    Raises nothing of its own. The rows need `input_ids`.
-    """
-
-    class Grouped(_counting_epochs(base)):  # type: ignore[misc]  # a class of TRL's, which has no types
-        def _get_train_sampler(self, dataset: Any = None) -> Any:
-            rows = self.train_dataset if dataset is None else dataset
-            self._order = LengthSampler(tokens_of(rows), batch, seed)
-            return self._order
-
-    Grouped.__name__ = base.__name__
-    return Grouped
+    """A trainer whose batches, of all devices together, hold rows of much the same length; these have `input_ids`."""
+    return _ordered(base, lambda _, rows: LengthSampler(tokens_of(rows), batch, seed))
 
 
 class LengthSampler:
@@ -100,15 +86,18 @@ def grouped_by_length(lengths: Sequence[int], batch: int, seed: int) -> list[int
     return [place for one in batches for place in one] + short
 
 
-def _counting_epochs(base: Any) -> Any:
-    """A trainer that tells `_order`, its sampler, how many epochs were over before a resume."""
+def _ordered(base: Any, sampler: Callable[[Any, Any], Any]) -> Any:
+    """A trainer with this sampler of its rows, which is told how many epochs were over before a resume."""
 
-    class Counting(base):  # type: ignore[misc]  # a class of TRL's, which has no types
-        _order: Any
+    class Ordered(base):  # type: ignore[misc]  # a class of TRL's, which has no types
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            self._order = sampler(self, self.train_dataset if dataset is None else dataset)
+            return self._order
 
         def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
             epochs_trained, steps = super()._init_training_state(*args, **kwargs)
             self._order.finished_epochs = epochs_trained
             return epochs_trained, steps
 
-    return Counting
+    Ordered.__name__ = base.__name__
+    return Ordered

@@ -378,13 +378,17 @@ def test_another_version_of_a_reward_is_another_stage(monkeypatch: pytest.Monkey
 def test_an_example_that_fills_the_limit_may_be_cut(
     lengths: list[int], cut: int, tmp_path: Path, events: training_job.Events
 ) -> None:
-    prepared = {"input_ids": [[5] * n for n in lengths], "labels": [[-100] * n for n in lengths]}
-    prepared["labels"][1][-1] = 5
+    from datasets import Dataset
+
+    rows = {"input_ids": [[5] * n for n in lengths], "labels": [[-100] * n for n in lengths]}
+    nothing = Dataset.from_dict(rows)
+    rows["labels"][1][-1] = 5
+    prepared = Dataset.from_dict(rows)
     sft = Sft(Sft.Config(max_length=8))
     assert sft._check_lengths(prepared, training_job.job(tmp_path, MODEL, events)) == lengths
     assert [text.split(" reach")[0] for text, _ in events.warnings] == [f"{cut} of 2 examples"] * cut
     with pytest.raises(StageFailed, match="no example has a token to train on"):
-        sft._check_lengths(prepared | {"labels": [[-100]] * 2}, training_job.job(tmp_path, MODEL, events))
+        sft._check_lengths(nothing, training_job.job(tmp_path, MODEL, events))
 
 
 # --------------------------------------------------------------------------- thresholds of the watch, refused fields

@@ -56,10 +56,10 @@ GRPO: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "trl": ({"adam_beta2": 0.5}, {"adam_beta2": 0.5}),
 }
-# Fields that TRL is told elsewhere: the length of the run, the callback's grain, the watch; bf16 on a GPU alone, and
-# fsdp in several processes alone (test_sharding.py).
+# Fields that TRL is told elsewhere: the length of the run, the callback's grain, the watch, the sampler's; bf16 on a
+# GPU alone, and fsdp in several processes alone (test_sharding.py).
 NOT_IN_ARGUMENTS = {
-    "sft": {"epochs", "save_every", "log_every", "mixed_precision", "fsdp"},
+    "sft": {"epochs", "save_every", "log_every", "mixed_precision", "fsdp", "group_by_length"},
     "grpo": {"steps", "save_every", "log_every", "mixed_precision", "fsdp", "health", "rollout", "rollout_memory"},
 }
 
