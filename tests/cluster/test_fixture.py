@@ -1,4 +1,4 @@
-"""The fixtures themselves, with SkyPilot alone: what `nsd launch` is built on does work on this machine."""
+"""The fixtures themselves. That a task of SkyPilot alone runs with its GPU is shown in test_launch.py."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from cluster.one_machine import bucket as bucket_module
 from cluster.one_machine import slurm as slurm_module
 from support import wait_until
 
-RESOURCES = "{infra: slurm/local, accelerators: 'H100:1', cpus: 2+, memory: 2+}"
-
 
 def mentioning(text: str) -> list[str]:
     """Command lines of the live processes that name `text`: a look at /proc that knows nothing of the fixture."""
@@ -37,22 +35,6 @@ def answers(port: int) -> bool:
     """Whether something listens on this loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def write_task(folder: Path, run: str) -> str:
-    """A task file on the Slurm with this `run`; returns its path."""
-    path = folder / "task.yaml"
-    path.write_text(f"resources: {RESOURCES}\nrun: |\n{textwrap.indent(textwrap.dedent(run), '  ')}")
-    return str(path)
-
-
-def test_a_task_runs_on_the_node_with_its_gpu_and_is_torn_down(slurm: Cluster, tmp_path: Path) -> None:
-    task = write_task(tmp_path, 'echo "cuda=$CUDA_VISIBLE_DEVICES rank=$SKYPILOT_NODE_RANK user=$(id -un)"')
-    printed = slurm.client.sky("launch", "-y", "-c", "hello", task).stdout
-    assert f"cuda=0 rank=0 user={slurm.node.user}" in printed
-    assert slurm.allocation_of("hello") is not None
-    slurm.client.sky("down", "-y", "hello")
-    wait_until(lambda: slurm.allocation_of("hello") is None)  # Slurm lists it until its last process has ended
 
 
 def test_a_bucket_keeps_what_another_process_wrote(bucket: bucket_module.Service) -> None:

@@ -69,7 +69,7 @@ def holding(folder: Path, text: str) -> list[Path]:
 
 def there(slurm: Cluster, name: str) -> bool:
     """Whether Slurm or SkyPilot has a cluster whose name begins so."""
-    return slurm.allocation_of(name) is not None or name in slurm.client.sky("status").stdout
+    return slurm.allocation_of(name) is not None or any(one.startswith(name) for one in slurm.client.clusters())
 
 
 def gone(slurm: Cluster, name: str) -> bool:
@@ -78,7 +78,7 @@ def gone(slurm: Cluster, name: str) -> bool:
     Slurm lists an allocation until its last process has ended, and a managed job has succeeded before SkyPilot has
     taken its machine down.
     """
-    return wait_until(lambda: not there(slurm, name), pause=ASKING)
+    return wait_until(lambda: not there(slurm, name), pause=0.5)
 
 
 def manifests(workspace: Path, kind: str = "*") -> list[dict[str, Any]]:
@@ -162,26 +162,50 @@ def test_a_launch_shows_its_secrets_nowhere(launched: Launched) -> None:
     assert [line for line in ours if CANARY in line] == []
 
 
-def test_skypilot_alone_does_the_same_run(
-    slurm: Cluster, ready: Path, launched: Launched, own: Path, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class ByHand:
+    """A machine with a GPU on which SkyPilot alone did the run twice: from which task -> the store of that run."""
+
+    name: str
+    stores: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def by_hand(slurm: Cluster, ready: Path, launched: Launched) -> ByHand:
     """From the task that a launch saved, and from the one at the top of the repository with its variables set.
 
     The second one goes to the machine of the first: what was sent and set up before is in nobody's way.
     """
+    made = ByHand("nsd-by-hand", {})
     (saved,) = launched.workspace.glob("launches/*/sky.yaml")
     shutil.copy(REPOSITORY / "sky.yaml", launched.folder)
     variables = ["--env", "SPEC=spec.yaml", "--infra", "slurm/local"]
     for which, task, flags in ("saved", str(saved), []), ("top", "sky.yaml", variables):
-        store = f"file://{slurm.node.shared}/store-{time.time_ns()}"
-        flags = [*flags, "--env", f"NSD_STORE={store}", "--env", f"NSD_ENVIRONMENT={ready}"]
-        words = " ".join(["sky launch -y -c nsd-by-hand", *flags, task])
+        made.stores[which] = f"file://{slurm.node.shared}/store-{time.time_ns()}"
+        flags = [*flags, "--env", f"NSD_STORE={made.stores[which]}", "--env", f"NSD_ENVIRONMENT={ready}"]
+        words = " ".join(["sky launch -y --gpus H100:1 -c", made.name, *flags, task])
         slurm.client.run("bash", "-c", f"cd {launched.folder} && {words}")
-        home = own_project(tmp_path / which)
-        outcome = json.loads(nsd(home, environment(slurm.client), "run", "spec.yaml", "--store", store, "--json"))
-        assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
-        assert results(home / "nsd-workspace") == results(own)
-    slurm.client.sky("down", "-y", "nsd-by-hand")
+    return made
+
+
+@pytest.mark.parametrize("which", ["saved", "top"])
+def test_skypilot_alone_does_the_same_run(
+    slurm: Cluster, by_hand: ByHand, own: Path, tmp_path: Path, which: str
+) -> None:
+    home, caller = own_project(tmp_path / which), environment(slurm.client)
+    outcome = json.loads(nsd(home, caller, "run", "spec.yaml", "--store", by_hand.stores[which], "--json"))
+    assert (outcome["stages_run"], outcome["stages_cached"]) == (0, 10)
+    assert results(home / "nsd-workspace") == results(own)
+
+
+def test_a_task_of_skypilot_alone_has_its_gpu_and_its_machine_is_torn_down(slurm: Cluster, by_hand: ByHand) -> None:
+    """What `nsd launch` is built on does work on this machine."""
+    said = 'echo "cuda=$CUDA_VISIBLE_DEVICES rank=$SKYPILOT_NODE_RANK user=$(id -un)"'
+    printed = slurm.client.sky("exec", by_hand.name, "--gpus", "H100:1", said).stdout
+    assert f"cuda=0 rank=0 user={slurm.node.user}" in printed
+    assert slurm.allocation_of(by_hand.name) is not None
+    slurm.client.sky("down", "-y", by_hand.name)
+    assert gone(slurm, by_hand.name)
 
 
 def test_a_killed_launcher_loses_nothing(slurm: Cluster, ready: Path, tiny: Path, tmp_path: Path) -> None:

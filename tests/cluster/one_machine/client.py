@@ -8,21 +8,27 @@
 
 The real package, server, optimizer and provisioner, unchanged. Two things are set so that it works without a
 network: the prices (see `prices`), and a server plugin that replaces the two public addresses which the job
-controller asks, before each look at a job, whether the network is up. That list is a private name of SkyPilot,
-which is one reason why its version is pinned.
+controller asks, before each look at a job, whether the network is up. Two more keep the server small, for each of its
+processes takes some three seconds of a processor to start: the plugin drops the daemons that look after volumes, pools
+and tokens, which nobody here has, and the memory that the server counts on is MEMORY_GB, for SkyPilot fills what there
+is with job controllers. Those lists are private names of SkyPilot, which is one reason why its version is pinned.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import prices, processes
 
-PLUGIN = '''"""Makes the job controller's question "is there a network?" one about this machine alone."""
+MEMORY_GB = 8  # room for two job controllers; in 23 GB the server would start twelve
+
+PLUGIN = '''"""Keeps the server small, and the job controller's question "is there a network?" to this machine alone."""
 
 import os
 
@@ -32,12 +38,18 @@ from sky.server import plugins
 class Offline(plugins.BasePlugin):
     def install(self, extension_context):
         from sky.backends import backend_utils
+        from sky.server import daemons
 
         port = os.environ["SKYPILOT_API_SERVER_LOCAL_PORT"]
         backend_utils._TEST_IP_LIST = [f"http://127.0.0.1:{port}/api/health"]
+        needed = [one for one in daemons.INTERNAL_REQUEST_DAEMONS if one.id == "skypilot-status-refresh-daemon"]
+        assert needed
+        daemons.INTERNAL_REQUEST_DAEMONS[:] = needed
 '''
 
+# Looking for the credentials of every cloud takes most of a minute offline, so only these are looked at.
 SLURM_CONFIG = """\
+allowed_clouds: [slurm]
 jobs:
   controller:
     consolidation_mode: true
@@ -68,15 +80,9 @@ for capability in (cloud.CloudCapability.COMPUTE, cloud.CloudCapability.STORAGE)
 global_user_state.set_allowed_clouds(check._get_workspace_allowed_clouds("default"), "default")
 """
 
-# Looking for the credentials of every cloud takes most of a minute offline, so only these are looked at.
-NO_CLOUD_CONFIG = """\
-jobs: {controller: {consolidation_mode: true}}
-allowed_clouds: [slurm, lambda]
-"""
-THREE_CLOUDS_CONFIG = """\
-jobs: {controller: {consolidation_mode: true}}
-allowed_clouds: [aws, gcp, lambda]
-"""
+# No job is started with these, so no controller of jobs is there.
+NO_CLOUD_CONFIG = "allowed_clouds: [slurm, lambda]\n"
+THREE_CLOUDS_CONFIG = "allowed_clouds: [aws, gcp, lambda]\n"
 
 JOBS = """\
 import json, sky
@@ -115,6 +121,7 @@ class Client:
             "PYTHONPATH": str(self.home / "plugins"),
             "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
             "SKYPILOT_API_SERVER_LOCAL_PORT": str(self.port),
+            "SKYPILOT_POD_MEMORY_GB_LIMIT": str(MEMORY_GB),
             processes.MARK: str(self.root),
             **self.extra,
         }
@@ -156,6 +163,11 @@ class Client:
     def stop(self) -> None:
         """Stop the API server and whatever it left running."""
         self.sky("api", "stop", check=False)
+
+    def clusters(self) -> list[str]:
+        """Names of the clusters that SkyPilot knows, from its own table: asking `sky status` takes it seconds."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/state.db?mode=ro", uri=True)) as state:
+            return [name for (name,) in state.execute("select name from clusters")]
 
     def managed_job(self, name: str) -> ManagedJob | None:
         """The newest managed job of that name, or None."""

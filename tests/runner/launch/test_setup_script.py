@@ -114,7 +114,7 @@ class Machine:
         """What pip, uv and nsd were told, without the folders that differ."""
         path = self.root / "home" / "told"
         text = path.read_text() if path.exists() else ""
-        options = " --quiet --disable-pip-version-check"
+        options = " --quiet --disable-pip-version-check --no-compile"
         text = text.replace(str(self.made), "~/made").replace(f"{self.root}/home", "~")
         return text.replace(options, "").splitlines()
 
