@@ -17,7 +17,6 @@ is with job controllers. Those lists are private names of SkyPilot, which is one
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sqlite3
 import subprocess
@@ -83,21 +82,6 @@ global_user_state.set_allowed_clouds(check._get_workspace_allowed_clouds("defaul
 # No job is started with these, so no controller of jobs is there.
 NO_CLOUD_CONFIG = "allowed_clouds: [slurm, lambda]\n"
 THREE_CLOUDS_CONFIG = "allowed_clouds: [aws, gcp, lambda]\n"
-
-JOBS = """\
-import json, sky
-jobs = sky.get(sky.jobs.queue_v2(refresh=False))[0]
-print(json.dumps([[job["job_name"], job["status"].value, job["recovery_count"]] for job in jobs]))
-"""
-
-
-@dataclass(frozen=True)
-class ManagedJob:
-    """One row of SkyPilot's queue of managed jobs. `recoveries` counts only preemptions after it was RUNNING."""
-
-    name: str
-    status: str
-    recoveries: int
 
 
 @dataclass(frozen=True)
@@ -168,11 +152,6 @@ class Client:
         """Names of the clusters that SkyPilot knows, from its own table: asking `sky status` takes it seconds."""
         with contextlib.closing(sqlite3.connect(f"file:{self.home}/.sky/state.db?mode=ro", uri=True)) as state:
             return [name for (name,) in state.execute("select name from clusters")]
-
-    def managed_job(self, name: str) -> ManagedJob | None:
-        """The newest managed job of that name, or None."""
-        rows = json.loads(self.run(str(self.python), "-c", JOBS).stdout.splitlines()[-1])
-        return next((ManagedJob(*row) for row in rows if row[0] == name), None)
 
     def enable(self, *clouds: str) -> None:
         """Mark clouds ("AWS", "GCP", "Lambda") as enabled, as a `sky check` with credentials would have."""
