@@ -203,11 +203,11 @@ class _Judging:
         from nsd.reports.judge.answer import answer
         from nsd.reports.judge.versions import as_version
 
-        with as_version(self._connection, experiment, spec_digest):
-            arms = _arms(self._connection, experiment)
-            how: dict[str, Any] = {"pairs": False, "alone": True, "workspace": self._workspace}
+        connection, workspace = self._connection, self._workspace
+        with as_version(connection, experiment, spec_digest):
+            arms = _arms(connection, experiment)
             try:
-                found = answer(self._connection, experiment, spec_digest, **how)
+                found = answer(connection, experiment, spec_digest, pairs=False, alone=True, workspace=workspace)
             except InputError as error:  # one experiment that cannot be judged must not hide the others
                 return Results(arms, remarks=[str(error)])
         self.comparisons += found.judged()
