@@ -293,6 +293,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "batch_size": 5,
         "max_length": 99,
         "loss": "full",
+        "group_by_length": True,
         "trl": {"adam_beta1": 0.8},
     },
     "trainer grpo": {
