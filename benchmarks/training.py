@@ -169,7 +169,7 @@ def grouping(folder: Path, given: dict[str, Any], options: argparse.Namespace) -
         statistics.median(own),
         statistics.median(plain),
         median_ratio(own, plain),
-        f"after the imports, {options.threads} thread{'' if options.threads == 1 else 's'}",
+        f"after the imports, {_threads(options.threads)}",
     )
 
 
@@ -202,10 +202,14 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                     statistics.median(own),
                     statistics.median(bare),
                     median_ratio(own, bare),
-                    f"of {singles}; losses of all steps equal, {options.threads} threads",
+                    f"of {singles}; losses of all steps equal, {_threads(options.threads)}",
                 )
             if kind == "sft":
                 yield grouping(folder, given, options)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def main() -> int:

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_LIKELY = 20  # tokens whose log-probabilities make a token's confidence
-# numpy's selection takes half the time of torch's in 833 entries (1.0 and 2.0 ms for 256 rows), and five times as long
-# in 151,936.
+# On a CPU they are looked for in the groups with the largest maxima: the 20 largest lie in 20 groups at most. 512 rows
+# of 833 entries take 0.76 ms and not 1.75 (numpy's selection), 64 of 151,936 take 1.6 and not 5.8 (torch's; two cores).
 SMALL_VOCABULARY = 4096
+GROUP, LARGE_GROUP = 8, 128  # entries of a group in a small vocabulary, and in a large one
 WINDOW = 2048  # tokens
 WINDOWS_IN_A_TEXT = 4  # at least this many windows' length, else windows are shorter
 LOWEST_SHARE = 10  # one in ten windows
@@ -48,13 +49,37 @@ def _most_likely(logits: Any) -> Any:
     """The 20 largest logits (all, where there are fewer), in any order: [..., V] -> [..., 20]."""
     vocabulary = logits.shape[-1]
     count = min(MOST_LIKELY, vocabulary)
-    if logits.device.type != "cpu" or vocabulary > SMALL_VOCABULARY:
+    small = vocabulary <= SMALL_VOCABULARY
+    groups = vocabulary // (GROUP if small else LARGE_GROUP)
+    if logits.device.type != "cpu" or groups <= count:
         return logits.topk(count, sorted=False).values
+    return _largest_in_strides(logits, groups, count) if small else _largest_in_stretches(logits, groups, count)
+
+
+def _largest_in_strides(logits: Any, groups: int, count: int) -> Any:
+    """The same by groups of every `groups`th entry, whose maxima whole stretches give; numpy selects in few entries."""
     import numpy
     import torch
 
-    found = numpy.partition(logits.detach().numpy(), vocabulary - count, axis=-1)
-    return torch.from_numpy(found[..., vocabulary - count :])
+    def largest(values: Any, select: Any) -> Any:
+        at = values.shape[-1] - count
+        return torch.from_numpy(select(values.numpy(), at, axis=-1)[..., at:])
+
+    logits = logits.detach()
+    grouped = logits[..., : groups * GROUP].unflatten(-1, (GROUP, groups))
+    places = largest(grouped.amax(-2), numpy.argpartition).unsqueeze(-2)
+    found = grouped.gather(-1, places.expand(*places.shape[:-2], GROUP, count)).flatten(-2)
+    return largest(torch.cat([found, logits[..., groups * GROUP :]], -1), numpy.partition)
+
+
+def _largest_in_stretches(logits: Any, groups: int, count: int) -> Any:
+    """The same by groups of neighbours."""
+    import torch
+
+    grouped = logits[..., : groups * LARGE_GROUP].unflatten(-1, (groups, LARGE_GROUP))
+    places = grouped.amax(-1).topk(count, sorted=False).indices.unsqueeze(-1)
+    found = grouped.gather(-2, places.expand(*places.shape[:-1], LARGE_GROUP)).flatten(-2)
+    return torch.cat([found, logits[..., groups * LARGE_GROUP :]], -1).topk(count, sorted=False).values
 
 
 def entropy_and_certainty(logits: Any) -> tuple[Any, Any]:

@@ -34,6 +34,18 @@ def test_a_tokens_numbers_by_hand() -> None:
     assert certainty.item() == pytest.approx(9 / 4 * math.log(2), abs=1e-6)
 
 
+@pytest.mark.parametrize("vocabulary", [1, 19, 20, 21, 167, 168, 169, 833, 4096, 4097, 10_001])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_the_twenty_are_those_of_a_sorted_row_whatever_the_vocabulary(vocabulary: int, shape: tuple[int, ...]) -> None:
+    """With many that tie, and some that cannot be drawn at all."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(*shape, vocabulary, generator=generator).mul(4).round().div(4)
+    logits[..., 1::7] = float("-inf")
+    _, confidence = token_confidence(logits, torch.zeros(shape, dtype=torch.int64))
+    most = logits.double().log_softmax(-1).sort(-1, descending=True).values[..., :20]
+    assert torch.allclose(confidence.double(), -most.mean(-1), rtol=1e-5)
+
+
 def test_only_the_twenty_most_likely_tokens_count() -> None:
     # Twenty tokens of probability 1/40 each, 40 of 1/80 each.
     logits = torch.tensor([[1 / 80] * 40 + [1 / 40] * 20]).log()
