@@ -22,6 +22,12 @@ def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path 
     on_screen = not as_json and html is None
     log = newest_entries(workspace, pattern, limit or (ON_SCREEN if on_screen else None))
     entries = log.entries
+    # Before anything is printed: a pipe that closes early, as of `head`, leaves no look unrecorded.
+    if log.comparisons:
+        from nsd.reports.judge.looks import look_entries
+
+        record_looks(workspace, "log", look_entries(log.comparisons))
+    keep_results(workspace, log.judged)
     if as_json:
         print_json({"experiments": [entry.to_json() for entry in entries]})
     elif html is not None:
@@ -35,11 +41,6 @@ def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path 
         for entry in entries:
             for line in lines_of(entry):
                 screen.print(line, soft_wrap=True)
-    if log.comparisons:
-        from nsd.reports.judge.looks import look_entries
-
-        record_looks(workspace, "log", look_entries(log.comparisons))
-    keep_results(workspace, log.judged)
 
 
 def write_page(entries: Sequence[LogEntry], path: Path) -> None:

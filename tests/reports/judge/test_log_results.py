@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from nsd.reports.judge.log import Log, newest_entries
 from nsd.reports.judge.log_results import keep_results
 from nsd.runner.cli.app import app
 from nsd.runner.store.index import Store
-from nsd.runner.store.looks import record_looks
+from nsd.runner.store.looks import read_looks, record_looks
 from nsd.runner.store.shapes import Look, Sides
 from nsd.runner.store.workspace import Workspace
 from toy_workspace import finish, record
@@ -156,6 +158,16 @@ def test_what_the_command_shows_it_keeps_after_its_own_look(tmp_path: Path) -> N
     shown = [CliRunner().invoke(app, ["log", "--workspace", str(workspace.root)]) for _ in range(2)]
     assert shown[0].exit_code == 0 and shown[0].output == shown[1].output and "good > bad" in shown[0].output
     assert _log(workspace).judged == {}
+
+
+def test_who_reads_the_first_lines_alone_has_looked(workspace: Workspace) -> None:
+    workspace.results.unlink()
+    command = [sys.executable, "-m", "nsd.runner.cli", "log", "--workspace", str(workspace.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # as `head` does, only sooner
+        process.wait(60)
+    assert len(read_looks(workspace)) == 2 and _log(workspace).judged == {}
 
 
 def test_what_cannot_be_judged_is_not_kept(tmp_path: Path) -> None:
