@@ -48,8 +48,8 @@ def print_by_field(
     check_options(0.05 if alpha is None else alpha, "bh", metric=metric)
     with Store(workspace).read() as connection:
         found = collect_by_field(connection, workspace, names, field, metric, alpha)
+    record_looks(workspace, "compare", look_entries(found))  # before it is printed, as in compare.py
     render_by_field(found, output, console(), wide)
-    record_looks(workspace, "compare", look_entries(found))
 
 
 def collect_by_field(

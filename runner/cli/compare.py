@@ -64,11 +64,11 @@ def print_comparison(
     with Store(workspace).read() as connection:
         asked["groups"] = read_groups(workspace, connection, groups_from)
         comparisons = compare_runs(connection, names, **asked)
+    _record(workspace, look_entries(comparisons))
     if matrix:
         render_matrix(comparisons, output, console())
     else:
         render(comparisons, output, console(), wide)
-    _record(workspace, look_entries(comparisons))
 
 
 def _print_answer(
@@ -95,11 +95,12 @@ def _print_answer(
             detect=asked.get("detect"),
             workspace=workspace,
         )
-    render_answer(found, output, console(), wide)
     _record(workspace, look_entries([*found.comparisons(), *found.interactions()]))
+    render_answer(found, output, console(), wide)
 
 
 def _record(workspace: Workspace, looks: Sequence[Look]) -> None:
+    """Before anything is printed: a pipe that closes early, as of `head`, leaves no look unrecorded."""
     from nsd.runner.store.looks import record_looks
 
     record_looks(workspace, "compare", looks)

@@ -60,12 +60,12 @@ def print_report(
         page = render_page(data).encode()
         write_file(html, page)
         print(f"wrote {html} ({len(page) / 1e6:.1f} MB): {data.headline}", file=sys.stderr if output else sys.stdout)
+    record_looks(workspace, "report", look_entries([*data.comparisons, *data.by_field]))
     if output is not None or html is None:
         from nsd.reports.page import text as page_text
 
         render = {"md": page_text.as_markdown, "csv": page_text.as_csv, "json": page_text.as_json}[output or "md"]
         sys.stdout.write(render(data))
-    record_looks(workspace, "report", look_entries([*data.comparisons, *data.by_field]))
 
 
 def write_file(path: Path, content: bytes) -> None:
