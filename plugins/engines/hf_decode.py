@@ -157,8 +157,7 @@ class Batch:
         self.written = slots(torch.int64, self.memory.columns)
         self.logprobs, self.confidences = (slots(torch.float32, self.memory.columns) for _ in range(2))
         self.ends = torch.tensor(list(ways.end_ids), dtype=torch.int64, device=device)
-        # Random numbers of a token: none where the likeliest is taken.
-        self.levels = levels(group.prefilled.logits.shape[1]) if ways.sampling.temperature else 0
+        self.levels = levels(group.prefilled.logits.shape[1])
         self.block = uniforms(self.seeds, 0, UNIFORM_BLOCK, self.levels)
         self.refill()
 
