@@ -173,6 +173,11 @@ def value(value: float | None, unit: str) -> str:
     return "–" if value is None else f"{number(value)} {unit}".strip()
 
 
+def threads(count: int) -> str:
+    """So many threads, in words."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def conditions() -> str:
     """Date, load and other work, before anything is measured."""
     import psutil

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clocks import Spent, clocked, median_ratio
-from benchmarks.frame import Row, argument_parser, report
+from benchmarks.frame import Row, argument_parser, report, threads
 from nsd.plugins.api import Completion, ModelRef, Request, Sampling, StopReason
 from nsd.plugins.datasets.wordmath import Wordmath
 from nsd.plugins.engines import hf
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row | str]:
     sampling = Sampling(options.samples, 1.0, options.max_tokens)
     yield (
         f"{len(requests)} questions x {sampling.n} samples of at most {sampling.max_tokens} tokens, {options.rounds} "
-        f"rounds in turn, {torch.get_num_threads()} threads."
+        f"rounds in turn, {threads(torch.get_num_threads())}."
     )
     with tempfile.TemporaryDirectory() as folder:
         for name in options.model:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clocks import module, run
-from benchmarks.frame import REPOSITORY, Row, argument_parser, report
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report, threads
 
 MODEL = REPOSITORY / "plugins" / "embedded" / "wordmath-1m"
 WAYS = ("grpo", "grpo, TRL's generation", "sdpo", "TRL's experimental sdpo")
@@ -161,7 +161,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         found = run(module("on_policy", "--only", way, *counts), threads=options.threads).out
         step[way], drawing[way] = json.loads(found.strip().splitlines()[-1])
     grpo, by_trl, sdpo, theirs = WAYS
-    note = f"64 rollouts of at most 64 tokens a step, {options.threads} threads"
+    note = f"64 rollouts of at most 64 tokens a step, {threads(options.threads)}"
     for what, peer, own, other in (
         ("drawing the rollouts of a GRPO step", "TRL's own generation", drawing[grpo], drawing[by_trl]),
         ("a GRPO step", "the same with TRL's own generation", step[grpo], step[by_trl]),

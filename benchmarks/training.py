@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clocks import median_ratio, module, run
-from benchmarks.frame import REPOSITORY, Row, argument_parser, report
+from benchmarks.frame import REPOSITORY, Row, argument_parser, report, threads
 
 EMBEDDED = REPOSITORY / "plugins" / "embedded" / "wordmath-1m"
 TASKS: dict[str, dict[str, Any]] = {
@@ -169,7 +169,7 @@ def grouping(folder: Path, given: dict[str, Any], options: argparse.Namespace) -
         statistics.median(own),
         statistics.median(plain),
         median_ratio(own, plain),
-        f"after the imports, {_threads(options.threads)}",
+        f"after the imports, {threads(options.threads)}",
     )
 
 
@@ -202,14 +202,10 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
                     statistics.median(own),
                     statistics.median(bare),
                     median_ratio(own, bare),
-                    f"of {singles}; losses of all steps equal, {_threads(options.threads)}",
+                    f"of {singles}; losses of all steps equal, {threads(options.threads)}",
                 )
             if kind == "sft":
                 yield grouping(folder, given, options)
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def main() -> int:

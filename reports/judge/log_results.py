@@ -140,7 +140,7 @@ class KeptResults:
 
 
 def keep_results(workspace: Workspace, found: Mapping[Key, Results]) -> None:
-    """Keep these beside what is kept already. Call it after the looks they are have been recorded.
+    """Keep these beside what is kept already. Call it once their looks are recorded, which are among the causes.
 
     A workspace that cannot be written, or whose index somebody else holds, keeps nothing: it is judged anew.
     """
