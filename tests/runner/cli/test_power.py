@@ -53,7 +53,7 @@ def refused(folder: Path, *arguments: str) -> str:
 
 def test_a_plan_without_results_uses_the_stated_assumption(tmp_path: Path) -> None:
     found = asked_json(tmp_path, "plan", SPEC, "--json")["power"]
-    assert found["family"] == 6 and found["correction"] == "holm"
+    assert found["family"] == 4 and found["correction"] == "holm"
     assert found["overall"]["alone"]["detectable"] == pytest.approx(0.0396, abs=5e-5)  # 2.80 sqrt(.2 / 1000)
     assert found["overall"]["design"]["questions"] == N
     assert all(claim["spread"]["source"].startswith("assumed") for claim in found["claims"])
@@ -64,8 +64,8 @@ def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path)
     lines = asked(tmp_path, "plan", SPEC).splitlines()
     below = lines[next(i for i, line in enumerate(lines) if line.endswith("to run") and "stages:" in line) + 1 :]
     assert len(below) == 3
-    assert below[0].startswith("can detect 4.0 points (4.9 points at the hardest level of 6 claims)")
-    assert below[1] == "each claim, at its hardest: the same 4.9 points"
+    assert below[0].startswith("can detect 4.0 points (4.7 points at the hardest level of 4 claims)")
+    assert below[1] == "each claim, at its hardest: the same 4.7 points"
     assert "never of the recipe" in below[2] and "14 or more seeds per arm" in below[2]
 
 
@@ -99,8 +99,8 @@ def test_planning_loads_no_torch(tmp_path: Path) -> None:
 def test_the_command_shows_each_claim_with_what_a_wanted_difference_takes(tmp_path: Path) -> None:
     out = asked(tmp_path, "power", SPEC, "--detect", "0.04")
     row = next(line for line in out.splitlines() if line.strip().startswith("oracle > baseline"))
-    # 7.8489 * .2 / .0016 = 981.1; at alpha / 6 (3.4799)^2 * .2 / .0016 = 1513.7; less by d - difference^2
-    assert "979 / 1511" in row and "4.0 points / 4.9 points" in row
+    # 7.8489 * .2 / .0016 = 981.1; at alpha / 4 (3.3393)^2 * .2 / .0016 = 1393.9; less by d - difference^2
+    assert "979 / 1392" in row and "4.0 points / 4.7 points" in row
     assert "assumed, for want of earlier runs: discordance 20%" in out
 
 
@@ -197,7 +197,7 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
     lines = asked(tmp_path, "plan", str(spec)).splitlines()
     (said,) = [line for line in lines if line.startswith("can detect")]
     assert (
-        said.startswith("can detect 5.7 points (6.4 points at the hardest level of 6 claims)")
+        said.startswith("can detect 5.7 points (6.3 points at the hardest level of 4 claims)")
         and "at alpha 0.05, valid at any look" in said
     )
     assert "valid at any look" in asked(tmp_path, "power", str(spec))

@@ -14,11 +14,19 @@ from nsd.runner.launch.follow import clean
 from nsd.runner.launch.jobs import word_of
 from nsd.runner.launch.launches import Job, Launches, job_name
 from nsd.runner.launch.task import TEMPLATE, Wanted, resources_of, task_for, write
+from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan
+from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import Resources
 from nsd.runner.store.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """The quickstart with its further arms: two of them learn from one vote."""
+    return build_plan(load_spec(ROOT / "specs" / "grpo_quickstart.yaml"))
 
 
 # --------------------------------------------------------------------------- the task
