@@ -16,7 +16,7 @@ from nsd.plugins.screen import console, print_json, table
 from nsd.runner.store.shapes import Manifest
 from nsd.runner.store.workspace import Workspace
 
-COMPARED = 200  # finished stages of a kind, the newest, that a stage to run is held against
+COMPARED = 100  # finished stages of a kind, the newest, that a stage to run is held against
 
 if TYPE_CHECKING:
     from nsd.reports.judge.power import Power
