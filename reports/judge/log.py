@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from nsd.reports.judge.comparison import Comparison
     from nsd.reports.judge.cost import TotalCost
+    from nsd.reports.judge.subgroups import ByField
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,16 @@ _AS_OBJECTS = ("arms", "verdicts", "late", "cost", "spent")
 class Log:
     """Entries, oldest first, and how many more there are before them.
 
-    `judged`: what was judged for it and not known before; `comparisons` are behind that.
+    `judged`: what was judged for it and can be kept, under the digests `causes` of what it was judged on;
+    `comparisons` and `interactions` are what was looked at for that.
     """
 
     entries: list[LogEntry]
     older: int
     judged: dict[Key, Results]
+    causes: dict[str, str]
     comparisons: list[Comparison]
+    interactions: list[ByField]
 
 
 def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
@@ -149,7 +153,14 @@ def newest_entries(workspace: Workspace, pattern: str, most: int | None) -> Log:
         shown = _with_costs(connection, records, entries[-(most or 0) :])
         judging = _Judging(connection, workspace, {entry.experiment for entry in shown if entry.kind == "experiment"})
         told = [judging.with_results(entry) for entry in shown]
-        return Log(told, len(entries) - len(shown), judging.judged, judging.comparisons)
+        return Log(
+            told,
+            len(entries) - len(shown),
+            judging.judged,
+            judging.causes,
+            judging.comparisons,
+            judging.interactions,
+        )
 
 
 def _with_costs(
@@ -187,8 +198,10 @@ class _Judging:
     ) -> None:
         self._connection, self._workspace = connection, workspace
         self._kept = KeptResults(workspace, connection, experiments)
+        self.causes = self._kept.causes
         self.judged: dict[Key, Results] = {}
         self.comparisons: list[Comparison] = []
+        self.interactions: list[ByField] = []
 
     def with_results(self, entry: LogEntry) -> LogEntry:
         """An entry with its arms and, of an experiment, what is to be said of its claims."""
@@ -201,7 +214,7 @@ class _Judging:
 
     def _judge(self, experiment: str, spec_digest: str) -> Results:
         from nsd.reports.judge.answer import answer
-        from nsd.reports.judge.versions import as_version
+        from nsd.reports.judge.versions import as_version, versions_of
 
         connection, workspace = self._connection, self._workspace
         with as_version(connection, experiment, spec_digest):
@@ -211,9 +224,10 @@ class _Judging:
             except InputError as error:  # one experiment that cannot be judged must not hide the others
                 return Results(arms, remarks=[str(error)])
         self.comparisons += found.judged()
+        self.interactions += found.interactions()
         verdicts, late = ([LogClaim.of(one) for one in said] for said in (found.verdicts, found.late))
         results = Results(arms, verdicts, late)
-        if not found.interactions():
+        if not any(claim.by for version in versions_of(connection, experiment) for claim in version.hypotheses.claims):
             self.judged[experiment, spec_digest] = results
         return results
 

@@ -1,8 +1,8 @@
 """What the log says of a version's results, kept in the workspace so that no version is judged twice.
 
     kept = KeptResults(workspace, connection, ["quickstart"])
-    found = kept.of("quickstart", spec_digest)                 # None: judge it
-    keep_results(workspace, {("quickstart", spec_digest): results})
+    found = kept.of("quickstart", spec_digest)                 # None: judge it, by the same connection
+    keep_results(workspace, {("quickstart", spec_digest): results}, kept.causes)
 
 Results are kept under a digest of all that they come from: this nsd's files and the libraries that it computes with,
 and what the index holds of the experiment: every version's record and runs, when each evaluation and training ended,
@@ -10,8 +10,12 @@ the looks taken. A change to any of these asks for another digest, and the versi
 known by their content, so their values need no second look. The truth is in the workspace: `results.json` may be
 deleted at any time.
 
-Limits: a plugin of others that marks another field of its config as output-neutral is not noticed. What a claim about
-groups of questions says, and what could not be judged, is never kept: both depend on more than the index.
+The digest is of what the judging itself saw. What is written meanwhile, its own looks too, gives another one: after a
+log that records new looks the next one judges once more, since a look at one version can mark another.
+
+Limits: a plugin of others that marks another field of its config as output-neutral is not noticed. Nothing is kept of
+an experiment any version of which claims something about groups of questions, nor of what could not be judged: both
+depend on more than the index.
 """
 
 from __future__ import annotations
@@ -30,6 +34,7 @@ from nsd.runner.store.workspace import Workspace, digest_of
 
 if TYPE_CHECKING:
     import duckdb
+    from pydantic import TypeAdapter
 
     from nsd.reports.judge.hypotheses import ClaimVerdict
 
@@ -119,43 +124,45 @@ class Results:
 class KeptResults:
     """The results kept in a workspace that still hold, for some of its experiments.
 
-    A file of them that cannot be read, or has another form, is no file.
+    A file of them that cannot be read, or has another form, is no file. `causes` has by experiment the digest of all
+    that its results come from.
     """
 
     def __init__(self, workspace: Workspace, connection: duckdb.DuckDBPyConnection, experiments: Iterable[str]) -> None:
         self._kept = _read(workspace.results)
-        self._causes = causes_of(connection, experiments)
+        self.causes = causes_of(connection, experiments)
 
     def of(self, experiment: str, spec_digest: str) -> Results | None:
         """What is kept of a version; None where nothing is, or where something it comes from has changed."""
-        with contextlib.suppress(TypeError, KeyError):
-            entry = self._kept[f"{experiment} {spec_digest}"]
-            if entry["causes"] == self._causes[experiment]:
-                return Results(
-                    [LogArm(**one) for one in entry["arms"]],
-                    [LogClaim(**one) for one in entry["verdicts"]],
-                    [LogClaim(**one) for one in entry["late"]],
-                )
+        entry = self._kept.get(f"{experiment} {spec_digest}")
+        if not isinstance(entry, dict) or entry.get("causes") != self.causes.get(experiment):
+            return None
+        said = entry.get("said")
+        with contextlib.suppress(ValueError):  # pydantic's errors are such
+            found = _form().validate_json(json.dumps(said), strict=True)
+            return found if asdict(found) == said else None  # a field more is another form
         return None
 
 
-def keep_results(workspace: Workspace, found: Mapping[Key, Results]) -> None:
-    """Keep these beside what is kept already. Call it once their looks are recorded, which are among the causes.
+def keep_results(workspace: Workspace, found: Mapping[Key, Results], causes: Mapping[str, str]) -> None:
+    """Keep these, judged on what `causes` (of `KeptResults`) are the digests of, beside what is kept already.
 
-    A workspace that cannot be written, or whose index somebody else holds, keeps nothing: it is judged anew.
+    A workspace that cannot be written keeps nothing: it is judged anew.
     """
-    from nsd.runner.store.index import Store
-
     if not found:
         return
-    with contextlib.suppress(Exception):
-        with Store(workspace).read() as connection:
-            causes = causes_of(connection, {experiment for experiment, _ in found})
-        kept = _read(workspace.results)
-        for (experiment, spec_digest), results in found.items():
-            said = {name: value for name, value in asdict(results).items() if name != "remarks"}
-            kept[f"{experiment} {spec_digest}"] = {"causes": causes[experiment], **said}
+    kept = _read(workspace.results)
+    for (experiment, spec_digest), results in found.items():
+        kept[f"{experiment} {spec_digest}"] = {"causes": causes[experiment], "said": asdict(results)}
+    with contextlib.suppress(OSError):
         write_atomically(workspace.results, json.dumps(kept))
+
+
+@functools.cache
+def _form() -> TypeAdapter[Results]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Results)
 
 
 def causes_of(connection: duckdb.DuckDBPyConnection, experiments: Iterable[str]) -> dict[str, str]:
@@ -184,8 +191,8 @@ def _program() -> list[Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if isinstance(found, dict):
             return found
     return {}

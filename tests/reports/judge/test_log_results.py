@@ -17,6 +17,7 @@ from nsd.reports.judge import log_results
 from nsd.reports.judge.log import Log, newest_entries
 from nsd.reports.judge.log_results import keep_results
 from nsd.runner.cli.app import app
+from nsd.runner.spec.model import Claim
 from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks, record_looks
 from nsd.runner.store.shapes import Look, Sides
@@ -35,7 +36,7 @@ def workspace(tmp_path: Path) -> Workspace:
     for name, values in (("good", GOOD), ("bad", BAD), ("same", GOOD)):
         finish(workspace, f"eval-{name}", values)
     _record(workspace)
-    keep_results(workspace, _log(workspace).judged)
+    _keep(workspace)
     return workspace
 
 
@@ -47,6 +48,11 @@ def _record(workspace: Workspace, **more: Any) -> None:
 
 def _log(workspace: Workspace) -> Log:
     return newest_entries(workspace, "*", None)
+
+
+def _keep(workspace: Workspace) -> None:
+    found = _log(workspace)
+    keep_results(workspace, found.judged, found.causes)
 
 
 def _said(log: Log) -> list[dict[str, Any]]:
@@ -129,7 +135,7 @@ def test_another_program_judges_anew(workspace: Workspace, tmp_path: Path, monke
     monkeypatch.setattr(log_results, "_PACKAGE", tmp_path / "package")
     log_results._program.cache_clear()
     try:
-        keep_results(workspace, _log(workspace).judged)
+        _keep(workspace)
         assert _log(workspace).judged == {}
         os.utime(tmp_path / "room" / "judging.py", (1, 1))
         log_results._program.cache_clear()
@@ -167,14 +173,14 @@ def test_who_reads_the_first_lines_alone_has_looked(workspace: Workspace) -> Non
         assert process.stdout is not None
         process.stdout.close()  # as `head` does, only sooner
         process.wait(60)
-    assert len(read_looks(workspace)) == 2 and _log(workspace).judged == {}
+    assert len(read_looks(workspace)) == 2
 
 
 def test_what_cannot_be_judged_is_not_kept(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "place")
     record(workspace, "toy", {"good": "eval-none"}, claims=[("good", "bad")])
     finish(workspace, "eval-other", GOOD)
-    keep_results(workspace, _log(workspace).judged)
+    _keep(workspace)
     with Store(workspace).write() as connection:
         connection.execute("DELETE FROM experiments")
         connection.execute("DELETE FROM runs")
@@ -183,18 +189,83 @@ def test_what_cannot_be_judged_is_not_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"toy aaaaaaaaaaaa": 3}', '{"toy aaaaaaaaaaaa": {"causes": "0", "arms": []}}']
+    "text",
+    ["", "{", "[]", '{"toy aaaaaaaaaaaa": 3}', '{"toy aaaaaaaaaaaa": {"causes": "0", "said": {}}}', "[" * 200_000],
+    ids=["empty", "cut", "list", "number", "other causes", "deep"],
 )
 def test_a_file_that_says_something_else_is_no_file(workspace: Workspace, text: str) -> None:
     workspace.results.write_text(text)
     found = _log(workspace)
     assert found.judged
-    keep_results(workspace, found.judged)
+    keep_results(workspace, found.judged, found.causes)
     assert _log(workspace).judged == {} and json.loads(workspace.results.read_text())
 
 
-def test_a_result_of_another_form_is_judged_anew(workspace: Workspace) -> None:
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("arms", 0, "colour"), "red"),
+        (("arms", 0, "mean"), "much"),
+        (("arms", 0, "condition"), None),
+        (("arms",), ""),
+        (("verdicts", 0, "holds"), "no"),
+        (("verdicts", 0, "p_adjusted"), "small"),
+        (("verdicts", 0, "n"), {}),
+    ],
+)
+def test_a_result_of_another_form_is_judged_anew(
+    workspace: Workspace, place: tuple[str | int, ...], value: object
+) -> None:
     kept = json.loads(workspace.results.read_text())
-    kept["toy aaaaaaaaaaaa"]["arms"][0]["colour"] = "red"
+    held = kept["toy aaaaaaaaaaaa"]["said"]
+    for name in place[:-1]:
+        held = held[name]
+    held[place[-1]] = value
     workspace.results.write_text(json.dumps(kept))
     assert _log(workspace).judged
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(workspace: Workspace) -> None:
+    workspace.results.unlink()
+    os.mkfifo(workspace.results)
+    _keep(workspace)
+    assert workspace.results.is_file() and _log(workspace).judged == {}
+
+
+def test_a_look_recorded_by_the_log_itself_asks_for_another_verdict(tmp_path: Path) -> None:
+    """A killed run of one seed, then two seeds: a log looks at both, and its look at the first marks the second."""
+    workspace = Workspace(tmp_path / "place")
+    for name, values in (("good", GOOD), ("bad", BAD), ("good2", GOOD), ("bad2", BAD)):
+        finish(workspace, f"eval-{name}", values)
+    first, second = ({name: f"eval-{name}{more}" for name in ("good", "bad")} for more in ("", 2))
+    for version, evaluations in (("aaaaaaaaaaaa", second), ("bbbbbbbbbbbb", first)):
+        record(workspace, "toy", evaluations, version=version, claims=[("good", "bad")], **EARLY)
+    one, two = (json.loads(workspace.record_path("toy", name * 12).read_text()) for name in "ab")
+    again = [{**run, "run": run["run"].replace("seed1", "seed2"), "seed": 2} for run in one["runs"]]
+    both = {"claims": [("good", "bad")], "runs": [*two["runs"], *again], **EARLY}
+    record(workspace, "toy", first, version="aaaaaaaaaaaa", claims=[("good", "bad")], **EARLY)
+    record(workspace, "toy", first, version="bbbbbbbbbbbb", **both)
+    Store(workspace).rebuild()
+    command = ["log", "--workspace", str(workspace.root)]
+    shown = [CliRunner().invoke(app, command).output for _ in range(3)]
+    workspace.results.unlink()
+    assert shown[1:] == [CliRunner().invoke(app, command).output] * 2
+    assert "look 2 at growing data" in " ".join(shown[2].split())
+
+
+def test_what_changes_between_judging_and_keeping_is_not_vouched_for(workspace: Workspace) -> None:
+    workspace.results.unlink()
+    found = _log(workspace)
+    _other_claim(workspace)
+    keep_results(workspace, found.judged, found.causes)
+    assert ("toy", "aaaaaaaaaaaa") in _log(workspace).judged
+
+
+def test_nothing_is_kept_where_any_version_claims_something_of_groups(workspace: Workspace) -> None:
+    """Even a dropped claim about groups takes part in the family, and is judged from the questions' file."""
+    claim = Claim("good against bad differs by level", "interaction", "good", "bad", by="level")
+    claims = {"alpha": 0.05, "correction": "holm", "claims": [claim.to_json()]}
+    record(workspace, "toy", {}, version="bbbbbbbbbbbb", hypotheses=claims, **EARLY)
+    Store(workspace).rebuild()
+    found = _log(workspace)
+    assert found.judged == {} and sum(len(entry.verdicts) for entry in found.entries) == 3
