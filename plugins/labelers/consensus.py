@@ -71,8 +71,9 @@ class Consensus(Labeler):
         @field_validator("stop", mode="before")
         @classmethod
         def _not_the_vote(cls, given: Any) -> Any:
-            if given in ("exact", "adaptive", "esc"):
-                raise ValueError(f"stop lists texts at which a completion ends; the vote's end is stop_vote: {given}")
+            for rule in ("exact", "adaptive", "esc"):
+                if given in (rule, [rule]):
+                    raise ValueError(f"stop lists texts that end a completion; the vote's end is stop_vote: {rule}")
             return given
 
         @model_validator(mode="after")

@@ -52,6 +52,77 @@ def with_length_groups(base: Any, batch: int, seed: int) -> Any:
     return _ordered(base, lambda _, rows: LengthSampler(tokens_of(rows), batch, seed))
 
 
+def with_full_batches(base: Any) -> Any:
+    """A trainer that can be given rows which fill an epoch's last batch, by `fill_up`: they come last in every epoch.
+
+    Several processes take equal shares of a batch. Where the rows leave a smaller one, accelerate completes it with
+    rows from the beginning of the epoch, which would then be trained on twice.
+    """
+
+    class Filled(base):  # type: ignore[misc]  # a class of TRL's, which has no types
+        fillers = 0
+
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            rows = self.train_dataset if dataset is None else dataset
+            if not self.fillers:
+                return super()._get_train_sampler(rows)
+            from accelerate.data_loader import SeedableRandomSampler
+            from torch.utils.data import RandomSampler
+
+            real = len(rows) - self.fillers
+            order = super()._get_train_sampler(rows.select(range(real)))
+            if isinstance(order, RandomSampler):  # what accelerate would put in its place, were it the whole order
+                order = SeedableRandomSampler(data_source=order.data_source, data_seed=self.args.data_seed)
+            self._filled = ThenFillers(order, range(real, len(rows)))
+            return self._filled
+
+        def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+            epochs_trained, steps = super()._init_training_state(*args, **kwargs)
+            if self.fillers:  # in the middle of a resumed epoch transformers tells its own samplers alone which it is
+                self._filled.set_epoch(epochs_trained)
+            return epochs_trained, steps
+
+    Filled.__name__ = base.__name__
+    return Filled
+
+
+class ThenFillers:
+    """The places of an epoch's rows, then those of the rows that fill its last batch."""
+
+    def __init__(self, order: Any, fillers: Sequence[int]) -> None:
+        self.order, self.fillers = order, fillers
+
+    def __len__(self) -> int:
+        return len(self.order) + len(self.fillers)
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self.order
+        yield from self.fillers
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch comes next, as accelerate says it."""
+        if hasattr(self.order, "set_epoch"):
+            self.order.set_epoch(epoch)
+
+
+def fill_up(trainer: Any, batch: int) -> int:
+    """Give a trainer `with_full_batches` the rows that its last batch lacks; how many, 0 for a single process.
+
+    A filler is one token and nothing in the loss, whose mean is over the trained tokens of all processes.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    rows = trainer.train_dataset
+    count = 0 if trainer.accelerator.num_processes == 1 else -len(rows) % batch
+    if count:
+        filler = {"input_ids": rows[0]["input_ids"][:1], "labels": [-100], "seq_lengths": [1]}
+        filler = {name: value for name, value in filler.items() if name in rows.column_names}  # no other is looked at
+        rows = rows.select_columns(list(filler))
+        fillers = Dataset.from_list([filler] * count, features=rows.features)
+        trainer.train_dataset, trainer.fillers = concatenate_datasets([rows, fillers]), count
+    return count
+
+
 class LengthSampler:
     """The rows' places of one epoch after the other, by `grouped_by_length`."""
 

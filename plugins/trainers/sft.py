@@ -105,7 +105,7 @@ class Sft(Trainer):
         from trl import SFTConfig, SFTTrainer
 
         from nsd.plugins.trainers import _setup, _trl
-        from nsd.plugins.trainers._order import with_length_groups
+        from nsd.plugins.trainers._order import fill_up, with_full_batches, with_length_groups
         from nsd.plugins.trainers._run import Run
 
         config = self.config
@@ -127,7 +127,7 @@ class Sft(Trainer):
             trainer_class = with_length_groups(trainer_class, config.batch_size, job.seeds.order)
         with _setup.quiet_datasets():
             trainer = _setup.build(
-                trainer_class,
+                with_full_batches(trainer_class),
                 model=model,
                 args=args,
                 train_dataset=dataset(job, tokenizer, config.loss),
@@ -135,15 +135,16 @@ class Sft(Trainer):
                 peft_config=_setup.peft_config(job.lora),
             )
         lengths = self._check_lengths(trainer.train_dataset, job)
-        rows = len(lengths)
+        rows, batch = len(lengths), config.batch_size
+        fillers = fill_up(trainer, batch)
         state = Run(job, config, self._steps(job, lengths))
         _trl.run(trainer, state, tokenizer)
         adapter_only = _trl.save(trainer, tokenizer, job)
         steps = int(trainer.state.global_step)
         return TrainResult(
             steps=steps,
-            examples_seen=examples_seen(steps, rows, config.batch_size),
-            tokens_seen=_trl.tokens_seen(trainer),
+            examples_seen=examples_seen(steps, rows, batch),
+            tokens_seen=_trl.tokens_seen(trainer) - steps // math.ceil(rows / batch) * fillers,
             adapter_only=adapter_only,
             notes=_trl.notes(trainer, state) | {"rows": rows, "mean_tokens": sum(lengths) / rows},
         )

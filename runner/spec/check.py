@@ -222,9 +222,21 @@ def _own_words(item: Item, subject: str, text: str, problems: Problems) -> None:
 
 
 def _mentioned(item: Item, text: str) -> Position:
-    """The place of the key that a validator's message quotes, else of the whole entry."""
+    """The place of the key that a validator's message quotes, else of the last one that it names, else of the entry.
+
+    A key is named as `key: value`, as `key.field`, or by a name that is no word (`stop_vote`). Of keys that do not go
+    together one is often inherited: what overrides it stands in another file or further down.
+    """
     quoted = [entry for key, entry in item.mapping.items() if f"'{key}'" in text or f'"{key}"' in text]
-    return quoted[0].place if quoted else item.place
+    if quoted:
+        return quoted[0].place
+    named = [entry.place for key, entry in item.mapping.items() if re.search(rf"(?<![\w.]){_named(key)}", text)]
+    beside = [place for place in named if place.source != item.place.source] or named
+    return max(beside, key=lambda place: (place.line, place.column), default=item.place)
+
+
+def _named(key: str) -> str:
+    return rf"{re.escape(key)}\b" if "_" in key else rf"{re.escape(key)}(: |\.\w)"
 
 
 def _dotted(location: Location) -> str:

@@ -172,9 +172,10 @@ def test_the_exact_vote_refuses_a_target_that_all_samples_choose() -> None:
         Consensus.Config(stop_vote="exact", target="shortest")
 
 
-def test_a_rule_of_the_vote_in_the_field_of_stop_texts_is_told_where_it_belongs() -> None:
+@pytest.mark.parametrize("stop", ["exact", ["exact"]])
+def test_a_rule_of_the_vote_in_the_field_of_stop_texts_is_told_where_it_belongs(stop: object) -> None:
     with pytest.raises(ValidationError, match="the vote's end is stop_vote: exact"):
-        Consensus.Config.model_validate({"stop": "exact"})
+        Consensus.Config.model_validate({"stop": stop})
 
 
 @pytest.mark.parametrize(("k", "threshold", "share"), [(8, 0.75, 0.67), (32, 0.75, 0.56), (32, 1.0, 0.18)])

@@ -59,19 +59,25 @@ def test_killed_at_any_moment_ends_in_the_same_weights(
 
 
 @pytest.mark.parametrize(
-    ("kind", "config"),
-    [("sft", SFT | {"epochs": 2, "max_length": 24, "group_by_length": True}), ("grpo", GRPO | {"steps": 6})],
+    ("kind", "config", "count"),
+    [
+        # Nine rows in batches of four: the last one has a row for one process and none for the other.
+        ("sft", SFT | {"epochs": 2, "max_length": 24}, 9),
+        ("sft", SFT | {"epochs": 2, "max_length": 24, "group_by_length": True}, 9),
+        ("grpo", GRPO | {"steps": 6}, 12),
+    ],
+    ids=["sft", "by length", "grpo"],
 )
 def test_two_processes_share_a_step_and_one_reports(
-    model: Path, tmp_path: Path, kind: str, config: dict[str, Any]
+    model: Path, tmp_path: Path, kind: str, config: dict[str, Any], count: int
 ) -> None:
     from safetensors.torch import load_file
 
-    single = write_job(tmp_path / "single", model, kind, config, count=12)
+    single = write_job(tmp_path / "single", model, kind, config, count=count)
     finish(single)
-    first = write_job(tmp_path / "first", model, kind, config, count=12)
+    first = write_job(tmp_path / "first", model, kind, config, count=count)
     finish(first, processes=2)
-    again = write_job(tmp_path / "again", model, kind, config, count=12)
+    again = write_job(tmp_path / "again", model, kind, config, count=count)
     finish(again, processes=2)
     assert weights_hash(tmp_path / "again" / "weights") == weights_hash(tmp_path / "first" / "weights")
     steps = [line["step"] for line in log_of(tmp_path / "first") if "loss" in line]
@@ -88,13 +94,21 @@ def test_two_processes_share_a_step_and_one_reports(
         assert max((ours[name] - alone[name]).abs().max().item() for name in alone) < 1e-4
         losses = [[line["loss"] for line in log_of(tmp_path / name) if "loss" in line] for name in ("first", "single")]
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+        [other] = [line for line in log_of(tmp_path / "single") if "result" in line]
+        assert end["tokens"] == other["tokens"]
 
 
-def test_two_processes_stop_and_resume_exactly(model: Path, tmp_path: Path) -> None:
-    config = GRPO | {"steps": 6}
-    whole = write_job(tmp_path / "whole", model, "grpo", config, count=12)
+@pytest.mark.parametrize(
+    ("kind", "config", "count", "stop_after"),
+    [("grpo", GRPO | {"steps": 6}, 12, 3), ("sft", SFT | {"epochs": 3}, 9, 4)],  # sft: within its second epoch
+    ids=["grpo", "sft"],
+)
+def test_two_processes_stop_and_resume_exactly(
+    model: Path, tmp_path: Path, kind: str, config: dict[str, Any], count: int, stop_after: int
+) -> None:
+    whole = write_job(tmp_path / "whole", model, kind, config, count=count)
     finish(whole, processes=2)
-    stopped = write_job(tmp_path / "stopped", model, "grpo", config, count=12, stop_after=3)
+    stopped = write_job(tmp_path / "stopped", model, kind, config, count=count, stop_after=stop_after)
     assert start(stopped, 2).returncode != 0
     assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-4" / "nsd.json").exists()
     stopped.write_text(json.dumps(json.loads(stopped.read_text()) | {"stop_after": None}))

@@ -55,6 +55,22 @@ def test_an_override_changes_single_fields(tmp_path: Path) -> None:
     assert config(experiment, "noisy", "labeler").threshold == 0.5
 
 
+CLASH = "  odd: {train_on: [pseudo], label_with: baseline, labeler: {stop_vote: exact, target: random}}\n"
+UNPACKED = "  odd: {train_on: [labeled], trainer: {group_by_length: true, trl: {packing: true}}}\n"
+
+
+@pytest.mark.parametrize(("arm", "key"), [(CLASH, "target"), (UNPACKED, "trl")])
+def test_fields_of_an_override_that_do_not_go_together_are_shown_there(tmp_path: Path, arm: str, key: str) -> None:
+    line, column = BASE.count("\n") + 1, arm.index(f"{key}:") + 1
+    assert f"spec.yaml:{line}:{column}: " in errors_of(tmp_path, BASE + arm)
+
+
+def test_a_field_that_does_not_go_with_an_inherited_one_is_shown_where_it_is_set(tmp_path: Path) -> None:
+    load(tmp_path, BASE.replace("threshold: 0.5", "threshold: 0.5, target: random"), "parent.yaml")
+    child = "extends: parent.yaml\nname: child\nlabeler: {stop_vote: exact}\n"
+    assert "spec.yaml:3:11: " in errors_of(tmp_path, child)
+
+
 def test_an_override_reaches_nested_fields(tmp_path: Path) -> None:
     experiment = load(tmp_path, BASE + "  few: {train_on: [labeled], data: {split: {labeled: 7}}}\n")
     split = config(experiment, "few", "data").split
