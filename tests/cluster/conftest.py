@@ -96,7 +96,7 @@ def session_root() -> Iterator[Path]:
 def _client(root: Path, *clouds: str) -> Iterator[client_module.Client]:
     root.mkdir()
     (root / "home").mkdir()
-    client = client_module.Client(root / "home", *ports.free(1), PYTHON, root)
+    client = client_module.Client(root / "home", ports.for_api_server(), PYTHON, root)
     (root / "ports.json").write_text("{}")  # what the watch looks at to know that there is something to end
     processes.start_watch(root, os.getpid())
     client.prepare(client_module.THREE_CLOUDS_CONFIG if clouds else client_module.NO_CLOUD_CONFIG)

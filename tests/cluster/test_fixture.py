@@ -16,6 +16,7 @@ import pytest
 
 from cluster.conftest import PYTHON, Cluster
 from cluster.one_machine import bucket as bucket_module
+from cluster.one_machine import ports
 from cluster.one_machine import slurm as slurm_module
 from support import wait_until
 
@@ -35,6 +36,14 @@ def answers(port: int) -> bool:
     """Whether something listens on this loopback port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_the_queue_of_an_api_server_is_where_skypilot_has_it() -> None:
+    port = ports.for_api_server()
+    script = "from sky.server.requests.queues import mp_queue; print(mp_queue.get_queue_manager_port())"
+    environment = {**os.environ, "SKYPILOT_API_SERVER_LOCAL_PORT": str(port)}
+    done = subprocess.run([PYTHON, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1:] == [str(ports.queue_of(port))]
 
 
 def test_a_bucket_keeps_what_another_process_wrote(bucket: bucket_module.Service) -> None:

@@ -20,11 +20,13 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import prices, processes
 
+STARTS, PAUSE = 3, 5.0  # seconds between them
 MEMORY_GB = 8  # room for two job controllers; in 23 GB the server would start twelve
 
 PLUGIN = '''"""Keeps the server small, and the job controller's question "is there a network?" to this machine alone."""
@@ -141,8 +143,18 @@ class Client:
         return self.run(str(self.python.parent / "sky"), *words, check=check, timeout=timeout)
 
     def start(self) -> None:
-        """Start the API server, or find it started."""
-        self.sky("api", "start")
+        """Start the API server, or find it started. Raises RuntimeError with the end of its log.
+
+        It ends at once where a connection has just taken the port of its queue: then it is started again.
+        """
+        for _ in range(STARTS):
+            done = self.sky("api", "start", check=False)
+            if not done.returncode:
+                return
+            time.sleep(PAUSE)
+        log = self.home / ".sky/api_server/server.log"
+        said = log.read_text(errors="replace")[-3000:] if log.exists() else ""
+        raise RuntimeError(f"sky api start: exit {done.returncode}\n{done.stdout}\n{said}")
 
     def stop(self) -> None:
         """Stop the API server and whatever it left running."""

@@ -305,8 +305,8 @@ def up(root: Path, uv: Path, owner: int | None = None) -> Node:
     if known is not None and is_up(known):
         return known
     processes.end_all(root, user_id(root))
-    controller, slurmd, ssh, api_server = ports.free(4)
-    node = Node(root, Ports(controller, slurmd, ssh, api_server), user_name(root))
+    controller, slurmd, ssh = ports.free(3)
+    node = Node(root, Ports(controller, slurmd, ssh, ports.for_api_server()), user_name(root))
     # Written before anything starts: from here on `down` knows what to end.
     (root / "ports.json").write_text(json.dumps(asdict(node.ports)))
     if owner is not None:
