@@ -60,7 +60,7 @@ IGNORED = {
     "plugins/trainers/_trl.py": 2,
     "plugins/trainers/_grpo.py": 1,
     "plugins/trainers/_loop.py": 1,
-    "plugins/trainers/_order.py": 3,
+    "plugins/trainers/_order.py": 2,
     "plugins/trainers/losses.py": 1,
     "benchmarks/comparison.py": 1,
     "benchmarks/on_policy.py": 1,

@@ -34,7 +34,7 @@ def with_resumable_order(base: Any, seed: int) -> Any:
             self.finished_epochs += 1
             return super().__iter__()
 
-    def sampler(trainer: Any, rows: Any) -> EpochSampler:
+    def sampler(trainer: Any, rows: Any, _: Any) -> EpochSampler:
         return EpochSampler(
             data_source=rows,
             mini_repeat_count=trainer.num_generations,
@@ -49,7 +49,7 @@ def with_resumable_order(base: Any, seed: int) -> Any:
 
 def with_length_groups(base: Any, batch: int, seed: int) -> Any:
     """A trainer whose batches, of all devices together, hold rows of much the same length; these have `input_ids`."""
-    return _ordered(base, lambda _, rows: LengthSampler(tokens_of(rows), batch, seed))
+    return _ordered(base, lambda _, rows, __: LengthSampler(tokens_of(rows), batch, seed))
 
 
 def with_full_batches(base: Any) -> Any:
@@ -59,31 +59,20 @@ def with_full_batches(base: Any) -> Any:
     rows from the beginning of the epoch, which would then be trained on twice.
     """
 
-    class Filled(base):  # type: ignore[misc]  # a class of TRL's, which has no types
-        fillers = 0
+    def sampler(trainer: Any, rows: Any, usual: Callable[[Any], Any]) -> Any:
+        fillers = getattr(trainer, "fillers", 0)
+        if not fillers:
+            return usual(rows)
+        from accelerate.data_loader import SeedableRandomSampler
+        from torch.utils.data import RandomSampler
 
-        def _get_train_sampler(self, dataset: Any = None) -> Any:
-            rows = self.train_dataset if dataset is None else dataset
-            if not self.fillers:
-                return super()._get_train_sampler(rows)
-            from accelerate.data_loader import SeedableRandomSampler
-            from torch.utils.data import RandomSampler
+        real = len(rows) - fillers
+        order = usual(rows.select(range(real)))
+        if isinstance(order, RandomSampler):  # what accelerate would put in its place, were it the whole order
+            order = SeedableRandomSampler(data_source=order.data_source, data_seed=trainer.args.data_seed)
+        return ThenFillers(order, range(real, len(rows)))
 
-            real = len(rows) - self.fillers
-            order = super()._get_train_sampler(rows.select(range(real)))
-            if isinstance(order, RandomSampler):  # what accelerate would put in its place, were it the whole order
-                order = SeedableRandomSampler(data_source=order.data_source, data_seed=self.args.data_seed)
-            self._filled = ThenFillers(order, range(real, len(rows)))
-            return self._filled
-
-        def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
-            epochs_trained, steps = super()._init_training_state(*args, **kwargs)
-            if self.fillers:  # in the middle of a resumed epoch transformers tells its own samplers alone which it is
-                self._filled.set_epoch(epochs_trained)
-            return epochs_trained, steps
-
-    Filled.__name__ = base.__name__
-    return Filled
+    return _ordered(base, sampler)
 
 
 class ThenFillers:
@@ -91,18 +80,17 @@ class ThenFillers:
 
     def __init__(self, order: Any, fillers: Sequence[int]) -> None:
         self.order, self.fillers = order, fillers
+        self.finished_epochs = 0
 
     def __len__(self) -> int:
         return len(self.order) + len(self.fillers)
 
     def __iter__(self) -> Iterator[int]:
+        # By either name an order knows which epoch it is: accelerate's by the first, those here by the second.
+        self.order.epoch = self.order.finished_epochs = self.finished_epochs
+        self.finished_epochs += 1
         yield from self.order
         yield from self.fillers
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch comes next, as accelerate says it."""
-        if hasattr(self.order, "set_epoch"):
-            self.order.set_epoch(epoch)
 
 
 def fill_up(trainer: Any, batch: int) -> int:
@@ -157,12 +145,16 @@ def grouped_by_length(lengths: Sequence[int], batch: int, seed: int) -> list[int
     return [place for one in batches for place in one] + short
 
 
-def _ordered(base: Any, sampler: Callable[[Any, Any], Any]) -> Any:
-    """A trainer with this sampler of its rows, which is told how many epochs were over before a resume."""
+def _ordered(base: Any, sampler: Callable[[Any, Any, Callable[[Any], Any]], Any]) -> Any:
+    """A trainer with this sampler of its rows, which is told how many epochs were over before a resume.
+
+    The sampler is made of the trainer, the rows, and what the base would take for some rows.
+    """
 
     class Ordered(base):  # type: ignore[misc]  # a class of TRL's, which has no types
         def _get_train_sampler(self, dataset: Any = None) -> Any:
-            self._order = sampler(self, self.train_dataset if dataset is None else dataset)
+            rows = self.train_dataset if dataset is None else dataset
+            self._order = sampler(self, rows, super()._get_train_sampler)
             return self._order
 
         def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:

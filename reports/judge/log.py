@@ -111,15 +111,14 @@ class Log:
     """Entries, oldest first, and how many more there are before them.
 
     `judged`: what was judged for it and can be kept, under the digests `causes` of what it was judged on;
-    `comparisons` and `interactions` are what was looked at for that.
+    `comparisons` are what was looked at for that, differences by a field of the questions among them.
     """
 
     entries: list[LogEntry]
     older: int
     judged: dict[Key, Results]
     causes: dict[str, str]
-    comparisons: list[Comparison]
-    interactions: list[ByField]
+    comparisons: list[Comparison | ByField]
 
 
 def log_entries(workspace: Workspace, pattern: str = "*") -> list[LogEntry]:
@@ -153,14 +152,7 @@ def newest_entries(workspace: Workspace, pattern: str, most: int | None) -> Log:
         shown = _with_costs(connection, records, entries[-(most or 0) :])
         judging = _Judging(connection, workspace, {entry.experiment for entry in shown if entry.kind == "experiment"})
         told = [judging.with_results(entry) for entry in shown]
-        return Log(
-            told,
-            len(entries) - len(shown),
-            judging.judged,
-            judging.causes,
-            judging.comparisons,
-            judging.interactions,
-        )
+        return Log(told, len(entries) - len(shown), judging.judged, judging.causes, judging.comparisons)
 
 
 def _with_costs(
@@ -198,10 +190,10 @@ class _Judging:
     ) -> None:
         self._connection, self._workspace = connection, workspace
         self._kept = KeptResults(workspace, connection, experiments)
+        self._grouped: dict[str, bool] = {}
         self.causes = self._kept.causes
         self.judged: dict[Key, Results] = {}
-        self.comparisons: list[Comparison] = []
-        self.interactions: list[ByField] = []
+        self.comparisons: list[Comparison | ByField] = []
 
     def with_results(self, entry: LogEntry) -> LogEntry:
         """An entry with its arms and, of an experiment, what is to be said of its claims."""
@@ -214,7 +206,7 @@ class _Judging:
 
     def _judge(self, experiment: str, spec_digest: str) -> Results:
         from nsd.reports.judge.answer import answer
-        from nsd.reports.judge.versions import as_version, versions_of
+        from nsd.reports.judge.versions import as_version
 
         connection, workspace = self._connection, self._workspace
         with as_version(connection, experiment, spec_digest):
@@ -223,13 +215,21 @@ class _Judging:
                 found = answer(connection, experiment, spec_digest, pairs=False, alone=True, workspace=workspace)
             except InputError as error:  # one experiment that cannot be judged must not hide the others
                 return Results(arms, remarks=[str(error)])
-        self.comparisons += found.judged()
-        self.interactions += found.interactions()
+        self.comparisons += [*found.judged(), *found.interactions()]
         verdicts, late = ([LogClaim.of(one) for one in said] for said in (found.verdicts, found.late))
         results = Results(arms, verdicts, late)
-        if not any(claim.by for version in versions_of(connection, experiment) for claim in version.hypotheses.claims):
+        if not self._of_groups(experiment):
             self.judged[experiment, spec_digest] = results
         return results
+
+    def _of_groups(self, experiment: str) -> bool:
+        """Whether any version of the experiment claims something of groups of questions; read once for all of them."""
+        from nsd.reports.judge.versions import versions_of
+
+        if experiment not in self._grouped:
+            versions = versions_of(self._connection, experiment)
+            self._grouped[experiment] = any(claim.by for one in versions for claim in one.hypotheses.claims)
+        return self._grouped[experiment]
 
 
 def _experiment_entry(record: ExperimentRecord) -> LogEntry:

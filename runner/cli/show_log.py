@@ -23,10 +23,10 @@ def print_log(workspace: Workspace, pattern: str, limit: int | None, html: Path 
     log = newest_entries(workspace, pattern, limit or (ON_SCREEN if on_screen else None))
     entries = log.entries
     # Before anything is printed: a pipe that closes early, as of `head`, leaves no look unrecorded.
-    if log.comparisons or log.interactions:
+    if log.comparisons:
         from nsd.reports.judge.looks import look_entries
 
-        record_looks(workspace, "log", look_entries([*log.comparisons, *log.interactions]))
+        record_looks(workspace, "log", look_entries(log.comparisons))
     keep_results(workspace, log.judged, log.causes)
     if as_json:
         print_json({"experiments": [entry.to_json() for entry in entries]})
