@@ -281,6 +281,9 @@ class Base:
     train_dataset = tuple(range(8))
     epochs_trained = 0
 
+    def _get_train_sampler(self, dataset: object) -> object:
+        raise AssertionError("the base's order is another")
+
     def _init_training_state(self) -> tuple[int, int]:
         return self.epochs_trained, 0
 
