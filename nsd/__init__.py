@@ -3,7 +3,7 @@
     import nsd
 
     outcome = nsd.run("specs/quickstart.yaml")
-    for verdict in nsd.compare("quickstart/base/seed42", "quickstart/oracle/seed42"):
+    for verdict in nsd.compare("quickstart/baseline/seed42", "quickstart/filtered/seed42"):
         print(verdict.to_json())
     rows = nsd.load_results("quickstart/*")          # one dictionary per run
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from nsd.plugins.api import ModelRef
 from nsd.plugins.errors import InputError, MissingExtra, StageFailed
+from nsd.plugins.importing import importing
 
 BUILTIN_PREFIX = "builtin:"
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -229,18 +230,23 @@ def load_tokenizer(ref: ModelRef | str) -> Any:
     return tokenizer
 
 
+def _config(ref: ModelRef) -> Any:
+    """A checkpoint's config. Raises InputError where it cannot be had."""
+    path, transformers = resolve(ref.path), _transformers()
+    try:
+        return transformers.AutoConfig.from_pretrained(path, revision=ref.revision)
+    except Exception as error:
+        raise _load_error(path, ref.revision, error) from error
+
+
 def load_configs(ref: ModelRef) -> tuple[Any, Any]:
     """What a model's folder says of its shape and of its sampling (None where it says nothing of that).
 
     Raises InputError where the model cannot be had.
     """
-    path, transformers = resolve(ref.path), _transformers()
+    config, transformers = _config(ref), _transformers()
     try:
-        config = transformers.AutoConfig.from_pretrained(path, revision=ref.revision)
-    except Exception as error:
-        raise _load_error(path, ref.revision, error) from error
-    try:
-        return config, transformers.GenerationConfig.from_pretrained(path, revision=ref.revision)
+        return config, transformers.GenerationConfig.from_pretrained(resolve(ref.path), revision=ref.revision)
     except OSError:
         return config, None
 
@@ -258,9 +264,12 @@ def load_model(
     or is damaged, MissingExtra where torch, transformers or peft is not installed, StageFailed with the field to change
     where it does not fit in the device's memory.
     """
-    torch, transformers = _torch(), _transformers()
-    path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
-    tokenizer = load_tokenizer(ref)
+    with importing():
+        torch, transformers = _torch(), _transformers()
+        path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
+        tokenizer = load_tokenizer(ref)
+        # Has transformers import the code of this kind of model, which it would do with the weights.
+        transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(_config(ref)), None)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if place.type != "cpu" and ref.adapter is None:
         options["device_map"] = {"": place}
@@ -290,22 +299,13 @@ def own_type(ref: ModelRef) -> str | None:
 
     Raises InputError where its config cannot be had.
     """
-    path, transformers = resolve(ref.path), _transformers()
-    try:
-        said = transformers.AutoConfig.from_pretrained(path, revision=ref.revision).get_text_config().dtype
-    except Exception as error:
-        raise _load_error(path, ref.revision, error) from error
+    said = _config(ref).get_text_config().dtype
     return None if said is None else str(said).removeprefix("torch.")
 
 
 def context_length(ref: ModelRef) -> int | None:
     """Tokens that a model reads at most, None where its config says nothing. Raises InputError as `own_type`."""
-    path, transformers = resolve(ref.path), _transformers()
-    try:
-        said = transformers.AutoConfig.from_pretrained(path, revision=ref.revision).get_text_config()
-    except Exception as error:
-        raise _load_error(path, ref.revision, error) from error
-    found: int | None = getattr(said, "max_position_embeddings", None)
+    found: int | None = getattr(_config(ref).get_text_config(), "max_position_embeddings", None)
     return found
 
 

@@ -24,6 +24,7 @@ from pydantic import Field, model_validator
 from nsd.plugins.api import Trainer, TrainJob, TrainResult
 from nsd.plugins.chat import training_ids, turn_end
 from nsd.plugins.errors import StageFailed
+from nsd.plugins.importing import importing
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type, unfit
@@ -67,8 +68,15 @@ class Sft(Trainer):
 
         @model_validator(mode="after")
         def _one_way_against_padding(self) -> Sft.Config:
-            if self.group_by_length and self.trl.get("packing"):
+            packed = self.trl.get("packing")
+            if self.group_by_length and packed:
                 raise ValueError("packed rows are all of one length: leave out group_by_length or trl.packing")
+            if packed and self.max_length is None:
+                raise ValueError("trl.packing fills rows up to max_length: give it a number")
+            if self.trl.get("padding_free") and not packed and self.max_length is not None:
+                raise ValueError(
+                    "trl.padding_free cuts no row at max_length: add max_length: null, or trl.packing: true"
+                )
             return self
 
     config: Config
@@ -102,7 +110,8 @@ class Sft(Trainer):
             return self._train(_setup.quiet_elsewhere(job))
 
     def _train(self, job: TrainJob) -> TrainResult:
-        from trl import SFTConfig, SFTTrainer
+        with importing():
+            from trl import SFTConfig, SFTTrainer
 
         from nsd.plugins.trainers import _setup, _trl
         from nsd.plugins.trainers._order import fill_up, with_full_batches, with_length_groups

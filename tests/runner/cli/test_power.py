@@ -53,7 +53,7 @@ def refused(folder: Path, *arguments: str) -> str:
 
 def test_a_plan_without_results_uses_the_stated_assumption(tmp_path: Path) -> None:
     found = asked_json(tmp_path, "plan", SPEC, "--json")["power"]
-    assert found["family"] == 4 and found["correction"] == "holm"
+    assert found["family"] == 3 and found["correction"] == "holm"
     assert found["overall"]["alone"]["detectable"] == pytest.approx(0.0396, abs=5e-5)  # 2.80 sqrt(.2 / 1000)
     assert found["overall"]["design"]["questions"] == N
     assert all(claim["spread"]["source"].startswith("assumed") for claim in found["claims"])
@@ -64,19 +64,19 @@ def test_the_plan_says_in_at_most_three_lines_what_it_can_detect(tmp_path: Path)
     lines = asked(tmp_path, "plan", SPEC).splitlines()
     below = lines[next(i for i, line in enumerate(lines) if line.endswith("to run") and "stages:" in line) + 1 :]
     assert len(below) == 3
-    assert below[0].startswith("can detect 4.0 points (4.7 points at the hardest level of 4 claims)")
-    assert below[1] == "each claim, at its hardest: the same 4.7 points"
+    assert below[0].startswith("can detect 4.0 points (4.6 points at the hardest level of 3 claims)")
+    assert below[1] == "each claim, at its hardest: the same 4.6 points"
     assert "never of the recipe" in below[2] and "14 or more seeds per arm" in below[2]
 
 
 @pytest.mark.slow
 def test_the_plan_learns_from_earlier_runs(tmp_path: Path) -> None:
     data_hash = asked_json(tmp_path, "plan", SPEC, "--json")["power"]["overall"]["design"]["data_hash"]
-    workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400, "base": 200}, data_hash)
+    workspace = add_results(tmp_path, {"baseline": 300, "filtered": 400, "base": 200}, data_hash)
     claims = asked_json(tmp_path, "plan", SPEC, "--json", "-w", str(workspace))["power"]["claims"]
     by_name = {claim["claim"]: claim for claim in claims}
-    assert by_name["oracle > baseline"]["spread"]["variance"] == pytest.approx(0.1)
-    assert "earlier runs of baseline and oracle" in by_name["oracle > baseline"]["spread"]["source"]
+    assert by_name["filtered > baseline"]["spread"]["variance"] == pytest.approx(0.1)
+    assert "earlier runs of baseline and filtered" in by_name["filtered > baseline"]["spread"]["source"]
     # noisy_student has no run: the middle of .1, .1 and .2 stands in
     assert "earlier runs of quickstart" in by_name["noisy_student > baseline"]["spread"]["source"]
 
@@ -98,14 +98,14 @@ def test_planning_loads_no_torch(tmp_path: Path) -> None:
 
 def test_the_command_shows_each_claim_with_what_a_wanted_difference_takes(tmp_path: Path) -> None:
     out = asked(tmp_path, "power", SPEC, "--detect", "0.04")
-    row = next(line for line in out.splitlines() if line.strip().startswith("oracle > baseline"))
-    # 7.8489 * .2 / .0016 = 981.1; at alpha / 4 (3.3393)^2 * .2 / .0016 = 1393.9; less by d - difference^2
-    assert "979 / 1392" in row and "4.0 points / 4.7 points" in row
+    row = next(line for line in out.splitlines() if line.strip().startswith("filtered > baseline"))
+    # 7.8489 * .2 / .0016 = 981.1; at alpha / 3 (3.2356)^2 * .2 / .0016 = 1308.6; less by d - difference^2
+    assert "979 / 1306" in row and "4.0 points / 4.6 points" in row
     assert "assumed, for want of earlier runs: discordance 20%" in out
 
 
 def test_an_experiment_that_ran_needs_no_spec(tmp_path: Path) -> None:
-    workspace = add_results(tmp_path, {"baseline": 300, "oracle": 400}, "hash")
+    workspace = add_results(tmp_path, {"baseline": 300, "filtered": 400}, "hash")
     found = asked_json(tmp_path, "power", "quickstart", "--json", "-w", str(workspace))
     assert found["claims"] == [] and found["overall"]["design"]["questions"] == N
     assert found["overall"]["spread"]["variance"] == pytest.approx(0.1)
@@ -197,7 +197,7 @@ def test_power_prices_looks_of_any_number_as_the_spec_allows_them(tmp_path: Path
     lines = asked(tmp_path, "plan", str(spec)).splitlines()
     (said,) = [line for line in lines if line.startswith("can detect")]
     assert (
-        said.startswith("can detect 5.7 points (6.3 points at the hardest level of 4 claims)")
+        said.startswith("can detect 5.7 points (6.2 points at the hardest level of 3 claims)")
         and "at alpha 0.05, valid at any look" in said
     )
     assert "valid at any look" in asked(tmp_path, "power", str(spec))
@@ -264,9 +264,9 @@ def test_two_groups_get_no_figure_and_the_reason(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_declared_interaction_has_a_figure_of_its_own(tmp_path: Path) -> None:
     spec = tmp_path / "by.yaml"
-    claims = "[oracle > baseline, {compare: [oracle, baseline], by: steps}]"
+    claims = "[filtered > baseline, {compare: [filtered, baseline], by: steps}]"
     spec.write_text(f"extends: {SPEC}\nname: by\nhypotheses: {{claims: {claims}}}\n")
     plain, by = asked_json(tmp_path, "power", str(spec), "--json")["claims"]
-    assert by["claim"] == "oracle against baseline differs by steps" and len(by["design"]["groups"]) == 4
+    assert by["claim"] == "filtered against baseline differs by steps" and len(by["design"]["groups"]) == 4
     assert by["alone"]["detectable"] > 2 * plain["alone"]["detectable"] and by["about"] == "checkpoint"
     assert "that of the smallest group of questions" in asked(tmp_path, "power", str(spec))

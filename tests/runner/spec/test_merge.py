@@ -57,9 +57,13 @@ def test_an_override_changes_single_fields(tmp_path: Path) -> None:
 
 CLASH = "  odd: {train_on: [pseudo], label_with: baseline, labeler: {stop_vote: exact, target: random}}\n"
 UNPACKED = "  odd: {train_on: [labeled], trainer: {group_by_length: true, trl: {packing: true}}}\n"
+ENDLESS = "  odd: {train_on: [labeled], trainer: {trl: {packing: true}, max_length: null}}\n"
+UNCUT = "  odd: {train_on: [labeled], trainer: {max_length: 64, trl: {padding_free: true}}}\n"
 
 
-@pytest.mark.parametrize(("arm", "key"), [(CLASH, "target"), (UNPACKED, "trl")])
+@pytest.mark.parametrize(
+    ("arm", "key"), [(CLASH, "target"), (UNPACKED, "trl"), (ENDLESS, "max_length"), (UNCUT, "trl")]
+)
 def test_fields_of_an_override_that_do_not_go_together_are_shown_there(tmp_path: Path, arm: str, key: str) -> None:
     line, column = BASE.count("\n") + 1, arm.index(f"{key}:") + 1
     assert f"spec.yaml:{line}:{column}: " in errors_of(tmp_path, BASE + arm)

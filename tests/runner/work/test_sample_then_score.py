@@ -101,10 +101,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
 
 def test_another_verifier_of_the_quickstart_draws_nothing(tmp_path: Path) -> None:
     """Every stage but the trainings that learn from verdicts, and what comes of them, is where it was."""
-    text = (REPOSITORY / "specs" / "quickstart.yaml").read_text()
-    before = build_plan(load_spec(REPOSITORY / "specs" / "quickstart.yaml"), ["base", "baseline", "oracle"])
-    (tmp_path / "other.yaml").write_text(text.replace("verifier: numeric", "verifier: math"))
-    after = build_plan(load_spec(tmp_path / "other.yaml"), ["base", "baseline", "oracle"])
+    spec, arms = REPOSITORY / "specs" / "grpo_quickstart.yaml", ["base", "baseline", "oracle"]
+    (tmp_path / "other.yaml").write_text(f"extends: {spec}\nname: other\nverifier: math\n")
+    before, after = build_plan(load_spec(spec), arms), build_plan(load_spec(tmp_path / "other.yaml"), arms)
     gone, new = (
         [stage for stage in plan.stages.values() if stage.digest not in other.stages]
         for plan, other in ((before, after), (after, before))
