@@ -268,14 +268,15 @@ def load_model(
         torch, transformers = _torch(), _transformers()
         path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
         tokenizer = load_tokenizer(ref)
-        # Has transformers import the code of this kind of model, which it would do with the weights.
-        transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(_config(ref)), None)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if place.type != "cpu" and ref.adapter is None:
         options["device_map"] = {"": place}
         _check_device(torch, ref, place)
     held = _dtype(torch, type_held(ref, place.type, trainable))
     try:
+        with importing():  # the code of this kind of model, which would come with the weights
+            config = transformers.AutoConfig.from_pretrained(path, revision=ref.revision)
+            transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         model = transformers.AutoModelForCausalLM.from_pretrained(path, revision=ref.revision, dtype=held, **options)
         if ref.adapter is not None:
             model = _merge_adapter(model, ref.adapter)

@@ -134,8 +134,9 @@ class KeptResults:
 
     def of(self, experiment: str, spec_digest: str) -> Results | None:
         """What is kept of a version; None where nothing is, or where something it comes from has changed."""
-        entry = self._kept.get(f"{experiment} {spec_digest}")
-        if not isinstance(entry, dict) or entry.get("causes") != self.causes.get(experiment):
+        key = f"{experiment} {spec_digest}"
+        entry: Any = self._kept.get(key)
+        if experiment not in self.causes or not _holds(key, entry, self.causes):
             return None
         said = entry.get("said")
         with contextlib.suppress(ValueError):  # pydantic's errors are such
@@ -147,15 +148,22 @@ class KeptResults:
 def keep_results(workspace: Workspace, found: Mapping[Key, Results], causes: Mapping[str, str]) -> None:
     """Keep these, judged on what `causes` (of `KeptResults`) are the digests of, beside what is kept already.
 
-    A workspace that cannot be written keeps nothing: it is judged anew.
+    What is kept of these experiments under other causes goes. A workspace that cannot be written keeps nothing: it is
+    judged anew.
     """
     if not found:
         return
-    kept = _read(workspace.results)
+    kept = {key: entry for key, entry in _read(workspace.results).items() if _holds(key, entry, causes)}
     for (experiment, spec_digest), results in found.items():
         kept[f"{experiment} {spec_digest}"] = {"causes": causes[experiment], "said": asdict(results)}
     with contextlib.suppress(OSError):
         write_atomically(workspace.results, json.dumps(kept))
+
+
+def _holds(key: str, entry: Any, causes: Mapping[str, str]) -> bool:
+    """Whether an entry comes from these causes, or is of another experiment."""
+    experiment = key.rpartition(" ")[0]
+    return experiment not in causes or (isinstance(entry, dict) and entry.get("causes") == causes[experiment])
 
 
 @functools.cache

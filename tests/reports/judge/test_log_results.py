@@ -156,6 +156,14 @@ def test_another_experiment_changes_nothing(workspace: Workspace) -> None:
     assert list(_log(workspace).judged) == [("other", "aaaaaaaaaaaa")]
 
 
+def test_what_no_longer_holds_goes_when_more_is_kept(workspace: Workspace) -> None:
+    kept = json.loads(workspace.results.read_text())
+    workspace.results.write_text(json.dumps(kept | {"toy gone": {"causes": "then"}, "other x": {"causes": "now"}}))
+    _a_look(workspace)
+    _keep(workspace)
+    assert set(json.loads(workspace.results.read_text())) == {"toy aaaaaaaaaaaa", "other x"}
+
+
 def test_what_the_command_shows_it_keeps_after_its_own_look(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "place")
     for name, values in (("good", GOOD), ("bad", BAD)):
