@@ -30,7 +30,6 @@ from typing import Any
 
 from nsd.plugins.api import ModelRef
 from nsd.plugins.errors import InputError, MissingExtra, StageFailed
-from nsd.plugins.importing import importing
 
 BUILTIN_PREFIX = "builtin:"
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -264,19 +263,15 @@ def load_model(
     or is damaged, MissingExtra where torch, transformers or peft is not installed, StageFailed with the field to change
     where it does not fit in the device's memory.
     """
-    with importing():
-        torch, transformers = _torch(), _transformers()
-        path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
-        tokenizer = load_tokenizer(ref)
+    torch, transformers = _torch(), _transformers()
+    path, place = resolve(ref.path), _device(torch, device or (ref.device.kind if ref.device else default_device()))
+    tokenizer = load_tokenizer(ref)
     options: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     if place.type != "cpu" and ref.adapter is None:
         options["device_map"] = {"": place}
         _check_device(torch, ref, place)
     held = _dtype(torch, type_held(ref, place.type, trainable))
     try:
-        with importing():  # the code of this kind of model, which would come with the weights
-            config = transformers.AutoConfig.from_pretrained(path, revision=ref.revision)
-            transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
         model = transformers.AutoModelForCausalLM.from_pretrained(path, revision=ref.revision, dtype=held, **options)
         if ref.adapter is not None:
             model = _merge_adapter(model, ref.adapter)

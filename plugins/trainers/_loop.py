@@ -17,7 +17,6 @@ from typing import Any
 
 from nsd.plugins.api import TrainJob, TrainResult
 from nsd.plugins.chat import prompt_ids
-from nsd.plugins.importing import importing
 from nsd.plugins.trainers import _setup, _trl
 from nsd.plugins.trainers._algorithm import Algorithm, Forward, Micro, Sampled
 from nsd.plugins.trainers._drawers import drawer_of
@@ -320,10 +319,7 @@ def loop_class() -> Any:
 
 def run(algorithm: Algorithm, job: TrainJob, observe: Observer, warnings: Sequence[HealthWarning]) -> TrainResult:
     """Train on the loop, or resume."""
-    with importing():
-        from transformers import TrainingArguments
-
-        loop = loop_class()
+    from transformers import TrainingArguments
 
     config = algorithm.config
     rewards = load_rewards(getattr(config, "rewards", None) or [], job.verifier)
@@ -350,7 +346,7 @@ def run(algorithm: Algorithm, job: TrainJob, observe: Observer, warnings: Sequen
         set_seed(_setup.hf_seed(job.seeds.init))
         model = get_peft_model(model, lora)
     trainer = _setup.build(
-        with_resumable_order(_trl.resumable(loop), _setup.hf_seed(job.seeds.order)),
+        with_resumable_order(_trl.resumable(loop_class()), _setup.hf_seed(job.seeds.order)),
         algorithm=algorithm,
         job=job,
         rewards=rewards,

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from nsd.plugins.api import KnownAs, Trainer, TrainJob, TrainResult
-from nsd.plugins.importing import importing
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import comes_out_even, trl_fields_type, unfit
@@ -161,9 +160,8 @@ class Grpo(Trainer):
             return self._train(_setup.quiet_elsewhere(job))
 
     def _train(self, job: TrainJob) -> TrainResult:
-        with importing():
-            from datasets import Dataset
-            from trl import GRPOConfig, GRPOTrainer
+        from datasets import Dataset
+        from trl import GRPOConfig, GRPOTrainer
 
         from nsd.plugins.trainers import _setup, _trl, _vllm_trl
         from nsd.plugins.trainers._grpo import TrlRollouts, fed, reward_function

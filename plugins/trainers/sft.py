@@ -24,7 +24,6 @@ from pydantic import Field, model_validator
 from nsd.plugins.api import Trainer, TrainJob, TrainResult
 from nsd.plugins.chat import training_ids, turn_end
 from nsd.plugins.errors import StageFailed
-from nsd.plugins.importing import importing
 from nsd.plugins.registry import plugin
 from nsd.plugins.trainers import _trl_fields
 from nsd.plugins.trainers._options import TrlTrainerConfig, comes_out_even, trl_fields_type, unfit
@@ -110,8 +109,7 @@ class Sft(Trainer):
             return self._train(_setup.quiet_elsewhere(job))
 
     def _train(self, job: TrainJob) -> TrainResult:
-        with importing():
-            from trl import SFTConfig, SFTTrainer
+        from trl import SFTConfig, SFTTrainer
 
         from nsd.plugins.trainers import _setup, _trl
         from nsd.plugins.trainers._order import fill_up, with_full_batches, with_length_groups
