@@ -29,6 +29,7 @@ class Side:
 
     def __init__(self, python: str, environment: Mapping[str, str]) -> None:
         self.made_of = (python, dict(environment))
+        self.began = False  # the request that it was last asked
         self.since = time.monotonic()
         self._process = subprocess.Popen(
             [python, str(PROGRAM)],
@@ -72,6 +73,7 @@ class Side:
             except BaseException:  # Ctrl-C, or whoever listens has heard enough
                 self.kill()
                 raise
+            self.began = path.with_suffix(".begun").exists()
             try:
                 answer: dict[str, Any] = json.loads(path.read_text())
             except (OSError, ValueError):
@@ -107,12 +109,15 @@ def ask(
     """Have a process answer: one that waits, else a new one. As `Side.ask`."""
     with _lock:
         waiting, _waiting[:] = list(_waiting), []
-    side = next((one for one in waiting if one.usable(python, environment)), None)
+    kept = next((one for one in waiting if one.usable(python, environment)), None)
     for one in waiting:
-        if one is not side:
+        if one is not kept:
             one.end()
-    side = side or Side(python, environment)
+    side = kept or Side(python, environment)
     answer, printed = side.ask(request, on_line)
+    if answer is None and side is kept and not side.began:  # it was dying already when it was looked at
+        side = Side(python, environment)
+        answer, printed = side.ask(request, on_line)
     if answer is not None and "ok" in answer:
         with _lock:
             _waiting.append(side)

@@ -232,8 +232,10 @@ def main() -> None:
     watch_parent()
     for line in take_requests():
         request = json.loads(line)
-        Path(request["answer"]).write_text(json.dumps(answer_to(request)))
-        print(request["answer"], flush=True)
+        answer = Path(request["answer"])
+        answer.with_suffix(".begun").touch()
+        answer.write_text(json.dumps(answer_to(request)))
+        print(answer, flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,27 @@ def test_one_that_died_at_rest_is_not_asked(world: World, sky: SkyPilot) -> None
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not runs(first))
     assert sky.ask("find", name="c") == {"job": None, "coming": True} and pid(world) != first
+
+
+def test_for_one_that_dies_before_it_reads_another_answers(world: World, sky: SkyPilot) -> None:
+    sky.ask("find", name="c")
+    first = pid(world)
+    os.kill(first, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (first, signal.SIGKILL)).start()
+    assert sky.ask("find", name="c") == {"job": None, "coming": True} and pid(world) != first
+
+
+def test_what_one_began_and_did_not_end_is_not_done_again(world: World, sky: SkyPilot) -> None:
+    world.says({"tail_logs": [{"print": "one", "hang": True}, {"print": "two", "give": 0}]})
+    sky.ask("find", name="c")
+    first = pid(world)
+
+    def heard(line: str) -> None:
+        os.kill(first, signal.SIGKILL)
+
+    with pytest.raises(SkyError, match="ended without an answer"):
+        sky.ask("follow", on_line=heard, cluster="c", job=1)
+    assert pid(world) == first
 
 
 @pytest.mark.parametrize("change", ["environment", "age"])
