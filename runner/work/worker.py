@@ -13,6 +13,7 @@ once; SIGTERM sets a flag that stages look at after each shard or step, and the 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -273,6 +274,9 @@ def leave_group() -> None:
 
 def main(arguments: list[str]) -> int:
     """Entry point; see the module's docstring."""
+    # Importing what computes sets off five full collections, which find nothing and take half a second. Where memory is
+    # to be given back, as after a training, they are asked for.
+    gc.set_threshold(*gc.get_threshold()[:2], 1000)
     mode, *rest = arguments
     watch_parent()
     if mode == "--draw":
