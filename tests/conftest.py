@@ -41,7 +41,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _modules = len(sys.modules)
 
 
-@pytest.hookimpl(hookwrapper=True, trylast=True)
+@pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
     """Have the garbage collector leave out what many new modules have made.
 

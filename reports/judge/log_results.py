@@ -134,9 +134,8 @@ class KeptResults:
 
     def of(self, experiment: str, spec_digest: str) -> Results | None:
         """What is kept of a version; None where nothing is, or where something it comes from has changed."""
-        key = f"{experiment} {spec_digest}"
-        entry: Any = self._kept.get(key)
-        if experiment not in self.causes or not _holds(key, entry, self.causes):
+        entry: Any = self._kept.get(f"{experiment} {spec_digest}")
+        if not _comes_from(entry, self.causes.get(experiment)):
             return None
         said = entry.get("said")
         with contextlib.suppress(ValueError):  # pydantic's errors are such
@@ -153,17 +152,19 @@ def keep_results(workspace: Workspace, found: Mapping[Key, Results], causes: Map
     """
     if not found:
         return
-    kept = {key: entry for key, entry in _read(workspace.results).items() if _holds(key, entry, causes)}
+    kept = _read(workspace.results)
+    for key in list(kept):
+        experiment = key.rpartition(" ")[0]
+        if experiment in causes and not _comes_from(kept[key], causes[experiment]):
+            del kept[key]
     for (experiment, spec_digest), results in found.items():
         kept[f"{experiment} {spec_digest}"] = {"causes": causes[experiment], "said": asdict(results)}
     with contextlib.suppress(OSError):
         write_atomically(workspace.results, json.dumps(kept))
 
 
-def _holds(key: str, entry: Any, causes: Mapping[str, str]) -> bool:
-    """Whether an entry comes from these causes, or is of another experiment."""
-    experiment = key.rpartition(" ")[0]
-    return experiment not in causes or (isinstance(entry, dict) and entry.get("causes") == causes[experiment])
+def _comes_from(entry: Any, cause: str | None) -> bool:
+    return isinstance(entry, dict) and entry.get("causes") == cause
 
 
 @functools.cache

@@ -3,8 +3,9 @@
     PYTHON sky_side.py < requests.jsonl
 
 A request is a line {"do": NAME, "answer": FILE, ...}; the file gets {"ok": ...} or {"error": KIND, "message": TEXT},
-and then FILE's path is printed on a line. What SkyPilot prints before goes to standard output as it comes. Secrets
-come in the request, on standard input, and are never written.
+and then FILE's path is printed on a line. What SkyPilot prints before goes to standard output as it comes. A file
+beside it, with the ending .begun, says that the request was read. Secrets come in the request, on standard input, and
+are never written.
 
 Only the standard library and `sky` are imported here. Limits: two names of SkyPilot's optimizer are private, which is
 why `VERSIONS` in bridge.py says what this was tried with.
