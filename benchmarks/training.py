@@ -74,9 +74,11 @@ def plugin_stage(kind: str, folder: Path) -> None:
             texts = [rollout.text for rollout in rollouts]
             return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in texts]
 
-    import torch  # noqa: F401  (imports are outside the second clock, as in the bare script)
-    from trl import GRPOTrainer, SFTTrainer  # noqa: F401
+    from nsd.runner.work.before_training import collect_seldom, import_for_good
 
+    trainer_class: Any = find("trainer", kind)
+    collect_seldom()  # as a worker does
+    import_for_good(trainer_class.imports)  # outside the second clock, as in the bare script
     imported = time.perf_counter() - started
     task = json.loads((folder / "task.json").read_text())
     losses: list[float] = []
@@ -90,7 +92,6 @@ def plugin_stage(kind: str, folder: Path) -> None:
     else:
         config = {name: task[name] for name in ("prompts_per_step", "num_generations", "max_tokens", "rollout")}
         config["rewards"] = ["vowel_share"]
-    trainer_class: Any = find("trainer", kind)
     trainer = trainer_class(trainer_class.Config(learning_rate=task["learning_rate"], **config))
     job = TrainJob(
         model=ModelRef(task["model"]),

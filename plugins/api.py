@@ -522,6 +522,9 @@ class Trainer(Plugin):
 
     kind = "trainer"
     needs_targets: ClassVar[bool] = False  # True: examples without `target` are an error (SFT)
+    # Modules that training computes with and that take long to import: the worker imports them before the stage begins,
+    # and has the garbage collector, which every training asks for, leave out what they made.
+    imports: ClassVar[tuple[str, ...]] = ()
 
     def rows_per_step(self) -> int | None:
         """Rows that one optimizer step sees over all processes, which must share them evenly; None: any number."""

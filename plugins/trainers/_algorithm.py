@@ -91,6 +91,7 @@ class Algorithm(Trainer):
 
     wants_logp_old: ClassVar[bool] = False  # True: `Sampled.logp_old` is always there
     rewarded: ClassVar[bool] = True  # False: no reward is looked at, and no curve of one is drawn
+    imports = ("trl.trainer.utils", "transformers.trainer", "peft")
     config: Any
 
     def rows_per_step(self) -> int:

@@ -71,6 +71,7 @@ class Grpo(Trainer):
     """Policy gradient with the group's mean reward as baseline."""
 
     version = 2  # rollouts come from nsd's own decode loop
+    imports = ("trl.trainer.grpo_trainer",)
 
     class Config(RewardedConfig):
         loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dr_grpo"

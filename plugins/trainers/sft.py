@@ -51,6 +51,7 @@ class Sft(Trainer):
     """Next-token cross-entropy on targets."""
 
     needs_targets = True
+    imports = ("trl.trainer.sft_trainer",)
     extra = "train"
 
     class Config(TrlTrainerConfig):

@@ -295,9 +295,6 @@ def _by_training(
     """Rollouts of a trainer that learns from each batch, until one is right."""
     assert work.trainer is not None and work.model is not None and work.seeds is not None
     trainer = make_plugin(work.trainer, Trainer)
-    for engine in context.engines.values():  # training wants the memory that the last generation's model holds
-        engine.close()
-    context.team.retire()
     each = getattr(trainer.config, "num_iterations", 1)  # optimizer steps that learn from one batch
 
     def judged(step: int, rollouts: Sequence[Rollout]) -> None:

@@ -274,9 +274,6 @@ def run_train(work: ToTrain, run_name: str, context: Context) -> dict[str, Any]:
             f"{lacking} of {len(examples)} examples have no solution text to imitate: trainer {trainer.name!r} "
             "needs one; map data.fields.solution, or use a trainer that learns from answers (grpo)"
         )
-    for engine in context.engines.values():  # training wants the memory that the last generation's model holds
-        engine.close()
-    context.team.retire()
     curves = Curves(context.partial / "curves.jsonl", write=context.leader)
 
     def report(step: int, total: int | None, metrics: Mapping[str, float]) -> None:

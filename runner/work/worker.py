@@ -13,7 +13,6 @@ once; SIGTERM sets a flag that stages look at after each shard or step, and the 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import signal
@@ -33,6 +32,7 @@ from nsd.runner.store import provenance
 from nsd.runner.store.shapes import Broken, Machine, Manifest
 from nsd.runner.store.workspace import Workspace, now
 from nsd.runner.work import ranks
+from nsd.runner.work.before_training import before_training, collect_seldom
 from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import drawers
 from nsd.runner.work.events import Event, Told
@@ -125,6 +125,7 @@ class Worker:
                 # One writes what it costs: the processes beside it share its time.
                 with spending if self.rank == 0 else contextlib.nullcontext():
                     context.artifact.mkdir(parents=True, exist_ok=True)
+                    before_training(job.work, context)
                     facts = run_stage(job, context)
                 if self.rank == 0:
                     self._finish(job, workspace, context, facts, spending)
@@ -274,9 +275,7 @@ def leave_group() -> None:
 
 def main(arguments: list[str]) -> int:
     """Entry point; see the module's docstring."""
-    # Importing what computes sets off five full collections, which find nothing and take half a second. Where memory is
-    # to be given back, as after a training, they are asked for.
-    gc.set_threshold(*gc.get_threshold()[:2], 1000)
+    collect_seldom()
     mode, *rest = arguments
     watch_parent()
     if mode == "--draw":
