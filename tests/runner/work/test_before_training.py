@@ -21,8 +21,12 @@ seeds: [7]
 conditions:
   base: {train_on: []}
   sft: {train_on: [labeled]}
-  grpo: {train_on: [labeled], trainer: &short {use: grpo, steps: 1, num_generations: 2, prompts_per_step: 2, max_tokens: 8}}
-  pcsd: {train_on: [labeled], trainer: {<<: *short, use: pcsd}}
+  grpo:
+    train_on: [labeled]
+    trainer: &short {use: grpo, steps: 1, num_generations: 2, prompts_per_step: 2, max_tokens: 8}
+  pcsd:
+    train_on: [labeled]
+    trainer: {<<: *short, use: pcsd}
 """
 # In a process of its own: here torch and TRL have long been imported, and nothing would be left out.
 SCRIPT = """\
