@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,6 +38,25 @@ settings.load_profile("unhurried")
 # A job in the background of a shell ignores SIGINT, and so would every process that a test starts and interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def word_problems_drawn_once() -> Iterator[None]:
+    """The problems of a seed and a number are the same each time, and hundreds of tests plan a spec that has them."""
+    from nsd.plugins.datasets import wordmath_problems
+
+    draw, drawn = wordmath_problems.generate, dict[object, list[Any]]()
+
+    @functools.wraps(draw)
+    def generate(seed: int, count: int, mixes: Mapping[Any, float], exclude: Collection[str] = ()) -> list[Any]:
+        asked = seed, count, tuple(mixes.items()), frozenset(exclude)
+        if asked not in drawn:
+            drawn[asked] = draw(seed, count, mixes, exclude)
+        return list(drawn[asked])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wordmath_problems, "generate", generate)
+        yield
 
 
 _modules = len(sys.modules)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
+import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +47,24 @@ def wait_until(condition: Callable[[], State], deadline: float = PATIENCE, pause
         if over:
             pytest.fail(f"after {deadline:g} s still {state!r}: {_source_of(condition)}")
         time.sleep(pause)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` has filled, once, whichever modules and workers of pytest-xdist ask for it. Don't change it.
+
+    `make` is called again where it failed or its worker died.
+    """
+    shared = factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder, whole = shared / name, shared / f"{name}.whole"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            whole.touch()
+    return folder
 
 
 def _source_of(condition: Callable[[], object]) -> str:

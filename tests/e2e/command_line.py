@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nsd.runner.cli.app import app
-from support import PATIENCE
+from support import PATIENCE, made_once
 
 TINY_SPEC = """\
 name: tiny
@@ -106,22 +104,13 @@ def asked_json(folder: Path, *arguments: str) -> Any:
 
 
 def finished_run(factory: pytest.TempPathFactory, spec: str = TINY_SPEC) -> Path:
-    """A folder in which tiny.yaml, this spec, ran to its end; `printed.txt` has what it said. Copy it to change it.
+    """A folder in which tiny.yaml, this spec, ran to its end; `printed.txt` has what it said. Copy it to change it."""
 
-    It is made once, whichever modules and workers of pytest-xdist ask for it.
-    """
-    shared = factory.getbasetemp()
-    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
-    folder = shared / f"run-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
-    with (shared / f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "printed.txt").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # of a worker that died
-            folder.mkdir()
-            (folder / "tiny.yaml").write_text(spec)
-            printed = nsd(folder, "run", "tiny.yaml")
-            (folder / "printed.txt").write_text(printed)
-    return folder
+    def make(folder: Path) -> None:
+        (folder / "tiny.yaml").write_text(spec)
+        (folder / "printed.txt").write_text(nsd(folder, "run", "tiny.yaml"))
+
+    return made_once(factory, f"run-{hashlib.sha256(spec.encode()).hexdigest()[:12]}", make)
 
 
 def results(workspace: Path) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from fractions import Fraction
 
 import pytest
@@ -48,6 +50,14 @@ def numbers_of(text: str) -> set[int]:
 
 POOLS = Wordmath().pools()
 ALL = [*POOLS.train, *(POOLS.test or [])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_anew() -> Iterator[None]:
+    """Not what tests/conftest.py keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wordmath_problems, "generate", inspect.unwrap(wordmath_problems.generate))
+        yield
 
 
 def test_every_step_of_every_gold_solution_is_right() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,16 +29,22 @@ GOOD, BAD = [1.0] * 15 + [0.0] * 5, [1.0] * 3 + [0.0] * 17
 EARLY = {"recorded_at": "2025-12-31T00:00:00+00:00"}
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`good` beats `bad`, as was claimed; `same` is as good, as was claimed late. All of it is kept."""
-    workspace = Workspace(tmp_path / "place")
+    workspace = Workspace(tmp_path_factory.mktemp("judged") / "place")
     record(workspace, "toy", {}, claims=[("good", "bad")], **EARLY)
     for name, values in (("good", GOOD), ("bad", BAD), ("same", GOOD)):
         finish(workspace, f"eval-{name}", values)
     _record(workspace)
     _keep(workspace)
-    return workspace
+    return workspace.root
+
+
+@pytest.fixture
+def workspace(made: Path, tmp_path: Path) -> Workspace:
+    """A copy of it."""
+    return Workspace(shutil.copytree(made, tmp_path / "place"))
 
 
 def _record(workspace: Workspace, **more: Any) -> None:

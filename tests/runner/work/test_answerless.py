@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.execute import execute
+from support import made_once
 
 SPIES = """\
 import json, pathlib
@@ -79,22 +81,29 @@ hypotheses: [ttt > base]
 """
 
 
+def _plan(folder: Path) -> Plan:
+    return build_plan(load_spec(folder / "toy.yaml", run_files=True))
+
+
+def _run(folder: Path) -> None:
+    (folder / "spies.py").write_text(SPIES)
+    (folder / "toy.yaml").write_text(SPEC)
+    for name, count, mark in (("train", 2, ""), ("unlabeled", 3, "HIDDEN"), ("test", 4, "HIDDEN")):
+        rows = [
+            {"q": f"{name} {n}", "a": f"{mark} {n}", "s": f"{mark} so {n}", "c": f"{mark} it is {n}", "n": n}
+            for n in range(count)
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = execute(_plan(folder), Workspace(folder / "workspace"))
+    assert outcome.exit_code == 0, [failure.reason for failure in outcome.failures]
+
+
 class Ran:
     """The finished workspace, its plan, and what each training was told."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "spies.py").write_text(SPIES)
-        (folder / "toy.yaml").write_text(SPEC)
-        for name, count, mark in (("train", 2, ""), ("unlabeled", 3, "HIDDEN"), ("test", 4, "HIDDEN")):
-            rows = [
-                {"q": f"{name} {n}", "a": f"{mark} {n}", "s": f"{mark} so {n}", "c": f"{mark} it is {n}", "n": n}
-                for n in range(count)
-            ]
-            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.plan: Plan = build_plan(load_spec(folder / "toy.yaml", run_files=True))
+        self.plan = _plan(folder)
         self.workspace = Workspace(folder / "workspace")
-        outcome = execute(self.plan, self.workspace)
-        assert outcome.exit_code == 0, [failure.reason for failure in outcome.failures]
         lines = (folder / "told.jsonl").read_text().splitlines()
         self.told: dict[str, dict[str, Any]] = {json.loads(one)["run"]: json.loads(one) for one in lines}
 
@@ -105,7 +114,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    return Ran(tmp_path_factory.mktemp("answerless"))
+    return Ran(made_once(tmp_path_factory, "answerless", _run))
 
 
 @pytest.mark.slow
@@ -189,7 +198,8 @@ def test_a_report_says_it_on_the_page_and_as_text(ran: Ran) -> None:
     assert f"toy/student/seed42: {AFTER_TEST_QUESTIONS}" in render_page(two)
 
 
-def test_an_index_made_again_from_the_manifests_knows_it_too(ran: Ran) -> None:
-    Store(ran.workspace).rebuild()
-    with Store(ran.workspace).read() as connection:
+def test_an_index_made_again_from_the_manifests_knows_it_too(ran: Ran, tmp_path: Path) -> None:
+    workspace = Workspace(shutil.copytree(ran.workspace.root, tmp_path / "copy"))
+    Store(workspace).rebuild()
+    with Store(workspace).read() as connection:
         assert [note for note in answer(connection, "toy").notes if ON_TEST_QUESTIONS in note] == REMARKS
