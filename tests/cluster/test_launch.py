@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -41,10 +42,17 @@ def listing_processes() -> Iterator[set[str]]:
     over = threading.Event()
 
     def look() -> None:
-        while not over.wait(0.1):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with contextlib.suppress(OSError):
-                    found.add(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        looks: dict[str, int] = {}
+        for turn in itertools.count():
+            if over.wait(0.1):
+                return
+            # All of them every second; else those that have just come, for what each was started with.
+            looks = {path.name: looks.get(path.name, 0) + 1 for path in Path("/proc").iterdir() if path.name.isdigit()}
+            for process, times in looks.items():
+                if times < 5 or turn % 10 == 0:
+                    with contextlib.suppress(OSError):
+                        line = Path(f"/proc/{process}/cmdline").read_bytes()
+                        found.add(line.replace(b"\0", b" ").decode(errors="replace"))
 
     thread = threading.Thread(target=look)
     thread.start()

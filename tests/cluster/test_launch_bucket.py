@@ -50,6 +50,7 @@ def test_a_run_killed_while_it_sends_leaves_no_stage_that_is_not_whole(
 
     folder = project(tmp_path / "first", TINY_SPEC)
     command = Command(folder, caller, "run", "spec.yaml", "--store", store)
+    command.until(lambda: list(folder.glob("nsd-workspace/artifacts/train-*")), pause=0.01)  # it is sent after that
     command.until(sending, pause=0.0)
     os.killpg(command.process.pid, signal.SIGKILL)
     command.process.wait()
