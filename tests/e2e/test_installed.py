@@ -7,7 +7,6 @@ runs, it writes down. What nsd depends on comes from the environment of the test
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from e2e.command_line import environment
-from support import PATIENCE, REPOSITORY
+from support import PATIENCE, REPOSITORY, made_once
 
 pytestmark = pytest.mark.slow
 
@@ -118,18 +117,7 @@ def install(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made once, whichever workers of pytest-xdist ask for it."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = base / "installation"
-    with (base / "installation.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "whole").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            install(folder)
-            (folder / "whole").touch()
-    return folder
+    return made_once(tmp_path_factory, "installation", install)
 
 
 Command = Callable[..., str]

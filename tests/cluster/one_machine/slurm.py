@@ -196,7 +196,9 @@ for made in {node.root}/tmp/*/skypilot-runtime; do
     [ -d "$(echo "$made"/lib/python3*/site-packages/sky/jobs/client/__pycache__)" ] || continue
     (
         flock 9
-        [ -d "$kept" ] || {{ cp -al "$made" "$kept.making" && mv "$kept.making" "$kept"; }}
+        [ -d "$kept" ] && exit 0
+        rm -rf "$kept.making"  # of a cluster that went down meanwhile
+        cp -al "$made" "$kept.making" && mv "$kept.making" "$kept"
     ) 9>"$kept.lock" >"{node.root}/log/prolog.kept.log" 2>&1
 done
 [ -n "${{SLURM_JOB_NAME:-}}" ] || exit 0
