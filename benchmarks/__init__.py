@@ -10,6 +10,7 @@ MODULES = (
     "generation",
     "serving",
     "evaluation",
+    "estimates",
     "votes",
     "cluster",
     "sandbox",

@@ -1,10 +1,11 @@
 """Generation: nsd's `hf` engine against transformers' own `generate`, on one model, in one process, in turn.
 
     OMP_NUM_THREADS=2 python -m benchmarks.generation [--model NAME ...] [--questions N] [--rounds N] [--independence]
-                                                      [--device cpu] [--record]
+                                                      [--engine JSON] [--device cpu] [--record]
 
-Models: the embedded one (1 M parameters), and `5m` and `30m`, made on the fly with random weights, in which so many
-tokens end a text that lengths are as those of the embedded model. Peers: `generate` one prompt at a time with
+Models: the embedded one (1 M parameters), and `5m`, `30m` and `500m`, made on the fly with random weights, in which so
+many tokens end a text that lengths are as those of a model that learned. `500m` has the shape, the vocabulary and the
+number type of Qwen2.5-0.5B; it is for a GPU and measured where it is named. Peers: `generate` one prompt at a time with
 num_return_sequences=K (the loop of the published noisy-student code, on every eighth question), and `generate` on
 left-padded batches of prompts sorted by length, at the batch size that a search finds quickest. All tokenize, sample K
 completions at temperature 1 until an end token or the limit, and decode to text. Tokens and the share of texts that
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import statistics
 import sys
 import tempfile
@@ -46,9 +48,29 @@ SEARCHED = 64  # questions of the search for the best number, or one batch
 INDEPENDENCE_BATCHES = (1, 7, 64)
 ENGINE = "engine hf"
 LIMIT = "bare forward passes"
-# Layers, width, width inside, heads, heads of keys and values, their size.
-MADE = {"5m": (6, 256, 768, 8, 4, 32), "30m": (9, 512, 1536, 8, 4, 64)}
-END_EVERY = 30  # one token in so many ends a text of a model with random weights
+
+
+@dataclass(frozen=True)
+class Made:
+    """The shape of a model with random weights; one token in `end_every` ends a text."""
+
+    layers: int
+    width: int
+    inside: int
+    heads: int
+    pairs: int  # heads of keys and values
+    size: int  # of a head
+    end_every: int = 30
+    vocabulary: int | None = None  # that of the embedded model's tokenizer
+    dtype: str = "float32"
+
+
+MADE = {
+    "5m": Made(6, 256, 768, 8, 4, 32),
+    "30m": Made(9, 512, 1536, 8, 4, 64),
+    "500m": Made(24, 896, 4864, 14, 2, 64, 150, 151_936, "bfloat16"),
+}
+FOR_PROCESSORS = ("5m", "30m")
 
 
 @dataclass(frozen=True)
@@ -78,7 +100,7 @@ def measure(options: argparse.Namespace) -> Iterator[Row | str]:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.model:
             ref = ModelRef(str(made(name, Path(folder) / name)) if name in MADE else resolve(name))
-            yield from rates(name, ref, requests, sampling, options.rounds, options.device)
+            yield from rates(name, ref, requests, sampling, options)
             if options.independence:
                 yield from independence(name, ref, requests, sampling, options.device)
 
@@ -86,7 +108,8 @@ def measure(options: argparse.Namespace) -> Iterator[Row | str]:
 def main() -> int:
     """Measure and print."""
     parser = argument_parser(__doc__, device=True)
-    parser.add_argument("--model", nargs="+", default=[BUILTIN, *MADE])
+    parser.add_argument("--model", nargs="+", default=[BUILTIN, *FOR_PROCESSORS])
+    parser.add_argument("--engine", type=json.loads, default={}, help="fields of the engine, as JSON")
     parser.add_argument("--questions", type=int, default=256)
     parser.add_argument("--samples", type=int, default=8, help="K, completions per question")
     parser.add_argument("--max-tokens", type=int, default=80)
@@ -101,33 +124,45 @@ def made(name: str, folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-    layers, width, inside, heads, pairs, size = MADE[name]
+    shape = MADE[name]
     tokenizer = AutoTokenizer.from_pretrained(resolve(BUILTIN))
+    vocabulary = len(tokenizer) if shape.vocabulary is None else shape.vocabulary
     config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=inside,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=pairs,
-        head_dim=size,
+        vocab_size=vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.inside,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.pairs,
+        head_dim=shape.size,
         max_position_embeddings=2048,
-        tie_word_embeddings=False,
+        tie_word_embeddings=shape.vocabulary is not None,
     )
     torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config)
-    ends = [tokenizer.eos_token_id, *range(10, len(tokenizer), END_EVERY)]
+    model = Qwen3ForCausalLM(config).to(getattr(torch, shape.dtype))
+    ends = [tokenizer.eos_token_id, *range(10, vocabulary, shape.end_every)]
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=tokenizer.pad_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if shape.vocabulary is not None:
+        fill(folder / "tokenizer.json", vocabulary)
     return folder
 
 
+def fill(file: Path, vocabulary: int) -> None:
+    """Give a tokenizer's ids up to `vocabulary` a text each."""
+    kept = json.loads(file.read_text())
+    words = kept["model"]["vocab"]
+    words |= {f"<{number}>": number for number in range(max(words.values()) + 1, vocabulary)}
+    file.write_text(json.dumps(kept))
+
+
 def rates(
-    title: str, ref: ModelRef, requests: list[Request], sampling: Sampling, rounds: int, device: str
+    title: str, ref: ModelRef, requests: list[Request], sampling: Sampling, options: argparse.Namespace
 ) -> Iterator[Row]:
     """Samples a second of the engine, its peers and its limit, and the median ratios of rounds."""
-    engine = HfEngine(HfEngine.Config(device=device))
+    device = options.device
+    engine = HfEngine(HfEngine.Config(device=device, **options.engine))
     loop = Generate(ref, sampling, device, 1)
     batched = quickest(loop, requests, device)
 
@@ -140,10 +175,11 @@ def rates(
         "`generate`, one prompt at a time": partial(loop, requests[::8]),
         f"`generate` at its best batch size, {batched.size} prompts": partial(batched, requests),
         ENGINE: partial(drawn, requests),
-        LIMIT: Bare(hf._last.loaded.model, partial(drawn, requests)),
     }
+    if not options.engine:  # a static cache has other shapes, and compiled steps call no `forward`
+        ways[LIMIT] = Bare(hf._last.loaded.model, partial(drawn, requests))
     found: dict[str, list[tuple[Count, Spent]]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for name, way in ways.items():
             found[name].append(clocked(way))
     engine.close()
@@ -153,7 +189,7 @@ def rates(
     for name in ways:
         if name != ENGINE:
             yield Row(
-                f"completions, K = {sampling.n}, {title}",
+                ", ".join([f"completions, K = {sampling.n}, {title}", *map(field, options.engine.items())]),
                 name,
                 "samples/s",
                 statistics.median(walls[ENGINE]),
@@ -162,6 +198,12 @@ def rates(
                 str(own) if name == LIMIT else f"{own}; the peer's {found[name][-1][0]}",
                 median_ratio(processors[ENGINE], processors[name]),
             )
+
+
+def field(given: tuple[str, object]) -> str:
+    """A field of the engine, as a spec has it."""
+    name, value = given
+    return f"{name}: {json.dumps(value)}"
 
 
 def quickest(loop: Generate, requests: list[Request], device: str) -> Generate:

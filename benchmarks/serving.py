@@ -3,11 +3,11 @@
     NSD_VLLM=FOLDER OMP_NUM_THREADS=2 python -m benchmarks.serving [--model NAME ...] [--questions N] [--rounds N]
                                                                    [--confidences] [--record]
 
-Models: the embedded one, `5m` and `30m` (of benchmarks.generation), or a folder; with --confidences, another row each.
-By hand: one `LLM` with the same arguments, one call of `generate` with K requests a prompt, a seed each, and nothing
-made of what comes but texts. Start-up is left out on both sides: each first draws once. Rates are generated tokens a
-second, medians over rounds; accuracies are over all completions of the last round, with McNemar's question left to
-`nsd compare`. Without vLLM it says so and ends.
+Models: the embedded one, `5m`, `30m` and `500m` (of benchmarks.generation), or a folder; with --confidences, another
+row each. By hand: one `LLM` with the same arguments, one call of `generate` with K requests a prompt, a seed each, and
+nothing made of what comes but texts. Start-up is left out on both sides: each first draws once. Rates are generated
+tokens a second, medians over rounds; accuracies are over all completions of the last round, with McNemar's question
+left to `nsd compare`. Without vLLM it says so and ends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import GenerationConfig
 
 from benchmarks.clocks import clocked, median_ratio
 from benchmarks.frame import NotMeasured, Package, Row, argument_parser, report
-from benchmarks.generation import BUILTIN, MADE, made
+from benchmarks.generation import BUILTIN, FOR_PROCESSORS, MADE, made
 from nsd.plugins import models
 from nsd.plugins.api import Completion, Engine, ModelRef, Question, Request, Sampling
 from nsd.plugins.chat import prompt_ids
@@ -190,7 +190,7 @@ class ByHand:
 def main() -> int:
     """Measure and print."""
     parser = argument_parser(__doc__, device=True)
-    parser.add_argument("--model", nargs="+", default=[BUILTIN, *MADE])
+    parser.add_argument("--model", nargs="+", default=[BUILTIN, *FOR_PROCESSORS])
     parser.add_argument("--questions", type=int, default=96)
     parser.add_argument("--samples", type=int, default=8, help="K, completions per question")
     parser.add_argument("--max-tokens", type=int, default=80)

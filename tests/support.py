@@ -16,6 +16,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Seconds to wait for what comes at once on a quiet machine: only something that hangs takes as long on a busy one.
 PATIENCE = 600.0
+# Where the tests that a GPU may run too compute: NSD_TEST_DEVICE=cuda pytest tests/plugins/test_vllm.py ...
+DEVICE = os.environ.get("NSD_TEST_DEVICE", "cpu")
 State = TypeVar("State")
 # Names that a worker imports: whichever of them it takes from the current folder leaves a mark.
 STRANGERS = (

@@ -20,12 +20,12 @@ from nsd.plugins.engines.hf import HfEngine
 from nsd.plugins.engines.vllm import VllmEngine
 from nsd.plugins.engines.vllm_process import find_python
 from nsd.plugins.errors import InputError, StageFailed
-from support import wait_until
+from support import DEVICE, wait_until
 
 pytestmark = pytest.mark.slow
 
-CPU = Device("cpu")
-EMBEDDED = ModelRef(models.resolve("builtin:wordmath-1m"), device=CPU)
+HERE = Device(DEVICE)
+EMBEDDED = ModelRef(models.resolve("builtin:wordmath-1m"), device=HERE)
 GREEDY = Sampling(1, 0.0, 32)
 # Sums in another order move a logit's last digits: a tie of the two most likely tokens may fall the other way.
 ALIKE = 0.9
@@ -71,7 +71,7 @@ def other_weights(folder: Path, size: float) -> ModelRef:
             parameter.add_(torch.randn(parameter.shape, generator=draws) * parameter.std() * size)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return ModelRef(str(folder), device=CPU)
+    return ModelRef(str(folder), device=HERE)
 
 
 def adapter(folder: Path) -> ModelRef:
@@ -87,7 +87,7 @@ def adapter(folder: Path) -> ModelRef:
             if "lora" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=draws) * 0.1)
     adapted.save_pretrained(folder)
-    return ModelRef(EMBEDDED.path, adapter=str(folder), device=CPU)
+    return ModelRef(EMBEDDED.path, adapter=str(folder), device=HERE)
 
 
 def test_greedy_texts_are_those_of_hf(requests: list[Request]) -> None:
@@ -169,7 +169,7 @@ def test_nothing_of_it_outlives_whoever_asked(tmp_path: Path) -> None:
         "from nsd.plugins import models\n"
         "from nsd.plugins.api import Device, ModelRef, Request, Sampling\n"
         "from nsd.plugins.engines import vllm\n"
-        "ref = ModelRef(models.resolve('builtin:wordmath-1m'), device=Device('cpu'))\n"
+        f"ref = ModelRef(models.resolve('builtin:wordmath-1m'), device=Device({DEVICE!r}))\n"
         "list(vllm.VllmEngine().generate(ref, [Request('q', 'one')], Sampling(1, 0.0, 4), 7))\n"
         "print(vllm.VllmEngine.running().pid, flush=True)\n"
         "time.sleep(600)\n"

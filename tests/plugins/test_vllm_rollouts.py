@@ -17,11 +17,12 @@ from nsd.plugins.trainers._rollout_config import NOT_EXACT
 from nsd.plugins.trainers._rollouts import Asked, Drawer
 from nsd.plugins.trainers._vllm_rollouts import VllmDrawer
 from nsd.plugins.trainers._vllm_server import side
+from support import DEVICE
 from training_job import Events, job, train
 
 pytestmark = pytest.mark.slow
 
-MODEL = ModelRef(models.resolve("builtin:wordmath-1m"), device=Device("cpu"))
+MODEL = ModelRef(models.resolve("builtin:wordmath-1m"), device=Device(DEVICE))
 LIKELIEST = Sampling(2, 1.0, 24, top_k=1)  # then both loops write the same text, but for ties
 
 
@@ -41,7 +42,7 @@ def drawers(tmp_path: Path) -> Iterator[tuple[Any, Drawer, VllmDrawer]]:
     model, tokenizer = models.load_model(MODEL, trainable=True)
     own = Drawer(model, tokenizer, made.prompt, LIKELIEST, 13)
     config = find("trainer", "rloo").Config(rollout="vllm")
-    other = VllmDrawer(model, tokenizer, made, LIKELIEST, 13, config, torch.device("cpu"))
+    other = VllmDrawer(model, tokenizer, made, LIKELIEST, 13, config, torch.device(DEVICE))
     yield model, own, other
     other.end()
 
