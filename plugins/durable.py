@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -14,14 +15,22 @@ def write_atomically(path: Path, text: str) -> None:
 
 def write_blocks_atomically(path: Path, blocks: Iterable[bytes]) -> None:
     """The same of bytes that come in blocks; what raises while they come leaves the old file."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` to write, which takes its name at the end; what raises meanwhile leaves the old one.
+
+    A kill leaves the hidden file: `.NAME.PID.tmp`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            for block in blocks:
-                file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        flush(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

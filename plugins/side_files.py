@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nsd.plugins.durable import write_atomically
 from nsd.plugins.errors import InputError
 from nsd.plugins.paths import inside
 
@@ -158,11 +159,7 @@ def _taken(path: Path) -> tuple[str, int]:
     if abs(time.time_ns() - before.st_mtime_ns) > RECENT_NS:
         kept = {"size": before.st_size, "mtime_ns": before.st_mtime_ns, "sha256": sha256}
         with contextlib.suppress(OSError, RuntimeError):
-            entry = _entry(path)
-            entry.parent.mkdir(parents=True, exist_ok=True)
-            temporary = entry.with_name(f".{entry.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps(kept), encoding="utf-8")
-            temporary.replace(entry)
+            write_atomically(_entry(path), json.dumps(kept))
     return sha256, before.st_size
 
 

@@ -40,6 +40,7 @@ from pydantic import Field, field_validator, model_validator
 
 from nsd.plugins.api import Dataset, DatasetConfig, Pools, Prompt, Question, Shown, SideFile, SpecPath, question_id
 from nsd.plugins.datasets.sources import Row, is_local, read_file
+from nsd.plugins.durable import write_blocks_atomically
 from nsd.plugins.errors import InputError, MissingExtra
 from nsd.plugins.registry import plugin
 
@@ -259,10 +260,7 @@ def _carried(tests: list[dict[str, Any]]) -> list[dict[str, Any]] | SideFile:
     path = cache / f"{hashlib.sha256(content).hexdigest()}.json"
     try:
         if not path.is_file() or path.stat().st_size != len(content):
-            cache.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(content)
-            temporary.replace(path)
+            write_blocks_atomically(path, [content])
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can"

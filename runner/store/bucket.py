@@ -40,7 +40,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from nsd.plugins.durable import write_atomically
+from nsd.plugins.durable import replacing, write_atomically
 from nsd.plugins.errors import InputError, NsdError
 from nsd.plugins.paths import UnsafeName, checked, inside, is_part
 from nsd.runner.store.shapes import Broken, ExperimentRecord, Manifest, Shape, parse_object
@@ -385,25 +385,21 @@ class Bucket:
             Path(self._path(name)).parent.mkdir(parents=True, exist_ok=True)
 
     def _download(self, name: str, target: Path, size: int | None, sha256: str | None = None) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-
-        def fetch() -> None:
-            with self.filesystem.open_input_stream(self._path(name)) as source, temporary.open("wb") as file:
-                while block := source.read(8 << 20):
-                    content.update(block)
-                    file.write(block)
-
         content = hashlib.sha256()
-        self._try(fetch)
-        got = temporary.stat().st_size
-        if sha256 is not None and got == size and content.hexdigest() != sha256:
-            temporary.unlink()
-            raise BrokenThere(f"{self.uri}: {name} is not what was written (sha256); fetch again")
-        if size is not None and got != size:
-            temporary.unlink()
-            raise BrokenThere(f"{self.uri}: {name} has {got} bytes where {size} were written; fetch again")
-        temporary.replace(target)
+        with replacing(target) as temporary:
+
+            def fetch() -> None:
+                with self.filesystem.open_input_stream(self._path(name)) as source, temporary.open("wb") as file:
+                    while block := source.read(8 << 20):
+                        content.update(block)
+                        file.write(block)
+
+            self._try(fetch)
+            got = temporary.stat().st_size
+            if sha256 is not None and got == size and content.hexdigest() != sha256:
+                raise BrokenThere(f"{self.uri}: {name} is not what was written (sha256); fetch again")
+            if size is not None and got != size:
+                raise BrokenThere(f"{self.uri}: {name} has {got} bytes where {size} were written; fetch again")
 
     def _delete_folder(self, name: str) -> None:
         from pyarrow import fs

@@ -11,8 +11,6 @@ from there.
 from __future__ import annotations
 
 import functools
-import shutil
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,12 +133,4 @@ def _half_done(workspace: Workspace, meant: str, store: str | None) -> list[_Tar
 
 
 def _folder(workspace: Workspace, folder: Path, what: str) -> _Target:
-    return _Target(what, folder_bytes(folder), functools.partial(_remove, workspace, folder))
-
-
-def _remove(workspace: Workspace, folder: Path) -> None:
-    """One rename takes it away whole: half a model must not look like one."""
-    hidden = workspace.partials / f".removed-{uuid.uuid4().hex}"
-    workspace.partials.mkdir(exist_ok=True)
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
+    return _Target(what, folder_bytes(folder), functools.partial(workspace.throw_away, folder))

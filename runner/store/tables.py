@@ -25,7 +25,7 @@ from nsd.plugins.api import (
     SideFile,
     StopReason,
 )
-from nsd.plugins.durable import flush
+from nsd.plugins.durable import replacing
 from nsd.plugins.side_files import as_text
 from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace, side_name
@@ -105,10 +105,8 @@ def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -
     import pyarrow
     import pyarrow.parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     schema, coming = _schema(columns), iter(rows)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         taken = list(itertools.islice(coming, GROUP))
         with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
             while True:
@@ -118,11 +116,6 @@ def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -
                 writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
                 if not (taken := list(itertools.islice(coming, GROUP))):
                     break
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush(temporary)
-    temporary.replace(path)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> list[Any]:
@@ -428,9 +421,7 @@ def join(path: Path, parts: Sequence[Path]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         schema = pyarrow.parquet.read_schema(parts[0])
         with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for part in parts:
@@ -438,11 +429,6 @@ def join(path: Path, parts: Sequence[Path]) -> None:
                     writer.write_table(pyarrow.parquet.read_table(part))
                 except (OSError, ValueError, pyarrow.ArrowException) as error:
                     raise Broken(part, str(error)) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    flush(temporary)
-    temporary.replace(path)
 
 
 def write_labels(path: Path, labels: Iterable[tuple[PseudoLabel, bool | None]]) -> None:

@@ -402,12 +402,17 @@ class Workspace:
     def discard_partial(self, kind: str, digest: str) -> None:
         """Remove what a stage under way has. Call under `lock`.
 
-        One rename takes it all away: who waits for the lock then makes a folder of its own, and nothing of that goes.
+        Who waits for the lock then makes a folder of its own, and nothing of that goes.
         """
-        partial = self.partial(kind, digest)
-        hidden = self.partials / f".removed-{uuid.uuid4().hex}"
+        self.throw_away(self.partial(kind, digest))
+
+    def throw_away(self, folder: Path) -> None:
+        """Delete a folder of the workspace, if it is there. One rename takes it away whole: half a model must not look
+        like one. What a killed deletion left goes with it.
+        """
+        self.partials.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            partial.rename(hidden)
+            folder.rename(self.partials / f".removed-{uuid.uuid4().hex}")
         for left in self.partials.glob(".removed-*"):
             shutil.rmtree(left, ignore_errors=True)
 

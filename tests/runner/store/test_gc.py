@@ -90,6 +90,14 @@ def test_nothing_goes_without_a_yes(workspace: Workspace, monkeypatch: pytest.Mo
     assert kept(workspace) == ["again", "done", "student", "teacher"]
 
 
+def test_what_a_killed_deletion_left_goes_too(workspace: Workspace) -> None:
+    left = workspace.partials / ".removed-0123"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"w")
+    collect(workspace, yes=True, partial=None)
+    assert not left.exists()
+
+
 def test_a_half_done_stage_goes_alone_and_must_be_the_only_one_meant(workspace: Workspace) -> None:
     for digest in ("ab1", "ab2"):
         workspace.partial("train", digest).mkdir(parents=True)
