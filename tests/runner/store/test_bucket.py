@@ -116,6 +116,17 @@ def test_a_torn_object_is_not_taken(here: Workspace, there: Workspace, bucket: B
     assert not there.is_whole("train", "d1")
 
 
+def test_a_broken_stage_in_the_store_gives_way_to_a_whole_one(
+    here: Workspace, there: Workspace, bucket: Bucket
+) -> None:
+    finished(here)
+    bucket.push_stage(here, "train", "d1")
+    (manifest,) = Path(bucket.root).rglob("train-d1.json")
+    manifest.write_text("{")
+    assert bucket.push_stage(here, "train", "d1")
+    assert bucket.fetch_stage(there, "train", "d1") and there.has_weights("d1")
+
+
 def under_way(workspace: Workspace, steps: int) -> None:
     """A training with one whole checkpoint per step and a half-written one after them."""
     partial = workspace.partial("train", "d2")

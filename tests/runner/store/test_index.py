@@ -13,7 +13,9 @@ import pytest
 
 from nsd.runner.store import provenance, tables
 from nsd.runner.store.bucket import Bucket
+from nsd.runner.store.index import IndexDamaged, again
 from nsd.runner.store.shapes import Broken, Manifest
+from nsd.runner.store.stored import side_files_of
 from nsd.runner.store.workspace import Workspace
 
 
@@ -106,3 +108,42 @@ def test_a_file_without_questions_is_broken_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(Broken, match="it holds no questions") as raised:
         tables.read_questions(path)
     assert raised.value.path == path
+
+
+def test_side_files_that_are_none_make_the_questions_broken(tmp_path: Path) -> None:
+    path = tmp_path / "questions.parquet"
+    pq.write_table(pa.table({"id": ["q"], "side_files": ["[1]"]}), path)
+    with pytest.raises(Broken, match="it holds no questions") as raised:
+        list(side_files_of(path))
+    assert raised.value.path == path
+
+
+def test_a_damaged_index_is_told_and_the_second_try_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    tries = iter([IndexDamaged("index.duckdb was damaged and is made again"), "rows"])
+
+    def ask() -> str:
+        found = next(tries)
+        if isinstance(found, IndexDamaged):
+            raise found
+        return str(found)
+
+    assert again(ask) == "rows"
+    assert capsys.readouterr().err == "nsd: index.duckdb was damaged and is made again\n"
+
+
+def test_a_stage_goes_on_with_another_numpy_and_not_with_another_torch() -> None:
+    there = {"nsd": "1", "torch": "2.13.0", "transformers": "5", "trl": "1", "peft": "0", "numpy": "2", "duckdb": "1"}
+    assert provenance.shaping(there) == {"torch": "2.13.0", "transformers": "5", "trl": "1", "peft": "0"}
+
+
+@pytest.mark.parametrize(
+    ("world", "local", "count"), [(None, None, 1), ("8", "4", 2), ("4", "8", 1), ("8", "0", 1), ("x", "1", 1)]
+)
+def test_machines_are_counted_by_their_processes(
+    world: str | None, local: str | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("WORLD_SIZE", world), ("LOCAL_WORLD_SIZE", local)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    assert repr(provenance.machines()) == str(count)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nsd.plugins.api import SideFile
 from nsd.plugins.errors import InputError
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
@@ -64,6 +65,36 @@ def test_a_stage_is_whole_only_after_commit(tmp_path: Path) -> None:
         workspace.commit("eval", "abcd", Manifest(**manifest("abcd")))
     assert workspace.is_whole("eval", "abcd")
     assert workspace.manifest("eval", "abcd").to_json()["files"] == {"values.parquet": 0}
+
+
+def test_of_many_stages_those_that_are_there_are_found(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for digest in ("one", "two", "three"):
+        finish(workspace, digest, {"q": 1.0})
+    names = workspace.stage_names()
+    finish(workspace, "later", {"q": 1.0})
+    asked = ["three", "gone", "one", "later"]
+    assert [one.digest for one in workspace.finished("eval", asked)] == ["three", "one", "later"]
+    assert [one.digest for one in workspace.finished("eval", asked, names)] == ["three", "one"]
+    assert not list(workspace.finished("train", ["one"], names))
+
+
+@pytest.mark.parametrize("there", ["nothing", "whole", "short", "folder", "link"])
+def test_a_side_file_counts_where_it_is_a_file_of_its_size(tmp_path: Path, there: str) -> None:
+    (tmp_path / "tests.json").write_text("[1, 2]")
+    wanted, workspace = SideFile.of(tmp_path / "tests.json"), Workspace(tmp_path / "ws")
+    path = workspace.side_file(wanted.sha256)
+    path.parent.mkdir(parents=True)
+    if there == "whole":
+        workspace.keep_side_file(wanted)
+    elif there == "short":
+        path.write_text("[1,")
+    elif there == "folder":
+        path.mkdir()
+    elif there == "link":
+        path.symlink_to(tmp_path / "tests.json")
+    assert workspace.has_side_file(wanted) == (there == "whole")
+    assert os.path.lexists(path) == (there == "whole")
 
 
 def test_a_folder_without_manifest_gives_way(tmp_path: Path) -> None:
