@@ -159,14 +159,17 @@ class Questions:
         return self._alone.setdefault(id(question), [question])
 
     def named(self, condition: Condition, ids: Sequence[str]) -> Sequence[Question]:
-        """Test questions of a condition by their ids, in this order. Raises InputError for an id there is not."""
+        """Test questions of a condition by their ids, in the data's order: the same ones are the same, however a spec
+        lists them. Raises InputError for an id there is not.
+        """
         there = {question.id: question for question in self.whole(condition).test}
         if absent := [one for one in ids if one not in there]:
             raise InputError(
                 f"condition {condition.name!r}: eval.questions names {absent[0]!r}, and none of its {len(there)} test "
                 f"questions has this id{hint(absent[0], there)}"
             )
-        chosen = [there[one] for one in dict.fromkeys(ids)][: SMOKE_QUESTIONS if self.smoke else None]
+        wanted = set(ids)
+        chosen = [one for name, one in there.items() if name in wanted][: SMOKE_QUESTIONS if self.smoke else None]
         return self._named.setdefault(tuple(map(id, chosen)), chosen)
 
     def shown(self, condition: Condition) -> Shown:

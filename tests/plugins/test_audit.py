@@ -24,6 +24,7 @@ from nsd.plugins.verifiers.math import Math
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.tool_calls import ToolCalls
+from nsd.plugins.verifiers.trial import KEPT, Check
 from nsd.plugins.verifiers.variants import written_variants, wrong_variants
 from nsd.runner.cli.app import app
 from nsd.runner.cli.validate import questions_of
@@ -435,6 +436,17 @@ def test_words_are_guessed_beside_other_words() -> None:
     days = ["Monday", "Tuesday", "Friday", "Sunday"]
     questions = [Question(f"q{n}", f"Which day is number {n}?", day, None) for n, day in enumerate(days)]
     assert "hedge" in failed(audit(questions, AnyWord()))
+
+
+def test_what_was_misjudged_is_counted_and_a_share_of_it_is_allowed() -> None:
+    check = Check("toy", "every text", allowed=0.4)
+    question = Question("q", "one?", "1")
+    for number, fine in enumerate([True, False, True, False, True]):
+        check.count(fine, question, str(number), "wrong")
+    assert (check.tried, check.wrong, check.failed) == (5, 2, False)
+    check.count(False, question, "5", "wrong")
+    assert (check.tried, check.wrong, check.failed) == (6, 3, True)
+    assert [one.text for one in check.examples] == ["1", "3", "5"][:KEPT]
 
 
 def test_no_more_is_found_than_was_tried() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nsd.plugins.api import question_id
 from nsd.plugins.errors import InputError
 from nsd.runner.cli.validate import validate_files
 from nsd.runner.plan.build import build_plan
@@ -165,3 +166,27 @@ def test_what_a_plan_notes_validate_notes_too(name: str, folder: Path, capsys: p
     assert validate_files([path], gold=False, run_files=False, as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["notes"] == {str(path): [note]}
     assert notes_on_looks(load_spec(path), seeds=3) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [("[a, b]", "[a]", False), ("[a, b]", "[b, a]", True), ("null", "[a]", False), ("null", "[a, b, c]", True)],
+)
+def test_searches_of_other_questions_are_never_compared(tmp_path: Path, one: str, other: str, alike: bool) -> None:
+    rows = [{"q": f"What is {n} + {n}?", "a": str(2 * n)} for n in range(3)]
+    for letter, row in zip("abc", rows, strict=True):
+        one, other = (re.sub(rf"\b{letter}\b", question_id(row["q"]), said) for said in (one, other))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "toy.yaml").write_text(
+        "name: toy\nmodel: builtin:wordmath-1m\nverifier: steps\n"
+        "data: {use: jsonl, train: rows.jsonl, test: rows.jsonl, fields: {question: q, answer: a}}\n"
+        "eval: {use: discovery, samples: 8, batch: 4}\n"
+        f"conditions:\n  one: {{train_on: [], eval: {{questions: {one}}}}}\n"
+        f"  other: {{train_on: [], eval: {{questions: {other}, by: multi_turn}}}}\n"
+        "hypotheses: [other > one]\n"
+    )
+    if alike:
+        assert len(build_plan(load_spec(tmp_path / "toy.yaml")).runs) == 2
+    else:
+        with pytest.raises(InputError, match="one and other are asked different questions"):
+            build_plan(load_spec(tmp_path / "toy.yaml"))
