@@ -409,7 +409,7 @@ def read_rollouts(path: Path) -> Iterator[list[KeptRollout]]:
             for number in range(file.num_row_groups):
                 rows = file.read_row_group(number).to_pylist()
                 yield [KeptRollout(**{**row, "stop_reason": StopReason(row["stop_reason"])}) for row in rows]
-    except (OSError, ValueError, TypeError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise Broken(path, f"it holds no rollouts ({error})") from error
 
 
@@ -421,14 +421,21 @@ def join(path: Path, parts: Sequence[Path]) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    with replacing(path) as temporary:
-        schema = pyarrow.parquet.read_schema(parts[0])
-        with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for part in parts:
-                try:
-                    writer.write_table(pyarrow.parquet.read_table(part))
-                except (OSError, ValueError, pyarrow.ArrowException) as error:
-                    raise Broken(part, str(error)) from error
+    def rows_of(part: Path) -> Any:
+        try:
+            return pyarrow.parquet.read_table(part)
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            raise Broken(part, str(error)) from error
+
+    schema = rows_of(parts[0]).schema
+    with (
+        replacing(path) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for part in parts:
+            if (rows := rows_of(part)).schema != schema:
+                raise Broken(part, f"its columns are not those of {parts[0].name}")
+            writer.write_table(rows)
 
 
 def write_labels(path: Path, labels: Iterable[tuple[PseudoLabel, bool | None]]) -> None:

@@ -25,7 +25,7 @@ from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.tool_calls import ToolCalls
 from nsd.plugins.verifiers.trial import KEPT, Check
-from nsd.plugins.verifiers.variants import written_variants, wrong_variants
+from nsd.plugins.verifiers.variants import as_calls, written_variants, wrong_variants
 from nsd.runner.cli.app import app
 from nsd.runner.cli.validate import questions_of
 from support import shared_data
@@ -436,6 +436,11 @@ def test_words_are_guessed_beside_other_words() -> None:
     days = ["Monday", "Tuesday", "Friday", "Sunday"]
     questions = [Question(f"q{n}", f"Which day is number {n}?", day, None) for n, day in enumerate(days)]
     assert "hedge" in failed(audit(questions, AnyWord()))
+
+
+def test_a_call_without_input_is_written_with_an_empty_one() -> None:
+    written = as_calls(json.dumps([{"Action": "now"}, {"Action": "say", "Action_Input": "hello"}]))
+    assert written == "Action: now\nAction Input: {}\nAction: say\nAction Input: hello"
 
 
 def test_what_was_misjudged_is_counted_and_a_share_of_it_is_allowed() -> None:

@@ -147,3 +147,19 @@ def test_machines_are_counted_by_their_processes(
         if value is not None:
             monkeypatch.setenv(name, value)
     assert repr(provenance.machines()) == str(count)
+
+
+@pytest.mark.parametrize("columns", [{"stop_reason": ["asleep"]}, {"unknown": ["x"]}, None])
+def test_a_file_without_rollouts_is_broken_by_its_name(tmp_path: Path, columns: dict[str, list[str]] | None) -> None:
+    path = tmp_path / "rollouts.parquet"
+    path.write_bytes(b"PAR1")
+    if columns is not None:
+        pq.write_table(pa.table(columns), path)
+    with pytest.raises(Broken, match="it holds no rollouts") as raised:
+        list(tables.read_rollouts(path))
+    assert raised.value.path == path
+
+
+def test_a_manifest_without_files_names_none() -> None:
+    made = Manifest(kind="eval", digest="e")
+    assert (made.files, made.sha256, made.shared, made.imported, made.events) == ({}, {}, {}, [], [])

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from nsd.runner.store import tables
+from nsd.runner.store.shapes import Broken
 from support import REPOSITORY
 
 COLUMNS = {"t": "text", "i": "int", "f": "float", "b": "bool"}
@@ -66,3 +67,24 @@ def test_neither_a_write_nor_a_read_loads_pandas(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path / "some.parquet")]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("content", [b"", b"PAR1 torn"])
+def test_a_part_that_cannot_be_joined_is_named_and_nothing_is_written(
+    tmp_path: Path, place: int, content: bytes
+) -> None:
+    parts = [tmp_path / "0.parquet", tmp_path / "1.parquet"]
+    for part in parts:
+        tables.write(part, tables.VALUES, [{"question_id": part.stem, "value": 1.0}])
+    tables.join(tmp_path / "whole.parquet", parts)
+    assert [row["question_id"] for row in tables.read(tmp_path / "whole.parquet")] == ["0", "1"]
+    (tmp_path / "whole.parquet").unlink()
+    parts[place].write_bytes(content)
+    with pytest.raises(Broken) as raised:
+        tables.join(tmp_path / "whole.parquet", parts)
+    assert raised.value.path == parts[place]
+    tables.write(parts[place], {"question_id": "text"}, [{"question_id": "q"}])
+    with pytest.raises(Broken, match=r"its columns are not those of 0\.parquet"):
+        tables.join(tmp_path / "whole.parquet", parts)
+    assert sorted(tmp_path.iterdir()) == parts
