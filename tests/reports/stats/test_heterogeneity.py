@@ -64,6 +64,13 @@ def test_of_two_groups_it_is_welchs_t() -> None:
     assert welch_f(np.concatenate([a, b]), labels) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_data_count_as_one_of_the_permutations() -> None:
+    """No shuffle of 99 keeps all of one group above all of the other: p is 1 of 100, and Welch's far below."""
+    values, labels = np.r_[np.linspace(0.0, 0.1, 20), np.linspace(0.9, 1.0, 20)], np.repeat([0, 1], 20)
+    assert heterogeneity(values, labels, permutations=99).p == pytest.approx(0.01)
+    assert welch_f(values, labels) < 1e-6
+
+
 def test_small_groups_are_left_out() -> None:
     labels = np.array([0] * 12 + [1] * 9)
     found = heterogeneity(np.r_[np.ones(12), -np.ones(9)], labels)
