@@ -40,6 +40,15 @@ def test_fewer_than_three_groups_are_refused(clusters: int, few: bool) -> None:
     assert (found.p is None) == few == bool(found.note)
 
 
+def test_a_pair_in_two_groups_has_no_interval_and_says_why() -> None:
+    results = Results()
+    results.add("a", [1.0, 0.0] * 10)
+    results.add("b", [1.0, 1.0, 0.0, 1.0] * 5)
+    (found,) = compare_runs(results.connection, ["a", "b"], groups={f"q{i}": f"g{i % 2}" for i in range(20)})
+    assert (found.verdict, found.p, found.ci) == ("UNRESOLVED", None, None)
+    assert "2 group(s) of questions: at least 3 are needed" in found.note
+
+
 def test_groups_of_answers_drawn_unequally_often_are_held_against_the_bounded_mean_too() -> None:
     """Of a's 60 single answers 3 are wrong, too few for t alone: its p of .0005 becomes .045."""
     a = [0.0 if i in (3, 17, 40) else 1.0 for i in range(60)]
