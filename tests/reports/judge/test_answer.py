@@ -45,6 +45,19 @@ def test_a_claim_on_record_before_its_results_is_primary_and_all_else_explorator
     assert [one.p_adjusted for one in found.exploratory] == stats.adjust([one.p for one in found.exploratory], "bh")
 
 
+def test_one_condition_alone_shows_no_difference_of_anything() -> None:
+    results = Results()
+    results.add("s/base/seed1", [1.0, 0.0])
+    said = "No hypothesis was declared in the spec; of 0 exploratory comparisons 0 show a difference."
+    assert answer(results.connection, "s").headline() == said
+
+
+def test_a_difference_in_tokens_may_be_above_one(results: Results) -> None:
+    assert answer(results.connection, "s", metric="tokens", detect=50.0).exploratory
+    with pytest.raises(InputError, match="detect 50"):
+        answer(results.connection, "s", detect=50.0)
+
+
 def test_a_claim_written_after_its_results_is_marked_and_counts_in_both_families(results: Results) -> None:
     record(results, BEFORE, [claim("tuned", "base")], "old")
     record(results, AFTER, [claim("tuned", "base"), claim("third", "base")], "new")

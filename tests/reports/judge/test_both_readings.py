@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,17 @@ def test_a_late_claim_has_both_readings_and_its_mark_in_each(results: Results) -
     assert other.comparison is not None and reading_of(other.comparison) == WEIGHTS
     assert other.mark == found.late[0].mark != "" and other.family == found.exploratory_family
     assert "Late claims in the other reading, EXPLORATORY" in answer_markdown(found)
+
+
+@pytest.mark.parametrize("asked", [{"alone": True}, {"metric": "truncated"}])
+def test_claims_alone_and_a_metric_without_a_better_side_have_no_other_reading(
+    results: Results, asked: dict[str, Any]
+) -> None:
+    record(results, BEFORE, [claim("tuned", "base")], "old")
+    record(results, AFTER, [claim("tuned", "base"), claim("third", "base")], "new")
+    found = answer(results.connection, "s", **asked)
+    facts = found.to_json()
+    assert (facts["other"], facts["late_other"], facts["not_supported"]) == ([], [], "")
 
 
 def test_claims_that_are_all_late_say_what_the_recipe_would_take() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nsd.reports import stats
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.stats.chance import PRIOR_OF_COUNTS, PRIOR_OF_T, chance_by_counts, chance_by_t
 from toy_results import Results
@@ -41,6 +42,18 @@ def test_means_of_samples_rest_on_their_spread() -> None:
     by_hand = chance_by_t(float(d.mean()), float(d.std(ddof=1) / np.sqrt(60)), 59)
     assert found.chance is not None and found.chance.prior == PRIOR_OF_T
     assert found.chance.share == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_a_recipe_beats_another_by_more_than_the_margin_with_the_chance_of_its_t() -> None:
+    results = Results()
+    for seed, (base, tuned) in enumerate([(20, 26), (22, 31), (19, 28)], 1):
+        results.add(f"s/base/seed{seed}", [1.0] * base + [0.0] * (40 - base))
+        results.add(f"s/tuned/seed{seed}", [1.0] * tuned + [0.0] * (40 - tuned))
+    (found,) = compare_runs(results.connection, ["s/base", "s/tuned"], margin=0.1, test="seeds")
+    t = stats.welch_t(np.array([20, 22, 19]) / 40, np.array([26, 31, 28]) / 40)
+    assert t.estimate is not None and t.standard_error is not None and t.df is not None
+    assert found.chance is not None and (found.chance.margin, found.chance.prior) == (0.1, PRIOR_OF_T)
+    assert found.chance.share == pytest.approx(chance_by_t(t.estimate, t.standard_error, t.df, 0.1))
 
 
 def test_without_a_spread_there_is_none() -> None:

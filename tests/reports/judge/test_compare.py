@@ -123,6 +123,25 @@ def test_different_measurements_are_refused_unless_forced(results: Results, fiel
     assert found.forced and "FORCED" in found.note
 
 
+def test_a_majority_within_a_number_of_tokens_is_held_against_single_answers_and_says_so(results: Results) -> None:
+    results.add("a", [1.0] * 50 + [0.0] * 50)
+    results.add("b", [1.0] * 70 + [0.0] * 30, metric="maj@tokens:56", samples=8)
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.metric == "maj@tokens:56 against accuracy"
+    apart = "b is measured by maj@tokens:56, the majority of 8 completions and a is measured by accuracy"
+    assert found.note == apart
+
+
+def test_notes_stand_in_one_line_with_semicolons_between(results: Results) -> None:
+    results.add("a", {f"q{i}": 1.0 for i in range(5)})
+    results.add("b", {f"q{i}": 1.0 for i in range(1, 8)})
+    (found,) = compare_runs(results.connection, ["a", "b"])
+    assert found.note == (
+        "no question on which the two differ; 4 shared questions without any spread: too few to say what it takes; "
+        "1 questions only in a, 3 only in b: left out"
+    )
+
+
 def test_an_import_whose_data_are_not_known_is_not_refused(results: Results) -> None:
     results.add("a", [1.0, 0.0] * 20, data=None, verifier=None)
     results.add("b", [1.0, 1.0] * 20)

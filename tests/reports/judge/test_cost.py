@@ -66,6 +66,53 @@ def test_prices_come_from_the_manifest(study: Results) -> None:
     assert "$1.75 and 8 stages of unknown price" in sums.describe()
 
 
+@pytest.fixture
+def priced() -> Results:
+    """A training on two kinds of GPU without a price, and samples with one, none of which names a GPU."""
+    results = Results()
+    machine = {"gpus": ["H200", "A100"]}
+    stage(results, "t", "train", 3600, 7200, machine=machine, generation=None, cost={"currency": "USD"})
+    drawn = {"tokens": 2500, "completions": 4}
+    stage(results, "e", "eval", 60, inputs={"model": "t"}, machine={"gpus": None}, generation=drawn, cost={"usd": 0.5})
+    run(results, "toy/a/seed1", "t", None, "e")
+    return results
+
+
+def test_a_sum_is_told_in_words(priced: Results) -> None:
+    said = "1 h 01 min, 2.00 GPU hours (A100, H200), 2.5 k tokens generated, $0.50 and 1 stages of unknown price"
+    assert total(costs(priced.connection, "toy")).describe() == said
+    assert total(costs(priced.connection, "toy")[1:]).describe() == "1 min, 2.5 k tokens generated, $0.50"
+
+
+def test_a_sum_is_plain_data(priced: Results) -> None:
+    assert total(costs(priced.connection, "toy")).to_json() == {
+        "stages": 2,
+        "seconds": 3660.0,
+        "gpu_seconds": 7200.0,
+        "gpus": ["A100", "H200"],
+        "tokens": 2500,
+        "completions": 4,
+        "dollars": 0.5,
+        "priced": 1,
+        "gpu_hours": 2.0,
+    }
+
+
+def test_a_stage_knows_only_what_its_manifest_says(priced: Results) -> None:
+    training, evaluation = costs(priced.connection, "toy")
+    assert (training.tokens, training.completions, training.dollars) == (None, None, None)
+    assert (evaluation.kind, evaluation.gpus, evaluation.gpu_seconds, evaluation.repeat) == ("eval", [], 0.0, False)
+
+
+def test_kinds_come_in_the_order_of_the_work_and_others_after_them(study: Results) -> None:
+    stage(study, "odd", "another", 3)
+    stage(study, "again", "eval", 3, inputs={"model": "train-one", "odd": "odd"})
+    study.connection.execute("INSERT INTO repeats VALUES ('study/one/seed1', 'spec', 1, 'again')")
+    kinds = by_kind(costs(study.connection, "study"))
+    assert list(kinds) == ["train", "sample", "label", "eval", "another", "repeat"]
+    assert [one.stages for one in kinds.values()] == [3, 1, 2, 2, 1, 1]
+
+
 def test_unfinished_stages_cost_nothing_yet(study: Results) -> None:
     run(study, "study/later/seed1", "train-later", None, "eval-later")
     assert total(costs(study.connection, "study")).stages == 8
@@ -77,7 +124,7 @@ def test_an_unknown_experiment_has_no_stages(study: Results) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(999, "999"), (1500, "1.5 k"), (2_500_000, "2.5 M"), (3_000_000_000, "3.0 G")]
+    ("count", "text"), [(999, "999"), (1000, "1.0 k"), (1500, "1.5 k"), (2_500_000, "2.5 M"), (3_000_000_000, "3.0 G")]
 )
 def test_large_counts_are_short(count: int, text: str) -> None:
     assert _short(count) == text

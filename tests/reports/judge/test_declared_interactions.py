@@ -96,6 +96,7 @@ def test_the_pair_itself_stays_exploratory(tmp_path: Path) -> None:
 def test_an_unknown_field_leaves_the_claim_open_and_says_why(tmp_path: Path) -> None:
     (verdict,) = judged(written(tmp_path, {**BY_LEVEL, "by": "levle"})).verdicts
     assert verdict.verdict is Verdict.UNRESOLVED and "no question has a field 'levle'" in verdict.note
+    assert verdict.about == "these weights"
 
 
 def test_any_look_has_no_such_test(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_no_harm_and_equivalence_within_a_margin(results: Results) -> None:
 def test_a_margin_claim_can_be_refuted(results: Results) -> None:
     claims = [claim("base", "oracle", "not_worse_by", 0.05), claim("oracle", "base", "equivalent_within", 0.05)]
     worse, better = verdicts(results, block(*claims))
-    assert (worse.verdict, worse.holds) == ("WORSE", False)
-    assert (better.verdict, better.holds) == ("BETTER", False)
+    assert (worse.verdict, worse.holds, worse.note) == ("WORSE", False, "")
+    assert (better.verdict, better.holds, better.note) == ("BETTER", False, "")
 
 
 def test_an_undecided_margin_claim_names_the_questions_it_needs(results: Results) -> None:

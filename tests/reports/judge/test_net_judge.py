@@ -40,6 +40,30 @@ def test_fewer_than_three_groups_are_refused(clusters: int, few: bool) -> None:
     assert (found.p is None) == few == bool(found.note)
 
 
+def test_a_pair_in_two_groups_has_no_interval_and_says_why() -> None:
+    results = Results()
+    results.add("a", [1.0, 0.0] * 10)
+    results.add("b", [1.0, 1.0, 0.0, 1.0] * 5)
+    (found,) = compare_runs(results.connection, ["a", "b"], groups={f"q{i}": f"g{i % 2}" for i in range(20)})
+    assert (found.verdict, found.p, found.ci) == ("UNRESOLVED", None, None)
+    assert "2 group(s) of questions: at least 3 are needed" in found.note
+
+
+def test_groups_of_answers_drawn_unequally_often_are_held_against_the_bounded_mean_too() -> None:
+    """Of a's 60 single answers 3 are wrong, too few for t alone: its p of .0005 becomes .045."""
+    a = [0.0 if i in (3, 17, 40) else 1.0 for i in range(60)]
+    b = [0.25 if i % 7 == 2 else 0.5 if i % 5 == 0 else 1.0 for i in range(60)]
+    results = Results()
+    results.add("a", a)
+    results.add("b", b, samples=4)
+    (found,) = compare_runs(results.connection, ["a", "b"], groups={f"q{i}": f"g{i // 2}" for i in range(60)})
+    about = (np.array(b) - np.array(a), np.arange(60) // 2, 0.95, (-1.0, 1.0))
+    wider, alone = stats.cluster_t(*about, lopsided=True), stats.cluster_t(*about)
+    assert found.p == wider.p and wider.interval is not None
+    assert found.ci == (wider.interval.low, wider.interval.high)
+    assert alone.p is not None and wider.p is not None and alone.p < 0.001 < 0.04 < wider.p
+
+
 def test_checkpoints_of_equally_many_seeds_are_compared_by_their_mean() -> None:
     results = Results()
     for seed in (1, 2):

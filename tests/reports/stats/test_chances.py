@@ -79,6 +79,24 @@ def test_the_least_number_is_found_from_any_guess(wanted: int, guess: int) -> No
     assert least(lambda n: n >= wanted, guess=guess) == wanted
 
 
+def test_the_search_ends_once_it_is_near_enough() -> None:
+    asked: list[float] = []
+
+    class Counted(PairedShares):
+        def chance(self, effect: float, alpha: float) -> float:
+            asked.append(effect)
+            return super().chance(effect, alpha)
+
+    assert detectable(Counted(5, 0.2), 0.05, 0.8) == pytest.approx(0.8**0.2, rel=1e-5)
+    assert len(asked) < 30
+
+
+@pytest.mark.parametrize("pooled", [0.0, 1.0])
+@pytest.mark.parametrize("both_sides", [True, False])
+def test_counts_that_are_all_alike_promise_no_margin(pooled: float, both_sides: bool) -> None:
+    assert UnpairedShares(20, 30, pooled).margin_chance(0.1, 0.05, both_sides) == 0.0
+
+
 def test_what_is_never_enough_has_no_number() -> None:
     assert least(lambda n: False, most=50) is None
 

@@ -64,6 +64,21 @@ def test_of_two_groups_it_is_welchs_t() -> None:
     assert welch_f(np.concatenate([a, b]), labels) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_data_count_as_one_of_the_permutations() -> None:
+    """No shuffle of 99 keeps all of one group above all of the other: p is 1 of 100, and Welch's far below."""
+    values, labels = np.r_[np.linspace(0.0, 0.1, 20), np.linspace(0.9, 1.0, 20)], np.repeat([0, 1], 20)
+    assert heterogeneity(values, labels, permutations=99).p == pytest.approx(0.01)
+    assert welch_f(values, labels) < 1e-6
+
+
+def test_q_of_two_groups_by_hand() -> None:
+    # Five of ten are 1, and eight of ten: sums of squares 2.5 and 1.6, pooled 4.1 / 18 = .2278.
+    # The means' variances are (2.5 + .2278) / 100 and (1.6 + .2278) / 100: Q = .3^2 / .045556.
+    values = np.array([0.0, 1.0] * 5 + [0.0, 1.0, 1.0, 1.0, 1.0] * 2)
+    found = heterogeneity(values, np.repeat([0, 1], 10), permutations=99)
+    assert found.q == pytest.approx(0.09 / 0.0455556, rel=1e-6) and found.groups == 2
+
+
 def test_small_groups_are_left_out() -> None:
     labels = np.array([0] * 12 + [1] * 9)
     found = heterogeneity(np.r_[np.ones(12), -np.ones(9)], labels)

@@ -119,6 +119,11 @@ def test_an_import_has_an_entry(workspace: Workspace, tmp_path: Path) -> None:
     import_file(workspace, tmp_path / "published.csv", {"counts": True})
     entry = only(workspace, "import*")
     assert entry.counts == {"imported": 2} and entry.best is not None and entry.best.mean == 0.45
+    common = {"metric": "accuracy", "n": 100, "seeds": 1, "beside": False}
+    assert entry.to_json()["arms"] == [
+        {"condition": "base", "mean": 0.3, **common},
+        {"condition": "oracle", "mean": 0.45, **common},
+    ]
 
 
 def test_only_what_is_shown_is_judged_and_what_is_older_is_counted(workspace: Workspace) -> None:
