@@ -78,7 +78,8 @@ class TotalCost:
             parts.append(f"{_short(self.tokens)} tokens generated")
         if self.dollars is not None:
             unknown = self.stages - self.priced
-            parts.append(f"${self.dollars:.2f}" + (f" and {unknown} stages of unknown price" if unknown else ""))
+            more = f" and {unknown} stage{'' if unknown == 1 else 's'} of unknown price" if unknown else ""
+            parts.append(f"${self.dollars:.2f}{more}")
         return ", ".join(parts)
 
 

@@ -1,4 +1,5 @@
-"""Digests leave out defaults, so a default must not change unnoticed: it changes what a digest means.
+"""Digests leave out defaults, so a default must not change unnoticed: it changes what a digest means. Nor may the
+bounds of a field: a wider one lets a run begin that fails later.
 
 Every default is on record with its plugin's version, those of the spec's own models with the scheme of digests, and so
 is the digest of every shipped spec. After a wanted change raise the version, then write the records anew:
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 
 if __name__ == "__main__":
@@ -38,6 +40,16 @@ def defaults(cls: type[BaseModel]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(found, default=lambda one: digest_config(one, complete=True, neutral=True))))
 
 
+def bounds(cls: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Every field that has bounds, with them."""
+    found = {}
+    for name, info in cls.model_fields.items():
+        of_field = [one for one in info.metadata if isinstance(one, Ge | Gt | Le | Lt | MaxLen | MinLen)]
+        if of_field:
+            found[name] = {what: value for one in of_field for what, value in asdict(one).items()}
+    return found
+
+
 def on_record() -> dict[str, Any]:
     plugins = {
         f"{kind} {name} version {find(kind, name).version}": defaults(find(kind, name).Config)
@@ -46,13 +58,20 @@ def on_record() -> dict[str, Any]:
     }
     models = (Prompt, ModelSpec, LoraConfig, SplitConfig, ConditionConfig, Match)
     spec = {f"{cls.__name__} scheme {SCHEME}": defaults(cls) for cls in models}
+    bounded = {f"{kind} {name}": bounds(find(kind, name).Config) for kind, names in BUILT_IN.items() for name in names}
+    bounded |= {cls.__name__: bounds(cls) for cls in models}
     optional = {one.name for one in fields(Sampling) if one.default is not MISSING}
     drawn = {name: value for name, value in Sampling(1, 1.0, 1).to_json().items() if name in optional}
     specs = {
         path.relative_to(REPOSITORY).as_posix(): spec_digest(load_spec(path))
         for path in sorted((REPOSITORY / "specs").rglob("*.yaml"))
     }
-    return {"plugins": plugins, "spec": {**spec, f"Sampling scheme {SCHEME}": drawn}, "digests": specs}
+    return {
+        "plugins": plugins,
+        "spec": {**spec, f"Sampling scheme {SCHEME}": drawn},
+        "bounds": {name: found for name, found in bounded.items() if found},
+        "digests": specs,
+    }
 
 
 def test_defaults_and_digests_are_those_on_record() -> None:
@@ -60,6 +79,7 @@ def test_defaults_and_digests_are_those_on_record() -> None:
     found = on_record()
     for part in ("plugins", "spec", "digests"):
         assert found[part] == recorded[part], "a changed default raises the plugin's version, or the scheme"
+    assert found["bounds"] == recorded["bounds"]
 
 
 class Before(PluginConfig):
