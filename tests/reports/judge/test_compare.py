@@ -244,8 +244,12 @@ def test_an_unknown_name_gets_the_nearest(results: Results) -> None:
 
 def test_one_run_is_not_a_comparison(results: Results) -> None:
     results.add("a", [1.0])
-    with pytest.raises(InputError, match="two or more"):
+    results.add("c", None, status="failed")
+    says = "names 1 run\\(s\\) with a result{}: name two or more to compare, `nsd runs` lists them$"
+    with pytest.raises(InputError, match="^a a " + says.format("")):
         compare_runs(results.connection, ["a", "a"])
+    with pytest.raises(InputError, match="^. " + says.format(r" \(c has no result yet \(failed\)\)")):
+        compare_runs(results.connection, ["?"])
 
 
 def test_an_unfinished_run_is_refused_by_name_and_reported_under_a_glob(results: Results) -> None:
