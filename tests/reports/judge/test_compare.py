@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -154,6 +155,14 @@ def test_truncated_answers_count_as_wrong_and_are_bounded(results: Results) -> N
     assert found.difference == pytest.approx(0.2) and found.verdict == "BETTER"
     assert found.truncated == (0.3, 0.0)
     assert found.bounds == pytest.approx((-0.1, 0.2)) and "depends on them" in found.note
+
+
+def test_one_question_in_common_is_not_asked_for_its_spread(results: Results) -> None:
+    results.add("a", [0.25], samples=4, metric="avg@4")
+    results.add("b", [0.75], samples=4, metric="avg@4")
+    with warnings.catch_warnings(action="error"):
+        (found,) = compare_runs(results.connection, ["a", "b"], detect=0.05)
+    assert found.detectable is None and "1 shared question without any spread" in found.note
 
 
 def test_no_question_in_common_is_a_sentence_and_not_a_number(results: Results) -> None:

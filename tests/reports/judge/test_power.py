@@ -251,7 +251,8 @@ def test_the_spread_over_seeds_comes_from_the_conditions_earlier_runs(results: R
     # Chi-square of 4 degrees of freedom: .48442 below, 11.14329 above in 95 cases of 100.
     ends = found.seed_sd * (4 / 11.14329) ** 0.5, found.seed_sd * (4 / 0.48442) ** 0.5
     assert found.seed_range == pytest.approx(ends, rel=1e-5)
-    assert "earlier runs of a and b" in found.seed_source and "4 degrees of freedom" in found.seed_source
+    points = f"{found.seed_sd * 100:.2g} points"
+    assert found.seed_source == f"earlier runs of a and b: SD over seeds {points} (2 conditions, 4 degrees of freedom)"
 
 
 # --------------------------------------------------------------------------- where the assumption comes from
