@@ -95,6 +95,11 @@ def test_a_design_that_is_enough_buys_nothing() -> None:
     assert purchases(asked(Design(50_000)), Prices(1.0, 1.0, "h")) == [Purchase("nothing", 50_000, 1, 1, 0.0)]
 
 
+def test_two_seeds_are_the_fewest_that_tell_of_a_recipe() -> None:
+    here = asked(Design(2000, seeds=3), wanted=0.3, seed_sd=0.001)
+    assert here.chance(here.model(seeds=1)) == 0.0 and here.least("seeds") == 2
+
+
 def test_the_engine_is_a_floor_under_any_number_of_questions() -> None:
     here = asked(Design(1000), engine=0.01**2)
     # 1.96 and .84 standard errors of an error that no test sees: sqrt(2) * .01 * .8416 beyond a reach of nothing.

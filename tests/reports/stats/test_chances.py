@@ -79,6 +79,20 @@ def test_the_least_number_is_found_from_any_guess(wanted: int, guess: int) -> No
     assert least(lambda n: n >= wanted, guess=guess) == wanted
 
 
+def test_the_search_ends_at_every_small_number_from_every_guess() -> None:
+    asked: list[int] = []
+
+    def enough(n: int) -> bool:
+        asked.append(n)
+        assert len(asked) < 50
+        return n >= wanted
+
+    for wanted in range(1, 20):
+        for guess in range(1, 40):
+            asked.clear()
+            assert least(enough, guess=guess) == wanted
+
+
 def test_what_is_never_enough_has_no_number() -> None:
     assert least(lambda n: False, most=50) is None
 
