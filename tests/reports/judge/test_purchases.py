@@ -98,6 +98,8 @@ def test_a_design_that_is_enough_buys_nothing() -> None:
 def test_two_seeds_are_the_fewest_that_tell_of_a_recipe() -> None:
     here = asked(Design(2000, seeds=3), wanted=0.3, seed_sd=0.001)
     assert here.chance(here.model(seeds=1)) == 0.0 and here.least("seeds") == 2
+    in_groups = asked(Design(400, seeds=3, clusters=(10,) * 40))
+    assert in_groups.model(seeds=1) is None and in_groups.model(seeds=2) is not None
 
 
 def test_the_engine_is_a_floor_under_any_number_of_questions() -> None:
