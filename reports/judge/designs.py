@@ -202,10 +202,9 @@ class Asked:
         limit = MOST[what] if most is None else min(most, MOST[what])
         if self.chance(make[what](limit)) < self.power:
             return None
-        start = 2 if what == "seeds" else 1
         design = self.claim.design
-        guess = max(start, len(design.clusters) if what == "groups" else getattr(design, what))
-        return stats.least(lambda count: self.chance(make[what](count)) >= self.power, start, guess, limit)
+        guess = len(design.clusters) if what == "groups" else getattr(design, what)
+        return stats.least(lambda count: self.chance(make[what](count)) >= self.power, guess=guess, most=limit)
 
     def ends(self, what: str) -> tuple[int | None, int | None] | None:
         """The same at both ends of the interval of the spread, or of an assumed correlation inside groups."""

@@ -208,7 +208,7 @@ def _claim_power(
     levels: tuple[float, float],
     power: float,
     detect: float,
-    any_look: bool = False,
+    any_look: bool,
 ) -> ClaimPower:
     wanted = detect if claim.margin is None else claim.margin
     of_seeds = claim.kind != "interaction" and claim.design.seeds >= 2 and any(claim.design.trained)

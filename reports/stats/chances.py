@@ -335,6 +335,7 @@ def least(enough: Callable[[int], bool], start: int = 1, guess: int = 1, most: i
             return None
         low, high = high, min(most, high + max(1, high // 2))
     while high - low > 1:
-        middle = (low + high) // 2 if low * 2 > high or low < start else int(math.sqrt(low * high))
+        halved = low * 2 > high or low < start
+        middle = (low + high) // 2 if halved else max(low + 1, math.isqrt(low * high))
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high

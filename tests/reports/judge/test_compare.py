@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -175,6 +176,14 @@ def test_truncated_answers_count_as_wrong_and_are_bounded(results: Results) -> N
     assert found.bounds == pytest.approx((-0.1, 0.2)) and "depends on them" in found.note
 
 
+def test_one_question_in_common_is_not_asked_for_its_spread(results: Results) -> None:
+    results.add("a", [0.25], samples=4, metric="avg@4")
+    results.add("b", [0.75], samples=4, metric="avg@4")
+    with warnings.catch_warnings(action="error"):
+        (found,) = compare_runs(results.connection, ["a", "b"], detect=0.05)
+    assert found.detectable is None and "1 shared question without any spread" in found.note
+
+
 def test_no_question_in_common_is_a_sentence_and_not_a_number(results: Results) -> None:
     results.add("a", {"x": 1.0, "y": 0.0})
     results.add("b", {"u": 1.0, "v": 0.0})
@@ -263,8 +272,12 @@ def test_an_unknown_name_gets_the_nearest(results: Results) -> None:
 
 def test_one_run_is_not_a_comparison(results: Results) -> None:
     results.add("a", [1.0])
-    with pytest.raises(InputError, match="two or more"):
+    results.add("c", None, status="failed")
+    says = "names 1 run\\(s\\) with a result{}: name two or more to compare, `nsd runs` lists them$"
+    with pytest.raises(InputError, match="^a a " + says.format("")):
         compare_runs(results.connection, ["a", "a"])
+    with pytest.raises(InputError, match="^. " + says.format(r" \(c has no result yet \(failed\)\)")):
+        compare_runs(results.connection, ["?"])
 
 
 def test_an_unfinished_run_is_refused_by_name_and_reported_under_a_glob(results: Results) -> None:

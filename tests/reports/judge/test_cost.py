@@ -81,7 +81,7 @@ def priced() -> Results:
 def test_a_sum_is_told_in_words(priced: Results) -> None:
     said = "1 h 01 min, 2.00 GPU hours (A100, H200), 2.5 k tokens generated, $0.50 and 1 stage of unknown price"
     assert total(costs(priced.connection, "toy")).describe() == said
-    assert total(costs(priced.connection, "toy")[1:]).describe() == "1 min, 2.5 k tokens generated, $0.50"
+    assert total(costs(priced.connection, "toy")[1:]).describe() == "1 min 00 s, 2.5 k tokens generated, $0.50"
 
 
 def test_a_sum_is_plain_data(priced: Results) -> None:

@@ -248,7 +248,11 @@ def test_the_spread_over_seeds_comes_from_the_conditions_earlier_runs(results: R
     expected = (0.0004 - left[0] / 100 + 0.0009 - left[1] / 100) / 2
     assert found.seed_sd == pytest.approx(expected**0.5)
     assert found.interaction == pytest.approx(sum(left))
-    assert "earlier runs of a and b" in found.seed_source and "4 degrees of freedom" in found.seed_source
+    # Chi-square of 4 degrees of freedom: .48442 below, 11.14329 above in 95 cases of 100.
+    ends = found.seed_sd * (4 / 11.14329) ** 0.5, found.seed_sd * (4 / 0.48442) ** 0.5
+    assert found.seed_range == pytest.approx(ends, rel=1e-5)
+    points = f"{found.seed_sd * 100:.2g} points"
+    assert found.seed_source == f"earlier runs of a and b: SD over seeds {points} (2 conditions, 4 degrees of freedom)"
 
 
 # --------------------------------------------------------------------------- where the assumption comes from
@@ -297,6 +301,21 @@ def test_one_shared_question_says_nothing(results: Results) -> None:
     results.add("toy/b/seed1", [0.0])
     found = one(Design(1), claim_b_a(1), connection=results.connection, experiment="toy")
     assert found.spread.source.startswith("assumed") and found.alone.detectable is None
+
+
+def test_runs_that_share_no_question_say_nothing(results: Results) -> None:
+    results.add("toy/a/seed1", {"x": 1.0, "y": 0.0}, data=None)
+    results.add("toy/b/seed1", {"z": 1.0, "w": 0.0}, data=None)
+    found = one(Design(100), claim_b_a(), connection=results.connection, experiment="toy")
+    assert found.spread.source.startswith("assumed") and found.spread.icc_source == ""
+
+
+def test_one_shared_question_of_several_samples_says_nothing(results: Results) -> None:
+    results.add("toy/a/seed1", [0.25], samples=4, metric="avg@4")
+    results.add("toy/b/seed1", [0.75], samples=4, metric="avg@4")
+    claim = Claimed("b > a", "better", "b", "a", design=Design(100, samples=4, metric="avg@4", data_hash="data"))
+    found = one(claim.design, claim, connection=results.connection, experiment="toy")
+    assert found.spread.source.startswith("assumed")
 
 
 def test_an_empty_database_says_nothing(results: Results) -> None:

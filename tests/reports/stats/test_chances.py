@@ -97,6 +97,20 @@ def test_counts_that_are_all_alike_promise_no_margin(pooled: float, both_sides: 
     assert UnpairedShares(20, 30, pooled).margin_chance(0.1, 0.05, both_sides) == 0.0
 
 
+def test_the_search_ends_at_every_small_number_from_every_guess() -> None:
+    asked: list[int] = []
+
+    def enough(n: int) -> bool:
+        asked.append(n)
+        assert len(asked) < 50
+        return n >= wanted
+
+    for wanted in range(1, 20):
+        for guess in range(1, 40):
+            asked.clear()
+            assert least(enough, guess=guess) == wanted
+
+
 def test_what_is_never_enough_has_no_number() -> None:
     assert least(lambda n: False, most=50) is None
 

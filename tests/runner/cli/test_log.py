@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def test_an_entry_has_date_question_result_verdicts_and_cost(workspace: Workspac
     text = "\n".join(lines_of(entry))
     assert text.startswith("2026-01-01 00:01  toy  aaaaaaaa  3 done  3 min 00 s")
     assert "holds: good > bad (+60.0 points" in text and "UNRESOLVED: same > good" in text
+
+
+def test_the_result_names_the_best_of_all_arms_and_counts_the_claims(workspace: Workspace) -> None:
+    said = "best of 3: good 0.7500 accuracy on 20 questions; 2 declared claims: 1 hold, 1 undecided"
+    assert only(workspace).result() == said
+
+
+def test_the_result_of_one_arm_has_no_others_to_count_and_leaves_another_evaluation_out(workspace: Workspace) -> None:
+    entry = only(workspace)
+    (good,) = (arm for arm in entry.arms if arm.condition == "good")
+    beside = replace(good, condition="good@retention", mean=0.9, beside=True)
+    alone = replace(entry, arms=[good, beside], verdicts=[], late=entry.verdicts[:1])
+    assert alone.result() == "best: good 0.7500 accuracy on 20 questions; 1 late claim: 1 hold"
 
 
 def test_a_refuted_claim_is_shown_like_any_other(workspace: Workspace) -> None:
