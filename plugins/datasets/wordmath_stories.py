@@ -431,4 +431,3 @@ FAMILIES: dict[str, Callable[[Story, int], None]] = {
     "parts": _parts,
     "recipe": _recipe,
 }
-MOST_STEPS = 4

@@ -20,7 +20,6 @@ from enum import StrEnum
 
 MOST_PARTS = 24  # of more parts the texts alone are compared: each pair of them may cost the library's time
 
-_BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _TOKEN = re.compile(r"\\[{}]|\\[A-Za-z]+|\\.|.", re.DOTALL)
 _OPENING = {"(", "[", "{", "\\{", "\\lbrace", "\\langle", "\\lbrack"}
 _CLOSING = {")", "]", "}", "\\}", "\\rbrace", "\\rangle", "\\rbrack"}

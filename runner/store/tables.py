@@ -118,11 +118,6 @@ def write(path: Path, columns: dict[str, str], rows: Iterable[dict[str, Any]]) -
                     break
 
 
-def _column(rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> list[Any]:
-    values = [row.get(name) for row in rows]
-    return [_storable(value) for value in values] if kind == "text" else values
-
-
 def _array(values: list[Any], kind: pyarrow.DataType) -> Any:
     """The values of a column, None for null.
 

@@ -1,5 +1,6 @@
 """Digests leave out defaults, so a default must not change unnoticed: it changes what a digest means. Nor may the
-bounds of a field: a wider one lets a run begin that fails later.
+bounds of a field: a wider one lets a run begin that fails later. Nor what a stored file is taken to say that lacks a
+field: older ones do.
 
 Every default is on record with its plugin's version, those of the spec's own models with the scheme of digests, and so
 is the digest of every shipped spec. After a wanted change raise the version, then write the records anew:
@@ -28,6 +29,7 @@ from nsd.runner.plan.keys import SCHEME, values_of
 from nsd.runner.spec.digest import digest_config
 from nsd.runner.spec.load import load_spec
 from nsd.runner.spec.model import ConditionConfig, Match, ModelSpec
+from nsd.runner.store import shapes
 from support import REPOSITORY
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -50,6 +52,10 @@ def bounds(cls: type[BaseModel]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def is_stored(found: object) -> bool:
+    return isinstance(found, type) and issubclass(found, shapes.Shape) and found.__module__ == shapes.__name__
+
+
 def on_record() -> dict[str, Any]:
     plugins = {
         f"{kind} {name} version {find(kind, name).version}": defaults(find(kind, name).Config)
@@ -60,6 +66,7 @@ def on_record() -> dict[str, Any]:
     spec = {f"{cls.__name__} scheme {SCHEME}": defaults(cls) for cls in models}
     bounded = {f"{kind} {name}": bounds(find(kind, name).Config) for kind, names in BUILT_IN.items() for name in names}
     bounded |= {cls.__name__: bounds(cls) for cls in models}
+    stored = {cls.__name__: defaults(cls) for cls in vars(shapes).values() if is_stored(cls)}
     optional = {one.name for one in fields(Sampling) if one.default is not MISSING}
     drawn = {name: value for name, value in Sampling(1, 1.0, 1).to_json().items() if name in optional}
     specs = {
@@ -69,6 +76,7 @@ def on_record() -> dict[str, Any]:
     return {
         "plugins": plugins,
         "spec": {**spec, f"Sampling scheme {SCHEME}": drawn},
+        "stored": stored,
         "bounds": {name: found for name, found in bounded.items() if found},
         "digests": specs,
     }
@@ -80,6 +88,7 @@ def test_defaults_and_digests_are_those_on_record() -> None:
     for part in ("plugins", "spec", "digests"):
         assert found[part] == recorded[part], "a changed default raises the plugin's version, or the scheme"
     assert found["bounds"] == recorded["bounds"]
+    assert found["stored"] == recorded["stored"]
 
 
 class Before(PluginConfig):
