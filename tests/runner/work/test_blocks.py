@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stage_here import do
 
 from nsd.plugins import large
 from nsd.plugins.api import Completion, Question, StopReason
@@ -19,14 +20,13 @@ from nsd.plugins.large import keys_of
 from nsd.runner.plan.build import build_plan
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.spec.load import load_spec
-from nsd.runner.store import provenance, stored, tables
-from nsd.runner.store.shapes import Manifest
+from nsd.runner.store import stored, tables
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work import blocks
 from nsd.runner.work.blocks import Finding, Taking, Texts
 from nsd.runner.work.context import Context
-from nsd.runner.work.jobs import job_of, write_data
-from nsd.runner.work.stages import run_stage
+from nsd.runner.work.drawing import Shards
+from nsd.runner.work.jobs import write_data
 
 K = 3
 SPEC = """\
@@ -66,21 +66,8 @@ def stage_of(plan: Plan, kind: str) -> Stage:
 
 def run(plan: Plan, kind: str, workspace: Workspace, shards: int | None = None) -> dict[str, Any]:
     """Do a stage in this process; `shards`: it is stopped after so many."""
-    write_data(plan, workspace)
-    stage = stage_of(plan, kind)
     left = iter(range(10**9 if shards is None else shards - 1))
-    with workspace.lock(stage.kind, stage.digest) as partial:
-        context = Context(workspace, partial, lambda event: None, lambda: next(left, None) is None)
-        facts = run_stage(job_of(plan, stage, workspace), context)
-        given: dict[str, Any] = {
-            "kind": stage.kind,
-            "digest": stage.digest,
-            "key": stage.key,
-            "settings": stage.settings,
-        }
-        given |= {"packages": provenance.packages(), **facts}
-        workspace.commit(stage.kind, stage.digest, Manifest.model_validate(given))
-    return facts
+    return dict(do(plan, stage_of(plan, kind), workspace, lambda: next(left, None) is None))
 
 
 def rows_of(plan: Plan, kind: str, workspace: Workspace) -> list[dict[str, Any]]:
@@ -197,3 +184,17 @@ def test_a_stage_holds_a_block(tmp_path: Path, request: pytest.FixtureRequest) -
 
     peak(20)  # what is imported and kept once
     assert peak(800) - peak(400) < 400 * 1000
+
+
+def test_what_was_drawn_is_told_with_each_file_and_numbers_go_on(tmp_path: Path) -> None:
+    def some(*samples: int) -> list[Completion]:
+        return [Completion("q", sample, "text", 4, StopReason.STOP) for sample in samples]
+
+    told: list[tuple[int, int]] = []
+    context = Context(Workspace(tmp_path / "w"), tmp_path, lambda event: None, lambda: False)
+    for turn in (0, 1):
+        shards = Shards(context, lambda who, drawn, rate: told.append((who, drawn)))
+        shards.add(some(3 * turn, 3 * turn + 1))
+        shards.add(some(3 * turn + 2))
+    assert told == [(0, 2), (0, 3)] * 2
+    assert sorted(path.name for path in (tmp_path / "shards").iterdir()) == [f"{n:06d}.parquet" for n in range(4)]
