@@ -282,14 +282,23 @@ class OpenAIEngine(Engine):
 
 
 def _batch(asking: Asking, stopping: Callable[[], bool], told: Callable[[Completion], None]) -> list[Completion]:
-    """What comes within a few seconds of the first one, each `told` at once; nothing where none comes for a moment."""
+    """What comes within a few seconds of the first one, each `told` at once; nothing where none comes for a moment.
+
+    Whoever is stopping gets all that has come: no other batch may be asked for, and what is in none is paid again.
+    """
     first = asking.take(LOOK_SECONDS)
     if first is None:
         return []
     told(first)
     batch, until = [first], time.monotonic() + SHARD_SECONDS
-    while len(batch) < SHARD and (left := until - time.monotonic()) > 0 and asking.running and not stopping():
-        if (found := asking.take(min(left, LOOK_SECONDS))) is not None:
+    while asking.running:
+        over = stopping()
+        left = 0.0 if over else min(until - time.monotonic(), LOOK_SECONDS)
+        if not over and (len(batch) >= SHARD or left <= 0):
+            break
+        if (found := asking.take(left)) is not None:
             told(found)
             batch.append(found)
+        elif over:
+            break
     return batch

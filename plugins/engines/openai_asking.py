@@ -119,7 +119,7 @@ class Asking:
     def take(self, seconds: float) -> Completion | None:
         """The next completion; None where none came for so long, and at the end, when `running` is false."""
         try:
-            found = self._taken_up.get(timeout=seconds)
+            found = self._taken_up.get(block=seconds > 0, timeout=seconds)
         except queue.Empty:
             return None
         if found is not None:

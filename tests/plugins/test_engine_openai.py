@@ -432,6 +432,22 @@ def test_who_stops_gets_what_came_at_once(served: Served, monkeypatch: pytest.Mo
     assert len(next(batch for batch in batches if batch)) == 3
 
 
+def test_who_stops_while_the_first_text_is_taken_gets_all_that_came(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsd.plugins.engines.openai.LOOK_SECONDS", 0.0)  # nothing is waited for
+    served.faults = lambda number, asked: Hang() if number > 3 else None
+    one = engine(served, concurrency=1)
+    batches = one.generate(None, QUESTIONS, SAMPLING, 5)
+
+    def stopping() -> bool:  # asked for the first time when the first text is taken
+        wait_until(lambda: len(served.asked) > 3)
+        return True
+
+    one.stopping = stopping
+    assert len(next(batch for batch in batches if batch)) == 3
+
+
 # --------------------------------------------------------------------------- pace
 
 
