@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import chi2
 
+from nsd.reports.judge.designs import Asked
 from nsd.reports.judge.power import Claimed, Design
 from nsd.reports.judge.spread import Spread
 from toy_designs import alternating, one
@@ -60,3 +61,22 @@ def test_the_range_of_the_scatter_gives_the_range_of_what_seeds_detect(results: 
     low, high = found.alone.detectable_range or (None, None)
     assert low is not None and high is not None and found.alone.detectable is not None
     assert low < found.alone.detectable < high
+
+
+@pytest.mark.parametrize(
+    ("about", "seed_sd", "known", "scales"),
+    [
+        ("recipe", 0.02, True, (0.25, 9.0)),  # variances: squares of (.01, .06) over .02
+        ("checkpoint", 0.02, True, (0.5, 2.0)),
+        ("recipe", 0.0, True, None),
+        ("recipe", 0.02, False, None),
+        ("checkpoint", 0.02, False, None),
+    ],
+)
+def test_the_interval_of_a_spread_is_that_of_seeds_for_a_recipe_and_else_of_questions(
+    about: str, seed_sd: float, known: bool, scales: tuple[float, float] | None
+) -> None:
+    ranges = ((0.02, 0.08), (0.01, 0.06)) if known else (None, None)
+    spread = Spread(0.04, 1, None, "toy", seed_sd, False, "toy", variance_range=ranges[0], seed_range=ranges[1])
+    found = Asked(Claimed("b > a"), spread, about, 0.02, 0.05, 0.8).scales
+    assert found == (None if scales is None else pytest.approx(scales))
