@@ -81,9 +81,9 @@ class GroupSizes:
         return GroupSizes(tuple(size * questions / self.questions for size in self.sizes), self.times)
 
     def spread(self, icc: float) -> float:
-        """The variance of a mean of values with variance 1."""
+        """The variance of a mean of values with variance 1; 0 where groups so large cannot have so negative an `icc`."""
         n = self.questions
-        return (1 - icc + icc * self.squares / n) / n
+        return max(0.0, 1 - icc + icc * self.squares / n) / n
 
     @property
     def effective(self) -> float:
@@ -198,7 +198,7 @@ class GroupedMeans:
         from scipy.special import stdtrit
 
         variance, seen = self._of_question(effect), self.sizes.seen(min(1.0, max(0.0, self.icc)))
-        expected = variance * self.sizes.seen(self.icc).expected
+        expected = variance * max(0.0, self.sizes.seen(self.icc).expected)
         t = -float(stdtrit(seen.df, tail))
         if self.bounded and self.sizes.groups <= MOST_DRAWN:
             drawn = _drawn(replace(self.sizes, times=1.0), min(1.0, max(0.0, self.icc)))

@@ -227,13 +227,14 @@ def schema(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead.")] = None,
 ) -> None:
     """Print the JSON schema of the spec language, for completion in editors."""
+    from nsd.runner.cli.report import write_file
     from nsd.runner.spec.schema import json_schema
 
     text = json.dumps(json_schema(), indent=2)
     if out is None:
         print(text)
     else:
-        out.write_text(text + "\n", encoding="utf-8")
+        write_file(out, f"{text}\n".encode())
 
 
 @looking.command()

@@ -55,6 +55,9 @@ def write_new(path: Path, start: str) -> Path:
         raise InputError(f"{path} exists already; nothing was written")
     name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in path.stem)
     text = HEADER.format(title=name, path=path, name=name) + BODIES[start] + TAIL
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return path

@@ -20,6 +20,7 @@ from nsd.plugins.side_files import BrokenSideFile
 from nsd.runner.plan.jobs import PluginJob, StageJob, ToSample
 from nsd.runner.plan.model import Plan, Stage
 from nsd.runner.store import provenance, tables
+from nsd.runner.store.shapes import Broken
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.cores import openmp_settings
 from nsd.runner.work.ray_machines import Over
@@ -32,6 +33,8 @@ def write_data(plan: Plan, workspace: Workspace) -> None:
     for content_hash, questions in plan.data.items():
         path = workspace.data_file(content_hash)
         if not tables.looks_whole(path):
+            if path.is_dir():
+                workspace.set_aside(path, Broken(path, "it is no file"), "it is written again")
             tables.write_questions(path, questions)
 
 

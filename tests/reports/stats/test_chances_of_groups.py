@@ -37,6 +37,20 @@ def test_the_variance_of_a_mean_of_groups_by_hand() -> None:
     assert sizes.spread(0.5) == pytest.approx(10 / 36)
     # Of 2, 4 and 6: (2 + 2 * .5) + (4 + 12 * .5) + (6 + 30 * .5) = 34.
     assert sizes.of_questions(12).spread(0.5) == pytest.approx(34 / 144)
+    # Two of ten: (1 + .05 - .05 * 10) / 20; at -.12 1 + .12 - 1.2 is below 0, and no variance is.
+    assert stats.GroupSizes((10.0, 10.0)).spread(-0.05) == pytest.approx(0.0275)
+    assert stats.GroupSizes((10.0, 10.0)).spread(-0.12) == 0.0
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("icc", [-0.12, -0.5])
+def test_groups_more_alike_than_by_chance_have_a_chance_however_large_they_get(icc: float, bounded: bool) -> None:
+    # Of -.12 groups of ten may be, and no larger ones: 1 + .12 - .12 * 10 = -.08.
+    for size in (4.0, 10.0, 1000.0):
+        model = stats.GroupedMeans(stats.GroupSizes((size,) * 40), 0.2, icc, bounded=bounded)
+        assert model.error(0.0) >= 0.0
+        assert 0.0 <= model.chance(0.01, 0.05) <= model.chance(0.2, 0.05) <= 1.0
+        assert 0.0 <= model.margin_chance(0.05, 0.05, True) <= 1.0
 
 
 def test_many_groups_of_one_question_are_the_noncentral_t() -> None:

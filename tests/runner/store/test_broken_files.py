@@ -356,8 +356,8 @@ def test_a_journal_that_cannot_be_read_is_named(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"garbage" * 100])
-def test_broken_questions_are_written_again(workspace: Workspace, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"garbage" * 100, None])
+def test_broken_questions_are_written_again(workspace: Workspace, tmp_path: Path, content: bytes | None) -> None:
     from nsd.runner.plan.build import build_plan
     from nsd.runner.spec.load import load_spec
     from nsd.runner.work.jobs import write_data
@@ -366,7 +366,11 @@ def test_broken_questions_are_written_again(workspace: Workspace, tmp_path: Path
     write_data(plan, workspace)
     (path,) = workspace.data.glob("*.parquet")
     held = tables.read_questions(path)
-    path.write_bytes(content)
+    if content is None:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(content)
     assert tables.held_questions(workspace, path.stem) == []
     write_data(plan, workspace)
     assert tables.read_questions(path) == held
