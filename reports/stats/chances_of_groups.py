@@ -81,7 +81,7 @@ class GroupSizes:
         return GroupSizes(tuple(size * questions / self.questions for size in self.sizes), self.times)
 
     def spread(self, icc: float) -> float:
-        """The variance of a mean of values with variance 1; 0 where groups so large cannot have so negative an `icc`."""
+        """The variance of a mean of values with variance 1; 0 where groups so large can have no `icc` so negative."""
         n = self.questions
         return max(0.0, 1 - icc + icc * self.squares / n) / n
 
