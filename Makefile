@@ -51,8 +51,8 @@ test-fast: environment
 	$(FAST_TESTS)
 
 lint: environment
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/mypy
 
 bench: environment

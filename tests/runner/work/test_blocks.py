@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stage_here import do
 
 from nsd.plugins import large
 from nsd.plugins.api import Completion, Question, StopReason
@@ -27,6 +26,7 @@ from nsd.runner.work.blocks import Finding, Taking, Texts
 from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import Shards
 from nsd.runner.work.jobs import write_data
+from stage_here import do
 
 K = 3
 SPEC = """\

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stage_here import do
 
 from nsd.plugins.api import Completion, StopReason
 from nsd.plugins.metrics import comparable
@@ -20,6 +19,7 @@ from nsd.runner.store.index import Store
 from nsd.runner.store.workspace import Workspace
 from nsd.runner.work.drawing import rounds_within
 from nsd.runner.work.execute import execute
+from stage_here import do
 
 # Sample 0 of a question has 1 token, all others as `lengths` says; `crash` names a sample before which it breaks once.
 ENGINE = """\
