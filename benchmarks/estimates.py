@@ -59,20 +59,18 @@ def measure(options: argparse.Namespace) -> Iterator[Row]:
         workspace = Workspace(folder / "w")
         plan = build_plan(load_spec(folder / "spec.yaml"))
         guesses = {one.digest: one for one in Estimator(plan, workspace).on(f"{card.name}:1").stages}
-        first = [
-            one.digest for one in plan.stages.values() if not one.inputs
-        ]  # a model of random weights labels nothing
-        if execute(plan, workspace, only=first).exit_code:
-            raise SystemExit("estimates: a stage failed")
-        found = {one.digest: one for one in workspace.manifests(newest=len(first))}
-    for digest in first:
-        guess = guesses[digest]
-        seconds, peak = found[digest].seconds, found[digest].machine.gpu_peak_bytes
-        if guess.allocated is None or guess.seconds is None or seconds is None or peak is None:
-            continue
-        what = f"{guess.title}, {options.model}"
-        yield Row(what, "the stage", "s", guess.seconds, seconds, guess.seconds / seconds)
-        yield Row(f"{what}, memory", "the stage", "GiB", guess.allocated / GIB, peak / GIB, guess.allocated / peak)
+        # A model of random weights labels nothing, so only first stages run: one at a time, so that a figure that came
+        # is kept where a borrowed machine's time ends.
+        for digest in [one.digest for one in plan.stages.values() if not one.inputs]:
+            if execute(plan, workspace, only=[digest]).exit_code:
+                raise SystemExit("estimates: a stage failed")
+            (found,) = workspace.manifests(digest=digest)
+            guess, seconds, peak = guesses[digest], found.seconds, found.machine.gpu_peak_bytes
+            if guess.allocated is None or guess.seconds is None or seconds is None or peak is None:
+                continue
+            what = f"{guess.title}, {options.model}"
+            yield Row(what, "the stage", "s", guess.seconds, seconds, guess.seconds / seconds)
+            yield Row(f"{what}, memory", "the stage", "GiB", guess.allocated / GIB, peak / GIB, guess.allocated / peak)
 
 
 def main() -> int:
