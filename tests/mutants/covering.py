@@ -31,6 +31,10 @@ FAST = "not slow and not browser and not cluster"
 CONTEXT, NOTES = "MUTANTS_CONTEXT", "MUTANTS_NOTES"
 IMPORTED = ""
 PACKAGES = ("runner", "plugins", "reports")
+# They look at what an import has made, and execute no line: every constant and field is tried by them too.
+RECORDS = ("tests/test_constants.py", "tests/runner/plan/test_defaults.py")
+# A script that runs where coverage cannot follow it, and the line that sends it there: what tests send it, run it.
+SENT = {"plugins/verifiers/_code_harness.py": ("plugins/verifiers/code_tests.py", "{_harness()}")}
 
 
 @dataclass
@@ -50,14 +54,19 @@ class Covering:
         """Tests that execute the fault's line, in the order in which they run.
 
         Whoever imports a file first executes its constants and fields. They belong to all who execute anything in it,
-        and to the other tests in the files of those, which may look at nothing but a default.
+        and to the other tests in the files of those, which may look at nothing but a default. Of a script that is sent
+        elsewhere, every line belongs to the tests that send it.
         """
         lines = self.lines.get(fault.file, {})
         at = lines if fault.imported else map(str, range(fault.first, fault.last + 1))
+        if fault.file in SENT:
+            file, sends = SENT[fault.file]
+            lines, text = self.lines.get(file, {}), (ROOT / file).read_text(encoding="utf-8")
+            at = [str(number) for number, line in enumerate(text.splitlines(), 1) if sends in line]
         contexts = {each for line in at for each in lines.get(line, [])} - {IMPORTED}
         found = [test for test, used in self.uses.items() if test in contexts or contexts & set(used)]
         if fault.imported:
-            files = {test.split("::")[0] for test in found}
+            files = {*RECORDS, *(test.split("::")[0] for test in found)}
             found = [test for test in self.uses if test.split("::")[0] in files]
         return self.ordered(found)
 
