@@ -5,8 +5,9 @@ list are the first hundred of a longer one. Drawing statements, not mutations, s
 their code; a call with ten arguments has a hundred mutations and is still one place to go wrong.
 
 Left out is what no test of a result could notice, or only a test of wording: docstrings and annotations (by mutmut),
-`if TYPE_CHECKING`, decorators' own arguments (by mutmut), `encoding=` and zip's `strict=`, and prose, which is any
-string with white space in it that is not SQL, with everything inside its braces. Prompts are prose by this rule.
+`if TYPE_CHECKING`, decorators' own arguments (by mutmut), `encoding=` and zip's `strict=`, SQL in other letters, and
+prose, which is any string with white space in it that is not SQL, with everything inside its braces. Prompts are prose
+by this rule.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ class Mutations(MutationVisitor):
 
 def _changes_prose_alone(mutation: Mutation) -> bool:
     before, after = mutation.original_node, mutation.mutated_node
+    if (sql := prose_text(before)) is not None and SQL.match(sql.lstrip("rfb\"'")) and "'" not in sql.strip("'"):
+        return sql.casefold() == (prose_text(after) or "").casefold()  # SQL's words and names know no case
     if isinstance(before, cst.Call) and isinstance(after, cst.Call):
         changed = [arg for arg in before.args if not any(arg is other for other in after.args)]
         return any(

@@ -63,6 +63,14 @@ def test_a_shorter_list_begins_a_longer_one_and_other_code_moves_no_fault(root: 
     assert {one.key for one in drawn} < {one.key for one in faults.draw(root, 99, seed=1)[0]}
 
 
+def test_other_letters_of_sql_are_no_fault(root: Path) -> None:
+    (root / "toy.py").write_text('QUERY = "SELECT a FROM b"\nQUOTED = "SELECT a FROM b WHERE c = \'d\'"\n')
+    drawn = [fault for seed in range(20) for fault in faults.draw(root, 2, seed)[0]]
+    before = (root / "toy.py").read_text().casefold()
+    same = {fault.line for fault in drawn if fault.mutated.casefold() == before}
+    assert same == {2} and {fault.line for fault in drawn} == {1, 2}
+
+
 def test_a_room_without_files_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "ROOMS", {"toy": ["gone.py"]})
     with pytest.raises(FileNotFoundError, match=r"gone\.py"):
