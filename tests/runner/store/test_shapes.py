@@ -6,7 +6,19 @@ import json
 
 import pytest
 
-from nsd.runner.store.shapes import Broken, Hypotheses, Manifest, Note, RepeatRecord, RunRecord, Warned
+from nsd.runner.store import shapes
+from nsd.runner.store.shapes import (
+    Broken,
+    Hypotheses,
+    Imported,
+    Key,
+    Manifest,
+    Note,
+    RepeatRecord,
+    RunRecord,
+    Shape,
+    Warned,
+)
 
 
 def test_fields_of_another_version_are_given_back_in_their_order() -> None:
@@ -61,3 +73,51 @@ def test_a_note_without_a_text_is_an_empty_one() -> None:
     note = Note.from_json({"run": 3, "text": None, "mood": "odd"}, "notes.jsonl")
     assert (note.run, note.written_at, note.text) == ("", "", "")
     assert note.to_json() == {"run": 3, "text": None, "mood": "odd"}
+
+
+# Whatever else a shape may lack is None.
+ABSENT: dict[str, dict[str, object]] = {
+    "Machine": {"gpus": []},
+    "Served": {"unknown": 0, "unknown_usd": 0.0, "answered_by": [], "reproducible": False},
+    "Answered": {"versions": {}, "checked": False},
+    "Manifest": {
+        **{"key": Key(), "machine": shapes.Machine(), "inputs": {}, "used_by": [], "packages": {}, "events": []},
+        **{"shared": {}, "imported": [], "files": {}, "sha256": {}},
+    },
+    "WordFailure": {"log_end": []},
+    "RepeatRecord": {"needs": []},
+    "RunRecord": {"needs": [], "repeats": [], "beside": False},
+    "Hypotheses": {"alpha": 0.05, "correction": "holm", "claims": []},
+    "Note": {"run": "", "written_at": "", "text": ""},
+    "Sides": {"a": [], "b": []},
+}
+
+
+def test_what_a_file_does_not_say_is_nothing_in_every_shape() -> None:
+    every = [one for one in vars(shapes).values() if isinstance(one, type) and issubclass(one, Shape)]
+    assert {one.__name__ for one in every} > set(ABSENT)
+    for shape in every:
+        may_lack = {name: field for name, field in shape.model_fields.items() if not field.is_required()}
+        found = {name: field.get_default(call_default_factory=True) for name, field in may_lack.items()}
+        expected = dict.fromkeys(may_lack) | ABSENT.get(shape.__name__, {})
+        assert found == expected, shape
+
+
+def test_a_manifest_that_was_not_read_lies_in_no_folder_of_a_workspace() -> None:
+    assert str(Manifest(kind="eval", digest="d").folder) == "."
+
+
+@pytest.mark.parametrize("counts", [[1], [1, 2, 3], [-1, 2], [3, 2], [0, 0]])
+def test_counts_are_how_many_are_right_and_of_how_many(counts: list[int]) -> None:
+    with pytest.raises(Broken, match="counts: value error, it should be how many are right, and of how many"):
+        Imported.from_json({"run": "r", "counts": counts}, "results.json")
+
+
+@pytest.mark.parametrize("counts", [[0, 1], [1, 1], [3, 7]])
+def test_counts_may_be_none_or_all(counts: list[int]) -> None:
+    assert Imported.from_json({"run": "r", "counts": counts}, "results.json").counts == counts
+
+
+@pytest.mark.parametrize(("names", "whether"), [(["model/w"], True), (["log.txt", "model"], False), ([], False)])
+def test_weights_lie_in_the_folder_of_the_model(names: list[str], whether: bool) -> None:
+    assert Manifest(kind="train", digest="d", files=dict.fromkeys(names, 1)).has_weights is whether
