@@ -1,4 +1,4 @@
-"""A training and its labels done in the test's own process: what the trainer is given, what is kept while it goes on."""
+"""A training in the test's own process: what the trainer is given, and what is kept while it goes on."""
 
 from __future__ import annotations
 
