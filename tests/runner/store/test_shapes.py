@@ -121,3 +121,68 @@ def test_counts_may_be_none_or_all(counts: list[int]) -> None:
 @pytest.mark.parametrize(("names", "whether"), [(["model/w"], True), (["log.txt", "model"], False), ([], False)])
 def test_weights_lie_in_the_folder_of_the_model(names: list[str], whether: bool) -> None:
     assert Manifest(kind="train", digest="d", files=dict.fromkeys(names, 1)).has_weights is whether
+
+
+def test_what_is_no_number_in_json_counts_as_unknown() -> None:
+    content = b'{"a": NaN, "b": Infinity, "c": -Infinity, "d": 1e999, "e": -1e999, "f": 0.5, "g": 3, "h": [NaN]}'
+    unknown = dict.fromkeys("abcde")
+    assert shapes.parse_object(content, "here.json") == {**unknown, "f": 0.5, "g": 3, "h": [None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "it is empty"),
+        (b"\x00 \t\r\n", "it is empty"),
+        (b"[1]", "it is no JSON object"),
+        (b"3", "it is no JSON object"),
+        (b'{"a"', r"it is no JSON \(Expecting ':' delimiter"),
+        (b'{"a": "\xff"}', r"it is no JSON \('utf-8' codec"),
+        (b"[" * 100_000, r"it is no JSON \("),
+    ],
+)
+def test_bytes_that_hold_no_object_are_broken_by_their_place(content: bytes, reason: str) -> None:
+    with pytest.raises(Broken, match=f"^here.json is broken: {reason}") as raised:
+        shapes.parse_object(content, "here.json")
+    assert str(raised.value.path) == "here.json" and raised.value.reason in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "whether"),
+    [
+        ({"a": "x", "b": "y", "evidence": {"a": ["e"], "b": []}}, True),
+        ({"a": "x", "b": "y", "evidence": {"a": [], "b": []}, "train": None}, True),
+        ({"a": "x", "b": "y", "evidence": {"a": [], "b": []}, "train": {"a": ["t"], "b": ["u"]}}, True),
+        ({"a": "x", "b": "y", "evidence": {"a": [], "b": []}, "train": {"a": ["t"]}}, False),
+        ({"a": "x", "evidence": {"a": [], "b": []}}, False),
+        ({"a": "x", "b": 3, "evidence": {"a": [], "b": []}}, False),
+        ({"a": "x", "b": "y", "evidence": {"a": [], "b": [3]}}, False),
+        ({"a": "x", "b": "y", "evidence": {"a": "ab", "b": []}}, False),
+        ({"a": "x", "b": "y", "evidence": []}, False),
+        ({"a": "x", "b": "y"}, False),
+    ],
+)
+def test_a_look_says_who_was_held_against_whom_and_on_what(entry: dict[str, object], whether: bool) -> None:
+    assert shapes.is_look(entry) is whether
+
+
+def test_an_experiment_was_taken_up_when_it_was_last_run() -> None:
+    first = {"experiment": "x", "spec_digest": "d", "question": None, "spec_yaml": "", "resolved": {}, "runs": []}
+    first |= {"hypotheses": None, "recorded_at": "2026-01-01T00:00:00"}
+    record = shapes.ExperimentRecord.from_json(first, "x.json")
+    assert record.taken_up_at == "2026-01-01T00:00:00"
+    assert record.changed(run_at="2026-02-01T00:00:00").taken_up_at == "2026-02-01T00:00:00"
+
+
+def test_a_name_that_leaves_its_folder_is_broken_by_its_place() -> None:
+    with pytest.raises(Broken, match=r"^manifest.json is broken: ") as raised:
+        Manifest.from_json({"kind": "train", "digest": "../d"}, "manifest.json")
+    assert str(raised.value.path) == "manifest.json"
+
+
+@pytest.mark.parametrize(("settings", "made"), [(None, {"n": 1}), ({"n": 1, "k": 8}, {"n": 1, "k": 8})])
+def test_a_stage_is_made_of_its_settings_and_formerly_of_its_key(
+    settings: dict[str, int] | None, made: dict[str, int]
+) -> None:
+    found = Manifest.from_json({"kind": "train", "digest": "d", "key": {"n": 1}, "settings": settings}, "manifest.json")
+    assert found.made_of == made
