@@ -125,3 +125,12 @@ def test_results_lie_in_verdicts_old_evaluations_and_imports(tmp_path: Path, kin
     workspace = Workspace(tmp_path)
     finish(workspace, "e1", [1.0], kind=kind)
     assert workspace.evaluation("e1") == found
+
+
+def test_records_come_in_the_order_in_which_they_were_first_written(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.records() == []
+    workspace.create()
+    for experiment, version, when in (("a", "v3", THIRD), ("b", "v2", SECOND), ("c", "v1", SECOND), ("d", "v4", FIRST)):
+        record(workspace, experiment, {}, version=version, recorded_at=when)
+    assert [one.spec_digest for one in workspace.records()] == ["v4", "v1", "v2", "v3"]

@@ -51,6 +51,7 @@ def test_the_same_evidence_is_not_looked_at_twice(workspace: Workspace) -> None:
         look(evals=("e2", "e1")),
         look(metric="avg@4"),
         look(b="toy/y"),
+        look(by="level"),
     ],
 )
 def test_other_evidence_pair_or_metric_is_another_look(workspace: Workspace, other: Look) -> None:
@@ -110,3 +111,9 @@ def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> No
     assert [writer.wait(PATIENCE) for writer in writers] == [0, 0, 0]
     found = journal.read(path)
     assert sorted((one["who"], one["i"]) for one in found) == [(who, i) for who in "abc" for i in range(50)]
+
+
+def test_groups_by_another_field_are_another_look_and_by_the_same_are_not(workspace: Workspace) -> None:
+    assert len(record_looks(workspace, "run", [look(by="level"), look(by="topic")])) == 2
+    assert record_looks(workspace, "run", [look(by="topic"), look("toy/x", "toy/base", ("e2", "e1"), by="level")]) == []
+    assert [one.by for one in read_looks(workspace)] == ["level", "topic"]
