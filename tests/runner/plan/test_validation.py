@@ -142,6 +142,11 @@ def test_too_few_questions_are_told_as_what_they_lack(place: Path, verifier: str
     )
 
 
+def test_an_evaluation_says_how_many_test_questions_it_asks(place: Path) -> None:
+    drawn = [stage for stage in plan_of(place, WATCHED, only=["base"]).stages.values() if stage.kind == "sample"]
+    assert [stage.size.partition(" x ")[0] for stage in drawn] == ["4 test questions"]
+
+
 def test_an_evaluation_on_the_validation_asks_its_questions_and_says_so(place: Path) -> None:
     best = "{use: best_within, k: 3, max_tokens: 16}"
     text = WATCHED.replace("{use: accuracy, temperature: 0.1, max_tokens: 16}", best)
