@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from nsd.plugins.api import DatasetConfig, Question, SplitConfig, Splits
 from nsd.plugins.errors import InputError
@@ -27,7 +27,7 @@ from nsd.runner.spec.model import Condition, Experiment, Validating
 class Watched:
     """Questions by the data that they are of."""
 
-    by_data: Mapping[str, list[Question]] = field(default_factory=dict)
+    by_data: Mapping[str, list[Question]]
 
     def of(self, condition: Condition) -> list[Question]:
         """The questions that a condition's trainings are watched by."""
@@ -50,8 +50,7 @@ def choose(experiment: Experiment, splits_of: Callable[[Condition], Splits]) -> 
     Raises InputError, with the place in the spec, where there are too few with an answer, or none is left to train on.
     """
     wanted = experiment.validation
-    if wanted is None:
-        return Watched()
+    assert wanted is not None  # nobody asks for what no spec names
     groups: dict[str, list[Condition]] = {}
     for condition in experiment.conditions.values():
         groups.setdefault(_data(condition), []).append(condition)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from nsd.runner.plan.build import build_plan
+from nsd.runner.plan.jobs import ToTrain
 from nsd.runner.plan.model import Plan
 from nsd.runner.spec.load import load_spec
 
@@ -94,6 +95,21 @@ def test_questions_that_an_arm_trains_on_are_noted(tmp_path: Path) -> None:
     seen = f"{{use: accuracy, data: {{use: jsonl, train: {rows}, test: {rows}, split: {{labeled: 0, unlabeled: 0}}}}}}"
     (note,) = [note for note in plan_of(tmp_path, several(main=MAIN, seen=seen)).notes if "training questions" in note]
     assert note.startswith("evals.seen: 3 of its 7 questions are among the training questions of teacher, student")
+
+
+def test_questions_that_an_arm_is_watched_by_are_noted_too(tmp_path: Path) -> None:
+    watched = "validation: {questions: 3, every: 2}\n"
+    plan = plan_of(tmp_path, several(main=MAIN) + watched)
+    (asked,) = {stage.job.validation.questions for stage in plan.stages.values() if isinstance(stage.job, ToTrain)}  # type: ignore[union-attr]
+    rows = tmp_path / "seen.jsonl"
+    lines = [json.dumps({"question": one.text, "answer": one.answer}) for one in plan.data[asked]]
+    rows.write_text("\n".join([*lines, json.dumps({"question": "What is 9?", "answer": "9"})]) + "\n")
+    seen = f"{{use: accuracy, data: {{use: jsonl, train: {rows}, test: {rows}, split: {{labeled: 0, unlabeled: 0}}}}}}"
+    notes = plan_of(tmp_path, several(main=MAIN, seen=seen) + watched).notes
+    assert [note for note in notes if "training questions" in note] == [
+        "evals.seen: 3 of its 4 questions are among the training questions of teacher, student: what it measures there "
+        "is memory too; take other questions for it"
+    ]
 
 
 def test_a_gold_answer_that_cannot_be_read_is_noted_of_its_evaluation(tmp_path: Path) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from nsd.plugins.api import Question
+from nsd.plugins.api import Question, Splits
 from nsd.plugins.errors import InputError
 from nsd.plugins.seeds import stream
 from nsd.plugins.words import BUDGET_OF_SECONDS
 from nsd.runner.plan.jobs import ToTrain
 from nsd.runner.plan.model import Plan, Stage
+from nsd.runner.plan.validation import choose
+from nsd.runner.spec.load import load_spec
 from toy_plan import SPEC, plan_of
 
 WATCHED = SPEC + "validation: {questions: 2, every: 5}\n"
@@ -121,6 +123,37 @@ def test_questions_without_an_answer_watch_nothing_and_too_few_with_one_are_an_e
     (place / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=r"toy.yaml:\d+: validation: 2 labeled questions with an answer wanted"):
         plan_of(place, WATCHED)
+
+
+@pytest.mark.parametrize(
+    ("verifier", "what", "there"),
+    [("numeric", "labeled questions with an answer", 1), ("code", "labeled questions", 2)],
+)
+def test_too_few_questions_are_told_as_what_they_lack(place: Path, verifier: str, what: str, there: int) -> None:
+    rows = "conditions: {all: {train_on: [labeled]}}\nvalidation: {questions: 3, every: 5}\n"
+    data = f"data: {{use: jsonl, train: {place}/train.jsonl, test: {place}/test.jsonl, split: {{labeled: 6}}}}\n"
+    path = place / "few.yaml"
+    path.write_text(f"name: few\nmodel: builtin:wordmath-1m\n{data}trainer: sft\nverifier: {verifier}\n{rows}")
+    few = Splits([Question("a", "A?", answer="1"), Question("b", "B?")], [], [])
+    with pytest.raises(InputError) as raised:
+        choose(load_spec(path), lambda condition: few)
+    assert str(raised.value).partition(": ")[2] == (
+        f"validation: 3 {what} wanted, the data of 'all' have {there}; take fewer, or give data.split.labeled more"
+    )
+
+
+def test_an_evaluation_says_how_many_test_questions_it_asks(place: Path) -> None:
+    drawn = [stage for stage in plan_of(place, WATCHED, only=["base"]).stages.values() if stage.kind == "sample"]
+    assert [stage.size.partition(" x ")[0] for stage in drawn] == ["4 test questions"]
+
+
+def test_an_evaluation_on_the_validation_asks_its_questions_and_says_so(place: Path) -> None:
+    best = "{use: best_within, k: 3, max_tokens: 16}"
+    text = WATCHED.replace("{use: accuracy, temperature: 0.1, max_tokens: 16}", best)
+    plan = plan_of(place, text + "match: {by: generated_tokens, amount: 500}\n", only=["baseline"])
+    (questions,) = {stage.job.validation.questions for stage in plan.stages.values() if isinstance(stage.job, ToTrain)}  # type: ignore[union-attr]
+    (drawn,) = [stage for stage in plan.stages.values() if stage.kind == "sample"]
+    assert drawn.job.questions == questions and drawn.size.startswith("2 validation questions")  # type: ignore[union-attr]
 
 
 def test_a_plan_says_in_a_line_what_trainings_are_watched_by(place: Path) -> None:

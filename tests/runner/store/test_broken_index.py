@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from nsd.runner.cli.app import app
 from nsd.runner.store import opening
 from nsd.runner.store.index import Store
-from nsd.runner.store.opening import IndexLocked
+from nsd.runner.store.opening import IndexLocked, open_index
 from nsd.runner.store.workspace import Workspace
 from thinned import thinned
 from toy_workspace import finish, record
@@ -147,6 +147,30 @@ def test_what_stood_in_the_place_of_an_index_is_kept(workspace: Workspace) -> No
     a_folder(workspace.database)
     Store(workspace).index_stages([])
     assert (workspace.root / "nsd.duckdb.broken" / "something").read_text() == "of somebody"
+
+
+def test_a_link_to_nothing_is_set_aside_also_by_a_reader(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_dangling_link(workspace.database)
+    assert open_index(workspace.database, read_only=True) is None
+    put_away = workspace.root / "nsd.duckdb.broken"
+    assert put_away.is_symlink() and not workspace.database.is_symlink()
+    assert capsys.readouterr().err == (
+        f"nsd: the index {workspace.database} cannot be read (it is no file): made again; the old one is {put_away}\n"
+    )
+
+
+def test_a_link_to_an_index_is_opened_and_one_to_rubbish_is_broken_as_its_target_is(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = workspace.database.rename(workspace.root / "elsewhere.duckdb")
+    workspace.database.symlink_to(real)
+    (connection := open_index(workspace.database, read_only=True)) is not None and connection.close()
+    assert connection is not None
+    real.write_bytes(b"rubbish" * 1000)
+    assert open_index(workspace.database, read_only=True) is None
+    assert "cannot be read (it is no DuckDB database)" in capsys.readouterr().err
 
 
 HOLD = """

@@ -116,3 +116,21 @@ def test_an_import_under_the_name_of_a_run_does_not_take_its_place(workspace: Wo
     assert (row["status"], row["mean"], row["n"]) == ("done", 0.25, 4)
     means = {entry.kind: [arm.mean for arm in entry.arms] for entry in log_entries(workspace)}
     assert means == {"experiment": [0.25], "import": [0.7]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("score", "score"), ("eval", "eval"), ("import", "import"), ("train", None), ("sample", None)]
+)
+def test_results_lie_in_verdicts_old_evaluations_and_imports(tmp_path: Path, kind: str, found: str | None) -> None:
+    workspace = Workspace(tmp_path)
+    finish(workspace, "e1", [1.0], kind=kind)
+    assert workspace.evaluation("e1") == found
+
+
+def test_records_come_in_the_order_in_which_they_were_first_written(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert workspace.records() == []
+    workspace.create()
+    for experiment, version, when in (("a", "v3", THIRD), ("b", "v2", SECOND), ("c", "v1", SECOND), ("d", "v4", FIRST)):
+        record(workspace, experiment, {}, version=version, recorded_at=when)
+    assert [one.spec_digest for one in workspace.records()] == ["v4", "v1", "v2", "v3"]

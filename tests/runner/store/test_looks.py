@@ -51,6 +51,7 @@ def test_the_same_evidence_is_not_looked_at_twice(workspace: Workspace) -> None:
         look(evals=("e2", "e1")),
         look(metric="avg@4"),
         look(b="toy/y"),
+        look(by="level"),
     ],
 )
 def test_other_evidence_pair_or_metric_is_another_look(workspace: Workspace, other: Look) -> None:
@@ -110,3 +111,25 @@ def test_several_processes_at_once_lose_and_double_nothing(tmp_path: Path) -> No
     assert [writer.wait(PATIENCE) for writer in writers] == [0, 0, 0]
     found = journal.read(path)
     assert sorted((one["who"], one["i"]) for one in found) == [(who, i) for who in "abc" for i in range(50)]
+
+
+def test_groups_by_another_field_are_another_look_and_by_the_same_are_not(workspace: Workspace) -> None:
+    assert len(record_looks(workspace, "run", [look(by="level"), look(by="topic")])) == 2
+    assert record_looks(workspace, "run", [look(by="topic"), look("toy/x", "toy/base", ("e2", "e1"), by="level")]) == []
+    assert [one.by for one in read_looks(workspace)] == ["level", "topic"]
+
+
+def test_a_journal_that_cannot_be_read_is_passed_over_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_told", set())
+    (tmp_path / "looks.jsonl").mkdir()
+    assert journal.read(tmp_path / "looks.jsonl") == journal.read(tmp_path / "looks.jsonl") == []
+    said = f"nsd: {tmp_path}/looks.jsonl cannot be read and is passed over: Is a directory\n"
+    assert capsys.readouterr().err == said
+    assert journal.read(tmp_path / "none.jsonl") == [] and capsys.readouterr().err == ""
+
+
+def test_lines_of_a_journal_that_are_no_object_are_passed_over() -> None:
+    content = b'{"a": NaN, "b": 1}\n[1]\n\n\xff\n{"torn\n' + b"[" * 100_000 + b'\n{"c": Infinity}'
+    assert journal.parse(content) == [{"a": None, "b": 1}, {"c": None}]

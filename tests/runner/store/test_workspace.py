@@ -226,3 +226,11 @@ def test_confidences_are_kept_beside_verdicts(tmp_path: Path) -> None:
     named = {"logprob": -1.5, "logprob_lowest": -2.0, "mean": 4.0, "tail": 5.0, "bottom": 3.0, "lowest": 2.5}
     assert {name: row[f"confidence_{name}"] for name in named} == named
     assert tables.read_completions(tmp_path / "scored.parquet")[0].confidence == sure.confidence
+
+
+def test_a_stage_is_held_while_its_lock_is(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert not workspace.is_held("train", "abcd")
+    with workspace.lock("train", "abcd") as partial:
+        assert workspace.is_held("train", "abcd") and not workspace.is_held("train", "other")
+    assert (partial / "lock").exists() and not workspace.is_held("train", "abcd")

@@ -25,7 +25,9 @@ from nsd.runner.work import blocks
 from nsd.runner.work.blocks import Finding, Taking, Texts
 from nsd.runner.work.context import Context
 from nsd.runner.work.drawing import Shards
-from nsd.runner.work.jobs import write_data
+from nsd.runner.work.events import Event
+from nsd.runner.work.jobs import job_of, write_data
+from nsd.runner.work.stages import run_stage
 from stage_here import do
 
 K = 3
@@ -162,6 +164,21 @@ def test_samples_out_of_order_are_not_voted_on_in_parts(tmp_path: Path, request:
     tables.write(path, tables.COMPLETIONS, rows[60:] + rows[:60])
     with pytest.raises(StageFailed, match="not in the order"):
         run(plan, "label", here)
+
+
+def test_labels_are_told_with_each_block_of_so_many_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("small")
+    monkeypatch.setattr(blocks, "LEAST", 1)
+    monkeypatch.setattr(blocks, "ROWS", 4 * K)
+    plan, here = plan_of(tmp_path, 9), Workspace(tmp_path / "ws")
+    run(plan, "sample", here)
+    told: list[Event] = []
+    stage = stage_of(plan, "label")
+    with here.lock("label", stage.digest) as partial:
+        run_stage(job_of(plan, stage, here), Context(here, partial, told.append, lambda: False))
+    assert [(one.done, one.total, one.unit) for one in told] == [(4, 9, "labels"), (8, 9, "labels"), (9, 9, "labels")]
 
 
 @pytest.mark.slow
