@@ -24,8 +24,8 @@ from nsd.plugins.verifiers.math import Math
 from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.tool_calls import ToolCalls
-from nsd.plugins.verifiers.trial import KEPT, Check
-from nsd.plugins.verifiers.variants import as_calls, written_variants, wrong_variants
+from nsd.plugins.verifiers.trial import KEPT, Check, Trial
+from nsd.plugins.verifiers.variants import as_calls, beside, written_variants, wrong_variants
 from nsd.runner.cli.app import app
 from nsd.runner.cli.validate import questions_of
 from support import shared_data
@@ -478,6 +478,23 @@ def test_partial_credit_is_told_and_no_fault() -> None:
     assert told.wrong > 0 and not told.failed and "score 0.25" in told.examples[0].said
 
 
+def test_scores_between_0_and_1_are_counted_and_the_highest_are_shown_first() -> None:
+    class Given(Verifier):
+        def score(self, completion: str, question: Question) -> Score:
+            return Score(float(completion), completion == "1", completion)
+
+    trial = Trial(Given())
+    for text in ("0", "0.25", "1", "0.5", "0.125", "0"):
+        trial.judge(text, QUESTIONS[0])
+    partial = trial.told()[-1]
+    assert (partial.tried, partial.wrong) == (6, 3)
+    assert [one.said for one in partial.examples] == [
+        "score 0.5, wrong, read '0.5'",
+        "score 0.25, wrong, read '0.25'",
+        "score 0.125, wrong, read '0.125'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("gold", "wrong"),
     [
@@ -517,6 +534,8 @@ def test_wrong_answers_are_next_to_the_gold_one(gold: str, wrong: list[str]) -> 
         ("18", ["18.0"]),
         ("1234", ["1234.0", "1,234"]),
         ("-1234.5", ["-1234.50", "-1,234.5"]),
+        ("+1,234", ["1234.0", "1,234"]),
+        ("+18", ["18.0"]),
         ("1/2", ["\\frac{1}{2}", "1/2"]),
         ("(B)", [" B "]),
         ("Monday", []),
@@ -524,6 +543,28 @@ def test_wrong_answers_are_next_to_the_gold_one(gold: str, wrong: list[str]) -> 
 )
 def test_right_answers_are_written_as_models_do(gold: str, written: list[str]) -> None:
     assert written_variants(gold) == written
+
+
+@pytest.mark.parametrize(
+    ("gold", "others"),
+    [
+        ("18", ["19", "20"]),
+        (" 1,234.5 ", ["1235.5", "1236.5"]),
+        ("B", ["A", "C"]),
+        ("(B)", ["(A)", "(C)"]),
+        ("5 cm", ["6 cm", "5 m"]),
+        ("1/2", ["2/2", "1/3"]),
+        ("9:59", ["9:00", "10:59"]),
+        ("101_2", ["101_3", "1011_2"]),
+        ("Monday", []),
+    ],
+)
+def test_other_answers_of_the_kind_of_the_gold_one_are_guessed_beside_it(gold: str, others: list[str]) -> None:
+    assert beside(gold, "Which?\nA. one\nB. two\nC. three") == others
+
+
+def test_without_a_list_of_options_four_letters_are_guessed() -> None:
+    assert beside("(B)") == ["(A)", "(C)", "(D)"]
 
 
 REAL = {

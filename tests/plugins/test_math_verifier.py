@@ -14,6 +14,7 @@ from nsd.plugins.api import Completion, Question, Scored, StopReason, question_i
 from nsd.plugins.labelers.consensus import Consensus
 from nsd.plugins.protocols.maj_at_k import MajAtK
 from nsd.plugins.protocols.pass_at_k import PassAtK
+from nsd.plugins.verifiers import math
 from nsd.plugins.verifiers.boxed import last_boxed
 from nsd.plugins.verifiers.math import Math, _Helper, tidy
 from support import PATIENCE, shared_data
@@ -97,6 +98,13 @@ def test_the_comparing_process_is_one_and_ends_when_it_is_stopped() -> None:
     assert first.poll() is not None
     assert helper.equal(r"\frac{3}{5}", "0.6", 5) and helper._process is not first
     helper.stop()
+
+
+def test_a_comparison_is_given_up_where_no_answer_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "WALL_SECONDS", 0.01)  # less than the other process takes to start
+    helper = _Helper()
+    assert helper.equal(r"\frac{1}{5}", "0.2", 5) is None
+    assert helper._process is None
 
 
 def test_long_answers_are_compared_as_text() -> None:
@@ -271,6 +279,9 @@ def _says(a: str, b: str) -> bool:
         ("3,2,1", "(1,2,3)", False),
         (r"\{2,1\}", "(1,2)", False),
         (r"\{1,2\}", "(1,2)", False),
+        (r"{2,1}", r"\{1,2\}", True),
+        (r"{2,3}", r"\{1,2\}", False),
+        (r"{1,2}", "(1,2)", False),
         ("2,1", "1,2", True),
         (r"\{2,1\}", "1, 2", True),
         (r"\{1,1,2\}", r"\{1,2\}", True),
@@ -403,6 +414,8 @@ def test_capital_letters_are_texts_in_their_order(a: str, b: str, equal: bool) -
         (r"\$3\text{ per hour}", r"\$3\text{ per day}", False),
         (r"18\text{ million euros}", r"\$18\text{ million}", False),
         (r"3\text{ m}", r"300\text{ cm}", True),
+        (r"\sqrt{2}\text{ m}", r"100\sqrt{2}\text{ cm}", True),
+        (r"\sqrt{2}\text{ m}", r"10\sqrt{2}\text{ cm}", False),
         (r"3\text{ m}^2", r"300\text{ cm}^2", False),
         (r"3\text{ m}^2", r"30000\text{ square cm}", True),
         (r"1\text{ liter}", r"1000\text{ cm}^3", True),

@@ -61,6 +61,14 @@ def test_many_groups_of_one_question_are_the_noncentral_t() -> None:
     assert model.chance(3 * error, 0.05) == pytest.approx(expected, abs=2e-3)
 
 
+def test_what_no_test_sees_widens_the_estimate_and_not_its_critical_value() -> None:
+    error = (0.2 / 400) ** 0.5
+    model = stats.GroupedMeans(stats.GroupSizes((1.0,) * 400), 0.2, 0.0, bounded=False, extra=3 * error**2)
+    assert model.error(0.0) == pytest.approx(error)
+    # The estimate's standard error is twice as large: P(3 + 2 z > 1.966).
+    assert model.chance(3 * error, 0.05) == pytest.approx(0.6974, abs=2e-3)
+
+
 def test_more_questions_in_the_same_groups_leave_what_the_groups_differ_by() -> None:
     sizes = stats.GroupSizes(TEN)
     endless = stats.GroupedMeans(sizes.of_questions(1e9), 0.2, 0.1)

@@ -56,6 +56,12 @@ def test_welch_agrees_with_r(given: dict[str, Any], found: dict[str, Any]) -> No
     assert limits(result.interval) == pytest.approx(found["ci"], **CLOSE)
 
 
+def test_seeds_that_all_have_one_mean_differ_by_nothing() -> None:
+    note = "every seed of both arms has the same mean"
+    found = stats.Result("Welch t on seed means", 0.0, 1.0, 0.0, note=note)
+    assert stats.welch_t([0.3, 0.3], [0.3, 0.3, 0.3]) == found
+
+
 @pytest.mark.parametrize(("given", "found"), r_records("tost_t"))
 def test_margin_t_agrees_with_r(given: dict[str, Any], found: dict[str, Any]) -> None:
     differences, found = stats.paired_t(given["d"]), one(found)
