@@ -411,6 +411,79 @@ def test_one_place_of_a_list_is_read_and_that_is_told(verifier: type[Verifier], 
     assert not found.failed and told.wrong > 0 and told.examples
 
 
+def test_so_many_texts_of_each_kind_are_tried() -> None:
+    found = audit(QUESTIONS[:4], Numeric())
+    assert {check.name: check.tried for check in found.checks} == {
+        "gold": 4,
+        "gold answers": 4,
+        "one line": 4,
+        "garbage": 76,
+        "question repeated": 4,
+        "another answer": 24,
+        "near miss": 240,
+        "no answer": 336,
+        "as models write it": 32,
+        "percent": 0,
+        "hedge": 196,
+        "one of a list": 172,
+        "long garbage": 60,
+        "answer after a long text": 40,
+        "batch": 12,
+        "symmetric": 36,
+        "votes": 52,
+        "raises": 1843,
+        "same twice": 205,
+        "partial credit": 1432,
+    }
+    assert {check.name: check.wrong for check in found.checks if check.wrong} == {"one of a list": 172}
+
+
+class Noting(FinalAnswer):
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def score(self, completion: str, question: Question) -> Score:
+        self.asked.append(completion)
+        return super().score(completion, question)
+
+
+def test_answers_are_stated_in_the_way_of_the_solution_and_as_models_write_them() -> None:
+    verifier = Noting()
+    audit([Question("q", "How many?", "46", "3 + 43 = 46\n#### 46")], verifier)
+    assert {
+        "3 + 43 = 46\n#### 47",
+        "\\boxed{47}",
+        "<answer>47</answer>",
+        "The answer is 47.",
+        "So the answer is 47",
+        "The answer is **46**.",
+        "The answer is $46$.",
+        "So the answer is **46**",
+    } <= set(verifier.asked)
+
+
+def test_the_second_verdict_of_a_text_is_told_beside_the_first() -> None:
+    class Turning(Verifier):
+        def __init__(self, *said: Score) -> None:
+            super().__init__()
+            self.said = list(said)
+
+        def score(self, completion: str, question: Question) -> Score:
+            return self.said.pop(0)
+
+    right, wrong = Score(1.0, True, "5"), Score(0.0, False, None)
+    for said, told in (
+        ((right, wrong), "score 1, right, read '5', then score 0, wrong, read None"),
+        ((right,), "score 1, right, read '5', then an error"),
+    ):
+        trial = Trial(Turning(*said))
+        trial.judge("5", QUESTIONS[0])
+        assert (trial.twice.tried, [one.said for one in trial.twice.examples]) == (1, [told])
+
+
 def test_a_list_that_is_read_nowhere_is_not_told() -> None:
     class Strict(Numeric):
         def score(self, completion: str, question: Question) -> Score:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from nsd.plugins.protocols.pass_at_k import PassAtK
 from nsd.plugins.verifiers import math
 from nsd.plugins.verifiers.boxed import last_boxed
 from nsd.plugins.verifiers.math import Math, _Helper, tidy
+from nsd.plugins.verifiers.math_amounts import _value
 from support import PATIENCE, shared_data
 
 pytest.importorskip("math_verify", reason="needs the extra nsd[math]")
@@ -222,6 +224,10 @@ def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
         ("1.8\\text{ million dollars}", "1800000", True),
         ("18\\text{ dozen}", "18", False),
         ("18\\text{ dozen}", "216", True),
+        ("18\\text{ hundred}", "1800", True),
+        ("18\\text{ thousand}", "18000", True),
+        ("18\\text{ billion}", "18000000000", True),
+        ("18\\text{ trillion}", "18000000000000", True),
         ("18\\text{ negative}", "18", False),
         ("18\\text{ and a half}", "18", False),
         ("18\\text{ squared}", "18", False),
@@ -427,6 +433,24 @@ def test_capital_letters_are_texts_in_their_order(a: str, b: str, equal: bool) -
 )
 def test_amounts_are_compared_with_their_units(a: str, b: str, equal: bool) -> None:
     assert _says(a, b) is equal
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (r"\frac{3}{4}", Fraction(3, 4)),
+        (r"-\frac{3}{4}", Fraction(-3, 4)),
+        ("-3/4", Fraction(-3, 4)),
+        (" 1{,}234.5 ", Fraction(2469, 2)),
+        ("-.5", Fraction(-1, 2)),
+        ("3/0", None),
+        ("12,5", None),
+        (".", None),
+        (r"\sqrt{2}", None),
+    ],
+)
+def test_the_number_before_a_unit_is_read_exactly(number: str, value: Fraction | None) -> None:
+    assert _value(number) == value
 
 
 @pytest.mark.parametrize(

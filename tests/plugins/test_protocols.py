@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from nsd.plugins.api import Completion, Protocol, Question, Sampling, Scored, StopReason
 from nsd.plugins.protocols.accuracy import Accuracy
 from nsd.plugins.protocols.avg_at_k import AvgAtK
+from nsd.plugins.protocols.best_within import BestWithin
 from nsd.plugins.protocols.maj_at_k import MajAtK
 from nsd.plugins.protocols.pass_at_k import PassAtK, pass_at_k
 from nsd.plugins.verifiers.numeric import Numeric
@@ -55,6 +56,11 @@ def test_metric_names_and_numbers_of_samples() -> None:
     ]
     assert [protocol.metric() for protocol in protocols] == ["accuracy", "avg@16", "pass@4", "maj@5"]
     assert [protocol.sampling().n for protocol in protocols] == [1, 16, 16, 5]
+
+
+def test_the_numbers_of_samples_where_none_is_given() -> None:
+    protocols = [AvgAtK(), PassAtK(), MajAtK(), BestWithin()]
+    assert [protocol.sampling().n for protocol in protocols] == [8, 8, 8, 16]
 
 
 def test_avg_at_k_counts_a_missing_sample_as_wrong() -> None:

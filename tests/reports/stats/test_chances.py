@@ -324,3 +324,12 @@ def test_skewed_means_take_more_questions_before_t_stands_alone() -> None:
     # One in a hundred: skewness .98 / sqrt(.0099) = 9.849, (9.849 / .2)^2 = 2425.3; kurtosis 98.0, times 5.
     assert stats.fewest_for_t([0.0] * 99 + [1.0]) == 2426
     assert stats.fewest_for_t([0.5, -0.5] * 50) == stats.FEW_QUESTIONS
+
+
+def test_the_error_of_a_mean_leaves_out_what_no_test_sees() -> None:
+    parts = stats.Parts(0.03, 99, seeds=(stats.Part(0.02, 3), stats.Part(0.01, 4)), residual=0.02, extra=0.05)
+    assert parts.variance == pytest.approx(0.03 + 0.03 - 0.02 + 0.05)
+    assert stats.Means(parts).error(0.0) == pytest.approx(0.2)
+    # The residual takes off no more than leaves the larger of both sources.
+    assert stats.Parts(0.03, 99, seeds=(stats.Part(0.02, 3),), residual=0.04).variance == pytest.approx(0.03)
+    assert stats.Parts(0.01, 99, seeds=(stats.Part(0.02, 3),), residual=0.04).variance == pytest.approx(0.02)

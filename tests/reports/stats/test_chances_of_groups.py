@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nsd.reports import stats
+from nsd.reports.stats.chances_of_groups import _Drawn
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -67,6 +68,16 @@ def test_what_no_test_sees_widens_the_estimate_and_not_its_critical_value() -> N
     assert model.error(0.0) == pytest.approx(error)
     # The estimate's standard error is twice as large: P(3 + 2 z > 1.966).
     assert model.chance(3 * error, 0.05) == pytest.approx(0.6974, abs=2e-3)
+
+
+def test_the_bounded_mean_of_groups_reaches_as_far_as_drawn_exponentials_say() -> None:
+    sizes = np.array([1.0] * 10 + [2.0] * 10 + [10.0, 20.0])
+    residuals = np.array([0.5, -0.5] * 5 + [1.0, -1.0] * 5 + [4.0, -4.0])
+    drawn = _Drawn(sizes, residuals[None, :], np.ones(1), np.ones(1, dtype=np.bool_))
+    reach = float(drawn.bounded(np.array([True]), 1.0, 0.05, 0.5, 0.0)[0])
+    generator = np.random.default_rng(0)
+    sums = generator.exponential(size=(200_000, len(sizes))) @ (sizes * reach + residuals)
+    assert (sums < generator.exponential(10.0, size=200_000)).mean() == pytest.approx(0.05, abs=0.002)
 
 
 def test_more_questions_in_the_same_groups_leave_what_the_groups_differ_by() -> None:

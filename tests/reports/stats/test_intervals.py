@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nsd.reports import stats
+from nsd.reports.stats.limits import Fragile, fragile
 from r_records import CLOSE, limits, one, r_records
 
 
@@ -92,3 +93,58 @@ def test_many_distinct_values_are_rounded_outwards() -> None:
     half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
     assert values.mean() - half - 0.004 < found.low < values.mean() - half
     assert values.mean() + half < found.high < values.mean() + half + 0.004
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"), [([], 0.0, 1.0), ([-0.1, 0.5], 0.0, 1.0), ([0.5, 1.1], 0.0, 1.0), ([-1.1], -1.0, 1.0)]
+)
+def test_a_bounded_mean_of_nothing_or_of_values_outside_its_bounds_is_refused(
+    values: list[float], low: float, high: float
+) -> None:
+    with pytest.raises(ValueError, match=f"a bounded mean needs values between {low:g} and {high:g}"):
+        stats.BoundedMean(values, low, high)
+
+
+def test_many_distinct_differences_are_rounded_outwards_on_both_sides_of_zero() -> None:
+    values = 2 * np.random.default_rng(3).random(2000) - 1
+    found = stats.interval_of(stats.BoundedMean(values, -1.0, 1.0), 0.95)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
+    assert values.mean() - half - 0.008 < found.low < values.mean() - half
+    assert values.mean() + half < found.high < values.mean() + half + 0.008
+
+
+@pytest.mark.parametrize(("right_a", "n_a", "right_b", "n_b"), [(0, 0, 3, 5), (3, 5, 0, 0), (0, 0, 0, 0)])
+def test_an_arm_without_a_question_has_no_interval(right_a: int, n_a: int, right_b: int, n_b: int) -> None:
+    assert stats.newcombe_unpaired(right_a, n_a, right_b, n_b) is None
+
+
+HALVES = [0.5, -0.5] * 10
+
+
+@pytest.mark.parametrize(
+    ("values", "lopsided", "name"),
+    [
+        (HALVES, False, "t"),
+        (HALVES, True, "bounded mean"),
+        (HALVES[:19], False, "bounded mean"),
+        ([0.5] * 20, False, "bounded mean"),
+        ([0.1, -0.1] * 20, False, "t, bounded mean where it is wider"),
+    ],
+)
+def test_which_limits_a_mean_has(values: list[float], lopsided: bool, name: str) -> None:
+    found = stats.mean_limits(values, (-1.0, 1.0), lopsided) if lopsided else stats.mean_limits(values, (-1.0, 1.0))
+    assert found is not None and found.name == name
+
+
+def test_t_is_trusted_from_a_sum_of_squares_of_four_on() -> None:
+    # 16 halves squared are 4 where the largest difference counts 1, and 1 where it counts 4.
+    assert fragile([0.5, -0.5] * 8, (-1.0, 1.0)) == Fragile(below=False, above=False)
+    assert fragile([0.5, -0.5] * 7, (-1.0, 1.0)) == Fragile(below=True, above=True)
+    assert fragile([0.5, -0.5] * 8, (-2.0, 2.0)) == Fragile(below=True, above=True)
+    assert fragile([0.5, -0.5] * 8, (-1.0, 1.0), seen=3.9) == Fragile(below=True, above=True)
+
+
+def test_t_is_not_trusted_on_the_side_of_a_long_tail() -> None:
+    tail = [1.0] * 6 + [-0.25] * 24  # sum of squares 7.5, of cubes 5.625: skewness over the root of n is .27
+    assert fragile(tail, (-1.0, 1.0)) == Fragile(below=False, above=True)
+    assert fragile([-one for one in tail], (-1.0, 1.0)) == Fragile(below=True, above=False)

@@ -183,6 +183,49 @@ def test_monte_carlo_sign_flip_agrees_with_enumeration_and_scipy() -> None:
     )
 
 
+def test_drawn_sign_flips_that_reach_the_sum_itself_count() -> None:
+    # Ten of 1, of which seven are positive, and ten of the root of 2, of which six are: 4 + 2 root 2.
+    differences = np.repeat([1.0, -1.0, math.sqrt(2), -math.sqrt(2)], [7, 3, 6, 4])
+    sums, chances = np.arange(-10, 11, 2), np.array([math.comb(10, k) for k in range(11)]) / 2**10
+    whole = np.abs(sums[:, None] + math.sqrt(2) * sums[None, :])
+    reached = whole >= 4 + 2 * math.sqrt(2) - 1e-9
+    expected = float((chances[:, None] * chances[None, :])[reached].sum())
+    found = stats.sign_flip(differences, seed=1, resamples=40_000)
+    assert found.p == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 40_000) / 1.5)
+    assert expected - float((chances[:, None] * chances[None, :])[whole > 4 + 2 * math.sqrt(2) + 1e-9].sum()) > 0.03
+    assert found.estimate == pytest.approx(differences.mean()) and found.name == "sign-flip permutation (40000 draws)"
+
+
+def test_a_few_flips_are_counted_one_by_one() -> None:
+    # Of the eight signs of 1, root 2 and pi two reach the sum of all.
+    values = np.array([1.0, math.sqrt(2), math.pi])
+    found, mean = stats.sign_flip(values, seed=0), float(values.mean())
+    assert found == stats.Result("sign-flip permutation (exact)", mean, 0.25, mean)
+
+
+def test_margin_tests_show_the_interval_of_their_level() -> None:
+    paired = stats.margin_test_paired(3, 5, 100, 0.05, both_sides=False)
+    assert paired.interval == stats.tango_interval(3, 5, 100, 0.9)
+    assert stats.margin_test_paired(3, 5, 100, 0.05, False, alpha=0.025).interval == stats.tango_interval(3, 5, 100)
+    same = stats.margin_test_paired(0, 0, 100, 0.05, both_sides=True)
+    assert (same.p, same.estimate) == (pytest.approx(0.95**100), 0.0)
+    assert same.interval is not None and same.interval.high == pytest.approx(1 - 0.05**0.01)
+    assert same.name == "TOST equivalence (rule of three: no answer differs)"
+    unpaired = stats.margin_test_unpaired(30, 100, 35, 100, 0.05, both_sides=False)
+    assert unpaired.interval == stats.newcombe_unpaired(30, 100, 35, 100, 0.9)
+
+
+def test_margin_tests_of_nothing_say_so() -> None:
+    paired = stats.margin_test_paired(0, 0, 0, 0.05, both_sides=True)
+    assert paired == stats.Result(
+        "TOST equivalence (Tango score)", None, None, None, note="no shared question: nothing to test"
+    )
+    unpaired = stats.margin_test_unpaired(0, 0, 3, 5, 0.05, both_sides=False)
+    assert unpaired == stats.Result(
+        "non-inferiority (score, unpaired)", None, None, None, note="an arm without any question: nothing to test"
+    )
+
+
 def test_worked_example_of_a_paper() -> None:
     # Fagerland, Lydersen, Laake 2014, complete response before and after consolidation therapy.
     assert stats.mcnemar(6, 16).p == pytest.approx(0.034690, abs=5e-7)
