@@ -527,6 +527,18 @@ def test_what_was_misjudged_is_counted_and_a_share_of_it_is_allowed() -> None:
     assert [one.text for one in check.examples] == ["1", "3", "5"][:KEPT]
 
 
+def test_questions_without_a_gold_answer_and_answers_of_several_lines_are_told_and_fail_nothing() -> None:
+    questions = [replace(QUESTIONS[0], answer=None), replace(QUESTIONS[1], answer="1\n2", solution=None)]
+    checks = {check.name: check for check in audit(questions, Numeric()).checks}
+    for name, tried in (("gold answers", 2), ("one line", 1)):
+        assert (checks[name].tried, checks[name].wrong, checks[name].told, checks[name].failed) == (
+            tried,
+            1,
+            True,
+            False,
+        )
+
+
 def test_no_more_is_found_than_was_tried() -> None:
     bare = [replace(one, solution=None, answer="no number") for one in QUESTIONS]
     for check in audit(bare, Numeric()).checks:
@@ -580,6 +592,16 @@ def test_scores_between_0_and_1_are_counted_and_the_highest_are_shown_first() ->
         ("\\frac{1}{2}", ["2/2", "1/3"]),
         ("x < 3", ["x > 3"]),
         ("x \\le 3", ["x \\ge 3"]),
+        ("x \\leq 3", ["x \\geq 3"]),
+        ("x \\geq 3", ["x \\leq 3"]),
+        ("x > 3", ["x < 3"]),
+        ("1 ≤ x < 3", ["1 ≥ x > 3"]),
+        ("\\sqrt{2}", ["\\sqrt{2} + 1"]),
+        ("B", ["A", "C", "D", "A, B, C, D", "A or B or C or D"]),
+        ("12:30", ["12:31", "1:30"]),
+        ("-3/4", ["-4/4", "-3/5"]),
+        ("5 feet", ["6 feet", "5 light years"]),
+        ("0%", ["not 0%", "0% or another"]),
         ("(1, 2)", ["(2, 1)"]),
         ("(3,4,5)", ["(4, 3,5)"]),
         ("(2, 2)", []),

@@ -53,9 +53,10 @@ def test_metric_names_and_numbers_of_samples() -> None:
         AvgAtK(AvgAtK.Config(k=16)),
         PassAtK(PassAtK.Config(k=4, n=16)),
         MajAtK(MajAtK.Config(k=5)),
+        MajAtK(MajAtK.Config.model_validate({"generated_tokens": 5000})),
     ]
-    assert [protocol.metric() for protocol in protocols] == ["accuracy", "avg@16", "pass@4", "maj@5"]
-    assert [protocol.sampling().n for protocol in protocols] == [1, 16, 16, 5]
+    assert [protocol.metric() for protocol in protocols] == ["accuracy", "avg@16", "pass@4", "maj@5", "maj@tokens:5000"]
+    assert [protocol.sampling().n for protocol in protocols] == [1, 16, 16, 5, 1024]
 
 
 def test_the_numbers_of_samples_where_none_is_given() -> None:
@@ -80,6 +81,16 @@ def test_pass_at_k_is_exact_where_a_product_of_floats_is_not() -> None:
     assert pass_at_k(10_000, 1, 100) == 0.01
     assert pass_at_k(10_000, 10_000, 100) == 1
     assert pass_at_k(10_000, 0, 100) == 0
+
+
+def test_a_protocol_takes_a_completion_at_least_and_no_temperature_below_0() -> None:
+    for config in (PassAtK.Config, AvgAtK.Config, MajAtK.Config, BestWithin.Config):
+        with pytest.raises(ValidationError, match=r"k\n  Input should be greater than or equal to 1"):
+            config(k=0)
+        with pytest.raises(ValidationError, match=r"temperature\n  Input should be greater than or equal to 0"):
+            config(temperature=-0.1)
+    with pytest.raises(ValidationError, match=r"n\n  Input should be greater than or equal to 1"):
+        PassAtK.Config(n=0)
 
 
 def test_pass_at_k_value() -> None:

@@ -17,9 +17,11 @@ from nsd.reports.stats.chances import (
     _bounded_reach,
     detectable,
     least,
+    seeds_squares,
     smallest_margin,
     spanning,
     variance_factors,
+    variances,
 )
 from nsd.reports.stats.chances_of_shares import PairedShares, UnpairedShares
 from thinned import thinned
@@ -109,6 +111,38 @@ def test_the_search_ends_at_every_small_number_from_every_guess() -> None:
         for guess in range(1, 40):
             asked.clear()
             assert least(enough, guess=guess) == wanted
+
+
+def test_no_more_than_all_questions_can_differ() -> None:
+    for both_sides in (True, False):
+        found = [PairedShares(400, share).margin_chance(0.1, 0.05, both_sides) for share in (1.0, 1.3)]
+        assert found[0] == found[1]
+        found = [PairedShares(400_000, share).margin_chance(0.1, 0.05, both_sides) for share in (1.0, 1.3)]
+        assert found[0] == found[1]
+    assert PairedShares(400, 1.3).chance(0.1, 0.05) == PairedShares(400, 1.0).chance(0.1, 0.05)
+
+
+def test_what_seeds_may_add_to_a_critical_value() -> None:
+    one, other = Part(0.02, 3), Part(0.01, 4)
+    t3, t4, z = 3.182446, 2.776445, 1.959964  # quantiles .975 of 3 and 4 df, and of the normal
+    alone, both = seeds_squares((one,), 0.025, 0.0), seeds_squares((one, other), 0.025, 0.0)
+    assert (len(alone), len(both)) == (200, 24 * 24)
+    assert alone == pytest.approx(t3**2 * 0.02 * variances(3, 200), rel=1e-6)
+    assert both == pytest.approx(
+        np.add.outer(t3**2 * 0.02 * variances(3, 24), t4**2 * 0.01 * variances(4, 24)).ravel(), rel=1e-6
+    )
+    less = seeds_squares((one,), 0.025, 0.01)
+    assert less == pytest.approx(np.maximum(0.0, alone - z**2 * 0.01), abs=1e-8) and less.min() == 0.0
+
+
+def test_seeds_of_both_arms_with_one_df_are_welchs() -> None:
+    # Where both estimates are equal, so are their parts, and the df are those of both together.
+    found = seeds_squares((Part(0.02, 3), Part(0.02, 3)), 0.025, 0.0, one_df=True).reshape(24, 24)
+    t6 = 2.446912
+    assert np.diag(found) == pytest.approx(t6**2 * 2 * 0.02 * variances(3, 24), rel=1e-6)
+    assert seeds_squares((Part(0.02, 3),), 0.025, 0.0, one_df=True) == pytest.approx(
+        seeds_squares((Part(0.02, 3),), 0.025, 0.0)
+    )
 
 
 def test_what_is_never_enough_has_no_number() -> None:

@@ -94,6 +94,12 @@ def test_the_correlation_that_is_read_off_is_the_one_that_cr2_expects() -> None:
     assert stats.icc_of(sizes, 0.3, 0.3 * sizes.seen(0.25).expected) == pytest.approx(0.25)
 
 
+def test_two_groups_find_nothing_and_three_may() -> None:
+    two, three = (stats.GroupedMeans(stats.GroupSizes((200.0,) * groups), 0.01, 0.0) for groups in (2, 3))
+    assert two.chance(0.9, 0.05) == 0.0 < three.chance(0.9, 0.05)
+    assert two.margin_chance(0.9, 0.05, True) == 0.0
+
+
 def test_two_groups_and_groups_of_which_one_holds_nearly_all_have_no_figure() -> None:
     assert stats.detectable(stats.GroupedMeans(stats.GroupSizes((200.0, 200.0)), 0.2, 0.1), 0.05, 0.8) is None
     lopsided = stats.GroupedMeans(stats.GroupSizes((3000.0, *(10.0,) * 39)), 0.2, 0.1)

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import betainc
 
 from nsd.reports import stats
+from nsd.reports.stats.bounded import _share_below
 from nsd.reports.stats.limits import Fragile, fragile
 from r_records import CLOSE, limits, one, r_records
 
@@ -148,3 +150,9 @@ def test_t_is_not_trusted_on_the_side_of_a_long_tail() -> None:
     tail = [1.0] * 6 + [-0.25] * 24  # sum of squares 7.5, of cubes 5.625: skewness over the root of n is .27
     assert fragile(tail, (-1.0, 1.0)) == Fragile(below=False, above=True)
     assert fragile([-one for one in tail], (-1.0, 1.0)) == Fragile(below=True, above=False)
+
+
+@pytest.mark.parametrize(("wrong", "right", "at"), [(3, 5, 0.3), (3, 5, 0.7), (200, 400, 0.66), (1, 1, 0.5)])
+def test_the_share_below_of_two_values_is_the_beta_distribution(wrong: int, right: int, at: float) -> None:
+    found = _share_below(np.array([0.0, 1.0]), np.array([float(wrong), float(right)]), at)
+    assert found == pytest.approx(betainc(right, wrong, at), abs=1e-9)

@@ -229,3 +229,60 @@ def test_margin_tests_of_nothing_say_so() -> None:
 def test_worked_example_of_a_paper() -> None:
     # Fagerland, Lydersen, Laake 2014, complete response before and after consolidation therapy.
     assert stats.mcnemar(6, 16).p == pytest.approx(0.034690, abs=5e-7)
+
+
+def test_tests_of_nothing_have_a_name_and_a_reason() -> None:
+    nothing = np.zeros(0)
+    flipped = stats.Result("sign-flip permutation", None, None, None, note="no shared question: nothing to test")
+    assert stats.sign_flip(nothing, seed=0) == flipped
+    assert stats.paired_t(nothing) == stats.Result(
+        "paired t", None, None, None, note="nothing in common: nothing to test"
+    )
+    counts = "two-proportion z, unpaired"
+    for given in ((0, 0, 3, 5), (3, 5, 0, 0)):
+        assert stats.two_proportion(*given) == stats.Result(
+            counts, None, None, None, note="an arm without any question: nothing to test"
+        )
+
+
+def test_one_value_and_values_all_alike_have_no_test() -> None:
+    alone = stats.Result("paired t", None, None, 0.5, note="one difference alone: no test and no interval")
+    assert stats.paired_t([0.5]) == alone
+    note = "every difference is the same: no spread to test against"
+    assert stats.paired_t([0.5, 0.5]) == stats.Result("paired t", None, None, 0.5, note=note)
+    assert stats.sign_flip([0.0, 0.0], seed=0) == stats.Result(
+        "sign-flip permutation", 0.0, 1.0, 0.0, note="every difference is zero"
+    )
+
+
+@pytest.mark.parametrize(("right", "which"), [(5, "right"), (0, "wrong")])
+def test_arms_that_are_all_right_or_all_wrong_do_not_differ(right: int, which: str) -> None:
+    found = stats.two_proportion(right, 5, right, 5)
+    interval = stats.newcombe_unpaired(right, 5, right, 5)
+    note = f"every answer of both arms is {which}"
+    assert found == stats.Result("two-proportion z, unpaired", 0.0, 1.0, 0.0, interval, note=note)
+
+
+def test_a_t_test_tells_its_estimate_error_and_interval() -> None:
+    # 1, 2, 3: mean 2, standard deviation 1, error 1 / root 3; t of 2 df at .975 is 4.302653.
+    found, error = stats.paired_t([1.0, 2.0, 3.0]), 1 / math.sqrt(3)
+    assert (found.name, found.estimate, found.df, found.standard_error) == ("paired t", 2.0, 2.0, pytest.approx(error))
+    assert limits(found.interval) == pytest.approx([2 - 4.302653 * error, 2 + 4.302653 * error], abs=1e-6)
+    assert found.interval is not None and (found.interval.name, found.interval.level) == ("t", 0.95)
+
+
+def test_all_flips_one_way_are_two_of_all_patterns() -> None:
+    assert stats.sign_flip([0.5, 1.0, 0.25, 0.5], seed=0).p == 2 / 16
+    # Of 1, 1, 1 and -1 the sum is 2: patterns with one or no sign turned, either way, 10 of 16.
+    assert stats.sign_flip([1.0, 1.0, 1.0, -1.0], seed=0).p == pytest.approx(10 / 16)
+
+
+def test_families_by_hand() -> None:
+    p_values = [0.04, 0.01, 0.03]
+    assert stats.adjust(p_values, "holm") == pytest.approx([0.06, 0.03, 0.06])
+    assert stats.adjust(p_values, "bonferroni") == pytest.approx([0.12, 0.03, 0.09])
+    assert stats.adjust(p_values, "bh") == pytest.approx([0.04, 0.03, 0.04])
+    assert stats.adjust(p_values, "none") == p_values
+    assert stats.adjust([0.6, 0.9], "holm") == [1.0, 1.0]
+    with pytest.raises(ValueError, match="correction 'sidak': one of holm, bonferroni, bh, none"):
+        stats.adjust(p_values, "sidak")
