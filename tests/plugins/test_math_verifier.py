@@ -422,6 +422,8 @@ def test_capital_letters_are_texts_in_their_order(a: str, b: str, equal: bool) -
         (r"3\text{ m}", r"300\text{ cm}", True),
         (r"\sqrt{2}\text{ m}", r"100\sqrt{2}\text{ cm}", True),
         (r"\sqrt{2}\text{ m}", r"10\sqrt{2}\text{ cm}", False),
+        (r"5\text{ degrees celsius}", r"5^\circ\text{C}", True),
+        (r"5\text{ degrees celsius}", r"5\text{ degrees fahrenheit}", False),
         (r"3\text{ m}^2", r"300\text{ cm}^2", False),
         (r"3\text{ m}^2", r"30000\text{ square cm}", True),
         (r"1\text{ liter}", r"1000\text{ cm}^3", True),

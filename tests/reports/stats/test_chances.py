@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nsd.reports import stats
 from nsd.reports.stats.chances import (
+    Groups,
     Means,
     Part,
     Parts,
@@ -111,6 +112,20 @@ def test_the_search_ends_at_every_small_number_from_every_guess() -> None:
         for guess in range(1, 40):
             asked.clear()
             assert least(enough, guess=guess) == wanted
+
+
+def test_the_largest_difference_and_the_error_of_each_design() -> None:
+    assert (PairedShares(50, 0.2).largest, UnpairedShares(20, 30, 0.5).largest) == (1.0, 1.0)
+    assert Groups((10, 40), 0.2).largest == 2.0
+    assert UnpairedShares(20, 30, 0.5).error(0.0) == pytest.approx((0.25 * (1 / 20 + 1 / 30)) ** 0.5)
+    assert PairedShares(50, 0.2).error(0.1) == pytest.approx(((0.2 - 0.01) / 50) ** 0.5)
+    assert PairedShares(50, 0.2).error(1.0) == 1 / 50
+    assert Groups((10, 40), 0.2).error(0.0) == pytest.approx((0.2 * (1 / 10 + 1 / 40)) ** 0.5)
+    assert Means(Parts(0.0004, 99), limit=0.5).largest == 0.5
+    assert Means(Parts(0.0004, 99), limit=2.0, coarse=0.01).largest == pytest.approx(60 * 0.02 + 0.01)
+    for model in (PairedShares(50, 0.2), UnpairedShares(20, 30, 0.5), Groups((10, 40), 0.2), Means(Parts(0.04, 99))):
+        assert model.told(0.1)
+    assert Groups((10, 40), 0.2).margin_chance(0.5, 0.05, True) == 0.0
 
 
 def test_no_more_than_all_questions_can_differ() -> None:

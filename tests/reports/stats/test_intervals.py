@@ -9,8 +9,9 @@ import pytest
 from scipy.special import betainc
 
 from nsd.reports import stats
-from nsd.reports.stats.bounded import _share_below
-from nsd.reports.stats.limits import Fragile, fragile
+from nsd.reports.stats.bounded import _share_below, exact_binomial
+from nsd.reports.stats.intervals import Interval
+from nsd.reports.stats.limits import Fragile, OverSeeds, SeedsToo, fragile
 from r_records import CLOSE, limits, one, r_records
 
 
@@ -156,3 +157,21 @@ def test_t_is_not_trusted_on_the_side_of_a_long_tail() -> None:
 def test_the_share_below_of_two_values_is_the_beta_distribution(wrong: int, right: int, at: float) -> None:
     found = _share_below(np.array([0.0, 1.0]), np.array([float(wrong), float(right)]), at)
     assert found == pytest.approx(betainc(right, wrong, at), abs=1e-9)
+
+
+def test_an_exact_interval_of_none_and_of_one() -> None:
+    assert exact_binomial(0, 0, 0.95) is None
+    assert exact_binomial(1, 1, 0.95) == Interval(pytest.approx(0.025), 1.0, 0.95, "exact binomial")
+    assert exact_binomial(0, 1, 0.95) == Interval(0.0, pytest.approx(0.975), 0.95, "exact binomial")
+
+
+def test_limits_with_seeds_that_do_not_scatter_are_those_of_the_questions() -> None:
+    questions = stats.BoundedMean(HALVES, -1.0, 1.0)
+    still = SeedsToo(questions, 0.0, OverSeeds((stats.Part(0.0, 3),), 0.0), "both")
+    moving = SeedsToo(questions, 0.0, OverSeeds((stats.Part(0.01, 3),), 0.0), "both")
+    for mean in (-0.3, 0.2):
+        assert still.p_less(mean) == questions.p_less(mean) and still.p_greater(mean) == questions.p_greater(mean)
+    # A p of a half and more is that of the questions; a smaller one becomes larger.
+    assert moving.p_greater(0.2) == questions.p_greater(0.2) > 0.5
+    assert questions.p_less(0.2) < moving.p_less(0.2) < 0.5
+    assert moving.p_less(moving.upper(0.05)) == pytest.approx(0.05, rel=1e-4)
