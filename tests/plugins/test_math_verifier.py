@@ -109,6 +109,12 @@ def test_a_comparison_is_given_up_where_no_answer_comes_in_time(monkeypatch: pyt
     assert helper._process is None
 
 
+def test_answers_whose_comparison_is_given_up_are_unequal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "WALL_SECONDS", 0.01)
+    monkeypatch.setattr(math, "_helper", _Helper())
+    assert not VERIFIER.same(r"\frac{1}{5}", "0.2")
+
+
 def test_long_answers_are_compared_as_text() -> None:
     long = "1+" * 600 + "1"
     assert VERIFIER.same(long, long)
@@ -292,6 +298,7 @@ def _says(a: str, b: str) -> bool:
         (r"\{2,1\}", "1, 2", True),
         (r"\{1,1,2\}", r"\{1,2\}", True),
         ("1,1,2", "1,2", False),  # a list says how often
+        ("1,1,2", "1,2,2", False),
         ("3,-1,3", "-1,3,3", True),
         ("(1,2)", "[1,2]", False),
         ("(1,2]", "[1,2)", False),

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nsd.plugins.api import Completion, Protocol, Question, Sampling, Scored, StopReason
+from nsd.plugins.api import Completion, Protocol, Question, Sampling, Scored, Search, StopReason
 from nsd.plugins.protocols.accuracy import Accuracy
 from nsd.plugins.protocols.avg_at_k import AvgAtK
 from nsd.plugins.protocols.best_within import BestWithin
+from nsd.plugins.protocols.discovery import Discovery
 from nsd.plugins.protocols.maj_at_k import MajAtK
 from nsd.plugins.protocols.pass_at_k import PassAtK, pass_at_k
 from nsd.plugins.verifiers.numeric import Numeric
@@ -91,6 +92,33 @@ def test_a_protocol_takes_a_completion_at_least_and_no_temperature_below_0() -> 
             config(temperature=-0.1)
     with pytest.raises(ValidationError, match=r"n\n  Input should be greater than or equal to 1"):
         PassAtK.Config(n=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"by": "training"}, "by: training needs a 'trainer'"),
+        ({"trainer": {"use": "sdpo"}}, "'trainer' has no effect with by: sampling"),
+        ({"by": "multi_turn", "trainer": {"use": "sdpo"}}, "'trainer' has no effect with by: multi_turn"),
+        ({"samples": 12}, "samples 12 is no multiple of batch 8"),
+        ({"top_k": 1}, "at 'top_k' 1 all 64 samples of a question are the same"),
+        ({"feedback_tokens": 5}, "'feedback_tokens' has no effect with by: sampling"),
+    ],
+)
+def test_fields_of_a_search_that_cannot_go_together_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Discovery.Config.model_validate(given)
+
+
+def test_a_search_is_as_configured_and_scores_the_budget_that_is_left() -> None:
+    sampled = Discovery(Discovery.Config(samples=4, batch=2))
+    assert (sampled.metric(), sampled.sampling().n, sampled.trainer()) == ("discovery@4", 4, None)
+    assert sampled.search() == Search("sampling", 4, 2, 0)
+    turns = Discovery(Discovery.Config(by="multi_turn", samples=5, feedback_tokens=9))
+    assert turns.search() == Search("multi_turn", 5, 1, 9)
+    assert Discovery(Discovery.Config(samples=1, batch=1, top_k=1)).sampling().n == 1
+    assert sampled.value(scored("8", "7", "7"), VERIFIER) == 0.75
+    assert sampled.value(scored("8", "8", "8", "8", "7"), VERIFIER) == sampled.value([], VERIFIER) == 0.0
 
 
 def test_pass_at_k_value() -> None:
