@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsd.plugins.api import Verifier
+from nsd.plugins.api import Confidence, Verifier
 from nsd.plugins.verifiers.numeric import Numeric
-from nsd.plugins.verifiers.voting import WeightedVote, majority, weighted
+from nsd.plugins.verifiers.voting import WeightedVote, majority, weight, weighted
 
 LETTERS = "abcdefg"
 ANSWERS = st.lists(st.sampled_from([*LETTERS, None]), max_size=14)
@@ -196,3 +197,12 @@ def test_of_a_weighted_vote_the_surest_samples_may_vote_alone() -> None:
 def test_a_weighted_tie_goes_to_the_first_seen_and_nobody_answering_has_no_winner() -> None:
     assert weighted(["6", "5"], [0.5, 0.5], Numeric()) == WeightedVote("6", 0.5, 1)
     assert weighted([None, None], [0.5, 0.5], Numeric()) == WeightedVote(None, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [("logprob", math.exp(-0.5)), ("logprob_lowest", math.exp(-2.0)), ("mean", 3.0), ("bottom", 5.0), ("lowest", 6.0)],
+)
+def test_a_weight_is_positive(by: str, expected: float) -> None:
+    confidence = Confidence(logprob=-0.5, logprob_lowest=-2.0, mean=3.0, tail=4.0, bottom=5.0, lowest=6.0)
+    assert weight(confidence, by) == pytest.approx(expected)
