@@ -520,8 +520,8 @@ def test_questions_without_a_gold_answer_and_answers_of_several_lines_are_told_a
         )
 
 
-def test_a_question_without_a_gold_answer_ends_no_check_of_those_behind_it() -> None:
-    questions = [replace(QUESTIONS[0], answer=None, solution=None), *QUESTIONS[1:3]]
+def test_an_answer_that_is_read_in_no_form_ends_no_check_of_those_behind_it() -> None:
+    questions = [replace(QUESTIONS[0], answer="no number", solution=None), *QUESTIONS[1:3]]
     tried = {check.name: check.tried for check in audit(questions, Numeric()).checks}
     alone = {check.name: check.tried for check in audit(QUESTIONS[1:3], Numeric()).checks}
     for name in ("near miss", "no answer", "as models write it", "another answer", "hedge"):
