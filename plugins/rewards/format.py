@@ -31,7 +31,8 @@ class Format(Reward):
         @classmethod
         def _compiles(cls, pattern: str | None) -> str | None:
             try:
-                re.compile(pattern or "")
+                if pattern is not None:
+                    re.compile(pattern)
             except re.error as error:
                 raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
             return pattern

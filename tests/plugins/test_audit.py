@@ -25,7 +25,7 @@ from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.tool_calls import ToolCalls
 from nsd.plugins.verifiers.trial import KEPT, Check
-from nsd.plugins.verifiers.variants import as_calls, written_variants, wrong_variants
+from nsd.plugins.verifiers.variants import as_calls, beside, written_variants, wrong_variants
 from nsd.runner.cli.app import app
 from nsd.runner.cli.validate import questions_of
 from support import shared_data
@@ -411,6 +411,60 @@ def test_one_place_of_a_list_is_read_and_that_is_told(verifier: type[Verifier], 
     assert not found.failed and told.wrong > 0 and told.examples
 
 
+def test_so_many_texts_of_each_kind_are_tried() -> None:
+    found = audit(QUESTIONS[:4], Numeric())
+    assert {check.name: check.tried for check in found.checks} == {
+        "gold": 4,
+        "gold answers": 4,
+        "one line": 4,
+        "garbage": 76,
+        "question repeated": 4,
+        "another answer": 24,
+        "near miss": 240,
+        "no answer": 336,
+        "as models write it": 32,
+        "percent": 0,
+        "hedge": 196,
+        "one of a list": 172,
+        "long garbage": 60,
+        "answer after a long text": 40,
+        "batch": 12,
+        "symmetric": 36,
+        "votes": 52,
+        "raises": 1843,
+        "same twice": 205,
+        "partial credit": 1432,
+    }
+    assert {check.name: check.wrong for check in found.checks if check.wrong} == {"one of a list": 172}
+
+
+class Noting(FinalAnswer):
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def score(self, completion: str, question: Question) -> Score:
+        self.asked.append(completion)
+        return super().score(completion, question)
+
+
+def test_answers_are_stated_in_the_way_of_the_solution_and_as_models_write_them() -> None:
+    verifier = Noting()
+    audit([Question("q", "How many?", "46", "3 + 43 = 46\n#### 46")], verifier)
+    assert {
+        "3 + 43 = 46\n#### 47",
+        "\\boxed{47}",
+        "<answer>47</answer>",
+        "The answer is 47.",
+        "So the answer is 47",
+        "The answer is **46**.",
+        "The answer is $46$.",
+        "So the answer is **46**",
+    } <= set(verifier.asked)
+
+
 def test_a_list_that_is_read_nowhere_is_not_told() -> None:
     class Strict(Numeric):
         def score(self, completion: str, question: Question) -> Score:
@@ -454,6 +508,26 @@ def test_what_was_misjudged_is_counted_and_a_share_of_it_is_allowed() -> None:
     assert [one.text for one in check.examples] == ["1", "3", "5"][:KEPT]
 
 
+def test_questions_without_a_gold_answer_and_answers_of_several_lines_are_told_and_fail_nothing() -> None:
+    questions = [replace(QUESTIONS[0], answer=None), replace(QUESTIONS[1], answer="1\n2", solution=None)]
+    checks = {check.name: check for check in audit(questions, Numeric()).checks}
+    for name, tried in (("gold answers", 2), ("one line", 1)):
+        assert (checks[name].tried, checks[name].wrong, checks[name].told, checks[name].failed) == (
+            tried,
+            1,
+            True,
+            False,
+        )
+
+
+def test_an_answer_that_is_read_in_no_form_ends_no_check_of_those_behind_it() -> None:
+    questions = [replace(QUESTIONS[0], answer="no number", solution=None), *QUESTIONS[1:3]]
+    tried = {check.name: check.tried for check in audit(questions, Numeric()).checks}
+    alone = {check.name: check.tried for check in audit(QUESTIONS[1:3], Numeric()).checks}
+    for name in ("near miss", "no answer", "as models write it", "another answer", "hedge"):
+        assert tried[name] >= alone[name] > 0, name
+
+
 def test_no_more_is_found_than_was_tried() -> None:
     bare = [replace(one, solution=None, answer="no number") for one in QUESTIONS]
     for check in audit(bare, Numeric()).checks:
@@ -490,6 +564,16 @@ def test_partial_credit_is_told_and_no_fault() -> None:
         ("\\frac{1}{2}", ["2/2", "1/3"]),
         ("x < 3", ["x > 3"]),
         ("x \\le 3", ["x \\ge 3"]),
+        ("x \\leq 3", ["x \\geq 3"]),
+        ("x \\geq 3", ["x \\leq 3"]),
+        ("x > 3", ["x < 3"]),
+        ("1 ≤ x < 3", ["1 ≥ x > 3"]),
+        ("\\sqrt{2}", ["\\sqrt{2} + 1"]),
+        ("B", ["A", "C", "D", "A, B, C, D", "A or B or C or D"]),
+        ("12:30", ["12:31", "1:30"]),
+        ("-3/4", ["-4/4", "-3/5"]),
+        ("5 feet", ["6 feet", "5 light years"]),
+        ("0%", ["not 0%", "0% or another"]),
         ("(1, 2)", ["(2, 1)"]),
         ("(3,4,5)", ["(4, 3,5)"]),
         ("(2, 2)", []),
@@ -517,6 +601,8 @@ def test_wrong_answers_are_next_to_the_gold_one(gold: str, wrong: list[str]) -> 
         ("18", ["18.0"]),
         ("1234", ["1234.0", "1,234"]),
         ("-1234.5", ["-1234.50", "-1,234.5"]),
+        ("+1,234", ["1234.0", "1,234"]),
+        ("+18", ["18.0"]),
         ("1/2", ["\\frac{1}{2}", "1/2"]),
         ("(B)", [" B "]),
         ("Monday", []),
@@ -524,6 +610,28 @@ def test_wrong_answers_are_next_to_the_gold_one(gold: str, wrong: list[str]) -> 
 )
 def test_right_answers_are_written_as_models_do(gold: str, written: list[str]) -> None:
     assert written_variants(gold) == written
+
+
+@pytest.mark.parametrize(
+    ("gold", "others"),
+    [
+        ("18", ["19", "20"]),
+        (" 1,234.5 ", ["1235.5", "1236.5"]),
+        ("B", ["A", "C"]),
+        ("(B)", ["(A)", "(C)"]),
+        ("5 cm", ["6 cm", "5 m"]),
+        ("1/2", ["2/2", "1/3"]),
+        ("9:59", ["9:00", "10:59"]),
+        ("101_2", ["101_3", "1011_2"]),
+        ("Monday", []),
+    ],
+)
+def test_other_answers_of_the_kind_of_the_gold_one_are_guessed_beside_it(gold: str, others: list[str]) -> None:
+    assert beside(gold, "Which?\nA. one\nB. two\nC. three") == others
+
+
+def test_without_a_list_of_options_four_letters_are_guessed() -> None:
+    assert beside("(B)") == ["(A)", "(C)", "(D)"]
 
 
 REAL = {

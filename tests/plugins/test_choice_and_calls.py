@@ -146,6 +146,16 @@ def test_calls_are_the_same_by_name_and_input(completion: str, each: bool, merge
     assert ToolCalls(ToolCalls.Config(inputs="merged")).score(completion, QUESTION).correct is merged
 
 
+def test_everything_that_differs_is_told_and_what_agrees_is_not() -> None:
+    gold = json.dumps([{"Action": name, "Action_Input": given} for name, given in (("a", {"x": 1}), ("a", {"x": 3}))])
+    made = said(("a", '{"x": 1}'), ("b", "none"), ("a", '{"x": 2}'))
+    assert ToolCalls().score(made, Question("q", "?", answer=gold)).feedback == (
+        "The input of b is no JSON object.\n"
+        "The action b is not asked for.\n"
+        'The input of a is {"x": 2}, expected {"x": 3}.'
+    )
+
+
 @pytest.mark.parametrize("given", [' {"a": 1}', {"a": 1.0}])
 @pytest.mark.parametrize("inputs", ["each", "merged"])
 def test_a_gold_input_is_an_object_or_its_text(given: Any, inputs: str) -> None:

@@ -83,6 +83,14 @@ def test_the_program_is_the_longest_fenced_block(completion: str, expected: str 
     assert longest_block(completion) == expected
 
 
+def test_the_answer_of_a_completion_is_its_program() -> None:
+    verifier = Code(Code.Config())
+    assert verifier.extract(block("a = 1")) == "a = 1\n"
+    assert verifier.extract("no block") is None
+    assert verifier.normalise("a = 1") == "a = 1"
+    assert verifier.normalise(block("a = 1")) == "a = 1\n"
+
+
 # --------------------------------------------------------------------------- the judging rules
 
 

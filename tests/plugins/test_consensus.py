@@ -63,6 +63,8 @@ def test_target_is_a_whole_agreeing_completion() -> None:
     assert label(texts, target="shortest").target == texts[2]
     drawn = {label(texts, seed=seed, target="random").target for seed in range(40)}
     assert drawn == set(texts[1:])
+    places = [texts.index(str(label(texts, seed=seed, target="random").target)) for seed in range(8)]
+    assert places == [2, 2, 1, 2, 3, 1, 1, 3]  # as recorded: another draw is another training
     assert label(texts, seed=3, target="random") == label(texts, seed=3, target="random")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import threading
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
@@ -14,8 +15,10 @@ from nsd.plugins.api import Completion, Question, Scored, StopReason, question_i
 from nsd.plugins.labelers.consensus import Consensus
 from nsd.plugins.protocols.maj_at_k import MajAtK
 from nsd.plugins.protocols.pass_at_k import PassAtK
+from nsd.plugins.verifiers import math
 from nsd.plugins.verifiers.boxed import last_boxed
 from nsd.plugins.verifiers.math import Math, _Helper, tidy
+from nsd.plugins.verifiers.math_amounts import _value
 from support import PATIENCE, shared_data
 
 pytest.importorskip("math_verify", reason="needs the extra nsd[math]")
@@ -97,6 +100,19 @@ def test_the_comparing_process_is_one_and_ends_when_it_is_stopped() -> None:
     assert first.poll() is not None
     assert helper.equal(r"\frac{3}{5}", "0.6", 5) and helper._process is not first
     helper.stop()
+
+
+def test_a_comparison_is_given_up_where_no_answer_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "WALL_SECONDS", 0.01)  # less than the other process takes to start
+    helper = _Helper()
+    assert helper.equal(r"\frac{1}{5}", "0.2", 5) is None
+    assert helper._process is None
+
+
+def test_answers_whose_comparison_is_given_up_are_unequal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math, "WALL_SECONDS", 0.01)
+    monkeypatch.setattr(math, "_helper", _Helper())
+    assert not VERIFIER.same(r"\frac{1}{5}", "0.2")
 
 
 def test_long_answers_are_compared_as_text() -> None:
@@ -214,6 +230,10 @@ def test_an_answer_in_a_box_is_what_the_box_holds() -> None:
         ("1.8\\text{ million dollars}", "1800000", True),
         ("18\\text{ dozen}", "18", False),
         ("18\\text{ dozen}", "216", True),
+        ("18\\text{ hundred}", "1800", True),
+        ("18\\text{ thousand}", "18000", True),
+        ("18\\text{ billion}", "18000000000", True),
+        ("18\\text{ trillion}", "18000000000000", True),
         ("18\\text{ negative}", "18", False),
         ("18\\text{ and a half}", "18", False),
         ("18\\text{ squared}", "18", False),
@@ -271,10 +291,14 @@ def _says(a: str, b: str) -> bool:
         ("3,2,1", "(1,2,3)", False),
         (r"\{2,1\}", "(1,2)", False),
         (r"\{1,2\}", "(1,2)", False),
+        (r"{2,1}", r"\{1,2\}", True),
+        (r"{2,3}", r"\{1,2\}", False),
+        (r"{1,2}", "(1,2)", False),
         ("2,1", "1,2", True),
         (r"\{2,1\}", "1, 2", True),
         (r"\{1,1,2\}", r"\{1,2\}", True),
         ("1,1,2", "1,2", False),  # a list says how often
+        ("1,1,2", "1,2,2", False),
         ("3,-1,3", "-1,3,3", True),
         ("(1,2)", "[1,2]", False),
         ("(1,2]", "[1,2)", False),
@@ -403,6 +427,10 @@ def test_capital_letters_are_texts_in_their_order(a: str, b: str, equal: bool) -
         (r"\$3\text{ per hour}", r"\$3\text{ per day}", False),
         (r"18\text{ million euros}", r"\$18\text{ million}", False),
         (r"3\text{ m}", r"300\text{ cm}", True),
+        (r"\sqrt{2}\text{ m}", r"100\sqrt{2}\text{ cm}", True),
+        (r"\sqrt{2}\text{ m}", r"10\sqrt{2}\text{ cm}", False),
+        (r"5\text{ degrees celsius}", r"5^\circ\text{C}", True),
+        (r"5\text{ degrees celsius}", r"5\text{ degrees fahrenheit}", False),
         (r"3\text{ m}^2", r"300\text{ cm}^2", False),
         (r"3\text{ m}^2", r"30000\text{ square cm}", True),
         (r"1\text{ liter}", r"1000\text{ cm}^3", True),
@@ -414,6 +442,24 @@ def test_capital_letters_are_texts_in_their_order(a: str, b: str, equal: bool) -
 )
 def test_amounts_are_compared_with_their_units(a: str, b: str, equal: bool) -> None:
     assert _says(a, b) is equal
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        (r"\frac{3}{4}", Fraction(3, 4)),
+        (r"-\frac{3}{4}", Fraction(-3, 4)),
+        ("-3/4", Fraction(-3, 4)),
+        (" 1{,}234.5 ", Fraction(2469, 2)),
+        ("-.5", Fraction(-1, 2)),
+        ("3/0", None),
+        ("12,5", None),
+        (".", None),
+        (r"\sqrt{2}", None),
+    ],
+)
+def test_the_number_before_a_unit_is_read_exactly(number: str, value: Fraction | None) -> None:
+    assert _value(number) == value
 
 
 @pytest.mark.parametrize(

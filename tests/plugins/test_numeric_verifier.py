@@ -224,6 +224,12 @@ def test_same_never_raises_and_is_symmetric(a: str, b: str) -> None:
     assert VERIFIER.same(a, b) == VERIFIER.same(b, a)
 
 
+def test_what_is_no_number_is_the_same_as_its_own_text_alone() -> None:
+    assert VERIFIER.same("five ", " five")
+    assert not VERIFIER.same("five", "six")
+    assert not VERIFIER.same("five", "5")
+
+
 def test_a_question_without_gold_scores_zero() -> None:
     question = Question(id=question_id("q"), text="q")
     assert VERIFIER.score("#### 5", question).score == 0

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nsd.plugins.api import Completion, Protocol, Question, Sampling, Scored, StopReason
+from nsd.plugins.api import Completion, Protocol, Question, Sampling, Scored, Search, StopReason
 from nsd.plugins.protocols.accuracy import Accuracy
 from nsd.plugins.protocols.avg_at_k import AvgAtK
+from nsd.plugins.protocols.best_within import BestWithin
+from nsd.plugins.protocols.discovery import Discovery
 from nsd.plugins.protocols.maj_at_k import MajAtK
 from nsd.plugins.protocols.pass_at_k import PassAtK, pass_at_k
 from nsd.plugins.verifiers.numeric import Numeric
@@ -52,9 +54,15 @@ def test_metric_names_and_numbers_of_samples() -> None:
         AvgAtK(AvgAtK.Config(k=16)),
         PassAtK(PassAtK.Config(k=4, n=16)),
         MajAtK(MajAtK.Config(k=5)),
+        MajAtK(MajAtK.Config.model_validate({"generated_tokens": 5000})),
     ]
-    assert [protocol.metric() for protocol in protocols] == ["accuracy", "avg@16", "pass@4", "maj@5"]
-    assert [protocol.sampling().n for protocol in protocols] == [1, 16, 16, 5]
+    assert [protocol.metric() for protocol in protocols] == ["accuracy", "avg@16", "pass@4", "maj@5", "maj@tokens:5000"]
+    assert [protocol.sampling().n for protocol in protocols] == [1, 16, 16, 5, 1024]
+
+
+def test_the_numbers_of_samples_where_none_is_given() -> None:
+    protocols = [AvgAtK(), PassAtK(), MajAtK(), BestWithin()]
+    assert [protocol.sampling().n for protocol in protocols] == [8, 8, 8, 16]
 
 
 def test_avg_at_k_counts_a_missing_sample_as_wrong() -> None:
@@ -74,6 +82,43 @@ def test_pass_at_k_is_exact_where_a_product_of_floats_is_not() -> None:
     assert pass_at_k(10_000, 1, 100) == 0.01
     assert pass_at_k(10_000, 10_000, 100) == 1
     assert pass_at_k(10_000, 0, 100) == 0
+
+
+def test_a_protocol_takes_a_completion_at_least_and_no_temperature_below_0() -> None:
+    for config in (PassAtK.Config, AvgAtK.Config, MajAtK.Config, BestWithin.Config):
+        with pytest.raises(ValidationError, match=r"k\n  Input should be greater than or equal to 1"):
+            config(k=0)
+        with pytest.raises(ValidationError, match=r"temperature\n  Input should be greater than or equal to 0"):
+            config(temperature=-0.1)
+    with pytest.raises(ValidationError, match=r"n\n  Input should be greater than or equal to 1"):
+        PassAtK.Config(n=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"by": "training"}, "by: training needs a 'trainer'"),
+        ({"trainer": {"use": "sdpo"}}, "'trainer' has no effect with by: sampling"),
+        ({"by": "multi_turn", "trainer": {"use": "sdpo"}}, "'trainer' has no effect with by: multi_turn"),
+        ({"samples": 12}, "samples 12 is no multiple of batch 8"),
+        ({"top_k": 1}, "at 'top_k' 1 all 64 samples of a question are the same"),
+        ({"feedback_tokens": 5}, "'feedback_tokens' has no effect with by: sampling"),
+    ],
+)
+def test_fields_of_a_search_that_cannot_go_together_are_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Discovery.Config.model_validate(given)
+
+
+def test_a_search_is_as_configured_and_scores_the_budget_that_is_left() -> None:
+    sampled = Discovery(Discovery.Config(samples=4, batch=2))
+    assert (sampled.metric(), sampled.sampling().n, sampled.trainer()) == ("discovery@4", 4, None)
+    assert sampled.search() == Search("sampling", 4, 2, 0)
+    turns = Discovery(Discovery.Config(by="multi_turn", samples=5, feedback_tokens=9))
+    assert turns.search() == Search("multi_turn", 5, 1, 9)
+    assert Discovery(Discovery.Config(samples=1, batch=1, top_k=1)).sampling().n == 1
+    assert sampled.value(scored("8", "7", "7"), VERIFIER) == 0.75
+    assert sampled.value(scored("8", "8", "8", "8", "7"), VERIFIER) == sampled.value([], VERIFIER) == 0.0
 
 
 def test_pass_at_k_value() -> None:

@@ -87,6 +87,7 @@ def test_cluster_share_is_the_share_of_the_verifiers_class_in_the_question() -> 
     assert reward.rewards(group("5", "5.0000001", "6", None)) == [0.5, 0.5, 0.25, 0]
     assert reward.rewards(group("5", "6", "7", None)) == [0, 0, 0, 0]  # nobody agrees
     assert reward.rewards([*group("5", "5"), *group("5", "6", name="other")]) == [1, 1, 0, 0]
+    assert reward.rewards([*group("5", "6"), *group("5", "5", name="other")]) == [0, 0, 1, 1]
 
 
 def test_self_certainty_is_the_mean_over_the_tokens() -> None:

@@ -14,7 +14,15 @@ from scipy.special import betainc
 
 from nsd.plugins.api import Completion, PseudoLabel, Question, StopReason, Verifier, question_id
 from nsd.plugins.labelers.consensus import Consensus
-from nsd.plugins.labelers.stopping import Ballot, adaptive, exact, leads, windows
+from nsd.plugins.labelers.stopping import (
+    PUBLISHED_HISTOGRAM,
+    PUBLISHED_K,
+    Ballot,
+    adaptive,
+    exact,
+    leads,
+    windows,
+)
 from nsd.plugins.verifiers.choice import Choice
 from nsd.plugins.verifiers.numeric import Numeric
 
@@ -182,6 +190,19 @@ def test_a_rule_of_the_vote_in_the_field_of_stop_texts_is_told_where_it_belongs(
 def test_the_published_histogram_needs_the_published_share_of_samples(k: int, threshold: float, share: float) -> None:
     labeler = Consensus(Consensus.Config(k=k, threshold=threshold, stop_vote="exact"))
     assert labeler.expected_share() == pytest.approx(share, abs=0.02)
+
+
+def test_the_published_histogram_has_four_thousand_problems() -> None:
+    assert sum(PUBLISHED_HISTOGRAM.values()) == 4000 and list(PUBLISHED_HISTOGRAM) == list(range(1, PUBLISHED_K + 1))
+
+
+@pytest.mark.parametrize(("histogram", "share"), [({4: 10}, 6 / 8), ({0: 10}, 4 / 8), ({4: 1, 0: 0}, 6 / 8)])
+def test_questions_that_always_or_never_agree_need_a_share_that_is_known(
+    histogram: dict[int, int], share: float
+) -> None:
+    # Six of eight keep; four that all differ leave four, and five votes are too few.
+    labeler = Consensus(Consensus.Config(k=8, threshold=0.75, stop_vote="exact"))
+    assert labeler.expected_share(histogram, 4) == share
 
 
 def test_a_vote_that_does_not_stop_is_expected_to_draw_all() -> None:

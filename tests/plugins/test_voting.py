@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsd.plugins.api import Verifier
+from nsd.plugins.api import Confidence, Verifier
 from nsd.plugins.verifiers.numeric import Numeric
-from nsd.plugins.verifiers.voting import majority
+from nsd.plugins.verifiers.voting import WeightedVote, majority, weight, weighted
 
 LETTERS = "abcdefg"
 ANSWERS = st.lists(st.sampled_from([*LETTERS, None]), max_size=14)
@@ -178,3 +179,30 @@ def test_only_a_verifier_whose_same_is_equality_is_not_asked(verifier: Verifier,
 def test_thousands_of_different_answers_are_counted_by_hash() -> None:
     answers = [str(number % 5000) for number in range(20_000)]
     assert Counter(Plain().group(answers)) == dict.fromkeys(range(5000), 4)
+
+
+def test_a_weighted_vote_by_hand() -> None:
+    # 5 and 5.0000001 are one class: .5 + .75 of 3; 6 has 1 and the sample without an answer .75.
+    answers, weights = ["6", "5", None, "5.0000001", "5"], [1.0, 0.5, 0.75, 0.5, 0.25]
+    assert weighted(answers, weights, Numeric()) == WeightedVote("5", 1.25 / 3, 3)
+
+
+def test_of_a_weighted_vote_the_surest_samples_may_vote_alone() -> None:
+    answers, weights = ["6", "5", None, "5", "7"], [1.0, 0.5, 0.75, 0.5, 0.5]
+    # Three of five: 6, the first 5, and one without an answer.
+    assert weighted(answers, weights, Numeric(), top=0.6) == WeightedVote("6", 1.0 / 2.25, 1)
+    assert weighted(answers, weights, Numeric(), top=0.01) == WeightedVote("6", 1.0, 1)
+
+
+def test_a_weighted_tie_goes_to_the_first_seen_and_nobody_answering_has_no_winner() -> None:
+    assert weighted(["6", "5"], [0.5, 0.5], Numeric()) == WeightedVote("6", 0.5, 1)
+    assert weighted([None, None], [0.5, 0.5], Numeric()) == WeightedVote(None, 0.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [("logprob", math.exp(-0.5)), ("logprob_lowest", math.exp(-2.0)), ("mean", 3.0), ("bottom", 5.0), ("lowest", 6.0)],
+)
+def test_a_weight_is_positive(by: str, expected: float) -> None:
+    confidence = Confidence(logprob=-0.5, logprob_lowest=-2.0, mean=3.0, tail=4.0, bottom=5.0, lowest=6.0)
+    assert weight(confidence, by) == pytest.approx(expected)

@@ -14,6 +14,7 @@ from scipy.special import ndtr, ndtri
 from nsd.reports import stats
 from nsd.reports.stats.anytime import (
     EFFECT_SCALE,
+    AnyLook,
     anytime_one_sided_p,
     anytime_p,
     fixed_alpha,
@@ -23,6 +24,22 @@ from nsd.reports.stats.anytime import (
 
 RATIOS = [1e-3, 0.1, 1.0, 10.0, 1e3, 1e6]
 THREE = 0.0026997960632601866  # two-sided p of z = 3
+
+
+def test_a_design_at_any_look_has_the_chances_of_one_look_at_its_level() -> None:
+    once = stats.Means(stats.Parts(0.0004, 99))
+    any_look, ratio = AnyLook(once), information_ratio(0.02)
+    assert (any_look.error(0.0), any_look.largest, any_look.told(0.1)) == (once.error(0.0), once.largest, True)
+    assert any_look.chance(0.1, 0.05) == once.chance(0.1, fixed_alpha(0.05, ratio)) < once.chance(0.1, 0.05)
+    for both_sides in (True, False):
+        level = fixed_one_sided_alpha(0.05, ratio)
+        expected = once.margin_chance(0.06, level, both_sides)
+        assert any_look.margin_chance(0.06, 0.05, both_sides) == expected < once.margin_chance(0.06, 0.05, both_sides)
+
+
+def test_a_design_without_error_needs_no_other_level() -> None:
+    once = stats.Means(stats.Parts(0.0, 99))
+    assert AnyLook(once).chance(0.1, 0.05) == AnyLook(once).margin_chance(0.1, 0.05, True) == 1.0
 
 
 def test_p_is_one_over_the_mixture_worked_out_by_hand() -> None:

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 
 from nsd.reports import stats
 from nsd.reports.stats.chances import (
+    Groups,
     Means,
     Part,
     Parts,
     _bounded_reach,
     detectable,
     least,
+    seeds_squares,
     smallest_margin,
     spanning,
     variance_factors,
+    variances,
 )
 from nsd.reports.stats.chances_of_shares import PairedShares, UnpairedShares
 from thinned import thinned
@@ -109,6 +112,52 @@ def test_the_search_ends_at_every_small_number_from_every_guess() -> None:
         for guess in range(1, 40):
             asked.clear()
             assert least(enough, guess=guess) == wanted
+
+
+def test_the_largest_difference_and_the_error_of_each_design() -> None:
+    assert (PairedShares(50, 0.2).largest, UnpairedShares(20, 30, 0.5).largest) == (1.0, 1.0)
+    assert Groups((10, 40), 0.2).largest == 2.0
+    assert UnpairedShares(20, 30, 0.5).error(0.0) == pytest.approx((0.25 * (1 / 20 + 1 / 30)) ** 0.5)
+    assert PairedShares(50, 0.2).error(0.1) == pytest.approx(((0.2 - 0.01) / 50) ** 0.5)
+    assert PairedShares(50, 0.2).error(1.0) == 1 / 50
+    assert Groups((10, 40), 0.2).error(0.0) == pytest.approx((0.2 * (1 / 10 + 1 / 40)) ** 0.5)
+    assert Means(Parts(0.0004, 99), limit=0.5).largest == 0.5
+    assert Means(Parts(0.0004, 99), limit=2.0, coarse=0.01).largest == pytest.approx(60 * 0.02 + 0.01)
+    for model in (PairedShares(50, 0.2), UnpairedShares(20, 30, 0.5), Groups((10, 40), 0.2), Means(Parts(0.04, 99))):
+        assert model.told(0.1)
+    assert Groups((10, 40), 0.2).margin_chance(0.5, 0.05, True) == 0.0
+
+
+def test_no_more_than_all_questions_can_differ() -> None:
+    for both_sides in (True, False):
+        found = [PairedShares(400, share).margin_chance(0.1, 0.05, both_sides) for share in (1.0, 1.3)]
+        assert found[0] == found[1]
+        found = [PairedShares(400_000, share).margin_chance(0.1, 0.05, both_sides) for share in (1.0, 1.3)]
+        assert found[0] == found[1]
+    assert PairedShares(400, 1.3).chance(0.1, 0.05) == PairedShares(400, 1.0).chance(0.1, 0.05)
+
+
+def test_what_seeds_may_add_to_a_critical_value() -> None:
+    one, other = Part(0.02, 3), Part(0.01, 4)
+    t3, t4, z = 3.182446, 2.776445, 1.959964  # quantiles .975 of 3 and 4 df, and of the normal
+    alone, both = seeds_squares((one,), 0.025, 0.0), seeds_squares((one, other), 0.025, 0.0)
+    assert (len(alone), len(both)) == (200, 24 * 24)
+    assert alone == pytest.approx(t3**2 * 0.02 * variances(3, 200), rel=1e-6)
+    assert both == pytest.approx(
+        np.add.outer(t3**2 * 0.02 * variances(3, 24), t4**2 * 0.01 * variances(4, 24)).ravel(), rel=1e-6
+    )
+    less = seeds_squares((one,), 0.025, 0.01)
+    assert less == pytest.approx(np.maximum(0.0, alone - z**2 * 0.01), abs=1e-8) and less.min() == 0.0
+
+
+def test_seeds_of_both_arms_with_one_df_are_welchs() -> None:
+    # Where both estimates are equal, so are their parts, and the df are those of both together.
+    found = seeds_squares((Part(0.02, 3), Part(0.02, 3)), 0.025, 0.0, one_df=True).reshape(24, 24)
+    t6 = 2.446912
+    assert np.diag(found) == pytest.approx(t6**2 * 2 * 0.02 * variances(3, 24), rel=1e-6)
+    assert seeds_squares((Part(0.02, 3),), 0.025, 0.0, one_df=True) == pytest.approx(
+        seeds_squares((Part(0.02, 3),), 0.025, 0.0)
+    )
 
 
 def test_what_is_never_enough_has_no_number() -> None:
@@ -324,3 +373,12 @@ def test_skewed_means_take_more_questions_before_t_stands_alone() -> None:
     # One in a hundred: skewness .98 / sqrt(.0099) = 9.849, (9.849 / .2)^2 = 2425.3; kurtosis 98.0, times 5.
     assert stats.fewest_for_t([0.0] * 99 + [1.0]) == 2426
     assert stats.fewest_for_t([0.5, -0.5] * 50) == stats.FEW_QUESTIONS
+
+
+def test_the_error_of_a_mean_leaves_out_what_no_test_sees() -> None:
+    parts = stats.Parts(0.03, 99, seeds=(stats.Part(0.02, 3), stats.Part(0.01, 4)), residual=0.02, extra=0.05)
+    assert parts.variance == pytest.approx(0.03 + 0.03 - 0.02 + 0.05)
+    assert stats.Means(parts).error(0.0) == pytest.approx(0.2)
+    # The residual takes off no more than leaves the larger of both sources.
+    assert stats.Parts(0.03, 99, seeds=(stats.Part(0.02, 3),), residual=0.04).variance == pytest.approx(0.03)
+    assert stats.Parts(0.01, 99, seeds=(stats.Part(0.02, 3),), residual=0.04).variance == pytest.approx(0.02)

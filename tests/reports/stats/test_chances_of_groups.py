@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from nsd.reports import stats
+from nsd.reports.stats.chances_of_groups import _Drawn
 
 Floats = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -61,6 +62,24 @@ def test_many_groups_of_one_question_are_the_noncentral_t() -> None:
     assert model.chance(3 * error, 0.05) == pytest.approx(expected, abs=2e-3)
 
 
+def test_what_no_test_sees_widens_the_estimate_and_not_its_critical_value() -> None:
+    error = (0.2 / 400) ** 0.5
+    model = stats.GroupedMeans(stats.GroupSizes((1.0,) * 400), 0.2, 0.0, bounded=False, extra=3 * error**2)
+    assert model.error(0.0) == pytest.approx(error)
+    # The estimate's standard error is twice as large: P(3 + 2 z > 1.966).
+    assert model.chance(3 * error, 0.05) == pytest.approx(0.6974, abs=2e-3)
+
+
+def test_the_bounded_mean_of_groups_reaches_as_far_as_drawn_exponentials_say() -> None:
+    sizes = np.array([1.0] * 10 + [2.0] * 10 + [10.0, 20.0])
+    residuals = np.array([0.5, -0.5] * 5 + [1.0, -1.0] * 5 + [4.0, -4.0])
+    drawn = _Drawn(sizes, residuals[None, :], np.ones(1), np.ones(1, dtype=np.bool_))
+    reach = float(drawn.bounded(np.array([True]), 1.0, 0.05, 0.5, 0.0)[0])
+    generator = np.random.default_rng(0)
+    sums = generator.exponential(size=(200_000, len(sizes))) @ (sizes * reach + residuals)
+    assert (sums < generator.exponential(10.0, size=200_000)).mean() == pytest.approx(0.05, abs=0.002)
+
+
 def test_more_questions_in_the_same_groups_leave_what_the_groups_differ_by() -> None:
     sizes = stats.GroupSizes(TEN)
     endless = stats.GroupedMeans(sizes.of_questions(1e9), 0.2, 0.1)
@@ -73,6 +92,12 @@ def test_more_questions_in_the_same_groups_leave_what_the_groups_differ_by() -> 
 def test_the_correlation_that_is_read_off_is_the_one_that_cr2_expects() -> None:
     sizes = stats.GroupSizes((2.0, 5.0, 9.0, 30.0))
     assert stats.icc_of(sizes, 0.3, 0.3 * sizes.seen(0.25).expected) == pytest.approx(0.25)
+
+
+def test_two_groups_find_nothing_and_three_may() -> None:
+    two, three = (stats.GroupedMeans(stats.GroupSizes((200.0,) * groups), 0.01, 0.0) for groups in (2, 3))
+    assert two.chance(0.9, 0.05) == 0.0 < three.chance(0.9, 0.05)
+    assert two.margin_chance(0.9, 0.05, True) == 0.0
 
 
 def test_two_groups_and_groups_of_which_one_holds_nearly_all_have_no_figure() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nsd.reports import stats
+from nsd.reports.stats.discovery import SIGN_TEST
 
 BUDGET = 64
 AT = (1, 4, 16, 64)
@@ -78,7 +79,13 @@ def test_the_sign_test_counts_who_was_first_and_leaves_ties_out() -> None:
 
 
 def test_the_sign_test_of_ties_alone_decides_nothing() -> None:
-    assert stats.sign_test([0.0, 0.0, 0.0]).p == 1.0
+    note = "no question on which the two differ"
+    assert stats.sign_test([0.0, 0.0, 0.0]) == stats.Result(SIGN_TEST, 0.0, 1.0, 0.0, note=note)
+
+
+def test_the_sign_test_of_no_question_says_so() -> None:
+    note = "no question: nothing to compare"
+    assert stats.sign_test([]) == stats.Result(SIGN_TEST, None, None, None, note=note)
 
 
 def test_the_sign_test_looks_at_no_size() -> None:

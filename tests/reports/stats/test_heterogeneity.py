@@ -64,6 +64,14 @@ def test_of_two_groups_it_is_welchs_t() -> None:
     assert welch_f(np.concatenate([a, b]), labels) == pytest.approx(expected, abs=1e-12)
 
 
+def test_the_unit_of_the_values_changes_nothing_where_a_group_has_no_spread() -> None:
+    values, labels = np.array([0.0, 1.0] * 6 + [0.5] * 12 + [0.0, 2.0] * 6), np.repeat([0, 1, 2], 12)
+    expected = welch_f(values, labels)
+    assert 0.01 < expected < 0.5
+    for unit in (1e-6, 1e6):
+        assert welch_f(values * unit, labels) == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_data_count_as_one_of_the_permutations() -> None:
     """No shuffle of 99 keeps all of one group above all of the other: p is 1 of 100, and Welch's far below."""
     values, labels = np.r_[np.linspace(0.0, 0.1, 20), np.linspace(0.9, 1.0, 20)], np.repeat([0, 1], 20)

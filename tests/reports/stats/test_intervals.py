@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import betainc
 
 from nsd.reports import stats
+from nsd.reports.stats.bounded import _share_below, exact_binomial
+from nsd.reports.stats.intervals import Interval
+from nsd.reports.stats.limits import Fragile, OverSeeds, SeedsToo, fragile
 from r_records import CLOSE, limits, one, r_records
 
 
@@ -92,3 +96,82 @@ def test_many_distinct_values_are_rounded_outwards() -> None:
     half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
     assert values.mean() - half - 0.004 < found.low < values.mean() - half
     assert values.mean() + half < found.high < values.mean() + half + 0.004
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high"), [([], 0.0, 1.0), ([-0.1, 0.5], 0.0, 1.0), ([0.5, 1.1], 0.0, 1.0), ([-1.1], -1.0, 1.0)]
+)
+def test_a_bounded_mean_of_nothing_or_of_values_outside_its_bounds_is_refused(
+    values: list[float], low: float, high: float
+) -> None:
+    with pytest.raises(ValueError, match=f"a bounded mean needs values between {low:g} and {high:g}"):
+        stats.BoundedMean(values, low, high)
+
+
+def test_many_distinct_differences_are_rounded_outwards_on_both_sides_of_zero() -> None:
+    values = 2 * np.random.default_rng(3).random(2000) - 1
+    found = stats.interval_of(stats.BoundedMean(values, -1.0, 1.0), 0.95)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
+    assert values.mean() - half - 0.008 < found.low < values.mean() - half
+    assert values.mean() + half < found.high < values.mean() + half + 0.008
+
+
+@pytest.mark.parametrize(("right_a", "n_a", "right_b", "n_b"), [(0, 0, 3, 5), (3, 5, 0, 0), (0, 0, 0, 0)])
+def test_an_arm_without_a_question_has_no_interval(right_a: int, n_a: int, right_b: int, n_b: int) -> None:
+    assert stats.newcombe_unpaired(right_a, n_a, right_b, n_b) is None
+
+
+HALVES = [0.5, -0.5] * 10
+
+
+@pytest.mark.parametrize(
+    ("values", "lopsided", "name"),
+    [
+        (HALVES, False, "t"),
+        (HALVES, True, "bounded mean"),
+        (HALVES[:19], False, "bounded mean"),
+        ([0.5] * 20, False, "bounded mean"),
+        ([0.1, -0.1] * 20, False, "t, bounded mean where it is wider"),
+    ],
+)
+def test_which_limits_a_mean_has(values: list[float], lopsided: bool, name: str) -> None:
+    found = stats.mean_limits(values, (-1.0, 1.0), lopsided) if lopsided else stats.mean_limits(values, (-1.0, 1.0))
+    assert found is not None and found.name == name
+
+
+def test_t_is_trusted_from_a_sum_of_squares_of_four_on() -> None:
+    # 16 halves squared are 4 where the largest difference counts 1, and 1 where it counts 4.
+    assert fragile([0.5, -0.5] * 8, (-1.0, 1.0)) == Fragile(below=False, above=False)
+    assert fragile([0.5, -0.5] * 7, (-1.0, 1.0)) == Fragile(below=True, above=True)
+    assert fragile([0.5, -0.5] * 8, (-2.0, 2.0)) == Fragile(below=True, above=True)
+    assert fragile([0.5, -0.5] * 8, (-1.0, 1.0), seen=3.9) == Fragile(below=True, above=True)
+
+
+def test_t_is_not_trusted_on_the_side_of_a_long_tail() -> None:
+    tail = [1.0] * 6 + [-0.25] * 24  # sum of squares 7.5, of cubes 5.625: skewness over the root of n is .27
+    assert fragile(tail, (-1.0, 1.0)) == Fragile(below=False, above=True)
+    assert fragile([-one for one in tail], (-1.0, 1.0)) == Fragile(below=True, above=False)
+
+
+@pytest.mark.parametrize(("wrong", "right", "at"), [(3, 5, 0.3), (3, 5, 0.7), (200, 400, 0.66), (1, 1, 0.5)])
+def test_the_share_below_of_two_values_is_the_beta_distribution(wrong: int, right: int, at: float) -> None:
+    found = _share_below(np.array([0.0, 1.0]), np.array([float(wrong), float(right)]), at)
+    assert found == pytest.approx(betainc(right, wrong, at), abs=1e-9)
+
+
+def test_an_exact_interval_of_none_and_of_one() -> None:
+    assert exact_binomial(0, 0, 0.95) is None
+    assert exact_binomial(1, 1, 0.95) == Interval(pytest.approx(0.025), 1.0, 0.95, "exact binomial")
+    assert exact_binomial(0, 1, 0.95) == Interval(0.0, pytest.approx(0.975), 0.95, "exact binomial")
+
+
+def test_limits_with_seeds_that_do_not_scatter_are_those_of_the_questions() -> None:
+    questions = stats.BoundedMean(HALVES, -1.0, 1.0)
+    still = SeedsToo(questions, 0.0, OverSeeds((stats.Part(0.0, 3),), 0.0), "both")
+    moving = SeedsToo(questions, 0.0, OverSeeds((stats.Part(0.01, 3),), 0.0), "both")
+    for mean in (-0.3, 0.2):
+        assert still.p_less(mean) == questions.p_less(mean) and still.p_greater(mean) == questions.p_greater(mean)
+    # A p of a half and more is that of the questions; a smaller one becomes larger.
+    assert moving.p_greater(0.2) == questions.p_greater(0.2) > 0.5
+    assert questions.p_less(0.2) < moving.p_less(0.2) < 0.5
+    assert moving.p_less(moving.upper(0.05)) == pytest.approx(0.05, rel=1e-4)

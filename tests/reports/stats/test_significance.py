@@ -56,6 +56,12 @@ def test_welch_agrees_with_r(given: dict[str, Any], found: dict[str, Any]) -> No
     assert limits(result.interval) == pytest.approx(found["ci"], **CLOSE)
 
 
+def test_seeds_that_all_have_one_mean_differ_by_nothing() -> None:
+    note = "every seed of both arms has the same mean"
+    found = stats.Result("Welch t on seed means", 0.0, 1.0, 0.0, note=note)
+    assert stats.welch_t([0.3, 0.3], [0.3, 0.3, 0.3]) == found
+
+
 @pytest.mark.parametrize(("given", "found"), r_records("tost_t"))
 def test_margin_t_agrees_with_r(given: dict[str, Any], found: dict[str, Any]) -> None:
     differences, found = stats.paired_t(given["d"]), one(found)
@@ -177,6 +183,106 @@ def test_monte_carlo_sign_flip_agrees_with_enumeration_and_scipy() -> None:
     )
 
 
+def test_drawn_sign_flips_that_reach_the_sum_itself_count() -> None:
+    # Ten of 1, of which seven are positive, and ten of the root of 2, of which six are: 4 + 2 root 2.
+    differences = np.repeat([1.0, -1.0, math.sqrt(2), -math.sqrt(2)], [7, 3, 6, 4])
+    sums, chances = np.arange(-10, 11, 2), np.array([math.comb(10, k) for k in range(11)]) / 2**10
+    whole = np.abs(sums[:, None] + math.sqrt(2) * sums[None, :])
+    reached = whole >= 4 + 2 * math.sqrt(2) - 1e-9
+    expected = float((chances[:, None] * chances[None, :])[reached].sum())
+    found = stats.sign_flip(differences, seed=1, resamples=40_000)
+    assert found.p == pytest.approx(expected, abs=4 * math.sqrt(0.25 / 40_000) / 1.5)
+    assert expected - float((chances[:, None] * chances[None, :])[whole > 4 + 2 * math.sqrt(2) + 1e-9].sum()) > 0.03
+    assert found.estimate == pytest.approx(differences.mean()) and found.name == "sign-flip permutation (40000 draws)"
+
+
+def test_a_few_flips_are_counted_one_by_one() -> None:
+    # Of the eight signs of 1, root 2 and pi two reach the sum of all.
+    values = np.array([1.0, math.sqrt(2), math.pi])
+    found, mean = stats.sign_flip(values, seed=0), float(values.mean())
+    assert found == stats.Result("sign-flip permutation (exact)", mean, 0.25, mean)
+
+
+def test_margin_tests_show_the_interval_of_their_level() -> None:
+    paired = stats.margin_test_paired(3, 5, 100, 0.05, both_sides=False)
+    assert paired.interval == stats.tango_interval(3, 5, 100, 0.9)
+    assert stats.margin_test_paired(3, 5, 100, 0.05, False, alpha=0.025).interval == stats.tango_interval(3, 5, 100)
+    same = stats.margin_test_paired(0, 0, 100, 0.05, both_sides=True)
+    assert (same.p, same.estimate) == (pytest.approx(0.95**100), 0.0)
+    assert same.interval is not None and same.interval.high == pytest.approx(1 - 0.05**0.01)
+    assert same.name == "TOST equivalence (rule of three: no answer differs)"
+    unpaired = stats.margin_test_unpaired(30, 100, 35, 100, 0.05, both_sides=False)
+    assert unpaired.interval == stats.newcombe_unpaired(30, 100, 35, 100, 0.9)
+
+
+def test_margin_tests_of_nothing_say_so() -> None:
+    paired = stats.margin_test_paired(0, 0, 0, 0.05, both_sides=True)
+    assert paired == stats.Result(
+        "TOST equivalence (Tango score)", None, None, None, note="no shared question: nothing to test"
+    )
+    unpaired = stats.margin_test_unpaired(0, 0, 3, 5, 0.05, both_sides=False)
+    assert unpaired == stats.Result(
+        "non-inferiority (score, unpaired)", None, None, None, note="an arm without any question: nothing to test"
+    )
+
+
 def test_worked_example_of_a_paper() -> None:
     # Fagerland, Lydersen, Laake 2014, complete response before and after consolidation therapy.
     assert stats.mcnemar(6, 16).p == pytest.approx(0.034690, abs=5e-7)
+
+
+def test_tests_of_nothing_have_a_name_and_a_reason() -> None:
+    nothing = np.zeros(0)
+    flipped = stats.Result("sign-flip permutation", None, None, None, note="no shared question: nothing to test")
+    assert stats.sign_flip(nothing, seed=0) == flipped
+    assert stats.paired_t(nothing) == stats.Result(
+        "paired t", None, None, None, note="nothing in common: nothing to test"
+    )
+    counts = "two-proportion z, unpaired"
+    for given in ((0, 0, 3, 5), (3, 5, 0, 0)):
+        assert stats.two_proportion(*given) == stats.Result(
+            counts, None, None, None, note="an arm without any question: nothing to test"
+        )
+
+
+def test_one_value_and_values_all_alike_have_no_test() -> None:
+    alone = stats.Result("paired t", None, None, 0.5, note="one difference alone: no test and no interval")
+    assert stats.paired_t([0.5]) == alone
+    note = "every difference is the same: no spread to test against"
+    assert stats.paired_t([0.5, 0.5]) == stats.Result("paired t", None, None, 0.5, note=note)
+    assert stats.sign_flip([0.0, 0.0], seed=0) == stats.Result(
+        "sign-flip permutation", 0.0, 1.0, 0.0, note="every difference is zero"
+    )
+
+
+@pytest.mark.parametrize(("right", "which"), [(5, "right"), (0, "wrong")])
+def test_arms_that_are_all_right_or_all_wrong_do_not_differ(right: int, which: str) -> None:
+    found = stats.two_proportion(right, 5, right, 5)
+    interval = stats.newcombe_unpaired(right, 5, right, 5)
+    note = f"every answer of both arms is {which}"
+    assert found == stats.Result("two-proportion z, unpaired", 0.0, 1.0, 0.0, interval, note=note)
+
+
+def test_a_t_test_tells_its_estimate_error_and_interval() -> None:
+    # 1, 2, 3: mean 2, standard deviation 1, error 1 / root 3; t of 2 df at .975 is 4.302653.
+    found, error = stats.paired_t([1.0, 2.0, 3.0]), 1 / math.sqrt(3)
+    assert (found.name, found.estimate, found.df, found.standard_error) == ("paired t", 2.0, 2.0, pytest.approx(error))
+    assert limits(found.interval) == pytest.approx([2 - 4.302653 * error, 2 + 4.302653 * error], abs=1e-6)
+    assert found.interval is not None and (found.interval.name, found.interval.level) == ("t", 0.95)
+
+
+def test_all_flips_one_way_are_two_of_all_patterns() -> None:
+    assert stats.sign_flip([0.5, 1.0, 0.25, 0.5], seed=0).p == 2 / 16
+    # Of 1, 1, 1 and -1 the sum is 2: patterns with one or no sign turned, either way, 10 of 16.
+    assert stats.sign_flip([1.0, 1.0, 1.0, -1.0], seed=0).p == pytest.approx(10 / 16)
+
+
+def test_families_by_hand() -> None:
+    p_values = [0.04, 0.01, 0.03]
+    assert stats.adjust(p_values, "holm") == pytest.approx([0.06, 0.03, 0.06])
+    assert stats.adjust(p_values, "bonferroni") == pytest.approx([0.12, 0.03, 0.09])
+    assert stats.adjust(p_values, "bh") == pytest.approx([0.04, 0.03, 0.04])
+    assert stats.adjust(p_values, "none") == p_values
+    assert stats.adjust([0.6, 0.9], "holm") == [1.0, 1.0]
+    with pytest.raises(ValueError, match="correction 'sidak': one of holm, bonferroni, bh, none"):
+        stats.adjust(p_values, "sidak")

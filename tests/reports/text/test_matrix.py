@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from nsd.reports.judge.compare import compare_runs
-from nsd.reports.text.matrix import WIDE, matrix_of, render_matrix
+from nsd.reports.text.matrix import WIDE, _in_blocks, matrix_of, render_matrix
 from toy_results import Results
 
 
@@ -88,3 +88,17 @@ def test_many_runs_are_shown_by_signs(results: Results) -> None:
     lines = shown(results, "table", names).splitlines()
     high = next(line for line in lines if " high" in line)
     assert high.count("+") == WIDE + 1 and "." in lines[4]
+
+
+def test_in_blocks_numbers_stand_under_the_end_of_their_heading() -> None:
+    rows = [("high", "A", "1", "80.0"), ("low", "B", "2", "9.0")]
+    lines = _in_blocks(rows, [["", "+71.0*"], ["-71.0*", ""]], 24)
+    assert [line.plain for line in lines[:6]] == [
+        " run",
+        "   #  rank  mean       A",
+        " ───────────────────────",
+        " high",
+        "   A     1  80.0",
+        " low",
+    ]
+    assert lines[6].plain == "   B     2   9.0  -71.0*"
