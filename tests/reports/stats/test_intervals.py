@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -92,3 +93,18 @@ def test_many_distinct_values_are_rounded_outwards() -> None:
     half = 1.96 * values.std(ddof=1) / np.sqrt(2000)
     assert values.mean() - half - 0.004 < found.low < values.mean() - half
     assert values.mean() + half < found.high < values.mean() + half + 0.004
+
+
+@pytest.mark.parametrize(
+    ("a_only", "b_only", "n", "difference", "z"),
+    [
+        (0, 0, 10, 0.0, 0.0),
+        (0, 5, 5, 1.0, 0.0),
+        (0, 3, 5, 1.0, -math.inf),
+        (0, 3, 5, -1.0, math.inf),
+    ],
+)
+def test_tangos_score_of_a_difference_without_variance_is_nothing_or_without_end(
+    a_only: int, b_only: int, n: int, difference: float, z: float
+) -> None:
+    assert stats.tango_score(a_only, b_only, n, difference) == z

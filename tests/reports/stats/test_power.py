@@ -28,3 +28,14 @@ def test_detectable_effect_has_the_stated_figures(n: int, percent: float) -> Non
 @pytest.mark.parametrize(("seeds", "p"), [(3, 0.10), (4, 0.029), (5, 0.008)])
 def test_smallest_permutation_p_has_the_stated_figures(seeds: int, p: float) -> None:
     assert round(stats.smallest_permutation_p(seeds, seeds), 3) == p
+
+
+def test_seeds_without_end_count_by_the_normal_and_three_in_two_arms_by_four_degrees_of_freedom() -> None:
+    assert stats.seeds_count(None, 2, 0.05) == (pytest.approx(1.959964), 0)
+    assert stats.seeds_count(3, 2, 0.05) == (pytest.approx(2.776445), 4)
+    assert stats.seeds_count(4, 1, 0.10) == (pytest.approx(2.353363), 3)
+
+
+def test_one_seed_is_never_enough_even_where_seeds_do_not_scatter() -> None:
+    assert stats.seeds_needed(0.5, 0.0, limit=1) is None
+    assert stats.seeds_needed(0.5, 0.0) == 2

@@ -180,3 +180,15 @@ def test_monte_carlo_sign_flip_agrees_with_enumeration_and_scipy() -> None:
 def test_worked_example_of_a_paper() -> None:
     # Fagerland, Lydersen, Laake 2014, complete response before and after consolidation therapy.
     assert stats.mcnemar(6, 16).p == pytest.approx(0.034690, abs=5e-7)
+
+
+def test_seeds_that_all_have_one_mean_differ_by_nothing() -> None:
+    expected = stats.Result("Welch t on seed means", 0.0, 1.0, 0.0, note="every seed of both arms has the same mean")
+    assert stats.welch_t([0.5, 0.5], [0.5, 0.5, 0.5]) == expected
+
+
+def test_a_tiny_margin_of_arms_that_are_always_right_is_kept_by_as_much_as_so_many_answers_say() -> None:
+    # The likeliest shares are 1 and 1 - margin, so that z is margin / sqrt(margin (1 - margin) / n).
+    found = stats.margin_test_unpaired(200_000, 200_000, 200_000, 200_000, margin=1e-5, both_sides=False)
+    assert found.statistic == pytest.approx((1e-5 * 200_000 / (1 - 1e-5)) ** 0.5, rel=1e-5)
+    assert found.p == pytest.approx(0.078649, abs=1e-5)
