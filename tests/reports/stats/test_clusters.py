@@ -15,7 +15,7 @@ def test_of_what_has_no_bounds_the_limits_are_those_of_the_means_of_groups() -> 
     # Means 1, 2 and 3: mean 2, standard deviation 1, error 1 / sqrt(3), two degrees of freedom.
     found = stats.cluster_limits([0, 2, 2, 2, 4, 2], GROUPS, None)
     assert isinstance(found, stats.Student)
-    assert (found.estimate, found.standard_error, found.df) == pytest.approx((2.0, 3**-0.5, 2.0))
+    assert (found.estimate, found.error, found.df) == pytest.approx((2.0, 3**-0.5, 2.0))
     assert found.name == NAME
 
 
