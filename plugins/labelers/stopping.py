@@ -113,8 +113,6 @@ def _decided(answers: Answers, ballot: Ballot, verifier: Verifier) -> bool:
 
 
 def _rejected(counts: Mapping[str, int], left: int, need: int, verifier: Verifier) -> bool:
-    if left >= need:
-        return False
     if verifier.by_equality:
         return True
     reach = (sum(votes for other, votes in counts.items() if _alike(one, other, verifier)) for one in counts)

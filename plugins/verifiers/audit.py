@@ -258,14 +258,6 @@ class _Auditor:
             if self.trial.right(way(gold), question):
                 yield way
 
-    def _right(self, text: str, question: Question) -> bool:
-        found = self.trial.judge(text, question)
-        return found is not None and found.correct
-
-    def _equal(self, a: str, b: str, question: Question) -> bool:
-        left, right = self.trial.normalise(a, question), self.trial.normalise(b, question)
-        return left is not None and right is not None and bool(self.trial.same(left, right, question))
-
     def _normal(self) -> list[tuple[Question, str]]:
         found: dict[str, Question] = {}
         for question in self.few:

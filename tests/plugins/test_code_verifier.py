@@ -169,6 +169,10 @@ def test_time_of_a_test_is_of_the_question_else_of_the_config() -> None:
     assert judge(slow, question(stdin("", "1")), seconds=30).correct
 
 
+def test_a_program_that_waits_a_little_too_long_is_right_in_a_second_run() -> None:
+    assert judge("import time; time.sleep(0.4); print(1)", question(stdin("", "1"), seconds=0.3)).correct
+
+
 @pytest.mark.slow
 def test_a_program_that_waits_is_given_more_time_once_for_the_machine_may_be_busy() -> None:
     assert judge("import time; time.sleep(2); print(1)", question(stdin("", "1"), seconds=0.2)).correct
@@ -490,3 +494,8 @@ def test_without_a_sandbox_it_refuses_and_names_the_way_out(monkeypatch: pytest.
     with pytest.raises(InputError, match="sandbox: process") as raised:
         judge(ADD)
     assert "no bwrap" in str(raised.value) and "pip install" in str(raised.value)
+
+
+def test_the_answer_of_a_completion_is_its_program() -> None:
+    assert Code().extract(block(ADD)) == f"{ADD}\n"
+    assert Code().extract("no program") is None
