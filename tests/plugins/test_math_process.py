@@ -67,7 +67,7 @@ def test_a_process_that_ended_gives_no_verdict_and_is_left() -> None:
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match="'math_verify'.*math-verify"):
+    with pytest.raises(MissingExtra, match=r"'math_verify'.*math-verify"):
         _Helper()._running()
 
 

@@ -141,4 +141,4 @@ def test_the_value_of_a_search_is_the_share_of_its_budget_that_was_left() -> Non
     assert search.value(scored("1", "7", "7"), VERIFIER) == 0.75
     assert search.value(scored("7"), VERIFIER) == 1.0
     assert search.value(scored("1", None, "2", "7"), VERIFIER) == 0.25
-    assert search.value(scored("1", None, "2", "3", "7"), VERIFIER) == 0.0
+    assert search.value(scored("1", None, "2", "3", "4", "7"), VERIFIER) == 0.0
