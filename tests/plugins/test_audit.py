@@ -25,7 +25,7 @@ from nsd.plugins.verifiers.numeric import Numeric
 from nsd.plugins.verifiers.steps import Steps
 from nsd.plugins.verifiers.tool_calls import ToolCalls
 from nsd.plugins.verifiers.trial import KEPT, Check
-from nsd.plugins.verifiers.variants import as_calls, written_variants, wrong_variants
+from nsd.plugins.verifiers.variants import as_calls, beside, written_variants, wrong_variants
 from nsd.runner.cli.app import app
 from nsd.runner.cli.validate import questions_of
 from support import shared_data
@@ -689,3 +689,14 @@ def test_a_gold_answer_that_is_read_where_it_stands_alone_must_be_right() -> Non
     (check,) = (one for one in audit(alone, Contrary()).checks if one.name == "gold")
     assert (check.tried, check.wrong) == (3, 3)
     assert [one.text for one in check.examples] == [question.answer for question in alone]
+
+
+@pytest.mark.parametrize(
+    ("gold", "others"),
+    [("1/2", ["2/2", "1/3"]), ("12:30", ["12:31", "1:30"]), ("3 cm", ["4 cm", "3 m"]), ("101_2", ["101_3", "1011_2"])],
+)
+def test_beside_a_fraction_a_time_an_amount_and_a_number_of_a_base_others_of_the_kind_are_guessed(
+    gold: str, others: list[str]
+) -> None:
+    assert beside(gold) == others
+    assert beside("ten") == []
