@@ -256,11 +256,6 @@ class Fragile:
     above: bool
 
     @property
-    def both(self) -> bool:
-        """On both sides."""
-        return self.below and self.above
-
-    @property
     def any(self) -> bool:
         """On one side at least."""
         return self.below or self.above

@@ -331,7 +331,4 @@ def _farrington_manning(right_a: int, n_a: int, right_b: int, n_b: int, differen
     p_a = crossing(slope, low + edge, high - edge)
     p_b = p_a + difference
     variance = max(p_a * (1 - p_a), 0.0) / n_a + max(p_b * (1 - p_b), 0.0) / n_b
-    numerator = share_b - share_a - difference
-    if variance < 1e-10:
-        return 0.0 if abs(numerator) < 1e-9 else math.copysign(math.inf, numerator)
-    return numerator / math.sqrt(variance)
+    return (share_b - share_a - difference) / math.sqrt(variance)

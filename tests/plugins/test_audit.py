@@ -784,3 +784,27 @@ def test_the_verifier_math_is_sound_on_tuples_and_percentages() -> None:
     assert not failed(found), [(check.name, check.examples) for check in found.checks if check.failed]
     tried = {check.name: check.tried for check in found.checks}
     assert tried["percent"] and tried["near miss"]
+
+
+def test_a_gold_answer_that_is_read_where_it_stands_alone_must_be_right() -> None:
+    class Contrary(Numeric):
+        """Reads nothing but a bare number, and calls none right."""
+
+        def score(self, completion: str, question: Question) -> Score:
+            return Score(0.0, False, completion if completion.isdecimal() else None)
+
+    alone = [replace(question, solution=None) for question in QUESTIONS[:3]]
+    (check,) = (one for one in audit(alone, Contrary()).checks if one.name == "gold")
+    assert (check.tried, check.wrong) == (3, 3)
+    assert [one.text for one in check.examples] == [question.answer for question in alone]
+
+
+@pytest.mark.parametrize(
+    ("gold", "others"),
+    [("1/2", ["2/2", "1/3"]), ("12:30", ["12:31", "1:30"]), ("3 cm", ["4 cm", "3 m"]), ("101_2", ["101_3", "1011_2"])],
+)
+def test_beside_a_fraction_a_time_an_amount_and_a_number_of_a_base_others_of_the_kind_are_guessed(
+    gold: str, others: list[str]
+) -> None:
+    assert beside(gold) == others
+    assert beside("ten") == []

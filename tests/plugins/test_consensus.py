@@ -91,3 +91,10 @@ def test_threshold_alone_leaves_the_sampling_as_it_is() -> None:
     loose, strict = (Consensus(Consensus.Config(threshold=threshold)) for threshold in (0.0, 0.9))
     assert loose.sampling() == strict.sampling()
     assert set(Consensus.sampling_fields) <= set(Consensus.Config.model_fields)
+
+
+def test_a_vote_that_does_not_stop_early_asks_for_all_that_are_left() -> None:
+    labeler = Consensus(Consensus.Config(k=8))
+    drawn = [Completion(QUESTION.id, n, f"#### {n}", tokens=2, stop_reason=StopReason.STOP) for n in range(9)]
+    assert [labeler.more(QUESTION, drawn[:n], Numeric()) for n in (0, 3, 8, 9)] == [8, 5, 0, 0]
+    assert labeler.asked(QUESTION, drawn, Numeric()) == 8

@@ -99,3 +99,10 @@ def test_no_solution_means_no_target() -> None:
 def test_needs_no_model_and_no_samples() -> None:
     assert NoisyOracle.needs_model is False
     assert NoisyOracle().sampling() is None
+
+
+def test_an_answer_that_is_named_again_behind_the_final_one_stays_there() -> None:
+    rows = [Question(str(n), str(n), str(n), f"{n} it is.\n#### {n}\n(not $ {n})") for n in (31, 32, 33)]
+    for row, label in zip(rows, labels(rows, 0.0), strict=True):
+        assert label.label != row.answer
+        assert label.target == f"{row.answer} it is.\n#### {label.label}\n(not $ {row.answer})"

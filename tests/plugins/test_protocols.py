@@ -178,3 +178,11 @@ def test_samples_beyond_k_count_for_nothing() -> None:
     assert MajAtK(MajAtK.Config(k=1)).value(scored("7", "8", "8"), VERIFIER) == 1
     assert AvgAtK(AvgAtK.Config(k=2)).value(scored("7", "7", "8"), VERIFIER) == 1
     assert PassAtK(PassAtK.Config(k=1, n=2)).value(scored("8", "8", "7"), VERIFIER) == 0
+
+
+def test_the_value_of_a_search_is_the_share_of_its_budget_that_was_left() -> None:
+    search = Discovery(Discovery.Config(samples=4, batch=2))
+    assert search.value(scored("1", "7", "7"), VERIFIER) == 0.75
+    assert search.value(scored("7"), VERIFIER) == 1.0
+    assert search.value(scored("1", None, "2", "7"), VERIFIER) == 0.25
+    assert search.value(scored("1", None, "2", "3", "4", "7"), VERIFIER) == 0.0

@@ -207,3 +207,7 @@ def test_questions_that_always_or_never_agree_need_a_share_that_is_known(
 
 def test_a_vote_that_does_not_stop_is_expected_to_draw_all() -> None:
     assert Consensus().expected_share() == 1.0
+
+
+def test_a_ballot_with_more_answers_than_it_has_votes_asks_for_none() -> None:
+    assert windows(["A", "B", "A", "B", "C"], Ballot(4, 3), Choice(), 3) == 0

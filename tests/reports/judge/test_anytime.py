@@ -10,6 +10,7 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.reports import stats
 from nsd.reports.judge.answer import Answer, answer
+from nsd.reports.judge.anytime import _named
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.looks import look_entries
 from nsd.reports.judge.verdict import Verdict
@@ -237,3 +238,11 @@ def test_without_a_shared_question_nothing_is_tested_at_any_look() -> None:
     pairs = compare_runs(results.connection, ["a", "b", "c"], looks="any")
     (found,) = [one for one in pairs if {one.a, one.b} == {"a", "b"}]
     assert (found.p, found.ci, found.test) == (None, None, "none")
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_look_without_an_end_on_one_side_has_an_interval_only_where_differences_have_bounds(bounded: bool) -> None:
+    interval = stats.Interval(-math.inf, 0.3, 0.95, "t")
+    found = _named(stats.Result("t", None, 0.2, 0.1, interval), 0.4, 0.9, "look", bounded)
+    expected = stats.Interval(-1.0, 0.3, 0.9, "t, any look") if bounded else None
+    assert found == stats.Result("t, any look", None, 0.4, 0.1, expected, note="look")

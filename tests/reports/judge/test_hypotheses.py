@@ -8,6 +8,10 @@ import pytest
 
 import closed_forms
 from nsd.reports import stats
+from nsd.reports.judge.hypotheses import weigh_claim
+from nsd.reports.judge.runs import condition_arms
+from nsd.reports.judge.values import load_values
+from nsd.runner.store.shapes import Claim
 from toy_results import Results, table_runs, verdicts
 
 
@@ -110,3 +114,14 @@ def test_verdicts_are_plain_data(results: Results) -> None:
 
     (found,) = verdicts(results, block(claim("oracle", "base")))
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["comparison"]["verdict"] == "BETTER"
+
+
+def test_an_interaction_without_the_questions_is_not_tested() -> None:
+    results = Results()
+    table_runs(results, "s/a/seed1", "s/b/seed1", 10, 5, 10, 15)
+    arms = condition_arms(results.connection, "s")
+    values = load_values(results.connection, list(arms.values()))
+    claim = Claim(text="differs", kind="interaction", better="b", worse="a", by="level")
+    found = weigh_claim(claim, arms, values, 0.05)
+    reason = "the questions are not at hand, so no interaction is tested"
+    assert (found.evidence, found.result, found.about, found.notes) == (None, None, "these weights", [reason])

@@ -113,3 +113,11 @@ def test_power_says_what_to_buy_where_it_is_asked() -> None:
     found = power_of([], design=Design(1000), shop=True).overall
     assert [one.what for one in found.purchases] == ["questions"]
     assert power_of([], design=Design(1000)).overall.purchases == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "amount", "shown"),
+    [("$", 1234.5, "$1,234.50"), ("h", 1234.56, "1,234.6 h"), ("h", 0.1, "0.1 h"), ("h", 0.09, "5.4 min")],
+)
+def test_an_amount_is_shown_in_dollars_hours_or_minutes(unit: str, amount: float, shown: str) -> None:
+    assert Prices(1.0, 1.0, unit).show(amount) == shown

@@ -129,3 +129,23 @@ def test_an_arm_of_searches_has_an_interval_over_questions(results: Results) -> 
     (arm,) = summarise_arms(results.connection, ["s/sampling/seed1"])
     assert arm.mean == pytest.approx(sum((6, 0, 1, 0, 4, 3, 2, 0)) / 8 / 8)
     assert arm.interval == "bounded mean" and arm.ci is not None and arm.ci[0] >= 0
+
+
+def test_a_cell_shows_the_first_right_sample_or_how_many_were_in_vain() -> None:
+    assert (SearchCell(True, 3).text, SearchCell(False, 8).text) == ("3", "> 8")
+
+
+def test_a_curve_is_level_between_its_points(results: Results) -> None:
+    (arm,) = collect_searches(results.connection, ["s/sampling/seed1"]).arms
+    # Its first right samples are 3, 5, 6, 7 and 8.
+    assert [arm.within(n).share for n in (2, 3, 4, 5, 8, 100)] == pytest.approx([0, 1 / 8, 1 / 8, 2 / 8, 5 / 8, 5 / 8])
+
+
+def test_searches_are_named_by_their_seed_only_where_a_condition_has_several(results: Results) -> None:
+    runs = ["s/sampling/seed1", "s/sdpo/seed1"]
+    found = collect_searches(results.connection, runs)
+    assert not found.several and list(map(found.name, found.arms)) == ["sampling", "sdpo"]
+    add(results, "s/sdpo/seed2", [2, None, 2, 5, 5, 1, 3, None])
+    found = collect_searches(results.connection, [*runs, "s/sdpo/seed2"])
+    assert found.several
+    assert list(map(found.name, found.arms)) == ["sampling, seed 1", "sdpo, seed 1", "sdpo, seed 2"]

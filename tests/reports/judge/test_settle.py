@@ -66,6 +66,21 @@ def test_a_margin_stands_for_zero() -> None:
         assert touching in (interval.low, interval.high)
 
 
+def test_without_an_interval_the_test_alone_decides_on_a_margin() -> None:
+    assert settle_margin("not_worse_by", 0.02, 0.04, 0.05, None) == ("NOT WORSE", None, "")
+    assert settle_margin("equivalent_within", 0.02, 0.04, 0.05, None) == ("EQUIVALENT", None, "")
+    assert settle_margin("equivalent_within", 0.02, 0.05, 0.05, None) == ("UNRESOLVED", None, "")
+
+
+def test_an_interval_that_alone_would_show_equivalence_is_extended_to_the_margin_that_is_nearer() -> None:
+    said = "the interval alone would decide; the test does not: extended to the margin"
+    high, low = stats.Interval(-0.01, 0.018, 0.9, "t"), stats.Interval(-0.018, 0.01, 0.9, "t")
+    expected = stats.Interval(-0.01, 0.02, 0.9, "t")
+    assert settle_margin("equivalent_within", 0.02, 0.2, 0.05, high) == ("UNRESOLVED", expected, said)
+    expected = stats.Interval(-0.02, 0.01, 0.9, "t")
+    assert settle_margin("equivalent_within", 0.02, 0.2, 0.05, low) == ("UNRESOLVED", expected, said)
+
+
 def holds_together(one: Comparison) -> bool:
     assert one.ci is not None
     return (one.verdict != "UNRESOLVED") == (one.ci[0] > 0 or one.ci[1] < 0)

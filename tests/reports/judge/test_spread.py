@@ -7,7 +7,7 @@ from scipy.stats import chi2
 
 from nsd.reports.judge.designs import Asked
 from nsd.reports.judge.power import Claimed, Design
-from nsd.reports.judge.spread import Spread
+from nsd.reports.judge.spread import Spread, Spreads
 from toy_designs import alternating, one
 from toy_results import Results
 
@@ -80,3 +80,20 @@ def test_the_interval_of_a_spread_is_that_of_seeds_for_a_recipe_and_else_of_ques
     spread = Spread(0.04, 1, None, "toy", seed_sd, False, "toy", variance_range=ranges[0], seed_range=ranges[1])
     found = Asked(Claimed("b > a"), spread, about, 0.02, 0.05, 0.8).scales
     assert found == (None if scales is None else pytest.approx(scales))
+
+
+def test_what_is_known_of_samples_leaves_no_room_for_less_variance() -> None:
+    # .1 of the variance of one sample each: .25 - .1 / 2 = .2 remains whatever is drawn.
+    known = Spread(0.25, 2, 0.1, "toy", 0.0, False, "toy")
+    assert known.least_variance_at(4) == known.variance_at(4) == pytest.approx(0.225)
+    unknown = Spread(0.25, 2, None, "toy", 0.0, False, "toy")
+    assert unknown.least_variance_at(4) == pytest.approx(0.125) and unknown.variance_at(4) == 0.25
+
+
+def test_without_an_experiment_the_runs_of_none_are_looked_at(results: Results) -> None:
+    results.add("toy/a/seed1", [1.0, 0.0])
+    results.add("imported", [1.0, 0.0])
+    results.add_counts("paper", 1, 2)
+    assert [run.name for run in Spreads(results.connection, None).mine] == ["imported"]
+    assert [run.name for run in Spreads(results.connection, "toy").mine] == ["toy/a/seed1"]
+    assert Spreads(None, "toy").mine == []

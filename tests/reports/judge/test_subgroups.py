@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from nsd.plugins.api import Question
 from nsd.plugins.errors import InputError
-from nsd.reports.judge.subgroups import ByField, by_field, pairs_of_experiment, pairs_of_names
+from nsd.reports.judge.subgroups import ByField, by_field, by_field_notes, pairs_of_experiment, pairs_of_names
 from nsd.reports.stats.intervals import newcombe_paired
 from nsd.runner.store import tables
 from nsd.runner.store.index import Store
 from report_workspace import DATA, Written
+from toy_results import Results
 
 # 20 easy questions, of which b alone has 10 right that a has not; 20 hard ones, on which both are alike.
 A = [False] * 10 + [True] * 10 + [True, False] * 10
@@ -136,3 +138,27 @@ def test_options_that_say_nothing_here_are_refused(tmp_path: Path) -> None:
         print_by_field(written.workspace, ["toy/a", "toy/b"], "level", "table", beside={"test", "matrix"})
     with pytest.raises(InputError, match="no format 'csv' with --by: one of table, json"):
         print_by_field(written.workspace, ["toy/a", "toy/b"], "level", "csv")
+
+
+def test_runs_of_different_questions_are_no_pair() -> None:
+    results = Results()
+    results.add("a", [1.0, 0.0], data="one")
+    results.add("b", [1.0, 0.0], data="another")
+    with pytest.raises(InputError, match=r"a.*b.*data"):
+        pairs_of_names(results.connection, ["a", "b"])
+
+
+def test_what_was_declared_beforehand_is_said_apart_from_what_was_not(tmp_path: Path) -> None:
+    one = replace(found(workspace_with(tmp_path)), alpha=0.1)
+    declared = replace(one, exploratory=False, family=3, correction="holm")
+    said = (
+        "declared beforehand: the interaction of toy/b against toy/a, toy/b against toy/a, in the family of 3 claims, "
+        "p adjusted by Holm; the groups' own intervals are 90%, each for itself"
+    )
+    assert by_field_notes([declared, declared]) == [said]
+    both = by_field_notes([declared, one])
+    assert (
+        both[0] == said.replace(" toy/b against toy/a,", "", 1) and both[1].startswith("EXPLORATORY") and len(both) == 2
+    )
+    assert "90% intervals" in both[1] and by_field_notes([one]) == both[1:]
+    assert by_field_notes([]) == [both[1].replace("90%", "95%")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -92,6 +93,40 @@ def test_the_search_ends_once_it_is_near_enough() -> None:
 
     assert detectable(Counted(5, 0.2), 0.05, 0.8) == pytest.approx(0.8**0.2, rel=1e-5)
     assert len(asked) < 30
+
+
+def test_the_error_of_counts_is_that_of_the_pooled_share() -> None:
+    # .2 * .8 * (1/100 + 1/25) = .008
+    assert UnpairedShares(100, 25, 0.2).error(0.1) == pytest.approx(0.008**0.5)
+
+
+def test_a_margin_of_counts_by_hand() -> None:
+    # The error is sqrt(.24 * (1/20 + 1/30)) = sqrt(.02), so that z = .3 / .1414 - 1.6449 = .4765.
+    assert UnpairedShares(20, 30, 0.4).margin_chance(0.3, 0.05, False) == pytest.approx(0.683129, abs=1e-6)
+    assert UnpairedShares(20, 30, 0.4).margin_chance(0.3, 0.05, True) == pytest.approx(0.366258, abs=1e-6)
+    assert UnpairedShares(20, 30, 0.4).margin_chance(0.1, 0.05, True) == 0.0
+
+
+def test_of_thousands_of_counts_the_normal_gives_the_chance() -> None:
+    # Around .3 by their sizes: .3 - .04 * 25/65 and .3 + .04 * 40/65.
+    low, high = 0.2846153846, 0.3246153846
+    error = (low * (1 - low) / 4000 + high * (1 - high) / 2500) ** 0.5
+    z = (0.04 - 1.959963985 * (0.3 * 0.7 * (1 / 4000 + 1 / 2500)) ** 0.5) / error
+    expected = NormalDist().cdf(z)
+    assert UnpairedShares(4000, 2500, 0.3).chance(0.04, 0.05) == pytest.approx(expected, abs=1e-8)
+    # With one question fewer than that, every table counts, and says much the same.
+    assert UnpairedShares(2001, 2001, 0.3).chance(0.04, 0.05) == pytest.approx(
+        UnpairedShares(2000, 2001, 0.3).chance(0.04, 0.05), abs=2e-3
+    )
+
+
+def test_means_without_any_variance_always_tell() -> None:
+    assert Means(Parts(questions=0.0, questions_df=9)).chance(0.1, 0.05) == 1.0
+    assert Means(Parts(questions=0.0, questions_df=9)).margin_chance(0.1, 0.05, True) == 1.0
+
+
+def test_no_number_of_groups_shows_that_they_are_alike() -> None:
+    assert Groups((1000, 1000), 0.01).margin_chance(1.0, 0.05, True) == 0.0
 
 
 @pytest.mark.parametrize("pooled", [0.0, 1.0])

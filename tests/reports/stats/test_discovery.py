@@ -118,3 +118,9 @@ def test_an_arm_that_solves_twice_as_fast_is_found() -> None:
         result = stats.sign_test(values(np.minimum(1.0, 4 * chances), rng) - values(chances, rng))
         found += result.p is not None and result.p < 0.05 and (result.estimate or 0) > 0
     assert found / 300 > 0.8
+
+
+def test_no_question_at_all_has_no_sign_test() -> None:
+    assert stats.sign_test([]) == stats.Result(
+        "sign test on samples to the solution (mid-p)", None, None, None, note="no question: nothing to compare"
+    )

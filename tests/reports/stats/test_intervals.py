@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,18 @@ def test_limits_with_seeds_that_do_not_scatter_are_those_of_the_questions() -> N
     assert moving.p_greater(0.2) == questions.p_greater(0.2) > 0.5
     assert questions.p_less(0.2) < moving.p_less(0.2) < 0.5
     assert moving.p_less(moving.upper(0.05)) == pytest.approx(0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("a_only", "b_only", "n", "difference", "z"),
+    [
+        (0, 0, 10, 0.0, 0.0),
+        (0, 5, 5, 1.0, 0.0),
+        (0, 3, 5, 1.0, -math.inf),
+        (0, 3, 5, -1.0, math.inf),
+    ],
+)
+def test_tangos_score_of_a_difference_without_variance_is_nothing_or_without_end(
+    a_only: int, b_only: int, n: int, difference: float, z: float
+) -> None:
+    assert stats.tango_score(a_only, b_only, n, difference) == z

@@ -49,3 +49,8 @@ def test_the_smallest_p_of_paired_seeds_and_of_one_seed() -> None:
 )
 def test_how_often_the_spread_of_seeds_counts(seeds: int | None, arms: int, times: float, df: int) -> None:
     assert seeds_count(seeds, arms, 0.05) == (pytest.approx(times, abs=1e-6), df)
+
+
+def test_one_seed_is_never_enough_even_where_seeds_do_not_scatter() -> None:
+    assert stats.seeds_needed(0.5, 0.0, limit=1) is None
+    assert stats.seeds_needed(0.5, 0.0) == 2

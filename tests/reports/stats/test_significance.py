@@ -286,3 +286,10 @@ def test_families_by_hand() -> None:
     assert stats.adjust([0.6, 0.9], "holm") == [1.0, 1.0]
     with pytest.raises(ValueError, match="correction 'sidak': one of holm, bonferroni, bh, none"):
         stats.adjust(p_values, "sidak")
+
+
+def test_a_tiny_margin_of_arms_that_are_always_right_is_kept_by_as_much_as_so_many_answers_say() -> None:
+    # The likeliest shares are 1 and 1 - margin, so that z is margin / sqrt(margin (1 - margin) / n).
+    found = stats.margin_test_unpaired(200_000, 200_000, 200_000, 200_000, margin=1e-5, both_sides=False)
+    assert found.statistic == pytest.approx((1e-5 * 200_000 / (1 - 1e-5)) ** 0.5, rel=1e-5)
+    assert found.p == pytest.approx(0.078649, abs=1e-5)

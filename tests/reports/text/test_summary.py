@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from nsd.reports import stats
-from nsd.reports.judge.arms import summarise_arms
+from nsd.reports.judge.arms import by_measurement, summarise_arms
 from nsd.reports.text.summary import print_summary, summary_json
 from nsd.runner.store.shapes import Claim, Hypotheses
 from toy_results import Results, table_runs
@@ -49,6 +49,32 @@ def test_an_arm_of_sampled_values_has_a_bounded_interval(results: Results) -> No
     results.add("s/avg/seed1", [0.25, 0.5, 1.0] * 20, samples=4)
     (arm,) = summarise_arms(results.connection, ["s/avg/seed1"])
     assert arm.interval == "bounded mean" and arm.samples == 4
+
+
+def test_an_arm_known_by_its_counts_has_their_exact_interval(results: Results) -> None:
+    results.add_counts("paper", 30, 40)
+    (arm,) = summarise_arms(results.connection, ["paper"])
+    exact = stats.exact_binomial(30, 40, 0.95)
+    assert exact is not None and arm.ci == (exact.low, exact.high)
+    assert (arm.mean, arm.n, arm.seed_means, arm.interval) == (0.75, 40, [0.75], exact.name)
+    (plain,) = summarise_arms(results.connection, ["paper"], level=None)
+    assert (plain.ci, plain.mean, plain.n) == (None, 0.75, 40)
+
+
+def test_arms_are_summarised_by_another_metric_where_one_is_named(results: Results) -> None:
+    base, oracle = summarise_arms(results.connection, ["s/base/seed1", "s/oracle/seed1"], metric="tokens")
+    assert [(arm.condition, arm.metric, arm.mean) for arm in (base, oracle)] == [
+        ("base", "tokens", 9.0),
+        ("oracle", "tokens", 9.0),
+    ]
+
+
+def test_what_was_measured_beside_stands_by_the_name_of_its_evaluation(results: Results) -> None:
+    results.add("s/hard/seed1", [1.0, 0.0])
+    results.connection.execute("UPDATE runs SET measurement = 'main'")
+    results.connection.execute("UPDATE runs SET measurement = 'hard', beside = true WHERE condition <> 'base'")
+    base, oracle, hard = summarise_arms(results.connection, ["s/base/seed1", "s/oracle/seed1", "s/hard/seed1"])
+    assert by_measurement([oracle, base, hard]) == ([base], {"hard": [oracle, hard]})
 
 
 def test_a_run_without_a_result_is_listed_with_its_status(results: Results) -> None:
