@@ -121,7 +121,7 @@ def test_no_more_processes_than_chunks_start(tmp_path: Path, pools: list[Pool]) 
 
 def test_a_stop_keeps_what_other_processes_have_scored(tmp_path: Path, pools: list[Pool]) -> None:
     completions, questions = asked()
-    with pytest.raises(Interrupted, match="^stopped while scoring$"):
+    with pytest.raises(Interrupted, match=r"^stopped while scoring$"):
         scoring(tmp_path, stop=lambda: True).of(completions, questions)
     assert pools[0].stop.is_set() and pools[0].cancelled
     assert set(tables.read_scores(tmp_path / "scores" / "000000.parquet")) == {(f"q{i}", 0) for i in range(8 * CHUNK)}
