@@ -226,3 +226,19 @@ def test_confidences_are_kept_beside_verdicts(tmp_path: Path) -> None:
     named = {"logprob": -1.5, "logprob_lowest": -2.0, "mean": 4.0, "tail": 5.0, "bottom": 3.0, "lowest": 2.5}
     assert {name: row[f"confidence_{name}"] for name in named} == named
     assert tables.read_completions(tmp_path / "scored.parquet")[0].confidence == sure.confidence
+
+
+def test_a_stage_is_held_while_somebody_has_its_lock(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    assert not workspace.is_held("eval", "e1")
+    with workspace.lock("eval", "e1"):
+        assert workspace.is_held("eval", "e1")
+    assert not workspace.is_held("eval", "e1")
+
+
+def test_the_stages_that_were_finished_last_come_by_name(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for time, digest in enumerate(["c", "a", "d", "b"]):
+        os.utime(finish(workspace, digest, {"q": 1.0}), ns=(time, time))
+    assert [one.digest for one in workspace.manifests(newest=2)] == ["b", "d"]
+    assert [one.digest for one in workspace.manifests(newest=4)] == ["a", "b", "c", "d"]

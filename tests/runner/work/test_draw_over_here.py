@@ -130,6 +130,13 @@ def test_what_was_drawn_before_an_engine_refused_is_kept(toy: Toy) -> None:
     assert [event.done for event in toy.events if event.resumed] == [3] and toy.events[-1].done == 60
 
 
+def test_a_block_of_which_nothing_came_leaves_no_shard(toy: Toy) -> None:
+    (toy.folder / "refuse").write_text("0")
+    with pytest.raises(InputError, match=r"^this prompt is no prompt$"):
+        toy.draw()
+    assert not any(toy.shards.iterdir())
+
+
 def test_nothing_that_is_there_goes_to_ray(toy: Toy) -> None:
     toy.draw()
     toy.draw()
