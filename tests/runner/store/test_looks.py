@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from nsd.runner.store import journal
-from nsd.runner.store import journal
 from nsd.runner.store.index import Store
 from nsd.runner.store.looks import read_looks, record_looks
 from nsd.runner.store.shapes import Look
