@@ -33,7 +33,7 @@ from pydantic import (
 
 from nsd.plugins.errors import NsdError
 from nsd.plugins.metering import Usage
-from nsd.plugins.paths import UnsafeName, checked, part
+from nsd.plugins.paths import checked, part
 
 
 class Broken(NsdError):
@@ -80,8 +80,6 @@ class Shape(BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise Broken(Path(place), f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
-        except UnsafeName as error:
-            raise Broken(Path(place), str(error)) from error
 
     def to_json(self) -> dict[str, Any]:
         """Every field as it was given, those of other versions with it, in the order in which they were given."""

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from nsd.plugins.labelers.consensus import Consensus
+from nsd.runner.plan.jobs import ToSample
 from nsd.runner.plan.model import Stage
 from nsd.runner.plan.saving import expected
 from nsd.runner.store.shapes import Manifest
@@ -63,6 +65,15 @@ def test_votes_that_agreed_leave_less_to_draw_and_the_newest_count(stages: dict[
     split, agreed = (expected(stages["early"], held) for held in both)
     assert split is not None and agreed is not None and agreed.share < split.share <= 1
     assert agreed.source == split.source == EARLIER
+
+
+def test_the_share_is_the_labelers_for_votes_that_fell_so(stages: dict[str, Stage]) -> None:
+    job = stages["early"].job
+    assert isinstance(job, ToSample) and job.asking is not None
+    labeler = Consensus(Consensus.Config.model_validate(job.asking.labeler.config))
+    found = expected(stages["early"], [labels({"0.250": 3, "0.750": 5})])
+    assert found is not None and found.share == labeler.expected_share({2: 3, 6: 5}, 8)
+    assert found.share != labeler.expected_share()
 
 
 @pytest.mark.parametrize(

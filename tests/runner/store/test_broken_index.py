@@ -273,3 +273,24 @@ def test_a_workspace_that_cannot_be_written_is_read_all_the_same(
     with Store(workspace).read() as connection:
         assert connection.execute("SELECT count(*) FROM eval_values").fetchone() == (2,)
     assert not workspace.database.exists()
+
+
+def test_an_index_that_cannot_be_opened_is_made_in_memory_and_that_is_said(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError("no such device")
+
+    monkeypatch.setattr("nsd.runner.store.index.open_index", refused)
+    with Store(workspace).read() as connection:
+        assert connection.execute("SELECT count(*) FROM eval_values").fetchone() == (2,)
+    assert capsys.readouterr().err == f"nsd: the index {workspace.database} is made in memory: no such device\n"
+
+
+def test_a_folder_that_was_set_aside_gives_way_to_the_next(workspace: Workspace) -> None:
+    path = workspace.database
+    broken = path.with_name("nsd.duckdb.broken")
+    (broken / "inside").mkdir(parents=True)
+    path.write_bytes(b"of now")
+    opening.set_aside(path, "torn")
+    assert broken.read_bytes() == b"of now" and not path.exists()

@@ -90,6 +90,15 @@ def test_a_place_that_cannot_be_written_is_said_once(tmp_path: Path, capfd: pyte
     assert capfd.readouterr().err.count("not recorded") == 1
 
 
+def test_a_journal_that_cannot_be_read_is_named_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(journal, "_told", set())
+    workspace.looks.mkdir()
+    assert [read_looks(workspace) for _ in range(2)] == [[], []]
+    assert capsys.readouterr().err == f"nsd: {workspace.looks} cannot be read and is passed over: Is a directory\n"
+
+
 def test_a_torn_last_line_is_passed_over_and_closed(workspace: Workspace) -> None:
     record_looks(workspace, "run", [look()])
     with workspace.looks.open("a") as file:

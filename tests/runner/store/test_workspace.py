@@ -234,3 +234,11 @@ def test_a_stage_is_held_while_its_lock_is(tmp_path: Path) -> None:
     with workspace.lock("train", "abcd") as partial:
         assert workspace.is_held("train", "abcd") and not workspace.is_held("train", "other")
     assert (partial / "lock").exists() and not workspace.is_held("train", "abcd")
+
+
+def test_the_stages_that_were_finished_last_come_by_name(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for time, digest in enumerate(["c", "a", "d", "b"]):
+        os.utime(finish(workspace, digest, {"q": 1.0}), ns=(time, time))
+    assert [one.digest for one in workspace.manifests(newest=2)] == ["b", "d"]
+    assert [one.digest for one in workspace.manifests(newest=4)] == ["a", "b", "c", "d"]
