@@ -150,6 +150,15 @@ def test_equal_count_bins_never_part_a_tie() -> None:
     assert sum(one.n for one in bins) == 1000
 
 
+def test_a_confidence_goes_into_the_bin_where_the_middle_of_its_labels_falls() -> None:
+    # 150 labels of known truth, ten a bin. The large ones span 5 to 17 and 60 to 90: middles 11 and 75.
+    counts = [1] * 5 + [12] + [1] * 43 + [30] + [1] * 60
+    bins = calibration([ConfidenceTally(i / 1000, 2 * n, n, 0) for i, n in enumerate(counts)])
+    assert sum(counts) == 150
+    assert [one.n for one in bins] == [5, 15, *[10] * 4, 30, *[10] * 6]
+    assert bins[1].confidence == pytest.approx((12 * 5 + 6 + 7 + 8) / 15 / 1000)
+
+
 def test_the_error_weights_bins_by_their_labels() -> None:
     bins = [CalibrationBin(0.9, 0.8, 30, 0, 1), CalibrationBin(0.2, 0.5, 10, 0, 1)]
     assert expected_calibration_error(bins) == pytest.approx((30 * 0.1 + 10 * 0.3) / 40)

@@ -84,6 +84,38 @@ def test_one_question_is_a_sensible_sentence() -> None:
     assert "nan" not in found[0].sentence() + noise_sentence(found)
 
 
+def test_a_run_says_its_range_its_spread_what_differs_and_how_often_a_test_fires() -> None:
+    (one,) = noise_floor(with_repeats([1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]).connection, [RUN])
+    assert one.sentence() == (
+        "toy/base/seed1: accuracy 0.2500 to 0.7500 over 2 repeats, SD 25.00 points; 1.3 of 4 questions differ between "
+        "two of them; McNemar mid-p calls 0 of 3 such pairs different at 0.05"
+    )
+
+
+def test_repeats_drawn_anew_that_change_no_outcome_say_so() -> None:
+    (one,) = noise_floor(with_repeats([1, 0], [1, 0], temperature=1.0).connection, [RUN])
+    assert one.sentence() == (
+        "toy/base/seed1: accuracy 0.5000 to 0.5000 over 1 repeat, SD 0.00 points; 0.0 of 2 questions differ between "
+        "two of them; McNemar mid-p calls 0 of 1 such pairs different at 0.05; no question's outcome changed"
+    )
+
+
+def test_greedy_repeats_tell_neither_a_spread_nor_pairs() -> None:
+    (one,) = noise_floor(with_repeats([1, 0], [1, 1], temperature=0.0).connection, [RUN])
+    assert one.sentence() == (
+        "toy/base/seed1: accuracy 0.5000 to 1.0000 over 1 repeat; 1.0 of 2 questions differ between two of them; "
+        "drawn at temperature 0, where repeats cannot differ but by float rounding"
+    )
+
+
+def test_shares_tell_no_count_of_questions() -> None:
+    (one,) = noise_floor(with_repeats([0.5, 0.25, 1.0], [0.75, 0.25, 0.5], metric="avg@4").connection, [RUN])
+    assert one.sentence() == (
+        "toy/base/seed1: avg@4 0.5000 to 0.5833 over 1 repeat, SD 5.89 points; paired t on question means calls 0 of 1 "
+        "such pairs different at 0.05"
+    )
+
+
 def test_nineteen_of_twenty_simulated_pairs_stay_below_the_floor() -> None:
     draw = np.random.default_rng(5)
     inside = trials = 0

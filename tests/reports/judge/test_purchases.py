@@ -121,3 +121,8 @@ def test_power_says_what_to_buy_where_it_is_asked() -> None:
 )
 def test_an_amount_is_shown_in_dollars_hours_or_minutes(unit: str, amount: float, shown: str) -> None:
     assert Prices(1.0, 1.0, unit).show(amount) == shown
+
+
+def test_without_prices_no_purchase_has_one() -> None:
+    assert {one.extra for one in purchases(asked(Design(2000, seeds=4), wanted=0.028), None)} == {None}
+    assert purchases(asked(Design(50_000)), None) == [Purchase("nothing", 50_000, 1, 1, None)]

@@ -97,3 +97,23 @@ def test_without_an_experiment_the_runs_of_none_are_looked_at(results: Results) 
     assert [run.name for run in Spreads(results.connection, None).mine] == ["imported"]
     assert [run.name for run in Spreads(results.connection, "toy").mine] == ["toy/a/seed1"]
     assert Spreads(None, "toy").mine == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "planned", "fits"),
+    [
+        ("accuracy", "avg@4", True),
+        ("avg@2", "accuracy", True),
+        ("maj@4", "maj@4", True),
+        ("maj@4", "accuracy", False),
+        ("accuracy", "maj@4", False),
+        ("maj@4", "maj@8", False),
+    ],
+)
+def test_runs_tell_of_a_plan_in_their_own_metric_and_of_one_mean_over_samples_by_another(
+    results: Results, measured: str, planned: str, fits: bool
+) -> None:
+    results.add("toy/a/seed1", alternating(20, 8), metric=measured)
+    results.add("toy/b/seed1", alternating(20, 12), metric=measured)
+    found = spread_of(results, Design(20, samples=4, metric=planned, data_hash="data"))
+    assert found.source.startswith("earlier runs of a and b: " if fits else "assumed, for want of earlier runs: ")
