@@ -102,3 +102,10 @@ def test_the_same_earlier_data_are_one_look_however_often_seen() -> None:
     turned = record(a="toy/b", b="toy/a", evidence={"a": ["e2"], "b": ["e1"]})
     other = record(evidence={"a": ["e1"], "b": ["e3"]})
     assert look_number([part, part, turned, other], by_level()) == 3
+
+
+def test_looks_that_do_not_count_hide_none_that_comes_after_them() -> None:
+    none = ({"b": "toy/c"}, {"metric": "avg@4"}, {"by": "topic"}, {})
+    part = record(evidence={"a": ["e1"], "b": ["e2"]})
+    for one in none:
+        assert look_number([record(**one), part], by_level()) == 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from nsd.reports.judge.noise import noise_floor, noise_sentence, sampling_floor
+from nsd.reports.judge.noise import Noise, noise_floor, noise_sentence, repeated, sampling_floor
 from toy_repeats import RUN, with_repeats
 
 
@@ -132,3 +134,81 @@ def test_nineteen_of_twenty_simulated_pairs_stay_below_the_floor() -> None:
 def test_as_data_it_has_every_field() -> None:
     (found,) = noise_floor(with_repeats([1, 0, 1, 0], [1, 1, 0, 0]).connection, [RUN])
     assert found.to_json() == {name: getattr(found, name) for name in type(found).__dataclass_fields__}
+
+
+# --------------------------------------------------------------------------- the sentence for all of them
+
+
+def noise(**changed: Any) -> Noise:
+    (one,) = noise_floor(with_repeats([1, 1, 0, 0], [1, 0, 1, 0]).connection, [RUN])
+    return replace(one, floor=0.125, **changed) if "floor" not in changed else replace(one, **changed)
+
+
+REST = (
+    "points are within the noise of sampling alone on this test set (4 questions; 95 % of evaluations repeated with "
+    "the same weights differ by less)."
+)
+
+
+@pytest.mark.parametrize(
+    ("floor", "limit"), [(0.125, "12.5"), (0.001, "0.1"), (0.00094, "0.09"), (0.000123, "0.01"), (0.0151, "1.5")]
+)
+def test_a_floor_is_told_to_a_tenth_of_a_point_and_a_smaller_one_to_a_digit(floor: float, limit: str) -> None:
+    assert noise_sentence([noise(floor=floor)]) == f"Differences below {limit} {REST}"
+
+
+def test_each_metric_and_each_evaluation_is_spoken_of_apart() -> None:
+    found = [noise(), noise(metric="avg@4", floor=0.05), noise(on="hard", floor=0.02), noise(floor=0.1)]
+    assert noise_sentence(found) == " ".join(
+        [
+            f"Differences of accuracy below 12.5 {REST}",
+            f"Differences of avg@4 below 5.0 {REST}",
+            f"Differences of accuracy on hard below 2.0 {REST}",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ([{}], "."),
+        ([{"greedy": True}], ": sampling at temperature 0 repeats itself."),
+        ([{"recorded": True}], ": recorded completions are read again."),
+        ([{"greedy": True}, {"recorded": True}], "."),
+        ([{"greedy": True}, {}], "."),
+    ],
+)
+def test_repeats_that_agreed_on_every_question_say_why_where_all_have_one_reason(
+    of: list[dict[str, bool]], said: str
+) -> None:
+    found = [noise(floor=0.0, **one) for one in of]
+    assert noise_sentence(found) == f"Repeated evaluations agreed on every question{said}"
+
+
+def test_copies_speak_only_where_there_is_nothing_else() -> None:
+    copy = noise(greedy=True, floor=0.5)
+    alone = "Repeated evaluations drew nothing anew, so they show no noise of sampling."
+    assert noise_sentence([copy]) == alone
+    assert noise_sentence([copy, noise()]) == f"Differences below 12.5 {REST}"
+
+
+def test_runs_come_once_each_in_the_order_asked_for() -> None:
+    results = with_repeats([1, 0], [0, 1])
+    with_repeats([1, 0], [0, 1], results=results, run="toy/other/seed1")
+    found = noise_floor(results.connection, ["toy/other/seed1", RUN, "toy/other/seed1"])
+    assert [one.run for one in found] == ["toy/other/seed1", RUN]
+
+
+def test_values_of_what_was_drawn_again_come_by_evaluation_and_question() -> None:
+    results = with_repeats([1, 0, 1], [0, 0, 1], [1, 1], temperature=0.7)
+    with_repeats([1, 0], [0, 1], results=results, run="toy/greedy/seed1", temperature=0.0)
+    with_repeats([1], [0], results=results, run="toy/single/seed1")
+    (values,) = repeated(results.connection, [RUN, "toy/greedy/seed1", "toy/single/seed1"])
+    assert values.tolist() == [[1, 0], [0, 0], [1, 1]]
+
+
+def test_the_test_of_shares_fires_on_a_difference_that_is_the_same_everywhere() -> None:
+    first = [0.5, 0.25, 0.75, 0.5, 0.25, 0.5]
+    shifted = [value + step for value, step in zip(first, [0.25] * 5 + [0.125], strict=True)]
+    (one,) = noise_floor(with_repeats(first, shifted, metric="avg@8").connection, [RUN])
+    assert (one.called_different, one.pairs) == (1, 1)

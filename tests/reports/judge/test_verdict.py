@@ -40,3 +40,20 @@ def test_a_neutral_metric_knows_no_better() -> None:
 
 def test_a_verdict_is_written_as_its_text() -> None:
     assert json.dumps([Verdict.NOT_WORSE]) == '["NOT WORSE"]' and f"{Verdict.NOT_WORSE}" == "NOT WORSE"
+
+
+def test_a_verdict_has_a_sign_a_marker_and_a_colour_of_its_own_kind() -> None:
+    assert {one.value: (one.mark, one.marker, one.colour, one.style) for one in Verdict} == {
+        "BETTER": ("▲", "^", "better", "green"),
+        "WORSE": ("▼", "v", "worse", "red"),
+        "HIGHER": ("▲", "^", "better", ""),
+        "LOWER": ("▼", "v", "worse", ""),
+        "EQUIVALENT": ("■", "s", "same", ""),
+        "NOT WORSE": ("◆", "D", "same", ""),
+        "DIFFERS": ("◇", "d", "same", ""),
+        "UNRESOLVED": ("○", "o", "unsure", ""),
+    }
+
+
+def test_a_verdict_that_shows_no_difference_is_itself_for_a_neutral_metric() -> None:
+    assert [one for one in Verdict if one.as_neutral is one] == list(Verdict)[2:]
