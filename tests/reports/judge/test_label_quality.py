@@ -278,3 +278,86 @@ def test_kappa_of_a_worked_example() -> None:
     assert cohens_kappa(5, 0, 0, 5) == 1.0
     assert cohens_kappa(0, 5, 5, 0) == -1.0
     assert cohens_kappa(0, 0, 0, 0) is None
+
+
+def test_a_label_set_is_told_whole() -> None:
+    assert asdict(quality([(None, 0.9, False, False), *FIVE])) == {
+        "label_digest": "L",
+        "conditions": ["noisy"],
+        "questions": 6,
+        "voted": 5,
+        "kept": 3,
+        "coverage": 0.5,
+        "accuracy_voted": 0.6,
+        "accuracy_kept": 2 / 3,
+        "histogram": [(0.25, 1, 0.0), (0.5, 1, 1.0), (0.75, 2, 0.5), (0.9, 1, None), (1.0, 1, 1.0)],
+        "risk_coverage": [(1.0, 1 / 6, 1.0, 1), (0.75, 0.5, 2 / 3, 3), (0.5, 4 / 6, 0.75, 4), (0.25, 5 / 6, 0.6, 5)],
+        "calibration": [
+            (confidence, right / n, n, *limits(right, n))
+            for confidence, right, n in ((0.25, 0, 1), (0.5, 1, 1), (0.75, 1, 2), (1.0, 1, 1))
+        ],
+        "expected_calibration_error": 0.25,
+        "known": 5,
+        "known_kept": 3,
+        "right_voted": 3,
+        "right_kept": 2,
+        "runs": ["s/noisy/seed1"],
+        "stopped": None,
+    }
+
+
+def limits(right: int, n: int) -> tuple[float, float]:
+    found = stats.wilson(right, n)
+    assert found is not None
+    return found.low, found.high
+
+
+def test_bars_of_one_rounded_confidence_are_one_bar() -> None:
+    found = quality([("1", 0.10001, True, True), ("2", 0.10002, True, False), ("3", 0.10003, True, None)])
+    assert found.histogram == [(0.1, 3, 0.5)] and len(found.risk_coverage) == 3
+
+
+@pytest.mark.parametrize("seen", [24, None])
+def test_votes_that_stopped_early_have_their_counts_and_nothing_by_confidence(seen: int | None) -> None:
+    results = Results()
+    results.add_labels("L", FIVE)
+    results.add("s/noisy/seed1", None, label="L")
+    counts = {"stopped_early": 4, "samples_seen": seen, "samples_at_most": 40}
+    results.connection.execute(
+        "INSERT INTO stages(digest, kind, manifest) VALUES ('L', 'label', ?)", [json.dumps({"labels": counts})]
+    )
+    (found,) = label_quality(results.connection, ["s/noisy/seed1"])
+    assert (found.questions, found.voted, found.kept, found.right_voted) == (5, 5, 3, 3)
+    if seen is None:
+        assert found.stopped is None and len(found.risk_coverage) == 4
+        return
+    assert (found.histogram, found.risk_coverage, found.calibration) == ([], [], [])
+    assert found.expected_calibration_error is None and found.stopped is not None
+    assert found.stopped.sentence() == (
+        "4 votes stopped early, after 24 of 40 samples in all: a confidence is a range there, and no curve is drawn; "
+        "an arm without stop_vote draws the rest and has one"
+    )
+
+
+def test_label_sets_come_by_condition_and_an_agreement_knows_both() -> None:
+    results = Results()
+    for condition, digest in (("two", "A"), ("one", "B")):
+        results.add_labels(digest, FIVE)
+        results.add(f"s/{condition}/seed1", None, label=digest)
+    runs = ["s/two/seed1", "s/one/seed1"]
+    assert [one.label_digest for one in label_quality(results.connection, runs)] == ["B", "A"]
+    (found,) = labeler_agreement(results.connection, runs)
+    assert asdict(found) == {
+        **{"a": ["one"], "b": ["two"], "a_digest": "B", "b_digest": "A"},
+        **{"a_runs": ["s/one/seed1"], "b_runs": ["s/two/seed1"], "shared": 5, "both_voted": 5, "agree": 1.0},
+        **{"both_right": 3, "only_a_right": 0, "only_b_right": 0, "neither_right": 2, "kappa": 1.0, "note": ""},
+        **{"both_kept": 3, "only_a_kept": 0, "only_b_kept": 0},
+    }
+
+
+def test_what_the_second_labeler_alone_has_right_and_kept_is_counted() -> None:
+    a: list[Row] = [("1", 1, True, True), ("2", 1, False, False), ("3", 1, False, False)]
+    b: list[Row] = [("1", 1, True, True), ("7", 1, True, True), ("9", 1, True, False)]
+    found = agreement(a, b)
+    assert (found.both_right, found.only_a_right, found.only_b_right, found.neither_right) == (1, 0, 1, 1)
+    assert (found.both_kept, found.only_a_kept, found.only_b_kept, found.agree) == (1, 0, 2, 1 / 3)

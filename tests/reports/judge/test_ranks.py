@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +86,36 @@ def test_all_bands_hold_the_true_ranks_at_once_as_often_as_promised() -> None:
         bands = rank_bands(tested)
         missed += any(band.best > true[band.name][0] or band.worst < true[band.name][1] for band in bands)
     assert missed / rounds <= 0.05 + 2 * (0.05 * 0.95 / rounds) ** 0.5
+
+
+def test_a_leader_holds_the_first_place_alone() -> None:
+    bands = rank_bands(pairs({"ab": 0.001, "ac": 0.001, "bc": 0.5}, MEANS))
+    assert says_ranks(bands, 0.1) == (
+        f"{bands[0].name} holds the first place alone; ranks hold at once with 90% (Holm over all 3 pairs)"
+    )
+
+
+@pytest.mark.parametrize(("changed", "worst"), [({"ci": (-0.1, 0.0)}, "1-3"), ({"ci": (0.0, 0.1)}, "1-3")])
+def test_a_pair_whose_interval_holds_zero_is_not_told_apart(changed: dict[str, Any], worst: str) -> None:
+    found = pairs({"ab": 0.001, "ac": 0.001, "bc": 0.001}, MEANS)
+    assert [band.says for band in rank_bands(found)] == ["1", "2", "3"]
+    assert [band.says for band in rank_bands([replace(one, **changed) for one in found])] == [worst] * 3
+
+
+def test_each_planned_look_costs_its_share() -> None:
+    found = pairs({"ab": 0.01, "ac": 0.01, "bc": 0.01}, MEANS)
+    # Holm multiplies each by three: .03 is shown at .05, .06 is not.
+    assert [band.says for band in rank_bands(found)] == ["1", "2", "3"]
+    assert [band.says for band in rank_bands(found, looks=2)] == ["1-3"] * 3
+
+
+def test_a_metric_that_is_neither_better_nor_worse_has_no_ranks() -> None:
+    found = pairs({"ab": 0.001, "ac": 0.001, "bc": 0.001}, MEANS)
+    assert rank_bands([replace(found[0], metric="tokens"), *found[1:]]) == []
+
+
+def test_arms_without_a_mean_come_last_and_equal_ones_by_name() -> None:
+    found = pairs({"ba": 0.5, "ca": 0.5, "bc": 0.5}, dict.fromkeys("abc", 0.5))
+    assert [band.name for band in rank_bands(found)] == ["a", "b", "c"]
+    unknown = [replace(one, mean_b=None) if one.b == "a" else one for one in found]
+    assert [(band.name, band.mean) for band in rank_bands(unknown)] == [("b", 0.5), ("c", 0.5), ("a", None)]
