@@ -128,3 +128,10 @@ def test_an_unknown_experiment_has_no_stages(study: Results) -> None:
 )
 def test_large_counts_are_short(count: int, text: str) -> None:
     assert _short(count) == text
+
+
+def test_time_on_a_gpu_that_nobody_named_is_told_without_a_name() -> None:
+    results = Results()
+    stage(results, "e", "eval", 60, 1800)
+    run(results, "toy/a/seed1", None, None, "e")
+    assert total(costs(results.connection, "toy")).describe() == "1 min 00 s, 0.50 GPU hours"

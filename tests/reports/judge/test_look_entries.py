@@ -69,10 +69,10 @@ def test_looks_come_back_from_the_index_oldest_first() -> None:
     for when, a in (("2026-01-02", "toy/a"), ("2026-01-01", "toy/z"), ("2026-01-03", "toy/c")):
         evidence = '{"evidence": {"a": ["e1"], "b": ["e2", "e3"]}, "train": {"a": [], "b": ["t"]}, "by": "level"}'
         results.connection.execute(
-            "INSERT INTO looks(looked_at, experiment, a, b, metric, n, evidence) VALUES (?,?,?,'toy/b','accuracy',40,?)",
+            "INSERT INTO looks(looked_at, experiment, a, b, metric, n, evidence) VALUES (?,?,?,'toy/b','tokens',40,?)",
             [when, a.partition("/")[0], a, evidence],
         )
-    bare = {"experiment": None, "p": None, "verdict": None}
+    bare = {"experiment": None, "metric": "tokens", "p": None, "verdict": None}
     assert told(earlier_looks(results.connection, "toy")) == told(record(a=f"toy/{a}", **bare) for a in "zac")
     assert earlier_looks(results.connection, "other") == []
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from nsd.reports.judge.designs import Asked
@@ -126,3 +130,60 @@ def test_an_amount_is_shown_in_dollars_hours_or_minutes(unit: str, amount: float
 def test_without_prices_no_purchase_has_one() -> None:
     assert {one.extra for one in purchases(asked(Design(2000, seeds=4), wanted=0.028), None)} == {None}
     assert purchases(asked(Design(50_000)), None) == [Purchase("nothing", 50_000, 1, 1, None)]
+
+
+def in_groups(**design: Any) -> Asked:
+    """40 groups of ten questions, whose differences correlate inside a group by .1."""
+    spread = Spread(0.2, 1, 0.1, "toy", 0.01, False, "toy", (), 0.04, icc=0.1)
+    design = {"questions": 400, "clusters": (10,) * 40, **design}
+    return Asked(Claimed("b > a", design=Design(**design)), spread, "checkpoint", 0.05, 0.05, 0.8)
+
+
+def test_groups_are_bought_with_the_questions_they_have() -> None:
+    here = in_groups()
+    (bought,) = purchases(here, Prices(1.0, 0.001, "$"))
+    assert bought.groups is not None and bought.groups == here.least("groups")
+    questions = bought.groups * 10
+    extra = pytest.approx(2 * (questions - 400) * 0.001)
+    assert bought == Purchase("groups", questions, 1, 1, extra, bought.groups)
+    assert purchases(here, None) == [replace(bought, extra=None)]
+    # Groups of 10.25 questions: a part of a question is a whole one.
+    uneven = in_groups(questions=410)
+    (bought,) = purchases(uneven, None)
+    assert bought.groups is not None and bought.questions == math.ceil(bought.groups * 10.25)
+
+
+def test_no_more_groups_are_bought_than_there_are_questions_for() -> None:
+    here = in_groups()
+    needed = here.least("groups")
+    assert needed is not None
+    (bought,) = purchases(here, None, most_questions=needed * 10)
+    assert bought.groups == needed
+    assert purchases(here, None, most_questions=needed * 10 - 1) == []
+
+
+def test_a_design_in_groups_that_is_enough_keeps_its_groups() -> None:
+    enough = in_groups(questions=40_000, clusters=(10,) * 4000)
+    assert purchases(enough, None) == [Purchase("nothing", 40_000, 1, 1, None, 4000)]
+
+
+def test_purchases_come_by_their_price_a_cheaper_mix_before_them() -> None:
+    here = asked(Design(400, seeds=3, metric="avg@1"), wanted=0.05)
+    found = purchases(here, Prices(1.0, 0.001, "$"))
+    assert [one.what for one in found] == ["a mix", "seeds", "questions"]
+    mix, seeds, questions = found
+    assert (mix.seeds, mix.samples, seeds.questions, questions.seeds) == (4, 1, 400, 3)
+    # Of two trained arms: what the trainings and all completions cost, less those of three seeds.
+    assert seeds.extra == pytest.approx(2 * (seeds.seeds - 3) * (1.0 + 400 * 0.001))
+    assert questions.extra == pytest.approx(2 * 3 * (questions.questions - 400) * 0.001)
+    assert mix.extra == pytest.approx(2 * 4 * (1.0 + mix.questions * 0.001) - 2 * 3 * 1.4)
+
+
+def test_an_experiment_that_trains_nothing_has_the_price_of_its_completions_alone() -> None:
+    results = Results()
+    stage(results, "eval-1", "eval", 2, inputs={}, generation={"completions": 50}, cost={"usd": 0.5})
+    run(results, "study/base/seed1", None, None, "eval-1")
+    assert prices_of(results.connection, "study") == Prices(0.0, 0.01, "$")
+    stage(results, "eval-2", "eval", 2, inputs={}, cost={"usd": 0.5})
+    run(results, "bare/base/seed1", None, None, "eval-2")
+    assert prices_of(results.connection, "bare") is None

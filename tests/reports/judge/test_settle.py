@@ -216,3 +216,52 @@ def test_bonferroni_intervals_are_at_the_level_of_a_planned_look(looks: int | No
     level = 0.05 / 2 / (looks or 1)
     assert first.comparison.level == pytest.approx(1 - level)
     assert second.comparison.level == pytest.approx(1 - 2 * level)
+
+
+def test_an_open_test_leaves_an_interval_around_zero_as_it_is() -> None:
+    across = stats.Interval(-0.1, 0.2, 0.95, "t")
+    for p in (None, 0.05, 0.9):
+        assert settle(0.1, p, 0.05, across) == ("UNRESOLVED", across, "")
+
+
+def test_an_interval_below_zero_that_the_test_does_not_follow_is_extended_up_to_it() -> None:
+    said = "the interval alone would leave 0 out; the test does not: extended to 0"
+    below = stats.Interval(-0.2, -0.01, 0.95, "t")
+    assert settle(-0.1, 0.05, 0.05, below) == ("UNRESOLVED", stats.Interval(-0.2, 0.0, 0.95, "t"), said)
+
+
+def test_without_an_interval_the_test_alone_decides_on_a_difference() -> None:
+    assert [settle(difference, 0.04, 0.05, None) for difference in (0.1, -0.1, 0.0, None)] == [
+        (verdict, None, "") for verdict in ("BETTER", "WORSE", "UNRESOLVED", "UNRESOLVED")
+    ]
+    assert settle(0.1, 0.05, 0.05, None) == settle(0.1, None, 0.05, None) == ("UNRESOLVED", None, "")
+
+
+def test_a_test_within_the_margin_beside_an_interval_that_is_not_decides_nothing() -> None:
+    said = "the test is within the margin and the interval is not: nothing is decided"
+    low, high = stats.Interval(-0.03, 0.01, 0.9, "t"), stats.Interval(-0.01, 0.03, 0.9, "t")
+    assert settle_margin("not_worse_by", 0.02, 0.01, 0.05, low) == ("UNRESOLVED", low, said)
+    assert settle_margin("not_worse_by", 0.02, 0.01, 0.05, high) == ("NOT WORSE", high, "")
+    for beyond in (low, high):
+        assert settle_margin("equivalent_within", 0.02, 0.01, 0.05, beyond) == ("UNRESOLVED", beyond, said)
+
+
+def test_an_open_margin_leaves_an_interval_around_it_as_it_is_and_pulls_one_beyond_back_to_it() -> None:
+    said = "the interval alone would decide; the test does not: extended to the margin"
+    around = stats.Interval(-0.03, 0.01, 0.9, "t")
+    for kind in ("not_worse_by", "equivalent_within"):
+        assert settle_margin(kind, 0.02, 0.2, 0.05, around) == ("UNRESOLVED", around, "")
+        assert settle_margin(kind, 0.02, None, 0.05, around) == ("UNRESOLVED", around, "")
+    above = stats.Interval(0.03, 0.05, 0.9, "t")
+    expected = ("UNRESOLVED", stats.Interval(0.02, 0.05, 0.9, "t"), said)
+    assert settle_margin("equivalent_within", 0.02, 0.2, 0.05, above) == expected
+    expected = ("UNRESOLVED", stats.Interval(-0.02, 0.05, 0.9, "t"), said)
+    assert settle_margin("not_worse_by", 0.02, 0.2, 0.05, above) == expected
+
+
+def test_without_a_correction_each_p_is_judged_at_alpha_and_bonferroni_shares_it() -> None:
+    assert levels_left([0.01, None], [0.01, None], "none", 0.05) == [0.05, 0.05]
+    assert levels_left([0.01, None], [0.02, None], "bonferroni", 0.05) == [0.025, 0.025]
+    # One rejected of three: alpha / 3 for it, two thirds of alpha for the others; a p of None comes last.
+    assert levels_left([None, 0.01, 0.2], [None, 0.03, 0.3], "bh", 0.06) == pytest.approx([0.04, 0.02, 0.04])
+    assert levels_left([None, 0.01, 0.2], [None, 0.03, 0.3], "holm", 0.06) == pytest.approx([0.03, 0.02, 0.03])

@@ -162,3 +162,36 @@ def test_what_was_declared_beforehand_is_said_apart_from_what_was_not(tmp_path: 
     )
     assert "90% intervals" in both[1] and by_field_notes([one]) == both[1:]
     assert by_field_notes([]) == [both[1].replace("90%", "95%")]
+
+
+def test_a_pair_by_a_field_is_told_whole(tmp_path: Path) -> None:
+    one = found(workspace_with(tmp_path), alpha=0.1)
+    easy = newcombe_paired(10, 0, 10, 0, level=0.9)
+    assert easy is not None and one.p is not None
+    assert replace(one, groups=[], q=None, p=None, p_adjusted=None) == ByField(
+        **{"a": "toy/a", "b": "toy/b", "metric": "accuracy", "field": "level", "n": 40, "difference": 0.25},
+        **{"groups": [], "q": None, "p": None, "p_adjusted": None, "tested": 2, "family": 1, "alpha": 0.1},
+        about="these models as they are (nothing was trained)",
+        evals_a=("00eval00000000000000",),
+        evals_b=("01eval00000000000000",),
+        trained_a=("untrained",),
+        trained_b=("untrained",),
+    )
+    assert one.p_adjusted == one.p and one.q is not None and one.q > 1
+    assert one.groups[0].ci == pytest.approx((easy.low, easy.high))
+
+
+def test_a_pair_that_could_not_be_tested_is_none_of_the_family(tmp_path: Path) -> None:
+    written = workspace_with(tmp_path, meta=lambda i: {"level": i // 5})
+    with Store(written.workspace).read() as connection:
+        pair = pairs_of_names(connection, ["toy/a", "toy/b"])[0]
+        first, second = by_field(connection, written.workspace, [pair, pair[::-1]], "level")
+    assert (first.family, first.p_adjusted, second.family, second.p_adjusted) == (0, None, 0, None)
+
+
+def test_questions_that_are_not_here_have_no_field(tmp_path: Path) -> None:
+    written = workspace_with(tmp_path)
+    (written.workspace.data / f"{DATA}.parquet").unlink()
+    with pytest.raises(InputError) as error:
+        found(written)
+    assert str(error.value) == "the questions of toy/a/seed1 are not in this workspace, so they have no 'level'"
