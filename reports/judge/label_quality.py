@@ -198,8 +198,6 @@ def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float | None:
 def cohens_kappa(both: int, only_a: int, only_b: int, neither: int) -> float | None:
     """Cohen 1960: agreement of two yes/no judgements beyond chance; None where chance alone would agree always."""
     n = both + only_a + only_b + neither
-    if n == 0:
-        return None
     yes_a, yes_b = both + only_a, both + only_b
     by_chance = yes_a * yes_b + (n - yes_a) * (n - yes_b)  # times n squared, in whole numbers: no rounding
     return None if by_chance == n * n else (n * (both + neither) - by_chance) / (n * n - by_chance)

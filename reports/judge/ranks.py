@@ -89,6 +89,5 @@ def not_told_apart(bands: Sequence[RankBand]) -> list[list[str]]:
 def says_ranks(bands: Sequence[RankBand], alpha: float) -> str:
     """Who shares the first place, in a sentence."""
     first, pairs = first_place(bands), len(bands) * (len(bands) - 1) // 2
-    who = first[0] if len(first) == 1 else ", ".join(first)
     verb = "holds the first place alone" if len(first) == 1 else "share the first place"
-    return f"{who} {verb}; ranks hold at once with {1 - alpha:.0%} (Holm over all {pairs} pairs)"
+    return f"{', '.join(first)} {verb}; ranks hold at once with {1 - alpha:.0%} (Holm over all {pairs} pairs)"

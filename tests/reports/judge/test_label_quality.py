@@ -278,6 +278,7 @@ def test_kappa_of_a_worked_example() -> None:
     assert cohens_kappa(5, 0, 0, 5) == 1.0
     assert cohens_kappa(0, 5, 5, 0) == -1.0
     assert cohens_kappa(0, 0, 0, 0) is None
+    assert cohens_kappa(0, 1, 0, 0) == 0.0 and cohens_kappa(1, 0, 0, 0) is None
 
 
 def test_a_label_set_is_told_whole() -> None:
