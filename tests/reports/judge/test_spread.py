@@ -158,6 +158,7 @@ def test_what_is_stated_comes_before_what_was_measured(results: Results) -> None
     assert (found.variance, found.samples, found.sampling, found.fewest) == (0.123, 1, None, 2)
     assert (found.source, found.seed_source) == ("stated: discordance 12.3%", "stated: SD over seeds 1.2 points")
     assert (found.seed_sd, found.seed_range, found.variance_range, found.recipe) == (0.0123, None, None, None)
+    assert (found.icc, found.icc_range, found.icc_source) == (0.0, None, "")
 
 
 def test_where_nothing_ran_everything_is_assumed_and_says_so() -> None:
