@@ -9,6 +9,7 @@ import pytest
 
 from nsd.reports import stats
 from nsd.reports.judge.designs import Asked
+from nsd.reports.judge.finding import Found
 from nsd.reports.judge.spread import Claimed, Design, Spread
 from nsd.reports.stats.anytime import AnyLook
 
@@ -175,8 +176,9 @@ def test_where_no_figure_can_be_given_nothing_is_found() -> None:
     plan = asked(Design(100), about="checkpoint")
     assert plan.chance(None) == 0.0 and plan.smallest(None) is None
     model = plan.model()
-    assert model is not None and plan.chance(model) == model.chance(0.02, 0.05)
-    assert plan.smallest(model) == stats.detectable(model, 0.05, 0.8)
+    strict = replace(plan, level=0.01, power=0.9)
+    assert model is not None and strict.chance(model) == model.chance(0.02, 0.01)
+    assert strict.smallest(model) == stats.detectable(model, 0.01, 0.9)
 
 
 @pytest.mark.parametrize(("kind", "both"), [("not_worse_by", False), ("equivalent_within", True)])
@@ -186,3 +188,29 @@ def test_a_margin_is_asked_at_no_difference(kind: str, both: bool) -> None:
     model = plan.model()
     assert model is not None and plan.chance(model) == model.margin_chance(0.02, 0.05, both)
     assert plan.smallest(model) == stats.smallest_margin(model, 0.05, 0.8, both)
+
+
+def test_recipes_on_record_are_the_model_at_the_samples_that_were_drawn() -> None:
+    found = Found(lambda q, s, scale: stats.PairedShares(1000 * q + s, scale / 10), 100, 4, (0.5, 3.0))
+    spread = replace(KNOWN, recipe=found)
+    plan = asked(Design(100, seeds=4), spread)
+    assert plan.scales == (0.5, 3.0)
+    assert plan.model(questions=30, seeds=3, scale=2.0) == stats.PairedShares(30_003, 0.2)
+    assert isinstance(plan.model(samples=2), stats.Means) and isinstance(plan.model(at_best=True), stats.Means)
+    grouped = asked(Design(100, seeds=4, clusters=(10,) * 10), spread)
+    assert grouped.model(groups=5, seeds=3, scale=2.0) == stats.PairedShares(50_003, 0.2)
+    assert isinstance(grouped.model(questions=200), stats.GroupedMeans)
+
+
+def test_no_more_is_named_than_can_be_had() -> None:
+    plan = asked(Design(1000), replace(KNOWN, engine=0.0), "checkpoint")
+    enough = plan.least("questions")
+    assert enough is not None and plan.least("questions", most=enough) == enough
+    assert plan.least("questions", most=enough - 1) is None
+
+
+@pytest.mark.parametrize("what", ["questions", "samples"])
+def test_ends_are_what_it_takes_at_both_ends_of_the_spread(what: str) -> None:
+    plan = asked(Design(3000), replace(KNOWN, engine=0.0, variance_range=(0.16, 0.22)), "checkpoint")
+    low, high = plan.least(what, scale=0.8), plan.least(what, scale=1.1)
+    assert plan.ends(what) == (low, high) and low is not None and high is not None and low < high

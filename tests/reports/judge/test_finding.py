@@ -72,6 +72,22 @@ def test_two_levels_have_the_range_of_both_arms_seeds(results: Results) -> None:
     assert found.at(questions=19) is None and found.at(questions=20) is not None and found.at(seeds=1) is None
 
 
+def test_two_levels_have_the_parts_of_questions_seeds_and_what_both_leave(results: Results) -> None:
+    seeded(results)
+    found = evidence(results, "s/a", "s/b")
+    assert found.seed_values is not None and found.differences is not None
+    left = [stats.residual_of_seeds(block, None) for block in found.seed_values]
+    moved = [float(block.mean(axis=1).var(ddof=1)) for block in found.seed_values]
+    own = max(0.0, float(found.differences.var(ddof=1)) / 100 - sum(left) / 3)
+    over = tuple(
+        stats.Part(pytest.approx((2 * max(0.0, whole - one) + one) / 3), 2)  # type: ignore[arg-type]
+        for whole, one in zip(moved, left, strict=True)
+    )
+    noise = pytest.approx(sum(left) / 3)
+    parts = stats.Parts(pytest.approx(own + sum(left) / 3), 99.0, over, noise)  # type: ignore[arg-type]
+    assert designed(found).at(scale=2.0) == stats.Means(parts, units=100)
+
+
 def test_a_table_has_the_share_that_differs_with_its_exact_range(results: Results) -> None:
     table_runs(results, "a", "b", 40, 8, 12, 40)
     found = designed(evidence(results, "a", "b"))
