@@ -164,10 +164,8 @@ class Evidence:
 
     def _by_limits(self) -> stats.Result:
         """The test that is the interval read the other way round."""
-        name, limits = "bounded-mean test", self.limits()
-        if limits is None:
-            return stats.Result(name, None, None, self.difference)
-        return stats.Result(name, None, stats.two_sided_p(limits), self.difference)
+        limits = self.limits()
+        return stats.Result("bounded-mean test", None, None if limits is None else stats.two_sided_p(limits), None)
 
     @property
     def _bounds(self) -> tuple[float, float] | None:

@@ -93,6 +93,15 @@ def test_continuous_values_take_permutation_and_t(results: Results) -> None:
     assert compare_runs(results.connection, ["a", "b"])[0] == found  # resampling repeats to the digit
 
 
+@pytest.mark.parametrize(("test", "paired"), [(None, True), ("t", True), ("two-proportion", False)])
+def test_answers_are_paired_where_their_test_takes_question_by_question(
+    results: Results, test: str | None, paired: bool
+) -> None:
+    table_runs(results, "a", "b", 50, 10, 25, 15)
+    (found,) = compare_runs(results.connection, ["a", "b"], test=test)
+    assert found.paired is paired
+
+
 def test_counts_are_unpaired_and_say_so(results: Results) -> None:
     results.add_counts("baseline", 135, 500)
     results.add_counts("oracle", 162, 500)

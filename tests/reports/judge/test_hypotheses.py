@@ -125,3 +125,15 @@ def test_an_interaction_without_the_questions_is_not_tested() -> None:
     found = weigh_claim(claim, arms, values, 0.05)
     reason = "the questions are not at hand, so no interaction is tested"
     assert (found.evidence, found.result, found.about, found.notes) == (None, None, "these weights", [reason])
+
+
+def test_an_interaction_is_for_one_look_or_planned_ones() -> None:
+    results = Results()
+    table_runs(results, "s/a/seed1", "s/b/seed1", 10, 5, 10, 15)
+    arms = condition_arms(results.connection, "s")
+    values = load_values(results.connection, list(arms.values()))
+    claim = Claim(text="differs", kind="interaction", better="b", worse="a", by="level")
+    found = weigh_claim(claim, arms, values, 0.05, looks="any")
+    reason = "no verdict at any look: the test of an interaction is for one look, or planned ones"
+    assert (found.evidence, found.result, found.about, found.notes) == (None, None, "these weights", [reason])
+    assert found.p is None and found.by is None

@@ -58,3 +58,15 @@ def test_equivalence_hangs_on_missing_questions_where_they_could_leave_the_margi
     (found,) = compare_runs(results.connection, ["a", "b"], margin=margin)
     assert found.verdict == "EQUIVALENT"
     assert ("the verdict depends on them" in found.note) is depends
+
+
+def test_an_arm_of_so_few_samples_that_its_rare_outcome_is_hardly_seen_has_bounded_limits(results: Results) -> None:
+    results.add("a", [0.0] * 55 + [1.0] * 5)
+    results.add("b", [0.25, 0.0, 0.5] * 20, samples=4, metric="avg@4")
+    arms, _ = resolve(results.connection, ["a", "b"])
+    found = gather(*arms, load_values(results.connection, arms), test="t")
+    assert found.shape.lopsided and found.differences is not None
+    limits = found.limits()
+    assert limits is not None and limits.name == "bounded mean"
+    plain = stats.mean_limits(found.differences, (-1.0, 1.0))
+    assert plain is not None and plain.name != "bounded mean"

@@ -99,7 +99,17 @@ def test_arms_that_always_differ_are_the_worst_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"alpha": 0.0}, {"power": 1.0}, {"power": 0.01}, {"detect": 0.0}, {"detect": 1.0}, {"seed_sd": 0.0}]
+    "options",
+    [
+        {"alpha": 0.0},
+        {"alpha": 1.0},
+        {"power": 1.0},
+        {"power": 0.05},
+        {"detect": 0.0},
+        {"detect": 1.0},
+        {"seed_sd": 0.0},
+        {"seed_sd": 1.0},
+    ],
 )
 def test_numbers_outside_their_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(options)).replace("_sd", "")):

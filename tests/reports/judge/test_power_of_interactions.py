@@ -48,3 +48,13 @@ def test_seeds_are_not_what_it_takes() -> None:
     (one,) = power_of([claimed]).claims
     assert (one.about, one.alone.seeds, one.smallest_p) == ("checkpoint", None, None)
     assert one.alone.questions is not None and one.alone.questions > 500
+
+
+def test_samples_take_away_what_is_noise_inside_the_groups() -> None:
+    """All variance may be noise of samples: .2 / 4 of four of them finds half of what .2 of one does."""
+    halves = (250, 250)
+    assert found(Design(500, groups=halves), detect=0.06) == pytest.approx(2.80 * 2 * (0.2 / 500) ** 0.5, rel=0.01)
+    claimed = Claimed("b against a differs by level", "interaction", design=Design(500, groups=halves))
+    (one,) = power_of([claimed], detect=0.06).claims
+    # (2.80 * 2)^2 * .2 / (500 * .06^2) = 3.49
+    assert (one.alone.samples, one.alone.samples_at_least) == (None, 4)
