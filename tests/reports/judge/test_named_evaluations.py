@@ -22,7 +22,7 @@ SPOKEN_OF = Claim(**claim("tuned", "base"))
 
 def version(results: Results, digest: str, at: str, *claims: dict[str, Any], **said: Any) -> None:
     """A version of a spec whose conditions base and tuned both say this."""
-    resolved = {"conditions": {name: said for name in ("base", "tuned")}}
+    resolved = {"conditions": dict.fromkeys(("base", "tuned"), said)}
     block = {"alpha": 0.05, "correction": "holm", "claims": list(claims)}
     results.connection.execute(
         "INSERT INTO experiments VALUES ('s', ?, 'Does it help?', '', ?, ?, ?, ?)",
