@@ -248,8 +248,8 @@ def test_a_note_on_an_imported_run_is_in_the_imports_entry_and_a_pattern_leaves_
     record(workspace, "short", {"good": "eval-good"})
     add_note(workspace, "short", "lost")
     workspace.record_path("short", "aaaaaaaaaaaa").unlink()
-    said = {entry.kind: [note.text for note in entry.notes] for entry in log_entries(workspace)}
-    assert said == {"experiment": [], "import": ["from the paper"], "note": ["lost"]}
+    said = [(entry.kind, [note.text for note in entry.notes]) for entry in log_entries(workspace)]
+    assert said == [("experiment", []), ("import", ["from the paper"]), ("note", ["lost"])]
     assert only(workspace, "toy").kind == "experiment" and only(workspace, "short").notes[0].text == "lost"
 
 
