@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from nsd.reports.judge import log_results
 from nsd.reports.judge.log import Log, newest_entries
-from nsd.reports.judge.log_results import keep_results
+from nsd.reports.judge.log_results import LogClaim, keep_results
 from nsd.runner.cli.app import app
 from nsd.runner.spec.model import Claim
 from nsd.runner.store.index import Store
@@ -284,3 +284,23 @@ def test_nothing_is_kept_where_any_version_claims_something_of_groups(workspace:
     Store(workspace).rebuild()
     found = _log(workspace)
     assert found.judged == {} and sum(len(entry.verdicts) for entry in found.entries) == 3
+
+
+@pytest.mark.parametrize(
+    ("claim", "line"),
+    [
+        (LogClaim("a > b", "UNRESOLVED", None, "", ""), "UNRESOLVED: a > b"),
+        (LogClaim("a > b", "UNRESOLVED", None, "", "b has no result yet"), "UNRESOLVED: a > b (b has no result yet)"),
+        (LogClaim("a > b", "UNRESOLVED", None, "LATE", ""), "UNRESOLVED: a > b [LATE]"),
+        (
+            LogClaim("a > b", "BETTER", True, "LATE", "by hand", "accuracy", 0.125, 0.03, 40),
+            "holds: a > b (+12.5 points, adjusted p = 0.030, n = 40) [LATE]",
+        ),
+        (
+            LogClaim("a > b", "WORSE", False, "", "", "tokens", -3.0, 0.03, 40),
+            "REFUTED: a > b (-3.0 tokens, adjusted p = 0.030, n = 40)",
+        ),
+    ],
+)
+def test_a_line_of_a_verdict_has_its_numbers_or_why_there_are_none(claim: LogClaim, line: str) -> None:
+    assert claim.line() == line

@@ -222,6 +222,37 @@ def test_control_characters_are_shown_escaped(workspace: Workspace) -> None:
     assert not {"\x1b", "\x07", "\u202e", "\udc80"} & set(shown)
 
 
+def test_the_best_is_one_of_those_that_are_measured_like_the_first(workspace: Workspace) -> None:
+    entry = only(workspace)
+    bad, good, _ = entry.arms
+    mixed = replace(entry, arms=[bad, replace(bad, condition="more", mean=0.2), replace(good, metric="score")])
+    assert mixed.best is not None and mixed.best.condition == "more"
+
+
+def test_what_is_no_experiment_says_nothing_where_it_has_no_result(workspace: Workspace) -> None:
+    nothing = replace(only(workspace), arms=[])
+    assert (nothing.result(), replace(nothing, kind="import").result()) == ("no result yet", "")
+
+
+def test_entries_of_one_date_come_in_the_order_of_their_names(workspace: Workspace) -> None:
+    record(workspace, "alpha", {"good": "eval-good"})
+    assert [entry.experiment for entry in log_entries(workspace)] == ["alpha", "toy"]
+
+
+def test_a_note_on_an_imported_run_is_in_the_imports_entry_and_a_pattern_leaves_both_out(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "published.csv").write_text("condition,correct,n\nzero,45,100\nbase,30,100\n")
+    import_file(workspace, tmp_path / "published.csv", {"counts": True})
+    add_note(workspace, "zero", "from the paper")
+    record(workspace, "short", {"good": "eval-good"})
+    add_note(workspace, "short", "lost")
+    workspace.record_path("short", "aaaaaaaaaaaa").unlink()
+    said = [(entry.kind, [note.text for note in entry.notes]) for entry in log_entries(workspace)]
+    assert said == [("experiment", []), ("import", ["from the paper"]), ("note", ["lost"])]
+    assert only(workspace, "toy").kind == "experiment" and only(workspace, "short").notes[0].text == "lost"
+
+
 # --------------------------------------------------------------------------- page
 
 
