@@ -30,7 +30,7 @@ from nsd.reports.judge.comparison import Comparison, amount, say_p, show_level
 from nsd.reports.judge.metrics import NEUTRAL, UNITS
 from nsd.reports.judge.needed import reach
 from nsd.reports.judge.pairing import load_pairing
-from nsd.reports.judge.pairs import Evidence, gather
+from nsd.reports.judge.pairs import Evidence, about_recipe, gather
 from nsd.reports.judge.runs import Arm, measured_by, resolve
 from nsd.reports.judge.seeds import choose_seeds
 from nsd.reports.judge.settle import INTERVALS, levels_left, settle, settle_margin
@@ -163,6 +163,8 @@ def _other_way(
     if not (a.trained or b.trained):
         return None
     about = "checkpoint" if read.evidence.claim == "recipe" else "recipe"
+    if about == "recipe" and not about_recipe(a, b):  # `gather` would say so too, after a search of half a second
+        return None
     try:
         first, second, _, note, reading = choose_seeds(a, b, about)
         return weigh(first, second, values, alpha, _joined([mark, note]), None, reading, margin, forced, looks)
