@@ -35,7 +35,7 @@ from support import REPOSITORY
 
 GOLDEN = Path(__file__).with_name("constants.json")
 CONSTANT = re.compile("_?[A-Z]")
-OF_THIS_PROCESS = {"_BELOW", "_TOKEN"}
+OF_THIS_PROCESS = {"PUSH_SECONDS", "_BELOW", "_TOKEN"}
 # Scripts that other processes run, and what is imported where another tool is installed.
 LEFT_OUT = re.compile(r"__main__$|_code_harness$")
 ROOMS = re.compile(r"nsd\.(plugins|runner\.(plan|spec|store|work|launch)|reports\.(judge|stats))\.")
