@@ -36,7 +36,7 @@ from support import REPOSITORY
 GOLDEN = Path(__file__).with_name("constants.json")
 CONSTANT = re.compile("_?[A-Z]")
 OF_THIS_PROCESS = {"PUSH_SECONDS", "_BELOW", "_TOKEN"}
-# Scripts that other processes run, and what is imported where another tool is installed.
+# Scripts that other processes run.
 LEFT_OUT = re.compile(r"__main__$|_code_harness$")
 ROOMS = re.compile(r"nsd\.(plugins|runner\.(plan|spec|store|work|launch)|reports\.(judge|stats))\.")
 NOTHING = f"a {type(PydanticUndefined).__name__}"
@@ -111,7 +111,7 @@ def of_field(info: Any) -> Any:
     factory = info.default_factory
     made = plain(info.default if factory is None or factory is MISSING else factory())
     bounds = [repr(one) for one in getattr(info, "metadata", ()) if isinstance(one, BaseMetadata)]
-    return [made, *bounds] if bounds and not isinstance(info.metadata, Mapping) else made
+    return [made, *bounds] if bounds else made
 
 
 def of_class(cls: type) -> dict[str, Any]:

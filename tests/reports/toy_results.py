@@ -9,7 +9,10 @@ from itertools import count
 from typing import Any
 
 import duckdb
+import pytest
 
+from nsd.plugins.errors import InputError
+from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.hypotheses import ClaimVerdict, Rules, judge_family, weigh_claim
 from nsd.reports.judge.runs import condition_arms
 from nsd.reports.judge.values import load_values
@@ -129,3 +132,11 @@ def verdicts(results: Results, block: Mapping[str, Any], experiment: str = "s") 
     tested = [weigh_claim(Claim(**claim), arms, values, alpha) for claim in block["claims"]]
     found = judge_family(tested, [], values, Rules(alpha, correction, len(tested)))
     return [one for one in found if one is not None]
+
+
+def refusal(results: Results, *runs: str, **asked: Any) -> str:
+    """Why these runs are not compared in the way that is asked for."""
+    with pytest.raises(InputError) as caught:
+        compare_runs(results.connection, list(runs), **asked)
+    assert caught.value.exit_code == 2
+    return str(caught.value)

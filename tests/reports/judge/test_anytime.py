@@ -19,6 +19,7 @@ from nsd.reports.text.answer import answer_json, answer_markdown
 from nsd.reports.text.render import render
 from toy_answers import AFTER, BEFORE, RESULTS, claim, record
 from toy_results import Results, table_runs
+from toy_results import refusal as refused
 
 TABLE = (110, 10, 40, 40)  # base .60, tuned .75 of 200 questions
 RATIO = information_ratio(math.sqrt((50 / 200 - (30 / 200) ** 2) / 200))
@@ -176,10 +177,7 @@ def test_the_table_on_the_screen_names_the_method(results: Results) -> None:
 
 
 def refusal(results: Results, *runs: str, **asked: object) -> str:
-    with pytest.raises(InputError) as caught:
-        compare_runs(results.connection, list(runs), looks="any", **asked)  # type: ignore[arg-type]
-    assert caught.value.exit_code == 2
-    return str(caught.value)
+    return refused(results, *runs, looks="any", **asked)
 
 
 def test_counts_are_refused() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import closed_forms
 from nsd.reports import stats
+from nsd.reports.judge import hypotheses
 from nsd.reports.judge.hypotheses import weigh_claim
 from nsd.reports.judge.runs import condition_arms
 from nsd.reports.judge.values import load_values
@@ -116,24 +117,25 @@ def test_verdicts_are_plain_data(results: Results) -> None:
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["comparison"]["verdict"] == "BETTER"
 
 
-def test_an_interaction_without_the_questions_is_not_tested() -> None:
+def interaction_without_questions(looks: str | None = None) -> tuple[hypotheses.TestedClaim, str]:
+    """The claim that `b` against `a` differs by level, on tables of counts; and the one note that it leaves."""
     results = Results()
     table_runs(results, "s/a/seed1", "s/b/seed1", 10, 5, 10, 15)
     arms = condition_arms(results.connection, "s")
     values = load_values(results.connection, list(arms.values()))
     claim = Claim(text="differs", kind="interaction", better="b", worse="a", by="level")
-    found = weigh_claim(claim, arms, values, 0.05)
-    reason = "the questions are not at hand, so no interaction is tested"
-    assert (found.evidence, found.result, found.about, found.notes) == (None, None, "these weights", [reason])
+    found = weigh_claim(claim, arms, values, 0.05, looks=looks)
+    assert (found.evidence, found.result, found.about) == (None, None, "these weights")
+    (note,) = found.notes
+    return found, note
+
+
+def test_an_interaction_without_the_questions_is_not_tested() -> None:
+    _, note = interaction_without_questions()
+    assert note == "the questions are not at hand, so no interaction is tested"
 
 
 def test_an_interaction_is_for_one_look_or_planned_ones() -> None:
-    results = Results()
-    table_runs(results, "s/a/seed1", "s/b/seed1", 10, 5, 10, 15)
-    arms = condition_arms(results.connection, "s")
-    values = load_values(results.connection, list(arms.values()))
-    claim = Claim(text="differs", kind="interaction", better="b", worse="a", by="level")
-    found = weigh_claim(claim, arms, values, 0.05, looks="any")
-    reason = "no verdict at any look: the test of an interaction is for one look, or planned ones"
-    assert (found.evidence, found.result, found.about, found.notes) == (None, None, "these weights", [reason])
+    found, note = interaction_without_questions(looks="any")
+    assert note == "no verdict at any look: the test of an interaction is for one look, or planned ones"
     assert found.p is None and found.by is None

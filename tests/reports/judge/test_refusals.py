@@ -10,7 +10,7 @@ import pytest
 from nsd.plugins.errors import InputError
 from nsd.reports.judge.compare import compare_runs
 from nsd.reports.judge.power import Claimed, Design, power_of
-from toy_results import Results, verdicts
+from toy_results import Results, refusal, verdicts
 
 
 @pytest.fixture
@@ -24,12 +24,6 @@ def results() -> Results:
     results.add("y", [0.5, 0.0] * 20, samples=2, metric="avg@2")
     results.add_counts("few", 3, 10)
     return results
-
-
-def refusal(results: Results, *runs: str, **asked: Any) -> str:
-    with pytest.raises(InputError) as caught:
-        compare_runs(results.connection, runs, **asked)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("test", ["seeds", "seeds-paired"])

@@ -25,6 +25,7 @@ from nsd.runner.work.jobs import make_plugin
 from nsd.runner.work.ray_machines import Connection, Member, Over
 from nsd.runner.work.ray_pipeline import Actors
 from nsd.runner.work.score import CHUNK, Judge, Scoring
+from support import PATIENCE
 
 NUMBER = 10 * CHUNK
 NUMERIC = PluginJob("verifier", "numeric", {})
@@ -178,13 +179,19 @@ def test_a_process_hears_no_signal_and_ends_with_the_one_that_started_it(monkeyp
     (waits,) = set(threading.enumerate()) - before
     assert waits.daemon and not done.wait(0.05)
     parent.close()
-    assert done.wait(5) and ended == [1]
-    waits.join(5)
+    assert done.wait(PATIENCE) and ended == [1]
+    waits.join(PATIENCE)
 
 
 class Open(Connection):
     def open(self, over: Over) -> list[Member]:
         return [Member(over.each, 0)]
+
+
+def over_ray(folder: Path, cores: int = 1) -> Scoring:
+    return Scoring(
+        NUMERIC, folder / "scores", lambda done, resumed: None, lambda: False, over=Over(cores, 0), ray=Open()
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,8 +215,7 @@ def test_what_takes_very_long_goes_to_ray_in_blocks(
     monkeypatch.setattr(score, "BLOCK", most)
     monkeypatch.setattr(score, "through", through)
     completions, questions = asked()
-    work = Scoring(NUMERIC, tmp_path, lambda done, resumed: None, lambda: False, over=Over(cores, 0), ray=Open())
-    found = work.of(completions, questions)
+    found = over_ray(tmp_path, cores).of(completions, questions)
     assert [one.score.correct for one in found] == [i % 3 != 0 for i in range(NUMBER)]
     assert given_to == [(sizes, Actors(cores, 1))]
 
@@ -226,7 +232,10 @@ def test_a_judge_gives_none_after_an_error(tmp_path: Path) -> None:
 class Many(Numeric):
     """Scores many at once by the length of their texts, and of one text `few` none."""
 
+    asked: list[list[str]] = []
+
     def score_many(self, items: Sequence[tuple[str, Question]]) -> list[Score]:
+        self.asked.append([text for text, _ in items])
         return [Score(float(len(text)), True, text) for text, _ in items if text != "few"]
 
 
@@ -240,12 +249,67 @@ def said(*texts: str | None) -> list[tuple[Completion, Question]]:
     ]
 
 
-def test_a_verifier_of_many_is_not_given_what_failed() -> None:
+def test_a_verifier_of_many_is_asked_once_and_not_for_what_failed() -> None:
+    Many.asked.clear()
     found = list(score.verdicts(Many(), said("a", None, "bcd")))
     assert found == [Score(1.0, True, "a"), Score(0.0, False, None), Score(3.0, True, "bcd")]
+    assert Many.asked == [["a", "bcd"]]
 
 
 def test_a_verifier_of_many_that_gives_too_few_verdicts_is_named() -> None:
     with pytest.raises(StageFailed) as failed:
         list(score.verdicts(Many(), said("a", "few", None)))
     assert str(failed.value) == f"the verifier {Many().name} gave 1 verdicts on 2 completions"
+
+
+class Single(Numeric):
+    asked: list[str] = []
+
+    def score(self, completion: str, question: Question) -> Score:
+        self.asked.append(completion)
+        return super().score(completion, question)
+
+
+def test_a_verifier_without_a_way_for_many_is_asked_one_at_a_time() -> None:
+    found = score.verdicts(Single(), said("#### 2", "#### 3"))
+    Single.asked.clear()
+    assert next(found).correct and Single.asked == ["#### 2"]
+    assert not next(found).correct and Single.asked == ["#### 2", "#### 3"]
+
+
+class Clock:
+    """Each look at it is `pace` seconds later."""
+
+    def __init__(self, pace: float) -> None:
+        self.now, self.pace = 0.0, pace
+
+    def monotonic(self) -> float:
+        self.now += self.pace
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "far"), [(60.0, False), (60.5, True)])
+def test_what_would_take_every_core_over_a_minute_is_for_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, far: bool
+) -> None:
+    monkeypatch.setattr(score, "usable_cores", lambda: 3)
+    monkeypatch.setattr(Scoring, "_tell", lambda self: None)
+    monkeypatch.setattr(score, "time", Clock(3 * seconds))  # of the first chunk, as for the second and last
+    items = said(*["#### 2"] * 2 * CHUNK)
+    work = over_ray(tmp_path)
+    assert work._alone([items[:CHUNK], items[CHUNK:]]) == [items[CHUNK:]]
+    assert work._far is far
+
+
+def test_what_another_process_could_not_judge_is_judged_here(tmp_path: Path) -> None:
+    items = said("#### 2", "#### 3", "#### 2")
+    work = over_ray(tmp_path)
+    work._take(items[:2], None)
+    work._take(items[2:], [Score(0.5, False, "told")])
+    work._keep()
+    found: dict[tuple[str, int], Score] = {}
+    for path in sorted((tmp_path / "scores").iterdir()):
+        found |= tables.read_scores(path)
+    assert [(key, one.correct, one.answer) for key, one in found.items()] == [
+        *((("q", 0), True, "2"), (("q", 1), False, "3"), (("q", 2), False, "told")),
+    ]
